@@ -1,0 +1,108 @@
+"""Names for the things a study can choose, and the files that define them.
+
+Each registry owns one folder of the package. The first lookup imports every module in
+that folder, and each module registers what it defines with a decorator, so adding a thing
+is adding a file. Nothing here knows what is registered.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from sculpt.errors import ConfigError, UnknownNameError
+
+
+T = TypeVar("T")
+
+
+class Registry:
+    """A mapping from names to the objects registered in one folder (and in plug-ins).
+
+    Args:
+        kind:
+            What an entry is called in messages, for example `"criterion"`.
+        package:
+            Dotted name of the package whose modules register entries.
+    """
+
+    def __init__(self, kind: str, package: str):
+        self.kind = kind
+        self._package = package
+        self._entries: dict[str, Any] = {}
+        self._loaded = False
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Return a decorator that files its argument under `name`.
+
+        Raises:
+            ConfigError: something else already has this name.
+        """
+
+        def file_entry(entry: T) -> T:
+            # Reloading a module registers an equal definition again; only a clash of two
+            # different definitions is a mistake.
+            taken = self._entries.get(name)
+            if taken is not None and _origin(taken) != _origin(entry):
+                raise ConfigError(
+                    f"a {self.kind} name must be unique, but {name!r} is registered by both "
+                    f"{_origin(taken)} and {_origin(entry)}; rename one of them"
+                )
+            self._entries[name] = entry
+            return entry
+
+        return file_entry
+
+    def get(self, name: str) -> Any:
+        """Return the entry called `name`.
+
+        Raises:
+            UnknownNameError: there is none; the message lists the names there are.
+        """
+        self._load()
+        if name not in self._entries:
+            raise UnknownNameError(
+                f"{self.kind} must be one of {', '.join(self.names())}, but got {name!r}"
+            )
+        return self._entries[name]
+
+    def names(self) -> list[str]:
+        """Return every registered name, sorted."""
+        self._load()
+        return sorted(self._entries)
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        self._loaded = True
+        package = importlib.import_module(self._package)
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{self._package}.{module.name}")
+
+
+def _origin(entry: Any) -> str:
+    return f"{entry.__module__}.{entry.__qualname__}"
+
+
+def load_plugins(modules: list[str]) -> None:
+    """Import modules from outside the package, so that they register what they define.
+
+    Raises:
+        ConfigError: a module cannot be imported.
+    """
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ConfigError(
+                f"plugins must be importable modules, but {name!r} is not ({error}); "
+                "install it, or start sculpt from the folder that holds it with "
+                "PYTHONPATH=. in front of the command"
+            ) from error
+
+
+CRITERIA = Registry("criterion", "sculpt.pruning.criteria")
+DATASETS = Registry("data set", "sculpt.data")
+INITIALIZERS = Registry("initializer", "sculpt.pruning.initializers")
+MODELS = Registry("model family", "sculpt.models")
+OBJECTIVES = Registry("objective", "sculpt.objectives")
