@@ -1,0 +1,63 @@
+"""What a network costs to run: multiply-accumulates and activations, without running it."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+Masks = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Work and memory of a forward pass over one input."""
+
+    positions: dict[str, int]
+    """How often each weight of a layer is used (output height × width), by parameter name."""
+    weights: dict[str, int]
+    """Weights of each layer, biases not counted, by parameter name."""
+    activations: int
+    """Numbers that training keeps for the backward pass: the outputs of all leaf modules."""
+
+    @property
+    def dense_macs(self) -> int:
+        """Multiply-accumulates of the dense network; biases and batch norm not counted."""
+        return sum(count * self.positions[name] for name, count in self.weights.items())
+
+    def kept_macs(self, masks: Masks) -> int:
+        """Multiply-accumulates on kept weights alone."""
+        return sum(int(masks[name].sum()) * count for name, count in self.positions.items())
+
+
+def measure_cost(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
+    """Trace a model on the meta device, where shapes are computed and nothing else.
+
+    Args:
+        model:
+            Any module, on any device; it is not changed.
+        input_shape:
+            Shape of one input without its batch dimension, for example (3, 32, 32).
+    """
+    traced = copy.deepcopy(model).to("meta").eval()
+    positions: dict[str, int] = {}
+    weights: dict[str, int] = {}
+    activations = 0
+
+    def record(name: str, layer: nn.Module, output: Tensor) -> None:
+        nonlocal activations
+        activations += output.numel()
+        if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear):
+            key = f"{name}.weight" if name else "weight"
+            weights[key] = layer.weight.numel()
+            outputs = len(layer.weight)
+            positions[key] = positions.get(key, 0) + output.numel() // outputs
+
+    for name, module in traced.named_modules():
+        if not any(module.children()):
+            module.register_forward_hook(
+                lambda layer, _, output, name=name: record(name, layer, output)
+            )
+    with torch.no_grad():
+        traced(torch.empty(1, *input_shape, device="meta"))
+    return Cost(positions, weights, activations)

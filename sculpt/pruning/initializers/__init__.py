@@ -1,0 +1,46 @@
+"""Initializers. Each file registers one, as a function
+
+    initializer(layer, generator, *, option=default, ...) -> weight
+
+- `layer`: one conv or linear layer, whose shape, stride and groups may be read.
+- `generator`: a CPU generator; the result is the same on every device.
+- `weight`: a CPU tensor of the shape of `layer.weight`.
+
+Biases start at 0 and batch norm at (1, 0) whatever the initializer; see `initialize`.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from sculpt.registry import INITIALIZERS
+from sculpt.seeding import derive_seed
+
+
+@torch.no_grad()
+def initialize(model: nn.Module, initializer: str, *, seed: int, **options: Any) -> None:
+    """Draw every weight of the model anew, in place.
+
+    Args:
+        model:
+            Any module; its conv, linear and batch-norm layers are set.
+        initializer:
+            A registered name, for example `"ldi"`.
+        seed:
+            Each layer draws from a stream of its own, derived from the seed and its name.
+        options:
+            The initializer's own.
+
+    Raises:
+        UnknownNameError: no initializer has this name.
+    """
+    draw = INITIALIZERS.get(initializer)
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear):
+            generator = torch.Generator().manual_seed(derive_seed(seed, "weights", name))
+            layer.weight.copy_(draw(layer, generator, **options))
+            if layer.bias is not None:
+                layer.bias.zero_()
+        elif isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.reset_parameters()

@@ -1,0 +1,118 @@
+"""Layerwise dynamical isometry: every layer's Jacobian has singular values near 1.
+
+Lee et al. 2020, §4.2; convolutions after Xiao et al. 2018, Algorithm 2.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from sculpt.errors import InputError
+from sculpt.pruning.initializers.variance_scaling import WeightedLayer
+from sculpt.registry import INITIALIZERS
+
+
+@INITIALIZERS.register("ldi")
+def ldi(
+    layer: WeightedLayer,
+    generator: torch.Generator,
+    *,
+    kernel: Literal["block", "delta"] = "block",
+    gain: float = 1.0,
+) -> Tensor:
+    """Draw an orthogonal weight: semi-orthogonal for linear layers, a kernel for convolutions.
+
+    Args:
+        layer:
+            A linear layer, or a convolution with an odd or even square kernel.
+        generator:
+            CPU generator.
+        kernel:
+            `block`: block convolution-orthogonal, no weight is zero by construction.
+            `delta`: only the kernel's centre is not zero. It is orthogonal too, but its zeros
+            score 0 under connection sensitivity, and the ranking runs dry at low sparsity.
+        gain:
+            All singular values; 1 in the paper's code.
+
+    Returns:
+        A tensor of the shape of `layer.weight`.
+
+    Raises:
+        InputError: the convolution's kernel is not square, or not two-dimensional.
+    """
+    if isinstance(layer, nn.Linear):
+        return gain * orthogonal_matrix(layer.out_features, layer.in_features, generator).float()
+    size = layer.kernel_size
+    if len(size) != 2 or size[0] != size[1]:
+        raise InputError(
+            f"an orthogonal convolution must have a square two-dimensional kernel, but got {size};"
+            " use the initializer variance_scaling for this network"
+        )
+    build = block_kernel if kernel == "block" else delta_kernel
+    out_channels, in_channels = layer.weight.shape[:2]
+    # Every group of a grouped convolution is a convolution of its own.
+    groups = [
+        build(out_channels // layer.groups, in_channels, size[0], generator)
+        for _ in range(layer.groups)
+    ]
+    return gain * torch.cat(groups).float()
+
+
+def orthogonal_matrix(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+    """Return a (rows, columns) float64 matrix, orthonormal along its shorter side (Haar)."""
+    return nn.init.orthogonal_(
+        torch.empty(rows, columns, dtype=torch.float64), generator=generator
+    )
+
+
+def block_kernel(out_channels: int, in_channels: int, size: int, generator: torch.Generator):
+    """Return a kernel (out, in, size, size) whose circular convolution preserves norms.
+
+    An orthogonal matrix maps the inputs into the larger number of channels, where `size − 1`
+    convolutions with 2×2 orthogonal blocks spread it over the kernel. With more inputs than
+    outputs no convolution preserves all norms; then the kernel is the adjoint of the one from
+    outputs to inputs, which preserves the norms of everything it does not send to zero.
+    """
+    if in_channels > out_channels:
+        return block_kernel(in_channels, out_channels, size, generator).transpose(0, 1).flip(2, 3)
+    spread = torch.eye(out_channels, dtype=torch.float64)[None, None]  # (1, 1, out, out)
+    for _ in range(size - 1):
+        spread = convolve(spread, orthogonal_block(out_channels, generator))
+    mix = orthogonal_matrix(out_channels, in_channels, generator)  # orthonormal columns
+    return (spread @ mix).permute(2, 3, 0, 1)  # (size, size, out, in) -> (out, in, size, size)
+
+
+def delta_kernel(out_channels: int, in_channels: int, size: int, generator: torch.Generator):
+    """Return a kernel (out, in, size, size) that is an orthogonal matrix at its centre."""
+    kernel = torch.zeros(out_channels, in_channels, size, size, dtype=torch.float64)
+    kernel[:, :, size // 2, size // 2] = orthogonal_matrix(out_channels, in_channels, generator)
+    return kernel
+
+
+def orthogonal_block(width: int, generator: torch.Generator) -> Tensor:
+    """Return a (2, 2, width, width) kernel that preserves norms: two random projections.
+
+    With projections P, Q: [[PQ, P(1−Q)], [(1−P)Q, (1−P)(1−Q)]].
+    """
+    identity = torch.eye(width, dtype=torch.float64)
+    p, q = symmetric_projection(width, generator), symmetric_projection(width, generator)
+    rows = [torch.stack([a @ q, a @ (identity - q)]) for a in (p, identity - p)]
+    return torch.stack(rows)
+
+
+def symmetric_projection(width: int, generator: torch.Generator) -> Tensor:
+    """Return a (width, width) orthogonal projection onto a random subspace of random size."""
+    basis = orthogonal_matrix(width, width, generator)
+    chosen = (torch.rand(width, generator=generator) < 0.5).double()
+    return (basis * chosen) @ basis.T
+
+
+def convolve(left: Tensor, right: Tensor) -> Tensor:
+    """Convolve two kernels of matrices, (a, a, n, n) and (b, b, n, n) to (a+b−1, a+b−1, n, n)."""
+    size = len(left) + len(right) - 1
+    result = left.new_zeros(size, size, *left.shape[2:])
+    for row in range(len(right)):
+        for column in range(len(right)):
+            result[row : row + len(left), column : column + len(left)] += left @ right[row, column]
+    return result

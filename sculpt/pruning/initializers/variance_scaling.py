@@ -1,0 +1,39 @@
+"""Variance scaling: normal weights, scaled by the number of connections of a unit."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from sculpt.registry import INITIALIZERS
+
+WeightedLayer = nn.modules.conv._ConvNd | nn.Linear
+
+
+@INITIALIZERS.register("variance_scaling")
+def variance_scaling(
+    layer: WeightedLayer,
+    generator: torch.Generator,
+    *,
+    variant: Literal["lecun", "glorot", "he"] = "he",
+    scale: float = 1.0,
+) -> Tensor:
+    """Draw a layer's weight from a zero-mean normal distribution.
+
+    Args:
+        layer:
+            A conv or linear layer.
+        generator:
+            CPU generator.
+        variant:
+            The variance: `lecun` (VS-L) 1/fan_in, `glorot` (VS-G) 2/(fan_in + fan_out),
+            `he` (VS-H) 2/fan_in.
+        scale:
+            A factor on the variance.
+
+    Returns:
+        A tensor of the shape of `layer.weight`.
+    """
+    fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(layer.weight)
+    variance = {"lecun": 1 / fan_in, "glorot": 2 / (fan_in + fan_out), "he": 2 / fan_in}[variant]
+    return torch.randn(layer.weight.shape, generator=generator) * (scale * variance) ** 0.5

@@ -1,0 +1,151 @@
+"""Masks: which weights a network keeps, and how many that is under a counting rule."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from sculpt.errors import BudgetError, DryRankingError, InputError, NumericsError
+
+Masks = dict[str, Tensor]
+"""Bool tensors, True = kept, keyed by parameter name; one for every prunable parameter."""
+
+Counting = Literal["paper", "total"]
+"""`paper`: weights and biases of conv and linear layers. `total`: everything trainable."""
+
+
+def prunable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the weights and biases of every conv and linear layer, keyed by name.
+
+    Raises:
+        InputError: the model has no such layer.
+    """
+    parameters = {
+        f"{layer}.{name}" if layer else name: parameter
+        for layer, module in model.named_modules()
+        if isinstance(module, nn.modules.conv._ConvNd | nn.Linear)
+        for name, parameter in module.named_parameters(recurse=False)
+    }
+    if not parameters:
+        raise InputError(
+            "a network must have convolution or linear layers to be pruned, but "
+            f"{type(model).__name__} has none"
+        )
+    return parameters
+
+
+def count_parameters(model: nn.Module, counting: Counting) -> int:
+    """Count a dense network's parameters under a rule (METHOD: 269,034 or 269,722 for ResNet20)."""
+    if counting == "paper":
+        return sum(p.numel() for p in prunable_parameters(model).values())
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def count_kept(model: nn.Module, masks: Masks, counting: Counting) -> int:
+    """Count a pruned network's parameters under a rule."""
+    removed = sum(int((~mask).sum()) for mask in masks.values())
+    return count_parameters(model, counting) - removed
+
+
+def prunable_budget(model: nn.Module, budget: int, counting: Counting) -> int:
+    """Return how many prunable parameters may stay for the whole network to have `budget`.
+
+    Under `total`, batch-norm parameters count but are never pruned, so they are spent first.
+
+    Raises:
+        BudgetError: the budget exceeds the dense network or does not cover what is never pruned.
+    """
+    dense = count_parameters(model, counting)
+    never_pruned = dense - count_parameters(model, "paper")
+    if not never_pruned < budget <= dense:
+        raise BudgetError(
+            f"a budget must be above {never_pruned} (parameters that are never pruned) and at "
+            f"most {dense} (the dense network, counting rule {counting!r}), but got {budget}; "
+            "choose a larger network or another budget"
+        )
+    return budget - never_pruned
+
+
+def dense_masks(model: nn.Module) -> Masks:
+    """Return masks that keep everything."""
+    return {
+        name: torch.ones_like(parameter, dtype=torch.bool)
+        for name, parameter in prunable_parameters(model).items()
+    }
+
+
+def keep_highest(scores: Mapping[str, Tensor], kept: int) -> Masks:
+    """Keep exactly the `kept` highest scores of the whole network.
+
+    Ties are broken by position (earlier parameters first), never by the threshold alone:
+    comparing with a threshold would keep or drop all tied weights together.
+
+    Args:
+        scores:
+            Non-negative or signed, higher = keep; of any shapes; keyed by parameter name.
+        kept:
+            How many weights to keep, from 0 to their number.
+
+    Raises:
+        NumericsError: a score is not finite; the message names the parameter.
+        BudgetError: `kept` is out of range.
+        DryRankingError: a kept weight's score would be exactly 0, which ranks nothing.
+    """
+    for name, score in scores.items():
+        if not torch.isfinite(score).all():
+            bad = int((~torch.isfinite(score)).sum())
+            raise NumericsError(
+                f"scores must be finite, but {bad} of {score.numel()} scores of {name} are not; "
+                "check the initialisation and the input images"
+            )
+    flat = torch.cat([score.flatten() for score in scores.values()])
+    if not 0 <= kept <= flat.numel():
+        raise BudgetError(
+            f"the number of kept weights must be from 0 to {flat.numel()}, but got {kept}"
+        )
+    usable = int(torch.count_nonzero(flat))
+    if usable < kept < flat.numel():
+        dry = [name for name, score in scores.items() if not score.any()]
+        raise DryRankingError(
+            f"at least {kept} scores must be non-zero to rank the weights to keep, but only "
+            f"{usable} of {flat.numel()} are (all zero in: {', '.join(dry) or 'none'}); use an "
+            "initializer without exact zeros (delta-orthogonal kernels have them), another "
+            "criterion, or a smaller budget"
+        )
+    chosen = torch.zeros_like(flat, dtype=torch.bool)
+    if kept > 0:
+        # The kept-th largest value, then every larger one, then ties in order of position.
+        threshold = torch.kthvalue(flat, flat.numel() - kept + 1).values
+        chosen = flat > threshold
+        ties = torch.nonzero(flat == threshold).flatten()
+        chosen[ties[: kept - int(chosen.sum())]] = True
+    sizes = [score.numel() for score in scores.values()]
+    return {
+        name: part.view(score.shape)
+        for (name, score), part in zip(scores.items(), chosen.split(sizes), strict=True)
+    }
+
+
+@torch.no_grad()
+def apply_masks(model: nn.Module, masks: Masks) -> None:
+    """Set every pruned weight to zero, in place.
+
+    Raises:
+        InputError: the masks do not fit the model; the message names the parameter.
+    """
+    parameters = prunable_parameters(model)
+    if parameters.keys() != masks.keys():
+        different = sorted(parameters.keys() ^ masks.keys())
+        raise InputError(
+            "there must be one mask for each weight and bias of a conv or linear layer, but "
+            f"these have only one of the two: {', '.join(different[:5])}"
+        )
+    for name, parameter in parameters.items():
+        mask = masks[name]
+        if mask.dtype != torch.bool or mask.shape != parameter.shape:
+            raise InputError(
+                f"the mask of {name} must be bool of shape {tuple(parameter.shape)}, but got "
+                f"{mask.dtype} of shape {tuple(mask.shape)}"
+            )
+        parameter.mul_(mask)
