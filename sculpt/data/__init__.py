@@ -1,0 +1,20 @@
+"""Image sets: what they are, how they are split, and how they are varied while training.
+
+A data set kind is a class in a file of this folder, registered by name on
+`sculpt.registry.DATASETS`. It takes its options as keywords with plain types (a study's
+`data:` section is checked against that signature) and has three methods:
+
+- `describe() -> ImageSpec`: shape and number of classes, without reading all the pixels;
+- `available() -> str | None`: None, or one sentence on what is missing and how to get it;
+- `read() -> ImageArrays`: every image, as uint8 in memory.
+
+From there on nothing depends on the kind: `make_splits` divides the arrays into training,
+validation and test images, and those live as uint8 on one device, where they are
+normalised and augmented a batch at a time. There are no loader processes.
+"""
+
+from sculpt.data.augmentation import augment
+from sculpt.data.images import ImageArrays, ImageSet, ImageSpec
+from sculpt.data.splits import Splits, make_splits
+
+__all__ = ["ImageArrays", "ImageSet", "ImageSpec", "Splits", "augment", "make_splits"]

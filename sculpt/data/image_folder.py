@@ -1,0 +1,164 @@
+"""Any image set of one's own: a folder per class, in a folder per split."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sculpt.data.image_decoding import decode_images, image_size
+from sculpt.data.images import ImageArrays, ImageSpec
+from sculpt.data.tensor_cache import load_tensor, save_tensor
+from sculpt.errors import DataError
+from sculpt.registry import DATASETS
+
+# Part of every cache key. Raise it when decoding changes what a file's pixels come out as.
+_DECODING_VERSION = 1
+
+_Listing = list[tuple[str, int]]  # file path, class index
+
+
+@DATASETS.register("image_folder")
+class ImageFolder:
+    """Images under `root/train/<class>/` and `root/test/<class>/`, at any depth below.
+
+    Classes are numbered in alphabetical order, as `torchvision.datasets.ImageFolder` does.
+    The first `read` decodes every file and keeps the pixels in the user's cache folder;
+    later ones take them from there until a file is added, removed, renamed or changed.
+
+    Args:
+        root:
+            The folder that holds `train` and `test`. Required.
+        size:
+            Resize every image to size x size pixels. 0: take them as they are, which
+            they must all have in common.
+        channels:
+            3 for colour, 1 for grey. Files of the other kind are converted.
+
+    Raises:
+        DataError: `size` or `channels` is out of range.
+    """
+
+    def __init__(self, *, root: str = "", size: int = 0, channels: int = 3) -> None:
+        if channels not in (1, 3):
+            raise DataError(
+                f"channels must be 3 (colour) or 1 (grey), but got {channels}; choose one of them"
+            )
+        if size < 0:
+            raise DataError(
+                f"size must be a number of pixels, or 0 for the images' own, but got {size}; "
+                "change it or leave it out"
+            )
+        self.root = root
+        self.size = size
+        self.channels = channels
+
+    def describe(self) -> ImageSpec:
+        """Return the shape and classes: lists the class folders and opens one image.
+
+        Raises:
+            DataError: the folders are not as they should be, or that image is unreadable.
+        """
+        classes = self._classes()
+        height = width = self.size
+        if not self.size:
+            first, _ = self._list("train", classes[:1])[0]
+            height, width = image_size(first)
+        return ImageSpec(self.channels, height, width, len(classes))
+
+    def available(self) -> str | None:
+        """Return None if the folders are as they should be, else what is wrong with them."""
+        try:
+            self.describe()
+        except DataError as error:
+            return str(error)
+        return None
+
+    def read(self) -> ImageArrays:
+        """Return all images, from the cache if no file has changed since they were decoded.
+
+        Raises:
+            DataError: a folder is missing or empty, an image is unreadable, or sizes differ.
+        """
+        classes = self._classes()
+        train, test = self._list("train", classes), self._list("test", classes)
+        paths = [path for path, _ in train + test]
+        key = self._key(paths)
+        images = load_tensor(key)
+        if images is None:
+            images = decode_images(paths, self.size, self.channels)
+            save_tensor(key, images)
+        return ImageArrays(
+            train_images=images[: len(train)],
+            train_labels=_labels(train),
+            test_images=images[len(train) :],
+            test_labels=_labels(test),
+            class_names=tuple(classes),
+        )
+
+    def _folder(self) -> Path:
+        if not self.root:
+            raise DataError(
+                "image_folder must be told where the images are, but root is empty; "
+                "name the folder that holds train/ and test/ with --set data.root=DIR"
+            )
+        return Path(self.root).expanduser().resolve()
+
+    def _classes(self) -> list[str]:
+        # Here rather than above: it takes seconds, and naming the data sets must not.
+        from torchvision.datasets.folder import find_classes
+
+        found: dict[str, list[str]] = {}
+        for split in ("train", "test"):
+            folder = self._folder() / split
+            try:
+                found[split], _ = find_classes(folder)
+            except OSError as error:
+                raise DataError(
+                    f"{folder} must hold one folder of images per class, but it "
+                    f"{'holds none' if folder.is_dir() else 'is not a folder'}; sort the images "
+                    "into train/<class>/ and test/<class>/, or correct data.root"
+                ) from error
+        only_one = sorted(set(found["train"]) ^ set(found["test"]))
+        if only_one:
+            raise DataError(
+                "train and test must hold the same class folders, but only one of them under "
+                f"{self._folder()} holds: {', '.join(only_one)}; add or remove those folders"
+            )
+        return found["train"]
+
+    def _list(self, split: str, classes: list[str]) -> _Listing:
+        from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+
+        folder = self._folder() / split
+        indices = {name: index for index, name in enumerate(classes)}
+        try:
+            return make_dataset(folder, indices, extensions=IMG_EXTENSIONS)
+        except FileNotFoundError as error:
+            raise DataError(
+                f"every class folder under {folder} must hold images, but torchvision says: "
+                f"{error}; add images or remove the folder from both train and test"
+            ) from error
+
+    def _key(self, paths: list[str]) -> str:
+        root = self._folder()
+        options = [_DECODING_VERSION, str(root), self.size, self.channels]
+        digest = hashlib.sha256(json.dumps(options).encode())
+        for path in paths:
+            try:
+                status = os.stat(path)
+            except OSError as error:
+                raise DataError(
+                    f"every image must be a readable file, but {path} is not ({error.strerror}); "
+                    "restore it or remove it"
+                ) from error
+            # Lengths make it unambiguous where a name ends: names may hold any character.
+            name = os.fsencode(os.path.relpath(path, root))
+            digest.update(f"/{len(name)}/{status.st_size}/{status.st_mtime_ns}/".encode() + name)
+        return digest.hexdigest()[:32]
+
+
+def _labels(listing: _Listing) -> Tensor:
+    return torch.tensor([label for _, label in listing], dtype=torch.int64)

@@ -1,0 +1,54 @@
+"""Real images for whoever tests with them, and a cache folder that is not the user's."""
+
+import gzip
+import os
+import shutil
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+def _real_data(name: str) -> Path:
+    """Return a file or folder of the real data, which lies outside the repository.
+
+    It is looked for in $SCULPT_TEST_DATA, else in `shared/data` beside the repository; the
+    test is skipped where it is in neither.
+    """
+    repository = Path(__file__).resolve().parents[1]
+    folder = Path(os.environ.get("SCULPT_TEST_DATA") or repository.parent / "shared" / "data")
+    if not (folder / name).exists():
+        pytest.skip(f"needs {folder / name}; SCULPT_TEST_DATA can name another folder")
+    return folder / name
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep every test, and what it starts, out of the user's own cache folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def mnist_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root from which the data set `mnist` reads the real MNIST."""
+    source = _real_data("mnist")
+    root = tmp_path_factory.mktemp("mnist")
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for packed in source.glob("*.gz"):
+        with gzip.open(packed) as reader, open(raw / packed.stem, "wb") as writer:
+            shutil.copyfileobj(reader, writer)
+    return root
+
+
+@pytest.fixture(scope="session")
+def cifar10_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root from which the data set `image_folder` reads CIFAR-10, as JPEG files."""
+    source = _real_data("cifar10-jpeg.tar.xz")
+    root = tmp_path_factory.mktemp("cifar10")
+    with tarfile.open(source) as archive:
+        archive.extractall(root, filter="data")
+    return root

@@ -1,0 +1,350 @@
+"""Image folders: every file lands where it belongs, faults are named, the cache is honest."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sculpt.data import image_decoding, tensor_cache
+from sculpt.data import image_folder as module
+from sculpt.data.image_folder import ImageFolder
+from sculpt.data.images import ImageSpec
+from sculpt.errors import DataError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder for each test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "sculpt"
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files decoded so far."""
+    paths: list[str] = []
+    original = image_decoding.decode_image
+
+    def recording(path: str, size: int, channels: int) -> np.ndarray:
+        paths.append(path)
+        return original(path, size, channels)
+
+    monkeypatch.setattr(image_decoding, "decode_image", recording)
+    return paths
+
+
+def pixels_of(path: Path) -> torch.Tensor:
+    with Image.open(path) as image:
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+# ---- what is read
+
+
+def test_every_file_is_where_its_path_says(image_folder: Path):
+    arrays = ImageFolder(root=str(image_folder)).read()
+
+    assert arrays.class_names == ("ant", "bee", "cat")
+    assert arrays.train_labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert arrays.test_labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert torch.equal(arrays.train_images[4], pixels_of(image_folder / "train/bee/1.png"))
+    assert torch.equal(arrays.test_images[5], pixels_of(image_folder / "test/cat/1.png"))
+
+
+def test_order_and_labels_are_torchvisions(image_folder: Path):
+    from torchvision.datasets import ImageFolder as Torchvisions
+
+    arrays = ImageFolder(root=str(image_folder)).read()
+    theirs = Torchvisions(str(image_folder / "train"))
+    assert tuple(theirs.classes) == arrays.class_names
+    assert len(theirs) == len(arrays.train_images)
+    for (image, label), ours, our_label in zip(
+        theirs, arrays.train_images, arrays.train_labels.tolist(), strict=True
+    ):
+        assert label == our_label
+        assert torch.equal(torch.from_numpy(np.array(image)).permute(2, 0, 1), ours)
+
+
+def test_more_files_than_one_task_takes_keep_their_order(image_folder: Path, monkeypatch):
+    expected = ImageFolder(root=str(image_folder)).read()
+    shutil.rmtree(tensor_cache.cache_folder())
+    monkeypatch.setattr(image_decoding, "_FILES_PER_TASK", 2)
+    assert torch.equal(
+        ImageFolder(root=str(image_folder)).read().train_images, expected.train_images
+    )
+
+
+def test_grey_and_resized(image_folder: Path):
+    kind = ImageFolder(root=str(image_folder), size=4, channels=1)
+    assert kind.describe() == ImageSpec(channels=1, height=4, width=4, classes=3)
+    arrays = kind.read()
+    assert arrays.train_images.shape == (9, 1, 4, 4)
+    with Image.open(image_folder / "train/ant/0.png") as image:
+        expected = image.convert("L").resize((4, 4), Image.Resampling.BILINEAR)
+        assert torch.equal(arrays.train_images[0, 0], torch.from_numpy(np.array(expected)))
+
+
+def test_images_need_not_be_square(image_folder: Path):
+    for path in image_folder.rglob("*.png"):
+        Image.new("RGB", (5, 3), (1, 2, 3)).save(path)  # Pillow's sizes are width, height
+    kind = ImageFolder(root=str(image_folder))
+    assert kind.describe() == ImageSpec(channels=3, height=3, width=5, classes=3)
+    assert kind.read().train_images[0, :, 2, 4].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
+def test_other_8_bit_modes_are_converted(image_folder: Path, mode: str):
+    source = Image.new("RGB", (6, 6), (255, 255, 255)).convert(mode)
+    suffix = "jpg" if mode == "CMYK" else "png"
+    # Half-transparent entries are what Pillow warns about when converting.
+    options = {"transparency": b"\x80\x40"} if mode == "P" else {}
+    source.save(image_folder / f"train/ant/+.{suffix}", **options)  # sorts first
+    arrays = ImageFolder(root=str(image_folder)).read()
+    assert arrays.train_images[0].min() > 250
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", "truncated"])
+def test_a_damaged_image_is_named(image_folder: Path, content: bytes | str, cache: Path):
+    victim = image_folder / "train/bee/1.png"
+    data = victim.read_bytes()
+    victim.write_bytes(content if isinstance(content, bytes) else data[: len(data) - 30])
+
+    with pytest.raises(DataError, match=r"intact image.*replace or remove it") as refusal:
+        ImageFolder(root=str(image_folder)).read()
+    assert str(victim) in str(refusal.value)
+    assert not list(cache.glob("*"))
+
+
+def test_a_truncated_jpeg_is_named(image_folder: Path):
+    victim = image_folder / "test/ant/0.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(victim)
+    victim.write_bytes(victim.read_bytes()[:-40])
+    with pytest.raises(DataError, match=r"test/ant/0\.jpg cannot be decoded"):
+        ImageFolder(root=str(image_folder)).read()
+
+
+def test_a_damaged_first_image_is_named_by_describe(image_folder: Path):
+    (image_folder / "train/ant/0.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"train/ant/0\.png cannot be decoded"):
+        ImageFolder(root=str(image_folder)).describe()
+
+
+def test_16_bit_images_are_not_clipped_but_refused(image_folder: Path):
+    deep = np.full((6, 6), 40_000, dtype=np.uint16)
+    Image.fromarray(deep).save(image_folder / "train/ant/0.png")
+    with pytest.raises(DataError, match=r"8 bits per channel, but .*ant/0\.png"):
+        ImageFolder(root=str(image_folder)).read()
+
+
+def test_differing_sizes_are_named_with_both_files(image_folder: Path):
+    Image.new("RGB", (8, 5)).save(image_folder / "test/cat/0.png")
+    with pytest.raises(DataError, match=r"data\.size=PIXELS") as refusal:
+        ImageFolder(root=str(image_folder)).read()
+    assert f"{image_folder / 'train/ant/0.png'} has 6x6" in str(refusal.value)
+    assert f"{image_folder / 'test/cat/0.png'} has 8x5" in str(refusal.value)
+    assert ImageFolder(root=str(image_folder), size=6).read().test_images.shape[2:] == (6, 6)
+
+
+def test_a_root_is_required():
+    kind = ImageFolder()
+    assert "data.root=DIR" in kind.available()
+    for method in (kind.describe, kind.read):
+        with pytest.raises(DataError, match="root is empty"):
+            method()
+
+
+@pytest.mark.parametrize(("option", "value"), [("channels", 2), ("channels", 0), ("size", -1)])
+def test_options_out_of_range_are_refused(option: str, value: int):
+    with pytest.raises(DataError, match=f"{option} must be .*got {value}"):
+        ImageFolder(root="anywhere", **{option: value})
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_missing_split_is_refused(image_folder: Path, split: str):
+    shutil.rmtree(image_folder / split)
+    kind = ImageFolder(root=str(image_folder))
+    with pytest.raises(DataError, match=f"{split} must hold one folder .*is not a folder"):
+        kind.read()
+    assert str(image_folder / split) in kind.available()
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_split_without_classes_is_refused(image_folder: Path, split: str):
+    shutil.rmtree(image_folder / split)
+    (image_folder / split).mkdir()
+    with pytest.raises(DataError, match=f"{split} must hold one folder .*holds none"):
+        ImageFolder(root=str(image_folder)).read()
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_an_empty_class_is_refused(image_folder: Path, split: str):
+    for path in (image_folder / split / "bee").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match=r"no valid file for the classes bee\."):
+        ImageFolder(root=str(image_folder)).read()
+
+
+def test_splits_must_have_the_same_classes(image_folder: Path):
+    (image_folder / "test/bee").rename(image_folder / "test/wasp")
+    with pytest.raises(DataError, match=r"only one of them .* holds: bee, wasp"):
+        ImageFolder(root=str(image_folder)).read()
+
+
+# ---- the cache
+
+
+def test_the_second_read_decodes_nothing(image_folder: Path, decoded: list[str]):
+    first = ImageFolder(root=str(image_folder)).read()
+    assert len(decoded) == 15
+    second = ImageFolder(root=str(image_folder)).read()
+    assert len(decoded) == 15
+    assert torch.equal(first.train_images, second.train_images)
+    assert torch.equal(first.test_images, second.test_images)
+
+
+def test_options_have_caches_of_their_own(image_folder: Path, decoded: list[str]):
+    for options in ({}, {"size": 4}, {"size": 6, "channels": 1}, {"channels": 1}):
+        decoded.clear()
+        ImageFolder(root=str(image_folder), **options).read()
+        assert len(decoded) == 15
+
+
+def change_bytes_keeping_size(root: Path) -> None:
+    path = root / "train/ant/0.png"
+    before = path.stat()
+    Image.new("RGB", (6, 6), (9, 9, 9)).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content + b"\x00" * (before.st_size - len(content)))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert path.stat().st_size == before.st_size
+
+
+def change_size_keeping_time(root: Path) -> None:
+    path = root / "train/ant/0.png"
+    before = path.stat()
+    Image.new("RGB", (6, 6), (9, 9, 9)).save(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size != before.st_size
+
+
+def rename(root: Path) -> None:
+    (root / "train/ant/0.png").rename(root / "train/ant/9.png")
+
+
+def add(root: Path) -> None:
+    shutil.copy2(root / "train/ant/0.png", root / "test/bee/7.png")
+
+
+def remove(root: Path) -> None:
+    (root / "test/bee/0.png").unlink()
+
+
+def move_to_another_class(root: Path) -> None:
+    (root / "train/ant/0.png").rename(root / "train/bee/00.png")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        change_bytes_keeping_size,
+        change_size_keeping_time,
+        rename,
+        add,
+        remove,
+        move_to_another_class,
+    ],
+)
+def test_any_change_of_a_file_decodes_again(image_folder: Path, decoded: list[str], change):
+    ImageFolder(root=str(image_folder)).read()
+    change(image_folder)
+    decoded.clear()
+    arrays = ImageFolder(root=str(image_folder)).read()
+    assert len(decoded) == len(arrays.train_images) + len(arrays.test_images)
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def flip_a_pixel(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 255
+    path.write_bytes(content)
+
+
+def empty_it(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def replace_by_garbage(path: Path) -> None:
+    path.write_bytes(b"garbage" * 50)
+
+
+@pytest.mark.parametrize("damage", [cut_short, flip_a_pixel, empty_it, replace_by_garbage])
+def test_a_damaged_cache_is_rebuilt(image_folder: Path, cache: Path, decoded, damage):
+    original = ImageFolder(root=str(image_folder)).read().train_images.clone()
+    (file,) = cache.glob("*")
+    good = file.read_bytes()
+    damage(file)
+    decoded.clear()
+
+    assert torch.equal(ImageFolder(root=str(image_folder)).read().train_images, original)
+    assert len(decoded) == 15
+    assert file.read_bytes() == good
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, image_folder, monkeypatch):
+    # A file where the folder should be stops even root, whom permissions do not.
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    for _ in range(2):
+        assert len(ImageFolder(root=str(image_folder)).read().train_images) == 9
+
+
+def test_a_failed_write_leaves_nothing_behind(image_folder: Path, cache: Path, monkeypatch):
+    def full_disk(*_args: object, **_options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tensor_cache, "save_file", full_disk)
+    assert len(ImageFolder(root=str(image_folder)).read().train_images) == 9
+    assert list(cache.glob("*")) == []
+
+
+def test_the_home_folder_is_used_without_xdg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert tensor_cache.cache_folder() == tmp_path / ".cache" / "sculpt"
+
+
+# ---- the real thing
+
+
+@pytest.mark.slow
+def test_real_cifar10(cifar10_folder: Path, monkeypatch):
+    kind = ImageFolder(root=str(cifar10_folder))
+    assert kind.describe() == ImageSpec(channels=3, height=32, width=32, classes=10)
+
+    arrays = kind.read()
+    assert arrays.train_images.shape == (50_000, 3, 32, 32)
+    assert arrays.test_images.shape == (10_000, 3, 32, 32)
+    assert arrays.class_names[0] == "airplane"
+    assert arrays.train_labels.bincount().tolist() == [5000] * 10
+    assert arrays.test_labels.bincount().tolist() == [1000] * 10
+    # The widely quoted channel means of CIFAR-10, through JPEG.
+    means = torch.stack([arrays.train_images[:, c].double().mean() / 255 for c in range(3)])
+    torch.testing.assert_close(
+        means, torch.tensor([0.4914, 0.4822, 0.4465], dtype=torch.float64), atol=2e-3, rtol=0
+    )
+
+    monkeypatch.setattr(module, "decode_images", None)  # calling it would fail
+    cached = kind.read()
+    assert torch.equal(cached.train_images, arrays.train_images)
+    assert torch.equal(cached.test_images, arrays.test_images)

@@ -1,0 +1,277 @@
+"""Splits are disjoint, proportional and repeatable, and say who is in them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from sculpt.data import ImageArrays, ImageSet, ImageSpec, make_splits
+from sculpt.data.splits import stratified_choice
+from sculpt.errors import DataError
+
+MakeArrays = Callable[..., ImageArrays]
+
+
+def identities(images: Tensor) -> set[bytes]:
+    return {image.numpy().tobytes() for image in images}
+
+
+def small_set(count: int = 10, channels: int = 3) -> ImageSet:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, channels, 4, 5), dtype=torch.uint8, generator=generator)
+    mean, std = torch.rand(channels, generator=generator), torch.rand(channels) + 0.1
+    return ImageSet(images, torch.arange(count), mean, std)
+
+
+# ---- who is in which split
+
+
+def test_splits_are_disjoint_and_complete(synthetic_arrays: MakeArrays):
+    arrays = synthetic_arrays([40, 40, 20])
+    splits = make_splits(arrays, validation_fraction=0.2)
+    train, validation, test = (
+        identities(part.images) for part in (splits.train, splits.validation, splits.test)
+    )
+    assert (len(train), len(validation), len(test)) == (80, 20, 10)
+    assert not train & validation
+    assert not (train | validation) & test
+    assert train | validation == identities(arrays.train_images)
+    assert test == identities(arrays.test_images)
+
+
+def test_images_keep_their_labels(synthetic_arrays: MakeArrays):
+    arrays = synthetic_arrays([30, 30])
+    label_of = {
+        image.numpy().tobytes(): int(label)
+        for image, label in zip(arrays.train_images, arrays.train_labels, strict=True)
+    }
+    splits = make_splits(arrays)
+    for part in (splits.train, splits.validation):
+        expected = [label_of[image.numpy().tobytes()] for image in part.images]
+        assert part.labels.tolist() == expected
+
+
+def test_classes_keep_their_proportions(synthetic_arrays: MakeArrays):
+    splits = make_splits(synthetic_arrays([100, 50, 10]), validation_fraction=0.3)
+    assert splits.validation.labels.bincount().tolist() == [30, 15, 3]
+    assert splits.train.labels.bincount().tolist() == [70, 35, 7]
+
+
+def test_the_subset_is_taken_before_the_validation_split(synthetic_arrays: MakeArrays):
+    splits = make_splits(synthetic_arrays([100, 100]), train_images=50, validation_fraction=0.2)
+    assert splits.train.labels.bincount().tolist() == [20, 20]
+    assert splits.validation.labels.bincount().tolist() == [5, 5]
+
+
+def test_the_seed_decides_and_repeats(synthetic_arrays: MakeArrays):
+    arrays = synthetic_arrays([50, 50])
+    first, again, other = (make_splits(arrays, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(first.validation.images, again.validation.images)
+    assert identities(first.validation.images) != identities(other.validation.images)
+
+    subsets = [make_splits(arrays, seed=seed, train_images=20).train.images for seed in (1, 1, 2)]
+    assert torch.equal(subsets[0], subsets[1])
+    assert identities(subsets[0]) != identities(subsets[2])
+
+
+@pytest.mark.parametrize("count", [0, 1, 6, 59, 60])
+def test_a_choice_has_exactly_the_count_and_is_at_most_one_image_off(count: int):
+    labels = torch.tensor([0] * 30 + [1] * 20 + [3] * 10)  # class 2 has none
+    chosen, rest = stratified_choice(labels, count, seed=0)
+    assert len(chosen) == count
+    assert sorted(chosen.tolist() + rest.tolist()) == list(range(60))
+    assert chosen.tolist() == sorted(chosen.tolist())
+    sizes = labels[chosen].bincount(minlength=4)
+    exact = torch.tensor([30, 20, 0, 10]) * count / 60
+    assert (sizes - exact).abs().max() < 1
+    assert sizes[2] == 0
+
+
+def test_no_class_is_favoured_when_shares_do_not_divide():
+    labels = torch.arange(10).repeat(10)
+    favoured = torch.zeros(10, dtype=torch.int64)
+    for seed in range(200):
+        chosen, _ = stratified_choice(labels, 5, seed)
+        favoured += labels[chosen].bincount(minlength=10)
+    # 100 expected for each; the standard deviation of such a count is 7.
+    assert favoured.min() > 60
+    assert favoured.max() < 140
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 1.5, float("nan")])
+def test_fraction_must_lie_between_zero_and_one(synthetic_arrays: MakeArrays, fraction: float):
+    with pytest.raises(DataError, match="strictly between 0 and 1"):
+        make_splits(synthetic_arrays([20]), validation_fraction=fraction)
+
+
+@pytest.mark.parametrize("count", [0, -1, 41])
+def test_the_subset_must_exist(synthetic_arrays: MakeArrays, count: int):
+    with pytest.raises(DataError, match="between 1 and 40"):
+        make_splits(synthetic_arrays([20, 20]), train_images=count)
+
+
+def test_an_empty_validation_split_is_refused(synthetic_arrays: MakeArrays):
+    with pytest.raises(DataError, match="validation would be empty"):
+        make_splits(synthetic_arrays([4]), validation_fraction=0.1)
+
+
+def test_an_empty_training_split_is_refused(synthetic_arrays: MakeArrays):
+    with pytest.raises(DataError, match="train would be empty"):
+        make_splits(synthetic_arrays([4]), validation_fraction=0.9)
+
+
+def test_an_empty_test_split_is_refused(synthetic_arrays: MakeArrays):
+    with pytest.raises(DataError, match="test would be empty"):
+        make_splits(synthetic_arrays([40], test=0))
+
+
+def test_a_class_without_training_images_is_refused(synthetic_arrays: MakeArrays):
+    with pytest.raises(DataError, match="none would be left of: class 1"):
+        make_splits(synthetic_arrays([100, 1]), train_images=20)
+
+
+def test_a_constant_channel_is_refused(synthetic_arrays: MakeArrays):
+    arrays = synthetic_arrays([20], channels=3)
+    arrays.train_images[:, 1] = 7
+    with pytest.raises(DataError, match="all pixels of channel 1 are 7"):
+        make_splits(arrays)
+
+
+# ---- statistics and fingerprint
+
+
+def test_mean_and_std_are_those_of_the_training_split_alone(synthetic_arrays: MakeArrays):
+    arrays = synthetic_arrays([60, 60], channels=3)
+    splits = make_splits(arrays, validation_fraction=0.5)
+    pixels = splits.train.images.double() / 255
+    torch.testing.assert_close(splits.train.mean.double(), pixels.mean((0, 2, 3)))
+    torch.testing.assert_close(splits.train.std.double(), pixels.std((0, 2, 3), correction=0))
+    everything = (arrays.train_images.double() / 255).mean((0, 2, 3))
+    assert (splits.train.mean - everything).abs().max() > 1e-4
+    for part in (splits.validation, splits.test):
+        assert torch.equal(part.mean, splits.train.mean)
+        assert torch.equal(part.std, splits.train.std)
+
+
+def test_the_fingerprint_names_images_labels_and_membership(synthetic_arrays: MakeArrays):
+    def fingerprint(arrays: ImageArrays, **options: int) -> str:
+        return make_splits(arrays, **options).fingerprint
+
+    original = fingerprint(synthetic_arrays([30, 30]))
+    assert len(original) == 16
+    assert fingerprint(synthetic_arrays([30, 30])) == original
+
+    pixel = synthetic_arrays([30, 30])
+    pixel.test_images[0, 0, 0, 0] ^= 1
+    label = synthetic_arrays([30, 30])
+    label.test_labels[0] = 1
+    others = [
+        fingerprint(pixel),
+        fingerprint(label),
+        fingerprint(synthetic_arrays([30, 30]), seed=1),
+        fingerprint(synthetic_arrays([30, 30]), train_images=40),
+    ]
+    assert len({original, *others}) == 5
+
+
+def test_the_spec_is_that_of_the_arrays(synthetic_arrays: MakeArrays):
+    splits = make_splits(synthetic_arrays([20, 20], channels=3, side=5))
+    assert splits.spec == ImageSpec(channels=3, height=5, width=5, classes=2)
+
+
+def test_all_three_splits_move_together(synthetic_arrays: MakeArrays):
+    splits = make_splits(synthetic_arrays([20, 20]))
+    moved = splits.to("meta")
+    assert {part.device.type for part in (moved.train, moved.validation, moved.test)} == {"meta"}
+    assert moved.fingerprint == splits.fingerprint
+
+
+# ---- image sets
+
+
+def test_normalisation_is_the_formula():
+    images = small_set()
+    mean, std = images.mean.view(-1, 1, 1).double(), images.std.view(-1, 1, 1).double()
+    expected = (images.images.double() / 255 - mean) / std
+    inputs = images.normalize(images.images)
+    assert inputs.dtype == torch.float32
+    assert inputs.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(inputs.double(), expected, rtol=1e-6, atol=1e-5)
+    single = images.normalize(images.images[3])
+    torch.testing.assert_close(single, inputs[3])
+
+
+def test_normalised_training_images_have_mean_zero_and_std_one(synthetic_arrays: MakeArrays):
+    train = make_splits(synthetic_arrays([50, 50], channels=3)).train
+    inputs = train.inputs(slice(None))
+    torch.testing.assert_close(inputs.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        inputs.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-5, rtol=0
+    )
+
+
+def test_normalising_leaves_the_stored_images_alone():
+    images = small_set()
+    before = images.images.clone()
+    images.inputs(slice(0, 5)).zero_()
+    assert torch.equal(images.images, before)
+
+
+def test_batches_cover_everything_in_order():
+    images = small_set(count=10)
+    batches = list(images.batches(4))
+    assert [len(labels) for _, labels in batches] == [4, 4, 2]
+    assert torch.cat([labels for _, labels in batches]).tolist() == list(range(10))
+    inputs = torch.cat([inputs for inputs, _ in batches])
+    assert torch.equal(inputs, images.normalize(images.images))
+
+
+def test_inputs_are_chosen_by_index_or_slice():
+    images = small_set()
+    everything = images.normalize(images.images)
+    chosen = torch.tensor([7, 2, 2])
+    assert torch.equal(images.inputs(chosen), everything[chosen])
+    assert torch.equal(images.inputs(slice(3, 6)), everything[3:6])
+    assert len(images) == 10
+
+
+def test_a_batch_size_below_one_is_refused_at_once():
+    with pytest.raises(DataError, match="at least 1"):
+        small_set().batches(0)
+
+
+def test_an_image_set_lives_on_one_device():
+    images = small_set()
+    with pytest.raises(DataError, match="one device, but they are on cpu, meta"):
+        replace(images, mean=images.mean.to("meta"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("train_images", torch.zeros(4, 1, 6, 6), "train images must be uint8"),
+        ("train_images", torch.zeros(4, 6, 6, dtype=torch.uint8), "train images must be uint8"),
+        ("train_labels", torch.zeros(3, dtype=torch.int64), "train labels must be one int64"),
+        ("test_labels", torch.zeros(10), "test labels must be one int64"),
+        ("train_labels", torch.tensor([0, 1, 2, 0]), r"in 0\.\.1 .*span 0\.\.2"),
+        ("test_labels", torch.full((10,), -1), r"test labels must lie in 0\.\.1"),
+        ("test_images", torch.zeros(10, 3, 6, 6, dtype=torch.uint8), "must have one shape"),
+    ],
+)
+def test_malformed_arrays_are_refused(
+    synthetic_arrays: MakeArrays, field: str, value: Tensor, message: str
+):
+    arrays = synthetic_arrays([2, 2])
+    with pytest.raises(DataError, match=message):
+        replace(arrays, **{field: value})
+
+
+@pytest.mark.parametrize("statistic", [torch.ones(2), torch.ones(3, dtype=torch.float64)])
+def test_statistics_are_one_float_per_channel(statistic: Tensor):
+    with pytest.raises(DataError, match="one float32 per channel"):
+        replace(small_set(), std=statistic)
