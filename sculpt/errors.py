@@ -43,3 +43,13 @@ class DryRankingError(SculptError):
 
 class NumericsError(SculptError):
     """A score, a loss or a weight stopped being a finite number."""
+
+
+def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse a value outside a closed set, where the wrong word would pick a default in silence.
+
+    Raises:
+        InputError: `value` is not one of `choices`.
+    """
+    if value not in choices:
+        raise InputError(f"{option} must be one of {', '.join(choices)}, but got {value!r}")

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 from sculpt.errors import ConfigError, UnknownNameError
 
-
 T = TypeVar("T")
 
 

@@ -1,0 +1,173 @@
+"""The schema of a study: what may stand in a study file, and what it means.
+
+A study says what is trained (`data`, `model`, `training`), how candidates are pruned
+(`pruning`, `budget`, `counting`), and what is searched (`space`, `search`).
+"""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from sculpt.documents import assign
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Scalar = bool | int | float | str
+
+
+class Section(BaseModel):
+    """A part of a study file. Unknown keys and silent conversions are faults."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Choice(BaseModel):
+    """A registered thing by name, with its own options beside the name."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options given; those left out take the defaults of the registered thing."""
+        return dict(self.model_extra or {})
+
+
+class Data(Choice):
+    """Which images, and how they are split; further keys are options of the data set."""
+
+    validation_fraction: Fraction = 0.1
+    """Share of the training set held out for selection."""
+    split_seed: Annotated[int, Field(ge=0)] = 0
+    train_images: Annotated[int, Field(ge=2)] | None = None
+    """Use a stratified subset of this many training images (validation included)."""
+
+
+class Range(Section):
+    """Numbers from `low` to `high`, both included; whole if both are whole."""
+
+    low: int | float
+    high: int | float
+    step: Annotated[int | float, Field(gt=0)] | None = None
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> "Range":
+        if self.low > self.high:
+            raise ValueError("have low at most high")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("have low > 0 and no step where log is true")
+        return self
+
+    @property
+    def whole(self) -> bool:
+        """Whether only integers are meant."""
+        return all(isinstance(x, int) for x in (self.low, self.high, self.step or 0))
+
+
+Dimension = Annotated[list[Scalar], Field(min_length=1)] | Range
+
+
+class Space(Section):
+    """What may be sampled: a key of the study, or a bare option of the model, to its values."""
+
+    parameters: Annotated[dict[str, Dimension], Field(min_length=1)]
+
+
+class Pruning(Section):
+    """How a candidate becomes sparse before training."""
+
+    initializer: Choice = Choice(name="ldi")
+    """Also initialises the dense base."""
+    criterion: Choice = Choice(name="connection_sensitivity")
+    repair: bool = True
+    """Repair approximate isometry after pruning (Eq. 8)."""
+    batch_size: Annotated[int, Field(ge=1)] = 250
+    """Images per scoring batch; with batch norm in mode `batch` it changes the scores."""
+
+
+class Training(Section):
+    """The recipe, shared by base and candidates."""
+
+    epochs: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    learning_rate: Annotated[float, Field(gt=0)] = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = False
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    schedule: Literal["step", "one_cycle", "constant"] = "step"
+    """`step`: divided by 10 at each quarter of the run, as in the paper."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    flip: bool = False
+    translate: Annotated[int, Field(ge=0)] = 0
+    """Random shifts by up to this many pixels."""
+    cutout: Annotated[int, Field(ge=0)] = 0
+    """Side of the square that is erased, in pixels; 0 = none."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+class Search(Section):
+    """How many trials, which configurations, and what they are judged by."""
+
+    trials: Annotated[int, Field(ge=2)] | Literal["all"]
+    """TOTAL of trials, the dense base included; `all` = every feasible point of the space."""
+    sampler: Literal["random"] = "random"
+    """Uniform; without replacement where the space is finite."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    replicates: Annotated[int, Field(ge=1)] = 1
+    """Seeds per trial: `seed`, `seed + 1`, ...; the same for base and candidates (paired)."""
+    objectives: Annotated[list[str], Field(min_length=1)] = ["val_error", "kept_macs"]
+    """What the Pareto front is over, by default."""
+    grace_seconds: Annotated[float, Field(ge=2)] = 60.0
+    """A trial is taken over when its worker has not been heard of for this long."""
+
+
+class Study(Section):
+    """A whole study file."""
+
+    study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    data: Data
+    model: Choice
+    """The dense base; a candidate overrides what the space names."""
+    space: Space
+    budget: Annotated[int, Field(ge=1)] | Literal["base"] = "base"
+    counting: Literal["paper", "total"] = "paper"
+    pruning: Pruning = Pruning()
+    training: Training
+    search: Search
+    storage: str | None = None
+    """SQLAlchemy URL or path of a .db file; by default `runs/<study>.db`."""
+    plugins: list[str] = []
+    """Modules to import first: they register criteria, data sets, ... of your own."""
+
+    @property
+    def storage_url(self) -> str:
+        """Where the study is kept."""
+        return self.storage or f"sqlite:///runs/{self.study}.db"
+
+    def with_parameters(self, params: dict[str, Any]) -> "Study":
+        """Return the study with sampled values in place, for example {"widening": 2}."""
+        document = self.model_dump()
+        for key, value in params.items():
+            assign(document, parameter_path(key), value)
+        return Study.model_validate(document)
+
+    def fingerprint(self) -> str:
+        """Return a short hash of everything that a finished trial depends on."""
+        text = json.dumps(self.identity(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that must not change while a study goes on.
+
+        The total may grow, and the storage may move.
+        """
+        free: dict[str, Any] = {"search": {"trials", "grace_seconds"}, "storage": True}
+        return self.model_dump(mode="json", exclude=free)
+
+
+def parameter_path(key: str) -> str:
+    """Return where a space's key stands in the study: bare keys are options of the model."""
+    return key if "." in key else f"model.{key}"
