@@ -90,10 +90,10 @@ def measure_topology(model: nn.Module, masks: Masks, input_shape: tuple[int, ...
         layer.register_forward_hook(lambda _, __, output: _Exists.apply(output))
         for layer in layers.values()
     ]
-    weights = {f"{name}.weight" if name else "weight": layer.weight for name, layer in layers.items()}
-    gradients = torch.autograd.grad(
-        skeleton(ones).sum(), list(weights.values()), allow_unused=True
-    )
+    weights = {
+        f"{name}.weight" if name else "weight": layer.weight for name, layer in layers.items()
+    }
+    gradients = torch.autograd.grad(skeleton(ones).sum(), list(weights.values()), allow_unused=True)
     for hook in hooks:
         hook.remove()
 
@@ -115,12 +115,15 @@ def _linear_skeleton(model: nn.Module, masks: Masks) -> nn.Module:
     """Return a float64 copy with masks as weights, no biases, and nothing non-linear."""
     skeleton = copy.deepcopy(model).double().eval()
     for module in list(skeleton.modules()):
-        for name, child in module.named_children():
+        # Not named_children(): it names an activation that is used twice only once.
+        for name, child in list(module._modules.items()):
             if isinstance(child, REPLACED_BY_IDENTITY):
                 setattr(module, name, nn.Identity())
             elif isinstance(child, nn.MaxPool2d):
                 # A maximum passes one path and hides the others; an average passes all.
-                average = nn.AvgPool2d(child.kernel_size, child.stride, child.padding)
+                average = nn.AvgPool2d(
+                    child.kernel_size, child.stride, child.padding, child.ceil_mode
+                )
                 setattr(module, name, average)
     for name, parameter in skeleton.named_parameters():
         parameter.data = masks[name].to(parameter) if name.endswith("weight") else parameter * 0

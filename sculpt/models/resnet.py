@@ -1,11 +1,11 @@
 """The CIFAR ResNet(k, n) of He et al. 2016, widened by k, with n blocks in each stage."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sculpt.errors import InputError
+from sculpt.errors import InputError, check_choice
 from sculpt.registry import MODELS
 
 Shortcut = Literal["zeropad", "projection"]
@@ -53,15 +53,20 @@ def resnet(
     Raises:
         InputError: an option is outside its range.
     """
-    for name, value in (("widening", widening), ("blocks", blocks), ("stem_width", stem_width)):
+    at_least_1 = {
+        "widening": widening,
+        "blocks": blocks,
+        "stem_width": stem_width,
+        "stem_stride": stem_stride,
+    }
+    for name, value in at_least_1.items():
         if value < 1:
             raise InputError(
                 f"{name} must be at least 1, but got {value}; a candidate is wider or deeper "
                 "than the base, and a narrower base is a smaller stem_width"
             )
-    return ResNet(
-        channels, classes, widening, blocks, stem_width, stem_stride, shortcut, conv_bias
-    )
+    check_choice("shortcut", shortcut, get_args(Shortcut))
+    return ResNet(channels, classes, widening, blocks, stem_width, stem_stride, shortcut, conv_bias)
 
 
 class ResNet(nn.Module):

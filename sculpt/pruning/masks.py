@@ -90,7 +90,7 @@ def keep_highest(scores: Mapping[str, Tensor], kept: int) -> Masks:
     Raises:
         NumericsError: a score is not finite; the message names the parameter.
         BudgetError: `kept` is out of range.
-        DryRankingError: a kept weight's score would be exactly 0, which ranks nothing.
+        DryRankingError: fewer scores than `kept` are non-zero; zeros rank nothing.
     """
     for name, score in scores.items():
         if not torch.isfinite(score).all():
@@ -148,4 +148,5 @@ def apply_masks(model: nn.Module, masks: Masks) -> None:
                 f"the mask of {name} must be bool of shape {tuple(parameter.shape)}, but got "
                 f"{mask.dtype} of shape {tuple(mask.shape)}"
             )
-        parameter.mul_(mask)
+    for name, parameter in parameters.items():  # only now: a refusal must change nothing
+        parameter.mul_(masks[name])

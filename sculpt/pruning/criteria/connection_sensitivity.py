@@ -2,17 +2,18 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sculpt.errors import InputError
+from sculpt.errors import InputError, check_choice
 from sculpt.pruning.criteria import Batches
 from sculpt.pruning.masks import prunable_parameters
 from sculpt.registry import CRITERIA
 
+Targets = Literal["uniform", "gt"]
 BatchNormMode = Literal["identity", "batch"]
 
 
@@ -22,7 +23,7 @@ def connection_sensitivity(
     batches: Batches,
     generator: torch.Generator,
     *,
-    targets: Literal["uniform", "gt"] = "uniform",
+    targets: Targets = "uniform",
     batch_norm: BatchNormMode = "identity",
 ) -> dict[str, Tensor]:
     """Score each connection by how much the loss would change if its weight were scaled.
@@ -48,8 +49,10 @@ def connection_sensitivity(
         Scores that sum to 1 over the network (all zero if every gradient is).
 
     Raises:
-        InputError: there are no images.
+        InputError: there are no images, or an option is not one of its values.
     """
+    check_choice("targets", targets, get_args(Targets))
+    check_choice("batch_norm", batch_norm, get_args(BatchNormMode))
     parameters = prunable_parameters(model)
     gradients = [torch.zeros_like(parameter) for parameter in parameters.values()]
     images = 0

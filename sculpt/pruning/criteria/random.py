@@ -13,6 +13,8 @@ def random(model: nn.Module, batches: Batches, generator: torch.Generator) -> di
     """Score every weight with its own uniform draw from (0, 1]."""
     return {
         # 1 - [0, 1): an exact zero would count as a missing score.
-        name: (1 - torch.rand(parameter.shape, generator=generator)).to(parameter.device)
+        name: (1 - torch.rand(parameter.shape, generator=generator, device="cpu")).to(
+            parameter.device
+        )
         for name, parameter in prunable_parameters(model).items()
     }

@@ -39,7 +39,10 @@ def initialize(model: nn.Module, initializer: str, *, seed: int, **options: Any)
     for name, layer in model.named_modules():
         if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear):
             generator = torch.Generator().manual_seed(derive_seed(seed, "weights", name))
-            layer.weight.copy_(draw(layer, generator, **options))
+            # Whatever torch.set_default_device says: a CPU generator draws on the CPU.
+            with torch.device("cpu"):
+                weight = draw(layer, generator, **options)
+            layer.weight.copy_(weight)
             if layer.bias is not None:
                 layer.bias.zero_()
         elif isinstance(layer, nn.modules.batchnorm._BatchNorm):

@@ -3,14 +3,16 @@
 Lee et al. 2020, §4.2; convolutions after Xiao et al. 2018, Algorithm 2.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from sculpt.errors import InputError
+from sculpt.errors import InputError, check_choice
 from sculpt.pruning.initializers.variance_scaling import WeightedLayer
 from sculpt.registry import INITIALIZERS
+
+Kernel = Literal["block", "delta"]
 
 
 @INITIALIZERS.register("ldi")
@@ -18,7 +20,7 @@ def ldi(
     layer: WeightedLayer,
     generator: torch.Generator,
     *,
-    kernel: Literal["block", "delta"] = "block",
+    kernel: Kernel = "block",
     gain: float = 1.0,
 ) -> Tensor:
     """Draw an orthogonal weight: semi-orthogonal for linear layers, a kernel for convolutions.
@@ -39,8 +41,10 @@ def ldi(
         A tensor of the shape of `layer.weight`.
 
     Raises:
-        InputError: the convolution's kernel is not square, or not two-dimensional.
+        InputError: the convolution's kernel is not square, or not two-dimensional, or `kernel`
+            is not one of its values.
     """
+    check_choice("kernel", kernel, get_args(Kernel))
     if isinstance(layer, nn.Linear):
         return gain * orthogonal_matrix(layer.out_features, layer.in_features, generator).float()
     size = layer.kernel_size
@@ -61,12 +65,12 @@ def ldi(
 
 def orthogonal_matrix(rows: int, columns: int, generator: torch.Generator) -> Tensor:
     """Return a (rows, columns) float64 matrix, orthonormal along its shorter side (Haar)."""
-    return nn.init.orthogonal_(
-        torch.empty(rows, columns, dtype=torch.float64), generator=generator
-    )
+    return nn.init.orthogonal_(torch.empty(rows, columns, dtype=torch.float64), generator=generator)
 
 
-def block_kernel(out_channels: int, in_channels: int, size: int, generator: torch.Generator):
+def block_kernel(
+    out_channels: int, in_channels: int, size: int, generator: torch.Generator
+) -> Tensor:
     """Return a kernel (out, in, size, size) whose circular convolution preserves norms.
 
     An orthogonal matrix maps the inputs into the larger number of channels, where `size − 1`
@@ -83,7 +87,9 @@ def block_kernel(out_channels: int, in_channels: int, size: int, generator: torc
     return (spread @ mix).permute(2, 3, 0, 1)  # (size, size, out, in) -> (out, in, size, size)
 
 
-def delta_kernel(out_channels: int, in_channels: int, size: int, generator: torch.Generator):
+def delta_kernel(
+    out_channels: int, in_channels: int, size: int, generator: torch.Generator
+) -> Tensor:
     """Return a kernel (out, in, size, size) that is an orthogonal matrix at its centre."""
     kernel = torch.zeros(out_channels, in_channels, size, size, dtype=torch.float64)
     kernel[:, :, size // 2, size // 2] = orthogonal_matrix(out_channels, in_channels, generator)

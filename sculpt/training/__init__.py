@@ -1,0 +1,1 @@
+"""Training of one masked network: the loop, its schedule, and evaluation."""
