@@ -1,0 +1,54 @@
+"""Search for sparse networks that beat a dense one of the same size.
+
+`import sculpt` is light: PyTorch, Optuna and pandas are imported by the first call that
+needs them.
+
+    import sculpt
+
+    study = sculpt.run("studies/digits.yaml")           # start, or go on, up to its total
+    study.trials                                         # a DataFrame
+    sculpt.pareto(study, ["val_error", "kept_macs"])     # a dictionary, as `--json` prints it
+
+    masks = sculpt.prune(model, budget=100_000, inputs=images)   # any torch.nn.Module
+    sculpt.repair_isometry(model, masks)
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sculpt.pruning.initializers import initialize as initialize
+    from sculpt.pruning.isometry import repair_isometry as repair_isometry
+    from sculpt.pruning.masks import apply_masks as apply_masks
+    from sculpt.pruning.prune import prune as prune
+    from sculpt.results.pareto import pareto as pareto
+    from sculpt.results.ranking import rank as rank
+    from sculpt.results.records import Results as Results
+    from sculpt.results.records import open_results as open_results
+    from sculpt.results.records import run as run
+    from sculpt.study_file import load_study as load_study
+
+_HOMES = {
+    "Results": "sculpt.results.records",
+    "apply_masks": "sculpt.pruning.masks",
+    "initialize": "sculpt.pruning.initializers",
+    "load_study": "sculpt.study_file",
+    "open_results": "sculpt.results.records",
+    "pareto": "sculpt.results.pareto",
+    "prune": "sculpt.pruning.prune",
+    "rank": "sculpt.results.ranking",
+    "repair_isometry": "sculpt.pruning.isometry",
+    "run": "sculpt.results.records",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sculpt' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

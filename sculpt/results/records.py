@@ -1,0 +1,223 @@
+"""A study's trials as a table, and a trial's whole record."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from optuna.artifacts import download_artifact, get_all_artifact_meta
+from optuna.trial import FrozenTrial, TrialState
+
+from sculpt.config import Study
+from sculpt.errors import InputError, StorageError
+from sculpt.search.claims import ERROR, counts
+from sculpt.search.progress import Watcher
+from sculpt.search.storage import INFEASIBLE
+from sculpt.search.store import Store, open_store
+from sculpt.search.study import RECORD_FILE, run_study
+from sculpt.study_file import load_study
+
+STATES = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "stopped",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "queued",
+}
+
+
+class Results:
+    """What a study has found so far; every property reads the storage anew.
+
+    Args:
+        store:
+            The opened study; see `open_results`.
+    """
+
+    def __init__(self, store: Store):
+        self._store = store
+
+    @property
+    def config(self) -> Study:
+        """The study's settings."""
+        return self._store.config
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """One row per trial, the base first, whatever became of it.
+
+        Columns:
+            trial: Optuna's number of a candidate, or "base".
+            state: complete, stopped, failed, interrupted (run again as another trial),
+                infeasible, running or queued.
+            params.KEY: sampled value of each parameter; missing for the base.
+            role, budget, counting, dense_parameters, kept_parameters, sparsity (fraction
+                removed), dense_macs and kept_macs (per image).
+            val_error_mean, val_error_std (fractions), val_error_n (seeds), val_errors (list).
+            OBJECTIVE: the value of each registered objective, in its own unit.
+            STEP_QUANTITY: signal propagation at the steps initial, pruned, repaired:
+                orthogonality_score, effective_nodes, effective_parameters, log10_paths.
+            seconds (whole trial), training_seconds (mean of the seeds).
+            error: why a failed or infeasible trial ended.
+        """
+        rows = [self._row("base", trial) for trial in self._store.base.get_trials(deepcopy=False)]
+        rows += [
+            self._row(trial.number, trial)
+            for trial in self._store.candidates.get_trials(deepcopy=False)
+        ]
+        return pd.DataFrame(rows)
+
+    @property
+    def complete(self) -> pd.DataFrame:
+        """The finished trials alone, in the columns of `trials`."""
+        table = self.trials
+        return table[table["state"] == "complete"] if len(table) else table
+
+    def tally(self) -> dict[str, int]:
+        """Count trials: total, complete, stopped, failed, running, and those set aside.
+
+        `total` is what the study was last asked for; complete + stopped + failed reaches it.
+        """
+        base, candidates = counts(self._store.base), counts(self._store.candidates)
+        tally = {state: base[state] + candidates[state] for state in base}
+        if base["complete"]:
+            tally["failed"] = candidates["failed"]  # a base that failed was tried again
+        asked = self._store.config.search.trials
+        done = sum(tally[state] for state in ("complete", "stopped", "failed", "running", "queued"))
+        return {"total": done if asked == "all" else asked} | tally
+
+    def record(self, trial: int | str) -> dict[str, Any]:
+        """Return everything that is known of a trial.
+
+        Args:
+            trial:
+                A candidate's number, or "base".
+
+        Raises:
+            InputError: the study has no such trial.
+            StorageError: the trial's record is missing from the artifacts.
+        """
+        frozen = self._find(trial)
+        row = self._row(trial, frozen)
+        if row["state"] != "complete":
+            keep = ("trial", "state", "error")
+            return {key: row.get(key) for key in keep} | {"params": dict(frozen.params)}
+        for meta in get_all_artifact_meta(frozen, storage=self._store.storage):
+            if meta.filename == RECORD_FILE:
+                return {"state": "complete"} | self._read_artifact(meta.artifact_id, trial)
+        raise StorageError(
+            f"trial {trial} must have a {RECORD_FILE} among its artifacts, but has none"
+        )
+
+    def _read_artifact(self, artifact: str, trial: int | str) -> dict[str, Any]:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, RECORD_FILE)
+            try:
+                download_artifact(
+                    artifact_store=self._store.artifacts,
+                    file_path=str(path),
+                    artifact_id=artifact,
+                )
+                return json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                raise StorageError(
+                    f"the record of trial {trial} must lie beside the study's storage, but cannot "
+                    f"be read ({error}); move the -artifacts folder together with the .db file"
+                ) from error
+
+    def _find(self, trial: int | str) -> FrozenTrial:
+        if trial == "base":
+            bases = self._store.base.get_trials(deepcopy=False)
+            for frozen in sorted(bases, key=lambda t: t.state != TrialState.COMPLETE):
+                return frozen
+        for frozen in self._store.candidates.get_trials(deepcopy=False):
+            if str(frozen.number) == str(trial):
+                return frozen
+        numbers = [str(t.number) for t in self._store.candidates.get_trials(deepcopy=False)]
+        raise InputError(
+            f"a trial must be base or one of {', '.join(numbers) or 'none yet'}, but got {trial}"
+        )
+
+    def _row(self, label: int | str, trial: FrozenTrial) -> dict[str, Any]:
+        attributes = dict(trial.user_attrs)
+        state = STATES[trial.state]
+        if INFEASIBLE in attributes:
+            state = "infeasible"
+        elif state == "failed" and ERROR not in attributes:
+            state = "interrupted"
+        problem = attributes.pop(ERROR, None) or attributes.pop(INFEASIBLE, None)
+        return {
+            "trial": label,
+            "state": state,
+            **{f"params.{key}": value for key, value in trial.params.items()},
+            "val_error_mean": attributes.pop("val_error_mean", None),
+            "val_error_std": attributes.pop("val_error_std", None),
+            "val_error_n": attributes.pop("val_error_n", 0),
+            "val_errors": attributes.pop("val_errors", []),
+            **attributes.pop("objectives", {}),
+            **attributes,
+            "error": problem,
+        }
+
+
+def open_results(reference: str | Path, storage: str | None = None) -> Results:
+    """Open the results of a study that has been started.
+
+    Args:
+        reference:
+            A study file, or the name of a study.
+        storage:
+            Where it is kept; by default where the file says, or `runs/NAME.db`.
+
+    Raises:
+        StorageError: there is no such study there.
+        ConfigError: the study file has faults.
+    """
+    return Results(open_store(reference, storage))
+
+
+def run(
+    study: str | Path | Study,
+    *,
+    overrides: dict[str, Any] | None = None,
+    device: str = "auto",
+    watcher: Watcher | None = None,
+) -> Results:
+    """Start a study, or go on with it, until its total of trials is finished.
+
+    Args:
+        study:
+            A study file, or a loaded one.
+        overrides:
+            Dotted keys to values, set in the file first, for example {"search.trials": 4}.
+        device:
+            A torch device, or `auto`.
+        watcher:
+            Is told of the progress.
+
+    Raises:
+        InputError: the study cannot be run as it is; nothing was written.
+        SculptError: the base failed, or every candidate did.
+    """
+    config = study if isinstance(study, Study) else load_study(study, overrides)
+    return Results(run_study(config, device=device, watcher=watcher))
+
+
+def parameters_of(row: pd.Series) -> dict[str, Any]:
+    """Return the sampled parameters of a row of `Results.trials`."""
+    return {
+        str(key).removeprefix("params."): _plain(value)
+        for key, value in row.items()
+        if str(key).startswith("params.") and not _missing(value)
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that JSON knows; whole numbers as integers (a gap made them floats)."""
+    value = value.item() if hasattr(value, "item") else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and value != value)

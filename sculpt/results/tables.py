@@ -1,0 +1,156 @@
+"""JSON documents as tables for people: errors in percent, large numbers grouped."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.table import Table
+
+from sculpt.search.progress import describe
+
+
+def check_table(document: dict[str, Any]) -> Table:
+    """Show the sizes of a space's corners beside the base."""
+    base = document["base"]
+    title = (
+        f"{document['study']}: budget {document['budget']:,} parameters "
+        f"(counting rule {document['counting']}), {document['trials']} trials"
+    )
+    table = _table(
+        title, "parameters", ">dense size", ">sparsity", ">dense MACs", ">memory", "feasible"
+    )
+    table.add_row(
+        f"base: {describe(base['params'])}",
+        f"{base['dense_parameters']:,}",
+        "dense",
+        f"{base['macs'] / 1e6:,.2f} M",
+        f"{base['memory_bytes'] / 2**20:,.0f} MiB",
+        "",
+    )
+    for corner in document["corners"]:
+        table.add_row(
+            describe(corner["params"]),
+            f"{corner['dense_parameters']:,}",
+            f"{corner['sparsity']:.2%}",
+            f"{corner['dense_macs'] / 1e6:,.2f} M",
+            f"{corner['memory_bytes'] / 2**20:,.0f} MiB",
+            "yes" if corner["feasible"] else "too small for the budget",
+        )
+    return table
+
+
+def ranking_table(document: dict[str, Any]) -> Table:
+    """Show a ranking; see `sculpt.results.ranking.rank`."""
+    table = _table(
+        f"{document['study']}: {describe_tally(document['trials'])}",
+        ">rank",
+        "trial",
+        "parameters",
+        ">val error",
+        ">kept",
+        ">sparsity",
+        ">kept MACs",
+        "against the base",
+        ">seconds",
+    )
+    for row in document["ranking"]:
+        error = row["val_error"]
+        spread = "" if error["std"] is None else f" ± {100 * error['std']:.2f}"
+        table.add_row(
+            str(row["rank"]),
+            str(row["trial"]),
+            describe(row["params"]),
+            f"{100 * error['mean']:.2f}{spread} % (n {error['n']})",
+            f"{row['kept_parameters']:,}",
+            f"{row['sparsity']:.2%}",
+            f"{row['kept_macs'] / 1e6:,.2f} M",
+            row["verdict"],
+            f"{row['seconds']:.1f}",
+            style="bold" if row["role"] == "base" else None,
+        )
+    return table
+
+
+def pareto_table(document: dict[str, Any]) -> Table:
+    """Show a front; see `sculpt.results.pareto.pareto`."""
+    names = [f">{o['name']} ({o['unit']})" for o in document["objectives"]]
+    table = _table(
+        f"Pareto front, {document['dominated']} dominated", "trial", "parameters", *names
+    )
+    for row in document["front"]:
+        values = [f"{value:,.6g}" for value in row["values"].values()]
+        table.add_row(str(row["trial"]), describe(row["params"]), *values)
+    return table
+
+
+def trial_table(record: dict[str, Any]) -> Table:
+    """Show the layers of a trial's record."""
+    title = f"trial {record['trial']} ({record['role']}): {describe(record['params'])}"
+    table = _table(
+        title,
+        "layer",
+        "shape",
+        ">kept",
+        ">density",
+        ">‖WWᵀ−I‖ pruned",
+        ">repaired",
+        ">bound",
+    )
+    for layer in record["layers"]:
+        table.add_row(
+            layer["name"],
+            "×".join(map(str, layer["shape"])),
+            f"{layer['kept']:,}",
+            f"{layer['density']:.2%}",
+            f"{layer['orthogonality_before']:.3f}",
+            f"{layer['orthogonality_after']:.3f}",
+            f"{layer['orthogonality_bound']:.3f}",
+        )
+    return table
+
+
+def signal_table(record: dict[str, Any]) -> Table:
+    """Show signal propagation at each step of a trial's record."""
+    table = _table(
+        "signal propagation",
+        "step",
+        ">orthogonality score",
+        ">effective nodes",
+        ">effective parameters",
+        ">log10 paths",
+    )
+    for step, signal in record["signal"].items():
+        paths = signal["log10_paths"]
+        table.add_row(
+            step,
+            f"{signal['orthogonality_score']:.3f}",
+            f"{signal['effective_nodes']:,}",
+            f"{signal['effective_parameters']:,}",
+            "none" if paths is None else f"{paths:.2f}",
+        )
+    return table
+
+
+def describe_tally(tally: dict[str, int]) -> str:
+    """Return the counts of a study's trials as one line."""
+    shown = [f"{tally['complete']} of {tally['total']} trials complete"]
+    shown += [
+        f"{count} {state}"
+        for state, count in tally.items()
+        if state not in ("total", "complete") and count
+    ]
+    return ", ".join(shown)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        right = column.startswith(">")
+        table.add_column(column.removeprefix(">"), justify="right" if right else "left")
+    return table
+
+
+def to_csv(rows: Iterable[dict[str, Any]]) -> str:
+    """Return flat rows as CSV text, nested keys joined by dots."""
+    import pandas as pd
+
+    return pd.json_normalize(list(rows)).to_csv(index=False)

@@ -1,0 +1,117 @@
+"""What a running study tells whoever watches, and a live view of it in the terminal."""
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from sculpt.training.loop import Epoch
+
+
+class Watcher:
+    """Is told what happens in a run; this one ignores it all."""
+
+    def run_started(self, total: int, done: int) -> None:
+        """Trials in all, and how many are finished already."""
+
+    def trial_started(self, label: str, params: dict[str, Any], epochs: int) -> None:
+        """A trial begins; `epochs` over all its seeds."""
+
+    def epoch_finished(self, epoch: Epoch) -> None:
+        """The current trial finished an epoch."""
+
+    def trial_finished(self, label: str, val_error: float | None, problem: str | None) -> None:
+        """A trial ended with a validation error, or with a problem."""
+
+    def waiting(self, running: int) -> None:
+        """Nothing is left to start; trials are still running elsewhere, or their worker died."""
+
+    def run_finished(self) -> None:
+        """The run is over, whatever the reason."""
+
+
+class LiveView(Watcher):
+    """Progress bars on a terminal; one line per finished trial anywhere else."""
+
+    def __init__(self, console: Console):
+        self._console = console
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._study = self._bars.add_task("study", total=0, note="", visible=False)
+        self._trial = self._bars.add_task("trial", total=0, note="", visible=False)
+        self._best: tuple[float, str] | None = None
+        self._finished_here = 0
+        self._first_start = time.monotonic()
+        self._trial_start = self._first_start
+        self._warned = False
+
+    def run_started(self, total: int, done: int) -> None:
+        self._bars.start()
+        self._bars.update(self._study, total=total, completed=done, visible=True)
+        self._console.print(f"{total} trials, {done} of them finished", highlight=False)
+
+    def trial_started(self, label: str, params: dict[str, Any], epochs: int) -> None:
+        self._trial_start = time.monotonic()
+        self._bars.reset(
+            self._trial,
+            description=f"{label} {describe(params)}",
+            total=epochs,
+            visible=True,
+            note="pruning" if params else "",
+        )
+
+    def epoch_finished(self, epoch: Epoch) -> None:
+        note = f"{epoch.images_per_second:,.0f} images/s, val error {epoch.val_error:.2%}"
+        self._bars.update(self._trial, advance=1, note=note)
+        self._describe_study()
+
+    def trial_finished(self, label: str, val_error: float | None, problem: str | None) -> None:
+        self._finished_here += 1
+        if val_error is not None and (self._best is None or val_error < self._best[0]):
+            self._best = (val_error, label)
+        seconds = time.monotonic() - self._trial_start
+        result = problem if val_error is None else f"val error {val_error:.2%}"
+        task = self._bars.tasks[self._trial]
+        self._console.print(
+            f"{task.description}: {result} ({seconds:.1f} s)", highlight=False, markup=False
+        )
+        self._bars.update(self._study, advance=1)
+        self._describe_study()
+
+    def waiting(self, running: int) -> None:
+        if not self._warned:
+            self._warned = True
+            self._console.print(
+                f"waiting for {running} trial(s) that another worker runs, or that are taken over "
+                "when their worker has been silent for search.grace_seconds",
+                highlight=False,
+            )
+
+    def run_finished(self) -> None:
+        self._bars.stop()
+
+    def _describe_study(self) -> None:
+        notes = []
+        if self._best is not None:
+            notes.append(f"best {self._best[0]:.2%} ({self._best[1]})")
+        if self._finished_here:
+            study = self._bars.tasks[self._study]
+            pace = (time.monotonic() - self._first_start) / self._finished_here
+            left = pace * ((study.total or 0) - study.completed)
+            notes.append(f"about {left / 60:.0f} min left")
+        self._bars.update(self._study, note=", ".join(notes))
+
+
+def describe(params: dict[str, Any]) -> str:
+    """Return parameters as one short text."""
+    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in params.items())

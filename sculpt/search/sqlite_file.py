@@ -1,0 +1,120 @@
+"""The SQLite file behind a study: made whole or not at all, and looked at before it is used."""
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from filelock import BaseFileLock, FileLock
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from sqlalchemy import NullPool
+from sqlalchemy.exc import SQLAlchemyError
+
+from sculpt.errors import StorageError
+from sculpt.search.storage_url import file_url, optuna_url
+
+BUSY_SECONDS = 60
+"""How long a statement waits for SQLite's write lock; Optuna's 5 s run out under load."""
+
+_TABLES = frozenset({"alembic_version", "studies", "trials", "version_info"})
+
+
+def file_lock(file: Path) -> BaseFileLock:
+    """Return the lock kept beside `file`; the kernel frees it when its holder is killed."""
+    # A singleton per path: two storages open on one file in one process then share the lock
+    # instead of waiting for each other for ever, and a storage need not carry it when pickled.
+    return FileLock(_beside(file, ".lock"), is_singleton=True, poll_interval=0.01)
+
+
+def prepare(file: Path, *, create: bool) -> None:
+    """Make sure that `file` is an Optuna storage of this version.
+
+    Args:
+        file: An absolute path.
+        create: Make the file, and the folders above it, when it is absent.
+
+    Raises:
+        StorageError: The file is absent and `create` is false, cannot be made, or is something
+            else than an Optuna storage of this version. What was there is left as it was.
+    """
+    try:
+        if _is_absent(file):
+            if not create:
+                raise StorageError(
+                    f"A study must have been run before it can be read, and there is no {file}. "
+                    "Run the study first, or mend the path."
+                )
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file_lock(file):
+                if _is_absent(file):  # no other process was faster
+                    _create(file)
+    except (OSError, sqlite3.Error, SQLAlchemyError, StorageInternalError) as error:
+        raise StorageError(
+            f"A study's file must be readable and its folder writable, got {file}: {error}. "
+            "Choose another path, or mend the permissions."
+        ) from error
+    _refuse_foreign(file)
+    _refuse_other_version(file)
+
+
+def _is_absent(file: Path) -> bool:
+    # Merely looking at a path with sqlite3 leaves an empty file there; there is nothing to lose.
+    return not file.exists() or (file.is_file() and file.stat().st_size == 0)
+
+
+def _create(file: Path) -> None:
+    # Elsewhere first, then renamed: a kill never leaves half the tables under the final name.
+    fresh = _beside(file, ".new")
+    fresh.unlink(missing_ok=True)  # what a killed attempt left
+    for suffix in ("-journal", "-wal"):
+        # The log of a database that was deleted: SQLite would replay it into the new file.
+        _beside(file, suffix).unlink(missing_ok=True)
+    with closing(sqlite3.connect(fresh)) as connection:
+        # Readers and one writer at a time side by side; the mode stays with the file.
+        connection.execute("PRAGMA journal_mode = WAL")
+    RDBStorage(optuna_url(file_url(fresh)), {"poolclass": NullPool})
+    os.replace(fresh, file)
+
+
+def _refuse_foreign(file: Path) -> None:
+    try:
+        with closing(_connect_read_only(file)) as connection:
+            rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            tables = {name for (name,) in rows}
+    except sqlite3.Error as error:
+        raise StorageError(
+            f"A study's file must be a readable SQLite database, got {file}: {error}. "
+            "Choose another path, or restore the file from a copy."
+        ) from error
+    if not tables >= _TABLES:
+        raise StorageError(
+            f"A study's file must be Optuna's, got {file}, a SQLite database with "
+            f"{'the tables ' + ', '.join(sorted(tables)) if tables else 'no tables'}. "
+            "Choose another path."
+        )
+
+
+def _refuse_other_version(file: Path) -> None:
+    # Optuna itself compares the versions; read-only, because it also writes what it misses.
+    engine = {"creator": lambda: _connect_read_only(file), "poolclass": NullPool}
+    try:
+        RDBStorage(optuna_url(file_url(file)), engine, skip_table_creation=True)
+    except RuntimeError as error:
+        raise StorageError(
+            f"A study's file must have the schema of the installed Optuna, got {file}: {error}"
+        ) from error
+    except (SQLAlchemyError, StorageInternalError) as error:
+        raise StorageError(
+            f"A study's file must be a whole Optuna storage, got {file}: "
+            f"{error.__cause__ or error}. Choose another path, or restore the file from a copy."
+        ) from error
+
+
+def _connect_read_only(file: Path) -> sqlite3.Connection:
+    uri = f"{file.as_uri()}?mode=ro"
+    return sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, check_same_thread=False)
+
+
+def _beside(file: Path, suffix: str) -> Path:
+    return file.with_name(file.name + suffix)

@@ -1,0 +1,144 @@
+"""A study where it is kept: its settings, its Optuna studies, and its artifacts.
+
+The dense base and the candidates are two Optuna studies, `NAME/base` and `NAME`, because
+samplers learn from every trial of a study, and the base is not a point of the space.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.artifacts import FileSystemArtifactStore
+
+from sculpt.config import Study
+from sculpt.errors import ConfigError, StorageError
+from sculpt.registry import OBJECTIVES
+from sculpt.search.experimental import experimental_accepted
+from sculpt.search.samplers import make_sampler
+from sculpt.search.storage import StudyStorage, open_storage
+from sculpt.study_file import load_study
+
+STORE_FORMAT = 1
+"""Of what sculpt adds to Optuna's tables; raised when older versions could misread it."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open study."""
+
+    config: Study
+    storage: StudyStorage
+    base: optuna.Study
+    candidates: optuna.Study
+    artifacts: FileSystemArtifactStore
+
+
+def open_store(reference: str | Path, storage: str | None = None) -> Store:
+    """Open a study that has been run, to read it.
+
+    Args:
+        reference:
+            A study file, or the name of a study.
+        storage:
+            Where it is kept, if not where the file says (or `runs/NAME.db` for a name).
+
+    Raises:
+        StorageError: there is no such study there, or it is of a newer format.
+        ConfigError: the study file has faults.
+    """
+    name, url = str(reference), storage
+    if name.endswith((".yaml", ".yml")):
+        config = load_study(name)
+        name, url = config.study, storage or config.storage_url
+    url = url or f"sqlite:///runs/{name}.db"
+    opened = open_storage(url, create=False)
+    known = [n for n in optuna.get_all_study_names(opened) if not n.endswith("/base")]
+    if name not in known:
+        opened.close()
+        raise StorageError(
+            f"a study must have been started to be read, but {name!r} is not among those kept "
+            f"here ({', '.join(known) or 'none'}); run it first, or give another --storage"
+        )
+    candidates = optuna.load_study(study_name=name, storage=opened)
+    settings = json.loads(_attribute(candidates, "config"))
+    stored = Study.model_validate(settings | {"storage": url})
+    base = optuna.load_study(study_name=f"{name}/base", storage=opened)
+    return Store(stored, opened, base, candidates, _artifact_store(stored))
+
+
+def start_store(config: Study) -> Store:
+    """Open a study to run it, and make what is missing.
+
+    Raises:
+        ConfigError: a study of this name was started with other settings.
+        StorageError: the storage cannot be used.
+    """
+    storage = open_storage(
+        config.storage_url, create=True, grace_seconds=config.search.grace_seconds
+    )
+    directions = [OBJECTIVES.get(name).direction for name in config.search.objectives]
+    # Candidates last: a study that can be found by its name is complete.
+    with storage.lock():
+        studies = []
+        for name in (f"{config.study}/base", config.study):
+            study = optuna.create_study(
+                study_name=name, storage=storage, directions=directions, load_if_exists=True
+            )
+            study.sampler = make_sampler(config, len(study.get_trials(deepcopy=False)))
+            if "config" in study.user_attrs:
+                _refuse_other_settings(config, json.loads(_attribute(study, "config")))
+            else:
+                with experimental_accepted():
+                    study.set_metric_names(config.search.objectives)
+                study.set_user_attr("sculpt_format", STORE_FORMAT)
+            study.set_user_attr("config", config.model_dump_json())
+            studies.append(study)
+    return Store(config, storage, studies[0], studies[1], _artifact_store(config))
+
+
+def _attribute(study: optuna.Study, name: str) -> Any:
+    attributes = study.user_attrs
+    written = attributes.get("sculpt_format")
+    if written is None or written > STORE_FORMAT:
+        raise StorageError(
+            f"study {study.study_name!r} must have been written by sculpt in format "
+            f"{STORE_FORMAT} or older, but its format is {written}; "
+            + ("upgrade sculpt" if written else "it belongs to another program: rename yours")
+        )
+    return attributes[name]
+
+
+def _refuse_other_settings(config: Study, stored: dict[str, Any]) -> None:
+    before = Study.model_validate(stored)
+    if config.fingerprint() == before.fingerprint():
+        return
+    old, new = _flatten(before.identity()), _flatten(config.identity())
+    changed = [
+        f"{key} (was {old.get(key)!r}, is {new.get(key)!r})"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+    raise ConfigError(
+        f"study {config.study!r} must be resumed with the settings it was started with, but "
+        f"these differ: {'; '.join(changed)}; restore them, or give the study another name "
+        "(--set study=NAME)"
+    )
+
+
+def _flatten(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _artifact_store(config: Study) -> FileSystemArtifactStore:
+    location = config.storage_url.removeprefix("sqlite:///")
+    folder = Path(location) if location.endswith(".db") else Path("runs", f"{config.study}.db")
+    folder = folder.with_name(f"{folder.stem}-artifacts")
+    return FileSystemArtifactStore(folder)

@@ -1,0 +1,278 @@
+"""The run of a study: the dense base first, then candidates, up to the total."""
+
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from optuna.artifacts import upload_artifact
+
+from sculpt.config import Study
+from sculpt.data import ImageSpec, Splits, make_splits
+from sculpt.errors import DataError, InputError, SculptError
+from sculpt.export.weights import save_network
+from sculpt.registry import DATASETS, OBJECTIVES
+from sculpt.search.claims import ERROR, counts, requeue_interrupted
+from sculpt.search.progress import Watcher
+from sculpt.search.space import infeasible_reason, suggest, total_trials
+from sculpt.search.storage import INFEASIBLE, StudyFull
+from sculpt.search.store import Store, start_store
+from sculpt.trial import Outcome, Role, resolve_budget, run_seed, summarize
+
+POLL_SECONDS = 1.0
+"""Between looks at trials that other workers are running."""
+
+RECORD_FILE = "record.json"
+
+
+def describe_data(study: Study) -> ImageSpec:
+    """Return the shape of the study's images.
+
+    Raises:
+        DataError: they cannot be described, for example because a folder is missing.
+    """
+    return DATASETS.get(study.data.name)(**study.data.options).describe()
+
+
+def load_data(study: Study) -> Splits:
+    """Read the study's images and split them.
+
+    Raises:
+        DataError: they are missing, unreadable, or cannot be split as asked.
+    """
+    kind = DATASETS.get(study.data.name)(**study.data.options)
+    if missing := kind.available():
+        raise DataError(missing)
+    return make_splits(
+        kind.read(),
+        validation_fraction=study.data.validation_fraction,
+        seed=study.data.split_seed,
+        train_images=study.data.train_images,
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device to train on; `auto` is a GPU where there is one.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"--device must be auto, cpu or a device of this machine, but got {name!r} ({reason})"
+        ) from error
+
+
+def run_study(config: Study, *, device: str = "auto", watcher: Watcher | None = None) -> Store:
+    """Start a study, or go on with it, until its total of trials is finished.
+
+    Everything is checked before anything is written. A trial that fails by itself is recorded
+    and counts; one that was interrupted is run again with the same configuration.
+
+    Args:
+        config:
+            The study.
+        device:
+            A torch device, or `auto`.
+        watcher:
+            Is told of the progress.
+
+    Raises:
+        InputError: the study cannot be run as it is.
+        SculptError: the base failed, or every candidate did.
+    """
+    watcher = watcher or Watcher()
+    target = choose_device(device)
+    spec = describe_data(config)
+    budget = resolve_budget(config, spec)
+    total = total_trials(config, spec, budget)
+    splits = load_data(config).to(target)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    store = start_store(config)
+    worker = Worker(store, splits, budget, watcher)
+    try:
+        watcher.run_started(total, finished(store))
+        # A base that failed is tried again by the next run: nothing can be ranked without it.
+        worker.drain(store.base, 1 + counts(store.base)["failed"], worker.run_base)
+        if not counts(store.base)["complete"]:
+            raise SculptError(f"the dense base must finish, but failed: {_last_error(store.base)}")
+        worker.drain(store.candidates, total - 1, worker.run_candidate)
+        if not counts(store.candidates)["complete"]:
+            raise SculptError(
+                f"a candidate must finish, but all failed; the last: "
+                f"{_last_error(store.candidates)}"
+            )
+    finally:
+        watcher.run_finished()
+    return store
+
+
+def finished(store: Store) -> int:
+    """Return how many trials of a study have ended and count towards its total."""
+    tallies = [counts(store.base), counts(store.candidates)]
+    bases = tallies[0]["complete"]  # failed bases are tried again
+    return bases + sum(tallies[1][state] for state in ("complete", "stopped", "failed"))
+
+
+def _last_error(study: optuna.Study) -> str:
+    errors = [t.user_attrs[ERROR] for t in study.get_trials() if ERROR in t.user_attrs]
+    return errors[-1] if errors else "it was interrupted too often"
+
+
+@dataclass
+class Worker:
+    """Runs trials of one study in this process, one after another."""
+
+    store: Store
+    splits: Splits
+    budget: int
+    watcher: Watcher
+
+    def drain(
+        self,
+        study: optuna.Study,
+        limit: int,
+        objective: Callable[[optuna.Trial], list[float]],
+    ) -> None:
+        """Run trials until `limit` of them are finished, here or in other processes."""
+        storage = self.store.storage
+        storage.limits[storage.get_study_id_from_name(study.study_name)] = limit
+        while True:
+            requeue_interrupted(study)
+            try:
+                # optimize, because ask and tell send no heartbeat.
+                study.optimize(objective, n_trials=1, catch=(Exception,))
+            except StudyFull:
+                tally = counts(study)
+                if not tally["running"] and not tally["queued"]:
+                    return
+                self.watcher.waiting(tally["running"])
+                time.sleep(POLL_SECONDS)
+            except KeyboardInterrupt:
+                requeue_interrupted(study)
+                raise
+
+    def run_base(self, trial: optuna.Trial) -> list[float]:
+        """Train the dense base."""
+        return self._run(trial, self.store.config, "base", {})
+
+    def run_candidate(self, trial: optuna.Trial) -> list[float]:
+        """Sample a configuration, prune it to the budget and train it.
+
+        Raises:
+            optuna.TrialPruned: the configuration cannot hold the budget.
+        """
+        config = self.store.config
+        # Two workers that draw at the same moment must not draw the same configuration.
+        with self.store.storage.lock():
+            params = suggest(trial, config.space)
+        candidate = config.with_parameters(params)
+        if reason := infeasible_reason(candidate, self.splits.spec, self.budget):
+            trial.set_user_attr(INFEASIBLE, reason)
+            raise optuna.TrialPruned(reason)
+        return self._run(trial, candidate, "candidate", params)
+
+    def _run(
+        self, trial: optuna.Trial, study: Study, role: Role, params: dict[str, Any]
+    ) -> list[float]:
+        label = "base" if role == "base" else f"trial {trial.number}"
+        first, count = study.search.seed, study.search.replicates
+        self.watcher.trial_started(label, params, count * study.training.epochs)
+        try:
+            outcomes = [
+                run_seed(
+                    study,
+                    self.splits,
+                    role=role,
+                    budget=self.budget,
+                    seed=seed,
+                    on_epoch=self.watcher.epoch_finished,
+                )
+                for seed in range(first, first + count)
+            ]
+            record = summarize(
+                study,
+                self.splits,
+                [outcome.record for outcome in outcomes],
+                role=role,
+                params=params,
+                budget=self.budget,
+            )
+            values = self._keep(trial, outcomes, record)
+        except Exception as error:
+            problem = f"{type(error).__name__}: {error}"
+            trial.set_user_attr(ERROR, problem)
+            self.watcher.trial_finished(label, None, problem)
+            raise
+        self.watcher.trial_finished(label, record["val_error"]["mean"], None)
+        return values
+
+    def _keep(
+        self, trial: optuna.Trial, outcomes: list[Outcome], record: dict[str, Any]
+    ) -> list[float]:
+        """Write the record and the networks as artifacts and the summary as attributes."""
+        objectives = {name: float(OBJECTIVES.get(name).read(record)) for name in OBJECTIVES.names()}
+        record = {"trial": _label(trial, record), "objectives": objectives} | record
+        with tempfile.TemporaryDirectory() as folder:
+            files = [Path(folder, RECORD_FILE)]
+            files[0].write_text(json.dumps(record, indent=1), encoding="utf-8")
+            for outcome in outcomes:
+                path = Path(folder, f"network-seed-{outcome.record['seed']}.safetensors")
+                identity = {
+                    key: record[key] for key in ("study", "role", "params", "counting", "config")
+                }
+                save_network(path, outcome.model, outcome.masks, identity)
+                files.append(path)
+            Path(self.store.artifacts._base_path).mkdir(parents=True, exist_ok=True)
+            for path in files:
+                upload_artifact(
+                    artifact_store=self.store.artifacts,
+                    file_path=str(path),
+                    study_or_trial=trial,
+                    storage=self.store.storage,
+                )
+        for key, value in summary(record).items():
+            trial.set_user_attr(key, value)
+        return [objectives[name] for name in self.store.config.search.objectives]
+
+
+def _label(trial: optuna.Trial, record: dict[str, Any]) -> int | str:
+    return "base" if record["role"] == "base" else trial.number
+
+
+def summary(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the few numbers of a record that are kept as attributes of its trial."""
+    scalars = (
+        "role",
+        "budget",
+        "counting",
+        "dense_parameters",
+        "kept_parameters",
+        "sparsity",
+        "dense_macs",
+        "kept_macs",
+        "val_errors",
+        "seconds",
+        "training_seconds",
+        "objectives",
+    )
+    error = {f"val_error_{key}": value for key, value in record["val_error"].items()}
+    return (
+        {key: record[key] for key in scalars}
+        | error
+        | {
+            f"{step}_{quantity}": value
+            for step, signal in record["signal"].items()
+            for quantity, value in signal.items()
+        }
+    )
