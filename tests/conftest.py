@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+# Tests train tiny networks, which one thread trains fastest; what tests start inherits it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 def _real_data(name: str) -> Path:
     """Return a file or folder of the real data, which lies outside the repository.
@@ -52,3 +55,16 @@ def cifar10_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with tarfile.open(source) as archive:
         archive.extractall(root, filter="data")
     return root
+
+
+@pytest.fixture(scope="session")
+def reference_masks() -> Path:
+    """The folder of the masks that the paper's own code made, with the weights it made them of.
+
+    It is looked for in $SCULPT_TEST_REFERENCE, else in `shared/reference` beside the repository.
+    """
+    beside = Path(__file__).resolve().parents[2] / "shared" / "reference"
+    folder = Path(os.environ.get("SCULPT_TEST_REFERENCE") or beside)
+    if not folder.is_dir():
+        pytest.skip(f"needs {folder}; SCULPT_TEST_REFERENCE can name another folder")
+    return folder

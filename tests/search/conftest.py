@@ -1,0 +1,79 @@
+"""Studies on real SQLite files, and real processes to share them with."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+
+from sculpt.search.storage import StudyStorage, open_storage
+
+GRACE_SECONDS = 2
+PATIENCE_SECONDS = 120  # only a hang is ever cut off by it
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+def wait_for(happened: Callable[[], object]) -> None:
+    """Wait for something that comes about by itself."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not happened():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def wait_until() -> Callable[[Callable[[], object]], None]:
+    """Return the function that waits until something has happened."""
+    return wait_for
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Iterator[StudyStorage]:
+    """Return the storage that the workers use, too."""
+    storage = open_storage(f"{tmp_path}/study.db", create=True, grace_seconds=GRACE_SECONDS)
+    yield storage
+    storage.close()
+
+
+@pytest.fixture
+def study(storage: StudyStorage) -> optuna.Study:
+    """Return the study that the workers use, too."""
+    return optuna.create_study(study_name="s", storage=storage, load_if_exists=True)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start processes in a role of storage_worker.py; they wait for the file `go`."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start_one(*arguments: object) -> subprocess.Popen[str]:
+        role, *rest = map(str, arguments)
+        script = str(Path(__file__).with_name("storage_worker.py"))
+        command = [sys.executable, script, role, str(tmp_path), *rest]
+        started.append(subprocess.Popen(command, text=True, stderr=subprocess.PIPE))
+        return started[-1]
+
+    yield start_one
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def run(tmp_path: Path, start: Start) -> Callable[..., list[int]]:
+    """Run some processes of one role, all let loose at once; return their exit codes."""
+
+    def run_all(number: int, *arguments: object) -> list[int]:
+        processes = [start(*arguments) for _ in range(number)]
+        wait_for(lambda: len(list(tmp_path.glob("ready-*"))) == number)
+        (tmp_path / "go").touch()
+        for process in processes:
+            _, errors = process.communicate(timeout=PATIENCE_SECONDS)
+            assert "Traceback" not in errors, errors
+        return [process.returncode for process in processes]
+
+    return run_all

@@ -1,0 +1,110 @@
+"""A process that the storage tests start, and that mostly gets killed.
+
+    python storage_worker.py ROLE FOLDER [LIMIT]
+
+FOLDER holds the study's file, and the files by which processes meet: each says it is ready, and
+starts when `go` appears. Every execution of an objective is one line in FOLDER/log.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+
+from sculpt.search.claims import requeue_interrupted
+from sculpt.search.storage import StudyFull, StudyStorage, open_storage
+
+GRACE_SECONDS = 2  # where a process is to be found dead; elsewhere, a slow one never is
+
+
+def die(*_: object, **__: object) -> None:
+    """Leave as `kill -9` does: nothing is cleaned up."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def log(trial: optuna.Trial) -> None:
+    """Append a line; one write of O_APPEND is never mixed with another."""
+    with open(folder / "log", "a") as file:
+        file.write(f"{trial.number}\n")
+
+
+def sleep_first(method: Callable[..., object]) -> Callable[..., object]:
+    """Widen the gap between counting and creating, where a race would show."""
+
+    def slow(*args: object) -> object:
+        time.sleep(0.02)
+        return method(*args)
+
+    return slow
+
+
+def short(trial: optuna.Trial) -> float:
+    """Take long enough for others to ask for the same trial."""
+    log(trial)
+    x = trial.suggest_float("x", 0, 1)
+    time.sleep(0.02)
+    return x
+
+
+def die_in_trial(trial: optuna.Trial) -> float:
+    """Get killed after some parameters are drawn."""
+    log(trial)
+    trial.set_user_attr("kind", "candidate")
+    trial.suggest_float("x", 0, 1)
+    trial.suggest_categorical("c", ["a", "b"])
+    die()
+    return 0.0
+
+
+def sleep_in_trial(trial: optuna.Trial) -> float:
+    """Freeze, as a suspended machine does, until the parent sends SIGCONT."""
+    trial.suggest_float("x", 0, 1)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return 0.0
+
+
+def work(study: optuna.Study) -> None:
+    """Run trials until the study is full."""
+    while True:
+        requeue_interrupted(study)
+        try:
+            study.optimize(short, n_trials=1, catch=(Exception,))
+        except StudyFull:
+            return
+
+
+if __name__ == "__main__":
+    role, folder = sys.argv[1], Path(sys.argv[2])
+    (folder / f"ready-{os.getpid()}").touch()
+    while not (folder / "go").exists():
+        time.sleep(0.002)
+    grace = 60 if role == "work" else GRACE_SECONDS
+    storage = open_storage(f"{folder}/study.db", create=True, grace_seconds=grace)
+    study = optuna.create_study(study_name="s", storage=storage, load_if_exists=True)
+    if len(sys.argv) > 3:
+        storage.limits[storage.get_study_id_from_name("s")] = int(sys.argv[3])
+    if role == "work":
+        StudyStorage.create_new_trial = sleep_first(StudyStorage.create_new_trial)
+        work(study)
+    elif role == "die in trial":
+        study.optimize(die_in_trial, n_trials=1)
+    elif role == "die before a heartbeat thread":
+        study.ask()  # exactly what optimize does before it starts that thread
+        die()
+    elif role == "die while claiming":
+        StudyStorage.record_heartbeat = die
+        study.optimize(short, n_trials=1)
+    elif role == "die while requeueing":
+        add = optuna.Study.add_trial
+        optuna.Study.add_trial = lambda *args: (
+            die() if study.get_trials(states=[optuna.trial.TrialState.WAITING]) else add(*args)
+        )
+        requeue_interrupted(study)
+    elif role == "requeue":
+        requeue_interrupted(study)
+    elif role == "sleep in trial":
+        study.optimize(sleep_in_trial, n_trials=1, catch=(Exception,))

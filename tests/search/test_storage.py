@@ -1,0 +1,350 @@
+"""Opening a study's storage, and sharing it between processes."""
+
+import os
+import pickle
+import sqlite3
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from sqlalchemy.exc import OperationalError
+
+from sculpt.errors import StorageError
+from sculpt.search import storage as storage_module
+from sculpt.search.storage import StudyFull, StudyStorage, open_storage, storage_of
+
+Run = Callable[..., list[int]]
+
+
+def executions(folder: Path) -> list[int]:
+    return sorted(int(line) for line in (folder / "log").read_text().split())
+
+
+def sql(file: Path, statement: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(file)) as connection, connection:
+        return connection.execute(statement).fetchall()
+
+
+# --- opening ---------------------------------------------------------------------------------
+
+
+def test_a_new_file_is_wal_and_its_folders_are_made(tmp_path: Path) -> None:
+    file = tmp_path / "a" / "b" / "study.db"
+    open_storage(f"sqlite:///{file}", create=True).close()
+    assert sql(file, "PRAGMA journal_mode") == [("wal",)]
+    assert {path.name for path in file.parent.iterdir()} == {"study.db", "study.db.lock"}
+
+
+def test_heartbeats_are_six_to_a_grace_period(tmp_path: Path) -> None:
+    with closing(open_storage(f"{tmp_path}/s.db", create=True, grace_seconds=60)) as storage:
+        assert (storage.heartbeat_interval, storage.grace_period) == (10, 60)
+    with closing(open_storage(f"{tmp_path}/s.db", create=True, grace_seconds=2.5)) as storage:
+        assert (storage.heartbeat_interval, storage.grace_period) == (1, 3)
+
+
+@pytest.mark.parametrize("name", ["plain.db", "a b.db", "{x}.db", "100%25.db", "w?y#z.db"])
+def test_a_bare_path_is_that_very_file(tmp_path: Path, name: str) -> None:
+    with closing(open_storage(f"{tmp_path}/{name}", create=True)) as storage:
+        optuna.create_study(study_name="s", storage=storage)
+    assert sql(tmp_path / name, "SELECT study_name FROM studies") == [("s",)]
+
+
+def test_a_relative_path_stays_where_it_was_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with closing(open_storage("s.db", create=True)) as storage:
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        optuna.create_study(study_name="s", storage=storage)
+    assert sql(tmp_path / "s.db", "SELECT study_name FROM studies") == [("s",)]
+
+
+def test_an_absent_file_is_not_made_for_a_reader(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="Run the study first"):
+        open_storage(f"{tmp_path}/runs/study.db", create=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("left", [".new", ".new-wal", "-wal"])
+def test_an_empty_file_and_what_others_left_are_no_obstacle(tmp_path: Path, left: str) -> None:
+    file = tmp_path / "study.db"
+    file.touch()
+    with closing(sqlite3.connect(tmp_path / "deleted.db")) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE patients (name TEXT)")
+        wal = (tmp_path / "deleted.db-wal").read_bytes()
+    (tmp_path / f"study.db{left}").write_bytes(wal)
+    with pytest.raises(StorageError, match="Run the study first"):
+        open_storage(str(file), create=False)
+    with closing(open_storage(str(file), create=True)) as storage:
+        optuna.create_study(study_name="s", storage=storage)
+    with closing(open_storage(str(file), create=False)) as storage:
+        assert optuna.get_all_study_names(storage) == ["s"]
+
+
+# --- refusing --------------------------------------------------------------------------------
+
+
+def make_text(file: Path) -> None:
+    file.write_text("val_error,macs\n" * 1000)
+
+
+def make_foreign(file: Path) -> None:
+    sql(file, "CREATE TABLE studies (patient TEXT)")
+
+
+def make_tableless(file: Path) -> None:
+    sql(file, "PRAGMA user_version = 1")
+
+
+def make_storage(file: Path) -> None:
+    with closing(open_storage(str(file), create=True)) as storage:
+        optuna.create_study(storage=storage)
+
+
+def make_truncated(file: Path) -> None:
+    make_storage(file)
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def make_stub(file: Path) -> None:
+    make_storage(file)
+    os.truncate(file, 60)
+
+
+def make_newer(file: Path) -> None:
+    make_storage(file)
+    sql(file, "UPDATE alembic_version SET version_num = 'v99.0.0.a'")
+
+
+def make_older(file: Path) -> None:
+    make_storage(file)
+    sql(file, "UPDATE alembic_version SET version_num = 'v3.0.0.d'")
+
+
+def make_versionless(file: Path) -> None:
+    make_storage(file)
+    sql(file, "DELETE FROM alembic_version")
+
+
+def make_columnless(file: Path) -> None:
+    for table in ("alembic_version", "studies", "trials", "version_info"):
+        sql(file, f"CREATE TABLE {table} (patient TEXT)")
+
+
+@pytest.mark.parametrize("create", [True, False])
+@pytest.mark.parametrize(
+    ("make", "rule"),
+    [
+        (make_text, "must be a readable SQLite database"),
+        (make_truncated, "must be a readable SQLite database"),
+        (make_stub, "must be a readable SQLite database"),
+        (make_foreign, "must be Optuna's.*the tables studies"),
+        (make_tableless, "must be Optuna's.*no tables"),
+        (make_newer, "installed Optuna.*updating optuna"),
+        (make_older, "installed Optuna.*storage upgrade"),
+        (make_versionless, "must be a whole Optuna storage"),
+        (make_columnless, "must be a whole Optuna storage"),
+    ],
+)
+def test_a_bad_file_is_refused_and_left_as_it_was(
+    tmp_path: Path, make: Callable[[Path], None], rule: str, create: bool
+) -> None:
+    file = tmp_path / "study.db"
+    make(file)
+    before = file.read_bytes()
+    with pytest.raises(StorageError, match=rule) as raised:
+        open_storage(str(file), create=create)
+    assert str(file) in str(raised.value)
+    assert raised.value.exit_code == 2
+    assert file.read_bytes() == before
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "study.db").mkdir()
+    with pytest.raises(StorageError, match="must be a readable SQLite database"):
+        open_storage(f"{tmp_path}/study.db", create=True)
+    assert list((tmp_path / "study.db").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="its folder writable"):
+        open_storage(f"{tmp_path}/file/study.db", create=True)
+
+
+@contextmanager
+def without_privileges() -> Iterator[None]:
+    """Root may read everything: become nobody for a moment."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_a_file_without_permission_is_refused(tmp_path: Path) -> None:
+    make_storage(tmp_path / "study.db")
+    (tmp_path / "study.db").chmod(0)
+    with without_privileges(), pytest.raises(StorageError, match=r"must be (a )?readable"):
+        open_storage(f"{tmp_path}/study.db", create=False)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["sqlite://", "sqlite:///:memory:", "sqlite:///file:x?mode=memory&uri=true", "sqlite://x.db"],
+)
+def test_memory_is_refused(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StorageError, match="a plain SQLite file"):
+        open_storage(url, create=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://me:hunter2@host/name",
+        "mysql://host/name?password=hunter2",
+        "redis://:hunter2@host",
+        "postgres://me:hunter2@host/name",
+        "postgresql://me:hunter2@host:port/name",
+        "postgresql:/me:hunter2@host/name",
+        "sqlite+aiosqlite:///x.db?key=hunter2",
+        "study.sqlite",
+        "",
+    ],
+)
+def test_other_places_are_refused_without_showing_a_password(url: str) -> None:
+    with pytest.raises(StorageError, match="Accepted are sqlite:///PATH") as raised:
+        open_storage(url, create=True)
+    assert "hunter2" not in str(raised.value)
+
+
+def test_a_missing_postgres_driver_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(StorageError, match=r"sculpt\[postgres\]") as raised:
+        open_storage("postgresql+psycopg://me:hunter2@host/name", create=True)
+    assert "host" in str(raised.value)
+    assert "hunter2" not in str(raised.value)
+
+
+def test_an_unreachable_server_is_refused_without_its_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(self: StudyStorage, *args: object, **options: object) -> None:
+        raise OperationalError("connect", None, Exception("no route, password=hunter2"))
+
+    monkeypatch.setattr(storage_module.StudyStorage, "__init__", refuse)
+    with pytest.raises(StorageError, match="no route") as raised:
+        open_storage("postgresql://me:hunter2@host/name", create=True)
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize("grace", [0.0, 1.9, float("inf"), float("nan")])
+def test_a_grace_that_heartbeats_cannot_keep_is_refused(tmp_path: Path, grace: float) -> None:
+    with pytest.raises(StorageError, match="at least 2"):
+        open_storage(f"{tmp_path}/study.db", create=True, grace_seconds=grace)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_foreign_storage_is_a_bug_of_the_caller() -> None:
+    with pytest.raises(TypeError, match="open_storage"):
+        storage_of(optuna.create_study())
+
+
+# --- sharing ---------------------------------------------------------------------------------
+
+
+def test_the_lock_is_re_entrant_across_storages_and_keeps_out_threads(
+    storage: StudyStorage, tmp_path: Path
+) -> None:
+    entered = threading.Event()
+
+    def enter() -> None:
+        with storage.lock():
+            entered.set()
+
+    thread = threading.Thread(target=enter)
+    with closing(open_storage(f"{tmp_path}/study.db", create=False)) as other:
+        with storage.lock(), storage.lock(), other.lock():
+            thread.start()
+            assert not entered.wait(0.2)
+        assert entered.wait(60)
+    thread.join()
+
+
+def test_a_study_survives_pickling(study: optuna.Study) -> None:
+    storage_of(study).limits[1] = 1
+    copy = pickle.loads(pickle.dumps(study))
+    copy.optimize(lambda trial: 1.0, n_trials=1)
+    with pytest.raises(StudyFull):
+        copy.optimize(lambda trial: 1.0, n_trials=1)
+    storage_of(copy).close()
+    assert len(study.trials) == 1
+
+
+def test_enqueued_trials_run_exactly_once(study: optuna.Study, run: Run, tmp_path: Path) -> None:
+    for i in range(40):
+        study.enqueue_trial({"x": i / 40})
+    assert run(6, "work", 40) == [0] * 6
+    assert executions(tmp_path) == list(range(40))
+    trials = study.get_trials()
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 40
+    assert [trial.value for trial in trials] == [i / 40 for i in range(40)]
+
+
+def test_processes_that_start_at_once_make_exactly_the_limit(run: Run, tmp_path: Path) -> None:
+    assert run(4, "work", 25) == [0] * 4  # the file and the study are theirs to make, too
+    assert executions(tmp_path) == list(range(25))
+    with closing(open_storage(f"{tmp_path}/study.db", create=False)) as storage:
+        trials = optuna.load_study(study_name="s", storage=storage).trials
+    assert [trial.number for trial in trials] == list(range(25))
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE}
+
+
+def test_a_full_study_creates_nothing_but_takes_enqueued_trials(study: optuna.Study) -> None:
+    storage_of(study).limits[1] = 2
+    study.optimize(lambda trial: 1.0, n_trials=2)
+    with pytest.raises(StudyFull, match="2 trials of 2"):
+        study.optimize(lambda trial: 1.0, n_trials=1, catch=(Exception,))
+    assert len(study.trials) == 2
+    study.enqueue_trial({"x": 0.5})
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    assert [trial.value for trial in study.trials] == [1, 1, 0.5]
+
+
+def test_a_limit_holds_for_its_study_alone(study: optuna.Study, storage: StudyStorage) -> None:
+    storage.limits[1] = 0
+    other = optuna.create_study(study_name="other", storage=storage)
+    other.optimize(lambda trial: 1.0, n_trials=3)
+    with pytest.raises(StudyFull):
+        study.optimize(lambda trial: 1.0, n_trials=1)
+    storage.limits[1] = 1
+    study.optimize(lambda trial: 1.0, n_trials=1)
+    assert (len(study.trials), len(other.trials)) == (1, 3)
+
+
+def test_a_fresh_trial_runs_with_a_heartbeat(study: optuna.Study, tmp_path: Path) -> None:
+    trial_id = storage_of(study).create_new_trial(1)
+    trial = storage_of(study).get_trial(trial_id)
+    assert trial.state is TrialState.RUNNING
+    assert trial.datetime_start is not None
+    assert sql(tmp_path / "study.db", "SELECT trial_id FROM trial_heartbeats") == [(trial_id,)]
+
+
+def test_a_claim_is_granted_once(study: optuna.Study, storage: StudyStorage) -> None:
+    study.enqueue_trial({"x": 0.5})
+    assert storage.set_trial_state_values(1, TrialState.RUNNING)
+    assert not storage.set_trial_state_values(1, TrialState.RUNNING)
+    assert storage.set_trial_state_values(1, TrialState.COMPLETE, [0.0])
+    with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+        storage.set_trial_state_values(1, TrialState.RUNNING)

@@ -1,0 +1,293 @@
+"""Running a study: exact totals, whatever interrupts it, and nothing run twice."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sculpt
+from sculpt.errors import ConfigError, DataError, InputError, SculptError
+from sculpt.export.weights import load_network
+from sculpt.results.records import Results
+from sculpt.search.progress import Watcher
+from sculpt.study_file import load_study
+from sculpt.training.loop import Epoch
+from studies import write_study
+
+
+class Recorder(Watcher):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+
+    def run_started(self, total: int, done: int) -> None:
+        self.told.append(("run", total, done))
+
+    def trial_finished(self, label: str, val_error: float | None, problem: str | None) -> None:
+        self.told.append(("trial", label, val_error, problem))
+
+
+def configurations(results: Results) -> list[str]:
+    """Return the sampled parameters of every trial that was not interrupted."""
+    table = results.trials
+    table = table[(table["state"] != "interrupted") & (table["trial"] != "base")]
+    return [str(sorted(row.items())) for row in table.filter(like="params.").to_dict("records")]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
+    """The tiny study, run to its end."""
+    path = write_study(tmp_path_factory.mktemp("finished"))
+    return path, sculpt.run(path)
+
+
+def test_every_trial_keeps_the_size_of_the_base(finished: tuple[Path, Results]) -> None:
+    _, results = finished
+    table = results.trials
+    assert list(table["state"]) == ["complete"] * 4
+    assert list(table["trial"]) == ["base", 0, 1, 2]
+    assert set(table["kept_parameters"]) == {4874}
+    assert (table[table["role"] == "candidate"]["sparsity"] > 0.7).all()
+    assert results.tally()["total"] == results.tally()["complete"] == 4
+    assert len(set(configurations(results))) == 3
+
+
+def test_the_weights_and_masks_are_kept(finished: tuple[Path, Results], tmp_path: Path) -> None:
+    from optuna.artifacts import download_artifact, get_all_artifact_meta
+
+    _, results = finished
+    store = results._store
+    trial = store.candidates.get_trials()[0]
+    metas = {m.filename: m for m in get_all_artifact_meta(trial, storage=store.storage)}
+    assert set(metas) == {
+        "record.json",
+        "network-seed-0.safetensors",
+        "network-seed-1.safetensors",
+    }
+    for seed in (0, 1):
+        file = tmp_path / "network.safetensors"
+        download_artifact(
+            artifact_store=store.artifacts,
+            artifact_id=metas[f"network-seed-{seed}.safetensors"].artifact_id,
+            file_path=str(file),
+        )
+        state, masks, metadata = load_network(file)
+        assert sum(int(mask.sum()) for mask in masks.values()) == 4874
+        assert all((state[name][~mask] == 0).all() for name, mask in masks.items())
+        assert metadata["params"] == trial.params
+        file.unlink()
+
+
+def test_a_finished_study_is_left_alone(finished: tuple[Path, Results]) -> None:
+    path, results = finished
+    before = results.trials.to_json()
+    watcher = Recorder()
+    again = sculpt.run(path, watcher=watcher)
+    assert watcher.told == [("run", 4, 4)]
+    assert again.trials.to_json() == before
+
+
+def test_a_larger_total_goes_on(tmp_path: Path) -> None:
+    path = write_study(tmp_path, search__trials=2, search__replicates=1)
+    first = sculpt.run(path).trials
+    watcher = Recorder()
+    results = sculpt.run(path, overrides={"search.trials": 5}, watcher=watcher)
+    assert watcher.told[0] == ("run", 5, 2)
+    assert len(watcher.told) == 1 + 3
+    assert results.tally()["complete"] == 5
+    assert len(set(configurations(results))) == len(configurations(results)) == 4
+    assert results.trials.head(2)["val_errors"].to_list() == first["val_errors"].to_list()
+
+
+def test_other_settings_need_another_name(finished: tuple[Path, Results]) -> None:
+    path, results = finished
+    before = results.trials.to_json()
+    with pytest.raises(ConfigError, match=r"training.epochs \(was 1, is 2\)"):
+        sculpt.run(path, overrides={"training.epochs": 2})
+    assert results.trials.to_json() == before
+
+
+def test_infeasible_points_are_set_aside(tmp_path: Path) -> None:
+    path = write_study(
+        tmp_path, budget=30_000, search__trials="all", search__replicates=1, training__batch_size=75
+    )
+    results = sculpt.run(path)
+    table = results.trials
+    assert results.tally()["complete"] == results.tally()["total"] == 4
+    done = table[(table["state"] == "complete") & (table["trial"] != "base")]
+    assert set(done["kept_parameters"]) == {30_000}
+    for error in table[table["state"] == "infeasible"]["error"]:
+        assert "at most 18626" in error
+
+
+def test_a_trial_that_fails_is_recorded_and_counts(tmp_path: Path) -> None:
+    space = {"training.learning_rate": [1e30, 0.05], "widening": [2]}
+    path = write_study(
+        tmp_path,
+        space__parameters=space,
+        search__trials=3,
+        search__replicates=1,
+        training__epochs=2,
+    )
+    watcher = Recorder()
+    results = sculpt.run(path, watcher=watcher)
+    table = results.trials.set_index("params.training.learning_rate")
+    assert table.loc[1e30, "state"] == "failed"
+    assert "must stay finite" in table.loc[1e30, "error"]
+    assert table.loc[0.05, "state"] == "complete"
+    assert results.tally()["failed"] == 1
+    assert results.tally()["complete"] == 2
+    assert any(told[3] and "NumericsError" in told[3] for told in watcher.told[1:])
+
+
+def test_when_the_base_fails_so_does_the_run_and_it_can_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_study(tmp_path, search__trials=2, search__replicates=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("sculpt.search.study.run_seed", lambda *a, **k: 1 / 0)
+        with pytest.raises(SculptError, match="base must finish, but failed: ZeroDivisionError"):
+            sculpt.run(path)
+    results = sculpt.run(path)
+    assert results.tally()["complete"] == 2
+    assert results.tally()["failed"] == 0
+
+
+def test_when_every_candidate_fails_so_does_the_run(tmp_path: Path) -> None:
+    path = write_study(
+        tmp_path,
+        space__parameters={"training.learning_rate": [1e30]},
+        search__trials=2,
+        search__replicates=1,
+        training__epochs=2,
+    )
+    with pytest.raises(SculptError, match="a candidate must finish, but all failed; the last: Num"):
+        sculpt.run(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"data": {"name": "image_folder", "root": "/no/such/folder"}}, DataError),
+        ({"data": {"name": "mnist", "root": "/no/such/folder"}}, DataError),
+        ({"data__train_images": 10**6}, DataError),
+        ({"budget": 10**9}, InputError),
+    ],
+)
+def test_nothing_is_written_for_a_study_that_cannot_run(
+    tmp_path: Path, changes: dict[str, Any], error: type[Exception]
+) -> None:
+    path = write_study(tmp_path, **changes)
+    with pytest.raises(error):
+        sculpt.run(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_an_unknown_device_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--device must be auto, cpu"):
+        sculpt.run(write_study(tmp_path), device="abacus")
+    with pytest.raises(InputError, match="--device must be auto, cpu"):
+        sculpt.run(write_study(tmp_path), device="cuda:99")
+
+
+class Interrupt(Watcher):
+    """Presses Ctrl-C after some epochs."""
+
+    def __init__(self, epochs: int):
+        self.left = epochs
+
+    def epoch_finished(self, epoch: Epoch) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("epochs", [1, 3, 6])
+def test_an_interrupted_trial_is_run_again(tmp_path: Path, epochs: int) -> None:
+    path = write_study(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        sculpt.run(path, watcher=Interrupt(epochs))
+    kept = sculpt.open_results(path).complete
+    interrupted = sculpt.open_results(path).trials.query("state == 'interrupted'")
+    assert len(interrupted) == 1
+    results = sculpt.run(path)
+    tally = results.tally()
+    assert (tally["complete"], tally["interrupted"], tally["failed"]) == (4, 1, 0)
+    assert len(set(configurations(results))) == len(configurations(results)) == 3
+    parameters = interrupted.filter(like="params.").to_dict("records")
+    if epochs > 2:  # the base has two epochs, one for each seed
+        again = results.complete.filter(like="params.").to_dict("records")
+        assert parameters[0] in again
+    now = results.complete.set_index("trial")["val_errors"]
+    assert now.loc[kept["trial"]].to_list() == kept["val_errors"].to_list()
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_run_goes_on_to_the_exact_total(tmp_path: Path, stop: signal.Signals) -> None:
+    path = write_study(tmp_path, search__trials=5, training__epochs=8)
+    command = [sys.executable, "-m", "sculpt", "run", str(path)]
+    running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    try:
+        kept = wait_for_a_trial_in_progress(path, running)
+        os.kill(running.pid, stop)
+        running.communicate(timeout=60)
+        assert running.returncode == (-stop if stop is signal.SIGKILL else 130)
+    finally:
+        running.kill()
+        running.wait()
+
+    results = sculpt.run(path)
+    tally = results.tally()
+    assert (tally["total"], tally["complete"], tally["interrupted"]) == (5, 5, 1)
+    assert tally["failed"] == tally["running"] == tally["queued"] == 0
+    assert len(set(configurations(results))) == len(configurations(results)) == 4
+    for trial, record in kept.items():
+        assert results.record(trial) == record, "a finished trial must stay as it was"
+
+
+def wait_for_a_trial_in_progress(path: Path, running: subprocess.Popen[str]) -> dict[Any, Any]:
+    """Wait until a trial is running and two are finished; return the records of those."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and running.poll() is None:
+        time.sleep(0.2)
+        try:
+            results = sculpt.open_results(path)
+        except InputError:  # not made yet
+            continue
+        table = results.trials
+        done = table[table["state"] == "complete"] if len(table) else table
+        if len(done) >= 2 and "running" in set(table["state"]):
+            return {trial: results.record(trial) for trial in done["trial"]}
+    raise AssertionError(f"no trial was seen running: {running.communicate()}")
+
+
+def test_two_runs_share_a_study(tmp_path: Path) -> None:
+    """Two processes started at once: one total, no configuration twice, no lock error."""
+    path = write_study(tmp_path, search__trials=5, search__replicates=1, search__grace_seconds=30)
+    command = [sys.executable, "-m", "sculpt", "run", str(path), "--json"]
+    both = [
+        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    for process in both:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors.decode()
+    results = sculpt.open_results(path)
+    assert results.tally()["complete"] == 5
+    assert results.tally()["failed"] == 0
+    assert len(set(configurations(results))) == len(configurations(results)) == 4
+
+
+def test_the_seed_decides_the_result(tmp_path: Path) -> None:
+    errors = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        path = write_study(tmp_path / name, search__trials=3, search__replicates=1)
+        errors.append(sculpt.run(load_study(path)).trials["val_errors"].to_list())
+    assert errors[0] == errors[1]

@@ -1,0 +1,305 @@
+"""The command line's contract: JSON documents, exit codes, and one clear message."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sculpt.cli import main
+from studies import write_study
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def sculpt_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run the command line in this process; return (exit code, stdout, stderr)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["sculpt", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        captured = capsys.readouterr()
+        return int(stopped.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The tiny study run by the command line, and what `run --json` printed last."""
+    path = write_study(tmp_path_factory.mktemp("cli"))
+    command = [sys.executable, "-m", "sculpt", "run", str(path), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "4 trials" in done.stderr
+    assert "Warning" not in done.stderr
+    return path, json.loads(done.stdout)
+
+
+def test_run_and_rank_print_the_ranking(
+    study: tuple[Path, dict[str, Any]], sculpt_command: Any
+) -> None:
+    path, printed = study
+    code, out, _ = sculpt_command("rank", path, "--json")
+    assert code == 0
+    assert json.loads(out) == printed
+
+    assert printed["study"] == "tiny"
+    assert printed["budget"] == 4874
+    assert {"total", "complete", "stopped", "failed", "running"} <= printed["trials"].keys()
+    assert printed["trials"]["total"] == printed["trials"]["complete"] == 4
+    rows = printed["ranking"]
+    assert [row["rank"] for row in rows] == [1, 2, 3, 4]
+    assert sorted(row["role"] for row in rows) == ["base", "candidate", "candidate", "candidate"]
+    means = [row["val_error"]["mean"] for row in rows]
+    assert means == sorted(means)
+    for row in rows:
+        assert row.keys() >= {
+            "trial",
+            "params",
+            "kept_parameters",
+            "sparsity",
+            "kept_macs",
+            "dense_macs",
+            "verdict",
+            "seconds",
+        }
+        assert row["kept_parameters"] == 4874
+        assert row["val_error"]["n"] == 2
+        assert 0 <= row["val_error"]["mean"] <= 1
+        assert row["kept_macs"] <= row["dense_macs"]
+        if row["role"] == "base":
+            assert (row["trial"], row["verdict"], row["sparsity"]) == ("base", "base", 0)
+        else:
+            assert row["params"].keys() == {"widening", "blocks"}
+            assert row["verdict"] in ("better", "worse", "not distinguishable")
+            assert 0 < row["sparsity"] < 1
+
+
+def test_check(study: tuple[Path, dict[str, Any]], sculpt_command: Any) -> None:
+    code, out, _ = sculpt_command("check", study[0], "--json")
+    document = json.loads(out)
+    assert code == 0
+    assert document["study"] == "tiny"
+    assert document["counting"] == "paper"
+    assert document["budget"] == document["base"]["dense_parameters"] == 4874
+    assert document["base"]["params"]["blocks"] == 1
+    assert document["base"]["macs"] > 0
+    assert document["space_size"] == len(document["corners"]) == 4
+    for corner in document["corners"]:
+        assert corner["params"].keys() == {"widening", "blocks"}
+        assert corner["sparsity"] == pytest.approx(1 - 4874 / corner["dense_parameters"])
+        assert corner["dense_macs"] > document["base"]["macs"]
+        assert (corner["feasible"], corner["reason"]) == (True, None)
+
+
+def test_status(study: tuple[Path, dict[str, Any]], sculpt_command: Any) -> None:
+    _, out, _ = sculpt_command("status", study[0], "--json")
+    assert json.loads(out) == {"study": "tiny", "trials": study[1]["trials"]}
+
+
+def test_pareto(study: tuple[Path, dict[str, Any]], sculpt_command: Any) -> None:
+    _, out, _ = sculpt_command("pareto", study[0], "--objectives", "val_error,macs", "--json")
+    document = json.loads(out)
+    directions = [(o["name"], o["direction"]) for o in document["objectives"]]
+    assert directions == [("val_error", "minimize"), ("macs", "minimize")]
+    assert len(document["front"]) + document["dominated"] == 4
+    assert "base" in [row["trial"] for row in document["front"]], "nothing has fewer dense MACs"
+    for row in document["front"]:
+        assert row["values"].keys() == {"val_error", "macs"}
+
+    _, out, _ = sculpt_command("pareto", study[0], "--where", "widening > 2", "--json")
+    for row in json.loads(out)["front"]:
+        assert row["params"]["widening"] == 3
+
+    _, out, _ = sculpt_command("pareto", study[0], "--format", "csv")
+    assert out.splitlines()[0].startswith("trial,role,")
+
+
+def test_show(study: tuple[Path, dict[str, Any]], sculpt_command: Any) -> None:
+    for row in study[1]["ranking"]:
+        code, out, _ = sculpt_command("show", study[0], row["trial"], "--json")
+        record = json.loads(out)
+        assert code == 0
+        assert record["val_error"] == row["val_error"]
+        assert record["config"]["training"]["epochs"] == 1
+        assert record["seeds"] == [0, 1]
+        assert {"torch", "optuna", "sculpt"} <= record["versions"].keys()
+        assert record["device"]["type"] == "cpu"
+        for run in record["runs"]:
+            assert len(run["history"]) == 1
+            assert run["seconds"]["train"] > 0
+        for layer in record["layers"]:
+            assert layer.keys() >= {"name", "shape", "kept", "density"}
+            after, bound = layer["orthogonality_after"], layer["orthogonality_bound"]
+            assert after <= layer["orthogonality_before"] + 1e-6
+            if row["role"] == "candidate":
+                assert bound - 1e-4 <= after
+        steps = {"initial"} if row["role"] == "base" else {"initial", "pruned", "repaired"}
+        assert record["signal"].keys() == steps
+
+
+def test_tables_for_people(study: tuple[Path, dict[str, Any]], sculpt_command: Any) -> None:
+    for command, expected in [
+        (["check"], "dense size"),
+        (["rank"], "against the base"),
+        (["status"], "4 of 4 trials complete"),
+        (["pareto"], "Pareto front"),
+        (["show"], "signal propagation"),
+    ]:
+        extra = ["0"] if command == ["show"] else []
+        code, out, err = sculpt_command(*command, study[0], *extra)
+        assert (code, err) == (0, "")
+        assert expected in out
+
+
+def test_a_study_is_found_by_its_name(
+    study: tuple[Path, dict[str, Any]], sculpt_command: Any
+) -> None:
+    storage = study[0].parent / "tiny.db"
+    code, out, _ = sculpt_command("rank", "tiny", "--storage", storage, "--json")
+    assert code == 0
+    assert json.loads(out) == study[1]
+    code, _, err = sculpt_command("rank", "other", "--storage", storage)
+    assert code == 2
+    assert "'other' is not among those kept here (tiny)" in err
+
+
+@pytest.mark.parametrize("command", ["check", "run", "status", "rank", "pareto", "show"])
+def test_every_command_has_help_with_an_example(command: str, sculpt_command: Any) -> None:
+    code, out, _ = sculpt_command(command, "--help")
+    assert code == 0
+    assert f"Example: sculpt {command} studies/" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["check", "{study}", "--set", "training.epoch=3"], "training.epoch: must be one of"),
+        (["run", "{study}", "--set", "training.epochs=soon"], "must be a valid integer, but got"),
+        (["run", "{study}", "--set", "budget=4000000"], "at least one point must hold the budget"),
+        (["run", "{study}", "--set", "data.name=imagenot"], "must be one of cifar10, cifar100"),
+        (["run", "{study}", "--set", "data.name=mnist", "--set", "data.root=/nowhere"], "/nowhere"),
+        (["run", "{study}", "--set", "training.epochs"], "--set must be KEY=VALUE"),
+        (["run", "{study}", "--set", "a={"], "a value must be YAML"),
+        (["run", "{study}", "--device", "tpu:7"], "--device must be auto, cpu"),
+        (["run", "{study}", "--storage", "mysql://u:secret@host/db"], "postgresql"),
+        (["run", "nowhere.yaml"], "must be a readable YAML file"),
+        (["rank", "{study}"], "run"),
+        (["show", "{study}", "3"], "run"),
+    ],
+)
+def test_wrong_input_is_one_message_and_exit_code_2(
+    tmp_path: Path,
+    sculpt_command: Any,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write_study(tmp_path)
+    code, out, err = sculpt_command(*[str(path) if a == "{study}" else a for a in arguments])
+    assert code == 2
+    assert out == ""
+    assert message in err
+    assert err.startswith("sculpt: ")
+    assert "Traceback" not in err
+    assert "secret" not in err
+    assert [p.name for p in tmp_path.iterdir()] == ["tiny.yaml"], "nothing may be written"
+
+
+def test_wrong_questions_to_a_finished_study(
+    study: tuple[Path, dict[str, Any]], sculpt_command: Any
+) -> None:
+    for arguments, message in [
+        (["show", study[0], "99"], "must be base or one of 0, 1, 2, but got 99"),
+        (["pareto", study[0], "--objectives", "beauty"], "objective must be one of kept_macs"),
+        (["pareto", study[0], "--where", "depth > 3"], "must be a condition over"),
+        (["pareto", study[0], "--where", "widening +"], "must be a condition over"),
+    ]:
+        code, out, err = sculpt_command(*arguments)
+        assert (code, out) == (2, "")
+        assert message in err
+
+
+def image_tree(folder: Path) -> Path:
+    """Write ten small grey images for each of two classes, for training and testing."""
+    from PIL import Image
+
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            (folder / split / name).mkdir(parents=True)
+            for number in range(10):
+                image = Image.effect_noise((8, 8), 10 + number)
+                image.save(folder / split / name / f"{number}.png")
+    return folder
+
+
+def test_a_corrupt_image_is_named(tmp_path: Path, sculpt_command: Any) -> None:
+    root = image_tree(tmp_path / "images")
+    data = {"name": "image_folder", "root": str(root), "channels": 1, "validation_fraction": 0.4}
+    path = write_study(tmp_path, data=data, search__trials=2, search__replicates=1)
+    broken = root / "train" / "cat" / "3.png"
+    content = broken.read_bytes()
+    broken.write_bytes(content[: len(content) // 2])
+    code, _, err = sculpt_command("run", path)
+    assert code == 2
+    assert str(broken) in err
+    assert not (tmp_path / "tiny.db").exists()
+
+    broken.write_bytes(content)
+    code, out, err = sculpt_command("run", path, "--json")
+    assert code == 0, err
+    assert json.loads(out)["trials"]["complete"] == 2
+
+
+def test_a_foreign_or_damaged_storage_is_left_alone(tmp_path: Path, sculpt_command: Any) -> None:
+    path = write_study(tmp_path)
+    storage = tmp_path / "tiny.db"
+    with sqlite3.connect(storage) as foreign:
+        foreign.execute("CREATE TABLE recipes (name TEXT)")
+    foreign.close()
+    for content in (storage.read_bytes(), b"this is not a database" * 100):
+        storage.write_bytes(content)
+        for command in ("run", "rank"):
+            code, out, err = sculpt_command(command, path)
+            assert (code, out) == (2, "")
+            assert "tiny.db" in err
+            assert "Traceback" not in err
+            assert storage.read_bytes() == content
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["tiny.db", "tiny.yaml"]
+
+
+def test_a_newer_study_is_not_misread(tmp_path: Path, sculpt_command: Any) -> None:
+    path = write_study(tmp_path, search__trials=2, search__replicates=1)
+    assert sculpt_command("run", path)[0] == 0
+    with sqlite3.connect(tmp_path / "tiny.db") as database:
+        database.execute(
+            "UPDATE study_user_attributes SET value_json = '99' WHERE key = 'sculpt_format'"
+        )
+    database.close()
+    for command in ("run", "rank"):
+        code, out, err = sculpt_command(command, path)
+        assert (code, out) == (2, "")
+        assert "its format is 99; upgrade sculpt" in err
+
+
+def test_the_readme_study_files_exist() -> None:
+    """Every study and space that the README names is there."""
+    import re
+
+    text = (ROOT / "README.md").read_text()
+    named = set(re.findall(r"(?:studies|search_spaces)/[\w./]*\.yaml", text))
+    assert "studies/digits.yaml" in named
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_ci_runs_the_readme_s_test_command() -> None:
+    readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
+    command = next(line for line in ci.splitlines() if line.startswith("python3 -m venv"))
+    assert f"\n{command}\n" in readme

@@ -1,0 +1,121 @@
+"""The rules of the house: imports run downward, and lint and types are clean."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Floors, lowest first. A module may import what stands on a lower floor, and its own room.
+FLOORS = [
+    ["errors"],
+    ["registry", "seeding", "documents"],
+    ["config"],
+    ["study_file"],
+    ["models", "data"],
+    ["pruning", "diagnostics"],
+    ["compaction"],
+    ["training", "export"],
+    ["objectives"],
+    ["trial"],
+    ["search"],
+    ["results"],
+    ["cli"],
+    ["__main__"],
+]
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+# Configs never enter the maths: these rooms know what tensors and modules are, and no more.
+WITHOUT_CONFIG = {"models", "data", "pruning", "diagnostics"}
+MAY_IMPORT_OPTUNA = {"search", "results/records"}
+
+
+def modules() -> list[Path]:
+    return sorted((ROOT / "sculpt").rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT / "sculpt").parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path) -> list[str]:
+    """Return every dotted name that a file imports, at any depth of its code."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports must be absolute"
+            names.append(node.module or "")
+    return names
+
+
+def faults_of(path: Path) -> list[str]:
+    room, faults = room_of(path), []
+    for name in imports_of(path):
+        parts = name.split(".")
+        if parts[0] == "optuna":
+            place = str(path.relative_to(ROOT / "sculpt").with_suffix(""))
+            if room not in MAY_IMPORT_OPTUNA and place not in MAY_IMPORT_OPTUNA:
+                faults.append(f"{path.name}: only search and results.records may import optuna")
+        if parts[0] != "sculpt" or len(parts) == 1 or parts[1] == room:
+            continue
+        if FLOOR_OF[parts[1]] >= FLOOR_OF[room]:
+            faults.append(f"{path.name}: {room} may not import {parts[1]}: up or sideways")
+        if room in WITHOUT_CONFIG and parts[1] in ("config", "study_file", "documents"):
+            faults.append(f"{path.name}: {room} may not know the study's configuration")
+    return faults
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_run_downward(path: Path) -> None:
+    if path == ROOT / "sculpt" / "__init__.py":
+        pytest.skip("the package's front door names every room, and imports them lazily")
+    assert room_of(path) in FLOOR_OF, "a new room needs a floor, here and in CONTRIBUTING.md"
+    assert not faults_of(path)
+
+
+def test_an_arrow_up_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "sculpt" / "pruning"
+    package.mkdir(parents=True)
+    file = package / "bad.py"
+    file.write_text("def f():\n    from sculpt.trial import run_seed\n    import optuna\n")
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    assert len(faults_of(file)) == 2
+
+
+@pytest.mark.parametrize("name", ["utils.py", "common", "base.py", "helpers.py", "misc.py"])
+def test_no_room_without_a_meaning(name: str) -> None:
+    assert not list((ROOT / "sculpt").rglob(name))
+
+
+def test_import_is_light() -> None:
+    """`import sculpt` must not pay for PyTorch, Optuna or pandas."""
+    code = (
+        "import sys, sculpt; sculpt.__all__; "
+        "print([m for m in ('torch', 'optuna', 'pandas', 'pydantic') if m in sys.modules])"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert printed.stdout.strip() == "[]", printed.stderr
+
+
+def test_the_public_names_exist() -> None:
+    import sculpt
+
+    for name in sculpt.__all__:
+        assert callable(getattr(sculpt, name))
+    with pytest.raises(AttributeError, match="no attribute 'prunee'"):
+        _ = sculpt.prunee
+
+
+@pytest.mark.parametrize(
+    "command", [["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]], ids=" ".join
+)
+def test_lint_and_types(command: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
