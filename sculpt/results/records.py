@@ -7,24 +7,16 @@ from typing import Any
 
 import pandas as pd
 from optuna.artifacts import download_artifact, get_all_artifact_meta
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from sculpt.config import Study
 from sculpt.errors import InputError, StorageError
-from sculpt.search.claims import ERROR, counts
+from sculpt.search.claims import ERROR, counts, trial_states
 from sculpt.search.progress import Watcher
 from sculpt.search.storage import INFEASIBLE
 from sculpt.search.store import Store, open_store
 from sculpt.search.study import RECORD_FILE, run_study
 from sculpt.study_file import load_study
-
-STATES = {
-    TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "stopped",
-    TrialState.FAIL: "failed",
-    TrialState.RUNNING: "running",
-    TrialState.WAITING: "queued",
-}
 
 
 class Results:
@@ -61,11 +53,12 @@ class Results:
             seconds (whole trial), training_seconds (mean of the seeds).
             error: why a failed or infeasible trial ended.
         """
-        rows = [self._row("base", trial) for trial in self._store.base.get_trials(deepcopy=False)]
-        rows += [
-            self._row(trial.number, trial)
-            for trial in self._store.candidates.get_trials(deepcopy=False)
-        ]
+        rows = []
+        for study, is_base in ((self._store.base, True), (self._store.candidates, False)):
+            states = trial_states(study)
+            for trial in study.get_trials(deepcopy=False):
+                label = "base" if is_base else trial.number
+                rows.append(_row(label, states[trial.number], trial))
         return pd.DataFrame(rows)
 
     @property
@@ -98,11 +91,10 @@ class Results:
             InputError: the study has no such trial.
             StorageError: the trial's record is missing from the artifacts.
         """
-        frozen = self._find(trial)
-        row = self._row(trial, frozen)
-        if row["state"] != "complete":
-            keep = ("trial", "state", "error")
-            return {key: row.get(key) for key in keep} | {"params": dict(frozen.params)}
+        frozen, state = self._find(trial)
+        if state != "complete":
+            problem = frozen.user_attrs.get(ERROR) or frozen.user_attrs.get(INFEASIBLE)
+            return {"trial": trial, "state": state, "error": problem, "params": frozen.params}
         for meta in get_all_artifact_meta(frozen, storage=self._store.storage):
             if meta.filename == RECORD_FILE:
                 return {"state": "complete"} | self._read_artifact(meta.artifact_id, trial)
@@ -126,39 +118,16 @@ class Results:
                     f"be read ({error}); move the -artifacts folder together with the .db file"
                 ) from error
 
-    def _find(self, trial: int | str) -> FrozenTrial:
-        if trial == "base":
-            bases = self._store.base.get_trials(deepcopy=False)
-            for frozen in sorted(bases, key=lambda t: t.state != TrialState.COMPLETE):
-                return frozen
-        for frozen in self._store.candidates.get_trials(deepcopy=False):
-            if str(frozen.number) == str(trial):
-                return frozen
-        numbers = [str(t.number) for t in self._store.candidates.get_trials(deepcopy=False)]
-        raise InputError(
-            f"a trial must be base or one of {', '.join(numbers) or 'none yet'}, but got {trial}"
-        )
-
-    def _row(self, label: int | str, trial: FrozenTrial) -> dict[str, Any]:
-        attributes = dict(trial.user_attrs)
-        state = STATES[trial.state]
-        if INFEASIBLE in attributes:
-            state = "infeasible"
-        elif state == "failed" and ERROR not in attributes:
-            state = "interrupted"
-        problem = attributes.pop(ERROR, None) or attributes.pop(INFEASIBLE, None)
-        return {
-            "trial": label,
-            "state": state,
-            **{f"params.{key}": value for key, value in trial.params.items()},
-            "val_error_mean": attributes.pop("val_error_mean", None),
-            "val_error_std": attributes.pop("val_error_std", None),
-            "val_error_n": attributes.pop("val_error_n", 0),
-            "val_errors": attributes.pop("val_errors", []),
-            **attributes.pop("objectives", {}),
-            **attributes,
-            "error": problem,
-        }
+    def _find(self, trial: int | str) -> tuple[FrozenTrial, str]:
+        """Return a trial and its state; of several attempts at the base, the best."""
+        study = self._store.base if trial == "base" else self._store.candidates
+        states = trial_states(study)
+        trials = study.get_trials(deepcopy=False)
+        for frozen in sorted(trials, key=lambda t: states[t.number] != "complete"):
+            if trial in ("base", frozen.number):
+                return frozen, states[frozen.number]
+        numbers = ", ".join(str(number) for number in trial_states(self._store.candidates))
+        raise InputError(f"a trial must be base or one of {numbers or 'none yet'}, but got {trial}")
 
 
 def open_results(reference: str | Path, storage: str | None = None) -> Results:
@@ -202,6 +171,23 @@ def run(
     """
     config = study if isinstance(study, Study) else load_study(study, overrides)
     return Results(run_study(config, device=device, watcher=watcher))
+
+
+def _row(label: int | str, state: str, trial: FrozenTrial) -> dict[str, Any]:
+    attributes = dict(trial.user_attrs)
+    problem = attributes.pop(ERROR, None) or attributes.pop(INFEASIBLE, None)
+    return {
+        "trial": label,
+        "state": state,
+        **{f"params.{key}": value for key, value in trial.params.items()},
+        "val_error_mean": attributes.pop("val_error_mean", None),
+        "val_error_std": attributes.pop("val_error_std", None),
+        "val_error_n": attributes.pop("val_error_n", 0),
+        "val_errors": attributes.pop("val_errors", []),
+        **attributes.pop("objectives", {}),
+        **attributes,
+        "error": problem,
+    }
 
 
 def parameters_of(row: pd.Series) -> dict[str, Any]:

@@ -5,14 +5,14 @@ trial without it was interrupted (killed, Ctrl-C, node lost) and is owed another
 """
 
 import copy
-import warnings
+from collections import Counter
 from collections.abc import Iterable
 
 from optuna import Study
-from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 
+from sculpt.search.experimental import experimental_accepted
 from sculpt.search.storage import INFEASIBLE, RETRY_OF, storage_of
 
 ERROR = "error"
@@ -49,8 +49,7 @@ def requeue_interrupted(study: Study, *, max_retries: int = MAX_RETRIES) -> int:
     Returns:
         The number of trials queued by this call.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats are experimental
+    with experimental_accepted():  # heartbeats are
         retry = RetryHeartbeatStaleTrialCallback(max_retry=max_retries)
         # One lock around looking and queueing, or two processes would queue the same retry.
         with storage_of(study).lock():
@@ -65,8 +64,25 @@ def requeue_interrupted(study: Study, *, max_retries: int = MAX_RETRIES) -> int:
     return len(owed)
 
 
+def trial_states(study: Study, *, max_retries: int = MAX_RETRIES) -> dict[int, str]:
+    """Say what became of each trial.
+
+    Args:
+        study: The study.
+        max_retries: As given to `requeue_interrupted`.
+
+    Returns:
+        Trial number -> `complete`, `stopped` early, `failed` (by itself or interrupted too
+        often), `running`, `queued`, `interrupted` (retried, or about to be) or `infeasible`
+        (marked so, in whatever state).
+    """
+    trials = study.get_trials(deepcopy=False)
+    retried = _retried(trials)
+    return {trial.number: _state(trial, retried, max_retries) for trial in trials}
+
+
 def counts(study: Study, *, max_retries: int = MAX_RETRIES) -> dict[str, int]:
-    """Count a study's trials by what became of them.
+    """Count a study's trials by what became of them, in the words of `trial_states`.
 
     complete + stopped + failed + running + queued is the number of original trials that are
     feasible, at any moment; nothing is left to do when running + queued is 0.
@@ -74,30 +90,21 @@ def counts(study: Study, *, max_retries: int = MAX_RETRIES) -> dict[str, int]:
     Args:
         study: The study.
         max_retries: As given to `requeue_interrupted`.
-
-    Returns:
-        The number of trials that are `complete`, `stopped` early, `failed` (by themselves or
-        interrupted too often), `running`, `queued` (or owed to the queue by
-        `requeue_interrupted`), `interrupted` (attempts that are retried, or are about to be) and
-        `infeasible` (marked so, in whatever state).
     """
+    states = ("complete", "stopped", "failed", "running", "queued", "interrupted", "infeasible")
+    tally = Counter(trial_states(study, max_retries=max_retries).values())
     trials = study.get_trials(deepcopy=False)
     retried = _retried(trials)
-    result = dict.fromkeys(
-        ("complete", "stopped", "failed", "running", "queued", "interrupted", "infeasible"), 0
-    )
-    for trial in trials:
-        owed = _is_owed(trial, retried, max_retries)
-        if owed or trial.number in retried:
-            result["interrupted"] += 1
-        if owed:
-            # Optuna, too, fails silent trials, whenever it is asked for one. Without this line a
-            # worker might see nothing queued and nothing running, and leave with a retry owed.
-            result["queued"] += 1
-        elif trial.number not in retried:
-            marked = INFEASIBLE in trial.user_attrs
-            result["infeasible" if marked else _NAMES[trial.state]] += 1
-    return result
+    # A retry that is owed counts as queued already. Optuna, too, fails silent trials whenever it
+    # is asked for one; without this a worker might see nothing queued, and leave it undone.
+    tally["queued"] += sum(_is_owed(trial, retried, max_retries) for trial in trials)
+    return {state: tally[state] for state in states}
+
+
+def _state(trial: FrozenTrial, retried: set[int], max_retries: int) -> str:
+    if trial.number in retried or _is_owed(trial, retried, max_retries):
+        return "interrupted"
+    return "infeasible" if INFEASIBLE in trial.user_attrs else _NAMES[trial.state]
 
 
 _NAMES = {

@@ -1,19 +1,19 @@
 """Where a study is kept: Optuna's RDBStorage, made safe for many processes on one SQLite file."""
 
 import math
-import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from optuna import Study
-from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import URL, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from sculpt.errors import StorageError
+from sculpt.search.experimental import experimental_accepted
 from sculpt.search.sqlite_file import BUSY_SECONDS, file_lock, prepare
 from sculpt.search.storage_url import file_url, is_sqlite, optuna_url, parse, scrubbed, shown
 
@@ -62,8 +62,7 @@ class StudyStorage(RDBStorage):
         """
         self.limits: dict[int, int] = {}
         self._file = file
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats are experimental
+        with experimental_accepted():  # heartbeats are
             super().__init__(
                 optuna_url(url),
                 {"connect_args": {"timeout": BUSY_SECONDS}} if file else {"pool_pre_ping": True},

@@ -1,6 +1,7 @@
 """The run of a study: the dense base first, then candidates, up to the total."""
 
 import json
+import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -14,10 +15,10 @@ from optuna.artifacts import upload_artifact
 
 from sculpt.config import Study
 from sculpt.data import ImageSpec, Splits, make_splits
-from sculpt.errors import DataError, InputError, SculptError
+from sculpt.errors import DataError, InputError, NumericsError, SculptError
 from sculpt.export.weights import save_network
 from sculpt.registry import DATASETS, OBJECTIVES
-from sculpt.search.claims import ERROR, counts, requeue_interrupted
+from sculpt.search.claims import ERROR, counts, requeue_interrupted, trial_states
 from sculpt.search.progress import Watcher
 from sculpt.search.space import infeasible_reason, suggest, total_trials
 from sculpt.search.storage import INFEASIBLE, StudyFull
@@ -137,6 +138,8 @@ class Worker:
     splits: Splits
     budget: int
     watcher: Watcher
+    _number: int | None = None
+    """Of the trial that was begun last."""
 
     def drain(
         self,
@@ -161,6 +164,11 @@ class Worker:
             except KeyboardInterrupt:
                 requeue_interrupted(study)
                 raise
+            except (AssertionError, ValueError):
+                # What Optuna raises when this worker was frozen past its grace, so that its
+                # trial was given to another one. This result is dropped; the retry's counts.
+                if self._number is None or trial_states(study)[self._number] != "interrupted":
+                    raise
 
     def run_base(self, trial: optuna.Trial) -> list[float]:
         """Train the dense base."""
@@ -185,6 +193,7 @@ class Worker:
     def _run(
         self, trial: optuna.Trial, study: Study, role: Role, params: dict[str, Any]
     ) -> list[float]:
+        self._number = trial.number
         label = "base" if role == "base" else f"trial {trial.number}"
         first, count = study.search.seed, study.search.replicates
         self.watcher.trial_started(label, params, count * study.training.epochs)
@@ -222,6 +231,8 @@ class Worker:
     ) -> list[float]:
         """Write the record and the networks as artifacts and the summary as attributes."""
         objectives = {name: float(OBJECTIVES.get(name).read(record)) for name in OBJECTIVES.names()}
+        if not all(map(math.isfinite, objectives.values())):
+            raise NumericsError(f"objectives must be finite numbers, but are {objectives}")
         record = {"trial": _label(trial, record), "objectives": objectives} | record
         with tempfile.TemporaryDirectory() as folder:
             files = [Path(folder, RECORD_FILE)]

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import TrialState
 
 import sculpt
 from sculpt.errors import ConfigError, DataError, InputError, SculptError
 from sculpt.export.weights import load_network
 from sculpt.results.records import Results
 from sculpt.search.progress import Watcher
+from sculpt.search.store import open_store
 from sculpt.study_file import load_study
 from sculpt.training.loop import Epoch
 from studies import write_study
@@ -226,6 +228,31 @@ def test_an_interrupted_trial_is_run_again(tmp_path: Path, epochs: int) -> None:
         assert parameters[0] in again
     now = results.complete.set_index("trial")["val_errors"]
     assert now.loc[kept["trial"]].to_list() == kept["val_errors"].to_list()
+
+
+class TakenOver(Watcher):
+    """Does what another worker does when this one is silent for too long: fails its trial."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.done = False
+
+    def epoch_finished(self, epoch: Epoch) -> None:
+        store = open_store(self.path)
+        for trial in store.candidates.get_trials(deepcopy=False):
+            if trial.state is TrialState.RUNNING and not self.done:
+                self.done = True
+                store.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+
+def test_a_worker_that_wakes_too_late_does_not_spoil_the_study(tmp_path: Path) -> None:
+    path = write_study(tmp_path, search__replicates=1)
+    watcher = TakenOver(path)
+    results = sculpt.run(path, watcher=watcher)
+    assert watcher.done
+    tally = results.tally()
+    assert (tally["complete"], tally["interrupted"], tally["failed"]) == (4, 1, 0)
+    assert len(set(configurations(results))) == len(configurations(results)) == 3
 
 
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
