@@ -1,0 +1,498 @@
+"""A whole trial on digits: its budget to the weight, every field of its record, its pairing."""
+
+import copy
+import json
+import math
+import statistics
+from dataclasses import replace
+
+import pytest
+import torch
+
+import sculpt.trial
+from sculpt.config import Study
+from sculpt.data import make_splits
+from sculpt.data.digits import Digits
+from sculpt.documents import assign
+from sculpt.errors import BudgetError, DryRankingError, NumericsError
+from sculpt.pruning.initializers import initialize
+from sculpt.pruning.masks import count_parameters, prunable_parameters
+from sculpt.training.evaluation import evaluate
+from sculpt.training.loop import train
+from sculpt.trial import build_model, resolve_budget, run_seed, summarize
+from studies import TINY
+
+PAPER_BUDGET = 4874
+"""Of ResNet(k 1, n 1), stem 4: weights and biases of conv and linear layers, summed by hand."""
+
+QUANTITIES = {
+    "orthogonality_score",
+    "effective_nodes",
+    "effective_parameters",
+    "log10_paths",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _single_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def splits():
+    """150 images to train on and 50 to validate on."""
+    return make_splits(Digits().read(), train_images=200, validation_fraction=0.25)
+
+
+def study(**changes):
+    """The tiny study; a key's dots are written as two underscores."""
+    document = copy.deepcopy(TINY)
+    for key, value in changes.items():
+        assign(document, key.replace("__", "."), value)
+    return Study.model_validate(document)
+
+
+def wide(**changes):
+    return study(model__widening=2, **changes)
+
+
+@pytest.fixture(scope="module")
+def base(splits):
+    return run_seed(study(), splits, role="base", budget=PAPER_BUDGET, seed=0)
+
+
+@pytest.fixture(scope="module")
+def candidate(splits):
+    return run_seed(wide(), splits, role="candidate", budget=PAPER_BUDGET, seed=0)
+
+
+@pytest.fixture(scope="module")
+def unrepaired(splits):
+    settings = wide(pruning__repair=False)
+    return run_seed(settings, splits, role="candidate", budget=PAPER_BUDGET, seed=0)
+
+
+def kept(outcome):
+    return sum(int(mask.sum()) for mask in outcome.masks.values())
+
+
+def without_times(record):
+    """The record without its wall-clock figures."""
+    if isinstance(record, dict):
+        return {
+            key: without_times(value)
+            for key, value in record.items()
+            if key not in ("seconds", "images_per_second")
+        }
+    return [without_times(item) for item in record] if isinstance(record, list) else record
+
+
+def revived(outcome):
+    """How many pruned weights of the trained network are not exactly zero."""
+    parameters = dict(outcome.model.named_parameters())
+    return sum(
+        int(parameters[name].detach()[~mask].count_nonzero())
+        for name, mask in outcome.masks.items()
+    )
+
+
+def test_the_budget_base_is_the_size_of_the_dense_base(splits):
+    weights = 4 * 9 + 2 * 4 * 4 * 9 + (8 * 4 + 8 * 8 + 16 * 8 + 16 * 16) * 9 + 10 * 16
+    biases = 4 + 2 * (4 + 8 + 16) + 10
+    assert weights + biases == PAPER_BUDGET
+    assert resolve_budget(study(), splits.spec) == PAPER_BUDGET
+    norms = 2 * (4 + 2 * (4 + 8 + 16))
+    assert resolve_budget(study(counting="total"), splits.spec) == PAPER_BUDGET + norms
+
+
+def test_a_budget_given_as_a_number_is_taken_as_it_is(splits):
+    assert resolve_budget(study(budget=1234), splits.spec) == 1234
+    assert resolve_budget(wide(budget=1234, counting="total"), splits.spec) == 1234
+
+
+def test_a_base_stays_dense(base):
+    assert base.record["kept_parameters"] == base.record["dense_parameters"] == PAPER_BUDGET
+    assert all(mask.all() for mask in base.masks.values())
+    assert base.record["kept_macs"] == base.record["dense_macs"]
+    assert all(row["density"] == 1 and row["repair_steps"] == 0 for row in base.record["layers"])
+    assert all(
+        row["orthogonality_before"] == row["orthogonality_after"] for row in base.record["layers"]
+    )
+    assert base.record["seconds"].keys() == {"build", "initialise", "diagnose", "train"}
+
+
+def test_a_candidate_keeps_exactly_the_budget(candidate):
+    assert kept(candidate) == candidate.record["kept_parameters"] == PAPER_BUDGET
+    assert candidate.record["dense_parameters"] == sum(
+        parameter.numel() for parameter in prunable_parameters(candidate.model).values()
+    )
+    assert candidate.record["dense_parameters"] > 3 * PAPER_BUDGET
+    assert revived(candidate) == 0
+
+
+@pytest.mark.parametrize(
+    ("fixture", "steps"),
+    [
+        ("base", ["initial"]),
+        ("candidate", ["initial", "pruned", "repaired"]),
+        ("unrepaired", ["initial", "pruned"]),
+    ],
+)
+def test_signal_is_read_at_every_step_there_is(request, fixture, steps):
+    signal = request.getfixturevalue(fixture).record["signal"]
+    assert list(signal) == steps
+    for reading in signal.values():
+        assert reading.keys() == QUANTITIES
+        assert all(math.isfinite(value) for value in reading.values())
+
+
+def test_signal_tells_what_pruning_and_repair_did(candidate, unrepaired):
+    initial, pruned, repaired = candidate.record["signal"].values()
+    assert pruned["effective_nodes"] <= initial["effective_nodes"]
+    assert pruned["effective_parameters"] <= PAPER_BUDGET < initial["effective_parameters"]
+    assert pruned["log10_paths"] < initial["log10_paths"]
+    assert repaired["orthogonality_score"] < 0.5 * pruned["orthogonality_score"]
+    for quantity in ("effective_nodes", "effective_parameters", "log10_paths"):
+        assert repaired[quantity] == pruned[quantity]
+    assert unrepaired.record["signal"]["pruned"] == pruned
+
+
+def test_one_row_for_every_weight(candidate):
+    rows = {row["name"]: row for row in candidate.record["layers"]}
+    weights = {
+        name: parameter
+        for name, parameter in prunable_parameters(candidate.model).items()
+        if name.endswith("weight")
+    }
+    assert list(rows) == list(weights)
+    for name, row in rows.items():
+        mask = candidate.masks[name]
+        assert row["shape"] == list(weights[name].shape)
+        assert row["kept"] == int(mask.sum())
+        assert row["density"] == pytest.approx(row["kept"] / weights[name].numel())
+        assert row["orthogonality_after"] >= row["orthogonality_bound"] - 1e-4
+        assert row["orthogonality_after"] <= row["orthogonality_before"]
+        assert row["orthogonality_bound"] >= 0
+    assert any(row["repair_steps"] > 0 for row in rows.values())
+    kept_biases = sum(
+        int(mask.sum()) for name, mask in candidate.masks.items() if name.endswith("bias")
+    )
+    assert sum(row["kept"] for row in rows.values()) == PAPER_BUDGET - kept_biases
+    assert sum(row["kept_macs"] for row in rows.values()) == candidate.record["kept_macs"]
+    # The stem works on 8×8 positions, the classifier on one.
+    assert rows["stem.conv.weight"]["kept_macs"] == 64 * rows["stem.conv.weight"]["kept"]
+    assert rows["classifier.weight"]["kept_macs"] == rows["classifier.weight"]["kept"]
+    scores = [row["orthogonality_before"] for row in rows.values()]
+    pruned = candidate.record["signal"]["pruned"]["orthogonality_score"]
+    assert statistics.mean(scores) == pytest.approx(pruned)
+    scores = [row["orthogonality_after"] for row in rows.values()]
+    repaired = candidate.record["signal"]["repaired"]["orthogonality_score"]
+    assert statistics.mean(scores) == pytest.approx(repaired, abs=1e-5)
+
+
+def test_without_repair_nothing_is_repaired(unrepaired):
+    for row in unrepaired.record["layers"]:
+        assert row["orthogonality_after"] == row["orthogonality_before"]
+        assert row["repair_steps"] == 0
+    assert "repair" not in unrepaired.record["seconds"]
+
+
+def test_seconds_of_every_phase(candidate):
+    phases = {"build", "initialise", "diagnose", "score", "mask", "repair", "train"}
+    assert candidate.record["seconds"].keys() == phases
+    assert all(seconds > 0 for seconds in candidate.record["seconds"].values())
+
+
+def test_the_history_and_what_it_ends_in(splits):
+    heard = []
+    settings = wide(training__epochs=3)
+    outcome = run_seed(
+        settings, splits, role="candidate", budget=2000, seed=1, on_epoch=heard.append
+    )
+    record = outcome.record
+    assert record["seed"] == 1
+    assert [epoch["epoch"] for epoch in record["history"]] == [1, 2, 3]
+    assert [epoch.val_error for epoch in heard] == [row["val_error"] for row in record["history"]]
+    for quantity in ("val_error", "val_loss", "train_loss"):
+        assert record[quantity] == record["history"][-1][quantity]
+    # The network handed back is the one that was measured last.
+    assert evaluate(outcome.model, splits.validation) == (record["val_loss"], record["val_error"])
+
+
+def test_the_last_epoch_counts_not_the_best(splits, monkeypatch):
+    def train_with_a_lucky_start(*arguments, **options):
+        history = train(*arguments, **options)
+        return [replace(history[0], val_error=0.0, val_loss=0.0, train_loss=0.0), *history[1:]]
+
+    monkeypatch.setattr(sculpt.trial, "train", train_with_a_lucky_start)
+    settings = wide(training__epochs=2)
+    record = run_seed(settings, splits, role="candidate", budget=2000, seed=0).record
+    assert record["val_error"] == record["history"][1]["val_error"] > 0
+    assert record["val_loss"] == record["history"][1]["val_loss"] > 0
+    assert record["train_loss"] == record["history"][1]["train_loss"] > 0
+
+
+@pytest.mark.parametrize("fixture", ["base", "candidate", "unrepaired"])
+def test_a_record_is_json(request, fixture):
+    record = request.getfixturevalue(fixture).record
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+
+
+@pytest.mark.parametrize("criterion", ["connection_sensitivity", "random"])
+def test_a_seed_repeats_the_trial(splits, criterion):
+    settings = wide(
+        pruning__criterion={"name": criterion}, training__translate=1, training__flip=True
+    )
+    one, again, other = (
+        run_seed(settings, splits, role="candidate", budget=3000, seed=seed) for seed in (4, 4, 5)
+    )
+    assert without_times(one.record) == without_times(again.record)
+    for name, value in one.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name])
+    assert any(not torch.equal(mask, other.masks[name]) for name, mask in one.masks.items())
+    assert one.record["val_loss"] != other.record["val_loss"]
+    # Drawing from the global stream in between must not matter either.
+    torch.manual_seed(99)
+    assert without_times(
+        run_seed(settings, splits, role="candidate", budget=3000, seed=4).record
+    ) == without_times(one.record)
+
+
+def test_base_and_candidate_are_trained_on_the_same_batches(splits, monkeypatch):
+    """Recorded where every batch passes: the normalisation before the network."""
+    seen = []
+    normalize = type(splits.train).normalize
+
+    def record(self, images):
+        if recording:
+            seen[-1].append(images.clone())
+        return normalize(self, images)
+
+    monkeypatch.setattr(type(splits.train), "normalize", record)
+
+    def recorded_train(*arguments, **options):
+        nonlocal recording
+        recording = True
+        seen.append([])
+        try:
+            return train(*arguments, **options)
+        finally:
+            recording = False
+
+    recording = False
+    monkeypatch.setattr(sculpt.trial, "train", recorded_train)
+    changes = {"training__translate": 1, "training__epochs": 2}
+    run_seed(study(**changes), splits, role="base", budget=PAPER_BUDGET, seed=6)
+    run_seed(wide(**changes), splits, role="candidate", budget=PAPER_BUDGET, seed=6)
+    run_seed(wide(**changes), splits, role="candidate", budget=PAPER_BUDGET, seed=7)
+    one, other, foreign = seen
+    assert len(one) == len(other) == len(foreign) == 2 * (3 + 1)
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    trained = [index for index in range(8) if index % 4 != 3]  # every fourth is the evaluation
+    assert not any(torch.equal(one[index], foreign[index]) for index in trained)
+
+
+def test_the_test_images_are_never_read(splits):
+    class Forbidden:
+        def __getattribute__(self, name):
+            raise AssertionError(f"{name} of the test images was read")
+
+    blind = replace(splits, test=Forbidden())
+    with pytest.raises(AssertionError, match="images of the test images was read"):
+        _ = blind.test.images
+    outcome = run_seed(wide(), blind, role="candidate", budget=2000, seed=0)
+    record = summarize(wide(), blind, [outcome.record], role="candidate", params={}, budget=2000)
+    assert record["kept_parameters"] == 2000
+
+
+@pytest.mark.parametrize("initializer", ["ldi", "variance_scaling"])
+@pytest.mark.parametrize(
+    "criterion",
+    [
+        {"name": "connection_sensitivity", "targets": "uniform", "batch_norm": "identity"},
+        {"name": "connection_sensitivity", "targets": "uniform", "batch_norm": "batch"},
+        {"name": "connection_sensitivity", "targets": "gt", "batch_norm": "identity"},
+        {"name": "connection_sensitivity", "targets": "gt", "batch_norm": "batch"},
+        {"name": "random"},
+        {"name": "magnitude"},
+    ],
+    ids=lambda criterion: "-".join(criterion.values()),
+)
+def test_every_way_to_prune_meets_the_budget(splits, criterion, initializer):
+    settings = wide(
+        pruning__criterion=criterion,
+        pruning__initializer={"name": initializer},
+        training__nesterov=True,
+    )
+    outcome = run_seed(settings, splits, role="candidate", budget=3001, seed=2)
+    assert kept(outcome) == outcome.record["kept_parameters"] == 3001
+    assert revived(outcome) == 0
+    json.dumps(outcome.record, allow_nan=False)
+    for row in outcome.record["layers"]:
+        assert row["orthogonality_after"] >= row["orthogonality_bound"] - 1e-4
+        assert row["orthogonality_after"] <= row["orthogonality_before"]
+
+
+def test_options_reach_the_criterion(splits):
+    masks = []
+    for options in ({"targets": "uniform"}, {"targets": "gt"}, {"batch_norm": "batch"}):
+        settings = wide(pruning__criterion={"name": "connection_sensitivity", **options})
+        masks.append(run_seed(settings, splits, role="candidate", budget=3000, seed=0).masks)
+    for index, mask in enumerate(masks):
+        for other in masks[:index]:
+            assert any(not torch.equal(mask[name], other[name]) for name in mask)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("budget", ["base", 3456])
+def test_the_counting_rule_total_is_met_exactly(splits, bias, budget):
+    """Batch norm counts but is never pruned, so it is spent before the first weight."""
+    changes = {"counting": "total", "model__conv_bias": bias, "budget": budget}
+    size = resolve_budget(study(**changes), splits.spec)
+    assert budget in ("base", size)
+    outcome = run_seed(wide(**changes), splits, role="candidate", budget=size, seed=0)
+    norms = sum(
+        parameter.numel()
+        for name, parameter in outcome.model.named_parameters()
+        if ".norm." in name
+    )
+    assert norms == 2 * (4 + 2 * (8 + 16 + 32))
+    assert kept(outcome) + norms == size == outcome.record["kept_parameters"]
+    assert outcome.record["dense_parameters"] == sum(
+        parameter.numel() for parameter in outcome.model.parameters()
+    )
+    assert not any("norm" in name for name in outcome.masks)
+
+
+def test_the_largest_magnitudes_of_the_initial_weights_are_kept(splits):
+    """The pipeline in order: draw, score what was drawn, keep the best of the whole network."""
+    settings = wide(pruning__criterion={"name": "magnitude"})
+    outcome = run_seed(settings, splits, role="candidate", budget=2500, seed=3)
+    model = build_model(settings, splits.spec)
+    initialize(model, "ldi", seed=3)
+    magnitudes = {
+        name: parameter.detach().abs() for name, parameter in prunable_parameters(model).items()
+    }
+    flat = torch.cat([magnitude.flatten() for magnitude in magnitudes.values()])
+    threshold = flat.sort(descending=True).values[2499]
+    for name, magnitude in magnitudes.items():
+        assert torch.equal(outcome.masks[name], magnitude >= threshold)
+
+
+@pytest.mark.parametrize("repair", [True, False])
+def test_training_starts_from_the_weights_that_were_described(splits, repair):
+    """With a vanishing learning rate, what is handed back is what training was given."""
+    settings = wide(
+        pruning__repair=repair, training__learning_rate=1e-12, training__schedule="constant"
+    )
+    outcome = run_seed(settings, splits, role="candidate", budget=3000, seed=0)
+    parameters = dict(outcome.model.named_parameters())
+    for row in outcome.record["layers"]:
+        matrix = parameters[row["name"]].detach().double().flatten(1)
+        residual = torch.linalg.matrix_norm(matrix @ matrix.T - torch.eye(len(matrix)))
+        assert float(residual) == pytest.approx(row["orthogonality_after"], abs=1e-4)
+
+
+@pytest.mark.parametrize("counting", ["paper", "total"])
+def test_a_budget_that_the_network_cannot_meet(splits, counting):
+    settings = study(counting=counting)
+    dense = count_parameters(build_model(settings, splits.spec), counting)
+    whole = run_seed(settings, splits, role="candidate", budget=dense, seed=0)
+    assert whole.record["kept_parameters"] == dense
+    with pytest.raises(BudgetError, match=f"at most {dense} .* but got {dense + 1}"):
+        run_seed(settings, splits, role="candidate", budget=dense + 1, seed=0)
+    never_pruned = {"paper": 0, "total": 120}[counting]
+    with pytest.raises(BudgetError, match=f"above {never_pruned} .* but got {never_pruned}"):
+        run_seed(settings, splits, role="candidate", budget=never_pruned, seed=0)
+
+
+def test_a_ranking_that_runs_dry(splits):
+    """Delta-orthogonal kernels are zero but for their centre: too few scores for this budget."""
+    settings = wide(pruning__initializer={"name": "ldi", "kernel": "delta"})
+    with pytest.raises(DryRankingError, match="at least 4874 scores must be non-zero"):
+        run_seed(settings, splits, role="candidate", budget=PAPER_BUDGET, seed=0)
+
+
+def test_a_network_that_diverges(splits):
+    settings = wide(training__learning_rate=1e30)
+    with pytest.raises(NumericsError, match="epoch 1"):
+        run_seed(settings, splits, role="candidate", budget=3000, seed=0)
+
+
+def test_a_network_without_a_path(splits):
+    """Five random weights connect nothing: no paths, and still a record that can be stored."""
+    settings = wide(pruning__criterion={"name": "random"})
+    outcome = run_seed(settings, splits, role="candidate", budget=5, seed=0)
+    assert kept(outcome) == 5
+    for step in ("pruned", "repaired"):
+        reading = outcome.record["signal"][step]
+        assert reading["log10_paths"] is None
+        assert reading["effective_nodes"] == reading["effective_parameters"] == 0
+    record = summarize(settings, splits, [outcome.record], role="candidate", params={}, budget=5)
+    assert '"log10_paths": null' in json.dumps(record, allow_nan=False)
+
+
+@pytest.fixture
+def joined(splits, candidate):
+    """A trial of three seeds whose figures are set by hand, and the runs it was joined from."""
+    runs = []
+    for seed, (error, macs, seconds) in enumerate(
+        [(0.1, 100, 1.0), (0.2, 200, 2.0), (0.6, 330, 6.0)]
+    ):
+        run = copy.deepcopy(candidate.record)
+        run |= {"seed": seed, "val_error": error, "kept_macs": macs}
+        run["seconds"] = {"build": 0.25, "train": seconds}
+        runs.append(run)
+    params = {"widening": 2}
+    settings = wide(budget="base")
+    trial = summarize(settings, splits, runs, role="candidate", params=params, budget=PAPER_BUDGET)
+    return trial, runs, settings
+
+
+def test_a_summary_joins_its_seeds(joined, splits):
+    trial, runs, settings = joined
+    assert trial["val_error"] == {
+        "mean": pytest.approx(0.3),
+        "std": pytest.approx(statistics.stdev([0.1, 0.2, 0.6])),
+        "n": 3,
+    }
+    assert trial["val_errors"] == [0.1, 0.2, 0.6]
+    assert trial["seeds"] == [0, 1, 2]
+    assert trial["kept_macs"] == pytest.approx(210)
+    assert trial["training_seconds"] == pytest.approx(3)
+    assert trial["seconds"] == pytest.approx(9.75)
+    assert trial["runs"] == runs
+    assert trial["kept_parameters"] == trial["budget"] == PAPER_BUDGET
+    assert trial["sparsity"] == pytest.approx(1 - PAPER_BUDGET / trial["dense_parameters"])
+    assert trial["params"] == {"widening": 2}
+    assert (trial["study"], trial["role"], trial["counting"]) == ("tiny", "candidate", "paper")
+    assert Study.model_validate(trial["config"]) == settings
+    assert trial["data_fingerprint"] == splits.fingerprint
+    assert trial["device"]["type"] == "cpu"
+    assert torch.__version__.startswith(trial["versions"]["torch"])  # less the build
+    assert json.loads(json.dumps(trial, allow_nan=False)) == trial
+
+
+def test_one_seed_has_no_spread(splits, base):
+    trial = summarize(study(), splits, [base.record], role="base", params={}, budget=PAPER_BUDGET)
+    assert trial["val_error"] == {"mean": base.record["val_error"], "std": None, "n": 1}
+    assert trial["sparsity"] == 0
+    json.dumps(trial, allow_nan=False)
+
+
+@pytest.mark.parametrize("missed", [0, 1])
+def test_a_candidate_that_missed_its_budget_is_a_defect(joined, splits, missed):
+    _, runs, settings = joined
+    runs[missed]["kept_parameters"] -= 1
+    with pytest.raises(ValueError, match=f"must keep {PAPER_BUDGET} parameters") as caught:
+        summarize(settings, splits, runs, role="candidate", params={}, budget=PAPER_BUDGET)
+    assert str(PAPER_BUDGET - 1) in str(caught.value)
+
+
+def test_a_base_may_have_another_size_than_the_budget(splits, base):
+    trial = summarize(study(), splits, [base.record], role="base", params={}, budget=1234)
+    assert trial["budget"] == 1234
+    assert trial["kept_parameters"] == PAPER_BUDGET

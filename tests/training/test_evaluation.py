@@ -1,0 +1,76 @@
+"""Evaluation is a plain mean over images, and leaves no trace in the network."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sculpt.training.evaluation import evaluate
+
+
+@pytest.fixture
+def model(make_network, splits):
+    """A network whose batch norm has seen something."""
+    model, _ = make_network()
+    with torch.no_grad():
+        for start in (0, 50, 100):
+            model.train()(splits.train.inputs(slice(start, start + 50)))
+    return model
+
+
+def one_by_one(model, images):
+    """The oracle: one image at a time, in float64."""
+    loss, wrong = 0.0, 0
+    model.eval()
+    with torch.no_grad():
+        for index, label in enumerate(images.labels.tolist()):
+            (logits,) = model(images.inputs(slice(index, index + 1))).double()
+            loss += float(torch.logsumexp(logits, 0) - logits[label])
+            wrong += int(logits.argmax()) != label
+    return loss / len(images), wrong / len(images)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 50, 1000])
+def test_loss_and_error_are_means_over_images(model, splits, batch_size):
+    loss, error = evaluate(model, splits.validation, batch_size=batch_size)
+    expected_loss, expected_error = one_by_one(model, splits.validation)
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    assert error == pytest.approx(expected_error)
+    assert 0 < error < 1
+
+
+def test_a_perfect_and_a_hopeless_network(splits):
+    class Oracle(torch.nn.Module):
+        def __init__(self, shift):
+            super().__init__()
+            self.shift = shift
+            self.seen = 0
+
+        def forward(self, inputs):
+            labels = splits.validation.labels[self.seen : self.seen + len(inputs)]
+            self.seen += len(inputs)
+            return F.one_hot((labels + self.shift) % 10, 10) * 100.0
+
+    assert evaluate(Oracle(0), splits.validation, batch_size=20) == (pytest.approx(0), 0.0)
+    assert evaluate(Oracle(1), splits.validation, batch_size=20) == (pytest.approx(100), 1.0)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_nothing_of_the_network_changes(model, splits, training):
+    model.train(training)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    evaluate(model, splits.validation)
+    assert all(module.training == training for module in model.modules())
+    after = model.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_running_statistics_are_used_in_either_mode(model, splits):
+    assert evaluate(model.train(), splits.validation) == evaluate(model.eval(), splits.validation)
+
+
+def test_bfloat16_is_close_but_not_the_same(model, splits):
+    exact, _ = evaluate(model, splits.validation)
+    rounded, _ = evaluate(model, splits.validation, precision="bfloat16")
+    assert rounded != exact
+    assert rounded == pytest.approx(exact, rel=0.02)

@@ -1,0 +1,86 @@
+"""Learning rates, step by step, in runs of any length."""
+
+import itertools
+
+import pytest
+import torch
+
+from sculpt.training.loop import train
+from sculpt.training.schedules import make_schedule
+
+
+def rates(name, steps, peak=0.4):
+    """Return the rate of each optimiser step."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=peak)
+    schedule = make_schedule(name, optimizer, steps)
+    found = []
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert optimizer.param_groups[0]["lr"] >= 0
+    return found
+
+
+@pytest.mark.parametrize("quarter", [1, 2, 25, 300])
+def test_step_divides_by_ten_at_each_quarter(quarter):
+    expected = [0.4 / 10**power for power in range(4) for _ in range(quarter)]
+    assert rates("step", 4 * quarter) == pytest.approx(expected, rel=1e-12)
+
+
+def test_step_of_the_paper():
+    """100k iterations, divided at 25k, 50k and 75k."""
+    found = rates("step", 100_000, peak=0.1)
+    changes = [step for step in range(1, len(found)) if found[step] != found[step - 1]]
+    assert changes == [25_000, 50_000, 75_000]
+    assert found[0] == 0.1
+    assert found[-1] == pytest.approx(1e-4, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("steps", "powers"),
+    [(1, [0]), (2, [0, 2]), (3, [0, 1, 2]), (5, [0, 0, 1, 2, 3]), (6, [0, 0, 1, 2, 2, 3])],
+)
+def test_step_in_runs_without_four_whole_quarters(steps, powers):
+    assert rates("step", steps) == pytest.approx([0.4 / 10**power for power in powers])
+
+
+@pytest.mark.parametrize("steps", [50, 60, 1000])
+def test_one_cycle_peaks_at_the_rate_after_a_fifth_and_ends_near_zero(steps):
+    found = rates("one_cycle", steps)
+    assert max(found) == pytest.approx(0.4, rel=1e-12)
+    peak = found.index(max(found))
+    assert abs(peak + 1 - steps / 5) <= 1
+    differences = [later - earlier for earlier, later in itertools.pairwise(found)]
+    rising, falling = differences[:peak], differences[peak:]
+    assert min(rising) > 0
+    assert max(falling) < 0
+    # Straight lines: every step of a flank is as long as the others.
+    assert rising == pytest.approx([rising[0]] * len(rising))
+    assert falling == pytest.approx([falling[0]] * len(falling))
+    assert 0 < found[0] < 0.4 * 0.15
+    assert 0 < found[-1] < 0.4 * 2 / steps
+
+
+@pytest.mark.parametrize("steps", range(1, 30))
+def test_one_cycle_reaches_the_rate_in_runs_of_any_length(steps):
+    found = rates("one_cycle", steps)
+    assert max(found) == pytest.approx(0.4, rel=1e-12)
+    assert min(found) > 0
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 100])
+def test_constant_stays(steps):
+    assert rates("constant", steps) == [0.4] * steps
+
+
+@pytest.mark.parametrize("name", ["step", "one_cycle", "constant"])
+@pytest.mark.parametrize(("epochs", "batch_size"), [(1, 150), (1, 75), (1, 50), (5, 150)])
+def test_the_shortest_runs_train(make_network, splits, recipe, name, epochs, batch_size):
+    """One, two, three and five steps: a rate below zero or a division by zero once hid here."""
+    model, masks = make_network(density=0.5)
+    settings = recipe(epochs=epochs, batch_size=batch_size, schedule=name, learning_rate=0.01)
+    before = model.stem.conv.weight.detach().clone()
+    history = train(model, masks, splits, settings, seed=0)
+    assert 0 < history[-1].learning_rate <= 0.01
+    assert not torch.equal(model.stem.conv.weight, before)

@@ -1,0 +1,347 @@
+"""The loop trains as plain SGD does, on paired batches, and never revives a pruned weight."""
+
+import copy
+import math
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sculpt.errors import NumericsError
+from sculpt.seeding import derive_seed
+from sculpt.training.evaluation import evaluate
+from sculpt.training.loop import Epoch, train
+
+
+def rows(images):
+    """The images of a batch as a sorted list of tuples: a multiset."""
+    return sorted(map(tuple, images.flatten(1).tolist()))
+
+
+def same_state(one, other):
+    return all(
+        torch.equal(mine, yours)
+        for mine, yours in zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    )
+
+
+class Forbidden:
+    """Stands in for images that nobody may look at."""
+
+    def __getattribute__(self, name):
+        raise AssertionError(f"{name} of the test images was read")
+
+    def __len__(self):
+        raise AssertionError("the test images were counted")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_pruned_weights_are_zero_after_every_step(
+    make_network, splits, recipe, precision, nesterov
+):
+    model, masks = make_network(density=0.3)
+    before = copy.deepcopy(masks)
+    initial = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    alive = []
+
+    def count_revived(module, _):
+        parameters = dict(module.named_parameters())
+        alive.append(
+            sum(int(parameters[name][~mask].count_nonzero()) for name, mask in masks.items())
+        )
+
+    # Each pass after the first sees the weights as the step before left them.
+    model.register_forward_pre_hook(count_revived)
+    settings = recipe(
+        momentum=0.9, weight_decay=0.01, nesterov=nesterov, learning_rate=0.1, precision=precision
+    )
+    train(model, masks, splits, settings, seed=0)
+    assert alive == [0] * (2 * (3 + 1))  # per epoch three steps and one evaluation
+    assert masks.keys() == before.keys()
+    assert all(torch.equal(masks[name], before[name]) for name in masks)
+    parameters = dict(model.named_parameters())
+    for name, mask in masks.items():
+        assert parameters[name].dtype == torch.float32
+        if mask.dim() > 1:
+            assert (parameters[name] != initial[name])[mask].all(), name
+
+
+def test_dense_masks_change_nothing(make_network, splits, recipe):
+    """A network that keeps everything trains as one without a single mask."""
+    (masked, masks), (free, _) = make_network(), make_network()
+    train(masked, masks, splits, recipe(), seed=0)
+    train(free, {}, splits, recipe(), seed=0)
+    assert same_state(masked, free)
+
+
+def test_networks_of_one_seed_see_the_same_batches(make_network, splits, recipe, record_inputs):
+    settings = recipe(flip=True, translate=1, cutout=2)
+    recorded = []
+    for options in ({}, {"widening": 2, "density": 0.2}):
+        model, masks = make_network(**options)
+        recorded.append(record_inputs(model))
+        torch.manual_seed(len(recorded))  # the global stream must have no say
+        train(model, masks, splits, settings, seed=7)
+    one, other = recorded
+    assert len(one) == len(other) == 6
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_each_seed_and_each_epoch_has_an_order_of_its_own(
+    make_network, splits, recipe, record_inputs
+):
+    recorded = []
+    for seed in (0, 1):
+        model, masks = make_network()
+        recorded.append(record_inputs(model))
+        train(model, masks, splits, recipe(epochs=3), seed=seed)
+    epochs = [
+        torch.cat(inputs[start : start + 3]) for inputs in recorded for start in range(0, 9, 3)
+    ]
+    everything = rows(splits.train.inputs(slice(None)))
+    assert all(rows(epoch) == everything for epoch in epochs)
+    for index, epoch in enumerate(epochs):
+        assert not any(torch.equal(epoch, other) for other in epochs[:index])
+
+
+def test_augmentation_follows_its_options(make_network, splits, recipe, record_inputs):
+    originals = splits.train.inputs(slice(None))
+    plain, mirrored = set(rows(originals)), set(rows(originals.flip(3)))
+    seen = {}
+    for name, options in {
+        "none": {},
+        "flip": {"flip": True},
+        "translate": {"translate": 2},
+        "cutout": {"cutout": 3},
+    }.items():
+        model, masks = make_network()
+        inputs = record_inputs(model)
+        train(model, masks, splits, recipe(epochs=1, **options), seed=0)
+        seen[name] = set(rows(torch.cat(inputs)))
+    assert seen["none"] == plain
+    assert seen["flip"] <= plain | mirrored
+    # Half of 150 images; 45 is five standard deviations below.
+    assert 45 < len(seen["flip"] - plain) < 105
+    assert len(seen["translate"] - plain) > 100
+    assert len(seen["cutout"] - plain) > 100
+    assert seen["translate"].isdisjoint(seen["cutout"])
+
+
+def test_each_seed_and_each_epoch_is_augmented_anew(make_network, splits, recipe, record_inputs):
+    """All images are one and the same, so that their order cannot make the difference."""
+    copies = splits.train.images[:1].repeat(150, 1, 1, 1)
+    uniform = replace(splits, train=replace(splits.train, images=copies))
+    recorded = []
+    for seed in (0, 0, 1):
+        model, masks = make_network()
+        recorded.append(record_inputs(model))
+        train(model, masks, uniform, recipe(translate=2), seed=seed)
+    first, again, other = ([torch.cat(inputs[i : i + 3]) for i in (0, 3)] for inputs in recorded)
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], first[1])
+    assert not torch.equal(first[0], other[0])
+
+
+def test_the_mode_that_a_network_comes_in_does_not_matter(make_network, splits, recipe):
+    (training, masks), (inference, _) = make_network(), make_network()
+    train(training.train(), masks, splits, recipe(), seed=0)
+    train(inference.eval(), masks, splits, recipe(), seed=0)
+    assert same_state(training, inference)
+    assert training.stem.norm.num_batches_tracked == 6
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "sizes"), [(64, [64, 64]), (149, [149]), (150, [150]), (1000, [150])]
+)
+def test_only_a_last_smaller_batch_is_left_out(
+    make_network, splits, recipe, record_inputs, batch_size, sizes
+):
+    model, masks = make_network()
+    inputs = record_inputs(model)
+    history = train(model, masks, splits, recipe(epochs=2, batch_size=batch_size), seed=0)
+    assert [len(batch) for batch in inputs] == sizes * 2
+    # Errors are over the images that were seen.
+    wrong = [epoch.train_error * sum(sizes) for epoch in history]
+    assert wrong == pytest.approx([round(count) for count in wrong])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_labels_are_smoothed_in_training_alone(make_network, splits, recipe, smoothing):
+    model, masks = make_network()
+    inputs, labels = splits.train.inputs(slice(None)), splits.train.labels
+    with torch.no_grad():
+        logits = copy.deepcopy(model).train()(inputs)
+    settings = recipe(epochs=1, batch_size=150, label_smoothing=smoothing)
+    (epoch,) = train(model, masks, splits, settings, seed=0)
+    log_probabilities = logits.log_softmax(1)
+    likelihood = log_probabilities.gather(1, labels[:, None]).mean()
+    expected = -(1 - smoothing) * likelihood - smoothing * log_probabilities.mean()
+    assert epoch.train_loss == pytest.approx(expected.item(), rel=1e-5)
+    assert epoch.train_error == pytest.approx((logits.argmax(1) != labels).double().mean().item())
+    with torch.no_grad():
+        validation = F.cross_entropy(
+            model.eval()(splits.validation.inputs(slice(None))), splits.validation.labels
+        )
+    assert epoch.val_loss == pytest.approx(validation.item(), rel=1e-5)
+
+
+def test_bfloat16_is_used_for_activations_alone(make_network, splits, recipe):
+    types = {}
+    states = []
+    for precision in ("float32", "bfloat16"):
+        model, masks = make_network(density=0.5)
+        outputs = []
+        model.register_forward_hook(
+            lambda _, __, output, outputs=outputs: outputs.append(output.dtype)
+        )
+        history = train(model, masks, splits, recipe(precision=precision), seed=0)
+        types[precision] = set(outputs)
+        states.append(model)
+        assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+        assert all(math.isfinite(epoch.val_loss) for epoch in history)
+    assert types == {"float32": {torch.float32}, "bfloat16": {torch.bfloat16}}
+    assert not same_state(*states)
+    one, other = (state.stem.conv.weight for state in states)
+    assert torch.allclose(one, other, atol=0.05)
+
+
+def test_a_seed_gives_the_same_network_bit_for_bit(make_network, splits, recipe):
+    settings = recipe(translate=1, flip=True)
+    trained, histories = [], []
+    for seed in (3, 3, 4):
+        model, masks = make_network(density=0.5)
+        histories.append(
+            [
+                {
+                    key: value
+                    for key, value in asdict(epoch).items()
+                    if key not in ("seconds", "images_per_second")
+                }
+                for epoch in train(model, masks, splits, settings, seed=seed)
+            ]
+        )
+        trained.append(model)
+    assert same_state(trained[0], trained[1])
+    assert histories[0] == histories[1]
+    assert not same_state(trained[0], trained[2])
+    assert histories[0] != histories[2]
+
+
+def test_the_test_images_are_never_read(make_network, splits, recipe):
+    model, masks = make_network(density=0.5)
+    blind = replace(splits, test=Forbidden())
+    with pytest.raises(AssertionError, match="was read"):
+        _ = blind.test.images
+    assert len(train(model, masks, blind, recipe(translate=1), seed=0)) == 2
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "loss"),
+    [
+        (50, "training"),
+        (150, "validation"),  # the only step of the pass is what breaks the network
+    ],
+)
+def test_divergence_names_the_epoch_and_the_learning_rate(
+    make_network, splits, recipe, batch_size, loss
+):
+    model, masks = make_network()
+    heard = []
+    with pytest.raises(NumericsError) as caught:
+        train(
+            model,
+            masks,
+            splits,
+            recipe(epochs=1, batch_size=batch_size, learning_rate=1e30),
+            seed=0,
+            on_epoch=heard.append,
+        )
+    message = str(caught.value)
+    assert f"the {loss} loss must stay finite" in message
+    assert "epoch 1;" in message
+    assert "training.learning_rate (now 1e+30)" in message
+    assert heard == []
+
+
+def test_divergence_in_a_later_epoch_is_found_there(make_network, splits, recipe):
+    model, masks = make_network()
+    heard = []
+
+    def poison(epoch):
+        heard.append(epoch.epoch)
+        if epoch.epoch == 2:
+            with torch.no_grad():
+                model.stem.conv.weight[0, 0, 0, 0] = math.nan
+
+    with pytest.raises(NumericsError, match=r"training loss .* is nan in epoch 3; .*now 0\.05\)"):
+        train(model, masks, splits, recipe(epochs=5), seed=0, on_epoch=poison)
+    assert heard == [1, 2]
+
+
+def test_every_epoch_is_reported_as_it_stands(make_network, splits, recipe):
+    model, masks = make_network(density=0.5)
+    heard = []
+
+    def listen(epoch):
+        assert isinstance(epoch, Epoch)
+        assert (epoch.val_loss, epoch.val_error) == evaluate(model, splits.validation)
+        heard.append(epoch)
+
+    settings = recipe(epochs=4, schedule="step", learning_rate=0.1)
+    history = train(model, masks, splits, settings, seed=0, on_epoch=listen)
+    assert history == heard
+    assert [epoch.epoch for epoch in history] == [1, 2, 3, 4]
+    assert [epoch.learning_rate for epoch in history] == pytest.approx([0.1, 0.01, 1e-3, 1e-4])
+    for epoch in history:
+        assert 0 <= epoch.train_error <= 1
+        assert 0 <= epoch.val_error <= 1
+        assert epoch.train_loss > 0
+        assert epoch.seconds > 0
+        assert epoch.images_per_second > 0
+    assert history[-1].train_loss < history[0].train_loss
+
+
+def test_the_rate_reported_is_that_of_the_last_step(make_network, splits, recipe):
+    """One epoch of four steps under `step`: the fourth step is at a thousandth."""
+    model, masks = make_network()
+    settings = recipe(epochs=1, batch_size=37, schedule="step", learning_rate=0.1)
+    (epoch,) = train(model, masks, splits, settings, seed=0)
+    assert epoch.learning_rate == pytest.approx(1e-4)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("schedule", ["constant", "step"])
+def test_training_is_plain_sgd(make_network, splits, recipe, nesterov, schedule):
+    """The oracle: the textbook update, on batches taken from the documented stream."""
+    settings = recipe(
+        epochs=4, batch_size=64, nesterov=nesterov, schedule=schedule, weight_decay=0.01
+    )
+    model, masks = make_network()
+    oracle = copy.deepcopy(model).train()
+    history = train(model, masks, splits, settings, seed=5)
+
+    velocity = {name: torch.zeros_like(value) for name, value in oracle.named_parameters()}
+    losses = []
+    for epoch in range(1, 5):
+        generator = torch.Generator().manual_seed(derive_seed(5, "data order", epoch))
+        order = torch.randperm(150, generator=generator)
+        rate = 0.05 * 0.1 ** (epoch - 1) if schedule == "step" else 0.05
+        losses.append(0.0)
+        for batch in (order[:64], order[64:128]):
+            oracle.zero_grad()
+            loss = F.cross_entropy(oracle(splits.train.inputs(batch)), splits.train.labels[batch])
+            loss.backward()
+            losses[-1] += loss.item() / 2
+            with torch.no_grad():
+                for name, value in oracle.named_parameters():
+                    gradient = value.grad + 0.01 * value
+                    velocity[name] = 0.9 * velocity[name] + gradient
+                    step = gradient + 0.9 * velocity[name] if nesterov else velocity[name]
+                    value -= rate * step
+    expected = oracle.state_dict()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-6, atol=1e-6, msg=name)
+    assert [epoch.train_loss for epoch in history] == pytest.approx(losses, rel=1e-5)
