@@ -73,10 +73,15 @@ class Registry:
     def _load(self) -> None:
         if self._loaded:
             return
-        self._loaded = True
-        package = importlib.import_module(self._package)
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{self._package}.{module.name}")
+        self._loaded = True  # first, because a module may look up what another one registers
+        try:
+            package = importlib.import_module(self._package)
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{self._package}.{module.name}")
+        except BaseException:
+            # Or the next lookup would miss names and blame the user.
+            self._loaded = False
+            raise
 
 
 def _origin(entry: Any) -> str:

@@ -39,7 +39,8 @@ def measure_cost(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
         input_shape:
             Shape of one input without its batch dimension, for example (3, 32, 32).
     """
-    traced = copy.deepcopy(model).to("meta").eval()
+    # One precision, because the input must have that of the weights.
+    traced = copy.deepcopy(model).to("meta", torch.float32).eval()
     positions: dict[str, int] = {}
     weights: dict[str, int] = {}
     activations = 0

@@ -44,7 +44,8 @@ class Topology:
     parameters: int
     """Kept weights (not biases) that lie on a path."""
     log10_paths: float | None
-    """log10 of the number of paths, pooling counted as averaging; None if there is no path."""
+    """log10 of the number of paths, pooling counted as averaging; None if there is no path, or
+    more than 10^608, where float64 ends."""
     channels: dict[str, int]
     """Effective output channels of each layer, keyed by its weight's parameter name."""
 
@@ -107,7 +108,8 @@ def measure_topology(model: nn.Module, masks: Masks, input_shape: tuple[int, ...
         effective = (gradient > 0) & (weight > 0)
         parameters += int(effective.sum())
         channels[name] = int(effective.flatten(1).any(1).sum())
-    log10_paths = math.log10(paths) - math.log10(SMALLEST_INPUT) if paths > 0 else None
+    countable = 0 < paths < math.inf
+    log10_paths = math.log10(paths) - math.log10(SMALLEST_INPUT) if countable else None
     return Topology(sum(channels.values()), parameters, log10_paths, channels)
 
 

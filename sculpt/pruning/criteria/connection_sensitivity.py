@@ -58,6 +58,11 @@ def connection_sensitivity(
     images = 0
     with scoring_mode(model, batch_norm):
         for inputs, labels in batches():
+            if targets == "gt" and images == 0 and labels.min() < 0:
+                raise InputError(
+                    "targets='gt' must come with the labels of the inputs, but there are none; "
+                    "give labels=, or score with targets='uniform'"
+                )
             logits = model(inputs)
             if targets == "uniform":
                 # Cross-entropy to 1/classes each; a sum, so that batches add up.

@@ -1,0 +1,140 @@
+"""Multiply-accumulates against counts by hand."""
+
+from typing import Any
+
+import golden
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sculpt.diagnostics.cost import measure_cost
+from sculpt.models.resnet import resnet
+from sculpt.pruning.masks import dense_masks
+
+
+def test_resnet20s_macs():
+    cost = measure_cost(resnet(3, 10), (3, 32, 32))
+    assert cost.dense_macs == golden.RESNET20_MACS
+    assert len(cost.positions) == 20
+
+
+def test_the_positions_of_resnet20():
+    positions = measure_cost(resnet(3, 10, blocks=1), (3, 32, 32)).positions
+    assert positions == {
+        "stem.conv.weight": 32 * 32,
+        "stages.0.0.first.conv.weight": 32 * 32,
+        "stages.0.0.second.conv.weight": 32 * 32,
+        "stages.1.0.first.conv.weight": 16 * 16,
+        "stages.1.0.second.conv.weight": 16 * 16,
+        "stages.2.0.first.conv.weight": 8 * 8,
+        "stages.2.0.second.conv.weight": 8 * 8,
+        "classifier.weight": 1,
+    }
+
+
+@pytest.mark.parametrize("options", [{}, {"shortcut": "projection", "widening": 2}], ids=str)
+def test_keeping_everything_costs_as_much_as_the_dense_network(options: dict[str, Any]):
+    model = resnet(3, 10, blocks=1, **options)
+    cost = measure_cost(model, (3, 33, 29))
+    assert cost.kept_macs(dense_masks(model)) == cost.dense_macs > 0
+
+
+def test_kept_macs_follow_the_mask_layer_by_layer():
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(27, 4))
+    cost = measure_cost(model, (2, 5, 5))
+    masks = dense_masks(model)
+    assert cost.kept_macs(masks) == 54 * 9 + 108
+
+    masks["0.weight"].flatten()[:10] = False
+    assert cost.kept_macs(masks) == 44 * 9 + 108
+    masks["3.weight"][1:] = False
+    assert cost.kept_macs(masks) == 44 * 9 + 27
+    masks["0.bias"][:] = masks["3.bias"][:] = False  # biases multiply nothing
+    assert cost.kept_macs(masks) == 44 * 9 + 27
+    for mask in masks.values():
+        mask.fill_(False)
+    assert cost.kept_macs(masks) == 0
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "macs"),
+    [
+        (nn.Conv2d(8, 12, 3, padding=1, groups=4), (8, 6, 5), 12 * 2 * 9 * 30),
+        (nn.Conv2d(6, 6, 3, groups=6, bias=False), (6, 5, 5), 6 * 9 * 9),
+        (nn.Conv2d(3, 4, 3, stride=2, padding=1), (3, 9, 8), 4 * 3 * 9 * 5 * 4),
+        (nn.Conv2d(3, 4, (1, 5)), (3, 7, 7), 4 * 3 * 5 * 7 * 3),
+        (nn.Conv1d(2, 3, 4), (2, 10), 2 * 3 * 4 * 7),
+        (nn.Linear(10, 4), (10,), 40),
+        (nn.Linear(10, 4), (7, 10), 7 * 40),  # the same layer at 7 positions
+    ],
+    ids=str,
+)
+def test_a_layer_by_itself(layer: nn.Module, shape: tuple[int, ...], macs: int):
+    cost = measure_cost(layer, shape)
+    assert cost.dense_macs == macs
+    assert cost.kept_macs(dense_masks(layer)) == macs
+
+
+def test_a_layer_that_is_used_twice_costs_twice():
+    shared = nn.Linear(5, 5)
+    cost = measure_cost(nn.Sequential(shared, nn.Tanh(), shared, nn.Linear(5, 2)), (5,))
+    assert cost.positions == {"0.weight": 2, "3.weight": 1}
+    assert cost.dense_macs == 2 * 25 + 10
+
+
+def test_activations_are_the_outputs_of_the_leaves():
+    model = nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 10),
+    )
+    assert measure_cost(model, (3, 5, 6)).activations == 3 * (4 * 30) + 4 + 4 + 10
+
+
+def test_the_model_is_untouched_and_usable():
+    model = resnet(3, 10, blocks=1, stem_width=4).train()
+    images = torch.randn(2, 3, 8, 8)
+    state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    forward_hooks = [len(module._forward_hooks) for module in model.modules()]
+
+    first, second = (measure_cost(model, (3, 8, 8)) for _ in range(2))
+
+    assert first == second
+    assert all(module.training for module in model.modules())
+    assert [len(module._forward_hooks) for module in model.modules()] == forward_hooks
+    for key, tensor in model.state_dict().items():
+        assert tensor.device == torch.device("cpu")
+        assert torch.equal(tensor, state[key]), key
+    logits = model(images)
+    logits.sum().backward()
+    assert logits.isfinite().all()
+
+
+def test_nothing_is_computed():
+    """The forward pass sees only shapes: this one would need 40 TB for its first output."""
+
+    class Seen(nn.Module):
+        devices: list[str] = []  # noqa: RUF012 (the traced copy shares it)
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.devices.append(images.device.type)
+            return images
+
+    cost = measure_cost(nn.Sequential(nn.Conv2d(1, 10, 1), Seen()), (1, 10**6, 10**6))
+    assert Seen.devices == ["meta"]
+    assert cost.dense_macs == 10 * 10**12
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_precision_does_not_matter(dtype: torch.dtype):
+    model = resnet(3, 10, blocks=1, stem_width=4)
+    expected = measure_cost(model, (3, 8, 8))
+    assert measure_cost(model.to(dtype), (3, 8, 8)) == expected
+
+
+def test_a_model_that_has_no_weights_yet_can_be_measured():
+    with torch.device("meta"):
+        model = resnet(3, 10)
+    assert measure_cost(model, (3, 32, 32)).dense_macs == golden.RESNET20_MACS

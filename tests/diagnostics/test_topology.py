@@ -1,0 +1,382 @@
+"""Effective nodes, weights and paths on networks small enough to enumerate."""
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sculpt.diagnostics.topology import Topology, measure_topology
+from sculpt.errors import InputError
+from sculpt.models.resnet import resnet
+from sculpt.pruning.masks import Masks, dense_masks, prunable_parameters
+
+
+def mlp(*widths: int, activation: type[nn.Module] = nn.ReLU) -> nn.Module:
+    layers: list[nn.Module] = []
+    for inputs, outputs in itertools.pairwise(widths):
+        layers += [nn.Linear(inputs, outputs), activation()]
+    return nn.Sequential(*layers[:-1])
+
+
+def masks_of(model: nn.Module, *matrices: Any) -> Masks:
+    """Return dense masks with these weights in order, as 0s and 1s."""
+    masks = dense_masks(model)
+    names = [name for name in masks if name.endswith("weight")]
+    for name, matrix in zip(names, matrices, strict=True):
+        masks[name] = torch.as_tensor(matrix).bool().view(masks[name].shape)
+    return masks
+
+
+def paths(topology: Topology) -> float:
+    return 0 if topology.log10_paths is None else 10**topology.log10_paths
+
+
+def enumerate_paths(matrices: list[np.ndarray]) -> list[tuple[int, ...]]:
+    """List every path through an MLP as its units, from an input to an output."""
+    found: list[tuple[int, ...]] = [(unit,) for unit in range(matrices[0].shape[1])]
+    for matrix in matrices:
+        found = [
+            (*path, unit) for path in found for unit in range(len(matrix)) if matrix[unit, path[-1]]
+        ]
+    return found
+
+
+class TestByHand:
+    def test_a_dense_mlp(self):
+        model = mlp(5, 4, 3, 2)
+        topology = measure_topology(model, dense_masks(model), (5,))
+
+        assert topology.channels == {"0.weight": 4, "2.weight": 3, "4.weight": 2}
+        assert topology.nodes == 9
+        assert topology.parameters == 20 + 12 + 6
+        assert paths(topology) == pytest.approx(5 * 4 * 3 * 2, rel=1e-9)
+
+    def test_a_unit_that_nothing_reaches_and_a_unit_that_nobody_reads(self):
+        # Hidden unit 0 has no inputs; unit 1 is not read; unit 2 carries both paths.
+        model = mlp(2, 3, 1)
+        masks = masks_of(model, [[0, 0], [1, 1], [1, 1]], [[1, 0, 1]])
+
+        topology = measure_topology(model, masks, (2,))
+
+        assert topology.channels == {"0.weight": 1, "2.weight": 1}
+        assert topology.parameters == 3  # of 6 kept: 2 into unit 1 and 1 out of unit 0 are wasted
+        assert paths(topology) == pytest.approx(2, rel=1e-9)
+
+    def test_death_spreads_both_ways(self):
+        # Unit 0 of the first layer leads only to a unit that is not read, and so on.
+        model = mlp(2, 2, 2, 2)
+        masks = masks_of(model, [[1, 1], [1, 0]], [[1, 0], [0, 1]], [[0, 1], [0, 0]])
+
+        topology = measure_topology(model, masks, (2,))
+
+        assert topology.channels == {"0.weight": 1, "2.weight": 1, "4.weight": 1}
+        assert topology.parameters == 3
+        assert topology.log10_paths == pytest.approx(0, abs=1e-12)
+
+    def test_the_number_of_one_path_is_exact(self):
+        model = mlp(3, 3, 3)
+        masks = masks_of(model, np.diag([1, 0, 0]), np.diag([1, 0, 0]))
+        assert measure_topology(model, masks, (3,)) == Topology(
+            nodes=2,
+            parameters=2,
+            log10_paths=pytest.approx(0, abs=1e-12),
+            channels={"0.weight": 1, "2.weight": 1},
+        )
+
+    def test_a_disconnected_network_has_no_paths_and_no_nodes(self):
+        model = mlp(4, 3, 3, 2)
+        masks = dense_masks(model)
+        masks["2.weight"].fill_(False)
+        assert measure_topology(model, masks, (4,)) == Topology(
+            nodes=0,
+            parameters=0,
+            log10_paths=None,
+            channels={"0.weight": 0, "2.weight": 0, "4.weight": 0},
+        )
+
+    def test_biases_are_no_paths(self):
+        model = mlp(2, 2, 2)
+        nn.init.ones_(model[0].bias)
+        masks = masks_of(model, [[0, 0], [1, 1]], np.ones((2, 2)))
+        assert masks["0.bias"].all()
+        assert measure_topology(model, masks, (2,)).channels["0.weight"] == 1
+
+    def test_a_single_layer(self):
+        masks = {"weight": torch.tensor([[True, False], [False, False]])}
+        topology = measure_topology(nn.Linear(2, 2, bias=False), masks, (2,))
+        assert topology == Topology(1, 1, pytest.approx(0, abs=1e-12), {"weight": 1})
+
+
+class TestConvolutions:
+    def test_paths_are_counted_at_every_pixel(self):
+        model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Conv2d(3, 4, 2))
+        topology = measure_topology(model, dense_masks(model), (2, 5, 5))
+
+        # 2×2 outputs of 4 channels, each from 3·2·2 hidden values, each from 2·3·3 pixels.
+        assert paths(topology) == pytest.approx(16 * 12 * 18, rel=1e-9)
+        assert topology.nodes == 7
+        assert topology.parameters == 54 + 48
+
+    def test_pooling_is_averaging(self):
+        model = nn.Sequential(
+            nn.Conv2d(1, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 3)
+        )
+        topology = measure_topology(model, dense_masks(model), (1, 6, 7))
+        assert paths(topology) == pytest.approx(2 * 3, rel=1e-9)
+
+    def test_a_maximum_passes_what_an_average_does(self):
+        def network(pool: nn.Module) -> nn.Module:
+            return nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), pool, nn.Conv2d(2, 2, 2))
+
+        model = network(nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True))
+        average = network(nn.AvgPool2d(3, stride=2, padding=1, ceil_mode=True))
+        masks = dense_masks(model)
+        masks["0.weight"][0] = False
+        masks["3.weight"][0, 1] = False
+        assert model(torch.ones(1, 1, 8, 8)).shape == (1, 2, 3, 3)
+
+        topology = measure_topology(model, masks, (1, 8, 8))
+
+        assert topology == measure_topology(average, masks, (1, 8, 8))
+        assert topology.channels == {"0.weight": 1, "3.weight": 1}
+        assert topology.parameters == 9 + 4
+
+    def test_weights_that_only_ever_see_the_padding_are_wasted(self):
+        model = nn.Conv2d(2, 3, 3, padding=1)
+        assert measure_topology(model, dense_masks(model), (2, 1, 1)).parameters == 6
+        assert measure_topology(model, dense_masks(model), (2, 2, 2)).parameters == 54
+
+    def test_a_channel_that_nobody_reads(self):
+        model = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 2, 3))
+        masks = dense_masks(model)
+        masks["2.weight"][:, 1] = False
+
+        topology = measure_topology(model, masks, (1, 6, 6))
+
+        assert topology.channels == {"0.weight": 2, "2.weight": 2}
+        assert topology.parameters == 18 + 36
+
+    def test_groups_do_not_mix(self):
+        model = nn.Sequential(nn.Conv2d(2, 4, 1), nn.Conv2d(4, 4, 1, groups=2))
+        masks = dense_masks(model)
+        masks["0.weight"][:2] = False  # everything that the first group reads
+        topology = measure_topology(model, masks, (2, 3, 3))
+        assert topology.channels == {"0.weight": 2, "1.weight": 2}
+        assert topology.parameters == 4 + 4
+
+
+class TestResidualNetworks:
+    def test_a_dense_one_is_wholly_effective(self):
+        model = resnet(3, 10, blocks=1, shortcut="projection")
+        weights = {n: p for n, p in prunable_parameters(model).items() if p.dim() > 1}
+
+        topology = measure_topology(model, dense_masks(model), (3, 8, 8))
+
+        assert topology.parameters == sum(p.numel() for p in weights.values())
+        assert topology.channels == {name: len(p) for name, p in weights.items()}
+
+    def test_shortcuts_are_paths(self):
+        """With every block pruned, 16 channels still reach the classifier, averaged on the way."""
+        model = resnet(1, 10, blocks=2)
+        masks = dense_masks(model)
+        for name, mask in masks.items():
+            if "stages" in name:
+                mask.fill_(False)
+
+        topology = measure_topology(model, masks, (1, 8, 8))
+
+        assert topology.nodes == 16 + 10
+        assert topology.parameters == 16 * 9 + 16 * 10  # the classifier has 64 inputs
+        # A 3×3 window has 22/8 pixels inside the image on average, in each direction.
+        assert paths(topology) == pytest.approx((22 / 8) ** 2 * 16 * 10, rel=1e-9)
+
+    def test_half_a_pruned_block_wastes_the_other_half(self):
+        model = resnet(1, 10, blocks=1)
+        masks = dense_masks(model)
+        masks["stages.0.0.second.conv.weight"].fill_(False)
+
+        topology = measure_topology(model, masks, (1, 8, 8))
+
+        assert topology.channels["stages.0.0.first.conv.weight"] == 0
+        assert topology.channels["stem.conv.weight"] == 16
+        kept = sum(int(m.sum()) for name, m in masks.items() if name.endswith("weight"))
+        assert topology.parameters == kept - 16 * 16 * 9
+
+    def test_a_channel_pruned_inside_a_block(self):
+        model = resnet(1, 10, blocks=1)
+        masks = dense_masks(model)
+        masks["stages.1.0.first.conv.weight"][:5] = False
+
+        topology = measure_topology(model, masks, (1, 8, 8))
+
+        assert topology.channels["stages.1.0.first.conv.weight"] == 27
+        kept = sum(int(m.sum()) for name, m in masks.items() if name.endswith("weight"))
+        assert topology.parameters == kept - 5 * 32 * 9  # what reads those five channels
+
+    def test_batch_norm_and_its_statistics_do_not_matter(self):
+        model = resnet(1, 10, blocks=1, stem_width=4)
+        expected = measure_topology(model, dense_masks(model), (1, 8, 8))
+        for name, tensor in model.state_dict().items():
+            if "norm" in name and tensor.is_floating_point():
+                tensor.normal_()
+        assert measure_topology(model, dense_masks(model), (1, 8, 8)) == expected
+
+
+class TestBruteForce:
+    @pytest.mark.parametrize("seed", range(40))
+    def test_random_mlps(self, seed: int):
+        random = np.random.default_rng(seed)
+        widths = random.integers(1, 6, size=random.integers(2, 6))
+        density = random.uniform(0.15, 0.9)
+        matrices = [
+            random.random((outputs, inputs)) < density
+            for inputs, outputs in itertools.pairwise(widths)
+        ]
+        model = mlp(*(int(width) for width in widths), activation=nn.Tanh)
+
+        topology = measure_topology(model, masks_of(model, *matrices), (int(widths[0]),))
+
+        found = enumerate_paths(matrices)
+        units = [{path[layer + 1] for path in found} for layer in range(len(matrices))]
+        edges = [{path[layer : layer + 2] for path in found} for layer in range(len(matrices))]
+        assert round(paths(topology)) == len(found)
+        assert paths(topology) == pytest.approx(len(found), rel=1e-9)
+        assert (topology.log10_paths is None) == (not found)
+        assert list(topology.channels.values()) == [len(layer) for layer in units]
+        assert topology.nodes == sum(len(layer) for layer in units)
+        assert topology.parameters == sum(len(layer) for layer in edges)
+
+    def test_some_of_those_are_disconnected_and_some_are_not(self):
+        """Or the cases above would be one-sided."""
+        connected = set()
+        for seed in range(40):
+            random = np.random.default_rng(seed)
+            widths = random.integers(1, 6, size=random.integers(2, 6))
+            density = random.uniform(0.15, 0.9)
+            matrices = [
+                random.random((outputs, inputs)) < density
+                for inputs, outputs in itertools.pairwise(widths)
+            ]
+            connected.add(bool(enumerate_paths(matrices)))
+        assert connected == {True, False}
+
+
+class TestLargeNumbers:
+    def test_more_paths_than_a_float_can_count(self):
+        model = mlp(10, *200 * [100])
+        topology = measure_topology(model, dense_masks(model), (10,))
+        assert topology.log10_paths == pytest.approx(1 + 2 * 200, abs=1e-9)
+        assert topology.nodes == 200 * 100
+
+    @pytest.mark.parametrize("layer", [5, 195])
+    def test_dead_units_are_found_among_them(self, layer: int):
+        """Zero times infinity is not a number: near either end, all values must stay small."""
+        model = mlp(10, *200 * [100])
+        masks = dense_masks(model)
+        masks[f"{2 * layer}.weight"][:60] = False  # unreached units
+        masks[f"{2 * layer}.weight"][:, :30] = False  # and unread ones, in the layer before
+
+        topology = measure_topology(model, masks, (10,))
+
+        expected = {f"{2 * index}.weight": 100 for index in range(200)}
+        expected |= {f"{2 * layer}.weight": 40, f"{2 * layer - 2}.weight": 70}
+        assert topology.channels == expected
+        assert topology.log10_paths == pytest.approx(401 + math.log10(0.4 * 0.7), abs=1e-9)
+
+    def test_the_widest_candidate_of_the_paper(self):
+        model = resnet(3, 10, widening=8, blocks=3)
+        masks = dense_masks(model)
+        topology = measure_topology(model, masks, (3, 8, 8))
+
+        assert math.isfinite(topology.log10_paths)
+        narrow = resnet(3, 10, blocks=3)
+        few = measure_topology(narrow, dense_masks(narrow), (3, 8, 8)).log10_paths
+        # No layer but the stem's has more than 8 times the fan-in.
+        assert few < topology.log10_paths <= few + 19 * math.log10(8)
+        assert topology.parameters == sum(
+            int(mask.sum()) for name, mask in masks.items() if name.endswith("weight")
+        )
+
+
+class TestAnyModule:
+    @pytest.mark.parametrize(
+        "activation",
+        [nn.ReLU, nn.LeakyReLU, nn.SELU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Dropout],
+    )
+    def test_activations_do_not_matter(self, activation: type[nn.Module]):
+        model, linear = mlp(4, 5, 3, activation=activation), mlp(4, 5, 3, activation=nn.Identity)
+        masks = masks_of(model, torch.rand(5, 4) < 0.5, torch.rand(3, 5) < 0.5)
+        assert measure_topology(model, masks, (4,)) == measure_topology(linear, masks, (4,))
+
+    @pytest.mark.parametrize("activation", [nn.GELU, nn.Sigmoid])
+    def test_an_activation_may_be_used_twice(self, activation: type[nn.Module]):
+        shared = activation()
+        model = nn.Sequential(nn.Linear(3, 4), shared, nn.Linear(4, 4), shared, nn.Linear(4, 2))
+        masks = dense_masks(model)
+        masks["2.weight"][:2] = False
+
+        topology = measure_topology(model, masks, (3,))
+
+        assert topology.channels == {"0.weight": 4, "2.weight": 2, "4.weight": 2}
+        assert paths(topology) == pytest.approx(3 * 4 * 2 * 2, rel=1e-9)
+
+    def test_functional_relu_and_flatten_are_fine(self):
+        class Functional(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.conv = nn.Conv2d(1, 2, 2)
+                self.head = nn.Linear(8, 3)
+
+            def forward(self, images: Tensor) -> Tensor:
+                return self.head(F.relu(self.conv(images)).flatten(1))
+
+        model = Functional()
+        topology = measure_topology(model, dense_masks(model), (1, 3, 3))
+        assert paths(topology) == pytest.approx(4 * 8 * 3, rel=1e-9)
+        assert topology.nodes == 5
+
+    def test_the_model_and_masks_are_only_read(self):
+        model = resnet(1, 10, blocks=1, stem_width=4).train()
+        masks = dense_masks(model)
+        masks["stem.conv.weight"][0] = False
+        copies = {name: mask.clone() for name, mask in masks.items()}
+        state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+        structure = str(model)
+
+        measure_topology(model, masks, (1, 8, 8))
+
+        assert str(model) == structure
+        assert all(module.training for module in model.modules())
+        assert not any(module._forward_hooks for module in model.modules())
+        assert all(parameter.grad is None for parameter in model.parameters())
+        for key, tensor in model.state_dict().items():
+            assert torch.equal(tensor, state[key]), key
+        for name, mask in masks.items():
+            assert torch.equal(mask, copies[name]), name
+
+    def test_the_weights_themselves_do_not_matter(self):
+        model = mlp(3, 3, 2)
+        masks = masks_of(model, np.eye(3), np.ones((2, 3)))
+        expected = measure_topology(model, masks, (3,))
+        for parameter in model.parameters():
+            nn.init.constant_(parameter, -1)
+        assert measure_topology(model, masks, (3,)) == expected
+
+    def test_a_layer_that_is_not_used_is_named(self):
+        class Forgetful(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.used = nn.Linear(2, 2)
+                self.forgotten = nn.Linear(2, 2)
+
+            def forward(self, inputs: Tensor) -> Tensor:
+                return self.used(inputs)
+
+        model = Forgetful()
+        with pytest.raises(InputError, match=r"but forgotten\.weight is not; remove"):
+            measure_topology(model, dense_masks(model), (2,))

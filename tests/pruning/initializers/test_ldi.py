@@ -1,0 +1,190 @@
+"""Dynamical isometry in closed form, in float64: singular values, norms and adjoints."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sculpt.errors import InputError
+from sculpt.pruning.initializers.ldi import block_kernel, delta_kernel, ldi, orthogonal_matrix
+
+SIZES = [1, 2, 3, 5]
+PRECISE = {"rtol": 1e-11, "atol": 1e-11}
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def circular(images: Tensor, kernel: Tensor) -> Tensor:
+    """Convolve (as torch does) with circular padding; the size stays."""
+    size = kernel.shape[-1]
+    before = size // 2
+    padded = F.pad(images, (before, size - 1 - before) * 2, mode="circular")
+    return F.conv2d(padded, kernel)
+
+
+def singular_values(kernel: Tensor, height: int = 6, width: int = 7) -> Tensor:
+    """Return those of the circular convolution: of its matrix at each frequency."""
+    spectrum = torch.fft.fft2(kernel, s=(height, width)).permute(2, 3, 0, 1)
+    return torch.linalg.svdvals(spectrum)
+
+
+def norms(images: Tensor) -> Tensor:
+    return images.flatten(1).norm(dim=1)
+
+
+@pytest.mark.parametrize("build", [block_kernel, delta_kernel])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("in_channels", "out_channels"), [(1, 1), (1, 4), (3, 8), (6, 6)])
+def test_a_convolution_into_more_channels_keeps_every_norm(
+    build: Any, size: int, in_channels: int, out_channels: int
+):
+    kernel = build(out_channels, in_channels, size, generator())
+    images = torch.randn(5, in_channels, 9, 6, dtype=torch.float64)
+
+    assert kernel.shape == (out_channels, in_channels, size, size)
+    torch.testing.assert_close(norms(circular(images, kernel)), norms(images), **PRECISE)
+
+
+@pytest.mark.parametrize("build", [block_kernel, delta_kernel])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("in_channels", "out_channels"), [(3, 8), (6, 6), (8, 3), (5, 1)])
+def test_all_singular_values_are_1(build: Any, size: int, in_channels: int, out_channels: int):
+    values = singular_values(build(out_channels, in_channels, size, generator()))
+
+    assert values.shape == (6, 7, min(in_channels, out_channels))
+    torch.testing.assert_close(values, torch.ones_like(values), **PRECISE)
+
+
+@pytest.mark.parametrize("build", [block_kernel, delta_kernel])
+@pytest.mark.parametrize("size", SIZES)
+def test_a_convolution_into_fewer_channels_has_an_adjoint_that_keeps_every_norm(
+    build: Any, size: int
+):
+    kernel = build(3, 8, size, generator())
+    outputs = torch.randn(5, 3, 9, 6, dtype=torch.float64)
+    inputs = torch.randn(5, 8, 9, 6, dtype=torch.float64, requires_grad=True)
+
+    (back,) = torch.autograd.grad(circular(inputs, kernel), inputs, outputs)
+
+    torch.testing.assert_close(norms(back), norms(outputs), **PRECISE)
+    # There and back is the identity; forwards, it can only shrink what comes in.
+    torch.testing.assert_close(circular(back, kernel), outputs, **PRECISE)
+    with torch.no_grad():
+        assert (norms(circular(inputs, kernel)) < norms(inputs)).all()
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_into_fewer_channels_is_the_adjoint_of_the_way_back(size: int):
+    """⟨K x, y⟩ = ⟨x, Kᵀ y⟩, of the kernels from the same draws."""
+    narrowing, widening = (block_kernel(*shape, size, generator()) for shape in [(3, 8), (8, 3)])
+    x = torch.randn(1, 8, 9, 6, dtype=torch.float64)
+    y = torch.randn(1, 3, 9, 6, dtype=torch.float64)
+
+    there = (circular(x, narrowing) * y).sum()
+    back = (x * circular(y, widening)).sum()
+
+    torch.testing.assert_close(there, back, **PRECISE)
+
+
+@pytest.mark.parametrize("build", [block_kernel, delta_kernel])
+def test_the_check_would_notice_a_merely_orthogonal_matrix(build: Any):
+    """`nn.init.orthogonal_` flattens the kernel; METHOD §4 says that this is not enough."""
+    flattened = orthogonal_matrix(4, 4 * 9, generator()).view(4, 4, 3, 3)
+
+    assert (singular_values(build(4, 4, 3, generator())) - 1).abs().max() < 1e-11
+    assert (singular_values(flattened) - 1).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_the_block_kernel_is_spread_over_the_whole_kernel(size: int):
+    energy = block_kernel(16, 16, size, generator()).square().sum((0, 1))
+    assert (energy > 0.01).all()
+
+
+@pytest.mark.parametrize(("in_channels", "out_channels"), [(16, 16), (3, 16), (16, 3)])
+def test_no_weight_of_the_block_kernel_is_zero(in_channels: int, out_channels: int):
+    layer = nn.Conv2d(in_channels, out_channels, 3)
+    assert torch.count_nonzero(ldi(layer, generator())) == layer.weight.numel()
+
+
+@pytest.mark.parametrize(("in_channels", "out_channels"), [(4, 4), (3, 8), (8, 3)])
+def test_eight_ninths_of_the_delta_kernel_are_exactly_zero(in_channels: int, out_channels: int):
+    layer = nn.Conv2d(in_channels, out_channels, 3)
+
+    weight = ldi(layer, generator(), kernel="delta")
+
+    assert torch.count_nonzero(weight) * 9 == weight.numel()
+    assert torch.count_nonzero(weight[:, :, 1, 1]) == in_channels * out_channels
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(7, 12), (12, 7), (9, 9), (1, 5)])
+def test_a_linear_weight_is_orthonormal_along_its_shorter_side(inputs: int, outputs: int):
+    layer = nn.Linear(inputs, outputs)
+    weight = ldi(layer, generator())
+
+    assert weight.shape == (outputs, inputs)
+    small = weight @ weight.T if outputs <= inputs else weight.T @ weight
+    torch.testing.assert_close(small, torch.eye(min(inputs, outputs)), rtol=0, atol=1e-6)
+    exact = orthogonal_matrix(outputs, inputs, generator())
+    assert torch.equal(weight, exact.float())
+    torch.testing.assert_close(
+        torch.linalg.svdvals(exact),
+        torch.ones(min(inputs, outputs), dtype=torch.float64),
+        **PRECISE,
+    )
+
+
+def test_signs_are_corrected():
+    """Uncorrected, QR favours one sign on the diagonal; Haar means 0 (here with sd 0.0125)."""
+    stream = generator()
+    diagonal = torch.cat([orthogonal_matrix(4, 4, stream).diagonal() for _ in range(400)])
+    assert abs(diagonal.mean()) < 0.07
+
+
+@pytest.mark.parametrize("gain", [0.5, 1.5])
+@pytest.mark.parametrize(
+    "layer", [nn.Linear(6, 4), nn.Conv2d(3, 4, 3), nn.Conv2d(4, 3, 3)], ids=str
+)
+def test_the_gain_is_all_singular_values(layer: Any, gain: float):
+    plain = ldi(layer, generator())
+    scaled = ldi(layer, generator(), gain=gain)
+
+    torch.testing.assert_close(scaled, gain * plain)
+    matrix = scaled.double()
+    values = torch.linalg.svdvals(matrix) if matrix.dim() == 2 else singular_values(matrix)
+    torch.testing.assert_close(values, torch.full_like(values, gain), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("kernel", ["block", "delta"])
+def test_each_group_of_a_grouped_convolution_is_orthogonal(kernel: Any):
+    layer = nn.Conv2d(6, 9, 3, groups=3)
+
+    groups = ldi(layer, generator(), kernel=kernel).double().chunk(3)
+
+    for group in groups:
+        values = singular_values(group)
+        torch.testing.assert_close(values, torch.ones_like(values), rtol=1e-6, atol=0)
+    assert not torch.equal(groups[0], groups[1])
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Conv2d(3, 4, (3, 1)), r"\(3, 1\)"),
+        (nn.Conv1d(3, 4, 3), r"\(3,\)"),
+        (nn.Conv3d(3, 4, 3), r"\(3, 3, 3\)"),
+    ],
+    ids=["oblong", "1-d", "3-d"],
+)
+def test_a_kernel_that_is_not_a_square_is_refused(layer: Any, shape: str):
+    with pytest.raises(InputError, match=f"square.*but got {shape}.*use .*variance_scaling"):
+        ldi(layer, generator())
+
+
+def test_an_unknown_kernel_is_refused():
+    with pytest.raises(InputError, match="kernel must be one of block, delta, but got 'dirac'"):
+        ldi(nn.Conv2d(2, 2, 3), generator(), kernel="dirac")  # type: ignore[arg-type]

@@ -1,0 +1,326 @@
+"""The bound is the bound, and the repair reaches it."""
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sculpt.models.resnet import resnet
+from sculpt.pruning.initializers import initialize
+from sculpt.pruning.isometry import LayerRepair, isometry_bound, repair_isometry
+from sculpt.pruning.masks import (
+    Masks,
+    apply_masks,
+    count_parameters,
+    dense_masks,
+    keep_highest,
+    prunable_parameters,
+)
+from sculpt.registry import CRITERIA
+
+TOLERANCE = 1e-3
+
+
+def residual(weight: Tensor) -> float:
+    matrix = weight.detach().flatten(1).double()
+    return float((matrix @ matrix.T - torch.eye(len(matrix), dtype=torch.float64)).norm())
+
+
+def largest_matching(mask: np.ndarray) -> list[tuple[int, int]]:
+    """Try every assignment of rows to different columns; return the largest that is kept."""
+    rows, columns = mask.shape
+    if rows > columns:
+        return [(row, column) for column, row in largest_matching(mask.T)]
+    best: list[tuple[int, int]] = []
+    for chosen in itertools.permutations(range(columns), rows):
+        matched = [(row, column) for row, column in enumerate(chosen) if mask[row, column]]
+        best = max(best, matched, key=len)
+    return best
+
+
+def all_masks(rows: int, columns: int) -> list[np.ndarray]:
+    cells = itertools.product([False, True], repeat=rows * columns)
+    return [np.array(cell).reshape(rows, columns) for cell in cells]
+
+
+def random_masks(model: nn.Module, density: float, seed: int = 0) -> Masks:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: torch.rand(parameter.shape, generator=generator) < density
+        for name, parameter in prunable_parameters(model).items()
+    }
+
+
+def repair_one(
+    layer: nn.Module, mask: Tensor, initializer: str = "ldi", **options: Any
+) -> LayerRepair:
+    initialize(layer, initializer, seed=0)
+    masks = dense_masks(layer) | {"weight": mask}
+    apply_masks(layer, masks)
+    return repair_isometry(layer, masks, **options)["weight"]
+
+
+class TestBound:
+    @pytest.mark.parametrize("shape", [(1, 1), (1, 4), (4, 1), (2, 2), (2, 4), (3, 3), (4, 2)])
+    def test_of_every_small_mask_it_is_attained_on_a_largest_matching(self, shape: tuple[int, int]):
+        for mask in all_masks(*shape):
+            matching = largest_matching(mask)
+            bound = isometry_bound(torch.from_numpy(mask))
+            assert bound == pytest.approx(math.sqrt(shape[0] - len(matching)), abs=1e-12), mask
+
+            weight = torch.zeros(shape, dtype=torch.float64)
+            for row, column in matching:
+                weight[row, column] = 1
+            assert residual(weight) == pytest.approx(bound, abs=1e-12), mask
+
+    @pytest.mark.parametrize("seed", range(30))
+    def test_no_weights_under_a_mask_are_below_it(self, seed: int):
+        random = np.random.default_rng(seed)
+        rows, columns = random.integers(1, 6, size=2)
+        mask = torch.from_numpy(random.random((rows, columns)) < random.uniform(0.2, 0.9))
+        bound = isometry_bound(mask)
+        assert bound == pytest.approx(math.sqrt(rows - len(largest_matching(mask.numpy()))))
+
+        # Many starts, each improved by an optimiser that knows nothing of the repair.
+        weights = torch.from_numpy(random.normal(size=(50, rows, columns))).requires_grad_()
+        optimiser = torch.optim.Adam([weights], lr=0.05)
+        for _ in range(60):
+            masked = weights * mask
+            losses = (masked @ masked.mT - torch.eye(int(rows))).square().sum((1, 2))
+            assert losses.detach().sqrt().min() >= bound - 1e-9
+            optimiser.zero_grad()
+            losses.sum().backward()
+            optimiser.step()
+
+    def test_a_dead_row_costs_exactly_1_squared(self):
+        mask = torch.ones(6, 20, dtype=torch.bool)
+        assert isometry_bound(mask) == 0
+        mask[[0, 3, 4]] = False
+        assert isometry_bound(mask) == pytest.approx(math.sqrt(3))
+
+    def test_more_outputs_than_inputs_cost_their_difference(self):
+        assert isometry_bound(torch.ones(20, 6, dtype=torch.bool)) == pytest.approx(math.sqrt(14))
+
+    def test_a_convolution_is_a_matrix_of_outputs_by_fan_in(self):
+        mask = torch.ones(7, 1, 2, 2, dtype=torch.bool)
+        assert isometry_bound(mask) == pytest.approx(math.sqrt(7 - 4))
+        mask[:, :, 0] = False
+        assert isometry_bound(mask) == pytest.approx(math.sqrt(7 - 2))
+
+    def test_nothing_kept_leaves_the_identity(self):
+        assert isometry_bound(torch.zeros(9, 4, dtype=torch.bool)) == 3
+
+    def test_rows_that_share_their_only_column_count_once(self):
+        mask = torch.zeros(4, 50, dtype=torch.bool)
+        mask[:3, 7] = True
+        mask[3] = True
+        assert isometry_bound(mask) == pytest.approx(math.sqrt(2))
+
+
+class TestRepair:
+    def test_every_layer_of_a_pruned_resnet_reaches_its_bound(self):
+        model = resnet(3, 10, widening=2, blocks=1)
+        initialize(model, "ldi", seed=0)
+        images = torch.randn(32, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+        scores = CRITERIA.get("connection_sensitivity")(
+            model, lambda: [(images, None)], torch.Generator()
+        )
+        masks = keep_highest(scores, count_parameters(model, "paper") // 4)
+        apply_masks(model, masks)
+        before = {
+            name: residual(p) for name, p in prunable_parameters(model).items() if p.dim() > 1
+        }
+
+        report = repair_isometry(model, masks)
+
+        assert report.keys() == before.keys()
+        for name, layer in report.items():
+            weight = model.get_parameter(name)
+            assert layer.before == pytest.approx(before[name], rel=1e-4, abs=1e-4), name
+            assert layer.after == pytest.approx(residual(weight), rel=1e-4, abs=1e-4), name
+            assert layer.bound == isometry_bound(masks[name]), name
+            assert layer.bound <= layer.after + 1e-4, name
+            assert layer.after <= layer.bound + 1.01 * TOLERANCE * math.sqrt(len(weight)), name
+            assert layer.seconds >= 0
+        assert sum(layer.after for layer in report.values()) < sum(before.values()) / 2
+
+    @pytest.mark.parametrize("seed", range(4))
+    @pytest.mark.parametrize("density", [0.25, 0.6])
+    @pytest.mark.parametrize(
+        "layer",
+        [nn.Linear(40, 20), nn.Linear(20, 40), nn.Conv2d(4, 24, 3), nn.Conv2d(2, 24, 3)],
+        ids=str,
+    )
+    def test_random_masks_with_dead_rows_and_columns(self, layer: Any, density: float, seed: int):
+        generator = torch.Generator().manual_seed(seed)
+        mask = torch.rand(layer.weight.shape, generator=generator) < density
+        mask[:3] = False
+        mask.flatten(1)[:, -2:] = False
+
+        repaired = repair_one(layer, mask)
+
+        assert repaired.bound >= math.sqrt(3)
+        slack = 1.01 * TOLERANCE * math.sqrt(len(mask))
+        assert repaired.bound - 1e-4 <= repaired.after <= repaired.bound + slack
+
+    def test_where_hardly_anything_is_kept_few_layers_stop_one_rank_short(self):
+        """The problem is not convex: a row may end at zero although a matching has room for it."""
+        short = []
+        for seed, density in itertools.product(range(20), [0.05, 0.1]):
+            layer = nn.Conv2d(4, 24, 3)
+            generator = torch.Generator().manual_seed(seed)
+            mask = torch.rand(layer.weight.shape, generator=generator) < density
+            repaired = repair_one(layer, mask)
+            short.append(repaired.after**2 - repaired.bound**2)
+
+        assert max(short) < 1.1
+        assert sum(missing < 0.1 for missing in short) >= 0.8 * len(short)
+
+    @pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+    def test_a_badly_scaled_start_is_no_obstacle(self, scale: float):
+        layer = nn.Conv2d(16, 32, 3)
+        initialize(layer, "variance_scaling", seed=0, scale=scale)  # ×0.1, ×1, ×10 on the weights
+        masks = random_masks(layer, 0.25)
+        apply_masks(layer, masks)
+
+        repaired = repair_isometry(layer, masks)["weight"]
+
+        assert repaired.after <= repaired.bound + 1.01 * TOLERANCE * math.sqrt(32)
+        assert repaired.after == pytest.approx(residual(layer.weight), abs=1e-4)
+
+    def test_pruned_weights_stay_exactly_zero_and_the_rest_is_not_touched(self):
+        model = resnet(3, 10, blocks=1, stem_width=8)
+        initialize(model, "ldi", seed=0)
+        masks = random_masks(model, 0.4)
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 1:
+                nn.init.normal_(parameter)
+                if name in masks:  # pruned biases too: they are not the repair's business
+                    masks[name][0] = False
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+        report = repair_isometry(model, masks)
+
+        for name, tensor in model.state_dict().items():
+            if name in report:
+                assert not tensor[~masks[name]].any(), name
+                assert not torch.equal(tensor, before[name]), name
+            else:
+                assert torch.equal(tensor, before[name]), name
+
+    def test_a_layer_that_is_an_isometry_already_takes_no_step(self):
+        layer = nn.Linear(20, 12)
+        initialize(layer, "ldi", seed=0)
+        before = layer.weight.clone()
+
+        repaired = repair_isometry(layer, dense_masks(layer))["weight"]
+
+        assert repaired.steps == 0
+        assert repaired.bound == 0
+        assert repaired.before == repaired.after < 1e-5
+        assert torch.equal(layer.weight, before)
+
+    def test_a_layer_at_its_bound_takes_no_step_although_the_bound_is_high(self):
+        layer = nn.Linear(4, 4, bias=False)
+        mask = torch.zeros(4, 4, dtype=torch.bool)
+        mask[0, 1] = mask[1, 1] = True
+        with torch.no_grad():
+            layer.weight.copy_(torch.zeros(4, 4))
+            layer.weight[0, 1] = 1
+
+        repaired = repair_isometry(layer, {"weight": mask})["weight"]
+
+        assert repaired.steps == 0
+        assert repaired.after == repaired.before == pytest.approx(repaired.bound)
+        assert repaired.bound == pytest.approx(3**0.5)
+
+    def test_repairing_twice_changes_nothing_the_second_time(self):
+        layer = nn.Conv2d(4, 8, 3)
+        mask = torch.rand(8, 4, 3, 3, generator=torch.Generator().manual_seed(0)) < 0.5
+        first = repair_one(layer, mask)
+        before = layer.weight.clone()
+
+        second = repair_isometry(layer, dense_masks(layer) | {"weight": mask})["weight"]
+
+        assert first.steps > 0
+        assert second.steps == 0
+        assert second.before == pytest.approx(first.after, rel=1e-6)
+        assert torch.equal(layer.weight, before)
+
+    def test_a_layer_without_weights_stays_without(self):
+        layer = nn.Linear(5, 9)
+        repaired = repair_one(layer, torch.zeros(9, 5, dtype=torch.bool))
+
+        assert (repaired.before, repaired.after, repaired.bound) == (3, 3, 3)
+        assert repaired.steps == 0
+        assert not layer.weight.any()
+
+    @pytest.mark.parametrize("max_steps", [0, 1, 3, 10, 25])
+    def test_the_steps_are_limited(self, max_steps: int):
+        layer = nn.Conv2d(16, 16, 3)
+        mask = torch.rand(16, 16, 3, 3, generator=torch.Generator().manual_seed(0)) < 0.25
+
+        repaired = repair_one(layer, mask, max_steps=max_steps, tolerance=0.0)
+
+        assert repaired.steps <= max_steps
+        assert repaired.after <= repaired.before
+        # A tolerance of 0 is never met this soon: all the steps there are were taken.
+        assert repaired.steps == max_steps
+
+    @pytest.mark.parametrize("max_steps", [1, 2, 4, 11])
+    @pytest.mark.parametrize("seed", range(5))
+    def test_it_never_makes_a_layer_worse(self, max_steps: int, seed: int):
+        """Momentum overshoots on the way, and few steps leave it there."""
+        layer = nn.Linear(30, 30)
+        generator = torch.Generator().manual_seed(seed)
+        initialize(layer, "ldi", seed=seed)
+        masks = dense_masks(layer)
+        masks["weight"] = torch.rand(30, 30, generator=generator) < 0.95
+        apply_masks(layer, masks)
+        before = residual(layer.weight)
+
+        repaired = repair_isometry(layer, masks, max_steps=max_steps, tolerance=0.0)["weight"]
+
+        assert residual(layer.weight) <= before + 1e-5
+        assert repaired.after <= repaired.before
+
+    def test_a_smaller_tolerance_comes_closer(self):
+        mask = torch.rand(16, 4, 3, 3, generator=torch.Generator().manual_seed(0)) < 0.3
+        loose, tight = (
+            repair_one(nn.Conv2d(4, 16, 3), mask, tolerance=tolerance) for tolerance in (1e-1, 1e-3)
+        )
+        assert loose.after <= loose.bound + 1e-1 * 4
+        assert tight.after <= tight.bound + 1e-3 * 4
+        assert tight.after < loose.after
+        assert loose.steps < tight.steps
+
+    def test_weights_that_were_not_masked_before_are_masked(self):
+        layer = nn.Linear(10, 6)
+        initialize(layer, "ldi", seed=0)
+        masks = dense_masks(layer)
+        masks["weight"][:, :3] = False
+        expected = residual(layer.weight * masks["weight"])
+
+        repaired = repair_isometry(layer, masks)["weight"]
+
+        assert repaired.before == pytest.approx(expected, abs=1e-5)
+        assert not layer.weight[:, :3].any()
+        assert repaired.after <= TOLERANCE * math.sqrt(6)
+
+    def test_the_masks_are_only_read(self):
+        layer = nn.Linear(10, 10)
+        masks = random_masks(layer, 0.5)
+        before = {name: mask.clone() for name, mask in masks.items()}
+        repair_isometry(layer, masks)
+        for name, mask in masks.items():
+            assert torch.equal(mask, before[name])
+
+    def test_gradients_can_flow_afterwards(self):
+        layer = nn.Linear(4, 4)
+        repair_isometry(layer, random_masks(layer, 0.5))
+        layer(torch.ones(1, 4)).sum().backward()
+        assert layer.weight.grad is not None

@@ -1,0 +1,98 @@
+"""Pruning in one call does what its parts do."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from sculpt.errors import BudgetError, InputError, UnknownNameError
+from sculpt.models.resnet import resnet
+from sculpt.pruning.initializers import initialize
+from sculpt.pruning.masks import count_kept, keep_highest, prunable_parameters
+from sculpt.pruning.prune import prune
+from sculpt.registry import CRITERIA
+
+IMAGES = torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(20) % 10
+
+
+def small_network() -> nn.Module:
+    model = resnet(1, 10, blocks=1, stem_width=4)
+    initialize(model, "ldi", seed=0)
+    return model
+
+
+@pytest.mark.parametrize("counting", ["paper", "total"])
+@pytest.mark.parametrize("criterion", CRITERIA.names())
+def test_the_budget_is_met_and_the_pruned_weights_are_zero(criterion: str, counting: Any):
+    model = small_network()
+
+    masks = prune(model, 900, criterion=criterion, inputs=IMAGES, labels=LABELS, counting=counting)
+
+    assert count_kept(model, masks, counting) == 900
+    for name, parameter in prunable_parameters(model).items():
+        assert not parameter[~masks[name]].any(), name
+    kept = torch.cat([model.get_parameter(name)[mask] for name, mask in masks.items()])
+    assert kept.any()
+
+
+def test_by_default_it_is_connection_sensitivity_without_labels():
+    model = small_network()
+    scores = CRITERIA.get("connection_sensitivity")(
+        model, lambda: [(IMAGES, LABELS)], torch.Generator(), targets="uniform"
+    )
+    expected = keep_highest(scores, 900)
+
+    masks = prune(model, 900, inputs=IMAGES)
+
+    for name in expected:
+        assert torch.equal(masks[name], expected[name]), name
+
+
+def test_options_reach_the_criterion():
+    uniform, gt = (
+        prune(small_network(), 900, inputs=IMAGES, labels=LABELS, targets=targets)
+        for targets in ("uniform", "gt")
+    )
+    assert any(not torch.equal(uniform[name], gt[name]) for name in gt)
+
+
+def test_the_batch_size_is_obeyed():
+    sizes = []
+    model = small_network()
+    model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    prune(model, 900, inputs=IMAGES, batch_size=8)
+    assert sizes == [8, 8, 4]
+
+
+def test_the_seed_is_the_criterions():
+    first, again, other = (
+        prune(small_network(), 900, criterion="random", seed=seed)["stem.conv.weight"]
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"budget": 10**6}, BudgetError, "at most"),
+        ({"budget": 900, "criterion": "snip"}, UnknownNameError, "'snip'"),
+        ({"budget": 900, "labels": LABELS[:7]}, InputError, "7 labels for 20 inputs"),
+        ({"budget": 900, "inputs": None}, InputError, "at least one image"),
+        ({"budget": 900, "targets": "labels"}, InputError, "'labels'"),
+        ({"budget": 900, "targets": "gt"}, InputError, "with the labels of the inputs"),
+    ],
+    ids=["budget", "criterion", "labels", "inputs", "targets", "no labels"],
+)
+def test_a_refusal_changes_nothing(options: dict[str, Any], error: type, message: str):
+    model = small_network()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    with pytest.raises(error, match=message):
+        prune(model, **({"inputs": IMAGES} | options))
+
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
