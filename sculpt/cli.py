@@ -52,14 +52,13 @@ def check(study: StudyFile, set: Set = None, as_json: Json = False) -> None:
 
     Example: sculpt check studies/cifar10_smoke.yaml
     """
-    from sculpt.registry import DATASETS
     from sculpt.results.tables import check_table
+    from sculpt.search.preparation import describe_data, missing_data
     from sculpt.search.space import check_study
-    from sculpt.search.study import describe_data
 
     config = _load(study, set, None)
     document = check_study(config, describe_data(config))
-    if missing := DATASETS.get(config.data.name)(**config.data.options).available():
+    if missing := missing_data(config):
         progress_console.print(f"note: {missing}", style="yellow", markup=False, highlight=False)
     _print(document, as_json, check_table)
 

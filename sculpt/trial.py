@@ -242,10 +242,11 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     """Return the device and the versions that a measured figure depends on."""
     on_gpu = device.type == "cuda"
     name = torch.cuda.get_device_name(device) if on_gpu else platform.machine()
-    packages = ("sculpt", "torch", "torchvision", "optuna", "numpy")
+    packages = ("sculpt", "torchvision", "optuna", "numpy")
     return {
         "device": {"type": device.type, "name": name, "threads": torch.get_num_threads()},
-        "versions": {"python": platform.python_version()}
+        # torch's own word says which build it is (+cu..., +cpu).
+        "versions": {"python": platform.python_version(), "torch": str(torch.__version__)}
         | {package: version(package) for package in packages},
     }
 

@@ -12,8 +12,6 @@ import pytest
 from sculpt.cli import main
 from studies import write_study
 
-ROOT = Path(__file__).resolve().parents[1]
-
 
 @pytest.fixture
 def sculpt_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
@@ -287,19 +285,3 @@ def test_a_newer_study_is_not_misread(tmp_path: Path, sculpt_command: Any) -> No
         code, out, err = sculpt_command(command, path)
         assert (code, out) == (2, "")
         assert "its format is 99; upgrade sculpt" in err
-
-
-def test_the_readme_study_files_exist() -> None:
-    """Every study and space that the README names is there."""
-    import re
-
-    text = (ROOT / "README.md").read_text()
-    named = set(re.findall(r"(?:studies|search_spaces)/[\w./]*\.yaml", text))
-    assert "studies/digits.yaml" in named
-    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
-
-
-def test_ci_runs_the_readme_s_test_command() -> None:
-    readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
-    command = next(line for line in ci.splitlines() if line.startswith("python3 -m venv"))
-    assert f"\n{command}\n" in readme

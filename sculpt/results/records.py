@@ -1,21 +1,19 @@
 """A study's trials as a table, and a trial's whole record."""
 
-import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from optuna.artifacts import download_artifact, get_all_artifact_meta
 from optuna.trial import FrozenTrial
 
 from sculpt.config import Study
-from sculpt.errors import InputError, StorageError
+from sculpt.errors import InputError
+from sculpt.search.artifacts import read_record
 from sculpt.search.claims import ERROR, counts, trial_states
 from sculpt.search.progress import Watcher
 from sculpt.search.storage import INFEASIBLE
 from sculpt.search.store import Store, open_store
-from sculpt.search.study import RECORD_FILE, run_study
+from sculpt.search.study import TOTAL, run_study
 from sculpt.study_file import load_study
 
 
@@ -76,9 +74,7 @@ class Results:
         tally = {state: base[state] + candidates[state] for state in base}
         if base["complete"]:
             tally["failed"] = candidates["failed"]  # a base that failed was tried again
-        asked = self._store.config.search.trials
-        done = sum(tally[state] for state in ("complete", "stopped", "failed", "running", "queued"))
-        return {"total": done if asked == "all" else asked} | tally
+        return {"total": self._store.candidates.user_attrs[TOTAL]} | tally
 
     def record(self, trial: int | str) -> dict[str, Any]:
         """Return everything that is known of a trial.
@@ -95,28 +91,7 @@ class Results:
         if state != "complete":
             problem = frozen.user_attrs.get(ERROR) or frozen.user_attrs.get(INFEASIBLE)
             return {"trial": trial, "state": state, "error": problem, "params": frozen.params}
-        for meta in get_all_artifact_meta(frozen, storage=self._store.storage):
-            if meta.filename == RECORD_FILE:
-                return {"state": "complete"} | self._read_artifact(meta.artifact_id, trial)
-        raise StorageError(
-            f"trial {trial} must have a {RECORD_FILE} among its artifacts, but has none"
-        )
-
-    def _read_artifact(self, artifact: str, trial: int | str) -> dict[str, Any]:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, RECORD_FILE)
-            try:
-                download_artifact(
-                    artifact_store=self._store.artifacts,
-                    file_path=str(path),
-                    artifact_id=artifact,
-                )
-                return json.loads(path.read_text(encoding="utf-8"))
-            except (OSError, ValueError) as error:
-                raise StorageError(
-                    f"the record of trial {trial} must lie beside the study's storage, but cannot "
-                    f"be read ({error}); move the -artifacts folder together with the .db file"
-                ) from error
+        return {"state": state} | read_record(self._store, frozen)
 
     def _find(self, trial: int | str) -> tuple[FrozenTrial, str]:
         """Return a trial and its state; of several attempts at the base, the best."""

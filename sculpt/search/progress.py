@@ -15,13 +15,15 @@ class Watcher:
     def run_started(self, total: int, done: int) -> None:
         """Trials in all, and how many are finished already."""
 
-    def trial_started(self, label: str, params: dict[str, Any], epochs: int) -> None:
-        """A trial begins; `epochs` over all its seeds."""
+    def trial_started(self, label: int | str, params: dict[str, Any], epochs: int) -> None:
+        """A trial begins: a candidate's number, or "base"; `epochs` over all its seeds."""
 
     def epoch_finished(self, epoch: Epoch) -> None:
         """The current trial finished an epoch."""
 
-    def trial_finished(self, label: str, val_error: float | None, problem: str | None) -> None:
+    def trial_finished(
+        self, label: int | str, val_error: float | None, problem: str | None
+    ) -> None:
         """A trial ended with a validation error, or with a problem."""
 
     def waiting(self, running: int) -> None:
@@ -60,11 +62,11 @@ class LiveView(Watcher):
         self._bars.update(self._study, total=total, completed=done, visible=True)
         self._console.print(f"{total} trials, {done} of them finished", highlight=False)
 
-    def trial_started(self, label: str, params: dict[str, Any], epochs: int) -> None:
+    def trial_started(self, label: int | str, params: dict[str, Any], epochs: int) -> None:
         self._trial_start = time.monotonic()
         self._bars.reset(
             self._trial,
-            description=f"{label} {describe(params)}",
+            description=f"{_name(label)} {describe(params)}".rstrip(),
             total=epochs,
             visible=True,
             note="pruning" if params else "",
@@ -75,10 +77,12 @@ class LiveView(Watcher):
         self._bars.update(self._trial, advance=1, note=note)
         self._describe_study()
 
-    def trial_finished(self, label: str, val_error: float | None, problem: str | None) -> None:
+    def trial_finished(
+        self, label: int | str, val_error: float | None, problem: str | None
+    ) -> None:
         self._finished_here += 1
         if val_error is not None and (self._best is None or val_error < self._best[0]):
-            self._best = (val_error, label)
+            self._best = (val_error, _name(label))
         seconds = time.monotonic() - self._trial_start
         result = problem if val_error is None else f"val error {val_error:.2%}"
         task = self._bars.tasks[self._trial]
@@ -110,6 +114,10 @@ class LiveView(Watcher):
             left = pace * ((study.total or 0) - study.completed)
             notes.append(f"about {left / 60:.0f} min left")
         self._bars.update(self._study, note=", ".join(notes))
+
+
+def _name(label: int | str) -> str:
+    return label if isinstance(label, str) else f"trial {label}"
 
 
 def describe(params: dict[str, Any]) -> str:

@@ -32,7 +32,12 @@ class Store:
     storage: StudyStorage
     base: optuna.Study
     candidates: optuna.Study
-    artifacts: FileSystemArtifactStore
+    artifact_folder: Path
+
+    @property
+    def artifacts(self) -> FileSystemArtifactStore:
+        """Where the files of finished trials are."""
+        return FileSystemArtifactStore(self.artifact_folder)
 
 
 def open_store(reference: str | Path, storage: str | None = None) -> Store:
@@ -65,7 +70,7 @@ def open_store(reference: str | Path, storage: str | None = None) -> Store:
     settings = json.loads(_attribute(candidates, "config"))
     stored = Study.model_validate(settings | {"storage": url})
     base = optuna.load_study(study_name=f"{name}/base", storage=opened)
-    return Store(stored, opened, base, candidates, _artifact_store(stored))
+    return Store(stored, opened, base, candidates, _artifact_folder(stored))
 
 
 def start_store(config: Study) -> Store:
@@ -95,7 +100,7 @@ def start_store(config: Study) -> Store:
                 study.set_user_attr("sculpt_format", STORE_FORMAT)
             study.set_user_attr("config", config.model_dump_json())
             studies.append(study)
-    return Store(config, storage, studies[0], studies[1], _artifact_store(config))
+    return Store(config, storage, studies[0], studies[1], _artifact_folder(config))
 
 
 def _attribute(study: optuna.Study, name: str) -> Any:
@@ -137,8 +142,7 @@ def _flatten(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _artifact_store(config: Study) -> FileSystemArtifactStore:
+def _artifact_folder(config: Study) -> Path:
     location = config.storage_url.removeprefix("sqlite:///")
     folder = Path(location) if location.endswith(".db") else Path("runs", f"{config.study}.db")
-    folder = folder.with_name(f"{folder.stem}-artifacts")
-    return FileSystemArtifactStore(folder)
+    return folder.with_name(f"{folder.stem}-artifacts")

@@ -1,77 +1,31 @@
 """The run of a study: the dense base first, then candidates, up to the total."""
 
-import json
 import math
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
-import torch
-from optuna.artifacts import upload_artifact
 
 from sculpt.config import Study
-from sculpt.data import ImageSpec, Splits, make_splits
-from sculpt.errors import DataError, InputError, NumericsError, SculptError
-from sculpt.export.weights import save_network
-from sculpt.registry import DATASETS, OBJECTIVES
+from sculpt.data import Splits
+from sculpt.errors import NumericsError, SculptError
+from sculpt.registry import OBJECTIVES
+from sculpt.search.artifacts import keep
 from sculpt.search.claims import ERROR, counts, requeue_interrupted, trial_states
+from sculpt.search.preparation import choose_device, describe_data, load_data
 from sculpt.search.progress import Watcher
 from sculpt.search.space import infeasible_reason, suggest, total_trials
 from sculpt.search.storage import INFEASIBLE, StudyFull
 from sculpt.search.store import Store, start_store
-from sculpt.trial import Outcome, Role, resolve_budget, run_seed, summarize
+from sculpt.trial import Role, resolve_budget, run_seed, summarize
 
 POLL_SECONDS = 1.0
 """Between looks at trials that other workers are running."""
 
-RECORD_FILE = "record.json"
-
-
-def describe_data(study: Study) -> ImageSpec:
-    """Return the shape of the study's images.
-
-    Raises:
-        DataError: they cannot be described, for example because a folder is missing.
-    """
-    return DATASETS.get(study.data.name)(**study.data.options).describe()
-
-
-def load_data(study: Study) -> Splits:
-    """Read the study's images and split them.
-
-    Raises:
-        DataError: they are missing, unreadable, or cannot be split as asked.
-    """
-    kind = DATASETS.get(study.data.name)(**study.data.options)
-    if missing := kind.available():
-        raise DataError(missing)
-    return make_splits(
-        kind.read(),
-        validation_fraction=study.data.validation_fraction,
-        seed=study.data.split_seed,
-        train_images=study.data.train_images,
-    )
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device to train on; `auto` is a GPU where there is one.
-
-    Raises:
-        InputError: there is no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"--device must be auto, cpu or a device of this machine, but got {name!r} ({reason})"
-        ) from error
+TOTAL = "total_trials"
+"""Attribute of a study: how many trials it was last asked for, the base included."""
 
 
 def run_study(config: Study, *, device: str = "auto", watcher: Watcher | None = None) -> Store:
@@ -100,6 +54,7 @@ def run_study(config: Study, *, device: str = "auto", watcher: Watcher | None = 
     splits = load_data(config).to(target)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     store = start_store(config)
+    store.candidates.set_user_attr(TOTAL, total)
     worker = Worker(store, splits, budget, watcher)
     try:
         watcher.run_started(total, finished(store))
@@ -167,7 +122,7 @@ class Worker:
             except (AssertionError, ValueError):
                 # What Optuna raises when this worker was frozen past its grace, so that its
                 # trial was given to another one. This result is dropped; the retry's counts.
-                if self._number is None or trial_states(study)[self._number] != "interrupted":
+                if self._number is None or trial_states(study).get(self._number) != "interrupted":
                     raise
 
     def run_base(self, trial: optuna.Trial) -> list[float]:
@@ -194,7 +149,7 @@ class Worker:
         self, trial: optuna.Trial, study: Study, role: Role, params: dict[str, Any]
     ) -> list[float]:
         self._number = trial.number
-        label = "base" if role == "base" else f"trial {trial.number}"
+        label = "base" if role == "base" else trial.number
         first, count = study.search.seed, study.search.replicates
         self.watcher.trial_started(label, params, count * study.training.epochs)
         try:
@@ -217,73 +172,21 @@ class Worker:
                 params=params,
                 budget=self.budget,
             )
-            values = self._keep(trial, outcomes, record)
+            objectives = _objectives(record)
+            record = {"trial": label, "objectives": objectives} | record
+            keep(self.store, trial, outcomes, record)
         except Exception as error:
             problem = f"{type(error).__name__}: {error}"
             trial.set_user_attr(ERROR, problem)
             self.watcher.trial_finished(label, None, problem)
             raise
         self.watcher.trial_finished(label, record["val_error"]["mean"], None)
-        return values
-
-    def _keep(
-        self, trial: optuna.Trial, outcomes: list[Outcome], record: dict[str, Any]
-    ) -> list[float]:
-        """Write the record and the networks as artifacts and the summary as attributes."""
-        objectives = {name: float(OBJECTIVES.get(name).read(record)) for name in OBJECTIVES.names()}
-        if not all(map(math.isfinite, objectives.values())):
-            raise NumericsError(f"objectives must be finite numbers, but are {objectives}")
-        record = {"trial": _label(trial, record), "objectives": objectives} | record
-        with tempfile.TemporaryDirectory() as folder:
-            files = [Path(folder, RECORD_FILE)]
-            files[0].write_text(json.dumps(record, indent=1), encoding="utf-8")
-            for outcome in outcomes:
-                path = Path(folder, f"network-seed-{outcome.record['seed']}.safetensors")
-                identity = {
-                    key: record[key] for key in ("study", "role", "params", "counting", "config")
-                }
-                save_network(path, outcome.model, outcome.masks, identity)
-                files.append(path)
-            Path(self.store.artifacts._base_path).mkdir(parents=True, exist_ok=True)
-            for path in files:
-                upload_artifact(
-                    artifact_store=self.store.artifacts,
-                    file_path=str(path),
-                    study_or_trial=trial,
-                    storage=self.store.storage,
-                )
-        for key, value in summary(record).items():
-            trial.set_user_attr(key, value)
-        return [objectives[name] for name in self.store.config.search.objectives]
+        return [objectives[name] for name in study.search.objectives]
 
 
-def _label(trial: optuna.Trial, record: dict[str, Any]) -> int | str:
-    return "base" if record["role"] == "base" else trial.number
-
-
-def summary(record: dict[str, Any]) -> dict[str, Any]:
-    """Return the few numbers of a record that are kept as attributes of its trial."""
-    scalars = (
-        "role",
-        "budget",
-        "counting",
-        "dense_parameters",
-        "kept_parameters",
-        "sparsity",
-        "dense_macs",
-        "kept_macs",
-        "val_errors",
-        "seconds",
-        "training_seconds",
-        "objectives",
-    )
-    error = {f"val_error_{key}": value for key, value in record["val_error"].items()}
-    return (
-        {key: record[key] for key in scalars}
-        | error
-        | {
-            f"{step}_{quantity}": value
-            for step, signal in record["signal"].items()
-            for quantity, value in signal.items()
-        }
-    )
+def _objectives(record: dict[str, Any]) -> dict[str, float]:
+    values = {name: float(OBJECTIVES.get(name).read(record)) for name in OBJECTIVES.names()}
+    # Optuna would fail such a trial without a word, and it would be taken for interrupted.
+    if not all(map(math.isfinite, values.values())):
+        raise NumericsError(f"objectives must be finite numbers, but are {values}")
+    return values

@@ -31,7 +31,9 @@ class Recorder(Watcher):
     def run_started(self, total: int, done: int) -> None:
         self.told.append(("run", total, done))
 
-    def trial_finished(self, label: str, val_error: float | None, problem: str | None) -> None:
+    def trial_finished(
+        self, label: int | str, val_error: float | None, problem: str | None
+    ) -> None:
         self.told.append(("trial", label, val_error, problem))
 
 

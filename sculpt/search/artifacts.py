@@ -1,0 +1,92 @@
+"""What is kept of a finished trial: its whole record and its networks, in files of their own.
+
+The storage holds only the few numbers that queries need; see `summary`.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.artifacts import download_artifact, get_all_artifact_meta, upload_artifact
+from optuna.trial import FrozenTrial
+
+from sculpt.errors import StorageError
+from sculpt.export.weights import save_network
+from sculpt.search.store import Store
+from sculpt.trial import Outcome
+
+RECORD_FILE = "record.json"
+
+SUMMARY = (
+    "role",
+    "budget",
+    "counting",
+    "dense_parameters",
+    "kept_parameters",
+    "sparsity",
+    "dense_macs",
+    "kept_macs",
+    "val_errors",
+    "seconds",
+    "training_seconds",
+    "objectives",
+)
+
+
+def keep(
+    store: Store, trial: optuna.Trial, outcomes: list[Outcome], record: dict[str, Any]
+) -> None:
+    """Write a trial's record and the network of each seed as artifacts, and its summary."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder, RECORD_FILE)]
+        files[0].write_text(json.dumps(record, indent=1, allow_nan=False), encoding="utf-8")
+        origin = {key: record[key] for key in ("study", "role", "params", "counting", "config")}
+        for outcome in outcomes:
+            seed = outcome.record["seed"]
+            files.append(Path(folder, f"network-seed-{seed}.safetensors"))
+            save_network(files[-1], outcome.model, outcome.masks, origin | {"seed": seed})
+        store.artifact_folder.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            upload_artifact(
+                artifact_store=store.artifacts,
+                file_path=str(file),
+                study_or_trial=trial,
+                storage=store.storage,
+            )
+    for key, value in summary(record).items():
+        trial.set_user_attr(key, value)
+
+
+def summary(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the few numbers of a record that are kept as attributes of its trial."""
+    error = {f"val_error_{key}": value for key, value in record["val_error"].items()}
+    signal = {
+        f"{step}_{quantity}": value
+        for step, quantities in record["signal"].items()
+        for quantity, value in quantities.items()
+    }
+    return {key: record[key] for key in SUMMARY} | error | signal
+
+
+def read_record(store: Store, trial: FrozenTrial) -> dict[str, Any]:
+    """Read the record of a finished trial.
+
+    Raises:
+        StorageError: it is not where it was written.
+    """
+    metas = get_all_artifact_meta(trial, storage=store.storage)
+    ids = [meta.artifact_id for meta in metas if meta.filename == RECORD_FILE]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, RECORD_FILE)
+        try:
+            download_artifact(
+                artifact_store=store.artifacts, file_path=str(path), artifact_id=ids[-1]
+            )
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (IndexError, OSError, ValueError) as error:
+            raise StorageError(
+                f"the record of trial {trial.number} must lie in {store.artifact_folder}, but "
+                "cannot be read there; move that folder together with the .db file"
+            ) from error

@@ -1,0 +1,55 @@
+"""What a run needs before its first trial: the images, and the device to train on."""
+
+import torch
+
+from sculpt.config import Study
+from sculpt.data import ImageSpec, Splits, make_splits
+from sculpt.errors import DataError, InputError
+from sculpt.registry import DATASETS
+
+
+def describe_data(study: Study) -> ImageSpec:
+    """Return the shape of the study's images.
+
+    Raises:
+        DataError: they cannot be described, for example because a folder is missing.
+    """
+    return DATASETS.get(study.data.name)(**study.data.options).describe()
+
+
+def missing_data(study: Study) -> str | None:
+    """Return what is missing of the study's images and how to get it, or None."""
+    return DATASETS.get(study.data.name)(**study.data.options).available()
+
+
+def load_data(study: Study) -> Splits:
+    """Read the study's images and split them.
+
+    Raises:
+        DataError: they are missing, unreadable, or cannot be split as asked.
+    """
+    if missing := missing_data(study):
+        raise DataError(missing)
+    return make_splits(
+        DATASETS.get(study.data.name)(**study.data.options).read(),
+        validation_fraction=study.data.validation_fraction,
+        seed=study.data.split_seed,
+        train_images=study.data.train_images,
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device to train on; `auto` is a GPU where there is one.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"--device must be auto, cpu or a device of this machine, but got {name!r} ({reason})"
+        ) from error

@@ -1,0 +1,63 @@
+"""What the documents tell people to type works."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import sculpt
+from sculpt.registry import CRITERIA
+from studies import write_study
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def python_blocks(name: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), flags=re.DOTALL)
+
+
+def test_the_readme_prunes_a_network_of_the_reader() -> None:
+    block = next(block for block in python_blocks("README.md") if "sculpt.prune" in block)
+    scope: dict[str, object] = {}
+    exec(block, scope)
+    masks = scope["masks"]
+    assert isinstance(masks, dict)
+    assert sum(int(mask.sum()) for mask in masks.values()) == 500_000
+
+
+def test_the_contributor_s_criterion_runs_as_a_plugin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (block,) = python_blocks("CONTRIBUTING.md")
+    assert len(block.splitlines()) < 40
+    (tmp_path / "my_lab_criterion.py").write_text(block)
+    monkeypatch.syspath_prepend(tmp_path)
+    path = write_study(
+        tmp_path,
+        plugins=["my_lab_criterion"],
+        pruning={"criterion": {"name": "scaled_magnitude", "power": 0.25}},
+        search__trials=2,
+        search__replicates=1,
+    )
+    try:
+        results = sculpt.run(path)
+        assert set(results.complete["kept_parameters"]) == {4874}
+        assert results.record(0)["config"]["pruning"]["criterion"]["power"] == 0.25
+    finally:
+        CRITERIA._entries.pop("scaled_magnitude", None)
+        sys.modules.pop("my_lab_criterion", None)
+
+
+def test_every_study_and_space_that_is_named_exists() -> None:
+    for document in ("README.md", "CONTRIBUTING.md"):
+        text = (ROOT / document).read_text()
+        named = set(re.findall(r"(?:studies|search_spaces)/[\w./]*\.yaml", text))
+        assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+    assert "studies/digits.yaml" in (ROOT / "README.md").read_text()
+
+
+def test_ci_runs_the_readme_s_test_command() -> None:
+    readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
+    command = next(line for line in ci.splitlines() if line.startswith("python3 -m venv"))
+    assert f"\n{command}\n" in readme
