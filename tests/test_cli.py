@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 from sculpt.cli import main
@@ -271,6 +272,18 @@ def test_a_foreign_or_damaged_storage_is_left_alone(tmp_path: Path, sculpt_comma
             assert "Traceback" not in err
             assert storage.read_bytes() == content
     assert sorted(p.name for p in tmp_path.iterdir()) == ["tiny.db", "tiny.yaml"]
+
+
+def test_another_program_s_study_is_not_taken_over(tmp_path: Path, sculpt_command: Any) -> None:
+    storage = f"sqlite:///{tmp_path / 'tiny.db'}"
+    foreign = optuna.create_study(study_name="tiny", storage=storage, directions=["minimize"] * 2)
+    foreign.optimize(lambda trial: (trial.suggest_float("x", 0, 1), 0.0), n_trials=1)
+    before = foreign.trials
+    for command in ("run", "rank"):
+        code, _, err = sculpt_command(command, write_study(tmp_path))
+        assert code == 2
+        assert "it belongs to another program: rename yours" in err
+    assert foreign.trials == before
 
 
 def test_a_newer_study_is_not_misread(tmp_path: Path, sculpt_command: Any) -> None:

@@ -14,7 +14,7 @@ from optuna.artifacts import FileSystemArtifactStore
 
 from sculpt.config import Study
 from sculpt.errors import ConfigError, StorageError
-from sculpt.registry import OBJECTIVES
+from sculpt.registry import OBJECTIVES, load_plugins
 from sculpt.search.experimental import experimental_accepted
 from sculpt.search.samplers import make_sampler
 from sculpt.search.storage import StudyStorage, open_storage
@@ -69,6 +69,7 @@ def open_store(reference: str | Path, storage: str | None = None) -> Store:
     candidates = optuna.load_study(study_name=name, storage=opened)
     settings = json.loads(_attribute(candidates, "config"))
     stored = Study.model_validate(settings | {"storage": url})
+    load_plugins(stored.plugins)
     base = optuna.load_study(study_name=f"{name}/base", storage=opened)
     return Store(stored, opened, base, candidates, _artifact_folder(stored))
 
@@ -91,8 +92,10 @@ def start_store(config: Study) -> Store:
             study = optuna.create_study(
                 study_name=name, storage=storage, directions=directions, load_if_exists=True
             )
-            study.sampler = make_sampler(config, len(study.get_trials(deepcopy=False)))
-            if "config" in study.user_attrs:
+            trials = len(study.get_trials(deepcopy=False))
+            study.sampler = make_sampler(config, trials)
+            # Without trials it may be one whose making was interrupted: make it anew.
+            if trials or "config" in study.user_attrs:
                 _refuse_other_settings(config, json.loads(_attribute(study, "config")))
             else:
                 with experimental_accepted():

@@ -1,0 +1,45 @@
+"""The studies on real images that ship with sculpt, cut short: the same files, fewer images."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sculpt
+from sculpt.results.ranking import rank
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def ranking(study: str, overrides: dict[str, Any], tmp_path: Path) -> list[dict[str, Any]]:
+    """Run a study that ships, and return its ranking as the command line prints it."""
+    overrides |= {"storage": str(tmp_path / "study.db"), "search.trials": 3}
+    results = sculpt.run(ROOT / "studies" / study, overrides=overrides)
+    return json.loads(json.dumps(rank(results)))["ranking"]
+
+
+@pytest.mark.slow
+def test_mnist(mnist_root: Path, tmp_path: Path) -> None:
+    overrides = {
+        "data.root": str(mnist_root),
+        "data.train_images": 1500,
+        "space.parameters": {"widening": [2], "blocks": [1, 2]},
+        "training.batch_size": 30,
+        "search.replicates": 1,
+    }
+    rows = ranking("mnist.yaml", overrides, tmp_path)
+    assert [row["kept_parameters"] for row in rows] == [4874] * 3
+    assert min(row["val_error"]["mean"] for row in rows) < 0.7, "chance is 0.9"
+
+
+@pytest.mark.slow
+def test_cifar10(cifar10_folder: Path, tmp_path: Path) -> None:
+    overrides = {
+        "data": {"name": "image_folder", "root": str(cifar10_folder), "train_images": 200},
+        "space.parameters": {"widening": [2], "blocks": [1, 2]},
+        "training.epochs": 1,
+    }
+    rows = ranking("cifar10_smoke.yaml", overrides, tmp_path)
+    assert [row["kept_parameters"] for row in rows] == [269_034] * 3
+    assert {row["sparsity"] for row in rows if row["role"] == "base"} == {0}
