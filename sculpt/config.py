@@ -162,9 +162,14 @@ class Study(Section):
     def identity(self) -> dict[str, Any]:
         """Return the settings that must not change while a study goes on.
 
-        The total may grow, and the storage may move.
+        The total may grow, and the storage and the images may move (that they are the same
+        images is checked by their fingerprint).
         """
-        free: dict[str, Any] = {"search": {"trials", "grace_seconds"}, "storage": True}
+        free: dict[str, Any] = {
+            "data": {"root", "download"},
+            "search": {"trials", "grace_seconds"},
+            "storage": True,
+        }
         return self.model_dump(mode="json", exclude=free)
 
 

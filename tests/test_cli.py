@@ -257,6 +257,22 @@ def test_a_corrupt_image_is_named(tmp_path: Path, sculpt_command: Any) -> None:
     assert json.loads(out)["trials"]["complete"] == 2
 
 
+def test_images_may_move_but_not_change(tmp_path: Path, sculpt_command: Any) -> None:
+    first = image_tree(tmp_path / "first")
+    data = {"name": "image_folder", "root": str(first), "channels": 1, "validation_fraction": 0.4}
+    path = write_study(tmp_path, data=data, search__trials=2, search__replicates=1)
+    assert sculpt_command("run", path, "--json")[0] == 0
+    moved = first.rename(tmp_path / "moved")
+    code, out, err = sculpt_command("run", path, "--set", f"data.root={moved}", "--json")
+    assert code == 0, err
+    assert json.loads(out)["trials"]["complete"] == 2
+
+    (moved / "train" / "cat" / "3.png").write_bytes((moved / "test/dog/3.png").read_bytes())
+    code, _, err = sculpt_command("run", path, "--set", f"data.root={moved}")
+    assert code == 2
+    assert "must be resumed on the images it was started with" in err
+
+
 def test_a_foreign_or_damaged_storage_is_left_alone(tmp_path: Path, sculpt_command: Any) -> None:
     path = write_study(tmp_path)
     storage = tmp_path / "tiny.db"

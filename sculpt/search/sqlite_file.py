@@ -46,6 +46,8 @@ def prepare(file: Path, *, create: bool) -> None:
                     "Run the study first, or mend the path."
                 )
             file.parent.mkdir(parents=True, exist_ok=True)
+            # FileLock waits for ever where no file can be made (in /proc, say); this raises.
+            _beside(file, ".lock").touch()
             with file_lock(file):
                 if _is_absent(file):  # no other process was faster
                     _create(file)

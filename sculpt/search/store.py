@@ -74,11 +74,17 @@ def open_store(reference: str | Path, storage: str | None = None) -> Store:
     return Store(stored, opened, base, candidates, _artifact_folder(stored))
 
 
-def start_store(config: Study) -> Store:
+def start_store(config: Study, images: str) -> Store:
     """Open a study to run it, and make what is missing.
 
+    Args:
+        config:
+            The study.
+        images:
+            Fingerprint of its images and their split.
+
     Raises:
-        ConfigError: a study of this name was started with other settings.
+        ConfigError: a study of this name was started with other settings, or other images.
         StorageError: the storage cannot be used.
     """
     storage = open_storage(
@@ -97,10 +103,12 @@ def start_store(config: Study) -> Store:
             # Without trials it may be one whose making was interrupted: make it anew.
             if trials or "config" in study.user_attrs:
                 _refuse_other_settings(config, json.loads(_attribute(study, "config")))
+                _refuse_other_images(config, images, _attribute(study, "images"))
             else:
                 with experimental_accepted():
                     study.set_metric_names(config.search.objectives)
                 study.set_user_attr("sculpt_format", STORE_FORMAT)
+                study.set_user_attr("images", images)
             study.set_user_attr("config", config.model_dump_json())
             studies.append(study)
     return Store(config, storage, studies[0], studies[1], _artifact_folder(config))
@@ -133,6 +141,15 @@ def _refuse_other_settings(config: Study, stored: dict[str, Any]) -> None:
         f"these differ: {'; '.join(changed)}; restore them, or give the study another name "
         "(--set study=NAME)"
     )
+
+
+def _refuse_other_images(config: Study, images: str, stored: str) -> None:
+    if images != stored:
+        raise ConfigError(
+            f"study {config.study!r} must be resumed on the images it was started with "
+            f"(fingerprint {stored}), but those of {config.data.name} {config.data.options} are "
+            f"others ({images}); restore them, or give the study another name (--set study=NAME)"
+        )
 
 
 def _flatten(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -53,7 +53,7 @@ def run_study(config: Study, *, device: str = "auto", watcher: Watcher | None = 
     total = total_trials(config, spec, budget)
     splits = load_data(config).to(target)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    store = start_store(config)
+    store = start_store(config, splits.fingerprint)
     store.candidates.set_user_attr(TOTAL, total)
     worker = Worker(store, splits, budget, watcher)
     try:

@@ -191,6 +191,13 @@ def without_privileges() -> Iterator[None]:
         os.seteuid(user)
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder like Linux's /proc")
+def test_a_folder_in_which_no_file_can_be_made_is_refused() -> None:
+    # Even root cannot; waiting there for a lock would never end.
+    with pytest.raises(StorageError, match=r"its folder writable, got /proc/study\.db"):
+        open_storage("/proc/study.db", create=True)
+
+
 def test_a_file_without_permission_is_refused(tmp_path: Path) -> None:
     make_storage(tmp_path / "study.db")
     (tmp_path / "study.db").chmod(0)
