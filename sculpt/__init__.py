@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sculpt.launch import run as run
     from sculpt.pruning.initializers import initialize as initialize
     from sculpt.pruning.isometry import repair_isometry as repair_isometry
     from sculpt.pruning.masks import apply_masks as apply_masks
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from sculpt.results.ranking import rank as rank
     from sculpt.results.records import Results as Results
     from sculpt.results.records import open_results as open_results
-    from sculpt.results.records import run as run
     from sculpt.study_file import load_study as load_study
 
 _HOMES = {
@@ -38,7 +38,7 @@ _HOMES = {
     "prune": "sculpt.pruning.prune",
     "rank": "sculpt.results.ranking",
     "repair_isometry": "sculpt.pruning.isometry",
-    "run": "sculpt.results.records",
+    "run": "sculpt.launch",
 }
 
 __all__ = sorted(_HOMES)

@@ -1,7 +1,6 @@
 """The command line: parse, call one function, print."""
 
 import json
-import signal
 import sys
 from enum import StrEnum
 from typing import Annotated, Any
@@ -77,12 +76,17 @@ def run(
 
     Example: sculpt run studies/digits.yaml --set search.trials=5
     """
-    from sculpt.results import ranking, records
+    from sculpt import launch
+    from sculpt.results import ranking
     from sculpt.results.tables import ranking_table
     from sculpt.search.progress import LiveView
 
     config = _load(study, set, storage)
-    results = records.run(config, device=device, watcher=LiveView(progress_console))
+    try:
+        results = launch.run(config, device=device, watcher=LiveView(progress_console))
+    except KeyboardInterrupt:
+        progress_console.print("interrupted: finished trials are kept, the same command goes on")
+        raise typer.Exit(130) from None
     _print(ranking.rank(results), as_json, ranking_table)
 
 
@@ -190,16 +194,8 @@ def _print(document: Any, as_json: bool, *views: Any) -> None:
 
 def main() -> None:
     """Run the command line; exit 0 done, 1 failed, 2 wrong input, 130 interrupted."""
-    # A service manager's stop is handled like Ctrl-C: the state is kept.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except SculptError as error:
         print(f"sculpt: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print(
-            "sculpt: interrupted; finished trials are kept, and the same command goes on",
-            file=sys.stderr,
-        )
-        sys.exit(130)

@@ -145,7 +145,7 @@ class Study(Section):
     @property
     def storage_url(self) -> str:
         """Where the study is kept."""
-        return self.storage or f"sqlite:///runs/{self.study}.db"
+        return self.storage or default_storage(self.study)
 
     def with_parameters(self, params: dict[str, Any]) -> "Study":
         """Return the study with sampled values in place, for example {"widening": 2}."""
@@ -173,6 +173,16 @@ class Study(Section):
         return self.model_dump(mode="json", exclude=free)
 
 
+def default_storage(study: str) -> str:
+    """Return where a study is kept unless it says otherwise."""
+    return f"sqlite:///runs/{study}.db"
+
+
 def parameter_path(key: str) -> str:
     """Return where a space's key stands in the study: bare keys are options of the model."""
     return key if "." in key else f"model.{key}"
+
+
+def describe_parameters(params: dict[str, Any]) -> str:
+    """Return parameters as one short text for people."""
+    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in params.items())

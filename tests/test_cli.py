@@ -143,6 +143,17 @@ def test_show(study: tuple[Path, dict[str, Any]], sculpt_command: Any) -> None:
         assert record["signal"].keys() == steps
 
 
+def test_asking_does_not_wait_for_pytorch(study: tuple[Path, dict[str, Any]]) -> None:
+    """Every question is answered from the storage, without the second that torch takes."""
+    code = (
+        "import sys, sculpt; results = sculpt.open_results(sys.argv[1]); sculpt.rank(results); "
+        "sculpt.pareto(results); results.record(0); print('torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(study[0])]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
+
+
 def test_tables_for_people(study: tuple[Path, dict[str, Any]], sculpt_command: Any) -> None:
     for command, expected in [
         (["check"], "dense size"),

@@ -23,6 +23,7 @@ FLOORS = [
     ["trial"],
     ["search"],
     ["results"],
+    ["launch"],
     ["cli"],
     ["__main__"],
 ]

@@ -10,11 +10,8 @@ from sculpt.config import Study
 from sculpt.errors import InputError
 from sculpt.search.artifacts import read_record
 from sculpt.search.claims import ERROR, counts, trial_states
-from sculpt.search.progress import Watcher
 from sculpt.search.storage import INFEASIBLE
-from sculpt.search.store import Store, open_store
-from sculpt.search.study import TOTAL, run_study
-from sculpt.study_file import load_study
+from sculpt.search.store import TOTAL, Store, open_store
 
 
 class Results:
@@ -116,36 +113,9 @@ def open_results(reference: str | Path, storage: str | None = None) -> Results:
 
     Raises:
         StorageError: there is no such study there.
-        ConfigError: the study file has faults.
+        ConfigError: the study file is no YAML or names no study.
     """
     return Results(open_store(reference, storage))
-
-
-def run(
-    study: str | Path | Study,
-    *,
-    overrides: dict[str, Any] | None = None,
-    device: str = "auto",
-    watcher: Watcher | None = None,
-) -> Results:
-    """Start a study, or go on with it, until its total of trials is finished.
-
-    Args:
-        study:
-            A study file, or a loaded one.
-        overrides:
-            Dotted keys to values, set in the file first, for example {"search.trials": 4}.
-        device:
-            A torch device, or `auto`.
-        watcher:
-            Is told of the progress.
-
-    Raises:
-        InputError: the study cannot be run as it is; nothing was written.
-        SculptError: the base failed, or every candidate did.
-    """
-    config = study if isinstance(study, Study) else load_study(study, overrides)
-    return Results(run_study(config, device=device, watcher=watcher))
 
 
 def _row(label: int | str, state: str, trial: FrozenTrial) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
 
@@ -30,7 +30,7 @@ def paired_interval(
             f"{len(base)}"
         )
     differences = np.asarray(candidate) - np.asarray(base)
-    half = student.ppf((1 + confidence) / 2, len(differences) - 1) * (
+    half = stdtrit(len(differences) - 1, (1 + confidence) / 2) * (
         differences.std(ddof=1) / np.sqrt(len(differences))
     )
     return float(differences.mean() - half), float(differences.mean() + half)

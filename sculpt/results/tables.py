@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from sculpt.search.progress import describe
+from sculpt.config import describe_parameters
 
 
 def check_table(document: dict[str, Any]) -> Table:
@@ -19,7 +19,7 @@ def check_table(document: dict[str, Any]) -> Table:
         title, "parameters", ">dense size", ">sparsity", ">dense MACs", ">memory", "feasible"
     )
     table.add_row(
-        f"base: {describe(base['params'])}",
+        f"base: {describe_parameters(base['params'])}",
         f"{base['dense_parameters']:,}",
         "dense",
         f"{base['macs'] / 1e6:,.2f} M",
@@ -28,7 +28,7 @@ def check_table(document: dict[str, Any]) -> Table:
     )
     for corner in document["corners"]:
         table.add_row(
-            describe(corner["params"]),
+            describe_parameters(corner["params"]),
             f"{corner['dense_parameters']:,}",
             f"{corner['sparsity']:.2%}",
             f"{corner['dense_macs'] / 1e6:,.2f} M",
@@ -58,7 +58,7 @@ def ranking_table(document: dict[str, Any]) -> Table:
         table.add_row(
             str(row["rank"]),
             str(row["trial"]),
-            describe(row["params"]),
+            describe_parameters(row["params"]),
             f"{100 * error['mean']:.2f}{spread} % (n {error['n']})",
             f"{row['kept_parameters']:,}",
             f"{row['sparsity']:.2%}",
@@ -78,13 +78,13 @@ def pareto_table(document: dict[str, Any]) -> Table:
     )
     for row in document["front"]:
         values = [f"{value:,.6g}" for value in row["values"].values()]
-        table.add_row(str(row["trial"]), describe(row["params"]), *values)
+        table.add_row(str(row["trial"]), describe_parameters(row["params"]), *values)
     return table
 
 
 def trial_table(record: dict[str, Any]) -> Table:
     """Show the layers of a trial's record."""
-    title = f"trial {record['trial']} ({record['role']}): {describe(record['params'])}"
+    title = f"trial {record['trial']} ({record['role']}): {describe_parameters(record['params'])}"
     table = _table(
         title,
         "layer",

@@ -13,9 +13,7 @@ from optuna.artifacts import download_artifact, get_all_artifact_meta, upload_ar
 from optuna.trial import FrozenTrial
 
 from sculpt.errors import StorageError
-from sculpt.export.weights import save_network
 from sculpt.search.store import Store
-from sculpt.trial import Outcome
 
 RECORD_FILE = "record.json"
 
@@ -35,20 +33,13 @@ SUMMARY = (
 )
 
 
-def keep(
-    store: Store, trial: optuna.Trial, outcomes: list[Outcome], record: dict[str, Any]
-) -> None:
-    """Write a trial's record and the network of each seed as artifacts, and its summary."""
+def keep(store: Store, trial: optuna.Trial, record: dict[str, Any], files: list[Path]) -> None:
+    """Keep a finished trial's record, the files that belong to it, and its summary."""
+    store.artifact_folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder, RECORD_FILE)]
-        files[0].write_text(json.dumps(record, indent=1, allow_nan=False), encoding="utf-8")
-        origin = {key: record[key] for key in ("study", "role", "params", "counting", "config")}
-        for outcome in outcomes:
-            seed = outcome.record["seed"]
-            files.append(Path(folder, f"network-seed-{seed}.safetensors"))
-            save_network(files[-1], outcome.model, outcome.masks, origin | {"seed": seed})
-        store.artifact_folder.mkdir(parents=True, exist_ok=True)
-        for file in files:
+        written = Path(folder, RECORD_FILE)
+        written.write_text(json.dumps(record, indent=1, allow_nan=False), encoding="utf-8")
+        for file in [written, *files]:
             upload_artifact(
                 artifact_store=store.artifacts,
                 file_path=str(file),

@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from sculpt.config import describe_parameters
 from sculpt.training.loop import Epoch
 
 
@@ -66,7 +67,7 @@ class LiveView(Watcher):
         self._trial_start = time.monotonic()
         self._bars.reset(
             self._trial,
-            description=f"{_name(label)} {describe(params)}".rstrip(),
+            description=f"{_name(label)} {describe_parameters(params)}".rstrip(),
             total=epochs,
             visible=True,
             note="pruning" if params else "",
@@ -118,8 +119,3 @@ class LiveView(Watcher):
 
 def _name(label: int | str) -> str:
     return label if isinstance(label, str) else f"trial {label}"
-
-
-def describe(params: dict[str, Any]) -> str:
-    """Return parameters as one short text."""
-    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in params.items())

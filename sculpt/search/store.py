@@ -12,16 +12,18 @@ from typing import Any
 import optuna
 from optuna.artifacts import FileSystemArtifactStore
 
-from sculpt.config import Study
+from sculpt.config import Study, default_storage
+from sculpt.documents import read_yaml
 from sculpt.errors import ConfigError, StorageError
 from sculpt.registry import OBJECTIVES, load_plugins
 from sculpt.search.experimental import experimental_accepted
-from sculpt.search.samplers import make_sampler
 from sculpt.search.storage import StudyStorage, open_storage
-from sculpt.study_file import load_study
 
 STORE_FORMAT = 1
 """Of what sculpt adds to Optuna's tables; raised when older versions could misread it."""
+
+TOTAL = "total_trials"
+"""Attribute of a study: how many trials it was last asked for, the base included."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,17 @@ def open_store(reference: str | Path, storage: str | None = None) -> Store:
 
     Raises:
         StorageError: there is no such study there, or it is of a newer format.
-        ConfigError: the study file has faults.
+        ConfigError: the study file is no YAML or names no study.
     """
     name, url = str(reference), storage
     if name.endswith((".yaml", ".yml")):
-        config = load_study(name)
-        name, url = config.study, storage or config.storage_url
-    url = url or f"sqlite:///runs/{name}.db"
+        # Only these two: what was run stands in the storage, and the file may have changed.
+        document = read_yaml(Path(name))
+        if not isinstance(document.get("study"), str):
+            given = document.get("study")
+            raise ConfigError(f"{reference}: study: must be a name, but got {given!r}")
+        name, url = document["study"], storage or document.get("storage")
+    url = str(url or default_storage(name))
     opened = open_storage(url, create=False)
     known = [n for n in optuna.get_all_study_names(opened) if not n.endswith("/base")]
     if name not in known:
@@ -99,7 +105,6 @@ def start_store(config: Study, images: str) -> Store:
                 study_name=name, storage=storage, directions=directions, load_if_exists=True
             )
             trials = len(study.get_trials(deepcopy=False))
-            study.sampler = make_sampler(config, trials)
             # Without trials it may be one whose making was interrupted: make it anew.
             if trials or "config" in study.user_attrs:
                 _refuse_other_settings(config, json.loads(_attribute(study, "config")))

@@ -1,9 +1,11 @@
 """The run of a study: the dense base first, then candidates, up to the total."""
 
 import math
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -11,21 +13,22 @@ import optuna
 from sculpt.config import Study
 from sculpt.data import Splits
 from sculpt.errors import NumericsError, SculptError
+from sculpt.export.weights import save_network
 from sculpt.registry import OBJECTIVES
 from sculpt.search.artifacts import keep
 from sculpt.search.claims import ERROR, counts, requeue_interrupted, trial_states
+from sculpt.search.interruption import Interruption
 from sculpt.search.preparation import choose_device, describe_data, load_data
 from sculpt.search.progress import Watcher
+from sculpt.search.samplers import make_sampler
 from sculpt.search.space import infeasible_reason, suggest, total_trials
 from sculpt.search.storage import INFEASIBLE, StudyFull
-from sculpt.search.store import Store, start_store
-from sculpt.trial import Role, resolve_budget, run_seed, summarize
+from sculpt.search.store import TOTAL, Store, start_store
+from sculpt.training.loop import Epoch
+from sculpt.trial import Outcome, Role, resolve_budget, run_seed, summarize
 
 POLL_SECONDS = 1.0
 """Between looks at trials that other workers are running."""
-
-TOTAL = "total_trials"
-"""Attribute of a study: how many trials it was last asked for, the base included."""
 
 
 def run_study(config: Study, *, device: str = "auto", watcher: Watcher | None = None) -> Store:
@@ -55,19 +58,10 @@ def run_study(config: Study, *, device: str = "auto", watcher: Watcher | None = 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     store = start_store(config, splits.fingerprint)
     store.candidates.set_user_attr(TOTAL, total)
-    worker = Worker(store, splits, budget, watcher)
+    store.candidates.sampler = make_sampler(config, len(store.candidates.get_trials()))
     try:
-        watcher.run_started(total, finished(store))
-        # A base that failed is tried again by the next run: nothing can be ranked without it.
-        worker.drain(store.base, 1 + counts(store.base)["failed"], worker.run_base)
-        if not counts(store.base)["complete"]:
-            raise SculptError(f"the dense base must finish, but failed: {_last_error(store.base)}")
-        worker.drain(store.candidates, total - 1, worker.run_candidate)
-        if not counts(store.candidates)["complete"]:
-            raise SculptError(
-                f"a candidate must finish, but all failed; the last: "
-                f"{_last_error(store.candidates)}"
-            )
+        with Interruption() as interruption:
+            Worker(store, splits, budget, watcher, interruption).run(total)
     finally:
         watcher.run_finished()
     return store
@@ -93,8 +87,27 @@ class Worker:
     splits: Splits
     budget: int
     watcher: Watcher
+    interruption: Interruption
     _number: int | None = None
     """Of the trial that was begun last."""
+
+    def run(self, total: int) -> None:
+        """Run the base and then candidates, until `total` trials are finished.
+
+        Raises:
+            SculptError: the base failed, or every candidate did.
+        """
+        base, candidates = self.store.base, self.store.candidates
+        self.watcher.run_started(total, finished(self.store))
+        # A base that failed is tried again by the next run: nothing can be ranked without it.
+        self.drain(base, 1 + counts(base)["failed"], self.run_base)
+        if not counts(base)["complete"]:
+            raise SculptError(f"the dense base must finish, but failed: {_last_error(base)}")
+        self.drain(candidates, total - 1, self.run_candidate)
+        if not counts(candidates)["complete"]:
+            raise SculptError(
+                f"a candidate must finish, but all failed; the last: {_last_error(candidates)}"
+            )
 
     def drain(
         self,
@@ -106,6 +119,7 @@ class Worker:
         storage = self.store.storage
         storage.limits[storage.get_study_id_from_name(study.study_name)] = limit
         while True:
+            self.interruption.check()
             requeue_interrupted(study)
             try:
                 # optimize, because ask and tell send no heartbeat.
@@ -160,7 +174,7 @@ class Worker:
                     role=role,
                     budget=self.budget,
                     seed=seed,
-                    on_epoch=self.watcher.epoch_finished,
+                    on_epoch=self._epoch_finished,
                 )
                 for seed in range(first, first + count)
             ]
@@ -174,7 +188,8 @@ class Worker:
             )
             objectives = _objectives(record)
             record = {"trial": label, "objectives": objectives} | record
-            keep(self.store, trial, outcomes, record)
+            with tempfile.TemporaryDirectory() as folder:
+                keep(self.store, trial, record, write_networks(Path(folder), outcomes, record))
         except Exception as error:
             problem = f"{type(error).__name__}: {error}"
             trial.set_user_attr(ERROR, problem)
@@ -182,6 +197,21 @@ class Worker:
             raise
         self.watcher.trial_finished(label, record["val_error"]["mean"], None)
         return [objectives[name] for name in study.search.objectives]
+
+    def _epoch_finished(self, epoch: Epoch) -> None:
+        self.watcher.epoch_finished(epoch)
+        self.interruption.check()
+
+
+def write_networks(folder: Path, outcomes: list[Outcome], record: dict[str, Any]) -> list[Path]:
+    """Write the network of each seed into a folder, and say which files these are."""
+    origin = {key: record[key] for key in ("study", "role", "params", "counting", "config")}
+    files = []
+    for outcome in outcomes:
+        seed = outcome.record["seed"]
+        files.append(folder / f"network-seed-{seed}.safetensors")
+        save_network(files[-1], outcome.model, outcome.masks, origin | {"seed": seed})
+    return files
 
 
 def _objectives(record: dict[str, Any]) -> dict[str, float]:

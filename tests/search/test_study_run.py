@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +259,32 @@ def test_a_worker_that_wakes_too_late_does_not_spoil_the_study(tmp_path: Path) -
     assert len(set(configurations(results))) == len(configurations(results)) == 3
 
 
+class SwallowedInterrupt(Watcher):
+    """Presses Ctrl-C where Python swallows it: in the callback of a weak reference."""
+
+    def __init__(self) -> None:
+        self.epochs = 0
+
+    def epoch_finished(self, epoch: Epoch) -> None:
+        self.epochs += 1
+        if self.epochs == 1:
+            target = threading.Event()
+            callback = weakref.ref(target, lambda _: signal.raise_signal(signal.SIGINT))
+            del target
+            assert callback() is None
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_swallowed_interrupt_still_stops_the_run(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    path = write_study(tmp_path)
+    watcher = SwallowedInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        sculpt.run(path, watcher=watcher)
+    assert watcher.epochs == 1
+    assert signal.getsignal(signal.SIGINT) is before, "handlers must be put back"
+
+
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_run_goes_on_to_the_exact_total(tmp_path: Path, stop: signal.Signals) -> None:
     path = write_study(tmp_path, search__trials=5, training__epochs=8)
@@ -265,8 +293,12 @@ def test_a_killed_run_goes_on_to_the_exact_total(tmp_path: Path, stop: signal.Si
     try:
         kept = wait_for_a_trial_in_progress(path, running)
         os.kill(running.pid, stop)
-        running.communicate(timeout=60)
-        assert running.returncode == (-stop if stop is signal.SIGKILL else 130)
+        _, printed = running.communicate(timeout=60)
+        if stop is signal.SIGKILL:
+            assert running.returncode == -stop
+        else:
+            assert running.returncode == 130, printed
+            assert "the same command goes on" in printed
     finally:
         running.kill()
         running.wait()
