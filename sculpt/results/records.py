@@ -50,8 +50,9 @@ class Results:
         """
         rows = []
         for study, is_base in ((self._store.base, True), (self._store.candidates, False)):
-            states = trial_states(study)
-            for trial in study.get_trials(deepcopy=False):
+            trials = study.get_trials(deepcopy=False)
+            states = trial_states(trials)
+            for trial in trials:
                 label = "base" if is_base else trial.number
                 rows.append(_row(label, states[trial.number], trial))
         return pd.DataFrame(rows)
@@ -93,12 +94,13 @@ class Results:
     def _find(self, trial: int | str) -> tuple[FrozenTrial, str]:
         """Return a trial and its state; of several attempts at the base, the best."""
         study = self._store.base if trial == "base" else self._store.candidates
-        states = trial_states(study)
         trials = study.get_trials(deepcopy=False)
+        states = trial_states(trials)
         for frozen in sorted(trials, key=lambda t: states[t.number] != "complete"):
             if trial in ("base", frozen.number):
                 return frozen, states[frozen.number]
-        numbers = ", ".join(str(number) for number in trial_states(self._store.candidates))
+        candidates = self._store.candidates.get_trials(deepcopy=False)
+        numbers = ", ".join(str(candidate.number) for candidate in candidates)
         raise InputError(f"a trial must be base or one of {numbers or 'none yet'}, but got {trial}")
 
 

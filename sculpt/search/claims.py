@@ -6,7 +6,7 @@ trial without it was interrupted (killed, Ctrl-C, node lost) and is owed another
 
 import copy
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from optuna import Study
 from optuna.storages import RetryHeartbeatStaleTrialCallback, fail_stale_trials
@@ -64,11 +64,13 @@ def requeue_interrupted(study: Study, *, max_retries: int = MAX_RETRIES) -> int:
     return len(owed)
 
 
-def trial_states(study: Study, *, max_retries: int = MAX_RETRIES) -> dict[int, str]:
+def trial_states(
+    trials: Sequence[FrozenTrial], *, max_retries: int = MAX_RETRIES
+) -> dict[int, str]:
     """Say what became of each trial.
 
     Args:
-        study: The study.
+        trials: All trials of a study, as read at one moment.
         max_retries: As given to `requeue_interrupted`.
 
     Returns:
@@ -76,7 +78,6 @@ def trial_states(study: Study, *, max_retries: int = MAX_RETRIES) -> dict[int, s
         often), `running`, `queued`, `interrupted` (retried, or about to be) or `infeasible`
         (marked so, in whatever state).
     """
-    trials = study.get_trials(deepcopy=False)
     retried = _retried(trials)
     return {trial.number: _state(trial, retried, max_retries) for trial in trials}
 
@@ -92,8 +93,8 @@ def counts(study: Study, *, max_retries: int = MAX_RETRIES) -> dict[str, int]:
         max_retries: As given to `requeue_interrupted`.
     """
     states = ("complete", "stopped", "failed", "running", "queued", "interrupted", "infeasible")
-    tally = Counter(trial_states(study, max_retries=max_retries).values())
     trials = study.get_trials(deepcopy=False)
+    tally = Counter(trial_states(trials, max_retries=max_retries).values())
     retried = _retried(trials)
     # A retry that is owed counts as queued already. Optuna, too, fails silent trials whenever it
     # is asked for one; without this a worker might see nothing queued, and leave it undone.

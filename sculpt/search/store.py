@@ -80,7 +80,7 @@ def open_store(reference: str | Path, storage: str | None = None) -> Store:
     return Store(stored, opened, base, candidates, _artifact_folder(stored))
 
 
-def start_store(config: Study, images: str) -> Store:
+def start_store(config: Study, images: str, total: int) -> Store:
     """Open a study to run it, and make what is missing.
 
     Args:
@@ -88,6 +88,8 @@ def start_store(config: Study, images: str) -> Store:
             The study.
         images:
             Fingerprint of its images and their split.
+        total:
+            How many trials it is asked for now, the base included.
 
     Raises:
         ConfigError: a study of this name was started with other settings, or other images.
@@ -106,15 +108,18 @@ def start_store(config: Study, images: str) -> Store:
             )
             trials = len(study.get_trials(deepcopy=False))
             # Without trials it may be one whose making was interrupted: make it anew.
-            if trials or "config" in study.user_attrs:
+            known = trials or "sculpt_format" in study.user_attrs
+            if known:
                 _refuse_other_settings(config, json.loads(_attribute(study, "config")))
                 _refuse_other_images(config, images, _attribute(study, "images"))
             else:
                 with experimental_accepted():
                     study.set_metric_names(config.search.objectives)
-                study.set_user_attr("sculpt_format", STORE_FORMAT)
                 study.set_user_attr("images", images)
+            study.set_user_attr(TOTAL, total)
             study.set_user_attr("config", config.model_dump_json())
+            if not known:
+                study.set_user_attr("sculpt_format", STORE_FORMAT)  # last: now it can be read
             studies.append(study)
     return Store(config, storage, studies[0], studies[1], _artifact_folder(config))
 

@@ -23,7 +23,7 @@ from sculpt.search.progress import Watcher
 from sculpt.search.samplers import make_sampler
 from sculpt.search.space import infeasible_reason, suggest, total_trials
 from sculpt.search.storage import INFEASIBLE, StudyFull
-from sculpt.search.store import TOTAL, Store, start_store
+from sculpt.search.store import Store, start_store
 from sculpt.training.loop import Epoch
 from sculpt.trial import Outcome, Role, resolve_budget, run_seed, summarize
 
@@ -56,8 +56,7 @@ def run_study(config: Study, *, device: str = "auto", watcher: Watcher | None = 
     total = total_trials(config, spec, budget)
     splits = load_data(config).to(target)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    store = start_store(config, splits.fingerprint)
-    store.candidates.set_user_attr(TOTAL, total)
+    store = start_store(config, splits.fingerprint, total)
     store.candidates.sampler = make_sampler(config, len(store.candidates.get_trials()))
     try:
         with Interruption() as interruption:
@@ -136,7 +135,8 @@ class Worker:
             except (AssertionError, ValueError):
                 # What Optuna raises when this worker was frozen past its grace, so that its
                 # trial was given to another one. This result is dropped; the retry's counts.
-                if self._number is None or trial_states(study).get(self._number) != "interrupted":
+                states = trial_states(study.get_trials(deepcopy=False))
+                if self._number is None or states.get(self._number) != "interrupted":
                     raise
 
     def run_base(self, trial: optuna.Trial) -> list[float]:

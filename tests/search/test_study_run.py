@@ -325,7 +325,25 @@ def wait_for_a_trial_in_progress(path: Path, running: subprocess.Popen[str]) -> 
         done = table[table["state"] == "complete"] if len(table) else table
         if len(done) >= 2 and "running" in set(table["state"]):
             return {trial: results.record(trial) for trial in done["trial"]}
+    running.kill()
     raise AssertionError(f"no trial was seen running: {running.communicate()}")
+
+
+def test_reading_while_another_process_adds_a_trial(
+    finished: tuple[Path, Results], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, results = finished
+    store = results._store
+    all_trials = store.candidates.get_trials(deepcopy=False)
+    reads = []
+
+    def one_more_at_each_read(**_: object) -> list[Any]:
+        reads.append(1)
+        return all_trials[: len(reads)]
+
+    monkeypatch.setattr(store.candidates, "get_trials", one_more_at_each_read)
+    assert list(results.trials["trial"]) == ["base", 0]
+    assert results.record(0)["state"] == "complete"
 
 
 def test_two_runs_share_a_study(tmp_path: Path) -> None:
