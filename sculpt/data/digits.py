@@ -16,9 +16,6 @@ _TEST_SEED = 0
 class Digits:
     """1,797 grey images of ten digits; a fifth of each class is the test set."""
 
-    def __init__(self) -> None:
-        pass
-
     def describe(self) -> ImageSpec:
         """Return the shape and classes, which are known without reading."""
         return ImageSpec(channels=1, height=8, width=8, classes=10)
