@@ -305,7 +305,8 @@ def test_a_killed_run_goes_on_to_the_exact_total(tmp_path: Path, stop: signal.Si
 
     results = sculpt.run(path)
     tally = results.tally()
-    assert (tally["total"], tally["complete"], tally["interrupted"]) == (5, 5, 1)
+    assert (tally["total"], tally["complete"]) == (5, 5)
+    assert tally["interrupted"] <= 1, "none, if the signal came between two trials"
     assert tally["failed"] == tally["running"] == tally["queued"] == 0
     assert len(set(configurations(results))) == len(configurations(results)) == 4
     for trial, record in kept.items():
