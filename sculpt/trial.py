@@ -182,7 +182,9 @@ def describe_layers(
             "kept_macs": int(masks[name].sum()) * positions,
             "orthogonality_before": before[name],
             "orthogonality_after": after[name],
-            "orthogonality_bound": isometry_bound(masks[name]),
+            "orthogonality_bound": (
+                repairs[name].bound if name in repairs else isometry_bound(masks[name])
+            ),
             "repair_steps": repairs[name].steps if name in repairs else 0,
         }
         for name, positions in cost.positions.items()

@@ -59,8 +59,7 @@ def decode_images(paths: Sequence[str], size: int, channels: int) -> Tensor:
 
     with ThreadPoolExecutor(_THREADS) as pool:
         # Results come in order, so of several faulty files the first is always the one named.
-        for _ in pool.map(decode_range, range(0, len(paths), _FILES_PER_TASK)):
-            pass
+        list(pool.map(decode_range, range(0, len(paths), _FILES_PER_TASK)))
     return torch.from_numpy(pixels)
 
 

@@ -57,7 +57,9 @@ def run_study(config: Study, *, device: str = "auto", watcher: Watcher | None = 
     splits = load_data(config).to(target)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     store = start_store(config, splits.fingerprint, total)
-    store.candidates.sampler = make_sampler(config, len(store.candidates.get_trials()))
+    store.candidates.sampler = make_sampler(
+        config, len(store.candidates.get_trials(deepcopy=False))
+    )
     try:
         with Interruption() as interruption:
             Worker(store, splits, budget, watcher, interruption).run(total)

@@ -287,7 +287,7 @@ def test_a_swallowed_interrupt_still_stops_the_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_run_goes_on_to_the_exact_total(tmp_path: Path, stop: signal.Signals) -> None:
-    path = write_study(tmp_path, search__trials=5, training__epochs=8)
+    path = write_study(tmp_path, search__trials=5, training__epochs=16)
     command = [sys.executable, "-m", "sculpt", "run", str(path)]
     running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     try:
@@ -305,8 +305,7 @@ def test_a_killed_run_goes_on_to_the_exact_total(tmp_path: Path, stop: signal.Si
 
     results = sculpt.run(path)
     tally = results.tally()
-    assert (tally["total"], tally["complete"]) == (5, 5)
-    assert tally["interrupted"] <= 1, "none, if the signal came between two trials"
+    assert (tally["total"], tally["complete"], tally["interrupted"]) == (5, 5, 1)
     assert tally["failed"] == tally["running"] == tally["queued"] == 0
     assert len(set(configurations(results))) == len(configurations(results)) == 4
     for trial, record in kept.items():
@@ -316,6 +315,7 @@ def test_a_killed_run_goes_on_to_the_exact_total(tmp_path: Path, stop: signal.Si
 def wait_for_a_trial_in_progress(path: Path, running: subprocess.Popen[str]) -> dict[Any, Any]:
     """Wait until a trial is running and two are finished; return the records of those."""
     deadline = time.monotonic() + 120
+    kept: dict[Any, Any] = {}
     while time.monotonic() < deadline and running.poll() is None:
         time.sleep(0.2)
         try:
@@ -324,8 +324,10 @@ def wait_for_a_trial_in_progress(path: Path, running: subprocess.Popen[str]) -> 
             continue
         table = results.trials
         done = table[table["state"] == "complete"] if len(table) else table
-        if len(done) >= 2 and "running" in set(table["state"]):
-            return {trial: results.record(trial) for trial in done["trial"]}
+        if not kept and len(done) >= 2:
+            kept = {trial: results.record(trial) for trial in done["trial"]}
+        elif kept and "running" in set(table["state"]):
+            return kept  # nothing between this look and the signal: the trial must still run
     running.kill()
     raise AssertionError(f"no trial was seen running: {running.communicate()}")
 
