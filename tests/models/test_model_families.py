@@ -1,96 +1,216 @@
 """The contract of every model family."""
 
 import inspect
-from typing import Any
+from collections import Counter
+from itertools import pairwise
+from typing import Any, get_args
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
-from sculpt.pruning.masks import prunable_parameters
+from sculpt.diagnostics.topology import measure_topology
+from sculpt.models import build_network
+from sculpt.models.activations import Activation, make_activation
+from sculpt.pruning.initializers import initialize
+from sculpt.pruning.masks import count_parameters, dense_masks, prunable_parameters
 from sculpt.registry import MODELS
+from sculpt.study_file import options_schema
 
 FAMILIES = MODELS.names()
+Shape = tuple[int, int, int]
+
+# What makes a family small enough to be tried in many shapes; the others are small.
+SMALL = {"vgg16": {"widening": 0.125}, "resnet": {"blocks": 1}, "wide_resnet": {"depth": 10}}
+
+SHAPES = [(channels, size, size) for channels in (1, 3) for size in (28, 32, 64)]
+ODD_SHAPES = [(1, 8, 8), (3, 33, 29)]
 
 
-def build(name: str, channels: int = 3, classes: int = 10, **options: Any) -> nn.Module:
+def build(name: str, shape: Shape = (3, 32, 32), classes: int = 10, **options: Any) -> nn.Module:
     torch.manual_seed(0)
-    return MODELS.get(name)(channels, classes, **options)
+    channels, height, width = shape
+    if height == 64 and "stem_stride" in option_names(name):
+        options = {"stem_stride": 2} | options
+    return build_network(
+        name,
+        channels=channels,
+        classes=classes,
+        pixels=height * width,
+        **(SMALL.get(name, {}) | options),
+    )
+
+
+def option_names(name: str) -> list[str]:
+    parameters = inspect.signature(MODELS.get(name)).parameters.values()
+    return [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+
+
+WITH_ACTIVATION = [name for name in FAMILIES if "activation" in option_names(name)]
 
 
 def structure(model: nn.Module) -> list[tuple[str, torch.Size]]:
     return [(name, tensor.shape) for name, tensor in model.state_dict().items()]
 
 
+def layers(model: nn.Module) -> dict[str, nn.Module]:
+    return {
+        f"{name}.weight": module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+    }
+
+
 def test_the_families_that_are_promised_are_there():
-    assert {"resnet"} <= set(FAMILIES)
+    assert {"resnet", "wide_resnet", "vgg16", "mlp", "lenet_300_100"} <= set(FAMILIES)
+
+
+def test_each_of_them_has_a_choice_of_activation():
+    assert {"resnet", "wide_resnet", "vgg16", "mlp", "lenet_300_100"} <= set(WITH_ACTIVATION)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_options_are_keywords_with_types_and_defaults(name: str):
-    channels, classes, *options = inspect.signature(MODELS.get(name)).parameters.values()
+class TestTheSignature:
+    def test_options_are_keywords_with_types_and_defaults(self, name: str):
+        parameters = inspect.signature(MODELS.get(name)).parameters.values()
+        options = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+        required = [p for p in parameters if p not in options]
 
-    assert (channels.name, classes.name) == ("channels", "classes")
-    for required in (channels, classes):
-        assert required.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD, required
-        assert required.default is inspect.Parameter.empty, required
-    for option in options:
-        assert option.kind is inspect.Parameter.KEYWORD_ONLY, option
-        assert option.default is not inspect.Parameter.empty, option
-        assert option.annotation is not inspect.Parameter.empty, option
+        names = [p.name for p in required]
+        assert names in (["channels", "classes"], ["channels", "classes", "pixels"])
+        for parameter in required:
+            assert parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD, parameter
+            assert parameter.default is inspect.Parameter.empty, parameter
+        for option in options:
+            assert option.default is not inspect.Parameter.empty, option
+            assert option.annotation is not inspect.Parameter.empty, option
 
+    def test_a_study_file_can_be_checked_against_it(self, name: str):
+        schema = options_schema(MODELS.get(name))
 
-@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (3, 33, 29)])
-@pytest.mark.parametrize("name", FAMILIES)
-def test_images_of_any_size_become_logits(name: str, shape: tuple[int, int, int]):
-    model = build(name, channels=shape[0], classes=7)
-
-    logits = model(torch.randn(2, *shape))
-
-    assert logits.shape == (2, 7)
-    assert logits.isfinite().all()
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_every_parameter_is_used(name: str):
-    model = build(name)
-    model(torch.randn(4, 3, 32, 32)).square().sum().backward()
-
-    unused = [key for key, parameter in model.named_parameters() if parameter.grad is None]
-    assert unused == []
+        defaults = schema().model_dump()
+        assert list(defaults) == option_names(name)
+        schema.model_validate(defaults)
+        with pytest.raises(ValidationError):
+            schema.model_validate({"no_such_option": 1})
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_images_do_not_influence_each_other_in_inference(name: str):
-    model = build(name).eval()
-    images = torch.randn(3, 3, 32, 32)
+class TestTheNetwork:
+    @pytest.mark.parametrize("shape", SHAPES + ODD_SHAPES, ids=str)
+    def test_images_of_any_size_go_forward_and_back(self, name: str, shape: Shape):
+        model = build(name, shape, classes=7)
 
-    with torch.no_grad():
-        together = model(images)
-        alone = torch.cat([model(image[None]) for image in images])
+        logits = model(torch.randn(2, *shape))
+        logits.square().sum().backward()
 
-    torch.testing.assert_close(together, alone)
-    assert not torch.allclose(together[0], together[1])
+        assert logits.shape == (2, 7)
+        assert logits.isfinite().all()
+        for key, parameter in model.named_parameters():
+            assert parameter.grad is not None, f"{key} is not used"
+            assert parameter.grad.isfinite().all(), key
+
+    @pytest.mark.parametrize("shape", SHAPES, ids=str)
+    def test_every_unit_and_every_weight_is_on_a_path(self, name: str, shape: Shape):
+        model = build(name, shape)
+
+        topology = measure_topology(model, dense_masks(model), shape)
+
+        assert topology.channels == {key: len(x.weight) for key, x in layers(model).items()}
+        assert topology.parameters == sum(x.weight.numel() for x in layers(model).values())
+        assert topology.log10_paths is not None
+        assert topology.log10_paths > 0
+
+    def test_images_do_not_influence_each_other_in_inference(self, name: str):
+        model = build(name).eval()
+        # Or little of the input arrives at the end of a deep network.
+        initialize(model, "variance_scaling", seed=0)
+        images = torch.randn(3, 3, 32, 32)
+
+        with torch.no_grad():
+            together = model(images)
+            alone = torch.cat([model(image[None]) for image in images])
+
+        torch.testing.assert_close(together, alone)
+        assert not torch.allclose(together[0], together[1], rtol=0.01)
+
+    def test_the_structure_depends_on_nothing_but_the_options(self, name: str):
+        first = build(name)
+        with torch.device("meta"):
+            torch.manual_seed(1)
+            again = build(name)
+
+        assert structure(first) == structure(again)
+        assert str(first) == str(again)
+        assert prunable_parameters(first).keys() == prunable_parameters(again).keys()
+
+    def test_channels_and_classes_are_obeyed(self, name: str):
+        few, many = (build(name, (1, 32, 32), classes) for classes in (2, 100))
+
+        assert few(torch.randn(2, 1, 32, 32)).shape == (2, 2)
+        assert many(torch.randn(2, 1, 32, 32)).shape == (2, 100)
+        with pytest.raises(RuntimeError):
+            few(torch.randn(2, 3, 32, 32))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_the_structure_depends_on_nothing_but_the_options(name: str):
-    first = build(name)
-    torch.manual_seed(1)
-    torch.rand(17)
-    with torch.device("meta"):
-        again = MODELS.get(name)(3, 10)
+@pytest.mark.parametrize("name", WITH_ACTIVATION)
+class TestItsActivation:
+    @pytest.mark.parametrize("activation", get_args(Activation))
+    def test_it_is_the_one_in_every_place(self, name: str, activation: Activation):
+        kinds = {type(make_activation(other)) for other in get_args(Activation)} - {nn.Identity}
+        wanted, default = build(name, activation=activation), build(name)
 
-    assert structure(first) == structure(again)
-    assert str(first) == str(again)
-    assert prunable_parameters(first).keys() == prunable_parameters(again).keys()
+        found = Counter(type(m) for m in wanted.modules() if type(m) in kinds)
+
+        places = sum(type(m) in kinds for m in default.modules())
+        expected = {} if activation == "linear" else {type(make_activation(activation)): places}
+        assert found == expected
+        assert places > 0
+        assert structure(wanted) == structure(default)
+
+    def test_every_place_has_a_module_of_its_own(self, name: str):
+        model = build(name, activation="selu")
+        calls: Counter[str] = Counter()
+        for key, module in model.named_modules():
+            if isinstance(module, nn.SELU):
+                module.register_forward_hook(lambda *_, key=key: calls.update([key]))
+
+        model(torch.randn(2, 3, 32, 32))
+
+        assert set(calls.values()) == {1}
+
+    def test_nothing_else_bends_the_signal(self, name: str):
+        """Linear activations, averages for maxima: f(a + b) = f(a) + f(b) − f(0)."""
+        model = build(name, activation="linear").double().eval()
+        for module in model.modules():
+            for key, child in module.named_children():
+                if isinstance(child, nn.MaxPool2d):
+                    setattr(module, key, nn.AvgPool2d(2, ceil_mode=True))
+        initialize(model, "variance_scaling", seed=0)
+        a, b = torch.randn(2, 3, 3, 32, 32, dtype=torch.float64)
+
+        with torch.no_grad():
+            torch.testing.assert_close(model(a + b), model(a) + model(b) - model(0 * a))
+            assert not torch.allclose(model(a), model(0 * a), rtol=0.01)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_channels_and_classes_are_obeyed(name: str):
-    few, many = (build(name, channels=1, classes=classes) for classes in (2, 100))
+@pytest.mark.parametrize(
+    ("name", "options", "widths"),
+    [
+        ("mlp", {}, [784, 100, 100, 10]),
+        ("mlp", {"layers": 7}, [784, *[100] * 6, 10]),
+        ("mlp", {"layers": 1}, [784, 10]),
+        ("mlp", {"layers": 2, "units": 30}, [784, 30, 10]),
+        ("lenet_300_100", {}, [784, 300, 100, 10]),
+    ],
+)
+def test_fully_connected_networks_have_these_widths(name: str, options: Any, widths: list[int]):
+    model = build_network(name, channels=1, classes=10, pixels=784, **options)
 
-    assert few(torch.randn(2, 1, 32, 32)).shape == (2, 2)
-    assert many(torch.randn(2, 1, 32, 32)).shape == (2, 100)
-    with pytest.raises(RuntimeError):
-        few(torch.randn(2, 3, 32, 32))
+    found = [tuple(layer.weight.shape) for layer in layers(model).values()]
+
+    assert found == [(after, before) for before, after in pairwise(widths)]
+    assert not isinstance(list(model.modules())[-1], nn.Tanh | nn.ReLU)
+    by_hand = sum((before + 1) * after for before, after in pairwise(widths))
+    assert count_parameters(model, "paper") == by_hand

@@ -1,4 +1,4 @@
-"""ResNet(k, n): its sizes, its widths, and the shortcut without parameters."""
+"""ResNet(k, n) in both versions: sizes, widths, names, and what a block computes."""
 
 from typing import Any
 
@@ -8,8 +8,12 @@ import torch
 from torch import nn
 
 from sculpt.errors import InputError
-from sculpt.models.resnet import Block, ZeroPad, resnet
-from sculpt.pruning.masks import count_parameters
+from sculpt.models.residual_blocks import Block, PreActivationBlock, ZeroPad
+from sculpt.models.resnet import resnet
+from sculpt.pruning.masks import count_parameters, prunable_parameters
+
+VERSIONS = ["v1", "v2"]
+BLOCKS = {"v1": Block, "v2": PreActivationBlock}
 
 
 def meta_resnet(**options: Any) -> nn.Module:
@@ -18,16 +22,25 @@ def meta_resnet(**options: Any) -> nn.Module:
         return resnet(3, 10, **options)
 
 
-def blocks_of(model: nn.Module) -> list[Block]:
-    return [module for module in model.modules() if isinstance(module, Block)]
+def blocks_of(model: nn.Module) -> list[Any]:
+    return [m for m in model.modules() if isinstance(m, Block | PreActivationBlock)]
 
 
 def widths(model: nn.Module) -> list[int]:
     return [block.second.conv.out_channels for block in blocks_of(model)]
 
 
-def test_resnet20_has_the_papers_size():
-    assert count_parameters(meta_resnet(), "paper") == golden.RESNET20_PAPER
+def convolution_names(model: nn.Module) -> list[str]:
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_resnet20_has_the_papers_size(version: str):
+    zeropad, projection = (
+        meta_resnet(version=version, shortcut=shortcut) for shortcut in ("zeropad", "projection")
+    )
+    assert count_parameters(zeropad, "paper") == golden.RESNET20_PAPER
+    assert count_parameters(projection, "paper") == golden.RESNET20_PAPER_PROJECTION
 
 
 @pytest.mark.parametrize(("blocks", "expected"), golden.RESNET_TOTAL.items())
@@ -39,6 +52,46 @@ def test_known_sizes_when_everything_trainable_counts(blocks: int, expected: int
 def test_the_projection_shortcut_has_its_known_size():
     model = meta_resnet(shortcut="projection", conv_bias=False)
     assert count_parameters(model, "total") == golden.RESNET20_TOTAL_PROJECTION
+
+
+@pytest.mark.parametrize(
+    ("shortcut", "expected"),
+    [
+        ("zeropad", golden.RESNET20_V2_TOTAL_ZEROPAD),
+        ("projection", golden.RESNET20_V2_TOTAL_PROJECTION),
+    ],
+)
+def test_in_version_2_projections_have_no_batch_norm(shortcut: str, expected: int):
+    model = meta_resnet(version="v2", shortcut=shortcut, conv_bias=False)
+    assert count_parameters(model, "total") == expected
+
+
+def test_the_parameters_have_the_names_that_files_of_weights_have():
+    model = meta_resnet(blocks=1, shortcut="projection")
+    pairs = ["weight", "bias"]
+
+    expected = [f"stem.{part}.{kind}" for part in ("conv", "norm") for kind in pairs]
+    for stage, names in enumerate([["first", "second"], *[["first", "second", "shortcut"]] * 2]):
+        for name in names:
+            expected += [
+                f"stages.{stage}.0.{name}.{part}.{kind}"
+                for part in ("conv", "norm")
+                for kind in pairs
+            ]
+    expected += [f"classifier.{kind}" for kind in pairs]
+    assert [name for name, _ in model.named_parameters()] == expected
+
+
+@pytest.mark.parametrize("shortcut", ["zeropad", "projection"])
+def test_a_convolution_has_one_name_and_shape_in_both_versions(shortcut: str):
+    """So that one seed draws the same weights for both."""
+    first, second = (
+        prunable_parameters(meta_resnet(version=version, shortcut=shortcut, widening=2))
+        for version in VERSIONS
+    )
+    assert {name: x.shape for name, x in first.items()} == {
+        name: x.shape for name, x in second.items()
+    }
 
 
 @pytest.mark.parametrize(("shape", "percent"), golden.SPARSITY_AT_RESNET20.items())
@@ -54,9 +107,10 @@ def test_pruned_to_resnet20_the_sparsities_are_the_papers(shape: tuple[int, int]
     assert round(sparsity(shortcut="projection"), 2) != percent
 
 
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("blocks", [1, 2, 5])
-def test_each_stage_has_n_blocks_and_halves_the_image_but_the_first(blocks: int):
-    model = meta_resnet(blocks=blocks)
+def test_each_stage_has_n_blocks_and_halves_the_image_but_the_first(blocks: int, version: str):
+    model = meta_resnet(blocks=blocks, version=version)
 
     assert widths(model) == [16] * blocks + [32] * blocks + [64] * blocks
     strides = [block.first.conv.stride[0] for block in blocks_of(model)]
@@ -64,9 +118,12 @@ def test_each_stage_has_n_blocks_and_halves_the_image_but_the_first(blocks: int)
     assert strides == [1] * blocks + later + later
 
 
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("shortcut", ["zeropad", "projection"])
-def test_the_stem_is_not_widened_so_stage_1_changes_width_without_a_stride(shortcut: Any):
-    model = resnet(3, 10, widening=2, blocks=2, shortcut=shortcut)
+def test_the_stem_is_not_widened_so_stage_1_changes_width_without_a_stride(
+    shortcut: Any, version: Any
+):
+    model = resnet(3, 10, widening=2, blocks=2, shortcut=shortcut, version=version)
     first, second, *_ = blocks_of(model)
 
     assert model.stem.conv.out_channels == 16
@@ -77,8 +134,9 @@ def test_the_stem_is_not_widened_so_stage_1_changes_width_without_a_stride(short
     assert isinstance(second.shortcut, nn.Identity)
 
 
-def test_where_nothing_changes_the_shortcut_is_the_identity():
-    shortcuts = [block.shortcut for block in blocks_of(meta_resnet(blocks=2))]
+@pytest.mark.parametrize("version", VERSIONS)
+def test_where_nothing_changes_the_shortcut_is_the_identity(version: str):
+    shortcuts = [block.shortcut for block in blocks_of(meta_resnet(blocks=2, version=version))]
     identities = [isinstance(shortcut, nn.Identity) for shortcut in shortcuts]
     assert identities == [True, True, False, True, False, True]
 
@@ -100,8 +158,9 @@ def test_tiny_imagenet_is_halved_by_the_stem():
     assert model(torch.randn(2, 3, 64, 64)).shape == (2, 200)
 
 
-def test_without_conv_bias_only_the_classifier_has_one():
-    model = meta_resnet(conv_bias=False, shortcut="projection")
+@pytest.mark.parametrize("version", VERSIONS)
+def test_without_conv_bias_only_the_classifier_has_one(version: str):
+    model = meta_resnet(conv_bias=False, shortcut="projection", version=version)
     biased = [
         name
         for name, layer in model.named_modules()
@@ -112,8 +171,11 @@ def test_without_conv_bias_only_the_classifier_has_one():
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 7), (1, 1), (2, 5)])
 @pytest.mark.parametrize("shortcut", ["zeropad", "projection"])
-def test_both_ways_through_a_block_have_the_same_size(shortcut: Any, size: tuple[int, int]):
-    block = Block(3, 6, 2, shortcut, conv_bias=True)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_both_ways_through_a_block_have_the_same_size(
+    version: str, shortcut: Any, size: tuple[int, int]
+):
+    block = BLOCKS[version](3, 6, 2, shortcut, conv_bias=True)
     out = block(torch.randn(2, 3, *size))
     assert out.shape == (2, 6, -(-size[0] // 2), -(-size[1] // 2))
 
@@ -148,6 +210,66 @@ def test_a_block_adds_its_input():
     torch.testing.assert_close(block(hidden), hidden.relu())
 
 
+@pytest.mark.parametrize(("stride", "width"), [(1, 4), (1, 6), (2, 4), (2, 6)])
+def test_a_pre_activation_block_adds_its_input_as_it_is(stride: int, width: int):
+    """With its last convolution silenced, nothing but the shortcut is left, and nothing bends it
+    (He et al. 2016b, Equation 4)."""
+    block = PreActivationBlock(4, width, stride, "zeropad", conv_bias=False)
+    nn.init.zeros_(block.second.conv.weight)
+    hidden = torch.randn(2, 4, 6, 6)
+
+    expected = ZeroPad(stride, width - 4)(hidden)
+    torch.testing.assert_close(block(hidden), expected, rtol=0, atol=0)
+    assert (expected < 0).any()
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_pre_activation_block_projects_its_activated_input(stride: int):
+    block = PreActivationBlock(4, 6, stride, "projection", conv_bias=True)
+    nn.init.zeros_(block.second.conv.weight)
+    nn.init.zeros_(block.second.conv.bias)
+    hidden = torch.randn(2, 4, 6, 6)
+
+    out = block(hidden)
+
+    activated = block.first.norm(hidden).relu()[:, :, ::stride, ::stride]
+    weight, bias = block.shortcut.conv.weight, block.shortcut.conv.bias
+    expected = torch.einsum("oi,nihw->nohw", weight[:, :, 0, 0], activated)
+    torch.testing.assert_close(out, expected + bias[:, None, None])
+
+
+def test_both_convolutions_of_a_pre_activation_block_are_behind_norm_and_activation():
+    torch.manual_seed(0)
+    block = PreActivationBlock(4, 4, 1, "zeropad", conv_bias=True, activation="tanh")
+    hidden = torch.randn(2, 4, 5, 5)
+
+    once = block.first.conv(block.first.norm(hidden).tanh())
+    twice = block.second.conv(block.second.norm(once).tanh())
+
+    torch.testing.assert_close(block(hidden), hidden + twice)
+
+
+def test_version_2_ends_in_norm_and_activation_and_its_stem_has_neither():
+    first, second = (meta_resnet(blocks=2, version=version) for version in VERSIONS)
+
+    assert [type(module) for module in second.stem] == [nn.Conv2d]
+    assert not hasattr(second, "stem_activation")
+    assert second.last_norm.num_features == 64
+    for model in (first, second):
+        norms = sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+        activations = sum(isinstance(module, nn.ReLU) for module in model.modules())
+        assert norms == activations == len(convolution_names(model)) == 13
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("shortcut", ["zeropad", "projection"])
+def test_the_activation_reaches_the_blocks_of_both_versions(shortcut: Any, version: Any):
+    model = meta_resnet(blocks=2, version=version, shortcut=shortcut, activation="leaky_relu")
+
+    assert sum(isinstance(module, nn.LeakyReLU) for module in model.modules()) == 13
+    assert not any(isinstance(module, nn.ReLU) for module in model.modules())
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -157,6 +279,8 @@ def test_a_block_adds_its_input():
         ({"blocks": -1}, ["blocks", "-1"]),
         ({"stem_width": 0}, ["stem_width", "at least 1"]),
         ({"stem_stride": 0}, ["stem_stride", "at least 1"]),
+        ({"version": "v3"}, ["version", "v1, v2", "'v3'"]),
+        ({"activation": "gelu"}, ["activation", "relu", "'gelu'"]),
         ({"shortcut": "zero_pad"}, ["shortcut", "zeropad", "projection", "'zero_pad'"]),
     ],
 )

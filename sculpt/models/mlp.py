@@ -1,0 +1,77 @@
+"""Fully connected networks: MLP-K of Lee et al. 2020 and LeNet-300-100 (LeCun et al. 1998)."""
+
+from itertools import pairwise
+
+from torch import nn
+
+from sculpt.errors import InputError
+from sculpt.models.activations import Activation, make_activation
+from sculpt.registry import MODELS
+
+
+@MODELS.register("mlp")
+def mlp(
+    channels: int,
+    classes: int,
+    pixels: int,
+    *,
+    layers: int = 3,
+    units: int = 100,
+    activation: Activation = "tanh",
+) -> nn.Module:
+    """Build MLP-K: `layers` linear layers, all hidden ones of one width (METHOD: 100).
+
+    Args:
+        channels:
+            Channels of an input image.
+        classes:
+            Number of classes.
+        pixels:
+            Height × width of an input image.
+        layers:
+            K ≥ 1, the classifier included.
+        units:
+            Units of each hidden layer.
+        activation:
+            Between the layers.
+
+    Returns:
+        A module that maps images (N, channels, H, W) to logits (N, classes).
+
+    Raises:
+        InputError: an option is outside its range.
+    """
+    for name, value in {"layers": layers, "units": units}.items():
+        if value < 1:
+            raise InputError(f"{name} must be at least 1, but got {value}")
+    return stack([channels * pixels, *[units] * (layers - 1), classes], activation)
+
+
+@MODELS.register("lenet_300_100")
+def lenet_300_100(
+    channels: int, classes: int, pixels: int, *, activation: Activation = "relu"
+) -> nn.Module:
+    """Build LeNet-300-100: hidden layers of 300 and 100 units.
+
+    Args:
+        channels:
+            Channels of an input image.
+        classes:
+            Number of classes.
+        pixels:
+            Height × width of an input image.
+        activation:
+            Between the layers.
+
+    Raises:
+        InputError: `activation` is not one of its values.
+    """
+    return stack([channels * pixels, 300, 100, classes], activation)
+
+
+def stack(widths: list[int], activation: Activation) -> nn.Sequential:
+    """Return linear layers between the widths, an activation after each but the last."""
+    modules: list[nn.Module] = [nn.Flatten()]
+    for inputs, outputs in pairwise(widths):
+        modules += [nn.Linear(inputs, outputs), make_activation(activation)]
+    return nn.Sequential(*modules[:-1])

@@ -1,0 +1,86 @@
+"""VGG16 for small images, with 1×1 convolutions (Simonyan and Zisserman 2015, configuration C)."""
+
+from collections import OrderedDict
+
+from torch import nn
+
+from sculpt.errors import InputError
+from sculpt.models.activations import Activation, make_activation
+from sculpt.registry import MODELS
+
+# Of each group, the width and the kernel sizes of its convolutions; a pooling ends it.
+GROUPS = [(64, [3, 3]), (128, [3, 3]), (256, [3, 3, 1]), (512, [3, 3, 1]), (512, [3, 3, 1])]
+CLASSIFIER_WIDTHS = [512, 512]
+
+
+@MODELS.register("vgg16")
+def vgg16(
+    channels: int,
+    classes: int,
+    *,
+    widening: float = 1,
+    batch_norm: bool = True,
+    activation: Activation = "relu",
+) -> nn.Module:
+    """Build VGG16: thirteen convolutions in five groups, then three linear layers.
+
+    Five times, 2×2 max-pooling halves the image; where a size is odd it is rounded up, so that
+    no image of 28 pixels (14, 7, 4, 2, 1) is pooled away. 32 pixels end as one, and where more
+    are left (2×2 of 64) their average goes to the classifier, whose inputs are always 512.
+
+    Args:
+        channels:
+            Channels of an input image.
+        classes:
+            Number of classes.
+        widening:
+            A factor on the width of every layer but the last, rounded; may be below 1.
+        batch_norm:
+            Whether a batch norm follows each convolution. The linear layers have none.
+        activation:
+            After every layer but the last.
+
+    Returns:
+        A module that maps images (N, channels, H, W) to logits (N, classes).
+
+    Raises:
+        InputError: an option is outside its range.
+    """
+    narrowest = GROUPS[0][0]
+    if not widening >= 1 / narrowest:
+        raise InputError(
+            f"widening must be at least 1/{narrowest}, or layers have no units, but got {widening}"
+        )
+
+    def convolution(in_width: int, out_width: int, kernel: int) -> nn.Sequential:
+        parts: OrderedDict[str, nn.Module] = OrderedDict()
+        parts["conv"] = nn.Conv2d(in_width, out_width, kernel, padding=kernel // 2)
+        if batch_norm:
+            parts["norm"] = nn.BatchNorm2d(out_width)
+        parts["activation"] = make_activation(activation)
+        return nn.Sequential(parts)
+
+    width = channels
+    groups = []
+    for group_width, kernels in GROUPS:
+        layers: list[nn.Module] = []
+        for kernel in kernels:
+            in_width, width = width, round(group_width * widening)
+            layers.append(convolution(in_width, width, kernel))
+        groups.append(nn.Sequential(*layers, nn.MaxPool2d(2, ceil_mode=True)))
+    classifier: list[nn.Module] = []
+    for hidden_width in CLASSIFIER_WIDTHS:
+        in_width, width = width, round(hidden_width * widening)
+        classifier.append(nn.Linear(in_width, width))
+        if batch_norm:
+            classifier.append(nn.BatchNorm1d(width))
+        classifier.append(make_activation(activation))
+    classifier.append(nn.Linear(width, classes))
+    return nn.Sequential(
+        OrderedDict(
+            groups=nn.Sequential(*groups),
+            pool=nn.AdaptiveAvgPool2d(1),
+            flatten=nn.Flatten(),
+            classifier=nn.Sequential(*classifier),
+        )
+    )
