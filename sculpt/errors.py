@@ -45,6 +45,10 @@ class NumericsError(SculptError):
     """A score, a loss or a weight stopped being a finite number."""
 
 
+class SculptWarning(UserWarning):
+    """What the user asked for is done, but may not be what was meant."""
+
+
 def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
     """Refuse a value outside a closed set, where the wrong word would pick a default in silence.
 

@@ -9,11 +9,13 @@
 Biases start at 0 and batch norm at (1, 0) whatever the initializer; see `initialize`.
 """
 
+import warnings
 from typing import Any
 
 import torch
 from torch import nn
 
+from sculpt.errors import SculptWarning
 from sculpt.registry import INITIALIZERS
 from sculpt.seeding import derive_seed
 
@@ -34,16 +36,31 @@ def initialize(model: nn.Module, initializer: str, *, seed: int, **options: Any)
 
     Raises:
         UnknownNameError: no initializer has this name.
+
+    Warns:
+        SculptWarning: most weights are exactly 0, as with the delta kernels of `ldi`.
     """
     draw = INITIALIZERS.get(initializer)
+    total = zeros = 0
     for name, layer in model.named_modules():
         if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear):
             generator = torch.Generator().manual_seed(derive_seed(seed, "weights", name))
             # Whatever torch.set_default_device says: a CPU generator draws on the CPU.
             with torch.device("cpu"):
                 weight = draw(layer, generator, **options)
+            total += weight.numel()
+            zeros += weight.numel() - int(torch.count_nonzero(weight))
             layer.weight.copy_(weight)
             if layer.bias is not None:
                 layer.bias.zero_()
         elif isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.reset_parameters()
+    if zeros > total / 2:
+        warnings.warn(
+            f"{zeros} of {total} weights were drawn as exactly 0. Criteria that multiply by the "
+            f"weight score them 0, so that they can rank no more than {total - zeros} weights to "
+            "keep; where a budget keeps more, draw weights without zeros (the kernel 'block' of "
+            "ldi, where 'delta' was asked for)",
+            SculptWarning,
+            stacklevel=3,  # past torch.no_grad, to the caller
+        )

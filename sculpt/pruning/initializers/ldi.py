@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from sculpt.errors import InputError, check_choice
+from sculpt.models.activations import Activation
 from sculpt.pruning.initializers.variance_scaling import WeightedLayer
+from sculpt.pruning.mean_field import mean_field_gain
 from sculpt.registry import INITIALIZERS
 
 Kernel = Literal["block", "delta"]
@@ -21,7 +23,7 @@ def ldi(
     generator: torch.Generator,
     *,
     kernel: Kernel = "block",
-    gain: float = 1.0,
+    gain: float | Activation = 1.0,
 ) -> Tensor:
     """Draw an orthogonal weight: semi-orthogonal for linear layers, a kernel for convolutions.
 
@@ -31,20 +33,27 @@ def ldi(
         generator:
             CPU generator.
         kernel:
-            `block`: block convolution-orthogonal, no weight is zero by construction.
+            `block`: block convolution-orthogonal; a weight is zero only by chance, in layers of
+            very few channels.
             `delta`: only the kernel's centre is not zero. It is orthogonal too, but its zeros
-            score 0 under connection sensitivity, and the ranking runs dry at low sparsity.
+            score 0 under connection sensitivity, and the ranking runs dry at low sparsity
+            (`initialize` warns).
         gain:
-            All singular values; 1 in the paper's code.
+            All singular values; 1 in the paper's code. The name of an activation stands for its
+            critical gain in mean-field theory (`mean_field_gain`), for every layer alike: with
+            it, the Jacobian of a layer *and* its activation preserves the mean squared norm.
 
     Returns:
         A tensor of the shape of `layer.weight`.
 
     Raises:
         InputError: the convolution's kernel is not square, or not two-dimensional, or `kernel`
-            is not one of its values.
+            or `gain` is not one of its values.
     """
     check_choice("kernel", kernel, get_args(Kernel))
+    if isinstance(gain, str):
+        check_choice("gain", gain, get_args(Activation))
+        gain = mean_field_gain(gain)
     if isinstance(layer, nn.Linear):
         return gain * orthogonal_matrix(layer.out_features, layer.in_features, generator).float()
     size = layer.kernel_size

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sculpt.errors import UnknownNameError
+from sculpt.errors import SculptWarning, UnknownNameError
 from sculpt.models.resnet import resnet
 from sculpt.pruning.initializers import initialize
 from sculpt.registry import INITIALIZERS
@@ -41,7 +41,7 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def test_the_initializers_that_are_promised_are_there():
-    assert {"ldi", "variance_scaling"} <= set(NAMES)
+    assert {"gaussian", "ldi", "variance_scaling"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -170,5 +170,51 @@ class TestOfANetwork:
 
 
 def test_an_unknown_initializer_is_refused_and_the_known_ones_are_named():
-    with pytest.raises(UnknownNameError, match="initializer must be one of ldi, variance_scaling"):
+    with pytest.raises(UnknownNameError, match=f"initializer must be one of {', '.join(NAMES)}, "):
         initialize(small_network(), "orthogonal", seed=0)
+
+
+class TestWeightsThatAreZero:
+    """METHOD §4: delta-orthogonal kernels are offered, with a warning."""
+
+    def test_a_network_of_delta_kernels_is_warned_about_once(self):
+        model = small_network()
+
+        with pytest.warns(SculptWarning) as warned:
+            initialize(model, "ldi", seed=0, kernel="delta")
+
+        total = sum(weight.numel() for weight in weights(model).values())
+        left = sum(int(weight.count_nonzero()) for weight in weights(model).values())
+        (warning,) = warned
+        message = str(warning.message)
+        assert message.startswith(f"{total - left} of {total} weights were drawn as exactly 0.")
+        assert f"no more than {left} weights to keep" in message
+        assert "'block'" in message
+        assert warning.filename == __file__  # the line that asked for it
+
+    def test_each_call_warns(self):
+        for seed in range(2):
+            with pytest.warns(SculptWarning, match="exactly 0"):
+                initialize(small_network(), "ldi", seed=seed, kernel="delta")
+
+    def test_the_network_is_initialised_all_the_same(self):
+        model = small_network()
+        with pytest.warns(SculptWarning):
+            initialize(model, "ldi", seed=0, kernel="delta")
+
+        kernel = model.stages[2][0].second.conv.weight
+        assert not kernel[:, :, 0].any()
+        gram = kernel[:, :, 1, 1] @ kernel[:, :, 1, 1].T
+        torch.testing.assert_close(gram, torch.eye(16), rtol=0, atol=1e-5)
+        assert not model.classifier.bias.any()
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_no_initializer_as_it_is_makes_them(self, name: str):
+        for seed in range(5):  # warnings are errors
+            initialize(small_network(), name, seed=seed)
+
+    def test_where_they_are_few_nothing_is_said(self):
+        """1×1 kernels and linear layers have no zeros; here 3×3 kernels are the smaller part."""
+        model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8, 100))
+        initialize(model, "ldi", seed=0, kernel="delta")
+        assert not model[0].weight[:, :, 0].any()

@@ -1,14 +1,17 @@
 """Dynamical isometry in closed form, in float64: singular values, norms and adjoints."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from sculpt.errors import InputError
+from sculpt.models.activations import Activation
 from sculpt.pruning.initializers.ldi import block_kernel, delta_kernel, ldi, orthogonal_matrix
+from sculpt.study_file import options_schema
 
 SIZES = [1, 2, 3, 5]
 PRECISE = {"rtol": 1e-11, "atol": 1e-11}
@@ -157,6 +160,45 @@ def test_the_gain_is_all_singular_values(layer: Any, gain: float):
     matrix = scaled.double()
     values = torch.linalg.svdvals(matrix) if matrix.dim() == 2 else singular_values(matrix)
     torch.testing.assert_close(values, torch.full_like(values, gain), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("activation", "gain"),
+    [
+        ("linear", 1),
+        ("tanh", 1),
+        ("relu", 2**0.5),
+        ("leaky_relu", (2 / 1.0001) ** 0.5),
+        ("selu", 0.9660257770),
+    ],
+)
+@pytest.mark.parametrize(
+    "layer", [nn.Linear(6, 4), nn.Conv2d(3, 4, 3), nn.Conv2d(4, 3, 3)], ids=str
+)
+def test_an_activation_stands_for_its_critical_gain(layer: Any, activation: Any, gain: float):
+    assert set(get_args(Activation)) == {"linear", "tanh", "relu", "leaky_relu", "selu"}
+    plain = ldi(layer, generator())
+
+    scaled = ldi(layer, generator(), gain=activation)
+
+    torch.testing.assert_close(scaled, gain * plain, rtol=1e-6, atol=0)
+    assert gain == 1 or not torch.allclose(scaled, plain, rtol=0.01)
+
+
+def test_an_activation_without_a_gain_is_refused():
+    unknown: Any = "gelu"
+    with pytest.raises(InputError, match=r"gain must be one of linear, .*, but got 'gelu'"):
+        ldi(nn.Linear(2, 2), generator(), gain=unknown)
+
+
+def test_a_study_file_may_give_a_number_or_an_activation_as_gain():
+    schema = options_schema(ldi)
+
+    for gain in (2, 0.5, "relu"):
+        assert schema.model_validate({"gain": gain}).model_dump()["gain"] == gain
+    for gain in ("gelu", "2", True, None):
+        with pytest.raises(ValidationError):
+            schema.model_validate({"gain": gain})
 
 
 @pytest.mark.parametrize("kernel", ["block", "delta"])

@@ -1,0 +1,197 @@
+"""The critical gains: against closed forms, adaptive quadrature, samples and a wide network."""
+
+import math
+from collections.abc import Callable
+from typing import Any, get_args
+
+import pytest
+import torch
+from scipy.integrate import quad
+from scipy.optimize import brentq
+from scipy.special import erfcx, ndtr
+
+from sculpt.errors import InputError
+from sculpt.models.activations import LEAKY_SLOPE, Activation, make_activation
+from sculpt.pruning.mean_field import critical_bias_variance, mean_field_gain, mean_squares
+
+NAMES = get_args(Activation)
+VARIANCES = [1e-6, 0.1, 1.0, 10.0]
+
+# SELU's constants, Klambauer et al. 2017.
+SCALE, ALPHA = 1.0507009873554805, 1.6732632423543772
+
+# φ and φ′ from their definitions; φ′ on either side of the kink.
+FUNCTIONS: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
+    "linear": (lambda x: x, lambda x: 1),
+    "tanh": (math.tanh, lambda x: math.cosh(x) ** -2),
+    "relu": (lambda x: max(x, 0), lambda x: float(x > 0)),
+    "leaky_relu": (lambda x: x if x > 0 else 0.01 * x, lambda x: 1 if x > 0 else 0.01),
+    "selu": (
+        lambda x: SCALE * (x if x > 0 else ALPHA * math.expm1(x)),
+        lambda x: SCALE * (1 if x > 0 else ALPHA * math.exp(x)),
+    ),
+}
+
+
+def by_quadrature(function: Callable[[float], float], q: float) -> float:
+    """Integrate the square over the normal measure, each side of 0 for itself."""
+
+    def integrand(z: float) -> float:
+        return function(math.sqrt(q) * z) ** 2 * math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+
+    sides = (quad(integrand, *side, epsabs=1e-15, epsrel=1e-13)[0] for side in ((-14, 0), (0, 14)))
+    return sum(sides)
+
+
+def fixed_point(activation: Activation, gain: float, bias_variance: float) -> float:
+    """Return the variance, from 0.1 to 10, that a layer passes on as it is."""
+    return brentq(lambda q: gain**2 * mean_squares(activation, q)[0] + bias_variance - q, 0.1, 10)
+
+
+def test_every_activation_is_looked_at():
+    assert set(FUNCTIONS) == set(NAMES)
+
+
+@pytest.mark.parametrize("q", [0, *VARIANCES])
+@pytest.mark.parametrize(
+    ("activation", "expected"),
+    [
+        ("linear", 1),
+        ("relu", math.sqrt(2)),
+        ("leaky_relu", math.sqrt(2 / (1 + LEAKY_SLOPE**2))),
+    ],
+)
+def test_homogeneous_activations_have_one_gain_and_need_no_biases(
+    activation: Activation, expected: float, q: float
+):
+    assert mean_field_gain(activation, q) == pytest.approx(expected, rel=1e-14)
+    assert critical_bias_variance(activation, q) == pytest.approx(0, abs=1e-14 * q + 1e-100)
+
+
+@pytest.mark.parametrize("q", VARIANCES)
+@pytest.mark.parametrize("activation", NAMES)
+def test_the_integrals_agree_with_adaptive_quadrature(activation: Activation, q: float):
+    expected = [by_quadrature(function, q) for function in FUNCTIONS[activation]]
+    assert mean_squares(activation, q) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("q", VARIANCES)
+def test_the_integrals_of_selu_in_closed_form(q: float):
+    """∫_{x<0} e^{tx} over N(0, q) is e^{t²q/2} Φ(−t√q)."""
+
+    def half_exponential(t: float) -> float:
+        return erfcx(t * math.sqrt(q / 2)) / 2
+
+    slope = SCALE**2 * (1 / 2 + ALPHA**2 * half_exponential(2))
+    square = SCALE**2 * (q / 2 + ALPHA**2 * (half_exponential(2) - 2 * half_exponential(1) + 1 / 2))
+    assert half_exponential(1) == pytest.approx(math.exp(q / 2) * ndtr(-math.sqrt(q)), rel=1e-12)
+    # The square is a difference of numbers near 1: its own error in the test, for a small q.
+    assert mean_squares("selu", q) == pytest.approx((square, slope), rel=1e-12, abs=1e-14)
+
+
+@pytest.mark.parametrize("activation", NAMES)
+def test_the_integrals_agree_with_samples(activation: Activation):
+    """Within five standard errors of a million draws, the slope from autograd."""
+    draws = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0)).double()
+    inputs = (1.5**0.5 * draws).requires_grad_()
+    outputs = make_activation(activation)(inputs)
+    (slopes,) = torch.autograd.grad(outputs.sum(), inputs)
+
+    for found, values in zip(mean_squares(activation, 1.5), (outputs, slopes), strict=True):
+        squares = values.detach().square()
+        error = float(squares.std()) / 1000
+        assert float(squares.mean()) == pytest.approx(found, abs=5 * error + 1e-12)
+
+
+@pytest.mark.parametrize("q", [0, 0.3, 1.0, 4.0])
+@pytest.mark.parametrize("activation", NAMES)
+def test_gain_and_bias_variance_are_critical_and_keep_the_variance(
+    activation: Activation, q: float
+):
+    """χ = 1, and q is a fixed point: the two equations that define them."""
+    gain, bias_variance = mean_field_gain(activation, q), critical_bias_variance(activation, q)
+    square, squared_slope = mean_squares(activation, q)
+
+    assert gain**2 * squared_slope == pytest.approx(1, rel=1e-13)
+    assert gain**2 * square + bias_variance == pytest.approx(q, rel=1e-13, abs=1e-100)
+    assert bias_variance >= -1e-14
+
+
+def test_tanh_without_biases_is_critical_where_the_gain_is_1():
+    assert mean_field_gain("tanh") == pytest.approx(1, rel=1e-15)
+    assert mean_field_gain("tanh") == mean_field_gain("tanh", 0)
+    assert critical_bias_variance("tanh") == pytest.approx(0, abs=1e-100)
+    # φ′(x)² = 1 − 2x² + …, so that σ_w = 1 + q for small q.
+    assert mean_field_gain("tanh", 1e-5) == pytest.approx(1 + 1e-5, abs=1e-9)
+    assert mean_field_gain("tanh", 1) == pytest.approx(1.46741359, rel=1e-8)
+
+
+def test_selu_has_the_gain_of_the_variance_it_is_made_to_keep():
+    """Klambauer et al. 2017: at σ_w 1 the variance 1 stays; it is not quite critical."""
+    assert mean_squares("selu", 1)[0] == pytest.approx(1, rel=1e-12)
+    assert mean_field_gain("selu") == mean_field_gain("selu", 1)
+    assert mean_field_gain("selu") == pytest.approx(0.9660257770, rel=1e-9)
+    assert critical_bias_variance("selu") == pytest.approx(0.0667941982, rel=1e-8)
+    # At q = 0, a kink between two slopes.
+    slopes = SCALE**2 * (1 + ALPHA**2) / 2
+    assert mean_field_gain("selu", 0) == pytest.approx(slopes**-0.5, rel=1e-13)
+
+
+def test_what_becomes_of_selu_without_its_biases():
+    """The figures of the docstring: where q settles, and χ there."""
+    gain = mean_field_gain("selu")
+    q = fixed_point("selu", gain, 0)
+    assert q == pytest.approx(0.726, abs=5e-4)
+    assert gain**2 * mean_squares("selu", q)[1] == pytest.approx(1.06, abs=5e-3)
+    assert fixed_point("selu", gain, critical_bias_variance("selu")) == pytest.approx(1, abs=1e-9)
+
+
+def test_no_gain_is_critical_without_biases_but_at_the_default_of_tanh():
+    """σ_b² > 0 wherever q > 0, which is why the defaults are what they are."""
+    for q in (1e-3, 0.01, 0.1, 0.5, 1.0, 3.0, 10.0):
+        for activation in ("tanh", "selu"):
+            assert critical_bias_variance(activation, q) > 0, (activation, q)
+
+
+@pytest.mark.parametrize(("activation", "wrong"), [("relu", 1.0), ("selu", 1.3), ("tanh", 1.6)])
+def test_a_wide_orthogonal_network_keeps_its_gradients_at_this_gain_alone(
+    activation: Activation, wrong: float
+):
+    """The mean squared singular value of ten layers' Jacobian is χ^10, which is 1."""
+    width, depth, q = 600, 10, 0.8
+    generator = torch.Generator().manual_seed(0)
+    gain, bias_variance = mean_field_gain(activation, q), critical_bias_variance(activation, q)
+
+    def jacobian_power(gain: float) -> float:
+        hidden = q**0.5 * torch.randn(width, generator=generator).double()
+        tangents = torch.randn(width, 40, generator=generator).double()
+        before = tangents.square().mean()
+        layer = make_activation(activation)
+        for _ in range(depth):
+            weight = torch.linalg.qr(torch.randn(width, width, generator=generator).double())[0]
+            point = hidden.requires_grad_()
+            (slope,) = torch.autograd.grad(layer(point).sum(), point)
+            bias = max(bias_variance, 0) ** 0.5 * torch.randn(width, generator=generator).double()
+            tangents = gain * weight @ (slope[:, None] * tangents)
+            hidden = (gain * weight @ layer(point) + bias).detach()
+        return float(tangents.square().mean() / before)
+
+    assert jacobian_power(gain) == pytest.approx(1, abs=0.35)
+    assert not 0.5 < jacobian_power(wrong) < 2
+
+
+@pytest.mark.parametrize("q", [-0.1, float("nan")])
+def test_what_is_no_variance_is_refused(q: float):
+    with pytest.raises(InputError, match="q is a variance and must be at least 0"):
+        mean_field_gain("tanh", q)
+
+
+def test_an_unknown_activation_is_refused():
+    unknown: Any = "gelu"
+    with pytest.raises(InputError, match=r"activation must be one of .* but got 'gelu'"):
+        mean_field_gain(unknown)
+
+
+def test_gradients_may_be_off():
+    with torch.no_grad():
+        assert mean_field_gain("relu", 0.123) == pytest.approx(math.sqrt(2))
