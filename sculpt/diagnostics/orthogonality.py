@@ -1,7 +1,11 @@
 """The orthogonality score: how far a network's layers are from isometry (Lee et al. 2020, §4.2)."""
 
+import math
+
 import torch
-from torch import nn
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import structural_rank
+from torch import Tensor, nn
 
 
 @torch.no_grad()
@@ -25,3 +29,21 @@ def layer_orthogonality(model: nn.Module) -> dict[str, float]:
 def orthogonality_score(layers: dict[str, float]) -> float:
     """Return the network's score: the mean over its layers, OS = (1/K) Σ_l (0 = isometry)."""
     return sum(layers.values()) / len(layers)
+
+
+def isometry_bound(mask: Tensor) -> float:
+    """Return the smallest ‖(C⊙W)(C⊙W)ᵀ − I‖_F that any weights W can have under a mask C.
+
+    A masked matrix has at most the structural rank r of its mask, and a positive
+    semi-definite matrix of rank r is at least √(rows − r) away from the identity. The bound is
+    attained: ones on a maximum matching of rows and columns, zeros elsewhere.
+
+    Args:
+        mask:
+            Bool, (out, ...); every dimension after the first is flattened.
+    """
+    matrix = mask.flatten(1)
+    matrix = matrix[matrix.any(1)][:, matrix.any(0)]  # dead rows and columns have no rank
+    # A fully dense matrix has full rank; the search for a matching is for sparse ones.
+    rank = min(matrix.shape) if matrix.all() else structural_rank(csr_array(matrix.cpu().numpy()))
+    return math.sqrt(len(mask) - rank)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sculpt.diagnostics.topology import Topology, measure_topology
+from sculpt.diagnostics.topology import Topology, linear_skeleton, measure_topology
 from sculpt.errors import InputError
 from sculpt.models.resnet import resnet
 from sculpt.pruning.masks import Masks, dense_masks, prunable_parameters
@@ -288,6 +288,31 @@ class TestLargeNumbers:
         assert topology.channels == expected
         assert topology.log10_paths == pytest.approx(401 + math.log10(0.4 * 0.7), abs=1e-9)
 
+    @pytest.mark.parametrize(("width", "depth"), [(100, 200), (3, 2000), (300, 150)])
+    def test_the_closed_form_of_a_dense_network(self, width: int, depth: int):
+        model = mlp(*(depth + 1) * [width])
+        topology = measure_topology(model, dense_masks(model), (width,))
+        exact = width ** (depth + 1)
+        assert exact > 2**1023
+        assert topology.log10_paths == pytest.approx(math.log10(exact), rel=1e-13)
+
+    def test_a_few_paths_beside_very_many(self):
+        """Two towers: the second has 10^400 times fewer paths halfway, and is the one read."""
+        widths = [20, *200 * [20], 1]
+        model = mlp(*widths)
+        masks = dense_masks(model)
+        for index in range(1, 200):
+            mask = masks[f"{2 * index}.weight"]
+            mask[10:, :10] = mask[:10, 10:] = False  # the towers do not touch
+            if index < 195:
+                mask[10:, 10:] = torch.eye(10, dtype=torch.bool)
+        masks["400.weight"][:, :10] = False
+
+        topology = measure_topology(model, masks, (20,))
+
+        assert topology.log10_paths == pytest.approx(math.log10(20 * 10 * 10**5), rel=1e-12)
+        assert topology.nodes == 200 * 10 + 1
+
     def test_the_widest_candidate_of_the_paper(self):
         model = resnet(3, 10, widening=8, blocks=3)
         masks = dense_masks(model)
@@ -303,15 +328,141 @@ class TestLargeNumbers:
         )
 
 
+class TestPositions:
+    def test_by_hand(self):
+        # Unit 0 has no inputs, unit 1 is not read, unit 2 carries the paths, unit 3 is cut off.
+        model = mlp(2, 4, 1)
+        masks = masks_of(model, [[0, 0], [1, 1], [1, 0], [0, 0]], [[1, 0, 1, 0]])
+        masks["0.bias"] = torch.tensor([True, True, False, True])
+        masks["2.bias"][:] = False
+
+        topology = measure_topology(model, masks, (2,))
+
+        def lists(positions: Masks) -> dict[str, Any]:
+            return {name: mask.int().tolist() for name, mask in positions.items()}
+
+        assert lists(topology.effective) == {
+            "0.weight": [[0, 0], [0, 0], [1, 0], [0, 0]],
+            "0.bias": [0, 0, 0, 0],  # unit 2's is not kept
+            "2.weight": [[0, 0, 1, 0]],
+            "2.bias": [0],
+        }
+        assert lists(topology.reachable) == {
+            "0.weight": [[1, 1], [0, 0], [1, 1], [0, 0]],  # units 0 and 2 are read
+            "0.bias": [0, 0, 1, 0],
+            "2.weight": [[0, 1, 1, 0]],  # units 1 and 2 are reached
+            "2.bias": [1],
+        }
+
+    @pytest.mark.parametrize("seed", range(10))
+    @pytest.mark.parametrize("network", ["mlp", "resnet"])
+    def test_keeping_one_reachable_weight_puts_it_on_a_path(self, network: str, seed: int):
+        torch.manual_seed(seed)
+        if network == "mlp":
+            model, shape, density = mlp(4, 3, 3, 3, 2), (4,), 0.3
+        else:
+            model, shape, density = resnet(1, 2, blocks=1, stem_width=2), (1, 4, 4), 0.05
+        masks = {name: torch.rand(m.shape) < density for name, m in dense_masks(model).items()}
+        topology = measure_topology(model, masks, shape)
+
+        assert set(topology.effective) == set(topology.reachable) == set(masks)
+        sizes = {"lost": 0, "gained": 0}
+        for name, mask in masks.items():
+            effective, reachable = topology.effective[name], topology.reachable[name]
+            assert torch.equal(effective, reachable & mask), name
+            pruned = torch.nonzero(~mask.flatten()).flatten()
+            for index in pruned[torch.randperm(len(pruned))[:4]].tolist():
+                more = {key: kept.clone() for key, kept in masks.items()}
+                more[name].view(-1)[index] = True
+                on_a_path = measure_topology(model, more, shape).effective[name]
+                assert on_a_path.flatten()[index] == reachable.flatten()[index]
+                sizes["gained" if on_a_path.flatten()[index] else "lost"] += 1
+        weights = [name for name in masks if name.endswith("weight")]
+        assert topology.parameters == sum(int(topology.effective[n].sum()) for n in weights)
+        assert sum(sizes.values()) > 10
+
+    def test_effective_weights_alone_are_the_same_network(self):
+        model = resnet(3, 10, blocks=1, stem_width=4)
+        generator = torch.Generator().manual_seed(0)
+        masks = {
+            name: torch.rand(mask.shape, generator=generator) < 0.04
+            for name, mask in dense_masks(model).items()
+        }
+        topology = measure_topology(model, masks, (3, 8, 8))
+        kept = sum(int(mask.sum()) for name, mask in masks.items() if name.endswith("weight"))
+        assert 0 < topology.parameters < kept
+
+        again = measure_topology(model, topology.effective, (3, 8, 8))
+
+        assert again == topology
+        for name, mask in topology.effective.items():
+            assert torch.equal(mask, again.effective[name]), name
+
+
+class TestSkeleton:
+    def test_it_is_linear_and_counts(self):
+        model = resnet(3, 10, blocks=1, stem_width=2)
+        skeleton = linear_skeleton(model, dense_masks(model))
+
+        first, second = torch.rand(2, 2, 3, 8, 8, dtype=torch.float64)
+        torch.testing.assert_close(
+            skeleton(first + 3 * second), skeleton(first) + 3 * skeleton(second)
+        )
+        for name, parameter in skeleton.named_parameters():
+            assert parameter.dtype == torch.float64
+            assert (parameter == (0 if name.endswith("bias") else 1)).all(), name
+        assert [name for name, _ in skeleton.named_parameters()] == list(dense_masks(model))
+
+    def test_it_shares_nothing_with_the_model(self):
+        model = mlp(3, 2).double()
+        masks = dense_masks(model)
+        skeleton = linear_skeleton(model, masks)
+        for parameter in skeleton.parameters():
+            parameter.data.fill_(7)
+        assert all(mask.all() for mask in masks.values())
+        assert not any((parameter == 7).any() for parameter in model.parameters())
+
+
 class TestAnyModule:
     @pytest.mark.parametrize(
         "activation",
-        [nn.ReLU, nn.LeakyReLU, nn.SELU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Dropout],
+        [
+            nn.Dropout,
+            nn.ELU,
+            nn.GELU,
+            nn.Hardswish,
+            nn.LeakyReLU,
+            nn.Mish,
+            nn.PReLU,
+            nn.ReLU,
+            nn.ReLU6,
+            nn.SELU,
+            nn.SiLU,
+            nn.Sigmoid,
+            nn.Softplus,
+            nn.Tanh,
+        ],
     )
     def test_activations_do_not_matter(self, activation: type[nn.Module]):
         model, linear = mlp(4, 5, 3, activation=activation), mlp(4, 5, 3, activation=nn.Identity)
         masks = masks_of(model, torch.rand(5, 4) < 0.5, torch.rand(3, 5) < 0.5)
         assert measure_topology(model, masks, (4,)) == measure_topology(linear, masks, (4,))
+
+    @pytest.mark.parametrize("norm", [nn.GroupNorm(2, 4), nn.LayerNorm([4, 3, 3])], ids=str)
+    def test_normalisations_do_not_matter(self, norm: nn.Module):
+        model = nn.Sequential(nn.Conv2d(1, 4, 2), norm, nn.Flatten(), nn.Linear(36, 2))
+        masks = {
+            name: torch.ones_like(parameter, dtype=torch.bool)
+            for name, parameter in prunable_parameters(model).items()
+        }
+        masks["0.weight"][1:] = False
+        topology = measure_topology(model, masks, (1, 4, 4))
+        assert topology.channels == {"0.weight": 1, "3.weight": 2}
+        assert paths(topology) == pytest.approx(2 * 9 * 4)
+
+    def test_a_frozen_network_has_paths(self):
+        model = mlp(2, 3, 4).requires_grad_(False)
+        assert measure_topology(model, dense_masks(model), (2,)).nodes == 7
 
     @pytest.mark.parametrize("activation", [nn.GELU, nn.Sigmoid])
     def test_an_activation_may_be_used_twice(self, activation: type[nn.Module]):

@@ -1,0 +1,119 @@
+"""Everything that can be said of a network without training it, in one call."""
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sculpt.diagnostics.cost import measure_cost
+from sculpt.diagnostics.orthogonality import (
+    isometry_bound,
+    layer_orthogonality,
+    orthogonality_score,
+)
+from sculpt.diagnostics.propagation import jacobian_singular_values, summarize_jacobian
+from sculpt.diagnostics.topology import measure_topology
+from sculpt.errors import InputError
+
+Masks = dict[str, Tensor]
+
+
+def diagnose(model: nn.Module, masks: Masks | None, inputs: Tensor) -> dict[str, Any]:
+    """Describe a network as it stands: layers, signal propagation, topology, cost.
+
+    Args:
+        model:
+            Any module with conv or linear layers, its pruned weights at zero; it is not changed.
+        masks:
+            Bool, True = kept, keyed by parameter name, as `sculpt.prune` returns them; None for
+            a dense network.
+        inputs:
+            Normalised images (N, ...) to take the Jacobian at, where the model is. A hundred
+            are plenty for a convolutional network.
+
+    Returns:
+        A dictionary that `json.dumps` takes:
+        `layers`: per weight, in order of execution: name, shape, kept, density, kept_macs,
+        orthogonality ‖WWᵀ−I‖_F and the smallest value its mask allows (orthogonality_bound);
+        `jsv`: mean, std, min, max, condition and images of the input-output Jacobian's singular
+        values (condition None where the smallest is 0);
+        `effective`: nodes, parameters (weights) and log10_paths (None if there is no path);
+        `orthogonality_score`: the mean over the layers;
+        `kept_parameters`: of all conv and linear weights and biases;
+        `dense_macs`, `kept_macs`: per image;
+        `disconnected`: whether no path leads from the input to the output;
+        `collapsed_layers`: names of the weights that are pruned completely.
+
+    Raises:
+        InputError: the masks do not fit the model, or it has weights that its masks prune.
+        NumericsError: a derivative is not finite.
+    """
+    masks = _check_masks(model, masks)
+    orthogonality = layer_orthogonality(model)
+    input_shape = tuple(inputs.shape[1:])
+    jacobian = summarize_jacobian(jacobian_singular_values(model, inputs))
+    cost = measure_cost(model, input_shape)
+    topology = measure_topology(model, masks, input_shape)
+    layers = [
+        {
+            "name": name,
+            "shape": list(masks[name].shape),
+            "kept": int(masks[name].sum()),
+            "density": float(masks[name].double().mean()),
+            "kept_macs": int(masks[name].sum()) * positions,
+            "orthogonality": orthogonality[name],
+            "orthogonality_bound": isometry_bound(masks[name]),
+        }
+        for name, positions in cost.positions.items()
+    ]
+    return {
+        "layers": layers,
+        "jsv": asdict(jacobian),
+        "effective": {
+            "nodes": topology.nodes,
+            "parameters": topology.parameters,
+            "log10_paths": topology.log10_paths,
+        },
+        "orthogonality_score": orthogonality_score(orthogonality),
+        "kept_parameters": sum(int(mask.sum()) for mask in masks.values()),
+        "dense_macs": cost.dense_macs,
+        "kept_macs": cost.kept_macs(masks),
+        "disconnected": topology.log10_paths is None,
+        "collapsed_layers": [layer["name"] for layer in layers if layer["kept"] == 0],
+    }
+
+
+def _check_masks(model: nn.Module, masks: Masks | None) -> Masks:
+    """Return masks for every conv and linear weight and bias, on the model's device."""
+    parameters = {
+        f"{layer}.{name}" if layer else name: parameter
+        for layer, module in model.named_modules()
+        if isinstance(module, nn.modules.conv._ConvNd | nn.Linear)
+        for name, parameter in module.named_parameters(recurse=False)
+    }
+    if not parameters:
+        raise InputError(
+            "a network must have convolution or linear layers to be diagnosed, but "
+            f"{type(model).__name__} has none"
+        )
+    if masks is None:
+        return {name: torch.ones_like(p, dtype=torch.bool) for name, p in parameters.items()}
+    if different := sorted(parameters.keys() ^ masks.keys()):
+        raise InputError(
+            "there must be one mask for each weight and bias of a conv or linear layer, but "
+            f"these have only one of the two: {', '.join(different[:5])}"
+        )
+    for name, parameter in parameters.items():
+        mask = masks[name]
+        if mask.dtype != torch.bool or mask.shape != parameter.shape:
+            raise InputError(
+                f"the mask of {name} must be bool of shape {tuple(parameter.shape)}, but got "
+                f"{mask.dtype} of shape {tuple(mask.shape)}"
+            )
+        if (parameter.detach()[~mask.to(parameter.device)] != 0).any():
+            raise InputError(
+                f"pruned weights must be zero, but some of {name} are not; first call "
+                "sculpt.apply_masks(model, masks), or pass masks=None for a dense network"
+            )
+    return {name: masks[name].to(parameter.device) for name, parameter in parameters.items()}
