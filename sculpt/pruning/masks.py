@@ -11,6 +11,9 @@ from sculpt.errors import BudgetError, DryRankingError, InputError, NumericsErro
 Masks = dict[str, Tensor]
 """Bool tensors, True = kept, keyed by parameter name; one for every prunable parameter."""
 
+Scores = dict[str, Tensor]
+"""Higher = keep, keyed by parameter name; one for every prunable parameter."""
+
 Counting = Literal["paper", "total"]
 """`paper`: weights and biases of conv and linear layers. `total`: everything trainable."""
 
@@ -92,27 +95,13 @@ def keep_highest(scores: Mapping[str, Tensor], kept: int) -> Masks:
         BudgetError: `kept` is out of range.
         DryRankingError: fewer scores than `kept` are non-zero; zeros rank nothing.
     """
-    for name, score in scores.items():
-        if not torch.isfinite(score).all():
-            bad = int((~torch.isfinite(score)).sum())
-            raise NumericsError(
-                f"scores must be finite, but {bad} of {score.numel()} scores of {name} are not; "
-                "check the initialisation and the input images"
-            )
+    check_finite(scores)
     flat = torch.cat([score.flatten() for score in scores.values()])
     if not 0 <= kept <= flat.numel():
         raise BudgetError(
             f"the number of kept weights must be from 0 to {flat.numel()}, but got {kept}"
         )
-    usable = int(torch.count_nonzero(flat))
-    if usable < kept < flat.numel():
-        dry = [name for name, score in scores.items() if not score.any()]
-        raise DryRankingError(
-            f"at least {kept} scores must be non-zero to rank the weights to keep, but only "
-            f"{usable} of {flat.numel()} are (all zero in: {', '.join(dry) or 'none'}); use an "
-            "initializer without exact zeros (delta-orthogonal kernels have them), another "
-            "criterion, or a smaller budget"
-        )
+    check_usable(scores, kept, int(torch.count_nonzero(flat)))
     chosen = torch.zeros_like(flat, dtype=torch.bool)
     if kept > 0:
         # The kept-th largest value, then every larger one, then ties in order of position.
@@ -125,6 +114,54 @@ def keep_highest(scores: Mapping[str, Tensor], kept: int) -> Masks:
         name: part.view(score.shape)
         for (name, score), part in zip(scores.items(), chosen.split(sizes), strict=True)
     }
+
+
+def check_finite(scores: Mapping[str, Tensor]) -> None:
+    """Refuse scores that are not finite.
+
+    Raises:
+        NumericsError: naming the first parameter that has such scores.
+    """
+    for name, score in scores.items():
+        if not torch.isfinite(score).all():
+            bad = int((~torch.isfinite(score)).sum())
+            raise NumericsError(
+                f"scores must be finite, but {bad} of {score.numel()} scores of {name} are not; "
+                "check the initialisation and the input images"
+            )
+
+
+def check_usable(scores: Mapping[str, Tensor], kept: int, usable: int) -> None:
+    """Refuse to keep weights that nothing is known of.
+
+    Args:
+        scores:
+            Keyed by parameter name.
+        kept:
+            How many weights are to be kept.
+        usable:
+            How many have a score other than zero, or are in a group that has.
+
+    Raises:
+        DryRankingError: naming the parameters that have no score at all.
+    """
+    total = sum(score.numel() for score in scores.values())
+    if usable < kept < total:
+        dry = [name for name, score in scores.items() if not score.any()]
+        raise DryRankingError(
+            f"at least {kept} scores must be non-zero to rank the weights to keep, but only "
+            f"{usable} of {total} are (all zero in: {', '.join(dry) or 'none'}); use an "
+            "initializer without exact zeros (delta-orthogonal kernels have them), another "
+            "criterion, or a smaller budget"
+        )
+
+
+def collapsed_layers(masks: Masks) -> list[str]:
+    """Return the names of the weights of which nothing is kept, in the model's order.
+
+    Only in networks with shortcuts can a signal still reach the output past such a layer.
+    """
+    return [name for name, mask in masks.items() if mask.dim() > 1 and not mask.any()]
 
 
 @torch.no_grad()

@@ -1,19 +1,15 @@
 """Criteria. Each file registers one, as a function
 
-    criterion(model, batches, generator, *, option=default, ...) -> scores
+    criterion(model, task, *, option=default, ...) -> scores
 
-- `model`: any module with conv or linear layers, at its initial weights; left as it was.
-- `batches`: a function that starts a new pass over (inputs, labels) each time it is called.
-- `generator`: a CPU generator, for criteria that draw.
+- `model`: any module with conv or linear layers, at the weights to be scored; left as it was.
+- `task`: a `sculpt.pruning.task.PruningTask`. `task.batches()` starts a new pass over
+  (inputs, labels), `task.generator` is for criteria that draw, `task.kept` is how many weights
+  will stay, and `task.select(scores, kept)` masks in between, for criteria that work in rounds.
 - `scores`: one tensor per parameter of `prunable_parameters(model)`, of the same shape, by
-  name. **Higher = keep**, always.
+  name. Never negative, **higher = keep**, and exactly 0 says nothing of a weight: zeros are
+  never kept to fill a budget. A criterion that chooses a whole mask by itself scores exactly
+  `task.kept` weights and leaves the others at 0.
 
 The keyword-only parameters are the options that a study may set.
 """
-
-from collections.abc import Callable, Iterable
-
-from torch import Tensor
-
-Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
-"""Starts a pass over (inputs (N, ...) float32, labels (N,) int64)."""

@@ -1,6 +1,6 @@
 """Connection sensitivity (SNIP), with labels or without (Lee et al. 2020, Eq. 1, 3 and §5)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, get_args
 
@@ -9,19 +9,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sculpt.errors import InputError, check_choice
-from sculpt.pruning.criteria import Batches
 from sculpt.pruning.masks import prunable_parameters
+from sculpt.pruning.task import PruningTask
 from sculpt.registry import CRITERIA
 
-Targets = Literal["uniform", "gt"]
+Targets = Literal["uniform", "gt", "pred_softmax", "pred_raw", "jacobian_1", "jacobian_2"]
 BatchNormMode = Literal["identity", "batch"]
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(inputs, logits, labels) to a number summed over the images."""
 
 
 @CRITERIA.register("connection_sensitivity")
 def connection_sensitivity(
     model: nn.Module,
-    batches: Batches,
-    generator: torch.Generator,
+    task: PruningTask,
     *,
     targets: Targets = "uniform",
     batch_norm: BatchNormMode = "identity",
@@ -34,13 +36,15 @@ def connection_sensitivity(
     Args:
         model:
             Maps inputs to logits (N, classes).
-        batches:
-            See the room's contract. Every image counts the same, whatever the batch size.
-        generator:
-            Not used: nothing is drawn.
+        task:
+            Every image of its batches counts the same, whatever the batch size.
         targets:
-            `uniform`: cross-entropy to the uniform distribution, which needs no labels (§5).
-            `gt`: cross-entropy to the ground-truth labels (SNIP).
+            What L is. `uniform`: cross-entropy to the uniform distribution, which needs no
+            labels (§5). `gt`: cross-entropy to the ground-truth labels (SNIP). `pred_softmax`,
+            `pred_raw`: cross-entropy −Σ_c t_c · log p_c to the network's own output averaged
+            over the images, after or before the softmax. `jacobian_1`, `jacobian_2`: no
+            targets; the sum of absolute entries, or the Frobenius norm, of each image's
+            input-output Jacobian.
         batch_norm:
             `identity`: inference mode, so that fresh statistics (0, 1) leave signals alone,
             as in the authors' code. `batch`: each batch is normalised by its own statistics.
@@ -57,19 +61,15 @@ def connection_sensitivity(
     gradients = [torch.zeros_like(parameter) for parameter in parameters.values()]
     images = 0
     with scoring_mode(model, batch_norm):
-        for inputs, labels in batches():
-            if targets == "gt" and images == 0 and labels.min() < 0:
-                raise InputError(
-                    "targets='gt' must come with the labels of the inputs, but there are none; "
-                    "give labels=, or score with targets='uniform'"
-                )
-            logits = model(inputs)
-            if targets == "uniform":
-                # Cross-entropy to 1/classes each; a sum, so that batches add up.
-                loss = -F.log_softmax(logits, dim=1).mean(dim=1).sum()
-            else:
-                loss = F.cross_entropy(logits, labels, reduction="sum")
-            torch._foreach_add_(gradients, torch.autograd.grad(loss, list(parameters.values())))
+        loss = make_loss(model, task, targets)
+        for inputs, labels in task.batches():
+            if targets.startswith("jacobian"):
+                inputs = inputs.detach().requires_grad_()
+            total_loss = loss(inputs, model(inputs), labels)
+            found = torch.autograd.grad(
+                total_loss, list(parameters.values()), allow_unused=True, materialize_grads=True
+            )
+            torch._foreach_add_(gradients, found)
             images += len(inputs)
     if images == 0:
         raise InputError("connection sensitivity must see at least one image, but got none")
@@ -82,6 +82,50 @@ def connection_sensitivity(
     total = float(sum(score.sum(dtype=torch.float64) for score in scores))
     divisor = max(total, torch.finfo(torch.float32).tiny)
     return {name: score / divisor for name, score in zip(parameters, scores, strict=True)}
+
+
+def make_loss(model: nn.Module, task: PruningTask, targets: Targets) -> Loss:
+    """Return what the scores are the sensitivity of; sums over images, so that batches add up."""
+    if targets == "gt":
+        return _labelled
+    if targets.startswith("jacobian"):
+        order = int(targets[-1])
+        return lambda inputs, logits, _: _jacobian_norms(inputs, logits, order).sum()
+    if targets == "uniform":
+        return lambda _, logits, __: -F.log_softmax(logits, dim=1).mean(dim=1).sum()
+    average = _average_prediction(model, task, softmax=targets == "pred_softmax")
+    return lambda _, logits, __: -(F.log_softmax(logits, dim=1) * average).sum()
+
+
+def _labelled(_: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    if labels.min() < 0:
+        raise InputError(
+            "targets='gt' must come with the labels of the inputs, but there are none; "
+            "give labels=, or score with targets='uniform'"
+        )
+    return F.cross_entropy(logits, labels, reduction="sum")
+
+
+@torch.no_grad()
+def _average_prediction(model: nn.Module, task: PruningTask, *, softmax: bool) -> Tensor:
+    """Return the network's output averaged over the images, (1, classes)."""
+    total, images = torch.zeros(()), 0
+    for inputs, _ in task.batches():
+        logits = model(inputs)
+        outputs = logits.softmax(1) if softmax else logits
+        total = total.to(outputs) + outputs.sum(0, keepdim=True)
+        images += len(inputs)
+    return total / max(images, 1)
+
+
+def _jacobian_norms(inputs: Tensor, logits: Tensor, order: int) -> Tensor:
+    """Return the entrywise 1- or 2-norm of each image's Jacobian, (N,), differentiable."""
+    rows = [
+        # One row of every image's Jacobian at once: images do not depend on each other.
+        torch.autograd.grad(column.sum(), inputs, create_graph=True)[0].flatten(1)
+        for column in logits.unbind(1)
+    ]
+    return torch.stack(rows, dim=1).flatten(1).norm(p=order, dim=1)
 
 
 @contextmanager

@@ -1,0 +1,119 @@
+"""Keeping and removing whole output channels, which leaves dense layers of uneven width."""
+
+from collections.abc import Mapping
+from itertools import accumulate
+
+import torch
+from torch import Tensor, nn
+
+from sculpt.diagnostics.cost import measure_cost
+from sculpt.diagnostics.topology import measure_topology
+from sculpt.errors import BudgetError
+from sculpt.pruning.masks import Masks, check_usable
+
+MOST_FILLERS = 32
+"""Channels that are tried one by one where the next best does not fit."""
+
+
+def keep_highest_channels(
+    model: nn.Module, scores: Mapping[str, Tensor], kept: int, input_shape: tuple[int, ...]
+) -> Masks:
+    """Keep the output channels of the highest summed scores, as many as fit into the budget.
+
+    A channel is one row of a layer's weight and its bias. When it goes, whatever reads it alone
+    goes with it, and whatever it alone read: a row and a column of two layers, and more where
+    that empties others. What is left is on a path from input to output, so every layer is dense
+    on the channels that it has left (channels of a residual stream live on by their shortcut).
+    The outputs of the last layer are the classes and always stay.
+
+    Args:
+        model:
+            Whose prunable parameters are scored; not changed.
+        scores:
+            Higher = keep, keyed by parameter name.
+        kept:
+            The most weights and biases to keep.
+        input_shape:
+            Of one input, without its batch dimension.
+
+    Returns:
+        Masks that keep at most `kept` weights, as near to it as whole channels allow.
+
+    Raises:
+        BudgetError: one channel of every layer is more than the budget.
+        DryRankingError: fewer than `kept` weights are in channels with a score above zero.
+    """
+    weights = list(measure_cost(model, input_shape).positions)
+    ranked = weights[:-1]
+    sums = {name: _row_sums(scores, name) for name in ranked}
+    flat = torch.cat([total.double() for total in sums.values()]) if ranked else torch.zeros(0)
+    check_usable(scores, kept, _usable(scores, sums, weights[-1]))
+    # Each layer keeps its best channel, or the sums of wide layers would starve narrow ones of
+    # all they have, and the network of its paths.
+    ends = accumulate(len(total) for total in sums.values())
+    firsts = [
+        end - len(total) + int(total.argmax())
+        for end, total in zip(ends, sums.values(), strict=True)
+    ]
+    ranks = flat.clone()
+    ranks[firsts] = torch.inf
+    order = ranks.argsort(descending=True, stable=True)
+    order = order[ranks[order] != 0]
+
+    def masks_of(chosen: Tensor) -> Masks:
+        alive = torch.zeros_like(flat, dtype=torch.bool)
+        alive[chosen] = True
+        rows = dict(zip(ranked, alive.split([len(sums[name]) for name in ranked]), strict=True))
+        masks = {}
+        for name, score in scores.items():
+            weight = name.removesuffix("bias") + "weight" if name.endswith("bias") else name
+            row = rows.get(weight, torch.ones(len(score), dtype=torch.bool, device=score.device))
+            masks[name] = row.view(-1, *[1] * (score.dim() - 1)).expand_as(score).clone()
+        return measure_topology(model, masks, input_shape).effective
+
+    # More channels never make the network smaller: the largest number that fits is bisected.
+    fits, too_many, best = len(firsts), len(order) + 1, masks_of(order[: len(firsts)])
+    if _count(best) > kept:
+        raise BudgetError(
+            f"a budget must hold one channel of every layer ({_count(best)} weights), but got "
+            f"{kept}; choose a larger budget, a narrower network or another granularity"
+        )
+    while too_many - fits > 1:
+        middle = (fits + too_many) // 2
+        masks = masks_of(order[:middle])
+        if _count(masks) <= kept:
+            fits, best = middle, masks
+        else:
+            too_many = middle
+    chosen = order[:fits]
+    for filler in order[fits + 1 : fits + 1 + MOST_FILLERS]:
+        if _count(best) == kept:
+            break
+        extended = torch.cat([chosen, filler[None]])
+        masks = masks_of(extended)
+        if _count(best) < _count(masks) <= kept:
+            chosen, best = extended, masks
+    return best
+
+
+def _row_sums(scores: Mapping[str, Tensor], weight: str) -> Tensor:
+    """Return the summed scores of each output channel, its bias included: (out,)."""
+    total = scores[weight].flatten(1).sum(1)
+    bias = weight.removesuffix("weight") + "bias"
+    return total + scores[bias] if bias in scores else total
+
+
+def _usable(scores: Mapping[str, Tensor], sums: Mapping[str, Tensor], last: str) -> int:
+    """Return how many weights are in channels with a score, and in the last layer."""
+    rows = sum(int((total != 0).sum()) * scores[n][0].numel() for n, total in sums.items())
+    biases = sum(int((total != 0).sum()) for n, total in sums.items() if _bias_of(n) in scores)
+    ends = [name for name in (last, _bias_of(last)) if name in scores]
+    return rows + biases + sum(scores[name].numel() for name in ends)
+
+
+def _bias_of(weight: str) -> str:
+    return weight.removesuffix("weight") + "bias"
+
+
+def _count(masks: Masks) -> int:
+    return sum(int(mask.sum()) for mask in masks.values())
