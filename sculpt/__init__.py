@@ -11,12 +11,14 @@ needs them.
 
     masks = sculpt.prune(model, budget=100_000, inputs=images)   # any torch.nn.Module
     sculpt.repair_isometry(model, masks)
+    sculpt.diagnose(model, masks, images)                # layers, Jacobians, paths
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sculpt.diagnostics.report import diagnose as diagnose
     from sculpt.launch import run as run
     from sculpt.pruning.initializers import initialize as initialize
     from sculpt.pruning.isometry import repair_isometry as repair_isometry
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Results": "sculpt.results.records",
     "apply_masks": "sculpt.pruning.masks",
+    "diagnose": "sculpt.diagnostics.report",
     "initialize": "sculpt.pruning.initializers",
     "load_study": "sculpt.study_file",
     "open_results": "sculpt.results.records",

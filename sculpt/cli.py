@@ -3,6 +3,7 @@
 import json
 import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -78,6 +79,7 @@ def run(
     """
     from sculpt import launch
     from sculpt.results import ranking
+    from sculpt.results.published import measured_path, write_measured
     from sculpt.results.tables import ranking_table
     from sculpt.search.progress import LiveView
 
@@ -87,6 +89,9 @@ def run(
     except KeyboardInterrupt:
         progress_console.print("interrupted: finished trials are kept, the same command goes on")
         raise typer.Exit(130) from None
+    if config.published:
+        write_measured(results, measured_path(study))
+        progress_console.print(f"measured figures: {measured_path(study)}", highlight=False)
     _print(ranking.rank(results), as_json, ranking_table)
 
 
@@ -167,19 +172,54 @@ def show(
         _print(record, as_json, lambda r: f"trial {r['trial']}: {r['state']} {r['error'] or ''}")
 
 
+@app.command()
+def diagnose(
+    study: StudyFile,
+    set: Set = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw layer sparsities and scores.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Prune one candidate and show its layers and signal propagation; trains nothing.
+
+    --set params.KEY=VALUE chooses a value of the space; other keys change the study.
+
+    Example: sculpt diagnose studies/digits.yaml --set params.widening=2 --plot layers.png
+    """
+    from sculpt.launch import diagnose_candidate
+    from sculpt.results.figures import plot_pruning
+    from sculpt.results.tables import diagnosis_tables
+
+    sampled = [entry for entry in set or [] if entry.startswith("params.")]
+    config = _load(study, [entry for entry in set or [] if entry not in sampled], None)
+    params = _overrides([entry.removeprefix("params.") for entry in sampled])
+    document, sculpted = diagnose_candidate(config, params, device=device)
+    if plot is not None:
+        plot_pruning(document, sculpted.scores, plot)
+    _print(document, as_json, diagnosis_tables)
+
+
 def _load(study: str, assignments: list[str] | None, storage: str | None) -> Any:
-    from sculpt.documents import parse_value
     from sculpt.study_file import load_study
 
+    overrides = _overrides(assignments or [])
+    if storage is not None:
+        overrides["storage"] = storage
+    return load_study(study, overrides)
+
+
+def _overrides(assignments: list[str]) -> dict[str, Any]:
+    from sculpt.documents import parse_value
+
     overrides: dict[str, Any] = {}
-    for assignment in assignments or []:
+    for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals or not key:
             raise InputError(f"--set must be KEY=VALUE, but got {assignment!r}")
         overrides[key] = parse_value(value)
-    if storage is not None:
-        overrides["storage"] = storage
-    return load_study(study, overrides)
+    return overrides
 
 
 def _print(document: Any, as_json: bool, *views: Any) -> None:

@@ -34,6 +34,12 @@ class Choice(BaseModel):
         """The options given; those left out take the defaults of the registered thing."""
         return dict(self.model_extra or {})
 
+    @property
+    def label(self) -> str:
+        """The choice as one short text, for example `synflow(rounds=10)`."""
+        options = ", ".join(f"{key}={value}" for key, value in self.options.items())
+        return f"{self.name}({options})" if options else self.name
+
 
 class Data(Choice):
     """Which images, and how they are split; further keys are options of the data set."""
@@ -67,13 +73,35 @@ class Range(Section):
         return all(isinstance(x, int) for x in (self.low, self.high, self.step or 0))
 
 
-Dimension = Annotated[list[Scalar], Field(min_length=1)] | Range
+Dimension = Annotated[list[Scalar | Choice], Field(min_length=1)] | Range
 
 
 class Space(Section):
     """What may be sampled: a key of the study, or a bare option of the model, to its values."""
 
     parameters: Annotated[dict[str, Dimension], Field(min_length=1)]
+    """A value may be a whole choice, for example `pruning.criterion: [{name: synflow}, ...]`."""
+
+    def values(self, key: str) -> dict[Scalar, Any]:
+        """Return the listed values of a parameter by what trials call them; none of a range.
+
+        Samplers and storages know plain values only, so a whole choice goes by its label.
+        """
+        dimension = self.parameters[key]
+        if isinstance(dimension, Range):
+            return {}
+        return {
+            value.label if isinstance(value, Choice) else value: (
+                value.model_dump() if isinstance(value, Choice) else value
+            )
+            for value in dimension
+        }
+
+
+class Sparsity(Section):
+    """A budget as a share: which fraction of a candidate's own dense network is removed."""
+
+    sparsity: Fraction
 
 
 class Pruning(Section):
@@ -86,12 +114,30 @@ class Pruning(Section):
     """Repair approximate isometry after pruning (Eq. 8)."""
     batch_size: Annotated[int, Field(ge=1)] = 250
     """Images per scoring batch; with batch norm in mode `batch` it changes the scores."""
+    images: Annotated[int, Field(ge=1)] | None = None
+    """Score on this many training images, drawn anew for each seed; by default on all."""
+    data: Data | None = None
+    """Score on the training images of another data set, to see how sparsity transfers."""
+    scope: Literal["global", "layer"] = "global"
+    """Rank the whole network, or each layer for itself at one density."""
+    granularity: Literal["weight", "kernel", "channel"] = "weight"
+    """What is kept or removed as a whole; `channel` leaves a dense network of uneven width."""
+    mac_exponent: float = 0.0
+    """p: scores are divided by (output height × width)^p before they are ranked."""
+    effective: bool = False
+    """Spend the budget only on weights that lie on a path from the input to the output."""
 
 
 class Training(Section):
     """The recipe, shared by base and candidates."""
 
-    epochs: Annotated[int, Field(ge=1)]
+    epochs: Annotated[int, Field(ge=0)]
+    """0 trains nothing: the study is about what can be read before training."""
+    evaluate_every: Annotated[int, Field(ge=1)] = 1
+    """Epochs between two evaluations; the last epoch is always evaluated."""
+    protocol: Literal["validation", "lowest_test"] = "validation"
+    """`validation` never reads the test images. `lowest_test` reports the lowest test error of
+    all evaluations, as Lee et al. 2020 do: for comparing with published figures only."""
     batch_size: Annotated[int, Field(ge=2)] = 128
     learning_rate: Annotated[float, Field(gt=0)] = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -106,6 +152,23 @@ class Training(Section):
     cutout: Annotated[int, Field(ge=0)] = 0
     """Side of the square that is erased, in pixels; 0 = none."""
     precision: Literal["float32", "bfloat16"] = "float32"
+
+
+class Diagnostics(Section):
+    """What is read of a network's signal propagation before it is trained."""
+
+    jacobian_images: Annotated[int, Field(ge=0)] | Literal["all"] = 8
+    """Take the input-output Jacobian at this many training images; 0 leaves it out."""
+
+
+class Published(Section):
+    """Figures from elsewhere; `sculpt run` writes the measured ones beside them."""
+
+    source: str
+    figures: Annotated[list[str], Field(min_length=1)]
+    """What is compared: dotted paths into the record of a seed, for example `test_error`."""
+    rows: list[dict[str, Any]] = []
+    """Each with `params` (as in the space; `base` for the dense base) and published figures."""
 
 
 class Search(Section):
@@ -132,11 +195,14 @@ class Study(Section):
     model: Choice
     """The dense base; a candidate overrides what the space names."""
     space: Space
-    budget: Annotated[int, Field(ge=1)] | Literal["base"] = "base"
+    budget: Annotated[int, Field(ge=1)] | Literal["base"] | Sparsity = "base"
+    """Parameters that a candidate keeps: a number, as many as the base, or a share."""
     counting: Literal["paper", "total"] = "paper"
     pruning: Pruning = Pruning()
     training: Training
+    diagnostics: Diagnostics = Diagnostics()
     search: Search
+    published: Published | None = None
     storage: str | None = None
     """SQLAlchemy URL or path of a .db file; by default `runs/<study>.db`."""
     plugins: list[str] = []
@@ -151,7 +217,8 @@ class Study(Section):
         """Return the study with sampled values in place, for example {"widening": 2}."""
         document = self.model_dump()
         for key, value in params.items():
-            assign(document, parameter_path(key), value)
+            listed = self.space.values(key) if key in self.space.parameters else {}
+            assign(document, parameter_path(key), listed.get(value, value))
         return Study.model_validate(document)
 
     def fingerprint(self) -> str:
@@ -167,8 +234,10 @@ class Study(Section):
         """
         free: dict[str, Any] = {
             "data": {"root", "download"},
+            "pruning": {"data": {"root", "download"}},
             "search": {"trials", "grace_seconds"},
             "storage": True,
+            "published": True,
         }
         return self.model_dump(mode="json", exclude=free)
 

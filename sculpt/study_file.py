@@ -32,6 +32,7 @@ CHOICES: dict[str, Registry] = {
     "model": MODELS,
     "pruning.initializer": INITIALIZERS,
     "pruning.criterion": CRITERIA,
+    "pruning.data": DATASETS,
 }
 
 
@@ -87,10 +88,10 @@ def space_faults(document: dict[str, Any]) -> list[str]:
         for value in [dimension["low"], dimension["high"]] if ranged else dimension:
             candidate = copy.deepcopy(document)
             path = parameter_path(key)
-            if path.split(".")[0] not in ("model", "pruning", "training"):
+            if path.split(".")[0] not in ("model", "pruning", "training", "budget"):
                 faults.append(
                     f"space.parameters.{key}: must be an option of the model, or a key under "
-                    "model, pruning or training"
+                    "model, pruning, training or budget"
                 )
                 break
             assign(candidate, path, value)
@@ -159,7 +160,10 @@ def _rule(fault: Any, schema: type[BaseModel]) -> tuple[str, str]:
 def _is_branch(part: Any) -> bool:
     """Say whether a part of a location names a branch of a union, not a key of the file."""
     return isinstance(part, str) and (
-        part in ("int", "float", "bool", "str") or "[" in part or part.startswith("constrained-")
+        part in ("int", "float", "bool", "str")
+        or "[" in part
+        or part.startswith("constrained-")
+        or part in ("Sparsity", "Range", "Choice", "Data")
     )
 
 

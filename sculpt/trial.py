@@ -15,25 +15,34 @@ from time import perf_counter
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from sculpt.config import Study
-from sculpt.data import ImageSpec, Splits
+from sculpt.config import Pruning, Sparsity, Study
+from sculpt.data import ImageSet, ImageSpec, Splits
 from sculpt.diagnostics.cost import Cost, measure_cost
-from sculpt.diagnostics.orthogonality import layer_orthogonality, orthogonality_score
+from sculpt.diagnostics.orthogonality import (
+    isometry_bound,
+    layer_orthogonality,
+    orthogonality_score,
+)
+from sculpt.diagnostics.propagation import jacobian_singular_values, summarize_jacobian
 from sculpt.diagnostics.topology import measure_topology
+from sculpt.models import build_network
 from sculpt.pruning.initializers import initialize
-from sculpt.pruning.isometry import LayerRepair, isometry_bound, repair_isometry
+from sculpt.pruning.isometry import LayerRepair, repair_isometry
 from sculpt.pruning.masks import (
     Masks,
+    Scores,
     apply_masks,
+    collapsed_layers,
     count_kept,
     count_parameters,
     dense_masks,
-    keep_highest,
     prunable_budget,
 )
-from sculpt.registry import CRITERIA, MODELS
+from sculpt.pruning.selection import Selection
+from sculpt.pruning.task import Batches, PruningTask
+from sculpt.registry import CRITERIA
 from sculpt.seeding import derive_seed
 from sculpt.training.loop import Epoch, train
 
@@ -50,18 +59,45 @@ class Outcome:
     record: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Sculpted:
+    """A network ready to train: what was removed, and what that did to its signals."""
+
+    model: nn.Module
+    masks: Masks
+    scores: Scores
+    """Of a candidate, by parameter name; empty for the base."""
+    record: dict[str, Any]
+    """Sizes, costs, signal propagation and layers."""
+
+
 def build_model(study: Study, spec: ImageSpec) -> nn.Module:
     """Build the study's network, untrained, on the current default device."""
-    family = MODELS.get(study.model.name)
-    return family(spec.channels, spec.classes, **study.model.options)
+    return build_network(
+        study.model.name,
+        channels=spec.channels,
+        classes=spec.classes,
+        pixels=spec.height * spec.width,
+        **study.model.options,
+    )
 
 
 def resolve_budget(study: Study, spec: ImageSpec) -> int:
-    """Return the study's budget as a number; `base` is the size of the dense base."""
-    if study.budget != "base":
+    """Return the study's budget as a number, for a network of the size of its own model.
+
+    `base` is all of it, a sparsity a share of it.
+    """
+    if isinstance(study.budget, int):
         return study.budget
     with torch.device("meta"):
-        return count_parameters(build_model(study, spec), study.counting)
+        dense = count_parameters(build_model(study, spec), study.counting)
+    return dense if study.budget == "base" else round((1 - study.budget.sparsity) * dense)
+
+
+def candidate_budget(study: Study, candidate: Study, spec: ImageSpec) -> int:
+    """Return what a candidate keeps: the same for all, unless it is a share of its own size."""
+    relative = isinstance(candidate.budget, Sparsity)
+    return resolve_budget(candidate if relative else study, spec)
 
 
 def run_seed(
@@ -71,6 +107,7 @@ def run_seed(
     role: Role,
     budget: int,
     seed: int,
+    scoring: ImageSet | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> Outcome:
     """Prune and train one network, with one seed.
@@ -86,6 +123,8 @@ def run_seed(
             Parameters to keep under the study's counting rule.
         seed:
             Of the weights, the criterion's draws, the data order and the augmentation.
+        scoring:
+            Images to score on; by default those to train on.
         on_epoch:
             Called after each training epoch.
 
@@ -94,9 +133,39 @@ def run_seed(
         DryRankingError: the criterion ranks too few weights.
         NumericsError: a score or the training loss is not finite.
     """
+    clock = Clock(splits.train.device)
+    sculpted = sculpt_network(
+        study, splits, role=role, budget=budget, seed=seed, scoring=scoring, clock=clock
+    )
+    model, masks = sculpted.model, sculpted.masks
+    with clock("train"):
+        history = train(model, masks, splits, study.training, seed=seed, on_epoch=on_epoch)
+    record = sculpted.record | {
+        "val_error": history[-1].val_error,
+        "val_loss": history[-1].val_loss,
+        "test_error": lowest_test_error(history),
+        "train_loss": history[-1].train_loss,
+        "history": [asdict(epoch) for epoch in history],
+        "seconds": clock.seconds,
+    }
+    return Outcome(model, masks, record)
+
+
+def sculpt_network(
+    study: Study,
+    splits: Splits,
+    *,
+    role: Role,
+    budget: int,
+    seed: int,
+    clock: "Clock",
+    scoring: ImageSet | None = None,
+) -> Sculpted:
+    """Make a network sparse: build, initialise, score, mask, repair; see `run_seed`."""
     spec, device, pruning = splits.spec, splits.train.device, study.pruning
     input_shape = (spec.channels, spec.height, spec.width)
-    clock = _Clock(device)
+    # Any sample will do, and every network of a study should be looked at with the same one.
+    probe = sample_inputs(splits.train, study.diagnostics.jacobian_images, seed=0)
     signal = {}
 
     with clock("build"):
@@ -107,61 +176,100 @@ def run_seed(
     with clock("initialise"):
         initialize(model, pruning.initializer.name, seed=seed, **pruning.initializer.options)
     with clock("diagnose"):
-        signal["initial"] = read_signal(model, masks, input_shape)
+        signal["initial"] = read_signal(model, masks, input_shape, probe)
 
+    scores: Scores = {}
     repairs: dict[str, LayerRepair] = {}
     orthogonality = layer_orthogonality(model)
+    kept = prunable_budget(model, budget, study.counting)
     if role == "candidate":
-        kept = prunable_budget(model, budget, study.counting)
+        task = PruningTask(
+            model,
+            kept,
+            batches=scoring_batches(scoring or splits.train, pruning, seed),
+            generator=torch.Generator().manual_seed(derive_seed(seed, "criterion")),
+            input_shape=input_shape,
+            selection=Selection(
+                pruning.scope, pruning.granularity, pruning.mac_exponent, pruning.effective
+            ),
+        )
         with clock("score"):
-            scores = CRITERIA.get(pruning.criterion.name)(
-                model,
-                partial(splits.train.batches, pruning.batch_size),
-                torch.Generator().manual_seed(derive_seed(seed, "criterion")),
-                **pruning.criterion.options,
-            )
+            scores = CRITERIA.get(pruning.criterion.name)(model, task, **pruning.criterion.options)
         with clock("mask"):
-            masks = keep_highest(scores, kept)
+            masks = task.select(scores)
             apply_masks(model, masks)
         with clock("diagnose"):
             orthogonality = layer_orthogonality(model)
-            signal["pruned"] = read_signal(model, masks, input_shape)
+            signal["pruned"] = read_signal(model, masks, input_shape, probe)
         if pruning.repair:
             with clock("repair"):
                 repairs = repair_isometry(model, masks)
             with clock("diagnose"):
-                signal["repaired"] = read_signal(model, masks, input_shape)
-
-    layers = describe_layers(masks, cost, orthogonality, layer_orthogonality(model), repairs)
-
-    with clock("train"):
-        history = train(model, masks, splits, study.training, seed=seed, on_epoch=on_epoch)
+                signal["repaired"] = read_signal(model, masks, input_shape, probe)
 
     record = {
         "seed": seed,
         "dense_parameters": count_parameters(model, study.counting),
         "kept_parameters": count_kept(model, masks, study.counting),
+        "unspent": kept - count_kept(model, masks, "paper"),
         "dense_macs": cost.dense_macs,
         "kept_macs": cost.kept_macs(masks),
-        "val_error": history[-1].val_error,
-        "val_loss": history[-1].val_loss,
-        "train_loss": history[-1].train_loss,
+        "collapsed_layers": collapsed_layers(masks),
         "signal": signal,
-        "layers": layers,
-        "history": [asdict(epoch) for epoch in history],
+        "layers": describe_layers(masks, cost, orthogonality, layer_orthogonality(model), repairs),
         "seconds": clock.seconds,
     }
-    return Outcome(model, masks, record)
+    return Sculpted(model, masks, scores, record)
 
 
-def read_signal(model: nn.Module, masks: Masks, input_shape: tuple[int, ...]) -> dict[str, Any]:
-    """Return the orthogonality score and the effective counts of a network as it stands."""
+def scoring_batches(images: ImageSet, pruning: Pruning, seed: int) -> Batches:
+    """Return what starts a pass over the images that scores are computed on."""
+    if pruning.images is not None and pruning.images < len(images):
+        images = images.subset(draw_indices(len(images), pruning.images, seed))
+    return partial(images.batches, pruning.batch_size)
+
+
+def sample_inputs(images: ImageSet, count: int | Literal["all"], *, seed: int) -> Tensor:
+    """Return `count` images, normalised, drawn without replacement: (count, C, H, W)."""
+    if count == "all" or count >= len(images):
+        return images.inputs(slice(None))
+    return images.inputs(draw_indices(len(images), count, seed).to(images.device))
+
+
+def draw_indices(total: int, count: int, seed: int) -> Tensor:
+    """Return `count` different indices below `total`, int64, on the CPU."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, "sample"))
+    return torch.randperm(total, generator=generator)[:count]
+
+
+def lowest_test_error(history: list[Epoch]) -> float | None:
+    """Return the lowest test error of the evaluations; None where the test set was not read."""
+    errors = [epoch.test_error for epoch in history if epoch.test_error is not None]
+    return min(errors, default=None)
+
+
+def read_signal(
+    model: nn.Module, masks: Masks, input_shape: tuple[int, ...], probe: Tensor
+) -> dict[str, Any]:
+    """Return how signals travel through a network as it stands.
+
+    The orthogonality score, the effective counts, and the singular values of the input-output
+    Jacobian, pooled over the images of `probe` (None where there are no images).
+    """
     topology = measure_topology(model, masks, input_shape)
+    jacobian = None
+    if len(probe):
+        # Convolutions take four times as long in float64, and agree to six digits in float32.
+        convolves = any(isinstance(m, nn.modules.conv._ConvNd) for m in model.modules())
+        dtype = torch.float32 if convolves else torch.float64
+        values = jacobian_singular_values(model, probe, dtype=dtype)
+        jacobian = asdict(summarize_jacobian(values))
     return {
         "orthogonality_score": orthogonality_score(layer_orthogonality(model)),
         "effective_nodes": topology.nodes,
         "effective_parameters": topology.parameters,
         "log10_paths": topology.log10_paths,
+        "jacobian": jacobian,
     }
 
 
@@ -207,7 +315,10 @@ def summarize(
     """
     first = records[0]
     sizes = {record["kept_parameters"] for record in records}
-    if role == "candidate" and sizes != {budget}:
+    # Only whole groups, or only effective weights, may leave a rest: the record says how much.
+    spent = {record["kept_parameters"] + record["unspent"] for record in records}
+    exact = study.pruning.granularity == "weight" and not study.pruning.effective
+    if role == "candidate" and (spent != {budget} or (exact and sizes != {budget})):
         raise ValueError(f"every candidate must keep {budget} parameters, but kept {sizes}")
     errors = [record["val_error"] for record in records]
     return {
@@ -219,6 +330,7 @@ def summarize(
         "budget": budget,
         "dense_parameters": first["dense_parameters"],
         "kept_parameters": first["kept_parameters"],
+        "unspent": first["unspent"],
         "sparsity": 1 - first["kept_parameters"] / first["dense_parameters"],
         "dense_macs": first["dense_macs"],
         "kept_macs": mean(record["kept_macs"] for record in records),
@@ -228,6 +340,7 @@ def summarize(
             "n": len(errors),
         },
         "val_errors": errors,
+        "test_errors": [record["test_error"] for record in records],
         "seconds": sum(sum(record["seconds"].values()) for record in records),
         "training_seconds": mean(record["seconds"]["train"] for record in records),
         "seeds": [record["seed"] for record in records],
@@ -254,7 +367,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 
 
 @dataclass
-class _Clock:
+class Clock:
     """Seconds per phase; waits for the device before it reads the time."""
 
     device: torch.device

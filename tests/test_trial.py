@@ -30,6 +30,7 @@ QUANTITIES = {
     "effective_nodes",
     "effective_parameters",
     "log10_paths",
+    "jacobian",
 }
 
 
@@ -146,7 +147,12 @@ def test_signal_is_read_at_every_step_there_is(request, fixture, steps):
     assert list(signal) == steps
     for reading in signal.values():
         assert reading.keys() == QUANTITIES
-        assert all(math.isfinite(value) for value in reading.values())
+        assert all(math.isfinite(value) for key, value in reading.items() if key != "jacobian")
+        jacobian = reading["jacobian"]
+        assert jacobian.keys() == {"mean", "std", "min", "max", "condition", "images"}
+        assert 0 < jacobian["min"] <= jacobian["mean"] <= jacobian["max"] < math.inf
+        assert jacobian["condition"] == pytest.approx(jacobian["max"] / jacobian["min"])
+        assert jacobian["images"] == 8
 
 
 def test_signal_tells_what_pruning_and_repair_did(candidate, unrepaired):
@@ -409,6 +415,7 @@ def test_a_budget_that_the_network_cannot_meet(splits, counting):
         run_seed(settings, splits, role="candidate", budget=never_pruned, seed=0)
 
 
+@pytest.mark.filterwarnings("ignore::sculpt.errors.SculptWarning")
 def test_a_ranking_that_runs_dry(splits):
     """Delta-orthogonal kernels are zero but for their centre: too few scores for this budget."""
     settings = wide(pruning__initializer={"name": "ldi", "kernel": "delta"})

@@ -140,6 +140,11 @@ class ImageSet:
         # The factor 255 is moved onto the two small vectors: one pass over the pixels less.
         return pixels.sub_((self.mean * 255).view(-1, 1, 1)).div_((self.std * 255).view(-1, 1, 1))
 
+    def subset(self, indices: Tensor) -> "ImageSet":
+        """Return the chosen images alone, normalised by the statistics of all."""
+        indices = indices.to(self.device)
+        return replace(self, images=self.images[indices], labels=self.labels[indices])
+
     def inputs(self, indices: Tensor | slice) -> Tensor:
         """Return the chosen images, normalised: float32, (n, C, H, W), channels-last."""
         return self.normalize(self.images[indices])

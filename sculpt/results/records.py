@@ -44,7 +44,8 @@ class Results:
             val_error_mean, val_error_std (fractions), val_error_n (seeds), val_errors (list).
             OBJECTIVE: the value of each registered objective, in its own unit.
             STEP_QUANTITY: signal propagation at the steps initial, pruned, repaired:
-                orthogonality_score, effective_nodes, effective_parameters, log10_paths.
+                orthogonality_score, effective_nodes, effective_parameters, log10_paths,
+                jacobian_mean.
             seconds (whole trial), training_seconds (mean of the seeds).
             error: why a failed or infeasible trial ended.
         """

@@ -23,6 +23,7 @@ SUMMARY = (
     "counting",
     "dense_parameters",
     "kept_parameters",
+    "unspent",
     "sparsity",
     "dense_macs",
     "kept_macs",
@@ -53,11 +54,12 @@ def keep(store: Store, trial: optuna.Trial, record: dict[str, Any], files: list[
 def summary(record: dict[str, Any]) -> dict[str, Any]:
     """Return the few numbers of a record that are kept as attributes of its trial."""
     error = {f"val_error_{key}": value for key, value in record["val_error"].items()}
-    signal = {
-        f"{step}_{quantity}": value
-        for step, quantities in record["signal"].items()
-        for quantity, value in quantities.items()
-    }
+    signal = {}
+    for step, quantities in record["signal"].items():
+        jacobian = quantities["jacobian"] or {"mean": None}
+        numbers = quantities | {"jacobian_mean": jacobian["mean"]}
+        del numbers["jacobian"]
+        signal |= {f"{step}_{quantity}": value for quantity, value in numbers.items()}
     return {key: record[key] for key in SUMMARY} | error | signal
 
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from sculpt.config import Study
-from sculpt.data import ImageSpec, Splits, make_splits
+from sculpt.config import Data, Study
+from sculpt.data import ImageSet, ImageSpec, Splits, make_splits
 from sculpt.errors import DataError, InputError
 from sculpt.registry import DATASETS
 
@@ -28,13 +28,35 @@ def load_data(study: Study) -> Splits:
     Raises:
         DataError: they are missing, unreadable, or cannot be split as asked.
     """
-    if missing := missing_data(study):
+    return _load(study.data)
+
+
+def load_scoring_images(study: Study, splits: Splits) -> ImageSet:
+    """Return the images that candidates are scored on, on the device of the splits.
+
+    Raises:
+        DataError: those of `pruning.data` are missing, unreadable, or of another shape.
+    """
+    if study.pruning.data is None:
+        return splits.train
+    others = _load(study.pruning.data)
+    if others.spec != splits.spec:
+        raise DataError(
+            "the images of pruning.data must have the shape and the number of classes of those "
+            f"of data ({splits.spec}), but have {others.spec}; choose another data set"
+        )
+    return others.train.to(splits.train.device)
+
+
+def _load(data: Data) -> Splits:
+    source = DATASETS.get(data.name)(**data.options)
+    if missing := source.available():
         raise DataError(missing)
     return make_splits(
-        DATASETS.get(study.data.name)(**study.data.options).read(),
-        validation_fraction=study.data.validation_fraction,
-        seed=study.data.split_seed,
-        train_images=study.data.train_images,
+        source.read(),
+        validation_fraction=data.validation_fraction,
+        seed=data.split_seed,
+        train_images=data.train_images,
     )
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import optuna
 import torch
 
-from sculpt.config import Range, Space, Study
+from sculpt.config import Range, Space, Sparsity, Study
 from sculpt.data import ImageSpec
 from sculpt.diagnostics.cost import Cost, measure_cost
 from sculpt.errors import BudgetError, ConfigError, SculptError
 from sculpt.pruning.masks import count_parameters, prunable_budget
-from sculpt.trial import build_model, resolve_budget
+from sculpt.trial import build_model, candidate_budget, resolve_budget
 
 MOST_CORNERS = 100
 """`check` lists every point of a space up to this size, and the extreme ones of a larger one."""
@@ -45,7 +45,7 @@ def suggest(trial: optuna.Trial, space: Space) -> dict[str, Any]:
     params: dict[str, Any] = {}
     for key, values in space.parameters.items():
         if not isinstance(values, Range):
-            params[key] = trial.suggest_categorical(key, values)
+            params[key] = trial.suggest_categorical(key, list(space.values(key)))
         elif values.whole:
             step = int(values.step or 1)
             params[key] = trial.suggest_int(
@@ -58,10 +58,11 @@ def suggest(trial: optuna.Trial, space: Space) -> dict[str, Any]:
     return params
 
 
-def axis(values: list[Any] | Range) -> list[Any] | None:
-    """Return every value of a dimension in order, or None if there are infinitely many."""
+def axis(space: Space, key: str) -> list[Any] | None:
+    """Return every value of a parameter in order, or None if there are infinitely many."""
+    values = space.parameters[key]
     if not isinstance(values, Range):
-        return list(values)
+        return list(space.values(key))
     if values.whole:
         return list(range(int(values.low), int(values.high) + 1, int(values.step or 1)))
     if values.step is None:
@@ -72,7 +73,7 @@ def axis(values: list[Any] | Range) -> list[Any] | None:
 
 def space_size(space: Space) -> int | None:
     """Return the number of points, or None if there are infinitely many."""
-    axes = [axis(values) for values in space.parameters.values()]
+    axes = [axis(space, key) for key in space.parameters]
     return math.prod(len(a) for a in axes if a is not None) if None not in axes else None
 
 
@@ -84,7 +85,7 @@ def is_enumerable(space: Space) -> bool:
 
 def points(space: Space) -> Iterator[dict[str, Any]]:
     """Yield every point of a finite space; the last parameter varies fastest."""
-    axes = [axis(values) or [] for values in space.parameters.values()]
+    axes = [axis(space, key) or [] for key in space.parameters]
     for values in itertools.product(*axes):
         yield dict(zip(space.parameters, values, strict=True))
 
@@ -92,9 +93,10 @@ def points(space: Space) -> Iterator[dict[str, Any]]:
 def extremes(space: Space) -> Iterator[dict[str, Any]]:
     """Yield the corners of a large space: every combination of first and last values."""
     ends = []
-    for values in space.parameters.values():
+    for key, values in space.parameters.items():
+        listed = list(space.values(key))
         low, high = (
-            (values.low, values.high) if isinstance(values, Range) else (values[0], values[-1])
+            (values.low, values.high) if isinstance(values, Range) else (listed[0], listed[-1])
         )
         ends.append([low] if low == high else [low, high])
     for corner in itertools.islice(itertools.product(*ends), MOST_CORNERS):
@@ -128,7 +130,7 @@ def infeasible_reason(study: Study, spec: ImageSpec, budget: int) -> str | None:
         return str(error)
 
 
-def total_trials(study: Study, spec: ImageSpec, budget: int) -> int:
+def total_trials(study: Study, spec: ImageSpec) -> int:
     """Return the total of trials to run, the base included.
 
     Raises:
@@ -148,9 +150,10 @@ def total_trials(study: Study, spec: ImageSpec, budget: int) -> int:
     reasons = []
     for point in points(study.space):
         candidate = study.with_parameters(point)
-        key = candidate.model.model_dump_json()
+        key = f"{candidate.model.model_dump_json()} {candidate.budget}"
         if key not in known:
-            known[key] = infeasible_reason(candidate, spec, budget)
+            kept = candidate_budget(study, candidate, spec)
+            known[key] = infeasible_reason(candidate, spec, kept)
         reasons.append(known[key])
     feasible = sum(reason is None for reason in reasons)
     if feasible == 0:
@@ -177,16 +180,19 @@ def check_study(study: Study, spec: ImageSpec) -> dict[str, Any]:
     """
     budget = resolve_budget(study, spec)
     batch_size = study.training.batch_size
+    relative = isinstance(study.budget, Sparsity)
     base = measure_size(study, spec, budget)
     rows = []
     for point in corners(study.space):
         candidate = study.with_parameters(point)
-        size = measure_size(candidate, spec, budget)
+        kept = candidate_budget(study, candidate, spec)
+        size = measure_size(candidate, spec, kept)
         rows.append(
             {
                 "params": point,
                 "dense_parameters": size.dense_parameters,
-                "sparsity": 1 - budget / size.dense_parameters,
+                "budget": kept,
+                "sparsity": 1 - kept / size.dense_parameters,
                 "dense_macs": size.cost.dense_macs,
                 "memory_bytes": size.memory_bytes(candidate.training.batch_size),
                 "feasible": size.reason is None,
@@ -196,7 +202,7 @@ def check_study(study: Study, spec: ImageSpec) -> dict[str, Any]:
     return {
         "study": study.study,
         "counting": study.counting,
-        "budget": budget,
+        "budget": None if relative else budget,
         "base": {
             "params": study.model.options,
             "dense_parameters": base.dense_parameters,
@@ -205,5 +211,5 @@ def check_study(study: Study, spec: ImageSpec) -> dict[str, Any]:
         },
         "corners": rows,
         "space_size": space_size(study.space),
-        "trials": total_trials(study, spec, budget),
+        "trials": total_trials(study, spec),
     }

@@ -11,21 +11,33 @@ from typing import Any
 import optuna
 
 from sculpt.config import Study
-from sculpt.data import Splits
+from sculpt.data import ImageSet, Splits
 from sculpt.errors import NumericsError, SculptError
 from sculpt.export.weights import save_network
 from sculpt.registry import OBJECTIVES
 from sculpt.search.artifacts import keep
 from sculpt.search.claims import ERROR, counts, requeue_interrupted, trial_states
 from sculpt.search.interruption import Interruption
-from sculpt.search.preparation import choose_device, describe_data, load_data
+from sculpt.search.preparation import (
+    choose_device,
+    describe_data,
+    load_data,
+    load_scoring_images,
+)
 from sculpt.search.progress import Watcher
 from sculpt.search.samplers import make_sampler
 from sculpt.search.space import infeasible_reason, suggest, total_trials
 from sculpt.search.storage import INFEASIBLE, StudyFull
 from sculpt.search.store import Store, start_store
-from sculpt.training.loop import Epoch
-from sculpt.trial import Outcome, Role, resolve_budget, run_seed, summarize
+from sculpt.training.loop import Epoch, evaluations
+from sculpt.trial import (
+    Outcome,
+    Role,
+    candidate_budget,
+    resolve_budget,
+    run_seed,
+    summarize,
+)
 
 POLL_SECONDS = 1.0
 """Between looks at trials that other workers are running."""
@@ -53,8 +65,9 @@ def run_study(config: Study, *, device: str = "auto", watcher: Watcher | None = 
     target = choose_device(device)
     spec = describe_data(config)
     budget = resolve_budget(config, spec)
-    total = total_trials(config, spec, budget)
+    total = total_trials(config, spec)
     splits = load_data(config).to(target)
+    scoring = load_scoring_images(config, splits)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     store = start_store(config, splits.fingerprint, total)
     store.candidates.sampler = make_sampler(
@@ -62,7 +75,7 @@ def run_study(config: Study, *, device: str = "auto", watcher: Watcher | None = 
     )
     try:
         with Interruption() as interruption:
-            Worker(store, splits, budget, watcher, interruption).run(total)
+            Worker(store, splits, scoring, budget, watcher, interruption).run(total)
     finally:
         watcher.run_finished()
     return store
@@ -86,7 +99,9 @@ class Worker:
 
     store: Store
     splits: Splits
+    scoring: ImageSet
     budget: int
+    """Of the base, and of every candidate unless the budget is a share of its own size."""
     watcher: Watcher
     interruption: Interruption
     _number: int | None = None
@@ -143,7 +158,7 @@ class Worker:
 
     def run_base(self, trial: optuna.Trial) -> list[float]:
         """Train the dense base."""
-        return self._run(trial, self.store.config, "base", {})
+        return self._run(trial, self.store.config, "base", {}, self.budget)
 
     def run_candidate(self, trial: optuna.Trial) -> list[float]:
         """Sample a configuration, prune it to the budget and train it.
@@ -156,26 +171,28 @@ class Worker:
         with self.store.storage.lock():
             params = suggest(trial, config.space)
         candidate = config.with_parameters(params)
-        if reason := infeasible_reason(candidate, self.splits.spec, self.budget):
+        budget = candidate_budget(config, candidate, self.splits.spec)
+        if reason := infeasible_reason(candidate, self.splits.spec, budget):
             trial.set_user_attr(INFEASIBLE, reason)
             raise optuna.TrialPruned(reason)
-        return self._run(trial, candidate, "candidate", params)
+        return self._run(trial, candidate, "candidate", params, budget)
 
     def _run(
-        self, trial: optuna.Trial, study: Study, role: Role, params: dict[str, Any]
+        self, trial: optuna.Trial, study: Study, role: Role, params: dict[str, Any], budget: int
     ) -> list[float]:
         self._number = trial.number
         label = "base" if role == "base" else trial.number
         first, count = study.search.seed, study.search.replicates
-        self.watcher.trial_started(label, params, count * study.training.epochs)
+        self.watcher.trial_started(label, params, count * evaluations(study.training))
         try:
             outcomes = [
                 run_seed(
                     study,
                     self.splits,
                     role=role,
-                    budget=self.budget,
+                    budget=budget,
                     seed=seed,
+                    scoring=self.scoring,
                     on_epoch=self._epoch_finished,
                 )
                 for seed in range(first, first + count)
@@ -186,7 +203,7 @@ class Worker:
                 [outcome.record for outcome in outcomes],
                 role=role,
                 params=params,
-                budget=self.budget,
+                budget=budget,
             )
             objectives = _objectives(record)
             record = {"trial": label, "objectives": objectives} | record

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import torch
@@ -17,23 +17,28 @@ from sculpt.seeding import derive_seed
 from sculpt.training.evaluation import evaluate
 from sculpt.training.schedules import make_schedule
 
+MOST_BYTES_NORMALIZED = 2**30
+"""A training set that is not augmented is kept as floats up to this size."""
+
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one pass over the training set gave. Losses in nats, errors as fractions."""
+    """What an evaluated pass over the training set gave. Losses in nats, errors as fractions."""
 
     epoch: int
-    """Counted from 1."""
+    """Counted from 1; 0 is a network that was not trained."""
     learning_rate: float
     """At the last step."""
-    train_loss: float
-    """Mean over the pass, augmented images, weights changing meanwhile."""
-    train_error: float
+    train_loss: float | None
+    """Mean over the pass, augmented images, weights changing meanwhile; None without a pass."""
+    train_error: float | None
     val_loss: float
     val_error: float
+    test_error: float | None
+    """None unless the study's protocol reads the test images while training."""
     seconds: float
-    """Training and evaluation."""
-    images_per_second: float
+    """Training and evaluation, since the epoch before in the history."""
+    images_per_second: float | None
     """Training alone."""
 
 
@@ -58,17 +63,23 @@ def train(
         masks:
             Keyed by parameter name.
         splits:
-            `train` is trained on and `validation` evaluated after each epoch; `test` is not read.
+            `train` is trained on and `validation` evaluated; `test` is read only under the
+            protocol `lowest_test`.
         recipe:
-            Optimiser, schedule, augmentation, precision.
+            Optimiser, schedule, augmentation, precision, when to evaluate.
         seed:
             Of data order and augmentation.
         on_epoch:
-            Called after each epoch.
+            Called after each evaluation.
+
+    Returns:
+        One entry per evaluation, after every `recipe.evaluate_every` epochs and the last one.
 
     Raises:
         NumericsError: the training or validation loss of an epoch is not finite.
     """
+    if recipe.epochs == 0:
+        return [_evaluated(model, splits, recipe, Epoch(0, 0.0, None, None, 0, 0, None, 0, None))]
     images, device = splits.train, splits.train.device
     batch_size = min(recipe.batch_size, len(images))
     steps = len(images) // batch_size
@@ -78,7 +89,7 @@ def train(
         momentum=recipe.momentum,
         nesterov=recipe.nesterov,
         weight_decay=recipe.weight_decay,
-        foreach=True,
+        fused=True,
     )
     schedule = make_schedule(recipe.schedule, optimizer, recipe.epochs * steps)
     parameters = dict(model.named_parameters())
@@ -86,27 +97,37 @@ def train(
     pruned_weights = [parameters[name].detach() for name in sparse]
     keep = [masks[name].to(parameters[name].dtype) for name in sparse]
     augmentation = torch.Generator(device).manual_seed(derive_seed(seed, "augmentation"))
-    history = []
+    augmented = recipe.flip or recipe.translate > 0 or recipe.cutout > 0
+    # Images that never change are normalised once, where they fit as floats.
+    normalized = None
+    if not augmented and images.images.numel() * 4 <= MOST_BYTES_NORMALIZED:
+        normalized = images.inputs(slice(None))
+    history: list[Epoch] = []
+    start = perf_counter()
 
     for number in range(1, recipe.epochs + 1):
-        start = perf_counter()
+        pass_start = perf_counter()
         model.train()
         loss_sum = torch.zeros((), device=device)
         wrong = torch.zeros((), device=device)
         for batch in _shuffled(len(images), seed, number)[: steps * batch_size].split(batch_size):
             indices = batch.to(device)
-            raw, labels = images.images[indices], images.labels[indices]
-            raw = augment(
-                raw,
-                flip=recipe.flip,
-                translate=recipe.translate,
-                cutout=recipe.cutout,
-                generator=augmentation,
-            )
+            labels = images.labels[indices]
+            if normalized is not None:
+                inputs = normalized.index_select(0, indices)
+            else:
+                raw = augment(
+                    images.images[indices],
+                    flip=recipe.flip,
+                    translate=recipe.translate,
+                    cutout=recipe.cutout,
+                    generator=augmentation,
+                )
+                inputs = images.normalize(raw)
             with torch.autocast(
                 device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"
             ):
-                logits = model(images.normalize(raw))
+                logits = model(inputs)
             loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
             optimizer.zero_grad()
             loss.backward()
@@ -120,29 +141,49 @@ def train(
 
         # The only moment of an epoch at which the host waits for the device.
         train_loss, seen = loss_sum.item() / steps, steps * batch_size
-        trained = perf_counter()
-        val_loss, val_error = evaluate(model, splits.validation, precision=recipe.precision)
-        # A pass's last step shows in the validation loss alone.
-        for name, loss_of_pass in (("training", train_loss), ("validation", val_loss)):
-            if not math.isfinite(loss_of_pass):
-                raise NumericsError(
-                    f"the {name} loss must stay finite, but is {loss_of_pass} in epoch {number}; "
-                    f"lower training.learning_rate (now {recipe.learning_rate})"
-                )
-        history.append(
-            Epoch(
-                epoch=number,
-                learning_rate=rate,
-                train_loss=train_loss,
-                train_error=wrong.item() / seen,
-                val_loss=val_loss,
-                val_error=val_error,
-                seconds=perf_counter() - start,
-                images_per_second=seen / (trained - start),
-            )
+        _check_finite("training", train_loss, number, recipe)
+        if number % recipe.evaluate_every and number != recipe.epochs:
+            continue
+        trained = Epoch(
+            epoch=number,
+            learning_rate=rate,
+            train_loss=train_loss,
+            train_error=wrong.item() / seen,
+            val_loss=math.nan,
+            val_error=math.nan,
+            test_error=None,
+            seconds=0.0,
+            images_per_second=seen / (perf_counter() - pass_start),
         )
+        evaluated = _evaluated(model, splits, recipe, trained)
+        history.append(replace(evaluated, seconds=perf_counter() - start))
+        start = perf_counter()
         on_epoch(history[-1])
     return history
+
+
+def evaluations(recipe: Training) -> int:
+    """Return how many entries the history of a run has."""
+    return max(1, math.ceil(recipe.epochs / recipe.evaluate_every))
+
+
+def _evaluated(model: nn.Module, splits: Splits, recipe: Training, trained: Epoch) -> Epoch:
+    """Return an epoch with its losses and errors on the images that it was not trained on."""
+    val_loss, val_error = evaluate(model, splits.validation, precision=recipe.precision)
+    # A pass's last step shows in the validation loss alone.
+    _check_finite("validation", val_loss, trained.epoch, recipe)
+    test_error = None
+    if recipe.protocol == "lowest_test":
+        _, test_error = evaluate(model, splits.test, precision=recipe.precision)
+    return replace(trained, val_loss=val_loss, val_error=val_error, test_error=test_error)
+
+
+def _check_finite(which: str, loss: float, epoch: int, recipe: Training) -> None:
+    if not math.isfinite(loss):
+        raise NumericsError(
+            f"the {which} loss must stay finite, but is {loss} in epoch {epoch}; "
+            f"lower training.learning_rate (now {recipe.learning_rate})"
+        )
 
 
 def _shuffled(count: int, seed: int, epoch: int) -> torch.Tensor:

@@ -11,6 +11,7 @@ from sculpt.models.resnet import resnet
 from sculpt.pruning.initializers import initialize
 from sculpt.pruning.masks import count_kept, keep_highest, prunable_parameters
 from sculpt.pruning.prune import prune
+from sculpt.pruning.task import PruningTask
 from sculpt.registry import CRITERIA
 
 IMAGES = torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -40,7 +41,7 @@ def test_the_budget_is_met_and_the_pruned_weights_are_zero(criterion: str, count
 def test_by_default_it_is_connection_sensitivity_without_labels():
     model = small_network()
     scores = CRITERIA.get("connection_sensitivity")(
-        model, lambda: [(IMAGES, LABELS)], torch.Generator(), targets="uniform"
+        model, PruningTask(model, 900, lambda: [(IMAGES, LABELS)]), targets="uniform"
     )
     expected = keep_highest(scores, 900)
 

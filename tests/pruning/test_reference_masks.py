@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from sculpt.models.resnet import resnet
 from sculpt.pruning.criteria.connection_sensitivity import connection_sensitivity
 from sculpt.pruning.masks import Masks, count_parameters, keep_highest
+from sculpt.pruning.task import PruningTask
 from sculpt.registry import DATASETS
 
 BATCH_SIZE = 100  # of the authors' run; their batches are summed
@@ -53,7 +54,7 @@ def prune(model: nn.Module, images: Tensor, labels: Tensor, kept: int, **options
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         return zip(images.split(BATCH_SIZE), labels.split(BATCH_SIZE), strict=True)
 
-    scores = connection_sensitivity(model, batches, torch.Generator(), **options)
+    scores = connection_sensitivity(model, PruningTask(model, kept, batches), **options)
     return keep_highest(scores, kept)
 
 

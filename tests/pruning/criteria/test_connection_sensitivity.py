@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from sculpt.errors import InputError, NumericsError
 from sculpt.models.resnet import resnet
-from sculpt.pruning.criteria import Batches
 from sculpt.pruning.criteria.connection_sensitivity import connection_sensitivity, scoring_mode
 from sculpt.pruning.initializers import initialize
 from sculpt.pruning.masks import keep_highest
+from sculpt.pruning.task import Batches, PruningTask
 
 CLASSES = 3
 
@@ -31,7 +31,7 @@ def in_batches(images: Tensor, labels: Tensor, size: int) -> Batches:
 
 
 def score(model: nn.Module, data: Batches, **options: Any) -> dict[str, Tensor]:
-    return connection_sensitivity(model, data, stream(), **options)
+    return connection_sensitivity(model, PruningTask(model, 0, data), **options)
 
 
 def mlp() -> nn.Module:
@@ -286,7 +286,7 @@ def test_no_images_are_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"targets": "labels"}, "targets must be one of uniform, gt, but got 'labels'"),
+        ({"targets": "labels"}, "targets must be one of uniform, gt, .*jacobian_2, but got 'labels'"),
         ({"batch_norm": "train"}, "batch_norm must be one of identity, batch, but got 'train'"),
     ],
 )

@@ -1,0 +1,126 @@
+"""Published figures and the measured ones, side by side in a file beside the study."""
+
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import yaml
+
+from sculpt.config import Published
+from sculpt.errors import ConfigError
+from sculpt.results.records import Results
+
+DIGITS = 6
+"""Significant digits of what is written."""
+
+
+def measured_path(study_file: str | Path) -> Path:
+    """Return where a study's measured figures are written: `NAME.measured.yaml` beside it."""
+    return Path(study_file).with_suffix(".measured.yaml")
+
+
+def write_measured(results: Results, path: Path) -> dict[str, Any]:
+    """Write the figures that a study compares, measured and published, and return them.
+
+    Raises:
+        ConfigError: the study compares nothing, or a figure stands in no seed's record.
+    """
+    document = compare(results)
+    path.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100))
+    return document
+
+
+def compare(results: Results) -> dict[str, Any]:
+    """Return every finished trial's figures beside the published ones, as a JSON document.
+
+    A figure has n, mean and std over the seeds (element by element where it is a list of
+    numbers), or the seeds' values where it is no number.
+
+    Raises:
+        ConfigError: the study compares nothing, or a figure stands in no seed's record.
+    """
+    published = results.config.published
+    if published is None:
+        raise ConfigError(
+            f"study {results.config.study!r} must have a section `published` with `figures` to "
+            "be compared, but has none"
+        )
+    rows = []
+    first: dict[str, Any] | None = None
+    for trial in results.complete["trial"] if len(results.complete) else []:
+        record = results.record(trial)
+        first = first or record
+        expected = _published_row(published, record)
+        figures = {}
+        for figure in published.figures:
+            values = [_look_up(run, figure, figure) for run in record["runs"]]
+            figures[figure] = _summary(values)
+            if figure in expected:
+                figures[figure] = {"published": expected[figure]} | figures[figure]
+        rows.append({"params": record["params"] or "base", "figures": figures})
+    rows.sort(key=lambda row: str(row["params"]))
+    document: dict[str, Any] = {"study": results.config.study, "source": published.source}
+    if first:
+        document |= {
+            "data": results.config.data.name,
+            "seeds": first["seeds"],
+            "epochs": results.config.training.epochs,
+            "device": first["device"],
+            "versions": first["versions"],
+        }
+    return document | {"trials": results.tally(), "rows": rows}
+
+
+def _published_row(published: Published, record: dict[str, Any]) -> dict[str, Any]:
+    params = record["params"] or "base"
+    for row in published.rows:
+        if row.get("params") == params:
+            return row
+    return {}
+
+
+def _look_up(node: Any, path: str, figure: str) -> Any:
+    """Return what stands at a dotted path; a list is walked through element by element."""
+    if not path:
+        return node
+    if isinstance(node, list):
+        return [_look_up(element, path, figure) for element in node]
+    key, _, rest = path.partition(".")
+    if node is None:
+        return None  # a step that this trial did not take, such as the repair of the base
+    if not isinstance(node, dict):
+        raise ConfigError(f"published.figures: {figure!r} goes on below {node!r}")
+    if key not in node:
+        if key in ("pruned", "repaired"):
+            return None
+        raise ConfigError(
+            f"published.figures: must be paths in a seed's record, but {figure!r} is none: "
+            f"{key!r} is not among {', '.join(node)}"
+        )
+    return _look_up(node[key], rest, figure)
+
+
+def _summary(values: list[Any]) -> dict[str, Any]:
+    count = {"n": len(values)}
+    if all(_is_number(value) for value in values):
+        return count | _statistics(values) | {"values": [_rounded(v) for v in values]}
+    columns = list(zip(*values, strict=False)) if all(isinstance(v, list) for v in values) else []
+    if columns and all(_is_number(value) for column in columns for value in column):
+        both = [_statistics(list(column)) for column in columns]
+        return count | {key: [column[key] for column in both] for key in ("mean", "std")}
+    return count | {"values": values}
+
+
+def _statistics(values: list[float]) -> dict[str, float | None]:
+    return {
+        "mean": _rounded(mean(values)),
+        "std": _rounded(stdev(values)) if len(values) > 1 else None,
+    }
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
