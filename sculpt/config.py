@@ -110,8 +110,8 @@ class Pruning(Section):
     initializer: Choice = Choice(name="ldi")
     """Also initialises the dense base."""
     criterion: Choice = Choice(name="connection_sensitivity")
-    repair: bool = True
-    """Repair approximate isometry after pruning (Eq. 8)."""
+    repair: bool | Literal["frobenius", "spectral", "exact"] = True
+    """Repair approximate isometry after pruning (Eq. 8), and how; `true` is `frobenius`."""
     batch_size: Annotated[int, Field(ge=1)] = 250
     """Images per scoring batch; with batch norm in mode `batch` it changes the scores."""
     images: Annotated[int, Field(ge=1)] | None = None

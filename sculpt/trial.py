@@ -29,7 +29,7 @@ from sculpt.diagnostics.propagation import jacobian_singular_values, summarize_j
 from sculpt.diagnostics.topology import measure_topology
 from sculpt.models import build_network
 from sculpt.pruning.initializers import initialize
-from sculpt.pruning.isometry import LayerRepair, repair_isometry
+from sculpt.pruning.isometry import LayerRepair, Method, repair_isometry
 from sculpt.pruning.masks import (
     Masks,
     Scores,
@@ -203,7 +203,8 @@ def sculpt_network(
             signal["pruned"] = read_signal(model, masks, input_shape, probe)
         if pruning.repair:
             with clock("repair"):
-                repairs = repair_isometry(model, masks)
+                method: Method = "frobenius" if pruning.repair is True else pruning.repair
+                repairs = repair_isometry(model, masks, method=method)
             with clock("diagnose"):
                 signal["repaired"] = read_signal(model, masks, input_shape, probe)
 
@@ -294,6 +295,7 @@ def describe_layers(
                 repairs[name].bound if name in repairs else isometry_bound(masks[name])
             ),
             "repair_steps": repairs[name].steps if name in repairs else 0,
+            "repair_seconds": repairs[name].seconds if name in repairs else 0.0,
         }
         for name, positions in cost.positions.items()
     ]

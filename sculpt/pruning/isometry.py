@@ -5,120 +5,222 @@ data is used. A convolution's W is its kernel as a matrix (out_channels, in_chan
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Literal, get_args
 
 import torch
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import structural_rank
 from torch import Tensor, nn
 
+from sculpt.diagnostics.orthogonality import isometry_bound
+from sculpt.errors import NumericsError, check_choice
+from sculpt.pruning.exact_isometry import construct_isometry
+from sculpt.pruning.isometry_descent import Norm, descend, isometry_residual
 from sculpt.pruning.masks import Masks, prunable_parameters
 
-STEP = 0.5
-MOMENTUM = 0.9
-STEPS_PER_CHECK = 10
-"""Reading the residual waits for the device; ten steps apart it costs nothing."""
+Method = Literal["frobenius", "spectral", "exact"]
+
+TOLERANCE: dict[Norm, float] = {"frobenius": 1e-3, "spectral": 1e-2}
+
+STACK_ON_CPU = 2**18
+"""How many weights are stacked at most. A CPU gains from stacking small matrices only, and large
+ones of different live sizes would be padded for nothing."""
+STACK_ELSEWHERE = 2**26
+"""An accelerator waits for launches, so it is given stacks as large as its memory bears."""
 
 
 @dataclass(frozen=True)
 class LayerRepair:
-    """What the repair did to one layer. Residuals are ‖(C⊙W)(C⊙W)ᵀ − I‖_F."""
+    """What the repair did to one layer.
+
+    Residuals are ‖(C⊙W)(C⊙W)ᵀ − I‖ of the whole layer, in the spectral norm if the method is
+    `spectral`, in the Frobenius norm otherwise.
+    """
 
     before: float
     after: float
     bound: float
-    """No weights under this mask have a smaller residual."""
+    """No weights under this mask have a smaller residual: √(rows − r) in the Frobenius norm, r
+    the structural rank of the mask; in the spectral norm 0 if r = rows, else 1."""
     steps: int
     seconds: float
-
-
-def isometry_bound(mask: Tensor) -> float:
-    """Return the smallest ‖(C⊙W)(C⊙W)ᵀ − I‖_F that any weights W can have under a mask C.
-
-    A masked matrix has at most the structural rank r of its mask, and a positive
-    semi-definite matrix of rank r is at least √(rows − r) away from the identity. The bound is
-    attained: ones on a maximum matching of rows and columns, zeros elsewhere.
-
-    Args:
-        mask:
-            Bool, (out, ...); every dimension after the first is flattened.
-    """
-    matrix = mask.flatten(1)
-    matrix = matrix[matrix.any(1)][:, matrix.any(0)]  # dead rows and columns have no rank
-    # A fully dense matrix has full rank; the search for a matching is for sparse ones.
-    rank = min(matrix.shape) if matrix.all() else structural_rank(csr_array(matrix.cpu().numpy()))
-    return math.sqrt(len(mask) - rank)
+    """Its share of the time of the stack it was in."""
+    converged: bool
+    """Whether the repair ended within tolerance of the bound."""
+    constructed: bool
+    """Whether the weights are the exact construction's (`construct_isometry`): they were asked
+    for, or the descent stalled above the bound."""
 
 
 @torch.no_grad()
 def repair_isometry(
-    model: nn.Module, masks: Masks, *, max_steps: int = 2000, tolerance: float = 1e-3
+    model: nn.Module,
+    masks: Masks,
+    *,
+    method: Method = "frobenius",
+    max_steps: int = 2000,
+    tolerance: float | None = None,
 ) -> dict[str, LayerRepair]:
     """Repair every masked conv and linear weight of a model, in place.
 
-    Gradient descent with momentum on the *squared* norm (the un-squared norm's gradient has a
-    constant length and keeps oscillating). A layer is done when its residual is within
-    `tolerance` of its bound, when it no longer improves, or after `max_steps`.
+    The descent runs on the *squared* Frobenius norm (the un-squared norm's gradient has a
+    constant length and keeps oscillating), on stacks of layers of equal shape, see
+    `sculpt.pruning.isometry_descent`. The problem is not convex: a row may end at zero although
+    the mask has room for it. A layer whose descent stalls above its bound is built instead.
 
     Args:
         model:
-            Its pruned weights are zero before and after; biases are not touched.
+            Its pruned weights are zero afterwards; biases are not touched.
         masks:
             Keyed by parameter name.
+        method:
+            `frobenius`: descend until ‖(C⊙W)(C⊙W)ᵀ − I‖_F is at its bound (Eq. 8).
+            `spectral`: descend until all singular values that can be 1 (as many as the mask's
+            structural rank) are; this minimises ‖(C⊙W)(C⊙W)ᵀ − I‖₂, and where that is 1 at
+            best, because the mask lacks rank, goes on to what is left to improve. The path is
+            the Frobenius norm's, which is smooth; the measure and the end are the spectral one's.
+            `exact`: build weights that are at the bound to rounding; no steps, more time (see
+            `construct_isometry`).
         max_steps:
             Upper limit on steps per layer.
         tolerance:
-            How close the residual must come to its bound, relative to the layer's √rows.
+            How close the residual must come to its bound, relative to the norm of the
+            identity: the layer's √rows, or 1 for `spectral`. By default 1e-3, and 1e-2 for
+            `spectral`, which waits for the slowest singular value of all.
 
     Returns:
         What was done, keyed by the weight's parameter name.
+
+    Raises:
+        InputError: `method` is not one of its values.
+        NumericsError: a weight is not finite.
     """
-    report = {}
-    for name, parameter in prunable_parameters(model).items():
-        if parameter.dim() < 2:
-            continue
+    check_choice("method", method, get_args(Method))
+    norm: Norm = "spectral" if method == "spectral" else "frobenius"
+    if tolerance is None:
+        tolerance = TOLERANCE[norm]
+    layers = [
+        _Layer(name, parameter, masks[name].flatten(1), norm)
+        for name, parameter in prunable_parameters(model).items()
+        if parameter.dim() > 1
+    ]
+    if method == "exact":
+        for layer in layers:
+            layer.construct(tolerance)
+    else:
+        for stack in _stacks(layers):
+            _descend_together(stack, norm, max_steps, tolerance)
+    for layer in layers:
+        layer.write()
+    return {layer.name: layer.report() for layer in layers}
+
+
+class _Layer:
+    """One layer on its way: its weight without the rows and columns that are pruned whole."""
+
+    def __init__(self, name: str, parameter: nn.Parameter, mask: Tensor, norm: Norm):
         start = perf_counter()
-        mask = masks[name].flatten(1)
-        bound = isometry_bound(mask)
-        weight, before, after, steps = _descend(
-            parameter.flatten(1), mask, bound, max_steps, tolerance * math.sqrt(len(mask))
+        if not torch.isfinite(parameter).all():
+            raise NumericsError(
+                f"weights must be finite to be repaired, but some of {name} are not; check the "
+                "initialisation"
+            )
+        self.name, self.parameter, self.norm = name, parameter, norm
+        self.shape = mask.shape
+        self.live = mask.any(1).nonzero(), mask.any(0).nonzero().T  # index the live submatrix
+        self.mask = mask[self.live]
+        # Half precision would round away what the tolerance asks for.
+        dtype = torch.promote_types(parameter.dtype, torch.float32)
+        self.weight = parameter.flatten(1)[self.live].to(dtype) * self.mask
+        frobenius_bound = isometry_bound(mask)
+        self.rank = len(mask) - round(frobenius_bound**2)
+        self.bound = frobenius_bound if norm == "frobenius" else float(self.rank < len(mask))
+        self.before = self.after = self.residual(self.weight)
+        self.steps, self.converged, self.constructed = 0, False, False
+        self.seconds = perf_counter() - start
+
+    def residual(self, weight: Tensor) -> float:
+        return isometry_residual(weight, rows=self.shape[0], rank=self.rank, norm=self.norm)
+
+    def accept(self, weight: Tensor) -> bool:
+        """Take these weights unless they are worse than those there are."""
+        weight = weight.to(self.parameter.dtype).to(self.weight)  # as it will be written
+        after = self.residual(weight)
+        if after > self.after:
+            return False
+        self.weight, self.after = weight, after
+        return True
+
+    def construct(self, tolerance: float) -> None:
+        start = perf_counter()
+        self.constructed = self.accept(construct_isometry(self.weight, self.mask))
+        self.converged = self.is_within(tolerance)
+        self.seconds += perf_counter() - start
+
+    def is_within(self, tolerance: float) -> bool:
+        """Return whether the weights, as they will be written, are within tolerance."""
+        unit = math.sqrt(self.shape[0]) if self.norm == "frobenius" else 1.0
+        return self.after <= self.bound + 1.01 * tolerance * unit  # the 0.01 is for rounding
+
+    def write(self) -> None:
+        whole = self.weight.new_zeros(self.shape)
+        whole[self.live] = self.weight
+        self.parameter.copy_(whole.view_as(self.parameter))
+
+    def report(self) -> LayerRepair:
+        return LayerRepair(
+            self.before,
+            self.after,
+            self.bound,
+            self.steps,
+            self.seconds,
+            self.converged,
+            self.constructed,
         )
-        parameter.copy_(weight.view_as(parameter))
-        report[name] = LayerRepair(before, after, bound, steps, perf_counter() - start)
-    return report
 
 
-def _descend(
-    weight: Tensor, mask: Tensor, bound: float, max_steps: int, slack: float
-) -> tuple[Tensor, float, float, int]:
-    """Return (repaired weight, residual before, residual after, steps taken)."""
-    weight = weight * mask
-    before = best = _error(weight).norm().item()
-    repaired = weight
-    if before <= bound + slack or not mask.any():
-        return repaired, before, before, 0
-    # The step is stable for singular values up to about 1, so start from there.
-    weight = weight / max(1.0, torch.linalg.matrix_norm(weight, 2).item())
-    velocity = torch.zeros_like(weight)
-    steps = 0
-    while steps < max_steps:
-        for _ in range(min(STEPS_PER_CHECK, max_steps - steps)):
-            gradient = (_error(weight) @ weight) * mask  # of ¼‖WWᵀ − I‖²_F
-            velocity.mul_(MOMENTUM).sub_(gradient, alpha=STEP)
-            weight = weight + velocity
-            steps += 1
-        residual = _error(weight).norm().item()
-        if residual < best:
-            stalled = best - residual < 1e-5 * best
-            best, repaired = residual, weight
-        else:
-            stalled = False
-        if best <= bound + slack or stalled:
-            break
-    return repaired, before, best, steps
+def _stacks(layers: list[_Layer]) -> Iterator[list[_Layer]]:
+    """Yield layers of equal shape, device and dtype together, as many as may be stacked."""
+    groups: dict[tuple, list[_Layer]] = {}
+    for layer in layers:
+        key = (layer.shape, layer.weight.device, layer.weight.dtype)
+        groups.setdefault(key, []).append(layer)
+    for (_, device, _), group in groups.items():
+        limit = STACK_ON_CPU if device.type == "cpu" else STACK_ELSEWHERE
+        size = max(1, limit // max(1, *(layer.mask.numel() for layer in group)))
+        for first in range(0, len(group), size):
+            yield group[first : first + size]
 
 
-def _error(weight: Tensor) -> Tensor:
-    """Return W Wᵀ − I."""
-    return weight @ weight.T - torch.eye(len(weight), device=weight.device, dtype=weight.dtype)
+def _descend_together(stack: list[_Layer], norm: Norm, max_steps: int, tolerance: float) -> None:
+    """Descend a stack of layers of equal shape; build those that stall."""
+    start = perf_counter()
+    live_rows = max(layer.mask.shape[0] for layer in stack)
+    live_columns = max(layer.mask.shape[1] for layer in stack)
+    weights = stack[0].weight.new_zeros(len(stack), live_rows, live_columns)
+    masks = torch.zeros_like(weights)
+    for position, layer in enumerate(stack):
+        rows, columns = layer.mask.shape
+        weights[position, :rows, :columns] = layer.weight
+        masks[position, :rows, :columns] = layer.mask
+    descents = descend(
+        weights,
+        masks,
+        rows=stack[0].shape[0],
+        ranks=[layer.rank for layer in stack],
+        norm=norm,
+        max_steps=max_steps,
+        tolerance=tolerance,
+    )
+    for layer, descent in zip(stack, descents, strict=True):
+        rows, columns = layer.mask.shape
+        layer.accept(descent.weight[:rows, :columns])
+        layer.steps = descent.steps
+        layer.converged = descent.converged and layer.is_within(tolerance)
+    seconds = perf_counter() - start
+    steps = sum(layer.steps + 1 for layer in stack)
+    for layer, descent in zip(stack, descents, strict=True):
+        layer.seconds += seconds * (layer.steps + 1) / steps
+        if descent.stalled:
+            layer.construct(tolerance)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.diagnostics.topology import measure_topology
-from sculpt.errors import BudgetError, InputError, check_choice
+from sculpt.errors import BudgetError, DryRankingError, InputError, check_choice
 from sculpt.pruning.channels import keep_highest_channels
 from sculpt.pruning.kernels import keep_highest_kernels
 from sculpt.pruning.layer_budgets import proportional_counts
@@ -18,8 +18,8 @@ from sculpt.pruning.masks import Masks, Scores, check_finite, keep_highest
 Scope = Literal["global", "layer"]
 Granularity = Literal["weight", "kernel", "channel"]
 
-MOST_ROUNDS = 20
-"""Of widening the ranking, before a budget is said to have fallen short."""
+FILLED_BY_SINGLES = 0.01
+"""Share of an effective budget that may go to single weights; to rank closer takes long."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,9 @@ def select_masks(
         priced = divide_by_positions(model, priced, selection.mac_exponent, input_shape)
     if selection.granularity == "channel" and input_shape is not None:
         return keep_highest_channels(model, priced, kept, input_shape)
-    parts = partition(priced, kept, selection.scope)
-    masks = _keep(priced, parts, selection.granularity)
     if selection.effective and input_shape is not None:
-        return _spend_on_paths(model, priced, masks, kept, selection, input_shape)
-    return masks
+        return _spend_on_paths(model, priced, kept, selection, input_shape)
+    return _keep(priced, partition(priced, kept, selection.scope), selection.granularity)
 
 
 def divide_by_positions(
@@ -141,52 +139,88 @@ def _keep(scores: Scores, parts: dict[tuple[str, ...], int], granularity: Granul
 def _spend_on_paths(
     model: nn.Module,
     scores: Scores,
-    masks: Masks,
     kept: int,
     selection: Selection,
     input_shape: tuple[int, ...],
 ) -> Masks:
     """Return masks of which every kept weight lies on a path, with as much of the budget spent.
 
-    What lies on no path is dropped, and the best weights that would lie on one take its place:
-    they join two nodes that are alive, so each is on a path whatever the others are. Only where
-    there are too few such weights is the ranking widened, so that further nodes come alive.
+    The ranking is widened until what lies on paths nearly fills the budget (dead nodes come
+    alive on the way), and single weights fill the rest: each joins two nodes that are alive, so
+    it is on a path whatever the others are. Where the ranking connects the network only with
+    more weights than the budget, these are cut down to it, sparing a way in and out of each node.
     """
-    total = sum(score.numel() for score in scores.values())
-    best, width = {name: torch.zeros_like(mask) for name, mask in masks.items()}, kept
-    for _ in range(MOST_ROUNDS):
-        on_paths = measure_topology(model, masks, input_shape).effective
-        # Once more: what was reached only by weights that led nowhere is reached no longer.
-        topology = measure_topology(model, on_paths, input_shape)
-        spent = _refill(scores, topology.effective, topology.reachable, kept, selection)
-        # A widened ranking had to be cut to the budget, which may cut paths.
-        spent = measure_topology(model, spent, input_shape).effective
-        if _count(spent) > _count(best):
-            best = spent
-        usable = sum(int(torch.count_nonzero(score)) for score in scores.values())
-        if _count(best) == kept or width >= min(total, usable):
-            break
-        width = min(total, usable, width + max(1, width // 4))
-        masks = _keep(scores, partition(scores, width, selection.scope), selection.granularity)
-    return best
+
+    def on_paths(width: int) -> Masks:
+        parts = partition(scores, width, selection.scope)
+        return measure_topology(
+            model, _keep(scores, parts, selection.granularity), input_shape
+        ).effective
+
+    best, too_much = on_paths(kept), None
+    step = max(1, kept - _count(best))
+    low, high = kept, _usable(scores) + 1
+    while high - low > 1 and _count(best) < (1 - FILLED_BY_SINGLES) * kept:
+        width = min(low + step, (low + high) // 2)
+        step *= 2
+        try:
+            found = on_paths(width)
+        except DryRankingError:  # a layer that is ranked for itself has no more to give
+            high = width
+            continue
+        if _count(found) <= kept:
+            low, best = width, found
+        else:
+            high, too_much = width, found
+    if _count(best) < (1 - FILLED_BY_SINGLES) * kept and too_much is not None:
+        ways = spanning_weights(scores, too_much, selection.granularity)
+        if _count(ways) <= kept:
+            cut = _fill(scores, ways, too_much, kept, selection.granularity)
+            # On small images a way may still be lost: not every pixel leads to the next.
+            best = max(best, measure_topology(model, cut, input_shape).effective, key=_count)
+    reachable = measure_topology(model, best, input_shape).reachable
+    return _fill(scores, best, reachable, kept, selection.granularity)
 
 
-def _refill(
-    scores: Scores, effective: Masks, reachable: Masks, kept: int, selection: Selection
+def _fill(
+    scores: Scores, masks: Masks, allowed: Masks, kept: int, granularity: Granularity
 ) -> Masks:
-    """Return the effective weights, cut or filled up to the budget by the reachable ones."""
-    filled: Masks = {}
-    for names, count in partition(scores, kept, selection.scope).items():
-        own = {name: effective[name] for name in names}
-        missing = count - _count(own)
-        # Where too many are effective the best of them, else the best of those that could be.
-        allowed = own if missing < 0 else {n: reachable[n] & ~own[n] for n in names}
-        candidates = {name: scores[name] * allowed[name] for name in names}
-        usable = sum(int(torch.count_nonzero(score)) for score in candidates.values())
-        wanted = min(count if missing < 0 else missing, usable)
-        chosen = _keep(candidates, {names: wanted}, selection.granularity)
-        filled |= chosen if missing < 0 else {name: own[name] | chosen[name] for name in names}
-    return {name: filled[name] for name in scores}
+    """Return the masks with the best of what is allowed besides, up to `kept` weights."""
+    others = {name: scores[name] * (allowed[name] & ~masks[name]) for name in scores}
+    wanted = min(kept - _count(masks), _usable(others))
+    filled = _keep(others, {tuple(scores): wanted}, granularity)
+    return {name: masks[name] | filled[name] for name in scores}
+
+
+def spanning_weights(scores: Scores, effective: Masks, granularity: Granularity) -> Masks:
+    """Return the best weight into and out of every node: together they keep all nodes on paths.
+
+    Args:
+        scores:
+            Keyed by parameter name.
+        effective:
+            Weights that all lie on paths.
+        granularity:
+            `kernel` spares the whole kernel of such a weight.
+    """
+    spared = {}
+    for name, mask in effective.items():
+        spared[name] = torch.zeros_like(mask)
+        if mask.dim() < 2:
+            continue
+        for dimension in (0, 1):
+            rows = mask.transpose(0, dimension).flatten(1)
+            ranks = scores[name].transpose(0, dimension).flatten(1).masked_fill(~rows, -torch.inf)
+            best = torch.zeros_like(rows).scatter_(1, ranks.argmax(1, keepdim=True), True) & rows
+            spared[name] |= best.view(mask.transpose(0, dimension).shape).transpose(0, dimension)
+        if granularity == "kernel" and mask.dim() > 2:
+            kernels = spared[name].flatten(2).any(2)
+            spared[name] = mask & kernels.view(*kernels.shape, *[1] * (mask.dim() - 2))
+    return spared
+
+
+def _usable(scores: Scores) -> int:
+    return sum(int(torch.count_nonzero(score)) for score in scores.values())
 
 
 def _count(masks: Masks) -> int:

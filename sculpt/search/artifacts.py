@@ -54,7 +54,7 @@ def keep(store: Store, trial: optuna.Trial, record: dict[str, Any], files: list[
 def summary(record: dict[str, Any]) -> dict[str, Any]:
     """Return the few numbers of a record that are kept as attributes of its trial."""
     error = {f"val_error_{key}": value for key, value in record["val_error"].items()}
-    signal = {}
+    signal: dict[str, Any] = {}
     for step, quantities in record["signal"].items():
         jacobian = quantities["jacobian"] or {"mean": None}
         numbers = quantities | {"jacobian_mean": jacobian["mean"]}

@@ -2,20 +2,37 @@
 
 import inspect
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from sculpt.errors import UnknownNameError
+from sculpt.errors import InputError, UnknownNameError
 from sculpt.models.resnet import resnet
-from sculpt.pruning.criteria import Batches
 from sculpt.pruning.initializers import initialize
-from sculpt.pruning.masks import keep_highest, prunable_parameters
+from sculpt.pruning.masks import prunable_parameters
+from sculpt.pruning.task import Batches, PruningTask
 from sculpt.registry import CRITERIA
+from sculpt.study_file import options_schema
 
 NAMES = CRITERIA.names()
-NEVER_NEGATIVE = {"connection_sensitivity", "magnitude", "random"}
+PROMISED = {
+    "connection_sensitivity",
+    "erk_random",
+    "grasp",
+    "iterative_snip",
+    "magnitude",
+    "npb",
+    "random",
+    "shuffled",
+    "synflow",
+    "synflow_random_rounds",
+}
+WHOLE_MASKS = {"erk_random", "npb", "shuffled"}
+NEED_IMAGES = {"connection_sensitivity", "grasp", "iterative_snip", "shuffled"}
+DRAW = {"erk_random", "npb", "random", "shuffled"}
+KEPT = 200
 
 
 def small_network() -> nn.Module:
@@ -38,27 +55,40 @@ def batches() -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def score(
-    name: str, model: nn.Module | None = None, data: Batches = batches, seed: int = 0
+    name: str,
+    model: nn.Module | None = None,
+    data: Batches = batches,
+    seed: int = 0,
+    *,
+    kept: int = KEPT,
+    shape: tuple[int, ...] = (1, 8, 8),
+    **options: Any,
 ) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return CRITERIA.get(name)(model or small_network(), data, generator)
+    criterion, model = CRITERIA.get(name), model or small_network()
+    task = PruningTask(model, kept, data, torch.Generator().manual_seed(seed), shape)
+    if "rounds" in inspect.signature(criterion).parameters:
+        options.setdefault("rounds", 3)  # the default 100 would take seconds
+    return criterion(model, task, **options)
 
 
 def test_the_criteria_that_are_promised_are_there():
-    assert {"connection_sensitivity", "magnitude", "random"} <= set(NAMES)
+    assert set(NAMES) >= PROMISED
 
 
 @pytest.mark.parametrize("name", NAMES)
 class TestContract:
     def test_options_are_keywords_with_types_and_defaults(self, name: str):
         signature = inspect.signature(CRITERIA.get(name))
-        *required, generator = list(signature.parameters)[:3]
 
-        assert (required, generator) == (["model", "batches"], "generator")
-        for option in list(signature.parameters.values())[3:]:
+        assert list(signature.parameters)[:2] == ["model", "task"]
+        for option in list(signature.parameters.values())[2:]:
             assert option.kind is inspect.Parameter.KEYWORD_ONLY, option
             assert option.default is not inspect.Parameter.empty, option
             assert option.annotation is not inspect.Parameter.empty, option
+
+    def test_a_study_file_may_set_its_options_and_the_defaults_are_valid(self, name: str):
+        schema = options_schema(CRITERIA.get(name))
+        assert schema.model_validate(schema().model_dump()) == schema()
 
     def test_there_is_one_finite_score_for_each_prunable_parameter(self, name: str):
         parameters = prunable_parameters(small_network())
@@ -68,31 +98,47 @@ class TestContract:
         assert list(scores) == list(parameters)
         for key, tensor in scores.items():
             assert tensor.shape == parameters[key].shape, key
+            assert tensor.device == parameters[key].device, key
             assert tensor.is_floating_point(), key
             assert tensor.isfinite().all(), key
             assert not tensor.requires_grad, key
-            assert tensor.dim() == 1 or tensor.unique().numel() > 1, key
-            assert name not in NEVER_NEGATIVE or (tensor >= 0).all(), key
+            assert (tensor >= 0).all(), key
+        weights = torch.cat([t.double().flatten() for t in scores.values()])
+        assert weights.unique().numel() > 1
+
+    def test_enough_weights_are_scored_and_exactly_those_of_a_whole_mask(self, name: str):
+        scored = sum(int(tensor.count_nonzero()) for tensor in score(name).values())
+        assert scored == KEPT if name in WHOLE_MASKS else scored >= KEPT
 
     @pytest.mark.parametrize("training", [True, False])
     def test_the_model_is_left_as_it_was(self, name: str, training: bool):
         model = small_network().train(training)
         model.classifier.train(not training)  # one module that differs from the others
-        flags = {key: module.training for key, module in model.named_modules()}
-        state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-        tracking = [m.track_running_stats for m in model.modules() if hasattr(m, "running_var")]
+        before = appearance(model)
 
         score(name, model)
 
-        assert {key: module.training for key, module in model.named_modules()} == flags
-        assert tracking == [
-            m.track_running_stats for m in model.modules() if hasattr(m, "running_var")
-        ]
-        for key, tensor in model.state_dict().items():
-            assert torch.equal(tensor, state[key]), key
-        for key, parameter in model.named_parameters():
-            assert parameter.grad is None, key
-            assert parameter.requires_grad, key
+        assert appearance(model) == before
+
+    @pytest.mark.parametrize("broken_batch", [0, 1, 5])
+    def test_the_model_is_left_as_it_was_when_the_images_fail(self, name: str, broken_batch: int):
+        model = small_network().train()
+        before, seen = appearance(model), 0
+
+        def failing() -> Iterator[tuple[Tensor, Tensor]]:
+            nonlocal seen
+            for batch in batches():
+                if seen == broken_batch:
+                    raise OSError("disk full")
+                seen += 1
+                yield batch
+
+        try:
+            score(name, model, failing)
+        except OSError:
+            assert name in NEED_IMAGES
+
+        assert appearance(model) == before
 
     def test_the_generators_seed_decides_and_nothing_else_is_random(self, name: str):
         model = small_network()
@@ -107,6 +153,11 @@ class TestContract:
         for key in first:
             assert torch.equal(first[key], again[key]), key
 
+    def test_another_seed_matters_to_those_that_draw(self, name: str):
+        first, other = score(name, seed=1), score(name, seed=2)
+        same = all(torch.equal(first[key], other[key]) for key in first)
+        assert same == (name not in DRAW)
+
     def test_the_training_flag_does_not_matter(self, name: str):
         training = score(name, small_network().train())
         inference = score(name, small_network().eval())
@@ -117,34 +168,93 @@ class TestContract:
     def test_the_scores_are_not_the_models_own_tensors(self, name: str):
         model = small_network()
         scores = score(name, model)
-        weight = model.classifier.weight.detach().clone()
+        before = appearance(model)
 
         for tensor in scores.values():
             tensor.zero_()
 
-        assert torch.equal(model.classifier.weight, weight)
+        assert appearance(model) == before
 
     def test_the_scores_rank(self, name: str):
-        masks = keep_highest(score(name), 200)
-        assert sum(int(mask.sum()) for mask in masks.values()) == 200
+        model = small_network()
+        masks = PruningTask(model, KEPT).select(score(name, model))
+        assert sum(int(mask.sum()) for mask in masks.values()) == KEPT
+
+    def test_everything_can_be_kept(self, name: str):
+        model = small_network()
+        total = sum(parameter.numel() for parameter in prunable_parameters(model).values())
+        masks = PruningTask(model, total).select(score(name, model, kept=total))
+        assert all(mask.all() for mask in masks.values())
+
+    def test_fresh_biases_score_nothing_unless_they_are_drawn(self, name: str):
+        model = small_network()
+        for key, parameter in prunable_parameters(model).items():
+            if key.endswith("bias"):
+                nn.init.zeros_(parameter)
+        for key, tensor in score(name, model).items():
+            if key.endswith("bias") and name != "random":
+                assert not tensor.any(), key
 
     def test_the_default_device_does_not_matter(self, name: str):
         expected, model = score(name), small_network()
         data = list(batches())
-        generator = torch.Generator().manual_seed(0)
 
         with torch.device("meta"):
-            scores = CRITERIA.get(name)(model, lambda: data, generator)
+            scores = score(name, model, lambda: data)
 
         for key in expected:
             assert torch.equal(scores[key], expected[key]), key
 
+    @pytest.mark.parametrize("shape", [(6,), (2, 9), (2, 4, 4)], ids=len)
+    def test_inputs_may_have_any_number_of_dimensions(self, name: str, shape: tuple[int, ...]):
+        layers: dict[int, list[nn.Module]] = {
+            1: [nn.Linear(6, 9)],
+            2: [nn.Conv1d(2, 3, 3), nn.Tanh(), nn.Flatten(), nn.Linear(21, 9)],
+            3: [nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.SELU(), nn.Flatten(), nn.Linear(12, 9)],
+        }
+        model = nn.Sequential(*layers[len(shape)], nn.Tanh(), nn.Linear(9, 4, bias=False))
+        stream = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.normal_(0, 0.5, generator=stream)
+        images = torch.randn(7, *shape, generator=stream)
 
-@pytest.mark.parametrize("name", ["magnitude", "random"])
+        scores = score(name, model, lambda: [(images, torch.arange(7) % 4)], kept=30, shape=shape)
+
+        assert sum(int(tensor.count_nonzero()) for tensor in scores.values()) >= 30
+
+
+def appearance(model: nn.Module) -> dict[str, Any]:
+    """Return everything of a model that could be changed, as something that compares."""
+    return {
+        "state": {key: tensor.tolist() for key, tensor in model.state_dict().items()},
+        "training": {key: module.training for key, module in model.named_modules()},
+        "norms": [m.track_running_stats for m in model.modules() if hasattr(m, "running_var")],
+        "gradients": [parameter.grad for parameter in model.parameters()],
+        "trainable": [parameter.requires_grad for parameter in model.parameters()],
+        "types": [type(module) for module in model.modules()],
+        "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()],
+    }
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - NEED_IMAGES))
 def test_these_look_at_no_images(name: str):
     without = score(name, data=list)
     for key, tensor in score(name).items():
         assert torch.equal(tensor, without[key]), key
+
+
+@pytest.mark.parametrize("name", sorted(NEED_IMAGES))
+def test_these_refuse_to_score_without_images(name: str):
+    with pytest.raises(InputError, match="at least one image, but got none"):
+        score(name, data=list)
+
+
+@pytest.mark.parametrize("name", ["npb", "synflow", "synflow_random_rounds"])
+def test_these_refuse_to_score_without_the_shape_of_an_input(name: str):
+    model = small_network()
+    with pytest.raises(InputError, match=f"{name} must know the shape of an input.*input_shape="):
+        CRITERIA.get(name)(model, PruningTask(model, KEPT))
 
 
 def test_magnitude_is_the_absolute_value():
@@ -173,7 +283,7 @@ def test_a_draw_of_exactly_zero_is_no_missing_score(monkeypatch: pytest.MonkeyPa
     assert all((tensor > 0).all() for tensor in score("random", model).values())
 
 
-def test_another_seed_draws_other_random_scores():
+def test_another_seed_draws_other_random_scores_in_every_parameter():
     first, other = score("random", seed=1), score("random", seed=2)
     for key in first:
         assert not torch.equal(first[key], other[key]), key

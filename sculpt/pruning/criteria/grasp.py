@@ -1,0 +1,119 @@
+"""GraSP (Wang et al. 2020): keep the weights without which the gradient flow would fall most."""
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from sculpt.errors import InputError, check_choice
+from sculpt.pruning.criteria.connection_sensitivity import (
+    BatchNormMode,
+    make_loss,
+    scoring_mode,
+)
+from sculpt.pruning.masks import prunable_parameters
+from sculpt.pruning.task import PruningTask
+from sculpt.registry import CRITERIA
+
+GraspTargets = Literal["gt", "uniform"]
+LOWEST = 1e-6
+"""Score of the first weight to go, as a fraction of the range of θ ⊙ Hg: small, but not 0."""
+
+
+@CRITERIA.register("grasp")
+def grasp(
+    model: nn.Module,
+    task: PruningTask,
+    *,
+    targets: GraspTargets = "gt",
+    temperature: float = 200.0,
+    batch_norm: BatchNormMode = "identity",
+) -> dict[str, Tensor]:
+    """Score each weight by what its removal takes away from the gradient's squared norm.
+
+    To first order, setting θ_j to 0 changes ‖g‖² by −2 θ_j (Hg)_j, with g the gradient and H the
+    Hessian of the mean loss (Eq. 5–8). So the highest θ ⊙ Hg are kept. The paper writes this as
+    S = −θ ⊙ Hg and removes the highest. g is taken over all images before the product with H,
+    which is exact, by differentiating twice, in a second pass over the same images.
+
+    θ ⊙ Hg has both signs, and no score may: it is shifted, so that the lowest of the network
+    scores a millionth of the range, and every rank and every difference stays.
+
+    Args:
+        model:
+            Maps inputs to logits (N, classes); can be differentiated twice.
+        task:
+            Every image of its batches counts the same; each pass must show the same ones.
+        targets:
+            `gt`: cross-entropy to the labels. `uniform`: to the uniform distribution, without
+            labels.
+        temperature:
+            Above 0. The logits are divided by it (the paper's code: 200).
+        batch_norm:
+            As in `connection_sensitivity`.
+
+    Returns:
+        Scores, float64; exactly 0 for weights that are exactly 0, such as fresh biases, and
+        everywhere if all of θ ⊙ Hg are equal, which ranks nothing.
+
+    Raises:
+        InputError: there are no images, labels are missing, or an option is outside its range.
+    """
+    check_choice("targets", targets, get_args(GraspTargets))
+    check_choice("batch_norm", batch_norm, get_args(BatchNormMode))
+    if not temperature > 0:
+        raise InputError(
+            f"temperature must be above 0, but got {temperature}; 1 leaves the logits as they are"
+        )
+    parameters = prunable_parameters(model)
+    weights = list(parameters.values())
+    with scoring_mode(model, batch_norm):
+        images = sum(len(inputs) for inputs, _ in task.batches())
+        if images == 0:
+            raise InputError(
+                "grasp must see at least one image, but got none; give inputs=, or choose a "
+                "criterion that needs no data"
+            )
+        summed_loss = make_loss(model, task, targets)
+
+        def mean_loss(inputs: Tensor, labels: Tensor) -> Tensor:
+            return summed_loss(inputs, model(inputs) / temperature, labels) / images
+
+        gradient = [torch.zeros_like(weight) for weight in weights]
+        for inputs, labels in task.batches():
+            torch._foreach_add_(gradient, _gradients(mean_loss(inputs, labels), weights))
+        product = [torch.zeros_like(weight) for weight in weights]
+        for inputs, labels in task.batches():
+            slopes = _gradients(mean_loss(inputs, labels), weights, create_graph=True)
+            along = torch.stack(
+                [(a * b).sum() for a, b in zip(slopes, gradient, strict=True)]
+            ).sum()
+            torch._foreach_add_(product, _gradients(along, weights))
+    values = {
+        name: weight.detach().double() * hg.double()
+        for (name, weight), hg in zip(parameters.items(), product, strict=True)
+    }
+    return _shifted(values, {name: weight.detach() != 0 for name, weight in parameters.items()})
+
+
+def _gradients(
+    value: Tensor, weights: list[nn.Parameter], *, create_graph: bool = False
+) -> tuple[Tensor, ...]:
+    """Return gradients, 0 for weights that the value does not depend on."""
+    return torch.autograd.grad(
+        value, weights, create_graph=create_graph, allow_unused=True, materialize_grads=True
+    )
+
+
+def _shifted(values: dict[str, Tensor], nonzero: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Shift values to be positive where a weight is not 0; 0 elsewhere. NaN stays where it is."""
+    ranked = torch.cat([tensor[nonzero[name]] for name, tensor in values.items()])
+    ranked = ranked[ranked.isfinite()]
+    lowest, highest = (float(ranked.min()), float(ranked.max())) if ranked.numel() else (0.0, 0.0)
+    if lowest == highest:
+        return {name: tensor * 0 for name, tensor in values.items()}
+    offset = LOWEST * (highest - lowest)
+    return {
+        name: ((tensor - lowest) + offset).where(nonzero[name], 0)
+        for name, tensor in values.items()
+    }

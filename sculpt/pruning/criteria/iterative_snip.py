@@ -1,0 +1,52 @@
+"""Iterative SNIP (de Jorge et al. 2021, Verdenius et al. 2020): pruning by SNIP in rounds."""
+
+from torch import Tensor, nn
+
+from sculpt.pruning.criteria.connection_sensitivity import (
+    BatchNormMode,
+    Targets,
+    connection_sensitivity,
+)
+from sculpt.pruning.rounds import score_in_rounds
+from sculpt.pruning.task import PruningTask
+from sculpt.registry import CRITERIA
+
+
+@CRITERIA.register("iterative_snip")
+def iterative_snip(
+    model: nn.Module,
+    task: PruningTask,
+    *,
+    rounds: int = 100,
+    targets: Targets = "uniform",
+    batch_norm: BatchNormMode = "identity",
+) -> dict[str, Tensor]:
+    """Score by connection sensitivity, again and again, while the network shrinks exponentially.
+
+    Pruned weights are zero while the next round scores and never come back.
+
+    Args:
+        model:
+            Maps inputs to logits (N, classes).
+        task:
+            Each round sees all of its images.
+        rounds:
+            At least 1; 1 is one-shot connection sensitivity.
+        targets:
+            As in `connection_sensitivity`: `uniform` needs no labels, `gt` is SNIP's own loss.
+        batch_norm:
+            As in `connection_sensitivity`.
+
+    Returns:
+        The last round's connection sensitivity; 0 for what an earlier round pruned.
+
+    Raises:
+        InputError: there are no images, or an option is outside its range.
+        NumericsError: a score is not finite.
+    """
+    return score_in_rounds(
+        model,
+        task,
+        lambda _: connection_sensitivity(model, task, targets=targets, batch_norm=batch_norm),
+        rounds,
+    )

@@ -1,0 +1,69 @@
+"""Another criterion's mask, shuffled within each layer: a control (Frankle et al. 2021, §5).
+
+*Pruning Neural Networks at Initialization: Why Are We Missing the Mark?* If shuffling costs
+nothing, a criterion has chosen how dense each layer is, and not which weights matter.
+"""
+
+from collections.abc import Mapping
+from inspect import Parameter, signature
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sculpt.errors import InputError
+from sculpt.pruning.task import PruningTask
+from sculpt.registry import CRITERIA
+
+
+@CRITERIA.register("shuffled")
+def shuffled(
+    model: nn.Module,
+    task: PruningTask,
+    *,
+    of: str = "connection_sensitivity",
+    of_options: Mapping[str, Any] | None = None,
+) -> dict[str, Tensor]:
+    """Permute the positions of another criterion's mask, uniformly within each parameter.
+
+    Args:
+        model:
+            Whatever the other criterion takes.
+        task:
+            Its selection makes the mask that is shuffled.
+        of:
+            The other criterion's registered name.
+        of_options:
+            The other criterion's options.
+
+    Returns:
+        1 where the shuffled mask keeps a weight, else 0.
+
+    Raises:
+        UnknownNameError: no criterion has this name.
+        InputError: the other criterion is this one, or has no such option.
+    """
+    if of == "shuffled":
+        raise InputError(
+            "of must be another criterion than 'shuffled' itself; shuffling twice is shuffling once"
+        )
+    criterion = CRITERIA.get(of)
+    given = dict(of_options or {})
+    known = [
+        name
+        for name, parameter in signature(criterion).parameters.items()
+        if parameter.kind is Parameter.KEYWORD_ONLY
+    ]
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise InputError(
+            f"of_options must be options of {of} ({', '.join(known) or 'it has none'}), but got "
+            f"{unknown[0]!r}; take it out, or shuffle another criterion"
+        )
+    masks = task.select(criterion(model, task, **given))
+    scores = {}
+    for name, mask in masks.items():
+        order = torch.randperm(mask.numel(), generator=task.generator, device="cpu")
+        flat = mask.flatten()[order.to(mask.device)]
+        scores[name] = flat.view(mask.shape).to(torch.float32)
+    return scores

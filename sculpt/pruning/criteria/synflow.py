@@ -1,0 +1,116 @@
+"""SynFlow (Tanaka et al. 2020): iterative pruning by the flow of |w|, without any data."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from sculpt.diagnostics.topology import REPLACED_BY_IDENTITY
+from sculpt.errors import NumericsError
+from sculpt.pruning.masks import prunable_parameters
+from sculpt.pruning.rounds import score_in_rounds
+from sculpt.pruning.task import PruningTask
+from sculpt.registry import CRITERIA
+
+INPUT_SCALES = (1.0, 1e-300, 1e300)
+FLOW_RANGE = (1e-290, 1e290)
+"""Flows outside overflow or vanish in float64, so another input is tried."""
+
+
+@CRITERIA.register("synflow")
+def synflow(model: nn.Module, task: PruningTask, *, rounds: int = 100) -> dict[str, Tensor]:
+    """Score each weight by its share of the flow R = Σ outputs of |w| on an all-ones input.
+
+    |w| · ∂R/∂|w| / R, in float64 (§6, Alg. 1), scored again after each of the rounds. A weight's
+    score is the fraction of R that flows through it: over a layer that all of the flow passes,
+    the scores add up to 1, and into a hidden unit flows what flows out of it (§4, Theorem 1).
+
+    As in the original, biases take part with |b|, and max pooling stays. Deviations: batch norm
+    and activations are left out. The original keeps them, in inference mode; with fresh
+    statistics a norm divides by √(1 + 1e-5), and ReLU does nothing to non-negative signals. For
+    tanh and SELU networks the linear part is what the theorems are about.
+
+    Args:
+        model:
+            Conv and linear layers, activations as modules.
+        task:
+            Its input shape must be known; no images are looked at.
+        rounds:
+            At least 1. Few rounds collapse layers (§5).
+
+    Returns:
+        The last round's scores, float64; 0 for what an earlier round pruned.
+
+    Raises:
+        InputError: the shape of the inputs is not known, or `rounds` is below 1.
+        NumericsError: a weight is not finite, or the flow exceeds float64 at every input scale.
+    """
+    flow = FlowScore(model, task.required_shape("synflow"))
+    return score_in_rounds(model, task, lambda _: flow(), rounds)
+
+
+class FlowScore:
+    """Measures SynFlow scores of a model at the weights that it has when this is called."""
+
+    def __init__(self, model: nn.Module, input_shape: tuple[int, ...]):
+        self._parameters = prunable_parameters(model)
+        self._linear = _linear_part(model)
+        self._linear_parameters = prunable_parameters(self._linear)
+        with torch.no_grad():
+            for parameter in self._linear.parameters():
+                parameter.abs_()
+        device = next(iter(self._parameters.values())).device
+        self._ones = torch.ones(1, *input_shape, device=device, dtype=torch.float64)
+
+    def __call__(self) -> dict[str, Tensor]:
+        """Return |w| · ∂R/∂|w| / R by parameter name, all 0 where nothing reaches the outputs."""
+        weights = list(self._linear_parameters.values())
+        for scale in INPUT_SCALES:
+            self._load(scale)
+            with torch.enable_grad():
+                flow = self._linear(self._ones * scale).sum()
+            if FLOW_RANGE[0] < flow.item() < FLOW_RANGE[1]:
+                break
+        else:
+            if flow.item() != 0:
+                raise NumericsError(
+                    "the flow of |w| must fit into float64 for some scale of the input, but it is "
+                    f"{flow.item()} even for {scale}; check the initialisation for weights that "
+                    "are not finite, extremely large or extremely small"
+                )
+            return {name: torch.zeros_like(w) for name, w in self._linear_parameters.items()}
+        # Dividing by R here, not at the end, keeps the way back as far from overflow as the way
+        # there. Input and R scale every path alike, however many layers it has; a constant for
+        # each layer would not, because shortcuts skip layers.
+        gradients = torch.autograd.grad(
+            flow, weights, 1 / flow.detach(), allow_unused=True, materialize_grads=True
+        )
+        return {
+            name: weight.detach() * gradient
+            for (name, weight), gradient in zip(
+                self._linear_parameters.items(), gradients, strict=True
+            )
+        }
+
+    @torch.no_grad()
+    def _load(self, scale: float) -> None:
+        """Take over the model's current |w|. Biases are inputs too, and are scaled like them."""
+        for name, parameter in self._parameters.items():
+            copied = self._linear_parameters[name].copy_(parameter).abs_()
+            if name.rpartition(".")[2] == "bias":
+                copied.mul_(scale)
+
+
+def _linear_part(model: nn.Module) -> nn.Module:
+    """Return a float64 copy in inference mode, without norms, activations and dropout.
+
+    Only what is a module can be left out: a `torch.relu` inside a `forward` stays, which does
+    nothing to non-negative signals, but a `torch.tanh` would bend them.
+    """
+    linear = copy.deepcopy(model).double().eval().requires_grad_(True)
+    for module in list(linear.modules()):
+        # Not named_children(): it names an activation that is used twice only once.
+        for name, child in list(module._modules.items()):
+            if isinstance(child, REPLACED_BY_IDENTITY):
+                setattr(module, name, nn.Identity())
+    return linear

@@ -1,0 +1,226 @@
+"""Descend a stack of masked layers to isometry together (Lee et al. 2020, Eq. 8)."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Norm = Literal["frobenius", "spectral"]
+
+REFRESH = 20
+"""Steps after which the running W Wᵀ − I is computed anew, so that rounding does not add up."""
+
+WINDOW = 10
+PROGRESS = 0.1
+"""A layer whose excess shrinks by less than this part in WINDOW steps has stalled. On the way to
+a bound it shrinks by as much in a step or two; next to a stationary point it does not shrink."""
+
+
+@dataclass(frozen=True)
+class Descent:
+    """Where one layer's descent ended."""
+
+    weight: Tensor
+    """(live rows, live columns); exactly zero outside the mask."""
+    steps: int
+    converged: bool
+    """It came within tolerance of the bound."""
+    stalled: bool
+    """It did not, and more steps would not bring it there."""
+
+
+def descend(
+    weights: Tensor,
+    masks: Tensor,
+    *,
+    rows: int,
+    ranks: Sequence[int],
+    norm: Norm,
+    max_steps: int,
+    tolerance: float,
+) -> list[Descent]:
+    """Bring each matrix of a stack within tolerance of the bound of its mask.
+
+    Both norms share the path: conjugate gradients (Polak-Ribière) on ¼‖W Wᵀ − I‖²_F, which
+    along a line is a polynomial of degree four, so each step ends at its exact first minimum.
+    What is left above the bound of a mask of structural rank r is the *excess*
+    Σ_{i≤r} (σ_i² − 1)² over the r largest singular values; the others are zero whatever the
+    weights. The norms differ in when a layer is done:
+
+    - `frobenius`: ‖W Wᵀ − I‖_F is within tolerance · √rows of √(rows − r).
+    - `spectral`: max_{i≤r} |σ_i² − 1| is within tolerance. With r = rows this is ‖W Wᵀ − I‖₂.
+      With less, ‖W Wᵀ − I‖₂ is at least 1 however good the rest is and would call nearly every
+      pruned layer done, so the r singular values that can be 1 are what counts.
+
+    Each layer leaves the stack as soon as it is done, so it takes the steps it would alone.
+
+    Args:
+        weights:
+            (layers, m, n), zero outside the masks. Zero rows and columns may be left out of a
+            layer or added to it; they change nothing.
+        masks:
+            (layers, m, n), ones and zeros of the weights' dtype.
+        rows:
+            Of each whole layer, at least its rank.
+        ranks:
+            Structural rank of each mask.
+        norm:
+            Decides when a layer is done.
+        max_steps:
+            Upper limit for each layer.
+        tolerance:
+            Relative to the norm of the identity: √rows or 1.
+
+    Returns:
+        One descent per layer, in order.
+    """
+    results: dict[int, Descent] = {}
+    layers = list(range(len(weights)))  # those still in the stack
+    trails: list[list[float]] = [[] for _ in layers]  # of the excess, step by step
+    stationary: set[int] = set()
+    errors = _errors(weights)
+    directions = gradients = torch.zeros_like(weights)
+    squares = gradients.new_zeros(len(weights), 1, 1, dtype=torch.float64)
+    for step in range(max_steps + 1):
+        # ‖W Wᵀ − I‖² is ‖Wᵀ W − I‖² and one for each row more: any side and padding will do.
+        squared = errors.square().sum((1, 2), dtype=torch.float64).tolist()
+        staying = []
+        for position, (layer, square) in enumerate(zip(layers, squared, strict=True)):
+            trail = trails[layer]
+            trail.append(square - (errors.shape[1] - ranks[layer]))
+            done = _is_done(trail[-1], errors[position], rows, ranks[layer], norm, tolerance)
+            stalled = layer in stationary or (
+                len(trail) > WINDOW and trail[-1] > (1 - PROGRESS) * trail[-1 - WINDOW]
+            )
+            if done or stalled or step == max_steps:
+                results[layer] = Descent(weights[position], step, done, stalled and not done)
+            else:
+                staying.append(position)
+        if not staying:
+            break
+        if len(staying) < len(layers):
+            layers = [layers[position] for position in staying]
+            weights, masks, errors = weights[staying], masks[staying], errors[staying]
+            directions, gradients = directions[staying], gradients[staying]
+            squares = squares[staying]
+        if step == 0:
+            weights = weights * _best_scale(errors)
+            errors = _errors(weights)
+        elif step % REFRESH == 0:
+            errors = _errors(weights)
+
+        previous, previous_squares = gradients, squares
+        gradients = _sided(errors, weights) * masks
+        squares = _dot(gradients, gradients)
+        growth = (squares - _dot(gradients, previous)) / previous_squares
+        growth = growth.nan_to_num(0.0, 0.0, 0.0).clamp_min(0)  # at first nothing came before
+        directions = growth.to(weights.dtype) * directions - gradients
+        downhill = _dot(directions, gradients) < 0
+        directions = torch.where(downhill, directions, -gradients)
+        linear, quadratic = _products(weights, directions)
+        lengths = _line_minima(errors, linear, quadratic)
+        stationary = {layer for layer, length in zip(layers, lengths, strict=True) if length == 0}
+        length = weights.new_tensor(lengths)[:, None, None]
+        weights = weights + length * directions
+        errors = errors + length * linear + length.square() * quadratic
+    return [results[layer] for layer in range(len(results))]
+
+
+def isometry_residual(weight: Tensor, *, rows: int, rank: int, norm: Norm) -> float:
+    """Return ‖W Wᵀ − I‖ in a norm, of a matrix whose zero rows and columns may be left out.
+
+    Args:
+        weight:
+            (live rows, live columns).
+        rows:
+            Of the whole matrix.
+        rank:
+            Structural rank of the mask.
+        norm:
+            `frobenius` or `spectral`.
+    """
+    error = _errors(weight[None])[0]
+    if norm == "frobenius":
+        square = float(error.square().sum(dtype=torch.float64)) + (rows - len(error))
+        return math.sqrt(max(0.0, square))
+    return max(_largest_deviation(error, rank), float(rank < rows))
+
+
+def _is_done(
+    excess: float, error: Tensor, rows: int, rank: int, norm: Norm, tolerance: float
+) -> bool:
+    """Return whether a layer is within tolerance of its bound."""
+    if norm == "frobenius":
+        bound, slack = math.sqrt(rows - rank), tolerance * math.sqrt(rows)
+        return excess <= 2 * bound * slack + slack**2  # √(bound² + excess) ≤ bound + slack
+    # The largest of r deviations is between √(excess / r) and √excess: look only if in doubt.
+    if excess <= tolerance**2 or excess > rank * tolerance**2:
+        return excess <= tolerance**2
+    return _largest_deviation(error, rank) <= tolerance
+
+
+def _largest_deviation(error: Tensor, rank: int) -> float:
+    """Return max_{i≤rank} |σ_i² − 1| of a matrix with this error."""
+    return float(torch.linalg.eigvalsh(error)[-rank:].abs().max()) if rank else 0.0
+
+
+def _errors(weights: Tensor) -> Tensor:
+    """Return W Wᵀ − I or Wᵀ W − I of each matrix, whichever is smaller."""
+    wide = weights.shape[1] <= weights.shape[2]
+    products = weights @ weights.mT if wide else weights.mT @ weights
+    products.diagonal(dim1=1, dim2=2).sub_(1)
+    return products
+
+
+def _best_scale(errors: Tensor) -> Tensor:
+    """Return the factor per matrix, (layers, 1, 1), that brings it nearest to an isometry.
+
+    min_s ‖s² G − I‖_F is at s² = tr G / ‖G‖²_F. A descent from weights far too large or small
+    would spend its first steps on this one number.
+    """
+    grams = errors.double()
+    grams.diagonal(dim1=1, dim2=2).add_(1)
+    traces = grams.diagonal(dim1=1, dim2=2).sum(1)
+    squares = (traces / grams.square().sum((1, 2))).nan_to_num(1.0, 1.0, 1.0)  # no weights: 0 / 0
+    return squares.sqrt()[:, None, None].to(errors.dtype)
+
+
+def _sided(errors: Tensor, weights: Tensor) -> Tensor:
+    """Return (W Wᵀ − I) W = W (Wᵀ W − I), from the Gram matrix of either side."""
+    wide = weights.shape[1] <= weights.shape[2]
+    return errors @ weights if wide else weights @ errors
+
+
+def _products(weights: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what the error changes by along a direction, per step length and per its square."""
+    if weights.shape[1] <= weights.shape[2]:
+        linear, quadratic = weights @ directions.mT, directions @ directions.mT
+    else:
+        linear, quadratic = weights.mT @ directions, directions.mT @ directions
+    return linear + linear.mT, quadratic
+
+
+def _line_minima(errors: Tensor, linear: Tensor, quadratic: Tensor) -> list[float]:
+    """Return the first minimum a > 0 of ‖E + aS + a²Q‖²_F per matrix; 0 where there is none."""
+    pairs = [
+        (errors, linear),
+        (linear, linear),
+        (errors, quadratic),
+        (linear, quadratic),
+        (quadratic, quadratic),
+    ]
+    dots = torch.cat([_dot(left, right) for left, right in pairs], dim=1).squeeze(2).tolist()
+    lengths = []
+    for es, ss, eq, sq, qq in dots:  # half the derivative's coefficients, highest power first
+        roots = np.roots([2 * qq, 3 * sq, ss + 2 * eq, es])
+        lengths.append(min((r.real for r in roots if r.imag == 0 and r.real > 0), default=0.0))
+    return lengths
+
+
+def _dot(left: Tensor, right: Tensor) -> Tensor:
+    """Return ⟨left, right⟩ per matrix in float64, (layers, 1, 1)."""
+    return (left * right).sum((1, 2), keepdim=True, dtype=torch.float64)

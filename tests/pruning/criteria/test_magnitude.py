@@ -1,0 +1,147 @@
+"""Magnitudes of a checkpoint, and checkpoints that do not fit."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sculpt.errors import InputError
+from sculpt.export.weights import FORMAT, save_network
+from sculpt.pruning.checkpoint import SCULPT_FORMAT
+from sculpt.pruning.criteria.magnitude import magnitude
+from sculpt.pruning.masks import apply_masks, keep_highest
+from sculpt.pruning.task import PruningTask
+
+
+def network(seed: int = 0, width: int = 5) -> nn.Module:
+    model = nn.Sequential(nn.Conv2d(1, width, 3), nn.BatchNorm2d(width), nn.Linear(width, 3))
+    stream = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, 1, generator=stream)
+    return model
+
+
+def score(model: nn.Module, checkpoint: Path) -> dict[str, Tensor]:
+    return magnitude(model, PruningTask(model, 10), checkpoint=str(checkpoint))
+
+
+def assert_magnitudes_of(scores: dict[str, Tensor], trained: nn.Module) -> None:
+    assert list(scores) == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    for name, tensor in scores.items():
+        assert torch.equal(tensor, trained.get_parameter(name).detach().abs()), name
+        assert not tensor.requires_grad
+
+
+def test_the_format_is_that_of_export():
+    assert SCULPT_FORMAT == FORMAT
+
+
+def test_a_network_that_sculpt_has_written(tmp_path: Path):
+    trained = network(1)
+    masks = keep_highest(magnitude(trained, PruningTask(trained, 20)), 20)
+    apply_masks(trained, masks)
+    save_network(tmp_path / "winner.safetensors", trained, masks, {})
+
+    scores = score(network(), tmp_path / "winner.safetensors")
+
+    assert_magnitudes_of(scores, trained)
+    assert sum(int(tensor.count_nonzero()) for tensor in scores.values()) == 20
+
+
+def test_parameters_without_a_mask_are_read_too(tmp_path: Path):
+    trained = network(1)
+    masks = {"0.weight": torch.ones(5, 1, 3, 3, dtype=torch.bool)}
+    save_network(tmp_path / "part.safetensors", trained, masks, {})
+    assert_magnitudes_of(score(network(), tmp_path / "part.safetensors"), trained)
+
+
+def test_plain_safetensors(tmp_path: Path):
+    trained = network(1)
+    save_file(trained.state_dict(), tmp_path / "plain.safetensors")
+    assert_magnitudes_of(score(network(), tmp_path / "plain.safetensors"), trained)
+
+
+def test_a_state_dict_of_torch(tmp_path: Path):
+    trained = network(1)
+    torch.save(trained.state_dict(), tmp_path / "trained.pt")
+    assert_magnitudes_of(score(network(), tmp_path / "trained.pt"), trained)
+
+
+def test_scores_have_the_dtype_of_the_network(tmp_path: Path):
+    torch.save(network(1).double().state_dict(), tmp_path / "trained.pt")
+    scores = score(network(), tmp_path / "trained.pt")
+    assert {tensor.dtype for tensor in scores.values()} == {torch.float32}
+
+
+def test_the_default_device_does_not_matter(tmp_path: Path):
+    trained, model = network(1), network()
+    masks = {"0.weight": torch.ones(5, 1, 3, 3, dtype=torch.bool)}
+    save_network(tmp_path / "a.safetensors", trained, masks, {})
+    torch.save(trained.state_dict(), tmp_path / "a.pt")
+    with torch.device("meta"):
+        found = [score(model, tmp_path / name) for name in ("a.safetensors", "a.pt")]
+    for scores in found:
+        assert_magnitudes_of(scores, trained)
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_another_networks_checkpoint_is_refused(tmp_path: Path, suffix: str):
+    path = tmp_path / f"wide.{suffix}"
+    state = network(width=6).state_dict()
+    torch.save(state, path) if suffix == "pt" else save_file(state, path)
+    message = (
+        r"must hold every conv and linear parameter .*wide.* has shape \(6, 1, 3, 3\) for "
+        r"0\.weight of shape \(5, 1, 3, 3\); give the checkpoint of a network with the same"
+    )
+    with pytest.raises(InputError, match=message):
+        score(network(), path)
+
+
+def test_a_missing_tensor_is_refused(tmp_path: Path):
+    state = network().state_dict()
+    del state["0.bias"], state["2.weight"]
+    torch.save(state, tmp_path / "part.pt")
+    with pytest.raises(InputError, match=r"has no such tensor for 0\.bias of shape \(5,\)"):
+        score(network(), tmp_path / "part.pt")
+
+
+@pytest.mark.parametrize("name", ["none.pt", "none.safetensors", "."])
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path, name: str):
+    with pytest.raises(InputError, match="must be a readable safetensors file or a saved state"):
+        score(network(), tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["broken.pt", "broken.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint at all", b"\x80\x02X\x00\x00"])
+def test_a_file_of_something_else_is_refused(tmp_path: Path, name: str, content: bytes):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"must be a readable .*{name} is not"):
+        score(network(), tmp_path / name)
+
+
+@pytest.mark.parametrize("content", [{"state_dict": {}}, [1, 2], network().state_dict()["0.bias"]])
+def test_something_else_that_torch_has_saved_is_refused(tmp_path: Path, content: object):
+    torch.save(content, tmp_path / "other.pt")
+    with pytest.raises(InputError, match=r"must map parameter names to tensors.*other\.pt"):
+        score(network(), tmp_path / "other.pt")
+
+
+@pytest.mark.parametrize("fault", ["values", "mask", "shapes"])
+def test_a_damaged_file_of_sculpts_is_refused(tmp_path: Path, fault: str):
+    tensors = {
+        "values/0.weight": torch.ones(2),
+        "mask/0.weight": torch.from_numpy(np.packbits(np.arange(45) < 2)),
+    }
+    if fault == "values":
+        tensors["values/0.weight"] = torch.ones(3)
+    if fault == "mask":
+        del tensors["mask/0.weight"]
+    shapes = "{" if fault == "shapes" else json.dumps({"0.weight": [5, 1, 3, 3]})
+    save_file(tensors, tmp_path / "bad.safetensors", metadata={"format": FORMAT, "shapes": shapes})
+    with pytest.raises(InputError, match=r"must be a readable .*bad\.safetensors is not"):
+        score(network(), tmp_path / "bad.safetensors")

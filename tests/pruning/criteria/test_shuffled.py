@@ -1,0 +1,103 @@
+"""Shuffled masks keep the layers' counts, and nothing else of the mask."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sculpt.errors import InputError, UnknownNameError
+from sculpt.pruning.criteria.magnitude import magnitude
+from sculpt.pruning.criteria.shuffled import shuffled
+from sculpt.pruning.selection import Selection
+from sculpt.pruning.task import PruningTask
+from sculpt.registry import CRITERIA
+
+
+def network() -> nn.Module:
+    model = nn.Sequential(nn.Linear(20, 30), nn.Tanh(), nn.Linear(30, 5))
+    stream = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, 1, generator=stream)
+        model[2].weight.mul_(2)
+    return model
+
+
+def make_task(model: nn.Module, seed: int = 0, **more: Any) -> PruningTask:
+    images = torch.randn(8, 20, generator=torch.Generator().manual_seed(1))
+    return PruningTask(
+        model,
+        200,
+        lambda: [(images, torch.arange(8) % 5)],
+        torch.Generator().manual_seed(seed),
+        **more,
+    )
+
+
+def counts(scores: dict[str, Tensor]) -> dict[str, int]:
+    return {name: int(tensor.count_nonzero()) for name, tensor in scores.items()}
+
+
+@pytest.mark.parametrize("selection", [Selection(), Selection(scope="layer")], ids=str)
+def test_counts_stay_and_positions_move(selection: Selection):
+    model = network()
+    task = make_task(model, selection=selection)
+    masks = task.select(magnitude(model, task))
+
+    scores = shuffled(model, task, of="magnitude")
+
+    assert counts(scores) == counts(masks)
+    for name, mask in masks.items():
+        if mask.dim() > 1:
+            moved = int(((scores[name] > 0) & ~mask).sum())
+            # As many new positions as independent ones would have, within half of that.
+            expected = int(mask.sum()) * int((~mask).sum()) / mask.numel()
+            assert abs(moved - expected) < expected / 2, name
+
+
+def test_every_position_is_as_likely():
+    model = network()
+    often = torch.zeros(5, 30)
+    for seed in range(600):
+        often += shuffled(model, make_task(model, seed), of="magnitude")["2.weight"]
+    density = float(often.mean()) / 600
+    # Six standard errors of a mean of 600 draws.
+    assert ((often / 600 - density).abs() < 6 * (density * (1 - density) / 600) ** 0.5).all()
+
+
+def test_the_default_is_connection_sensitivity_and_its_options_arrive():
+    model = network()
+    criterion = CRITERIA.get("connection_sensitivity")
+
+    def counts_of(**options: Any) -> dict[str, int]:
+        task = make_task(model)
+        return counts(task.select(criterion(model, task, **options)))
+
+    default = counts(shuffled(model, make_task(model)))
+    labelled = counts(shuffled(model, make_task(model), of_options={"targets": "gt"}))
+
+    assert default == counts_of()
+    assert labelled == counts_of(targets="gt")
+    assert default != labelled
+
+
+def test_an_unknown_criterion_is_refused():
+    model = network()
+    with pytest.raises(UnknownNameError, match=r"criterion must be one of .* but got 'snip'"):
+        shuffled(model, make_task(model), of="snip")
+
+
+def test_an_unknown_option_is_refused():
+    model = network()
+    message = r"options of grasp \(targets, temperature, batch_norm\), but got 'loss'"
+    with pytest.raises(InputError, match=message):
+        shuffled(model, make_task(model), of="grasp", of_options={"loss": "gt"})
+    with pytest.raises(InputError, match=r"options of random \(it has none\), but got 'model'"):
+        shuffled(model, make_task(model), of="random", of_options={"model": 1})
+
+
+def test_shuffling_what_is_shuffled_is_refused():
+    model = network()
+    with pytest.raises(InputError, match="must be another criterion than 'shuffled'"):
+        shuffled(model, make_task(model), of="shuffled")

@@ -1,0 +1,95 @@
+"""Layer budgets: the formula, the cap, and sums that are exact."""
+
+import math
+
+import pytest
+
+from sculpt.errors import BudgetError
+from sculpt.pruning.layer_budgets import erk_counts
+
+# An MLP's layer that caps early, and a convolution's kernel that is not square.
+SHAPES = {
+    "stem.weight": (16, 3, 3, 3),
+    "stem.bias": (16,),
+    "conv.weight": (32, 16, 3, 1),
+    "deep.weight": (64, 32, 3, 3),
+    "classifier.weight": (10, 64),
+    "classifier.bias": (10,),
+}
+WEIGHTS = {name: shape for name, shape in SHAPES.items() if len(shape) > 1}
+TOTAL = sum(math.prod(shape) for shape in SHAPES.values())
+
+
+def real_counts(kept: int) -> dict[str, float]:
+    """Return ε · (sum of the shape), at most the size, with ε found by bisection."""
+
+    def counts(epsilon: float) -> dict[str, float]:
+        return {
+            name: min(math.prod(shape), epsilon * sum(shape)) for name, shape in WEIGHTS.items()
+        }
+
+    low, high = 0.0, 1e6
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if sum(counts(middle).values()) < kept else (low, middle)
+    return counts(low)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 5, 100, 1234, 5000, 12000, 20000])
+def test_counts_are_the_formulas_to_the_next_integer_and_add_up(kept: int):
+    counts = erk_counts(SHAPES, kept)
+
+    assert list(counts) == list(SHAPES)
+    assert sum(counts.values()) == kept
+    for name, count in real_counts(kept).items():
+        assert abs(counts[name] - count) < 1, name
+
+
+def test_densities_are_in_proportion_to_the_formula():
+    counts = erk_counts({"a": (100, 300), "b": (100, 100, 3, 3)}, 9000)
+    densities = {"a": counts["a"] / 30_000, "b": counts["b"] / 90_000}
+    assert densities["a"] / densities["b"] == pytest.approx(
+        (400 / 30_000) / (206 / 90_000), rel=1e-3
+    )
+
+
+def test_a_full_layer_gives_the_rest_away():
+    # Of 300 the first would get 300 · 6/206 = 8.7, more than its 8.
+    assert erk_counts({"small": (2, 4), "large": (100, 100)}, 300) == {"small": 8, "large": 292}
+
+
+def test_filling_one_layer_can_fill_the_next():
+    # First 1 is full, which leaves 2 more than its 20 · 9/29 … of the others' shares.
+    counts = erk_counts({"a": (1, 1), "b": (3, 4), "c": (10, 10)}, 50)
+    assert counts == {"a": 1, "b": 12, "c": 37}
+
+
+def test_the_largest_remainders_are_rounded_up_and_ties_go_to_the_first():
+    # Shares 10/3 each.
+    assert erk_counts({"a": (5, 5), "b": (5, 5), "c": (5, 5)}, 10) == {"a": 4, "b": 3, "c": 3}
+    # Shares 10 · 9/24 = 3.75, 10 · 9/24 = 3.75 and 2.5: the tied two are rounded up.
+    assert erk_counts({"a": (3, 3), "b": (4, 5), "c": (5, 4)}, 10) == {"a": 2, "b": 4, "c": 4}
+
+
+def test_biases_keep_nothing_until_every_weight_is_kept():
+    weights = sum(math.prod(shape) for shape in WEIGHTS.values())
+    for kept in (weights - 1, weights):
+        counts = erk_counts(SHAPES, kept)
+        assert (counts["stem.bias"], counts["classifier.bias"]) == (0, 0)
+    counts = erk_counts(SHAPES, weights + 13)
+    assert (counts["stem.bias"], counts["classifier.bias"]) == (8, 5)
+    assert erk_counts(SHAPES, TOTAL) == {n: math.prod(shape) for n, shape in SHAPES.items()}
+
+
+@pytest.mark.parametrize("kept", [-1, TOTAL + 1])
+def test_a_budget_out_of_range_is_refused(kept: int):
+    with pytest.raises(BudgetError, match=f"must be from 0 to {TOTAL}, but got {kept}"):
+        erk_counts(SHAPES, kept)
+
+
+def test_every_budget_is_met_without_overfilling():
+    shapes = {"a": (2, 1, 2, 2), "b": (3, 2), "c": (1, 3), "d": (4,)}
+    for kept in range(22):
+        counts = erk_counts(shapes, kept)
+        assert sum(counts.values()) == kept
+        assert all(0 <= counts[name] <= math.prod(shape) for name, shape in shapes.items())

@@ -1,0 +1,180 @@
+"""Kernel counts against brute force, against a MILP solver, and their tie-breaks."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from sculpt.pruning.node_path import _spread, kernel_counts
+
+WEIGHTINGS = [(0.01, 1.0), (0.01, 0.0), (0.3, 0.0), (0.9, 0.0), (0.5, 0.2), (1.0, 0.0), (0.0, 0.0)]
+
+
+def most_paths(paths: Any, outputs: int, positions: int, budget: int) -> float:
+    """Return the largest Σ p_j M_ij: the best `budget` places."""
+    return float(np.sort(np.repeat(paths, outputs * positions))[::-1][:budget].sum())
+
+
+def value(counts: Any, paths: Any, positions: int, budget: int, alpha: float, beta: float) -> float:
+    """Return the objective, written out as the docstring of `kernel_counts` does."""
+    outputs, inputs = counts.shape
+    alive = counts[:, paths > 0]
+    nodes = int((alive.sum(0) >= 1).sum()) + int((alive.sum(1) >= 1).sum())
+    most = most_paths(paths, outputs, positions, budget)
+    carried = float((counts * paths).sum()) / most if most else 0.0
+    kernels = int((alive >= 1).sum()) / budget
+    return alpha * nodes / (inputs + outputs) + (1 - alpha) * carried + beta * kernels
+
+
+def best_by_trying(
+    paths: Any, outputs: int, positions: int, weightings: list[tuple[float, float]]
+) -> dict[tuple[int, float, float], float]:
+    """Return the largest value for every budget and weighting, from all there are."""
+    best: dict[tuple[int, float, float], float] = {}
+    shape = (outputs, len(paths))
+    for flat in itertools.product(range(positions + 1), repeat=outputs * len(paths)):
+        counts = np.array(flat).reshape(shape)
+        budget = int(counts.sum())
+        for alpha, beta in weightings if budget else []:
+            found = value(counts, paths, positions, budget, alpha, beta)
+            key = (budget, alpha, beta)
+            best[key] = max(found, best.get(key, -1.0))
+    return best
+
+
+@pytest.mark.parametrize(
+    ("paths", "outputs", "positions"),
+    [
+        ([1.0, 1.0], 2, 4),
+        ([3.0, 1.0], 2, 4),
+        ([1.0, 0.0], 2, 4),
+        ([1.0, 1e-6, 0.5], 2, 2),
+        ([2.0, 1.9, 0.0], 2, 2),
+        ([5.0, 4.0], 3, 2),
+        ([7.0, 7.0, 1.0], 3, 1),
+        ([1.0], 5, 2),
+        ([1.0, 2.0, 3.0, 4.0], 1, 4),
+        ([0.0, 0.0], 2, 2),
+    ],
+    ids=str,
+)
+def test_no_counts_are_better_whatever_the_budget(paths: list[float], outputs: int, positions: int):
+    p = np.array(paths)
+    best = best_by_trying(p, outputs, positions, WEIGHTINGS)
+    assert len(best) == outputs * len(paths) * positions * len(WEIGHTINGS)
+    for (budget, alpha, beta), optimum in best.items():
+        counts = kernel_counts(p, outputs, positions, budget, alpha=alpha, beta=beta)
+
+        assert counts.shape == (outputs, len(paths))
+        assert counts.sum() == budget
+        assert counts.min() >= 0
+        assert counts.max() <= positions
+        found = value(counts, p, positions, budget, alpha, beta)
+        assert found == pytest.approx(optimum, rel=1e-9), (budget, alpha, beta)
+
+
+def best_by_milp(
+    paths: Any, outputs: int, positions: int, budget: int, alpha: float, beta: float
+) -> float:
+    """Return the optimum that HiGHS finds. Variables: M, kernel, input and output indicators."""
+    inputs = len(paths)
+    size = outputs * inputs
+    gain = np.concatenate(
+        [
+            np.tile((1 - alpha) * paths / most_paths(paths, outputs, positions, budget), outputs),
+            np.tile(np.where(paths > 0, beta / budget, 0.0), outputs),
+            np.where(paths > 0, alpha / (inputs + outputs), 0.0),
+            np.full(outputs, alpha / (inputs + outputs)),
+        ]
+    )
+    alive = np.tile((paths > 0).astype(float), outputs)
+    by_input = np.tile(np.eye(inputs), outputs)
+    by_output = np.repeat(np.eye(outputs), inputs, axis=1)
+    none = np.zeros
+    constraints = [
+        LinearConstraint(np.r_[np.ones(size), none(size + inputs + outputs)], ub=budget),
+        # An indicator is at most the sum of what it indicates.
+        LinearConstraint(np.c_[np.eye(size), -np.eye(size), none((size, inputs + outputs))], lb=0),
+        LinearConstraint(
+            np.c_[by_input, none((inputs, size)), -np.eye(inputs), none((inputs, outputs))], lb=0
+        ),
+        LinearConstraint(
+            np.c_[by_output * alive, none((outputs, size + inputs)), -np.eye(outputs)], lb=0
+        ),
+    ]
+    upper = np.r_[np.full(size, positions), np.ones(size + inputs + outputs)]
+    found = milp(
+        -gain,
+        integrality=np.ones(len(gain)),
+        bounds=Bounds(0, upper),
+        constraints=constraints,
+        options={"mip_rel_gap": 1e-12},
+    )
+    assert found.success, found.message
+    return float(-found.fun)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_solver_finds_nothing_better_in_larger_layers(seed: int):
+    stream = np.random.default_rng(seed)
+    inputs, outputs = stream.integers(3, 8, size=2)
+    positions = int(stream.choice([1, 4, 9]))
+    p = stream.integers(0, 5, size=inputs).astype(float)
+    p[0] = 3.0
+    budget = int(stream.integers(1, inputs * outputs * positions))
+    alpha, beta = float(stream.choice([0.01, 0.4, 0.9])), float(stream.choice([0.0, 0.05, 1.0]))
+
+    counts = kernel_counts(p, int(outputs), positions, budget, alpha=alpha, beta=beta)
+
+    optimum = best_by_milp(p, int(outputs), positions, budget, alpha, beta)
+    assert value(counts, p, positions, budget, alpha, beta) == pytest.approx(optimum, rel=1e-6)
+
+
+@pytest.mark.parametrize("factor", [1e-300, 1e300])
+def test_only_ratios_of_path_numbers_matter(factor: float):
+    p = np.array([3.0, 1.0, 0.0, 2.0])
+    for budget in range(1, 33):
+        counts = kernel_counts(p, 4, 2, budget, alpha=0.1, beta=0.3)
+        scaled = kernel_counts(p * factor, 4, 2, budget, alpha=0.1, beta=0.3)
+        assert np.array_equal(counts, scaled)
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0])
+def test_equal_inputs_and_outputs_share_evenly(beta: float):
+    for budget in range(1, 55):
+        counts = kernel_counts(np.ones(3), 2, 9, budget, alpha=0.01, beta=beta)
+        assert np.ptp(counts.sum(0)) <= 1
+        assert np.ptp(counts.sum(1)) <= 1
+
+
+def test_the_regulariser_spreads_and_without_it_the_best_input_is_filled_first():
+    p = np.array([1.0, 2.0])
+    spread = kernel_counts(p, 2, 9, 6, alpha=0.0, beta=1.0)
+    filled = kernel_counts(p, 2, 9, 6, alpha=0.0, beta=0.0)
+    assert (spread >= 1).all()
+    assert spread.sum(0).tolist() == [2, 4]
+    assert filled.tolist() == [[0, 3], [0, 3]]
+
+
+def test_dead_inputs_are_filled_only_when_the_others_are_full():
+    p = np.array([0.0, 1.0])
+    assert kernel_counts(p, 2, 3, 6, alpha=0.9, beta=1.0).tolist() == [[0, 3], [0, 3]]
+    assert kernel_counts(p, 2, 3, 8, alpha=0.9, beta=1.0).tolist() == [[1, 3], [1, 3]]
+
+
+def test_nothing_and_everything_can_be_kept():
+    p = np.array([0.0, 1.0, 2.0])
+    assert not kernel_counts(p, 2, 3, 0, alpha=0.1, beta=1.0).any()
+    assert (kernel_counts(p, 2, 3, 18, alpha=0.1, beta=1.0) == 3).all()
+
+
+@pytest.mark.parametrize("capacities", [[3, 1, 4], [2, 2, 2], [0, 5], [7], [0, 0]], ids=str)
+def test_units_are_spread_as_water_fills_vessels(capacities: list[int]):
+    for units in range(sum(capacities) + 1):
+        shares = [0] * len(capacities)
+        for _ in range(units):  # one unit at a time, into the lowest that has room
+            room = [j for j, capacity in enumerate(capacities) if shares[j] < capacity]
+            shares[min(room, key=lambda j: shares[j])] += 1
+        assert _spread(np.array(capacities), units).tolist() == shares

@@ -1,0 +1,151 @@
+"""Rounds: the schedule, what is masked in between, and that the weights come back."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sculpt.errors import InputError
+from sculpt.pruning.masks import keep_highest, prunable_parameters
+from sculpt.pruning.rounds import score_in_rounds
+from sculpt.pruning.selection import Selection
+from sculpt.pruning.task import PruningTask
+
+Seen = list[dict[str, Tensor]]
+
+
+def network(bias: bool = False) -> nn.Module:
+    model = nn.Sequential(nn.Linear(10, 20, bias=bias), nn.Linear(20, 5, bias=bias))
+    stream = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, 1, generator=stream)
+    return model
+
+
+def magnitudes(model: nn.Module, seen: Seen) -> Callable[[int], dict[str, Tensor]]:
+    """Score with |w|, and remember the weights of each round."""
+
+    def score(current: int) -> dict[str, Tensor]:
+        assert current == len(seen) + 1
+        seen.append({n: p.detach().clone() for n, p in prunable_parameters(model).items()})
+        return {name: tensor.abs() for name, tensor in seen[-1].items()}
+
+    return score
+
+
+def nonzero(tensors: dict[str, Tensor]) -> int:
+    return sum(int(tensor.count_nonzero()) for tensor in tensors.values())
+
+
+def test_the_density_falls_exponentially_and_the_last_round_is_not_masked_again():
+    model, seen = network(), []
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    scores = score_in_rounds(model, PruningTask(model, 3), magnitudes(model, seen), 4)
+
+    # 300 · (1/100)^(r/4) after rounds 0 to 3.
+    assert [nonzero(weights) for weights in seen] == [300, 95, 30, 9]
+    assert nonzero(scores) == 9
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]), name
+
+
+def test_one_round_is_one_shot():
+    model, seen = network(), []
+    scores = score_in_rounds(model, PruningTask(model, 3), magnitudes(model, seen), 1)
+    for name, tensor in scores.items():
+        assert torch.equal(tensor, model.get_parameter(name).abs()), name
+
+
+def test_pruned_weights_score_0_whatever_the_round_says():
+    model = network()
+    first = keep_highest({n: p.detach().abs() for n, p in model.named_parameters()}, 30)
+
+    def score(current: int) -> dict[str, Tensor]:
+        if current == 1:
+            return {name: p.detach().abs() for name, p in model.named_parameters()}
+        return {name: torch.full_like(p, torch.inf) for name, p in model.named_parameters()}
+
+    scores = score_in_rounds(model, PruningTask(model, 3), score, 2)
+
+    assert nonzero(scores) == 30
+    for name, tensor in scores.items():
+        assert torch.equal(tensor > 0, first[name]), name
+
+
+def test_zero_scores_fill_no_round():
+    model, seen = network(), []
+    with torch.no_grad():
+        model[0].weight[:, :9] = 0  # 120 weights are left
+    scores = score_in_rounds(model, PruningTask(model, 75), magnitudes(model, seen), 3)
+    # 300 · (1/4)^(1/3) = 189 are scheduled, but there are only 120.
+    assert [nonzero(weights) for weights in seen] == [120, 120, 119]
+    assert nonzero(scores) == 119
+
+
+def test_a_layer_that_cannot_fill_its_share_is_left_to_later_rounds():
+    """Ranked layer by layer, zero biases leave 80 of 85 scores, but round 1 wants 81."""
+    model = nn.Sequential(nn.Linear(20, 20), nn.Linear(16, 5))
+    for layer in model:
+        nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(0))
+        nn.init.zeros_(layer.bias)
+    seen: Seen = []
+    task = PruningTask(model, 404, selection=Selection(scope="layer"))
+
+    score_in_rounds(model, task, magnitudes(model, seen), 5)
+
+    assert nonzero(seen[1]) == 480
+    assert nonzero(seen[4]) < 480
+
+
+def test_the_tasks_selection_masks_between_the_rounds():
+    model, seen = network(), []
+    with torch.no_grad():
+        model[1].weight.mul_(1e-3)  # globally, the last layer would go first
+    task = PruningTask(model, 30, selection=Selection(scope="layer"))
+
+    score_in_rounds(model, task, magnitudes(model, seen), 2)
+
+    assert [int(w.count_nonzero()) for w in seen[1].values()] == [63, 32]  # both 95 / 300
+
+
+@pytest.mark.parametrize("broken", [1, 2, 4])
+def test_the_weights_come_back_when_a_round_fails(broken: int):
+    model = network(bias=True)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    def score(current: int) -> dict[str, Tensor]:
+        if current == broken:
+            raise OSError("disk full")
+        return {name: p.detach().abs() for name, p in model.named_parameters()}
+
+    with pytest.raises(OSError, match="disk full"):
+        score_in_rounds(model, PruningTask(model, 3), score, 4)
+
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]), name
+        assert parameter.requires_grad
+
+
+def test_a_score_that_is_not_finite_is_refused_and_the_weights_come_back():
+    model = network()
+    before = model[0].weight.detach().clone()
+
+    def score(current: int) -> dict[str, Tensor]:
+        scores = {name: p.detach().abs() for name, p in model.named_parameters()}
+        if current == 2:
+            scores["0.weight"][scores["0.weight"] > 0] = torch.nan
+        return scores
+
+    with pytest.raises(Exception, match=r"must be finite.*0\.weight"):
+        score_in_rounds(model, PruningTask(model, 3), score, 3)
+    assert torch.equal(model[0].weight, before)
+
+
+@pytest.mark.parametrize("rounds", [0, -1])
+def test_less_than_one_round_is_refused(rounds: int):
+    model = network()
+    with pytest.raises(InputError, match=f"rounds must be at least 1, but got {rounds}"):
+        score_in_rounds(model, PruningTask(model, 3), magnitudes(model, []), rounds)
