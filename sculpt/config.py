@@ -249,7 +249,7 @@ def default_storage(study: str) -> str:
 
 def parameter_path(key: str) -> str:
     """Return where a space's key stands in the study: bare keys are options of the model."""
-    return key if "." in key else f"model.{key}"
+    return key if "." in key or key == "model" else f"model.{key}"
 
 
 def describe_parameters(params: dict[str, Any]) -> str:

@@ -325,3 +325,82 @@ def test_a_newer_study_is_not_misread(tmp_path: Path, sculpt_command: Any) -> No
         code, out, err = sculpt_command(command, path)
         assert (code, out) == (2, "")
         assert "its format is 99; upgrade sculpt" in err
+
+
+class TestDiagnose:
+    def test_it_prints_one_document(self, tmp_path: Path, sculpt_command: Any) -> None:
+        path = write_study(tmp_path)
+        code, out, err = sculpt_command(
+            "diagnose",
+            path,
+            "--set",
+            "params.widening=2",
+            "--set",
+            "pruning.effective=true",
+            "--json",
+        )
+        assert code == 0, err
+        document = json.loads(out)
+        assert document["params"] == {"widening": 2}
+        assert document["kept_parameters"] == document["budget"] == 4874
+        assert sum(layer["kept"] for layer in document["layers"]) <= 4874
+        assert {"density", "orthogonality_bound", "repair_steps"} <= document["layers"][0].keys()
+        assert document["jsv"].keys() == {"init", "pruned", "repaired"}
+        for step in document["jsv"].values():
+            assert {"mean", "std", "min", "max", "condition"} <= step.keys()
+        assert document["effective"].keys() == {"nodes", "log10_paths", "parameters"}
+        assert document["effective"]["parameters"] == 4874
+        assert not (tmp_path / "tiny.db").exists()  # nothing is run
+
+    def test_without_repair_there_is_no_third_step(
+        self, tmp_path: Path, sculpt_command: Any
+    ) -> None:
+        path = write_study(tmp_path, pruning__repair=False)
+        arguments = ["diagnose", path, "--set", "params.widening=3"]
+        code, out, _ = sculpt_command(*arguments, "--json")
+        assert code == 0
+        assert json.loads(out)["jsv"]["repaired"] is None
+        code, out, _ = sculpt_command(*arguments)
+        assert code == 0
+        assert "stages.2.0.second.conv.weight" in out
+        assert "repaired" in out
+
+    def test_it_draws(self, tmp_path: Path, sculpt_command: Any) -> None:
+        path, picture = write_study(tmp_path), tmp_path / "layers.png"
+        code, _, err = sculpt_command(
+            "diagnose", path, "--set", "params.widening=2", "--plot", picture
+        )
+        assert code == 0, err
+        assert picture.read_bytes()[:4] == b"\x89PNG"
+
+    @pytest.mark.parametrize(
+        ("assignment", "message"),
+        [
+            ("params.depth=2", "parameters of the space (widening, blocks), but got 'depth'"),
+            ("params.widening=7", "params.widening must be one of 2, 3, but got 7"),
+            ("params.widening", "--set must be KEY=VALUE"),
+            ("model.widening=0.5", "widening must be at least 1"),
+            ("budget=100000000", "at most"),
+        ],
+    )
+    def test_wrong_input(
+        self, tmp_path: Path, sculpt_command: Any, assignment: str, message: str
+    ) -> None:
+        code, out, err = sculpt_command("diagnose", write_study(tmp_path), "--set", assignment)
+        assert (code, out) == (2, "")
+        assert message in err
+        assert "Traceback" not in err
+
+
+def test_a_study_that_compares_writes_what_it_measured(tmp_path: Path, sculpt_command: Any) -> None:
+    path = write_study(
+        tmp_path,
+        published={"source": "nobody", "figures": ["val_error"]},
+        training__epochs=0,
+        search__trials=2,
+    )
+    code, out, err = sculpt_command("run", path, "--json")
+    assert code == 0, err
+    assert json.loads(out)["trials"]["complete"] == 2
+    assert "measured figures" in err
+    assert "val_error" in (tmp_path / "tiny.measured.yaml").read_text()

@@ -19,7 +19,14 @@ from sculpt.pruning.initializers import initialize
 from sculpt.pruning.masks import count_parameters, prunable_parameters
 from sculpt.training.evaluation import evaluate
 from sculpt.training.loop import train
-from sculpt.trial import build_model, resolve_budget, run_seed, summarize
+from sculpt.trial import (
+    build_model,
+    candidate_budget,
+    draw_indices,
+    resolve_budget,
+    run_seed,
+    summarize,
+)
 from studies import TINY
 
 PAPER_BUDGET = 4874
@@ -503,3 +510,119 @@ def test_a_base_may_have_another_size_than_the_budget(splits, base):
     trial = summarize(study(), splits, [base.record], role="base", params={}, budget=1234)
     assert trial["budget"] == 1234
     assert trial["kept_parameters"] == PAPER_BUDGET
+
+
+class TestBudgets:
+    def test_a_sparsity_is_a_share_of_the_candidates_own_size(self, splits):
+        settings = study(budget={"sparsity": 0.9})
+        assert resolve_budget(settings, splits.spec) == round(0.1 * PAPER_BUDGET)
+        candidate = settings.with_parameters({"widening": 2})
+        dense = count_parameters(build_model(candidate, splits.spec), "paper")
+        assert candidate_budget(settings, candidate, splits.spec) == round(0.1 * dense)
+        sampled = settings.with_parameters({"budget.sparsity": 0.5})
+        assert candidate_budget(settings, sampled, splits.spec) == round(0.5 * PAPER_BUDGET)
+
+    def test_other_budgets_are_the_same_for_all(self, splits):
+        for budget in ("base", 1234):
+            settings = study(budget=budget)
+            candidate = settings.with_parameters({"widening": 3})
+            size = resolve_budget(settings, splits.spec)
+            assert candidate_budget(settings, candidate, splits.spec) == size
+
+    @pytest.mark.parametrize("granularity", ["kernel", "channel"])
+    def test_what_whole_groups_leave_is_said(self, splits, granularity):
+        settings = wide(pruning__granularity=granularity, training__epochs=0)
+        outcome = run_seed(settings, splits, role="candidate", budget=3001, seed=0)
+        record = outcome.record
+        assert kept(outcome) == record["kept_parameters"] == 3001 - record["unspent"]
+        assert 0 <= record["unspent"] < 300
+        summary = summarize(settings, splits, [record], role="candidate", params={}, budget=3001)
+        assert summary["unspent"] == record["unspent"]
+        lost = record | {"kept_parameters": record["kept_parameters"] - 1}
+        with pytest.raises(ValueError, match="must keep 3001 parameters"):
+            summarize(settings, splits, [lost], role="candidate", params={}, budget=3001)
+
+    def test_an_effective_budget_is_spent_on_paths(self, splits):
+        settings = wide(pruning__effective=True, training__epochs=0)
+        record = run_seed(settings, splits, role="candidate", budget=1500, seed=0).record
+        assert record["kept_parameters"] == 1500
+        assert record["signal"]["pruned"]["effective_parameters"] == 1500
+
+    def test_the_price_of_macs_reaches_the_ranking(self, splits):
+        costs = [
+            run_seed(
+                wide(pruning__mac_exponent=p, training__epochs=0),
+                splits,
+                role="candidate",
+                budget=2000,
+                seed=0,
+            ).record["kept_macs"]
+            for p in (0.0, 1.0)
+        ]
+        assert costs[1] < 0.9 * costs[0]
+
+
+class TestWhatIsScoredOn:
+    def run(self, splits, **options):
+        settings = wide(training__epochs=0, **options.pop("changes", {}))
+        seed = options.pop("seed", 0)
+        return run_seed(settings, splits, role="candidate", budget=2000, seed=seed, **options)
+
+    def same(self, one, other):
+        return all(torch.equal(mask, other.masks[name]) for name, mask in one.masks.items())
+
+    def test_a_sample_is_drawn_for_each_seed(self, splits):
+        sampled = {"pruning__images": 40}
+        one = self.run(splits, changes=sampled)
+        assert self.same(one, self.run(splits, changes=sampled))
+        assert not self.same(one, self.run(splits))
+        assert self.same(self.run(splits, changes={"pruning__images": 10**6}), self.run(splits))
+        chosen = {tuple(draw_indices(150, 40, seed).tolist()) for seed in range(3)}
+        assert len(chosen) == 3
+        assert all(len(set(indices)) == 40 for indices in chosen)
+
+    def test_other_images_may_be_scored_on(self, splits):
+        inverted = replace(splits.train, images=255 - splits.train.images)
+        one, other = self.run(splits), self.run(splits, scoring=inverted)
+        assert not self.same(one, other)
+
+    def test_the_repair_has_a_method(self, splits):
+        by = {
+            method: self.run(splits, changes={"pruning__repair": method})
+            for method in (True, "frobenius", "exact")
+        }
+        signal = {method: outcome.record["signal"]["repaired"] for method, outcome in by.items()}
+        assert signal[True] == signal["frobenius"] != signal["exact"]
+        assert signal["exact"]["orthogonality_score"] <= signal[True]["orthogonality_score"]
+
+
+def test_the_lowest_test_error_is_reported_on_request(splits):
+    settings = study(training__epochs=3, training__protocol="lowest_test")
+    record = run_seed(settings, splits, role="base", budget=PAPER_BUDGET, seed=0).record
+    errors = [epoch["test_error"] for epoch in record["history"]]
+    assert len(errors) == 3
+    assert record["test_error"] == min(errors)
+    other = run_seed(study(), splits, role="base", budget=PAPER_BUDGET, seed=0).record
+    assert other["test_error"] is None
+
+
+@pytest.mark.filterwarnings("ignore::sculpt.errors.SculptWarning")
+def test_collapsed_layers_are_named(splits):
+    settings = wide(
+        pruning__criterion={"name": "magnitude"},
+        pruning__initializer={"name": "variance_scaling"},
+        training__epochs=0,
+    )
+    record = run_seed(settings, splits, role="candidate", budget=60, seed=0).record
+    empty = [row["name"] for row in record["layers"] if row["kept"] == 0]
+    assert empty
+    assert record["collapsed_layers"] == empty
+
+
+def test_the_jacobian_may_be_left_out(splits):
+    settings = wide(diagnostics__jacobian_images=0, training__epochs=0)
+    record = run_seed(settings, splits, role="candidate", budget=2000, seed=0).record
+    assert all(step["jacobian"] is None for step in record["signal"].values())
+    settings = wide(diagnostics__jacobian_images="all", training__epochs=0)
+    record = run_seed(settings, splits, role="base", budget=2000, seed=0).record
+    assert record["signal"]["initial"]["jacobian"]["images"] == 150

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from sculpt.config import Sparsity
 from sculpt.results.records import Results, parameters_of
 from sculpt.results.statistics import verdict
 
@@ -16,7 +17,8 @@ def rank(results: Results) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     budget = None
     if len(table):
-        budget = int(table["budget"].iloc[0])
+        relative = isinstance(results.config.budget, Sparsity)
+        budget = None if relative else int(table["budget"].iloc[0])
         bases = table[table["role"] == "base"]["val_errors"]
         base_errors = bases.iloc[0] if len(bases) else []
         table = table.sort_values(["val_error_mean", "kept_macs"], kind="stable")

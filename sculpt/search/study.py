@@ -4,7 +4,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,6 @@ def run_study(config: Study, *, device: str = "auto", watcher: Watcher | None = 
     budget = resolve_budget(config, spec)
     total = total_trials(config, spec)
     splits = load_data(config).to(target)
-    scoring = load_scoring_images(config, splits)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     store = start_store(config, splits.fingerprint, total)
     store.candidates.sampler = make_sampler(
@@ -75,7 +74,7 @@ def run_study(config: Study, *, device: str = "auto", watcher: Watcher | None = 
     )
     try:
         with Interruption() as interruption:
-            Worker(store, splits, scoring, budget, watcher, interruption).run(total)
+            Worker(store, splits, budget, watcher, interruption).run(total)
     finally:
         watcher.run_finished()
     return store
@@ -99,13 +98,14 @@ class Worker:
 
     store: Store
     splits: Splits
-    scoring: ImageSet
     budget: int
     """Of the base, and of every candidate unless the budget is a share of its own size."""
     watcher: Watcher
     interruption: Interruption
     _number: int | None = None
     """Of the trial that was begun last."""
+    _scoring: dict[str, ImageSet] = field(default_factory=dict)
+    """Images to score on, by the settings of `pruning.data`: a space may name several sets."""
 
     def run(self, total: int) -> None:
         """Run the base and then candidates, until `total` trials are finished.
@@ -182,6 +182,9 @@ class Worker:
     ) -> list[float]:
         self._number = trial.number
         label = "base" if role == "base" else trial.number
+        source = str(study.pruning.data)
+        if source not in self._scoring:
+            self._scoring[source] = load_scoring_images(study, self.splits)
         first, count = study.search.seed, study.search.replicates
         self.watcher.trial_started(label, params, count * evaluations(study.training))
         try:
@@ -192,7 +195,7 @@ class Worker:
                     role=role,
                     budget=budget,
                     seed=seed,
-                    scoring=self.scoring,
+                    scoring=self._scoring[source],
                     on_epoch=self._epoch_finished,
                 )
                 for seed in range(first, first + count)

@@ -101,7 +101,8 @@ def train(
     # Images that never change are normalised once, where they fit as floats.
     normalized = None
     if not augmented and images.images.numel() * 4 <= MOST_BYTES_NORMALIZED:
-        normalized = images.inputs(slice(None))
+        # Channels last in memory, and left so when a batch is taken.
+        normalized = images.inputs(slice(None)).permute(0, 2, 3, 1).contiguous()
     history: list[Epoch] = []
     start = perf_counter()
 
@@ -114,7 +115,7 @@ def train(
             indices = batch.to(device)
             labels = images.labels[indices]
             if normalized is not None:
-                inputs = normalized.index_select(0, indices)
+                inputs = normalized.index_select(0, indices).permute(0, 3, 1, 2)
             else:
                 raw = augment(
                     images.images[indices],

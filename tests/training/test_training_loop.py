@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from sculpt.errors import NumericsError
 from sculpt.seeding import derive_seed
 from sculpt.training.evaluation import evaluate
-from sculpt.training.loop import Epoch, train
+from sculpt.training.loop import Epoch, evaluations, train
 
 
 def rows(images):
@@ -345,3 +345,68 @@ def test_training_is_plain_sgd(make_network, splits, recipe, nesterov, schedule)
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, expected[name], rtol=1e-6, atol=1e-6, msg=name)
     assert [epoch.train_loss for epoch in history] == pytest.approx(losses, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "every", "evaluated"),
+    [(5, 1, [1, 2, 3, 4, 5]), (5, 2, [2, 4, 5]), (4, 2, [2, 4]), (3, 9, [3]), (0, 1, [0])],
+)
+def test_it_is_evaluated_as_often_as_asked(make_network, splits, recipe, epochs, every, evaluated):
+    model, masks = make_network()
+    told = []
+    settings = recipe(epochs=epochs, evaluate_every=every)
+    history = train(model, masks, splits, settings, seed=0, on_epoch=told.append)
+    assert [epoch.epoch for epoch in history] == evaluated
+    assert len(history) == evaluations(settings)
+    assert told == (history if epochs else [])
+
+
+def test_evaluating_less_often_changes_nothing_else(make_network, splits, recipe):
+    networks = []
+    for every in (1, 3):
+        model, masks = make_network(density=0.5)
+        history = train(model, masks, splits, recipe(epochs=3, evaluate_every=every), seed=0)
+        networks.append((model, history[-1]))
+    assert same_state(networks[0][0], networks[1][0])
+    assert networks[0][1].val_error == networks[1][1].val_error
+    assert networks[0][1].train_loss == networks[1][1].train_loss
+
+
+def test_without_epochs_nothing_is_trained(make_network, splits, recipe):
+    model, masks = make_network()
+    before = copy.deepcopy(model)
+    (only,) = train(model, masks, splits, recipe(epochs=0), seed=0)
+    assert same_state(model, before)
+    assert (only.val_loss, only.val_error) == evaluate(model, splits.validation)
+    assert only.train_loss is only.train_error is only.images_per_second is None
+
+
+def test_the_published_protocol_reads_the_test_images_at_every_evaluation(
+    make_network, splits, recipe
+):
+    model, masks = make_network()
+    kept = []
+    history = train(
+        model,
+        masks,
+        splits,
+        recipe(epochs=3, protocol="lowest_test"),
+        seed=0,
+        on_epoch=lambda _: kept.append(evaluate(model, splits.test)[1]),
+    )
+    assert [epoch.test_error for epoch in history] == kept
+    other, masks = make_network()
+    train(other, masks, splits, recipe(epochs=3), seed=0)
+    assert same_state(model, other)  # reading them changes nothing
+
+
+def test_images_normalised_once_are_those_normalised_each_time(
+    make_network, splits, recipe, monkeypatch
+):
+    networks = []
+    for most in (2**30, 0):
+        monkeypatch.setattr("sculpt.training.loop.MOST_BYTES_NORMALIZED", most)
+        model, masks = make_network(density=0.5)
+        train(model, masks, splits, recipe(), seed=0)
+        networks.append(model)
+    assert same_state(*networks)

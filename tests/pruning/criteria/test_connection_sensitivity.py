@@ -296,3 +296,61 @@ def test_no_images_are_refused():
 def test_a_word_that_is_no_option_is_refused(options: dict[str, Any], message: str):
     with pytest.raises(InputError, match=message):
         score(mlp(), in_batches(*dataset(), 4), **options)
+
+
+class TestSurrogates:
+    """Targets that the network makes up itself, against Eq. 1 by finite differences."""
+
+    @staticmethod
+    def loss(model: nn.Module, images: Tensor, targets: str, average: Tensor) -> Tensor:
+        if targets.startswith("pred"):
+            return -(model(images).log_softmax(1) * average).sum()
+        jacobians = torch.stack(
+            [
+                torch.autograd.functional.jacobian(lambda x: model(x[None])[0], image).flatten()
+                for image in images
+            ]
+        )
+        return jacobians.norm(p=int(targets[-1]), dim=1).sum()
+
+    @pytest.mark.parametrize("targets", ["pred_softmax", "pred_raw", "jacobian_1", "jacobian_2"])
+    @pytest.mark.parametrize("batch", [12, 5])
+    def test_scores_are_the_change_of_the_loss(self, targets: Any, batch: int):
+        model = randomised(mlp().double())
+        images, _ = dataset(dtype=torch.float64)
+        no_labels = torch.full((12,), -1)
+
+        scores = score(model, in_batches(images, no_labels, batch), targets=targets)
+
+        with torch.no_grad():
+            logits = model(images)
+        average = (logits.softmax(1) if targets == "pred_softmax" else logits).mean(0)
+        change, step = {}, 1e-6
+        for name, parameter in model.named_parameters():
+            change[name] = torch.zeros_like(parameter)
+            for index in range(parameter.numel()):
+                value = parameter.data.view(-1)[index].item()
+                losses = []
+                for sign in (1, -1):
+                    parameter.data.view(-1)[index] = value * (1 + sign * step)
+                    losses.append(self.loss(model, images, targets, average).item())
+                parameter.data.view(-1)[index] = value
+                change[name].view(-1)[index] = (losses[0] - losses[1]) / (2 * step)
+        total = sum(tensor.abs().sum() for tensor in change.values())
+        for name, tensor in change.items():
+            torch.testing.assert_close(scores[name], tensor.abs() / total, rtol=1e-4, atol=1e-7)
+
+    def test_the_last_bias_does_not_move_the_jacobian(self):
+        model = randomised(mlp())
+        images, labels = dataset()
+        scores = score(model, in_batches(images, labels, 4), targets="jacobian_2")
+        assert not scores["3.bias"].any()
+        assert scores["3.weight"].all()
+
+    @pytest.mark.parametrize("targets", ["jacobian_1", "jacobian_2"])
+    def test_the_images_are_not_asked_for_gradients_afterwards(self, targets: Any):
+        model = randomised(mlp())
+        images, labels = dataset()
+        score(model, lambda: [(images, labels)], targets=targets)
+        assert not images.requires_grad
+        assert images.grad is None
