@@ -8,12 +8,13 @@ from typing import Any
 
 from sculpt.config import Range, Space, Study
 from sculpt.errors import InputError
+from sculpt.record import Clock
 from sculpt.results.records import Results
 from sculpt.search.preparation import choose_device, load_data, load_scoring_images
 from sculpt.search.progress import Watcher
 from sculpt.search.study import run_study
 from sculpt.study_file import load_study
-from sculpt.trial import Clock, Sculpted, candidate_budget, sculpt_network
+from sculpt.trial import Sculpted, candidate_budget, sculpt_network
 
 
 def run(

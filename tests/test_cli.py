@@ -376,7 +376,7 @@ class TestDiagnose:
     @pytest.mark.parametrize(
         ("assignment", "message"),
         [
-            ("params.depth=2", "parameters of the space (widening, blocks), but got 'depth'"),
+            ("params.depth=2", "parameters of the space (blocks, widening), but got 'depth'"),
             ("params.widening=7", "params.widening must be one of 2, 3, but got 7"),
             ("params.widening", "--set must be KEY=VALUE"),
             ("model.widening=0.5", "widening must be at least 1"),

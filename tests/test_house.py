@@ -21,6 +21,7 @@ FLOORS = [
     ["compaction"],
     ["training", "export"],
     ["objectives"],
+    ["record"],
     ["trial"],
     ["search"],
     ["results"],

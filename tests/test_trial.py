@@ -17,15 +17,14 @@ from sculpt.documents import assign
 from sculpt.errors import BudgetError, DryRankingError, NumericsError
 from sculpt.pruning.initializers import initialize
 from sculpt.pruning.masks import count_parameters, prunable_parameters
+from sculpt.record import summarize
 from sculpt.training.evaluation import evaluate
 from sculpt.training.loop import train
 from sculpt.trial import (
     build_model,
     candidate_budget,
-    draw_indices,
     resolve_budget,
     run_seed,
-    summarize,
 )
 from studies import TINY
 
@@ -93,7 +92,7 @@ def without_times(record):
         return {
             key: without_times(value)
             for key, value in record.items()
-            if key not in ("seconds", "images_per_second")
+            if key not in ("seconds", "images_per_second", "repair_seconds")
         }
     return [without_times(item) for item in record] if isinstance(record, list) else record
 
@@ -577,7 +576,8 @@ class TestWhatIsScoredOn:
         assert self.same(one, self.run(splits, changes=sampled))
         assert not self.same(one, self.run(splits))
         assert self.same(self.run(splits, changes={"pruning__images": 10**6}), self.run(splits))
-        chosen = {tuple(draw_indices(150, 40, seed).tolist()) for seed in range(3)}
+        numbered = replace(splits.train, labels=torch.arange(150))
+        chosen = {tuple(numbered.sample(40, seed=seed).labels.tolist()) for seed in range(3)}
         assert len(chosen) == 3
         assert all(len(set(indices)) == 40 for indices in chosen)
 

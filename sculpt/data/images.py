@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 
 from sculpt.errors import DataError
+from sculpt.seeding import derive_seed
+
+EVERYTHING = slice(None)
 
 
 @dataclass(frozen=True)
@@ -140,13 +143,19 @@ class ImageSet:
         # The factor 255 is moved onto the two small vectors: one pass over the pixels less.
         return pixels.sub_((self.mean * 255).view(-1, 1, 1)).div_((self.std * 255).view(-1, 1, 1))
 
-    def subset(self, indices: Tensor) -> "ImageSet":
-        """Return the chosen images alone, normalised by the statistics of all."""
-        indices = indices.to(self.device)
-        return replace(self, images=self.images[indices], labels=self.labels[indices])
+    def sample(self, count: int | None, *, seed: int) -> "ImageSet":
+        """Return `count` images drawn without replacement, normalised by the statistics of all.
 
-    def inputs(self, indices: Tensor | slice) -> Tensor:
-        """Return the chosen images, normalised: float32, (n, C, H, W), channels-last."""
+        All of them, in their order, where there are no more or `count` is None.
+        """
+        if count is None or count >= len(self):
+            return self
+        generator = torch.Generator().manual_seed(derive_seed(seed, "sample"))
+        chosen = torch.randperm(len(self), generator=generator)[:count].to(self.device)
+        return replace(self, images=self.images[chosen], labels=self.labels[chosen])
+
+    def inputs(self, indices: Tensor | slice = EVERYTHING) -> Tensor:
+        """Return the chosen images, or all, normalised: float32, (n, C, H, W), channels-last."""
         return self.normalize(self.images[indices])
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -14,6 +14,7 @@ from sculpt.config import Study
 from sculpt.data import ImageSet, Splits
 from sculpt.errors import NumericsError, SculptError
 from sculpt.export.weights import save_network
+from sculpt.record import Role, summarize
 from sculpt.registry import OBJECTIVES
 from sculpt.search.artifacts import keep
 from sculpt.search.claims import ERROR, counts, requeue_interrupted, trial_states
@@ -30,14 +31,7 @@ from sculpt.search.space import infeasible_reason, suggest, total_trials
 from sculpt.search.storage import INFEASIBLE, StudyFull
 from sculpt.search.store import Store, start_store
 from sculpt.training.loop import Epoch, evaluations
-from sculpt.trial import (
-    Outcome,
-    Role,
-    candidate_budget,
-    resolve_budget,
-    run_seed,
-    summarize,
-)
+from sculpt.trial import Outcome, candidate_budget, resolve_budget, run_seed
 
 POLL_SECONDS = 1.0
 """Between looks at trials that other workers are running."""

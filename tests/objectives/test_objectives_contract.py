@@ -9,8 +9,9 @@ from sculpt.config import Study
 from sculpt.data import make_splits
 from sculpt.data.digits import Digits
 from sculpt.objectives import Objective
+from sculpt.record import summarize
 from sculpt.registry import OBJECTIVES
-from sculpt.trial import resolve_budget, run_seed, summarize
+from sculpt.trial import resolve_budget, run_seed
 from studies import TINY
 
 

@@ -1,0 +1,149 @@
+"""What scoring costs: every criterion against plain forward and backward passes, in one run.
+
+    python tests/benchmarks/criteria.py                                   # ResNet20, 200 images
+    python tests/benchmarks/criteria.py --widening 4 --criteria connection_sensitivity npb
+    python tests/benchmarks/criteria.py --device cuda --images 2000 --json
+
+The yardstick is one pass over the images, forward and backward, with cross-entropy to the labels
+and gradients for all weights: what a training step costs without the optimiser. Criterion and
+yardstick take turns, and medians of `--repeats` turns are compared. `ratio` is the criterion's
+time in passes: connection sensitivity needs about one. Criteria that look at no images are
+compared with the same pass. Masks are made too, and their effective nodes and paths shown.
+
+A script, not a test: it asserts nothing and pytest does not collect it.
+"""
+
+import argparse
+import json
+import platform
+from functools import partial
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import sculpt
+from sculpt.diagnostics.topology import measure_topology
+from sculpt.models import build_network
+from sculpt.pruning.masks import count_parameters
+from sculpt.pruning.task import PruningTask
+from sculpt.registry import CRITERIA
+
+
+def main() -> None:
+    """Measure, and print a table or JSON."""
+    options = parse()
+    torch.manual_seed(options.seed)
+    model = build_network(
+        options.network,
+        channels=3,
+        classes=10,
+        pixels=options.size**2,
+        **({"widening": options.widening} if options.network != "mlp" else {}),
+    ).to(options.device)
+    sculpt.initialize(model, "ldi", seed=options.seed)
+    images = torch.randn(options.images, 3, options.size, options.size, device=options.device)
+    labels = torch.randint(0, 10, (options.images,), device=options.device)
+    split = partial(images.split, options.batch_size)
+    rows = []
+    for name in options.criteria or CRITERIA.names():
+        rows.append(measure(name, model, split, labels, options))
+        if not options.json:
+            print(as_text(rows[-1]), flush=True)
+    machine = {
+        "device": options.device,
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+    }
+    if options.json:
+        print(json.dumps({"options": vars(options), "machine": machine, "rows": rows}, indent=2))
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--network", default="resnet", choices=["resnet", "vgg16", "mlp"])
+    parser.add_argument("--widening", type=float, default=1)
+    parser.add_argument("--size", type=int, default=32, help="pixels along an image")
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--batch-size", type=int, default=100)
+    parser.add_argument("--density", type=float, default=0.1)
+    parser.add_argument("--criteria", nargs="*", help="all of them by default")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args()
+
+
+def measure(
+    name: str, model: nn.Module, split: Any, labels: Tensor, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Time one criterion and the yardstick by turns, and look at the mask."""
+    shape = (3, options.size, options.size)
+    kept = round(options.density * count_parameters(model, "paper"))
+    label_batches = labels.split(options.batch_size)
+    task = PruningTask(
+        model,
+        kept,
+        lambda: zip(split(), label_batches, strict=True),
+        torch.Generator().manual_seed(options.seed),
+        shape,
+    )
+    seconds: dict[str, list[float]] = {"criterion": [], "pass": []}
+    for _ in range(options.repeats):
+        seconds["pass"].append(timed(lambda: plain_pass(model, split(), label_batches), options))
+        scores: dict[str, Tensor] = {}
+        seconds["criterion"].append(
+            timed(lambda into=scores: into.update(CRITERIA.get(name)(model, task)), options)
+        )
+    topology = measure_topology(model, task.select(scores), shape)
+    both = {what: median(times) for what, times in seconds.items()}
+    return {
+        "criterion": name,
+        "seconds": both["criterion"],
+        "seconds_of_a_pass": both["pass"],
+        "ratio": both["criterion"] / both["pass"],
+        "images_per_second": options.images / both["criterion"],
+        "effective_nodes": topology.nodes,
+        "effective_parameters": topology.parameters,
+        "kept": kept,
+        "log10_paths": topology.log10_paths,
+    }
+
+
+def timed(action: Any, options: argparse.Namespace) -> float:
+    """Return the seconds that an action takes, its device waited for."""
+    start = perf_counter()
+    action()
+    if options.device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return perf_counter() - start
+
+
+def plain_pass(model: nn.Module, batches: Any, labels: Any) -> None:
+    """Go forward and backward through all images once."""
+    model.eval()
+    parameters = list(model.parameters())
+    for inputs, targets in zip(batches, labels, strict=True):
+        torch.autograd.grad(F.cross_entropy(model(inputs), targets), parameters)
+
+
+def as_text(row: dict[str, Any]) -> str:
+    """Lay a criterion's figures out for reading."""
+    paths = row["log10_paths"]
+    return (
+        f"{row['criterion']:24} {row['seconds']:8.3f} s  {row['ratio']:8.2f} passes  "
+        f"{row['effective_nodes']:5} nodes  {row['effective_parameters']:7} of {row['kept']} "
+        f"weights effective  " + ("no path" if paths is None else f"10^{paths:.2f} paths")
+    )
+
+
+if __name__ == "__main__":
+    main()
