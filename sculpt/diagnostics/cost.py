@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-Masks = dict[str, Tensor]
+from sculpt.diagnostics.layers import Masks
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import structural_rank
 from torch import Tensor, nn
 
+from sculpt.diagnostics.layers import weighted_layers
+
 
 @torch.no_grad()
 def layer_orthogonality(model: nn.Module) -> dict[str, float]:
@@ -16,13 +18,10 @@ def layer_orthogonality(model: nn.Module) -> dict[str, float]:
     weights are stored transposed, writes WᵀW.
     """
     scores = {}
-    for name, layer in model.named_modules():
-        if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear):
-            matrix = layer.weight.flatten(1)
-            identity = torch.eye(len(matrix), device=matrix.device, dtype=matrix.dtype)
-            scores[f"{name}.weight" if name else "weight"] = float(
-                torch.linalg.matrix_norm(matrix @ matrix.T - identity)
-            )
+    for name, layer in weighted_layers(model).items():
+        matrix = layer.weight.flatten(1)
+        identity = torch.eye(len(matrix), device=matrix.device, dtype=matrix.dtype)
+        scores[name] = float(torch.linalg.matrix_norm(matrix @ matrix.T - identity))
     return scores
 
 

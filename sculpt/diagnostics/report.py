@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sculpt.diagnostics.cost import measure_cost
+from sculpt.diagnostics.layers import Masks, check_masks, prunable_parameters
 from sculpt.diagnostics.orthogonality import (
     isometry_bound,
     layer_orthogonality,
@@ -15,8 +16,6 @@ from sculpt.diagnostics.orthogonality import (
 from sculpt.diagnostics.propagation import jacobian_singular_values, summarize_jacobian
 from sculpt.diagnostics.topology import measure_topology
 from sculpt.errors import InputError
-
-Masks = dict[str, Tensor]
 
 
 def diagnose(model: nn.Module, masks: Masks | None, inputs: Tensor) -> dict[str, Any]:
@@ -86,34 +85,15 @@ def diagnose(model: nn.Module, masks: Masks | None, inputs: Tensor) -> dict[str,
 
 def _check_masks(model: nn.Module, masks: Masks | None) -> Masks:
     """Return masks for every conv and linear weight and bias, on the model's device."""
-    parameters = {
-        f"{layer}.{name}" if layer else name: parameter
-        for layer, module in model.named_modules()
-        if isinstance(module, nn.modules.conv._ConvNd | nn.Linear)
-        for name, parameter in module.named_parameters(recurse=False)
-    }
-    if not parameters:
-        raise InputError(
-            "a network must have convolution or linear layers to be diagnosed, but "
-            f"{type(model).__name__} has none"
-        )
+    parameters = prunable_parameters(model)
     if masks is None:
         return {name: torch.ones_like(p, dtype=torch.bool) for name, p in parameters.items()}
-    if different := sorted(parameters.keys() ^ masks.keys()):
-        raise InputError(
-            "there must be one mask for each weight and bias of a conv or linear layer, but "
-            f"these have only one of the two: {', '.join(different[:5])}"
-        )
+    check_masks(model, masks)
+    here = {name: masks[name].to(parameter.device) for name, parameter in parameters.items()}
     for name, parameter in parameters.items():
-        mask = masks[name]
-        if mask.dtype != torch.bool or mask.shape != parameter.shape:
-            raise InputError(
-                f"the mask of {name} must be bool of shape {tuple(parameter.shape)}, but got "
-                f"{mask.dtype} of shape {tuple(mask.shape)}"
-            )
-        if (parameter.detach()[~mask.to(parameter.device)] != 0).any():
+        if (parameter.detach()[~here[name]] != 0).any():
             raise InputError(
                 f"pruned weights must be zero, but some of {name} are not; first call "
                 "sculpt.apply_masks(model, masks), or pass masks=None for a dense network"
             )
-    return {name: masks[name].to(parameter.device) for name, parameter in parameters.items()}
+    return here

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from sculpt.diagnostics.extended_range import ExtendedRange
+from sculpt.diagnostics.layers import Masks, weighted_layers
 from sculpt.errors import InputError
-
-Masks = dict[str, Tensor]
 
 REPLACED_BY_IDENTITY = (
     nn.modules.batchnorm._NormBase,
@@ -118,7 +117,7 @@ def _find_reachable(skeleton: nn.Module, ones: Tensor) -> dict[str, Tensor]:
         # as fast. A GPU keeps float64, because for float32 its libraries may choose transforms
         # (Winograd, Fourier) that turn zeros into rounding errors.
         skeleton, ones = skeleton.float(), ones.float()
-    layers = _layers(skeleton)
+    layers = weighted_layers(skeleton)
     for layer in layers.values():
         layer.register_forward_hook(lambda _, __, output: _Exists.apply(output))
     weights = [layer.weight for layer in layers.values()]
@@ -149,7 +148,7 @@ def linear_skeleton(model: nn.Module, masks: Masks) -> nn.Module:
         id(parameter): nn.Parameter(torch.zeros_like(parameter, dtype=torch.float64))
         for parameter in model.parameters()
     }
-    for name, layer in _layers(model).items():
+    for name, layer in weighted_layers(model).items():
         memo[id(layer.weight)] = nn.Parameter(masks[name].to(layer.weight.device, torch.float64))
     skeleton = copy.deepcopy(model, memo).double().eval()
     for module in list(skeleton.modules()):
@@ -164,12 +163,3 @@ def linear_skeleton(model: nn.Module, masks: Masks) -> nn.Module:
                 )
                 setattr(module, name, average)
     return skeleton
-
-
-def _layers(model: nn.Module) -> dict[str, Any]:
-    """Return the conv and linear layers, keyed by their weights' parameter names."""
-    return {
-        f"{name}.weight" if name else "weight": layer
-        for name, layer in model.named_modules()
-        if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear)
-    }

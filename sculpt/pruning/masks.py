@@ -6,36 +6,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from sculpt.errors import BudgetError, DryRankingError, InputError, NumericsError
-
-Masks = dict[str, Tensor]
-"""Bool tensors, True = kept, keyed by parameter name; one for every prunable parameter."""
+from sculpt.diagnostics.layers import Masks, check_masks, prunable_parameters
+from sculpt.errors import BudgetError, DryRankingError, NumericsError
 
 Scores = dict[str, Tensor]
 """Higher = keep, keyed by parameter name; one for every prunable parameter."""
 
 Counting = Literal["paper", "total"]
 """`paper`: weights and biases of conv and linear layers. `total`: everything trainable."""
-
-
-def prunable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the weights and biases of every conv and linear layer, keyed by name.
-
-    Raises:
-        InputError: the model has no such layer.
-    """
-    parameters = {
-        f"{layer}.{name}" if layer else name: parameter
-        for layer, module in model.named_modules()
-        if isinstance(module, nn.modules.conv._ConvNd | nn.Linear)
-        for name, parameter in module.named_parameters(recurse=False)
-    }
-    if not parameters:
-        raise InputError(
-            "a network must have convolution or linear layers to be pruned, but "
-            f"{type(model).__name__} has none"
-        )
-    return parameters
 
 
 def count_parameters(model: nn.Module, counting: Counting) -> int:
@@ -171,19 +149,6 @@ def apply_masks(model: nn.Module, masks: Masks) -> None:
     Raises:
         InputError: the masks do not fit the model; the message names the parameter.
     """
-    parameters = prunable_parameters(model)
-    if parameters.keys() != masks.keys():
-        different = sorted(parameters.keys() ^ masks.keys())
-        raise InputError(
-            "there must be one mask for each weight and bias of a conv or linear layer, but "
-            f"these have only one of the two: {', '.join(different[:5])}"
-        )
-    for name, parameter in parameters.items():
-        mask = masks[name]
-        if mask.dtype != torch.bool or mask.shape != parameter.shape:
-            raise InputError(
-                f"the mask of {name} must be bool of shape {tuple(parameter.shape)}, but got "
-                f"{mask.dtype} of shape {tuple(mask.shape)}"
-            )
-    for name, parameter in parameters.items():  # only now: a refusal must change nothing
+    check_masks(model, masks)
+    for name, parameter in prunable_parameters(model).items():
         parameter.mul_(masks[name])
