@@ -18,6 +18,11 @@ def weighted_layers(model: nn.Module) -> dict[str, nn.modules.conv._ConvNd | nn.
     }
 
 
+def weight_of(parameter: str) -> str:
+    """Return the name of the weight of the layer that a weight or bias belongs to."""
+    return parameter.rpartition(".")[0] + ".weight" if "." in parameter else "weight"
+
+
 def prunable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the weights and biases of every conv and linear layer, keyed by name.
 

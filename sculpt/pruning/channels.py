@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sculpt.diagnostics.cost import measure_cost
+from sculpt.diagnostics.layers import weight_of
 from sculpt.diagnostics.topology import measure_topology
 from sculpt.errors import BudgetError
 from sculpt.pruning.masks import Masks, check_usable
@@ -47,7 +48,7 @@ def keep_highest_channels(
     ranked = weights[:-1]
     sums = {name: _row_sums(scores, name) for name in ranked}
     flat = torch.cat([total.double() for total in sums.values()]) if ranked else torch.zeros(0)
-    check_usable(scores, kept, _usable(scores, sums, weights[-1]))
+    check_usable(scores, kept, _usable(scores, sums))
     # Each layer keeps its best channel, or the sums of wide layers would starve narrow ones of
     # all they have, and the network of its paths.
     ends = accumulate(len(total) for total in sums.values())
@@ -66,8 +67,8 @@ def keep_highest_channels(
         rows = dict(zip(ranked, alive.split([len(sums[name]) for name in ranked]), strict=True))
         masks = {}
         for name, score in scores.items():
-            weight = name.removesuffix("bias") + "weight" if name.endswith("bias") else name
-            row = rows.get(weight, torch.ones(len(score), dtype=torch.bool, device=score.device))
+            always = torch.ones(len(score), dtype=torch.bool, device=score.device)
+            row = rows.get(weight_of(name), always)
             masks[name] = row.view(-1, *[1] * (score.dim() - 1)).expand_as(score).clone()
         return measure_topology(model, masks, input_shape).effective
 
@@ -98,21 +99,17 @@ def keep_highest_channels(
 
 def _row_sums(scores: Mapping[str, Tensor], weight: str) -> Tensor:
     """Return the summed scores of each output channel, its bias included: (out,)."""
-    total = scores[weight].flatten(1).sum(1)
-    bias = weight.removesuffix("weight") + "bias"
-    return total + scores[bias] if bias in scores else total
+    own = [score for name, score in scores.items() if weight_of(name) == weight]
+    return torch.stack([score.reshape(len(score), -1).sum(1) for score in own]).sum(0)
 
 
-def _usable(scores: Mapping[str, Tensor], sums: Mapping[str, Tensor], last: str) -> int:
+def _usable(scores: Mapping[str, Tensor], sums: Mapping[str, Tensor]) -> int:
     """Return how many weights are in channels with a score, and in the last layer."""
-    rows = sum(int((total != 0).sum()) * scores[n][0].numel() for n, total in sums.items())
-    biases = sum(int((total != 0).sum()) for n, total in sums.items() if _bias_of(n) in scores)
-    ends = [name for name in (last, _bias_of(last)) if name in scores]
-    return rows + biases + sum(scores[name].numel() for name in ends)
-
-
-def _bias_of(weight: str) -> str:
-    return weight.removesuffix("weight") + "bias"
+    usable = 0
+    for name, score in scores.items():
+        scored = sums.get(weight_of(name), torch.ones(len(score)))
+        usable += int((scored != 0).sum()) * score[0].numel()
+    return usable
 
 
 def _count(masks: Masks) -> int:

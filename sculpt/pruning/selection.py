@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sculpt.diagnostics.cost import measure_cost
+from sculpt.diagnostics.layers import weight_of
 from sculpt.diagnostics.topology import measure_topology
 from sculpt.errors import BudgetError, DryRankingError, InputError, check_choice
 from sculpt.pruning.channels import keep_highest_channels
@@ -108,12 +109,7 @@ def divide_by_positions(
 ) -> Scores:
     """Return scores per (H·W)^p: a weight used at many positions must earn its MACs."""
     positions = measure_cost(model, input_shape).positions
-    return {
-        name: score / positions[name.rpartition("bias")[0] + "weight"] ** exponent
-        if name.endswith("bias")
-        else score / positions[name] ** exponent
-        for name, score in scores.items()
-    }
+    return {name: score / positions[weight_of(name)] ** exponent for name, score in scores.items()}
 
 
 def partition(scores: Scores, kept: int, scope: Scope) -> dict[tuple[str, ...], int]:
