@@ -107,6 +107,8 @@ def trial_table(record: dict[str, Any]) -> Table:
             f"{layer['orthogonality_before']:.3f}",
             f"{layer['orthogonality_after']:.3f}",
             f"{layer['orthogonality_bound']:.3f}",
+            # Nothing gets through a layer without weights, so it should not be overlooked.
+            style=None if layer["kept"] else "red",
         )
     return table
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sculpt.errors import InputError, check_choice
-from sculpt.pruning.masks import prunable_parameters
+from sculpt.pruning.masks import check_finite, prunable_parameters
 from sculpt.pruning.task import PruningTask
 from sculpt.registry import CRITERIA
 
@@ -54,6 +54,7 @@ def connection_sensitivity(
 
     Raises:
         InputError: there are no images, or an option is not one of its values.
+        NumericsError: a score is not finite; the message names the parameter.
     """
     check_choice("targets", targets, get_args(Targets))
     check_choice("batch_norm", batch_norm, get_args(BatchNormMode))
@@ -77,6 +78,7 @@ def connection_sensitivity(
         (gradient * parameter.detach()).abs()
         for gradient, parameter in zip(gradients, parameters.values(), strict=True)
     ]
+    check_finite(dict(zip(parameters, scores, strict=True)))  # before the sum spreads a NaN
     # In float64: a float32 sum over millions of terms would depend on their order. The
     # smallest divisor keeps a network without any gradient from turning into NaN.
     total = float(sum(score.sum(dtype=torch.float64) for score in scores))

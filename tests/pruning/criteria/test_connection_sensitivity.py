@@ -11,7 +11,6 @@ from sculpt.errors import InputError, NumericsError
 from sculpt.models.resnet import resnet
 from sculpt.pruning.criteria.connection_sensitivity import connection_sensitivity, scoring_mode
 from sculpt.pruning.initializers import initialize
-from sculpt.pruning.masks import keep_highest
 from sculpt.pruning.task import Batches, PruningTask
 
 CLASSES = 3
@@ -270,12 +269,21 @@ def test_a_network_without_any_gradient_scores_zero_everywhere():
         assert not tensor.any()
 
 
-def test_an_image_that_is_not_finite_is_noticed_when_ranking():
+def test_an_image_that_is_not_finite_is_noticed():
     images, labels = dataset()
     images[0, 0, 0, 0] = torch.nan
-    scores = score(randomised(mlp()), in_batches(images, labels, 4))
     with pytest.raises(NumericsError, match=r"1\.weight"):
-        keep_highest(scores, 10)
+        score(randomised(mlp()), in_batches(images, labels, 4))
+
+
+def test_the_layer_that_overflows_is_named_and_no_other():
+    model = randomised(mlp())
+    with torch.no_grad():
+        # Finite logits and gradients; only this layer's |w ⊙ g| is beyond float32.
+        model[3].weight.mul_(1e-30)
+        model[3].bias.copy_(torch.tensor([3e38, 0.0, 0.0]))
+    with pytest.raises(NumericsError, match=r"scores of 3\.bias are not"):
+        score(model, in_batches(*dataset(), 4), targets="uniform")
 
 
 def test_no_images_are_refused():
