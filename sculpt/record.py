@@ -58,7 +58,7 @@ def read_signal(
     jacobian = None
     if len(probe):
         # Convolutions take four times as long in float64, and agree to six digits in float32.
-        convolves = any(isinstance(m, nn.modules.conv._ConvNd) for m in model.modules())
+        convolves = any(p.dim() > 2 for p in model.parameters())
         dtype = torch.float32 if convolves else torch.float64
         values = jacobian_singular_values(model, probe, dtype=dtype)
         jacobian = asdict(summarize_jacobian(values))

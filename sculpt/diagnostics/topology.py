@@ -151,15 +151,25 @@ def linear_skeleton(model: nn.Module, masks: Masks) -> nn.Module:
     for name, layer in weighted_layers(model).items():
         memo[id(layer.weight)] = nn.Parameter(masks[name].to(layer.weight.device, torch.float64))
     skeleton = copy.deepcopy(model, memo).double().eval()
+    remove_nonlinear(skeleton)
     for module in list(skeleton.modules()):
-        # Not named_children(): it names an activation that is used twice only once.
         for name, child in list(module._modules.items()):
-            if isinstance(child, REPLACED_BY_IDENTITY):
-                setattr(module, name, nn.Identity())
-            elif isinstance(child, nn.MaxPool2d):
+            if isinstance(child, nn.MaxPool2d):
                 # A maximum passes one path and hides the others; an average passes all.
                 average = nn.AvgPool2d(
                     child.kernel_size, child.stride, child.padding, child.ceil_mode
                 )
                 setattr(module, name, average)
     return skeleton
+
+
+def remove_nonlinear(network: nn.Module) -> None:
+    """Put identities in the place of all normalisations, activations and dropout, in place.
+
+    Only what is a module can be replaced: a `torch.tanh` inside a `forward` stays.
+    """
+    for module in list(network.modules()):
+        # Not named_children(): it names an activation that is used twice only once.
+        for name, child in list(module._modules.items()):
+            if isinstance(child, REPLACED_BY_IDENTITY):
+                setattr(module, name, nn.Identity())

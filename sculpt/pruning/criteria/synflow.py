@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from sculpt.diagnostics.topology import REPLACED_BY_IDENTITY
+from sculpt.diagnostics.topology import remove_nonlinear
 from sculpt.errors import NumericsError
 from sculpt.pruning.masks import prunable_parameters
 from sculpt.pruning.rounds import score_in_rounds
@@ -25,10 +25,10 @@ def synflow(model: nn.Module, task: PruningTask, *, rounds: int = 100) -> dict[s
     score is the fraction of R that flows through it: over a layer that all of the flow passes,
     the scores add up to 1, and into a hidden unit flows what flows out of it (§4, Theorem 1).
 
-    As in the original, biases take part with |b|, and max pooling stays. Deviations: batch norm
-    and activations are left out. The original keeps them, in inference mode; with fresh
-    statistics a norm divides by √(1 + 1e-5), and ReLU does nothing to non-negative signals. For
-    tanh and SELU networks the linear part is what the theorems are about.
+    As in the original, biases take part with |b|, and max pooling stays. Deviation: batch norm
+    and activations that are modules are left out. The original keeps them, in inference mode;
+    with fresh statistics a norm divides by √(1 + 1e-5), and ReLU does nothing to non-negative
+    signals. For tanh and SELU networks the linear part is what the theorems are about.
 
     Args:
         model:
@@ -54,7 +54,8 @@ class FlowScore:
 
     def __init__(self, model: nn.Module, input_shape: tuple[int, ...]):
         self._parameters = prunable_parameters(model)
-        self._linear = _linear_part(model)
+        self._linear = copy.deepcopy(model).double().eval().requires_grad_(True)
+        remove_nonlinear(self._linear)
         self._linear_parameters = prunable_parameters(self._linear)
         with torch.no_grad():
             for parameter in self._linear.parameters():
@@ -99,18 +100,3 @@ class FlowScore:
             copied = self._linear_parameters[name].copy_(parameter).abs_()
             if name.rpartition(".")[2] == "bias":
                 copied.mul_(scale)
-
-
-def _linear_part(model: nn.Module) -> nn.Module:
-    """Return a float64 copy in inference mode, without norms, activations and dropout.
-
-    Only what is a module can be left out: a `torch.relu` inside a `forward` stays, which does
-    nothing to non-negative signals, but a `torch.tanh` would bend them.
-    """
-    linear = copy.deepcopy(model).double().eval().requires_grad_(True)
-    for module in list(linear.modules()):
-        # Not named_children(): it names an activation that is used twice only once.
-        for name, child in list(module._modules.items()):
-            if isinstance(child, REPLACED_BY_IDENTITY):
-                setattr(module, name, nn.Identity())
-    return linear
