@@ -40,11 +40,12 @@ def connection_sensitivity(
             Every image of its batches counts the same, whatever the batch size.
         targets:
             What L is. `uniform`: cross-entropy to the uniform distribution, which needs no
-            labels (§5). `gt`: cross-entropy to the ground-truth labels (SNIP). `pred_softmax`,
-            `pred_raw`: cross-entropy −Σ_c t_c · log p_c to the network's own output averaged
-            over the images, after or before the softmax. `jacobian_1`, `jacobian_2`: no
-            targets; the sum of absolute entries, or the Frobenius norm, of each image's
-            input-output Jacobian.
+            labels (§5). `gt`: cross-entropy to the ground-truth labels (SNIP). `pred_raw`:
+            cross-entropy −Σ_c t_c · log p_c to the network's own logits t averaged over the
+            images. `pred_softmax`: −Σ_c p̄_c · log p̄_c of its softmax output p̄ averaged over
+            the images, the cross-entropy of that prediction to itself. `jacobian_1`,
+            `jacobian_2`: no targets; the sum of absolute entries, or the Frobenius norm, of
+            each image's input-output Jacobian.
         batch_norm:
             `identity`: inference mode, so that fresh statistics (0, 1) leave signals alone,
             as in the authors' code. `batch`: each batch is normalised by its own statistics.
@@ -96,7 +97,11 @@ def make_loss(model: nn.Module, task: PruningTask, targets: Targets) -> Loss:
     if targets == "uniform":
         return lambda _, logits, __: -F.log_softmax(logits, dim=1).mean(dim=1).sum()
     average = _average_prediction(model, task, softmax=targets == "pred_softmax")
-    return lambda _, logits, __: -(F.log_softmax(logits, dim=1) * average).sum()
+    if targets == "pred_raw":
+        return lambda _, logits, __: -(F.log_softmax(logits, dim=1) * average).sum()
+    # The gradient of the entropy of an average: Σ_c ∂p̄_c is 0, so only −Σ_c ∂p̄_c · log p̄_c stays.
+    slopes = average.log()
+    return lambda _, logits, __: -(logits.softmax(dim=1) * slopes).sum()
 
 
 def _labelled(_: Tensor, logits: Tensor, labels: Tensor) -> Tensor:

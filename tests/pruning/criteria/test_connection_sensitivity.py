@@ -311,7 +311,10 @@ class TestSurrogates:
 
     @staticmethod
     def loss(model: nn.Module, images: Tensor, targets: str, average: Tensor) -> Tensor:
-        if targets.startswith("pred"):
+        if targets == "pred_softmax":
+            prediction = model(images).softmax(1).mean(0)
+            return -(prediction * prediction.log()).sum()
+        if targets == "pred_raw":
             return -(model(images).log_softmax(1) * average).sum()
         jacobians = torch.stack(
             [
@@ -331,8 +334,7 @@ class TestSurrogates:
         scores = score(model, in_batches(images, no_labels, batch), targets=targets)
 
         with torch.no_grad():
-            logits = model(images)
-        average = (logits.softmax(1) if targets == "pred_softmax" else logits).mean(0)
+            average = model(images).mean(0)
         change, step = {}, 1e-6
         for name, parameter in model.named_parameters():
             change[name] = torch.zeros_like(parameter)
