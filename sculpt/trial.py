@@ -169,8 +169,9 @@ def sculpt_network(
     scores: Scores = {}
     repairs: dict[str, LayerRepair] = {}
     orthogonality = layer_orthogonality(model)
-    kept = prunable_budget(model, budget, study.counting)
+    unspent = 0
     if role == "candidate":
+        kept = prunable_budget(model, budget, study.counting)
         scored = (scoring or splits.train).sample(pruning.images, seed=seed)
         task = PruningTask(
             model,
@@ -187,6 +188,7 @@ def sculpt_network(
         with clock("mask"):
             masks = task.select(scores)
             apply_masks(model, masks)
+            unspent = kept - count_kept(model, masks, "paper")
         with clock("diagnose"):
             orthogonality = layer_orthogonality(model)
             signal["pruned"] = read_signal(model, masks, input_shape, probe)
@@ -201,7 +203,7 @@ def sculpt_network(
         "seed": seed,
         "dense_parameters": count_parameters(model, study.counting),
         "kept_parameters": count_kept(model, masks, study.counting),
-        "unspent": kept - count_kept(model, masks, "paper"),
+        "unspent": unspent,
         "dense_macs": cost.dense_macs,
         "kept_macs": cost.kept_macs(masks),
         "collapsed_layers": collapsed_layers(masks),

@@ -36,7 +36,8 @@ def vgg16(
         widening:
             A factor on the width of every layer but the last, rounded; may be below 1.
         batch_norm:
-            Whether a batch norm follows each convolution. The linear layers have none.
+            Whether a batch norm follows every layer but the last, linear ones too, as in the
+            code of Lee et al. 2020.
         activation:
             After every layer but the last.
 
@@ -52,11 +53,10 @@ def vgg16(
             f"widening must be at least 1/{narrowest}, or layers have no units, but got {widening}"
         )
 
-    def convolution(in_width: int, out_width: int, kernel: int) -> nn.Sequential:
-        parts: OrderedDict[str, nn.Module] = OrderedDict()
-        parts["conv"] = nn.Conv2d(in_width, out_width, kernel, padding=kernel // 2)
+    def layer(name: str, weighted: nn.Module, norm: nn.Module) -> nn.Sequential:
+        parts: OrderedDict[str, nn.Module] = OrderedDict({name: weighted})
         if batch_norm:
-            parts["norm"] = nn.BatchNorm2d(out_width)
+            parts["norm"] = norm
         parts["activation"] = make_activation(activation)
         return nn.Sequential(parts)
 
@@ -66,15 +66,13 @@ def vgg16(
         layers: list[nn.Module] = []
         for kernel in kernels:
             in_width, width = width, round(group_width * widening)
-            layers.append(convolution(in_width, width, kernel))
+            convolution = nn.Conv2d(in_width, width, kernel, padding=kernel // 2)
+            layers.append(layer("conv", convolution, nn.BatchNorm2d(width)))
         groups.append(nn.Sequential(*layers, nn.MaxPool2d(2, ceil_mode=True)))
     classifier: list[nn.Module] = []
     for hidden_width in CLASSIFIER_WIDTHS:
         in_width, width = width, round(hidden_width * widening)
-        classifier.append(nn.Linear(in_width, width))
-        if batch_norm:
-            classifier.append(nn.BatchNorm1d(width))
-        classifier.append(make_activation(activation))
+        classifier.append(layer("linear", nn.Linear(in_width, width), nn.BatchNorm1d(width)))
     classifier.append(nn.Linear(width, classes))
     return nn.Sequential(
         OrderedDict(
