@@ -141,7 +141,10 @@ def layer_jacobian_singular_values(model: nn.Module, inputs: Tensor) -> dict[str
 
 
 def _inference_copy(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    return copy.deepcopy(model).to(dtype).eval().requires_grad_(False)
+    # Not channels last: torch.func has no batched rule for pooling there and takes ten times as
+    # long, with a warning.
+    network = copy.deepcopy(model).to(dtype).to(memory_format=torch.contiguous_format)
+    return network.eval().requires_grad_(False)
 
 
 def _images_at_once(network: nn.Module, inputs: Tensor, dtype: torch.dtype) -> int:
@@ -169,7 +172,7 @@ def _singular_values(
     jacobian = vmap(jacrev(one))
     parts = []
     for batch in inputs.split(batch_size):
-        matrices = jacobian(batch.detach().to(dtype)).reshape(len(batch), outputs, -1)
+        matrices = jacobian(batch.detach().to(dtype).contiguous()).reshape(len(batch), outputs, -1)
         if not matrices.isfinite().all():
             raise NumericsError(
                 "every derivative of the output must be finite, but some are not; check the "
