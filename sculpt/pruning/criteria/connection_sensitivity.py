@@ -65,11 +65,16 @@ def connection_sensitivity(
     with scoring_mode(model, batch_norm):
         loss = make_loss(model, task, targets)
         for inputs, labels in task.batches():
-            if targets.startswith("jacobian"):
+            # Biases behind the last activation do not move a Jacobian; elsewhere a parameter
+            # without a gradient is a layer that the network does not use, and an error.
+            of_jacobian = targets.startswith("jacobian")
+            if of_jacobian:
                 inputs = inputs.detach().requires_grad_()
-            total_loss = loss(inputs, model(inputs), labels)
             found = torch.autograd.grad(
-                total_loss, list(parameters.values()), allow_unused=True, materialize_grads=True
+                loss(inputs, model(inputs), labels),
+                list(parameters.values()),
+                allow_unused=of_jacobian,
+                materialize_grads=of_jacobian,
             )
             torch._foreach_add_(gradients, found)
             images += len(inputs)

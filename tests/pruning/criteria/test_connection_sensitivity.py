@@ -296,7 +296,8 @@ def test_no_images_are_refused():
     [
         (
             {"targets": "labels"},
-            "targets must be one of uniform, .*, but got 'labels'",
+            "targets must be one of uniform, gt, pred_softmax, pred_raw, jacobian_1, jacobian_2, "
+            "but got 'labels'",
         ),
         ({"batch_norm": "train"}, "batch_norm must be one of identity, batch, but got 'train'"),
     ],
