@@ -45,6 +45,14 @@ class NumericsError(SculptError):
     """A score, a loss or a weight stopped being a finite number."""
 
 
+class CompactionError(SculptError):
+    """A network is built in a way from which nothing can be removed safely."""
+
+
+class DeviceMemoryError(SculptError):
+    """A network does not fit into the memory of the device, in whatever way it is trained."""
+
+
 class SculptWarning(UserWarning):
     """What the user asked for is done, but may not be what was meant."""
 

@@ -1,0 +1,44 @@
+"""Whether to train a compact network in the place of the whole one."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from sculpt.compaction.compact import Compaction, compact, largest_difference
+from sculpt.diagnostics.layers import Masks
+from sculpt.errors import CompactionError
+
+LEAST_SAVING = 0.05
+"""Of the multiply-accumulates; below, the narrower layers may cost as much as they save."""
+MOST_DIFFERENCE = 1e-10
+"""Relative, of the logits in float64. Rounding makes 1e-14 of it."""
+
+
+def compact_where_it_pays(
+    model: nn.Module, masks: Masks, inputs: Tensor
+) -> tuple[Compaction | None, dict[str, Any]]:
+    """Compact a network that is about to be trained, if that saves work and changes nothing.
+
+    Args:
+        model:
+            See `compact`.
+        masks:
+            Keyed by parameter name.
+        inputs:
+            A few, (N, ...), on which both networks must agree.
+
+    Returns:
+        The compaction, or None; and for the record its plan (`Compaction.plan`) with `used`,
+        `difference` (measured, if it was to be used) and `reason` (why not, else None).
+    """
+    try:
+        found = compact(model, masks, inputs)
+    except CompactionError as error:
+        return None, {"used": False, "reason": str(error)}
+    plan = found.plan | {"used": False, "difference": None, "reason": None}
+    if plan["saving"] < LEAST_SAVING:
+        return None, plan | {"reason": f"it saves only {plan['saving']:.1%} of the work"}
+    difference = largest_difference(model, masks, found, inputs)
+    if not difference <= MOST_DIFFERENCE:  # NaN is a difference, too
+        return None, plan | {"difference": difference, "reason": "the networks do not agree"}
+    return found, plan | {"used": True, "difference": difference}

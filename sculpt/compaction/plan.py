@@ -1,0 +1,105 @@
+"""What stays of each layer, and where narrow layers sit on wide streams."""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from sculpt.compaction.flow import needed, needed_columns
+from sculpt.compaction.graph import Step
+from sculpt.compaction.selection import Shape, choose_selection
+from sculpt.diagnostics.layers import Masks
+
+
+@dataclass(frozen=True, eq=False)
+class LayerPlan:
+    """What becomes of a conv or linear layer. Bool vectors over the original's channels."""
+
+    step: Step
+    rows: Tensor
+    """Present in the compact layer."""
+    columns: Tensor
+    stream_out: Tensor
+    """Present behind it: more than its rows if they are scattered."""
+    stream_in: Tensor
+    """Present before it: more than its columns if they are gathered."""
+
+    @property
+    def gathered(self) -> bool:
+        """Whether it takes only some channels of its input."""
+        return not torch.equal(self.columns, self.stream_in)
+
+    @property
+    def scattered(self) -> bool:
+        """Whether it computes only some channels of its output."""
+        return not torch.equal(self.rows, self.stream_out)
+
+    @property
+    def selection_macs(self) -> int:
+        """Multiply-accumulates of its gathering and scattering."""
+        macs = 0
+        if self.gathered and len(self.step.shape) == 4:
+            wide, narrow = int(self.stream_in.sum()), int(self.columns.sum())
+            macs += wide * narrow * self.step.inputs[0].positions
+        if self.scattered:
+            wide, narrow = int(self.stream_out.sum()), int(self.rows.sum())
+            macs += wide * narrow * self.step.positions
+        return macs
+
+    def describe(self) -> dict[str, Any]:
+        """Return its entry in the plan."""
+        return {
+            "name": f"{self.step.name}.weight",
+            "rows": int(self.rows.sum()),
+            "of_rows": len(self.rows),
+            "columns": int(self.columns.sum()),
+            "of_columns": len(self.columns),
+            "gathered": self.gathered,
+            "scattered": self.scattered,
+        }
+
+
+def plan_layers(steps: list[Step], present: dict[Step, Tensor], masks: Masks) -> list[LayerPlan]:
+    """Decide what stays of every conv and linear layer that is understood."""
+    return [_plan_layer(step, present, masks) for step in steps if step.kind == "weighted"]
+
+
+def find_present(steps: list[Step]) -> dict[Step, Tensor]:
+    """Return the channels of every step whose units are needed in any place."""
+    keep = torch.zeros(1 + int(torch.cat([step.units for step in steps]).max()), dtype=torch.bool)
+    for step in steps:
+        keep[step.units[needed(step)]] = True
+        if step.kind == "opaque":
+            for pinned in (step, *step.inputs):
+                keep[pinned.units] = True
+    for step in steps:
+        # A layer without channels is an error in PyTorch; one that is not needed does no harm.
+        if step.width and not keep[step.units].any():
+            keep[step.units[0]] = True
+    return {step: keep[step.units] for step in steps}
+
+
+def _plan_layer(step: Step, present: dict[Step, Tensor], masks: Masks) -> LayerPlan:
+    stream_out, stream_in = present[step], present[step.inputs[0]]
+    rows = _at_least_one(stream_out & needed(step), stream_out)
+    columns = _at_least_one(stream_in & needed_columns(step, masks, rows), stream_in)
+    linear = isinstance(step.module, nn.Linear)
+    kernel = cast(Tensor, cast(nn.Module, step.module).weight)[0, 0].numel()
+    gathered, scattered = choose_selection(
+        Shape(kernel, step.inputs[0].positions, step.positions, linear),
+        rows=(int(rows.sum()), int(stream_out.sum())),
+        columns=(int(columns.sum()), int(stream_in.sum())),
+    )
+    return LayerPlan(
+        step,
+        rows if scattered else stream_out,
+        columns if gathered else stream_in,
+        stream_out,
+        stream_in,
+    )
+
+
+def _at_least_one(wanted: Tensor, present: Tensor) -> Tensor:
+    """Return the wanted channels, or the first one present if there are none."""
+    return wanted if wanted.any() else present & (present.cumsum(0) == 1)
