@@ -6,11 +6,12 @@ A study says what is trained (`data`, `model`, `training`), how candidates are p
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 
 from sculpt.documents import assign
+from sculpt.recipes import RECIPES
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Scalar = bool | int | float | str
@@ -131,6 +132,8 @@ class Pruning(Section):
 class Training(Section):
     """The recipe, shared by base and candidates."""
 
+    recipe: Literal["paper_cifar10", "paper_mnist", "short"] | None = None
+    """Gives the keys that are left out other values than the ones below (sculpt/recipes.py)."""
     epochs: Annotated[int, Field(ge=0)]
     """0 trains nothing: the study is about what can be read before training."""
     evaluate_every: Annotated[int, Field(ge=1)] = 1
@@ -146,12 +149,31 @@ class Training(Section):
     schedule: Literal["step", "one_cycle", "constant"] = "step"
     """`step`: divided by 10 at each quarter of the run, as in the paper."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    max_gradient_norm: Annotated[float, Field(gt=0)] | None = None
+    """Longer gradients (2-norm over all weights) are scaled down to this."""
+    weight_average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay per step of an exponential moving average of the weights, which is what is evaluated
+    and kept; 0 keeps the weights themselves. At first it forgets faster."""
     flip: bool = False
     translate: Annotated[int, Field(ge=0)] = 0
     """Random shifts by up to this many pixels."""
     cutout: Annotated[int, Field(ge=0)] = 0
     """Side of the square that is erased, in pixels; 0 = none."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "bfloat16", "tf32", "float32"] = "auto"
+    """Of matrix products and convolutions; weights stay float32. `auto` is bfloat16 where the
+    device computes with it natively, else float32. `tf32` exists on CUDA alone."""
+    compact: bool = True
+    """Train without the channels that no path uses, where that saves work; the same network."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _fill_from_recipe(cls, given: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        known = RECIPES.get(str(given.get("recipe")), {}) if isinstance(given, dict) else {}
+        filled = validate(known | given if known else given)
+        if known:
+            # What the recipe gave stays unset, so that another recipe can take its place.
+            filled.model_fields_set.intersection_update(given)
+        return filled
 
 
 class Diagnostics(Section):
@@ -185,6 +207,8 @@ class Search(Section):
     """What the Pareto front is over, by default."""
     grace_seconds: Annotated[float, Field(ge=2)] = 60.0
     """A trial is taken over when its worker has not been heard of for this long."""
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
+    """A trial is written down after the first epoch that ends this long after the last time."""
 
 
 class Study(Section):
@@ -216,6 +240,7 @@ class Study(Section):
     def with_parameters(self, params: dict[str, Any]) -> "Study":
         """Return the study with sampled values in place, for example {"widening": 2}."""
         document = self.model_dump()
+        document["training"] = self.training.model_dump(exclude_unset=True)
         for key, value in params.items():
             listed = self.space.values(key) if key in self.space.parameters else {}
             assign(document, parameter_path(key), listed.get(value, value))
@@ -235,7 +260,7 @@ class Study(Section):
         free: dict[str, Any] = {
             "data": {"root", "download"},
             "pruning": {"data": {"root", "download"}},
-            "search": {"trials", "grace_seconds"},
+            "search": {"trials", "grace_seconds", "checkpoint_seconds"},
             "storage": True,
             "published": True,
         }

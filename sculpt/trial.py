@@ -1,4 +1,4 @@
-"""One trial, as the method reads: build, initialise, score, mask, repair, train, measure.
+"""One trial, as the method reads: build, initialise, score, mask, repair, compact, train, measure.
 
 Lee et al., *A Signal Propagation Perspective for Pruning Neural Networks at Initialization*,
 ICLR 2020. Signal propagation is read after initialisation, after pruning and after repair.
@@ -7,15 +7,18 @@ ICLR 2020. Signal propagation is read after initialisation, after pruning and af
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from sculpt.compaction import compact_where_it_pays
 from sculpt.config import Sparsity, Study
 from sculpt.data import ImageSet, ImageSpec, Splits
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.diagnostics.orthogonality import layer_orthogonality
+from sculpt.errors import NumericsError
 from sculpt.models import build_network
 from sculpt.pruning.initializers import initialize
 from sculpt.pruning.isometry import LayerRepair, Method, repair_isometry
@@ -33,8 +36,13 @@ from sculpt.pruning.selection import Selection
 from sculpt.pruning.task import PruningTask
 from sculpt.record import Clock, Role, describe_layers, lowest_test_error, read_signal
 from sculpt.registry import CRITERIA
+from sculpt.sculpted import Sculpted, checkpoint_in, read_sculpted, write_sculpted
 from sculpt.seeding import derive_seed
 from sculpt.training.loop import Epoch, train
+from sculpt.training.memory import within_memory
+
+FEW = slice(2)
+"""Images that a compact network is compared on with the whole one."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +52,6 @@ class Outcome:
     model: nn.Module
     masks: Masks
     record: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Sculpted:
-    """A network ready to train: what was removed, and what that did to its signals."""
-
-    model: nn.Module
-    masks: Masks
-    scores: Scores
-    """Of a candidate, by parameter name; empty for the base."""
-    record: dict[str, Any]
-    """Sizes, costs, signal propagation and layers."""
 
 
 def build_model(study: Study, spec: ImageSpec) -> nn.Module:
@@ -96,6 +92,7 @@ def run_seed(
     seed: int,
     scoring: ImageSet | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    folder: Path | None = None,
 ) -> Outcome:
     """Prune and train one network, with one seed.
 
@@ -113,27 +110,63 @@ def run_seed(
         scoring:
             Images to score on; by default those to train on.
         on_epoch:
-            Called after each training epoch.
+            Called after each evaluated epoch.
+        folder:
+            Where to write the run down; if it was interrupted, it goes on from there.
 
     Raises:
         BudgetError: the network is too small for the budget.
         DryRankingError: the criterion ranks too few weights.
-        NumericsError: a score or the training loss is not finite.
+        NumericsError: a score is not finite, or the base diverged.
+        DeviceMemoryError: the device is too small for the network.
     """
     clock = Clock(splits.train.device)
-    sculpted = sculpt_network(
-        study, splits, role=role, budget=budget, seed=seed, scoring=scoring, clock=clock
-    )
-    model, masks = sculpted.model, sculpted.masks
-    with clock("train"):
-        history = train(model, masks, splits, study.training, seed=seed, on_epoch=on_epoch)
+    with within_memory(splits.train.device):
+        model = build_model(study, splits.spec)
+        sculpted = read_sculpted(folder, model, splits.train.device) if folder else None
+        if sculpted is None:
+            sculpted = sculpt_network(
+                study, splits, role=role, budget=budget, seed=seed, scoring=scoring, clock=clock
+            )
+            if folder:
+                write_sculpted(folder, sculpted)
+        model, masks = sculpted.model, sculpted.masks
+        compaction, plan = None, None
+        if study.training.compact and role == "candidate":
+            with clock("compact"):
+                compaction, plan = compact_where_it_pays(model, masks, splits.train.inputs(FEW))
+        with clock("train"):
+            trained = train(
+                compaction.model if compaction else model,
+                compaction.masks if compaction else masks,
+                splits,
+                study.training,
+                seed=seed,
+                on_epoch=on_epoch,
+                checkpoint=checkpoint_in(folder, study.search.checkpoint_seconds),
+            )
+        if compaction:
+            compaction.restore()
+    if role == "base" and trained.diverged:
+        raise NumericsError(
+            "the loss of the dense base must stay finite, or nothing can be ranked against it, "
+            f"but is not in epoch {trained.history[-1].epoch}; lower training.learning_rate "
+            f"(now {study.training.learning_rate})"
+        )
+    last = trained.history[-1]
+    seconds = sculpted.record["seconds"] | clock.seconds
+    if trained.resumed_at:
+        seconds["train"] = sum(epoch.seconds for epoch in trained.history)
     record = sculpted.record | {
-        "val_error": history[-1].val_error,
-        "val_loss": history[-1].val_loss,
-        "test_error": lowest_test_error(history),
-        "train_loss": history[-1].train_loss,
-        "history": [asdict(epoch) for epoch in history],
-        "seconds": clock.seconds,
+        "compaction": plan,
+        "training": trained.facts | {"resumed_at": trained.resumed_at},
+        "diverged": trained.diverged,
+        "val_error": last.val_error,
+        "val_loss": last.val_loss,
+        "test_error": lowest_test_error(trained.history),
+        "train_loss": last.train_loss,
+        "history": [asdict(epoch) for epoch in trained.history],
+        "seconds": seconds,
     }
     return Outcome(model, masks, record)
 
@@ -209,6 +242,6 @@ def sculpt_network(
         "collapsed_layers": collapsed_layers(masks),
         "signal": signal,
         "layers": describe_layers(masks, cost, orthogonality, layer_orthogonality(model), repairs),
-        "seconds": clock.seconds,
+        "seconds": dict(clock.seconds),
     }
     return Sculpted(model, masks, scores, record)

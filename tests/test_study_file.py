@@ -137,4 +137,4 @@ def test_a_study_survives_json(tmp_path: Path) -> None:
 
 def test_options_are_read_off_the_signature() -> None:
     schema = options_schema(CRITERIA.get("connection_sensitivity"))
-    assert list(schema.model_fields) == ["targets", "batch_norm"]
+    assert list(schema.model_fields) == ["targets", "batch_norm", "precision"]

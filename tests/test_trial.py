@@ -213,7 +213,7 @@ def test_without_repair_nothing_is_repaired(unrepaired):
 
 
 def test_seconds_of_every_phase(candidate):
-    phases = {"build", "initialise", "diagnose", "score", "mask", "repair", "train"}
+    phases = {"build", "initialise", "diagnose", "score", "mask", "repair", "compact", "train"}
     assert candidate.record["seconds"].keys() == phases
     assert all(seconds > 0 for seconds in candidate.record["seconds"].values())
 
@@ -230,14 +230,18 @@ def test_the_history_and_what_it_ends_in(splits):
     assert [epoch.val_error for epoch in heard] == [row["val_error"] for row in record["history"]]
     for quantity in ("val_error", "val_loss", "train_loss"):
         assert record[quantity] == record["history"][-1][quantity]
-    # The network handed back is the one that was measured last.
-    assert evaluate(outcome.model, splits.validation) == (record["val_loss"], record["val_error"])
+    # The network handed back is the one that was measured last (perhaps in its compact form).
+    loss, error = evaluate(outcome.model, splits.validation)
+    assert loss == pytest.approx(record["val_loss"], rel=1e-5)
+    assert error == record["val_error"]
 
 
 def test_the_last_epoch_counts_not_the_best(splits, monkeypatch):
     def train_with_a_lucky_start(*arguments, **options):
-        history = train(*arguments, **options)
-        return [replace(history[0], val_error=0.0, val_loss=0.0, train_loss=0.0), *history[1:]]
+        trained = train(*arguments, **options)
+        first, *others = trained.history
+        lucky = replace(first, val_error=0.0, val_loss=0.0, train_loss=0.0)
+        return replace(trained, history=[lucky, *others])
 
     monkeypatch.setattr(sculpt.trial, "train", train_with_a_lucky_start)
     settings = wide(training__epochs=2)
@@ -430,9 +434,13 @@ def test_a_ranking_that_runs_dry(splits):
 
 
 def test_a_network_that_diverges(splits):
-    settings = wide(training__learning_rate=1e30)
-    with pytest.raises(NumericsError, match="epoch 1"):
-        run_seed(settings, splits, role="candidate", budget=3000, seed=0)
+    settings = wide(training__learning_rate=1e30, training__epochs=3)
+    record = run_seed(settings, splits, role="candidate", budget=3000, seed=0).record
+    assert record["diverged"]
+    assert len(record["history"]) == 1
+    assert record["val_error"] == 1
+    with pytest.raises(NumericsError, match=r"the loss of the dense base .* in epoch 1; lower"):
+        run_seed(settings, splits, role="base", budget=3000, seed=0)
 
 
 def test_a_network_without_a_path(splits):

@@ -5,24 +5,52 @@ import torch.nn.functional as F
 from torch import nn
 
 from sculpt.data import ImageSet
+from sculpt.training.memory import is_out_of_memory
+from sculpt.training.precision import autocast
 
 
-@torch.no_grad()
 def evaluate(
     model: nn.Module, images: ImageSet, *, batch_size: int = 1000, precision: str = "float32"
 ) -> tuple[float, float]:
     """Return (mean cross-entropy in nats, error as a fraction) in inference mode.
 
-    The device is waited for once, at the end.
+    An image whose logits are not all finite is misclassified: they say nothing. The device is
+    waited for once, at the end; where it has too little memory, batches are halved.
+
+    Args:
+        model:
+            On the device of the images.
+        images:
+            At least one.
+        batch_size:
+            Changes nothing but time and memory.
+        precision:
+            A resolved one, see `sculpt.training.precision`.
     """
+    while True:
+        try:
+            return _evaluate(model, images, batch_size, precision)
+        except (RuntimeError, MemoryError) as error:
+            if batch_size == 1 or not is_out_of_memory(error):
+                raise
+        batch_size = -(-batch_size // 2)
+
+
+@torch.no_grad()
+def _evaluate(
+    model: nn.Module, images: ImageSet, batch_size: int, precision: str
+) -> tuple[float, float]:
     was_training = model.training
     model.eval()
     loss = torch.zeros((), device=images.device)
     wrong = torch.zeros((), device=images.device)
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        for inputs, labels in images.batches(batch_size):
-            logits = model(inputs).float()
-            loss += F.cross_entropy(logits, labels, reduction="sum")
-            wrong += (logits.argmax(1) != labels).sum()
-    model.train(was_training)
+    try:
+        with autocast(precision, images.device):
+            for inputs, labels in images.batches(batch_size):
+                logits = model(inputs).float()
+                loss += F.cross_entropy(logits, labels, reduction="sum")
+                right = (logits.argmax(1) == labels) & logits.isfinite().all(1)
+                wrong += (~right).sum()
+    finally:
+        model.train(was_training)
     return loss.item() / len(images), wrong.item() / len(images)

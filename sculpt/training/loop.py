@@ -1,24 +1,23 @@
-"""The training loop: images on the device, augmented in batch, pruned weights held at zero."""
+"""The training loop: epochs, evaluations, checkpoints, and what to do when memory runs out."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from time import perf_counter
+from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import nn
 
 from sculpt.config import Training
-from sculpt.data import Splits, augment
-from sculpt.errors import NumericsError
+from sculpt.data import Splits
+from sculpt.errors import DeviceMemoryError
 from sculpt.pruning.masks import Masks
-from sculpt.seeding import derive_seed
+from sculpt.training.capture import choose_engine
+from sculpt.training.checkpoint import Checkpoint
 from sculpt.training.evaluation import evaluate
-from sculpt.training.schedules import make_schedule
-
-MOST_BYTES_NORMALIZED = 2**30
-"""A training set that is not augmented is kept as floats up to this size."""
+from sculpt.training.memory import is_out_of_memory, release_memory
+from sculpt.training.precision import float32_products, resolve_precision
+from sculpt.training.trainer import State, Trainer
 
 
 @dataclass(frozen=True)
@@ -30,9 +29,11 @@ class Epoch:
     learning_rate: float
     """At the last step."""
     train_loss: float | None
-    """Mean over the pass, augmented images, weights changing meanwhile; None without a pass."""
+    """Mean over the pass, augmented images, weights changing meanwhile; None without a pass, or
+    where it is not finite."""
     train_error: float | None
-    val_loss: float
+    val_loss: float | None
+    """None where it is not finite."""
     val_error: float
     test_error: float | None
     """None unless the study's protocol reads the test images while training."""
@@ -40,6 +41,20 @@ class Epoch:
     """Training and evaluation, since the epoch before in the history."""
     images_per_second: float | None
     """Training alone."""
+
+
+@dataclass
+class Trained:
+    """How the training of one network went."""
+
+    history: list[Epoch] = field(default_factory=list)
+    """One entry per evaluation."""
+    diverged: bool = False
+    """A loss was not finite, and training ended there."""
+    resumed_at: list[int] = field(default_factory=list)
+    """Epochs after which it went on from a checkpoint."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """How it was computed: `precision`, `engine`, `micro_batches`, `offload`."""
 
 
 def train(
@@ -50,12 +65,18 @@ def train(
     *,
     seed: int,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
-) -> list[Epoch]:
+    checkpoint: Checkpoint | None = None,
+) -> Trained:
     """Train a masked network in place; pruned weights are zero after every step.
 
     The order of the images and their augmentation follow from `seed` alone, not from the
     network, so that networks trained with one seed are paired. The last, smaller batch of a
     pass is left out (its batch statistics are noisy), unless it is the only one.
+
+    A loss that is not finite ends the run: its last entry is that of the network as it then is,
+    which is wrong wherever it says nothing. Where the device runs out of memory the epoch is
+    taken anew with less of it, by the same mathematics: in parts whose gradients add up, or
+    (batch norm needs the whole batch) with activations kept in the host's memory.
 
     Args:
         model:
@@ -70,124 +91,149 @@ def train(
         seed:
             Of data order and augmentation.
         on_epoch:
-            Called after each evaluation.
-
-    Returns:
-        One entry per evaluation, after every `recipe.evaluate_every` epochs and the last one.
+            Called after each evaluation, those of an earlier, interrupted run included.
+        checkpoint:
+            Where to write the run down, and from where to go on. On the CPU in float32 an
+            interrupted run ends bit for bit as one that was not.
 
     Raises:
-        NumericsError: the training or validation loss of an epoch is not finite.
+        DeviceMemoryError: the device is too small even so.
+        InputError: the device has no such precision.
     """
-    if recipe.epochs == 0:
-        return [_evaluated(model, splits, recipe, Epoch(0, 0.0, None, None, 0, 0, None, 0, None))]
-    images, device = splits.train, splits.train.device
-    batch_size = min(recipe.batch_size, len(images))
-    steps = len(images) // batch_size
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov,
-        weight_decay=recipe.weight_decay,
-        fused=True,
-    )
-    schedule = make_schedule(recipe.schedule, optimizer, recipe.epochs * steps)
-    parameters = dict(model.named_parameters())
-    sparse = [name for name, mask in masks.items() if not mask.all()]
-    pruned_weights = [parameters[name].detach() for name in sparse]
-    keep = [masks[name].to(parameters[name].dtype) for name in sparse]
-    augmentation = torch.Generator(device).manual_seed(derive_seed(seed, "augmentation"))
-    augmented = recipe.flip or recipe.translate > 0 or recipe.cutout > 0
-    # Images that never change are normalised once, where they fit as floats.
-    normalized = None
-    if not augmented and images.images.numel() * 4 <= MOST_BYTES_NORMALIZED:
-        # Channels last in memory, and left so when a batch is taken.
-        normalized = images.inputs(slice(None)).permute(0, 2, 3, 1).contiguous()
-    history: list[Epoch] = []
-    start = perf_counter()
-
-    for number in range(1, recipe.epochs + 1):
-        pass_start = perf_counter()
-        model.train()
-        loss_sum = torch.zeros((), device=device)
-        wrong = torch.zeros((), device=device)
-        for batch in _shuffled(len(images), seed, number)[: steps * batch_size].split(batch_size):
-            indices = batch.to(device)
-            labels = images.labels[indices]
-            if normalized is not None:
-                inputs = normalized.index_select(0, indices).permute(0, 3, 1, 2)
-            else:
-                raw = augment(
-                    images.images[indices],
-                    flip=recipe.flip,
-                    translate=recipe.translate,
-                    cutout=recipe.cutout,
-                    generator=augmentation,
-                )
-                inputs = images.normalize(raw)
-            with torch.autocast(
-                device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"
-            ):
-                logits = model(inputs)
-            loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
-            optimizer.zero_grad()
-            loss.backward()
-            rate = optimizer.param_groups[0]["lr"]
-            optimizer.step()
-            schedule.step()
-            if pruned_weights:
-                torch._foreach_mul_(pruned_weights, keep)
-            loss_sum += loss.detach()
-            wrong += (logits.detach().argmax(1) != labels).sum()
-
-        # The only moment of an epoch at which the host waits for the device.
-        train_loss, seen = loss_sum.item() / steps, steps * batch_size
-        _check_finite("training", train_loss, number, recipe)
-        if number % recipe.evaluate_every and number != recipe.epochs:
-            continue
-        trained = Epoch(
-            epoch=number,
-            learning_rate=rate,
-            train_loss=train_loss,
-            train_error=wrong.item() / seen,
-            val_loss=math.nan,
-            val_error=math.nan,
-            test_error=None,
-            seconds=0.0,
-            images_per_second=seen / (perf_counter() - pass_start),
-        )
-        evaluated = _evaluated(model, splits, recipe, trained)
-        history.append(replace(evaluated, seconds=perf_counter() - start))
-        start = perf_counter()
-        on_epoch(history[-1])
-    return history
+    device = splits.train.device
+    precision = resolve_precision(recipe.precision, device)
+    run = Trained(facts={"precision": precision})
+    with float32_products(precision, device):
+        if recipe.epochs == 0:
+            blank = Epoch(0, 0.0, None, None, None, 0.0, None, 0.0, None)
+            run.history.append(_evaluated(model, splits, recipe, precision, blank))
+            return run
+        trainer = Trainer(model, masks, splits.train, recipe, precision, seed)
+        done = _resume(trainer, run, checkpoint)
+        for epoch in run.history:
+            on_epoch(epoch)
+        if done < recipe.epochs and not run.diverged:
+            run.facts["engine"] = choose_engine(trainer)
+            _train_epochs(trainer, splits, run, done + 1, on_epoch, checkpoint)
+        trainer.swap_average()
+    run.facts |= {"micro_batches": trainer.micro_batches, "offload": trainer.offload}
+    return run
 
 
 def evaluations(recipe: Training) -> int:
-    """Return how many entries the history of a run has."""
+    """Return how many entries the history of a run has that does not diverge."""
     return max(1, math.ceil(recipe.epochs / recipe.evaluate_every))
 
 
-def _evaluated(model: nn.Module, splits: Splits, recipe: Training, trained: Epoch) -> Epoch:
+def _resume(trainer: Trainer, run: Trained, checkpoint: Checkpoint | None) -> int:
+    """Put a run back to where it was written down, and return how many epochs are done."""
+    saved = checkpoint.read() if checkpoint else None
+    if saved is None:
+        return 0
+    state, progress = saved
+    trainer.restore(state)
+    run.history += [Epoch(**epoch) for epoch in progress["history"]]
+    run.diverged = progress["diverged"]
+    run.resumed_at += [*progress["resumed_at"], progress["epoch"]]
+    return progress["epoch"]
+
+
+def _train_epochs(
+    trainer: Trainer,
+    splits: Splits,
+    run: Trained,
+    first: int,
+    on_epoch: Callable[[Epoch], None],
+    checkpoint: Checkpoint | None,
+) -> None:
+    state, progress = trainer.state(), None
+    start = perf_counter()
+    try:
+        for number in range(first, trainer.recipe.epochs + 1):
+            entry = _run_epoch(trainer, number, splits, state)
+            last = number == trainer.recipe.epochs
+            if entry:
+                run.diverged = entry.train_loss is None or entry.val_loss is None
+                run.history.append(replace(entry, seconds=perf_counter() - start))
+                start = perf_counter()
+            state = trainer.state()
+            progress = {
+                "epoch": number,
+                "history": [asdict(epoch) for epoch in run.history],
+                "diverged": run.diverged,
+                "resumed_at": run.resumed_at,
+            }
+            if checkpoint and (checkpoint.due() or last or run.diverged):
+                checkpoint.write(state, progress)
+            if entry:
+                on_epoch(run.history[-1])
+            if run.diverged:
+                return
+    except KeyboardInterrupt:
+        # The epoch that was interrupted is lost, and nothing more.
+        if checkpoint and progress:
+            checkpoint.write(state, progress)
+        raise
+
+
+def _run_epoch(trainer: Trainer, number: int, splits: Splits, before: State) -> Epoch | None:
+    """Run an epoch from the state before it; None if it is one that is not evaluated."""
+    recipe, start = trainer.recipe, perf_counter()
+    _run_within_memory(trainer, number, before)
+    # The only moment of an epoch at which the host waits for the device.
+    loss = trainer.loss_sum.item() / trainer.steps_per_epoch
+    seconds, finite = perf_counter() - start, math.isfinite(loss)
+    if finite and number % recipe.evaluate_every and number != recipe.epochs:
+        return None
+    seen = trainer.steps_per_epoch * trainer.batch_size
+    trained = Epoch(
+        epoch=number,
+        learning_rate=trainer.last_rate,
+        train_loss=loss if finite else None,
+        train_error=trainer.wrong.item() / seen,
+        val_loss=None,
+        val_error=math.nan,
+        test_error=None,
+        seconds=0.0,
+        images_per_second=seen / seconds,
+    )
+    trainer.swap_average()
+    entry = _evaluated(trainer.model, splits, recipe, trainer.precision, trained)
+    trainer.swap_average()
+    return entry
+
+
+def _run_within_memory(trainer: Trainer, number: int, before: State) -> None:
+    """Take an epoch's steps; out of memory, take them anew with less of it at a time.
+
+    Raises:
+        DeviceMemoryError: it does not fit in any way.
+    """
+    while True:
+        try:
+            trainer.run_epoch(number)
+            return
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside the handler: the error holds the frames, and they hold the activations.
+        if not trainer.use_less_memory():
+            raise DeviceMemoryError(
+                f"training must fit into the memory of {trainer.device}, but batches of "
+                f"{trainer.batch_size} images do not, however they are split; lower "
+                "training.batch_size, or use a larger device"
+            )
+        release_memory(trainer.device)
+        trainer.restore(before)
+
+
+def _evaluated(
+    model: nn.Module, splits: Splits, recipe: Training, precision: str, trained: Epoch
+) -> Epoch:
     """Return an epoch with its losses and errors on the images that it was not trained on."""
-    val_loss, val_error = evaluate(model, splits.validation, precision=recipe.precision)
-    # A pass's last step shows in the validation loss alone.
-    _check_finite("validation", val_loss, trained.epoch, recipe)
+    val_loss, val_error = evaluate(model, splits.validation, precision=precision)
     test_error = None
     if recipe.protocol == "lowest_test":
-        _, test_error = evaluate(model, splits.test, precision=recipe.precision)
-    return replace(trained, val_loss=val_loss, val_error=val_error, test_error=test_error)
-
-
-def _check_finite(which: str, loss: float, epoch: int, recipe: Training) -> None:
-    if not math.isfinite(loss):
-        raise NumericsError(
-            f"the {which} loss must stay finite, but is {loss} in epoch {epoch}; "
-            f"lower training.learning_rate (now {recipe.learning_rate})"
-        )
-
-
-def _shuffled(count: int, seed: int, epoch: int) -> torch.Tensor:
-    """Return the order of one epoch, drawn on the CPU so that it is the same on all devices."""
-    generator = torch.Generator().manual_seed(derive_seed(seed, "data order", epoch))
-    return torch.randperm(count, generator=generator)
+        _, test_error = evaluate(model, splits.test, precision=precision)
+    finite = val_loss if math.isfinite(val_loss) else None
+    return replace(trained, val_loss=finite, val_error=val_error, test_error=test_error)

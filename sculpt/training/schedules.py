@@ -1,24 +1,27 @@
-"""Learning-rate schedules, one step of the schedule per step of the optimiser."""
-
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR
+"""Learning rates over a run, as factors on the recipe's rate."""
 
 
-def make_schedule(name: str, optimizer: Optimizer, steps: int) -> LRScheduler:
-    """Return a schedule over `steps` optimiser steps, from the optimiser's learning rate.
+def rate_factor(schedule: str, step: int, steps: int) -> float:
+    """Return the factor on the learning rate at one optimiser step.
 
     `step` divides by 10 at each quarter of the run (Lee et al. 2020, §5: at every 25k of 100k
     iterations); `one_cycle` rises to the rate over the first fifth and falls towards zero,
-    which it reaches after the last step (Smith & Topin 2018); `constant` stays. However short
-    the run, each but `one_cycle` starts at the full rate, and that one reaches it.
+    which it would reach after the last step (Smith & Topin 2018, without the momentum);
+    `constant` stays. However short the run, each but `one_cycle` starts at the full rate, and
+    that one reaches it.
+
+    Args:
+        schedule:
+            One of these names.
+        step:
+            From 0 to `steps` - 1.
+        steps:
+            Of the whole run.
     """
-    if name == "step":
-        # Rounded up: a step belongs to the quarter in which it starts.
-        return MultiStepLR(
-            optimizer, [-(-steps * quarter // 4) for quarter in (1, 2, 3)], gamma=0.1
-        )
-    if name == "one_cycle":
+    if schedule == "step":
+        # A step belongs to the quarter in which it starts.
+        return 0.1 ** (4 * step // steps)
+    if schedule == "one_cycle":
         rise = max(1, round(steps / 5))
-        fall = steps - rise + 1
-        return LambdaLR(optimizer, lambda step: min((step + 1) / rise, (steps - step) / fall))
-    return LambdaLR(optimizer, lambda step: 1.0)
+        return min((step + 1) / rise, (steps - step) / (steps - rise + 1))
+    return 1.0

@@ -55,7 +55,13 @@ def recipe() -> Callable[..., Training]:
     """A function that makes a recipe of two epochs of three steps, the last batch included."""
 
     def make(**changes: object) -> Training:
-        settings = {"epochs": 2, "batch_size": 50, "learning_rate": 0.05, "schedule": "constant"}
+        settings = {
+            "epochs": 2,
+            "batch_size": 50,
+            "learning_rate": 0.05,
+            "schedule": "constant",
+            "precision": "float32",
+        }
         return Training.model_validate(settings | changes)
 
     return make

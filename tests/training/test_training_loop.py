@@ -8,7 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sculpt.errors import NumericsError
 from sculpt.seeding import derive_seed
 from sculpt.training.evaluation import evaluate
 from sculpt.training.loop import Epoch, evaluations, train
@@ -161,7 +160,7 @@ def test_only_a_last_smaller_batch_is_left_out(
 ):
     model, masks = make_network()
     inputs = record_inputs(model)
-    history = train(model, masks, splits, recipe(epochs=2, batch_size=batch_size), seed=0)
+    history = train(model, masks, splits, recipe(epochs=2, batch_size=batch_size), seed=0).history
     assert [len(batch) for batch in inputs] == sizes * 2
     # Errors are over the images that were seen.
     wrong = [epoch.train_error * sum(sizes) for epoch in history]
@@ -175,7 +174,7 @@ def test_labels_are_smoothed_in_training_alone(make_network, splits, recipe, smo
     with torch.no_grad():
         logits = copy.deepcopy(model).train()(inputs)
     settings = recipe(epochs=1, batch_size=150, label_smoothing=smoothing)
-    (epoch,) = train(model, masks, splits, settings, seed=0)
+    (epoch,) = train(model, masks, splits, settings, seed=0).history
     log_probabilities = logits.log_softmax(1)
     likelihood = log_probabilities.gather(1, labels[:, None]).mean()
     expected = -(1 - smoothing) * likelihood - smoothing * log_probabilities.mean()
@@ -197,7 +196,7 @@ def test_bfloat16_is_used_for_activations_alone(make_network, splits, recipe):
         model.register_forward_hook(
             lambda _, __, output, outputs=outputs: outputs.append(output.dtype)
         )
-        history = train(model, masks, splits, recipe(precision=precision), seed=0)
+        history = train(model, masks, splits, recipe(precision=precision), seed=0).history
         types[precision] = set(outputs)
         states.append(model)
         assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
@@ -220,7 +219,7 @@ def test_a_seed_gives_the_same_network_bit_for_bit(make_network, splits, recipe)
                     for key, value in asdict(epoch).items()
                     if key not in ("seconds", "images_per_second")
                 }
-                for epoch in train(model, masks, splits, settings, seed=seed)
+                for epoch in train(model, masks, splits, settings, seed=seed).history
             ]
         )
         trained.append(model)
@@ -235,7 +234,7 @@ def test_the_test_images_are_never_read(make_network, splits, recipe):
     blind = replace(splits, test=Forbidden())
     with pytest.raises(AssertionError, match="was read"):
         _ = blind.test.images
-    assert len(train(model, masks, blind, recipe(translate=1), seed=0)) == 2
+    assert len(train(model, masks, blind, recipe(translate=1), seed=0).history) == 2
 
 
 @pytest.mark.parametrize(
@@ -245,25 +244,25 @@ def test_the_test_images_are_never_read(make_network, splits, recipe):
         (150, "validation"),  # the only step of the pass is what breaks the network
     ],
 )
-def test_divergence_names_the_epoch_and_the_learning_rate(
-    make_network, splits, recipe, batch_size, loss
-):
+def test_divergence_ends_the_run_and_is_its_outcome(make_network, splits, recipe, batch_size, loss):
     model, masks = make_network()
     heard = []
-    with pytest.raises(NumericsError) as caught:
-        train(
-            model,
-            masks,
-            splits,
-            recipe(epochs=1, batch_size=batch_size, learning_rate=1e30),
-            seed=0,
-            on_epoch=heard.append,
-        )
-    message = str(caught.value)
-    assert f"the {loss} loss must stay finite" in message
-    assert "epoch 1;" in message
-    assert "training.learning_rate (now 1e+30)" in message
-    assert heard == []
+    trained = train(
+        model,
+        masks,
+        splits,
+        recipe(epochs=3, batch_size=batch_size, learning_rate=1e30),
+        seed=0,
+        on_epoch=heard.append,
+    )
+    assert trained.diverged
+    assert trained.history == heard
+    (epoch,) = heard
+    assert epoch.epoch == 1
+    assert epoch.val_loss is None
+    assert (epoch.train_loss is None) == (loss == "training")
+    # A network whose logits are not numbers is wrong about every image.
+    assert epoch.val_error == 1
 
 
 def test_divergence_in_a_later_epoch_is_found_there(make_network, splits, recipe):
@@ -276,9 +275,10 @@ def test_divergence_in_a_later_epoch_is_found_there(make_network, splits, recipe
             with torch.no_grad():
                 model.stem.conv.weight[0, 0, 0, 0] = math.nan
 
-    with pytest.raises(NumericsError, match=r"training loss .* is nan in epoch 3; .*now 0\.05\)"):
-        train(model, masks, splits, recipe(epochs=5), seed=0, on_epoch=poison)
-    assert heard == [1, 2]
+    trained = train(model, masks, splits, recipe(epochs=5), seed=0, on_epoch=poison)
+    assert trained.diverged
+    assert heard == [1, 2, 3]
+    assert [epoch.train_loss is None for epoch in trained.history] == [False, False, True]
 
 
 def test_every_epoch_is_reported_as_it_stands(make_network, splits, recipe):
@@ -291,7 +291,7 @@ def test_every_epoch_is_reported_as_it_stands(make_network, splits, recipe):
         heard.append(epoch)
 
     settings = recipe(epochs=4, schedule="step", learning_rate=0.1)
-    history = train(model, masks, splits, settings, seed=0, on_epoch=listen)
+    history = train(model, masks, splits, settings, seed=0, on_epoch=listen).history
     assert history == heard
     assert [epoch.epoch for epoch in history] == [1, 2, 3, 4]
     assert [epoch.learning_rate for epoch in history] == pytest.approx([0.1, 0.01, 1e-3, 1e-4])
@@ -308,7 +308,7 @@ def test_the_rate_reported_is_that_of_the_last_step(make_network, splits, recipe
     """One epoch of four steps under `step`: the fourth step is at a thousandth."""
     model, masks = make_network()
     settings = recipe(epochs=1, batch_size=37, schedule="step", learning_rate=0.1)
-    (epoch,) = train(model, masks, splits, settings, seed=0)
+    (epoch,) = train(model, masks, splits, settings, seed=0).history
     assert epoch.learning_rate == pytest.approx(1e-4)
 
 
@@ -321,7 +321,7 @@ def test_training_is_plain_sgd(make_network, splits, recipe, nesterov, schedule)
     )
     model, masks = make_network()
     oracle = copy.deepcopy(model).train()
-    history = train(model, masks, splits, settings, seed=5)
+    history = train(model, masks, splits, settings, seed=5).history
 
     velocity = {name: torch.zeros_like(value) for name, value in oracle.named_parameters()}
     losses = []
@@ -355,7 +355,7 @@ def test_it_is_evaluated_as_often_as_asked(make_network, splits, recipe, epochs,
     model, masks = make_network()
     told = []
     settings = recipe(epochs=epochs, evaluate_every=every)
-    history = train(model, masks, splits, settings, seed=0, on_epoch=told.append)
+    history = train(model, masks, splits, settings, seed=0, on_epoch=told.append).history
     assert [epoch.epoch for epoch in history] == evaluated
     assert len(history) == evaluations(settings)
     assert told == (history if epochs else [])
@@ -365,8 +365,8 @@ def test_evaluating_less_often_changes_nothing_else(make_network, splits, recipe
     networks = []
     for every in (1, 3):
         model, masks = make_network(density=0.5)
-        history = train(model, masks, splits, recipe(epochs=3, evaluate_every=every), seed=0)
-        networks.append((model, history[-1]))
+        settings = recipe(epochs=3, evaluate_every=every)
+        networks.append((model, train(model, masks, splits, settings, seed=0).history[-1]))
     assert same_state(networks[0][0], networks[1][0])
     assert networks[0][1].val_error == networks[1][1].val_error
     assert networks[0][1].train_loss == networks[1][1].train_loss
@@ -375,7 +375,7 @@ def test_evaluating_less_often_changes_nothing_else(make_network, splits, recipe
 def test_without_epochs_nothing_is_trained(make_network, splits, recipe):
     model, masks = make_network()
     before = copy.deepcopy(model)
-    (only,) = train(model, masks, splits, recipe(epochs=0), seed=0)
+    (only,) = train(model, masks, splits, recipe(epochs=0), seed=0).history
     assert same_state(model, before)
     assert (only.val_loss, only.val_error) == evaluate(model, splits.validation)
     assert only.train_loss is only.train_error is only.images_per_second is None
@@ -386,7 +386,7 @@ def test_the_published_protocol_reads_the_test_images_at_every_evaluation(
 ):
     model, masks = make_network()
     kept = []
-    history = train(
+    trained = train(
         model,
         masks,
         splits,
@@ -394,7 +394,7 @@ def test_the_published_protocol_reads_the_test_images_at_every_evaluation(
         seed=0,
         on_epoch=lambda _: kept.append(evaluate(model, splits.test)[1]),
     )
-    assert [epoch.test_error for epoch in history] == kept
+    assert [epoch.test_error for epoch in trained.history] == kept
     other, masks = make_network()
     train(other, masks, splits, recipe(epochs=3), seed=0)
     assert same_state(model, other)  # reading them changes nothing
@@ -405,7 +405,7 @@ def test_images_normalised_once_are_those_normalised_each_time(
 ):
     networks = []
     for most in (2**30, 0):
-        monkeypatch.setattr("sculpt.training.loop.MOST_BYTES_NORMALIZED", most)
+        monkeypatch.setattr("sculpt.training.trainer.MOST_BYTES_NORMALIZED", most)
         model, masks = make_network(density=0.5)
         train(model, masks, splits, recipe(), seed=0)
         networks.append(model)

@@ -15,6 +15,7 @@ from sculpt.registry import CRITERIA
 
 Targets = Literal["uniform", "gt", "pred_softmax", "pred_raw", "jacobian_1", "jacobian_2"]
 BatchNormMode = Literal["identity", "batch"]
+Precision = Literal["float32", "bfloat16"]
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(inputs, logits, labels) to a number summed over the images."""
@@ -27,6 +28,7 @@ def connection_sensitivity(
     *,
     targets: Targets = "uniform",
     batch_norm: BatchNormMode = "identity",
+    precision: Precision = "float32",
 ) -> dict[str, Tensor]:
     """Score each connection by how much the loss would change if its weight were scaled.
 
@@ -49,6 +51,9 @@ def connection_sensitivity(
         batch_norm:
             `identity`: inference mode, so that fresh statistics (0, 1) leave signals alone,
             as in the authors' code. `batch`: each batch is normalised by its own statistics.
+        precision:
+            Of products and convolutions. `bfloat16` is faster where the device has it, and finds
+            nearly the same mask (README, "How fast"); gradients are still added up in float32.
 
     Returns:
         Scores that sum to 1 over the network (all zero if every gradient is).
@@ -59,6 +64,7 @@ def connection_sensitivity(
     """
     check_choice("targets", targets, get_args(Targets))
     check_choice("batch_norm", batch_norm, get_args(BatchNormMode))
+    check_choice("precision", precision, get_args(Precision))
     parameters = prunable_parameters(model)
     gradients = [torch.zeros_like(parameter) for parameter in parameters.values()]
     images = 0
@@ -70,8 +76,9 @@ def connection_sensitivity(
             of_jacobian = targets.startswith("jacobian")
             if of_jacobian:
                 inputs = inputs.detach().requires_grad_()
+            logits = _logits(model, inputs, precision)
             found = torch.autograd.grad(
-                loss(inputs, model(inputs), labels),
+                loss(inputs, logits, labels),
                 list(parameters.values()),
                 allow_unused=of_jacobian,
                 materialize_grads=of_jacobian,
@@ -90,6 +97,14 @@ def connection_sensitivity(
     total = float(sum(score.sum(dtype=torch.float64) for score in scores))
     divisor = max(total, torch.finfo(torch.float32).tiny)
     return {name: score / divisor for name, score in zip(parameters, scores, strict=True)}
+
+
+def _logits(model: nn.Module, inputs: Tensor, precision: Precision) -> Tensor:
+    if precision == "float32":
+        return model(inputs)
+    with torch.autocast(inputs.device.type, torch.bfloat16):
+        # The loss is a difference of near numbers: not in bfloat16.
+        return model(inputs).float()
 
 
 def make_loss(model: nn.Module, task: PruningTask, targets: Targets) -> Loss:

@@ -286,6 +286,18 @@ def test_the_layer_that_overflows_is_named_and_no_other():
         score(model, in_batches(*dataset(), 4), targets="uniform")
 
 
+def test_bfloat16_ranks_nearly_alike_and_adds_up_in_float32():
+    model = randomised(mlp())
+    exact, rough = (
+        score(model, in_batches(*dataset(), 4), precision=precision)
+        for precision in ("float32", "bfloat16")
+    )
+    assert any(not torch.equal(exact[name], rough[name]) for name in exact)
+    for name, expected in exact.items():
+        assert rough[name].dtype == torch.float32
+        torch.testing.assert_close(rough[name], expected, rtol=0.1, atol=0.02 * expected.max())
+
+
 def test_no_images_are_refused():
     with pytest.raises(InputError, match="at least one image, but got none"):
         score(mlp(), list)
@@ -294,6 +306,10 @@ def test_no_images_are_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (
+            {"precision": "float16"},
+            "precision must be one of float32, bfloat16, but got 'float16'",
+        ),
         (
             {"targets": "labels"},
             "targets must be one of uniform, gt, pred_softmax, pred_raw, jacobian_1, jacobian_2, "

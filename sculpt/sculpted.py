@@ -1,0 +1,60 @@
+"""A network that is ready to train, and the folder in which its training is written down."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sculpt.errors import InputError, SculptWarning
+from sculpt.export.weights import load_network, save_network
+from sculpt.pruning.masks import Masks, Scores
+from sculpt.training.checkpoint import Checkpoint
+
+SCULPTED_FILE = "sculpted.safetensors"
+TRAINING_FILE = "training.safetensors"
+
+
+@dataclass(frozen=True)
+class Sculpted:
+    """A network ready to train: what was removed, and what that did to its signals."""
+
+    model: nn.Module
+    masks: Masks
+    scores: Scores
+    """Of a candidate, by parameter name; empty for the base, and where it was read from a file."""
+    record: dict[str, Any]
+    """Sizes, costs, signal propagation and layers."""
+
+
+def write_sculpted(folder: Path, sculpted: Sculpted) -> None:
+    """Write a network down before it is trained, so that it is never scored twice."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / TRAINING_FILE).unlink(missing_ok=True)  # of another network
+    part = folder / f"{SCULPTED_FILE}.part"
+    save_network(part, sculpted.model, sculpted.masks, sculpted.record)
+    part.replace(folder / SCULPTED_FILE)
+
+
+def read_sculpted(folder: Path, model: nn.Module, device: torch.device) -> Sculpted | None:
+    """Read what `write_sculpted` wrote, bit for bit, into a newly built network.
+
+    None if there is nothing; a file that cannot be read is nothing, with a warning.
+    """
+    if not (folder / SCULPTED_FILE).exists():
+        return None
+    try:
+        state, masks, record = load_network(folder / SCULPTED_FILE)
+    except InputError as error:
+        warnings.warn(f"{error}; the trial starts from its beginning", SculptWarning, stacklevel=2)
+        return None
+    model = model.to(device).to(memory_format=torch.channels_last)
+    model.load_state_dict(state)
+    return Sculpted(model, {name: mask.to(device) for name, mask in masks.items()}, {}, record)
+
+
+def checkpoint_in(folder: Path | None, every_seconds: float) -> Checkpoint | None:
+    """Return where the training in a folder is written down; None without a folder."""
+    return Checkpoint(folder / TRAINING_FILE, every_seconds) if folder else None

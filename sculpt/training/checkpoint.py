@@ -1,0 +1,82 @@
+"""A run in the middle, as one file that is always whole."""
+
+import json
+import os
+import tempfile
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from sculpt.errors import SculptWarning
+from sculpt.training.trainer import State
+
+FORMAT = "sculpt-checkpoint-1"
+
+
+@dataclass
+class Checkpoint:
+    """Where a run is written down, and how often."""
+
+    path: Path
+    every_seconds: float = 60.0
+    _last: float = field(default_factory=monotonic)
+
+    def due(self) -> bool:
+        """Return whether it is time to write."""
+        return monotonic() - self._last >= self.every_seconds
+
+    def write(self, state: State, progress: dict[str, Any]) -> None:
+        """Replace the file by this state, at once: killed at any moment, one of both is there.
+
+        Args:
+            state:
+                See `Trainer.state`.
+            progress:
+                JSON-serialisable; returned as it was by `read`.
+        """
+        header = {"format": FORMAT, "progress": json.dumps(progress)}
+        tensors = {name: tensor.contiguous() for name, tensor in state.items()}
+        write_atomically(self.path, save(tensors, metadata=header))
+        self._last = monotonic()
+
+    def read(self) -> tuple[State, dict[str, Any]] | None:
+        """Return (state, progress) as they were written last; None if there is nothing.
+
+        A file that cannot be read is nothing, with a warning: the run starts anew.
+        """
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                header = file.metadata() or {}
+                if header.get("format") != FORMAT:
+                    raise ValueError(f"its format is {header.get('format')!r}, not {FORMAT!r}")
+                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                return state, json.loads(header["progress"])
+        except FileNotFoundError:
+            return None
+        except (OSError, SafetensorError, ValueError, KeyError) as error:
+            warnings.warn(
+                f"{self.path}: a checkpoint must be readable to go on from it, but is not "
+                f"({error}); the run starts from its beginning",
+                SculptWarning,
+                stacklevel=2,
+            )
+            return None
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file beside its place, flush it to the disk, and only then put it there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+        try:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            os.unlink(file.name)
+            raise
+    os.replace(file.name, path)

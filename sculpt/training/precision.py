@@ -1,0 +1,61 @@
+"""The arithmetic of matrix products and convolutions, by name."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from sculpt.errors import InputError
+
+
+def resolve_precision(name: str, device: torch.device) -> str:
+    """Return what `name` means on a device: `bfloat16`, `tf32` or `float32`.
+
+    `auto` is bfloat16 where the device multiplies it in hardware, and float32 elsewhere:
+    emulated, it would be slower and less exact.
+
+    Raises:
+        InputError: `tf32` is asked for where there is none.
+    """
+    if name == "tf32" and device.type != "cuda":
+        raise InputError(
+            f"training.precision: tf32 exists on CUDA devices only, but the device is {device}; "
+            "choose float32, bfloat16 or auto"
+        )
+    if name != "auto":
+        return name
+    return "bfloat16" if has_native_bfloat16(device) else "float32"
+
+
+def has_native_bfloat16(device: torch.device) -> bool:
+    """Return whether a device multiplies bfloat16 in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Older versions of torch cannot say; then float32 is the safe answer.
+    found: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return device.type == "cpu" and any(
+        found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")
+    )
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """Return the context of a forward pass at a resolved precision."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+@contextmanager
+def float32_products(precision: str, device: torch.device) -> Iterator[None]:
+    """Make CUDA's float32 products and convolutions what `precision` says, then restore.
+
+    Without this, torch computes float32 convolutions in tf32 and matrix products in float32.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    wanted = precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = wanted
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

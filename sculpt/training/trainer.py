@@ -1,0 +1,227 @@
+"""One network in training: what a step does to it, and its whole state at any moment."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sculpt.config import Training
+from sculpt.data import ImageSet, augment
+from sculpt.pruning.masks import Masks
+from sculpt.seeding import derive_seed
+from sculpt.training.precision import autocast
+from sculpt.training.schedules import rate_factor
+
+MOST_BYTES_NORMALIZED = 2**30
+"""A training set that is not augmented is kept as floats up to this size."""
+
+State = dict[str, Tensor]
+"""Everything a run depends on besides its recipe, on the CPU; see `Trainer.state`."""
+
+
+@dataclass(eq=False)
+class Trainer:
+    """Trains a masked network in place, step by step; nothing in a step waits for the device."""
+
+    model: nn.Module
+    """On the device of the images; its pruned weights are zero."""
+    masks: Masks
+    """Keyed by parameter name."""
+    images: ImageSet
+    recipe: Training
+    precision: str
+    """Resolved."""
+    seed: int
+    """Of data order and augmentation."""
+    steps_done: int = 0
+    micro_batches: int = 1
+    """Parts that a batch is split into; their gradients add up to the whole batch's."""
+    offload: bool = False
+    """Keep activations in the host's memory between the forward and the backward pass."""
+    loss_sum: Tensor = field(init=False)
+    """Of the batches of this epoch."""
+    wrong: Tensor = field(init=False)
+    """Images of this epoch that were misclassified when they were trained on."""
+
+    def __post_init__(self) -> None:
+        self.device = self.images.device
+        recipe = self.recipe
+        self.batch_size = min(recipe.batch_size, len(self.images))
+        self.steps_per_epoch = len(self.images) // self.batch_size
+        self.parameters = list(self.model.parameters())
+        # On CUDA the rate is a tensor, so that a captured step reads the rate of the moment.
+        rate = recipe.learning_rate
+        self.optimizer = torch.optim.SGD(
+            self.parameters,
+            lr=torch.tensor(rate, device=self.device) if self.device.type == "cuda" else rate,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov,
+            weight_decay=recipe.weight_decay,
+            fused=True,
+        )
+        named = dict(self.model.named_parameters())
+        sparse = [name for name, mask in self.masks.items() if not mask.all()]
+        self._pruned: list[Tensor] = [named[name] for name in sparse]
+        self._keep: Any = [self.masks[name].to(named[name].dtype) for name in sparse]
+        averaged = self.parameters if recipe.weight_average else []
+        self._average = [parameter.detach().clone() for parameter in averaged]
+        self._augmented = recipe.flip or recipe.translate > 0 or recipe.cutout > 0
+        self.generator = torch.Generator(self.device)
+        self.generator.manual_seed(derive_seed(self.seed, "augmentation"))
+        # Images that never change are normalised once, where they fit as floats.
+        self._normalized: Tensor | None = None
+        if not self._augmented and self.images.images.numel() * 4 <= MOST_BYTES_NORMALIZED:
+            # Channels last in memory, and left so when a batch is taken.
+            self._normalized = self.images.inputs().permute(0, 2, 3, 1).contiguous()
+        self.loss_sum = torch.zeros((), device=self.device)
+        self.wrong = torch.zeros((), device=self.device)
+        self.update: Callable[[Tensor], None] = self.update_eagerly
+
+    @property
+    def last_rate(self) -> float:
+        """The learning rate of the last step."""
+        return self._rate(self.steps_done - 1)
+
+    def _rate(self, step: int) -> float:
+        total = self.recipe.epochs * self.steps_per_epoch
+        return self.recipe.learning_rate * rate_factor(self.recipe.schedule, step, total)
+
+    def use_less_memory(self) -> bool:
+        """Take steps with less memory from now on, by the same mathematics; False if that is all.
+
+        Batches are halved, and gradients add up. Batch norm takes its statistics of the whole
+        batch, so with it activations go to the host's memory instead, where that is another.
+        """
+        norms = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+        whole = any(isinstance(module, norms) for module in self.model.modules())
+        self.update = self.update_eagerly
+        if not whole and 2 * self.micro_batches <= self.batch_size:
+            self.micro_batches *= 2
+            return True
+        if whole and not self.offload and self.device.type != "cpu":
+            self.offload = True
+            return True
+        return False
+
+    def run_epoch(self, number: int) -> None:
+        """Take one pass over the images, epochs counted from 1.
+
+        The last, smaller batch is left out (its batch statistics are noisy), unless it is the
+        only one. `loss_sum` and `wrong` are those of this pass afterwards.
+        """
+        self.model.train()
+        self.loss_sum.zero_()
+        self.wrong.zero_()
+        # Drawn on the CPU, so that it is the same on all devices; moved once.
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "data order", number))
+        order = torch.randperm(len(self.images), generator=generator).to(self.device)
+        for batch in order[: self.steps_per_epoch * self.batch_size].split(self.batch_size):
+            self.step(batch)
+
+    def step(self, batch: Tensor) -> None:
+        """Take one optimiser step on the images of these indices, (n,), on the device."""
+        group, rate = self.optimizer.param_groups[0], self._rate(self.steps_done)
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+        self.update(batch)
+        if self._average:
+            # At first it forgets faster, or it would remember the initial weights for long.
+            decay = min(self.recipe.weight_average, (1 + self.steps_done) / (10 + self.steps_done))
+            torch._foreach_lerp_(self._average, [p.detach() for p in self.parameters], 1 - decay)
+        self.steps_done += 1
+
+    def update_eagerly(self, batch: Tensor) -> None:
+        """Forward, backward, optimiser, masks: the part of a step that may be captured."""
+        self.optimizer.zero_grad()
+        # Whole, so that random shifts do not depend on the number of parts.
+        images, targets = self._inputs(batch), self.images.labels[batch]
+        for inputs, labels in zip(
+            images.tensor_split(self.micro_batches),
+            targets.tensor_split(self.micro_batches),
+            strict=True,
+        ):
+            keeper = torch.autograd.graph.save_on_cpu() if self.offload else nullcontext()
+            with autocast(self.precision, self.device), keeper:
+                logits = self.model(inputs)
+            loss = F.cross_entropy(
+                logits.float(), labels, label_smoothing=self.recipe.label_smoothing
+            )
+            if self.micro_batches > 1:
+                loss = loss * (len(labels) / len(batch))
+            loss.backward()
+            self.loss_sum += loss.detach()
+            self.wrong += (logits.detach().argmax(1) != labels).sum()
+        if self.recipe.max_gradient_norm is not None:
+            # The length of the sparse network's gradient: pruned weights have no say in it.
+            for weight, keep in zip(self._pruned, self._keep, strict=True):
+                weight.grad.mul_(keep)  # type: ignore[union-attr]
+            nn.utils.clip_grad_norm_(self.parameters, self.recipe.max_gradient_norm)
+        self.optimizer.step()
+        if self._pruned:
+            with torch.no_grad():
+                torch._foreach_mul_(self._pruned, self._keep)
+
+    def _inputs(self, indices: Tensor) -> Tensor:
+        if self._normalized is not None:
+            return self._normalized.index_select(0, indices).permute(0, 3, 1, 2)
+        recipe = self.recipe
+        raw = augment(
+            self.images.images[indices],
+            flip=recipe.flip,
+            translate=recipe.translate,
+            cutout=recipe.cutout,
+            generator=self.generator,
+        )
+        return self.images.normalize(raw)
+
+    @torch.no_grad()
+    def swap_average(self) -> None:
+        """Exchange the weights and their moving average, if the recipe asks for one."""
+        for parameter, average in zip(self.parameters, self._average, strict=False):
+            held = parameter.clone()
+            parameter.copy_(average)
+            average.copy_(held)
+
+    def state(self) -> State:
+        """Return a copy of all that changes: weights, buffers, momentum, average, randomness."""
+        state = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
+        for index, parameter in enumerate(self.parameters):
+            momentum = self.optimizer.state[parameter].get("momentum_buffer")
+            if momentum is not None:
+                state[f"momentum/{index}"] = momentum
+        state |= {f"average/{index}": average for index, average in enumerate(self._average)}
+        state["generator"] = self.generator.get_state()
+        state["steps_done"] = torch.tensor(self.steps_done)
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
+
+    @torch.no_grad()
+    def restore(self, state: State) -> None:
+        """Put everything back as it was when `state` was taken, in place.
+
+        Raises:
+            KeyError, RuntimeError: it is the state of another network or recipe.
+        """
+        model = self.model.state_dict()
+        for name, tensor in model.items():
+            tensor.copy_(state[f"model/{name}"])
+        for index, parameter in enumerate(self.parameters):
+            held = self.optimizer.state[parameter]
+            kept = state.get(f"momentum/{index}")
+            if held.get("momentum_buffer") is None:
+                held["momentum_buffer"] = torch.zeros_like(parameter)
+            # In place, for captured steps; and a first step with a momentum of zero is the same
+            # as one without any.
+            if kept is None:
+                held["momentum_buffer"].zero_()
+            else:
+                held["momentum_buffer"].copy_(kept)
+        for index, average in enumerate(self._average):
+            average.copy_(state[f"average/{index}"])
+        self.generator.set_state(state["generator"])
+        self.steps_done = int(state["steps_done"])

@@ -1,0 +1,208 @@
+"""A run that is killed goes on, and ends bit for bit as one that was not."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from sculpt.errors import SculptWarning
+from sculpt.training.checkpoint import Checkpoint, write_atomically
+from sculpt.training.loop import train
+
+
+class StopError(Exception):
+    """Ends a run from within, as a dying process would."""
+
+
+def run(make_network, splits, settings, path, stop_after=None, every=0.0, signal_=StopError):
+    model, masks = make_network(density=0.5)
+    heard = []
+
+    def listen(epoch):
+        heard.append(epoch.epoch)
+        if len(heard) == stop_after:
+            raise signal_
+
+    checkpoint = Checkpoint(path, every) if path else None
+    try:
+        trained = train(
+            model, masks, splits, settings, seed=3, on_epoch=listen, checkpoint=checkpoint
+        )
+    except (StopError, KeyboardInterrupt):
+        return None, None, heard
+    return model, trained, heard
+
+
+def same(one, other):
+    state, yours = one.state_dict(), other.state_dict()
+    return state.keys() == yours.keys() and all(torch.equal(state[n], yours[n]) for n in state)
+
+
+def without_times(history):
+    return [replace(epoch, seconds=0.0, images_per_second=0.0) for epoch in history]
+
+
+RECIPES = [
+    {"momentum": 0.9, "nesterov": True, "schedule": "one_cycle", "flip": True, "translate": 2},
+    {"momentum": 0.0, "schedule": "step", "cutout": 3},
+    {"weight_average": 0.9, "max_gradient_norm": 0.5, "evaluate_every": 2},
+]
+
+
+@pytest.mark.parametrize("settings", RECIPES)
+@pytest.mark.parametrize("stop_after", [1, 2, 4])
+def test_an_interrupted_run_ends_bit_for_bit_as_one_that_was_not(
+    make_network, splits, recipe, tmp_path, settings, stop_after
+):
+    settings = recipe(epochs=4 if "evaluate_every" not in settings else 8, **settings)
+    whole, expected, _ = run(make_network, splits, settings, None)
+    path = tmp_path / "deep" / "training.safetensors"
+    assert run(make_network, splits, settings, path, stop_after)[0] is None
+    resumed, trained, heard = run(make_network, splits, settings, path)
+    assert same(whole, resumed)
+    assert without_times(trained.history) == without_times(expected.history)
+    assert len(trained.resumed_at) == 1
+    assert heard == [epoch.epoch for epoch in expected.history]  # those before are told again
+
+
+def test_interrupted_twice_and_resumed_when_all_is_done(make_network, splits, recipe, tmp_path):
+    settings = recipe(epochs=5, translate=1, weight_average=0.8)
+    whole, _, _ = run(make_network, splits, settings, None)
+    path = tmp_path / "training.safetensors"
+    for stop_after in (1, 3):
+        run(make_network, splits, settings, path, stop_after)
+    resumed, trained, _ = run(make_network, splits, settings, path)
+    assert trained.resumed_at == [1, 3]
+    again, finished, _ = run(make_network, splits, settings, path)
+    assert same(whole, resumed)
+    assert same(whole, again)  # nothing is left to train
+    assert finished.resumed_at == [1, 3, 5]
+
+
+def test_ctrl_c_writes_the_last_whole_epoch_down(make_network, splits, recipe, tmp_path):
+    path = tmp_path / "training.safetensors"
+    settings = recipe(epochs=4)
+    run(make_network, splits, settings, path, 2, every=1e9, signal_=KeyboardInterrupt)
+    _, trained, _ = run(make_network, splits, settings, path, every=1e9)
+    assert trained.resumed_at == [2]
+
+
+def test_it_is_not_written_more_often_than_asked(make_network, splits, recipe, tmp_path):
+    path = tmp_path / "training.safetensors"
+    run(make_network, splits, recipe(epochs=4), path, stop_after=3, every=1e9)
+    assert not path.exists()
+    run(make_network, splits, recipe(epochs=4), path, every=1e9)
+    assert path.exists()  # at the end, in any case
+
+
+def test_a_run_that_diverged_is_not_gone_on_with(make_network, splits, recipe, tmp_path):
+    path = tmp_path / "training.safetensors"
+    settings = recipe(epochs=3, learning_rate=1e30)
+    first = run(make_network, splits, settings, path)[1]
+    second = run(make_network, splits, settings, path)[1]
+    assert first.diverged
+    assert second.diverged
+    assert len(second.history) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"no tensors", None])
+def test_a_damaged_checkpoint_is_a_warning_and_a_new_start(
+    make_network, splits, recipe, tmp_path, content
+):
+    path = tmp_path / "training.safetensors"
+    settings = recipe(epochs=2)
+    whole, _, _ = run(make_network, splits, settings, path)
+    path.write_bytes(path.read_bytes()[:-10] if content is None else content)
+    with pytest.warns(SculptWarning, match="must be readable to go on from it"):
+        resumed, trained, _ = run(make_network, splits, settings, path)
+    assert trained.resumed_at == []
+    assert same(whole, resumed)
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_atomically(path, b"before")
+    monkeypatch.setattr(os, "fsync", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_atomically(path, b"after")
+    assert path.read_bytes() == b"before"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+STUDY = """
+import sys, torch, sculpt
+torch.set_num_threads(1)
+results = sculpt.run(sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [3])
+def test_a_killed_process_goes_on_to_the_same_network(tmp_path: Path, kills: int) -> None:
+    """kill -9 at random moments of a whole study: the trials' networks and errors are those of
+    an undisturbed one, bit for bit, and nothing was trained from its beginning again."""
+    import sculpt
+    from sculpt.export.weights import load_network
+    from studies import write_study
+
+    settings = {
+        "training__epochs": 25,
+        "training__translate": 1,
+        "search__trials": 2,
+        "search__checkpoint_seconds": 0,
+        "space__parameters": {"widening": [3]},
+    }
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    whole = write_study(tmp_path / "whole", **settings)
+    killed = write_study(tmp_path / "killed", **settings)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", STUDY]
+    subprocess.run([*command, str(whole)], check=True, env=environment)
+    folder = tmp_path / "killed" / "tiny-artifacts" / "checkpoints"
+    seen: set[int] = set()
+    for _ in range(kills):
+        process = subprocess.Popen([*command, str(killed)], env=environment)
+        while process.poll() is None:
+            files = list(folder.glob("*/*/*/training.safetensors"))
+            times = {file.stat().st_mtime_ns for file in files if file.exists()}
+            if len(times - seen) and time.sleep(0.2) is None:
+                seen |= times
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+        time.sleep(2.1)  # its trial is given up when its heartbeat is this old
+    subprocess.run([*command, str(killed)], check=True, env=environment)
+
+    expected, found = sculpt.open_results(whole), sculpt.open_results(killed)
+    resumed = 0
+    for label in ("base", found.trials["trial"].iloc[-1]):
+        mine = found.record(label)
+        other = expected.record("base" if label == "base" else 0)
+        for run_, yours in zip(mine["runs"], other["runs"], strict=True):
+            resumed += len(run_["training"]["resumed_at"])
+            for key in ("val_loss", "train_loss", "val_error", "kept_macs"):
+                assert run_[key] == yours[key]
+    assert resumed >= 1
+    networks = [
+        sorted(file for file in (tmp_path / name / "tiny-artifacts").iterdir() if file.is_file())
+        for name in ("whole", "killed")
+    ]
+    states = []
+    for files in networks:
+        loaded = []
+        for file in files:
+            if file.read_bytes()[:1] != b"{":
+                state, masks, origin = load_network(file)
+                loaded.append(((origin["role"], origin["seed"]), state, masks))
+        states.append(sorted(loaded, key=lambda entry: entry[0]))
+    for mine, yours in zip(*states, strict=True):
+        assert mine[0] == yours[0]
+        assert all(torch.equal(mine[1][name], yours[1][name]) for name in yours[1])
+        assert all(torch.equal(mine[2][name], yours[2][name]) for name in yours[2])
+    assert not any(folder.glob("*/*"))  # nothing is left behind

@@ -1,0 +1,263 @@
+"""What a step does: weight averages, gradient norms, parts of batches, and memory that runs out."""
+
+import copy
+import gc
+import weakref
+
+import pytest
+import torch
+from torch import nn
+
+from sculpt.data import ImageSet
+from sculpt.errors import DeviceMemoryError, InputError
+from sculpt.training import loop
+from sculpt.training.evaluation import evaluate
+from sculpt.training.loop import train
+from sculpt.training.memory import is_out_of_memory, within_memory
+from sculpt.training.precision import has_native_bfloat16, resolve_precision
+from sculpt.training.trainer import Trainer
+
+CPU = torch.device("cpu")
+
+
+class Hungry(nn.Module):
+    """A network that does not fit into memory when its batch is larger than `room`."""
+
+    def __init__(self, network, room, error=torch.OutOfMemoryError, first_call=1):
+        super().__init__()
+        self.network, self.room, self.error = network, room, error
+        self.calls, self.first_call = 0, first_call
+        self.largest = 0
+
+    def forward(self, inputs):
+        self.calls += 1
+        # Some of it has happened already when memory runs out: batch norm has seen the batch.
+        logits = self.network(inputs)
+        if self.training and len(inputs) > self.room and self.calls >= self.first_call:
+            raise self.error("[enforce fail at alloc_cpu.cpp] not enough memory")
+        self.largest = max(self.largest, len(inputs))
+        return logits
+
+
+def mlp():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.Tanh(), nn.Linear(20, 10))
+
+
+def trainer_of(model, masks, splits, recipe, seed=0):
+    return Trainer(model, masks, splits.train, recipe, "float32", seed)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
+@pytest.mark.parametrize("first_call", [1, 5])
+def test_out_of_memory_splits_the_batch_and_changes_nothing_else(splits, recipe, error, first_call):
+    settings = recipe(momentum=0.9, weight_decay=0.01, label_smoothing=0.1, translate=1)
+    plain, hungry = mlp(), Hungry(mlp(), room=13, error=error, first_call=first_call)
+    expected = train(plain, {}, splits, settings, seed=3)
+    trained = train(hungry, {}, splits, settings, seed=3)
+    assert trained.facts["micro_batches"] == 4  # 50 images: 25, 13
+    assert expected.facts["micro_batches"] == 1
+    for mine, yours in zip(hungry.network.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine, yours, rtol=1e-4, atol=1e-6)
+    assert [epoch.train_loss for epoch in trained.history] == pytest.approx(
+        [epoch.train_loss for epoch in expected.history], rel=1e-5
+    )
+
+
+def test_a_batch_that_batch_norm_needs_whole_is_not_split(make_network, splits, recipe):
+    """Half a batch has other statistics: that would be another network."""
+    model, _ = make_network()
+    with pytest.raises(DeviceMemoryError, match=r"batches of 50 images do not, .*lower"):
+        train(Hungry(model, room=30), {}, splits, recipe(), seed=0)
+
+
+def test_activations_in_the_hosts_memory_change_nothing(make_network, splits, recipe):
+    """The way out for networks with batch norm, on devices with memory of their own."""
+    networks = []
+    for offload in (False, True):
+        model, masks = make_network(density=0.5)
+        trainer = trainer_of(model, masks, splits, recipe())
+        trainer.offload = offload
+        trainer.run_epoch(1)
+        networks.append(model.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(*(n.values() for n in networks), strict=True))
+
+
+def test_other_errors_are_not_taken_for_memory(splits, recipe):
+    class Broken(Hungry):
+        def forward(self, inputs):
+            raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        train(Broken(mlp(), 1), {}, splits, recipe(), seed=0)
+    assert not is_out_of_memory(ValueError("not enough memory"))
+    assert is_out_of_memory(MemoryError())
+
+
+def test_what_ran_out_of_memory_is_really_freed():
+    held = []
+
+    def allocate():
+        tensor = torch.zeros(1000)
+        held.append(weakref.ref(tensor))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with (
+        pytest.raises(DeviceMemoryError, match=r"must fit into the memory of cpu.*lower") as caught,
+        within_memory(CPU),
+    ):
+        allocate()
+    gc.collect()
+    assert held[0]() is None
+    assert caught.value.__suppress_context__
+
+
+def test_the_real_allocator_is_understood():
+    with pytest.raises(DeviceMemoryError), within_memory(CPU):
+        torch.empty(2**52)
+
+
+def test_evaluation_takes_smaller_batches_when_memory_runs_out(splits):
+    sizes = []
+
+    class Small(nn.Module):
+        def forward(self, inputs):
+            if len(inputs) > 7:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            sizes.append(len(inputs))
+            return inputs.flatten(1)[:, :10]
+
+    found = evaluate(Small(), splits.validation)
+    assert max(sizes) <= 7
+
+    class Large(Small):
+        def forward(self, inputs):
+            return inputs.flatten(1)[:, :10]
+
+    assert found == pytest.approx(evaluate(Large(), splits.validation))
+
+
+def test_logits_that_are_no_numbers_are_wrong(splits):
+    class Silent(nn.Module):
+        def forward(self, inputs):
+            logits = torch.zeros(len(inputs), 10)
+            logits[:, 0] = torch.nan
+            return logits
+
+    assert evaluate(Silent(), splits.validation)[1] == 1
+
+
+def test_the_average_of_the_weights_is_what_is_evaluated_and_kept(make_network, splits, recipe):
+    settings = recipe(epochs=3, weight_average=0.7, learning_rate=0.2)
+    model, masks = make_network(density=0.5)
+    oracle, _ = make_network(density=0.5)
+    trainer = trainer_of(oracle, masks, splits, settings)
+    names = [name for name, _ in oracle.named_parameters()]
+    average = {name: value.detach().clone() for name, value in oracle.named_parameters()}
+    steps = 0
+
+    update = trainer.update
+
+    def update_and_average(batch):
+        nonlocal steps
+        update(batch)
+        decay = min(0.7, (1 + steps) / (10 + steps))
+        for name, value in oracle.named_parameters():
+            average[name] = decay * average[name] + (1 - decay) * value.detach()
+        steps += 1
+
+    trainer.update = update_and_average
+    for number in (1, 2, 3):
+        trainer.run_epoch(number)
+    last = {name: value.detach().clone() for name, value in oracle.named_parameters()}
+
+    trained = train(model, masks, splits, settings, seed=0)
+    for name in names:
+        torch.testing.assert_close(dict(model.named_parameters())[name].detach(), average[name])
+    assert any(not torch.allclose(last[name], average[name]) for name in names)
+    loss, error = evaluate(model, splits.validation)
+    assert (trained.history[-1].val_loss, trained.history[-1].val_error) == (loss, error)
+    for name, mask in masks.items():
+        assert not dict(model.named_parameters())[name][~mask].any()
+
+
+def test_long_gradients_are_scaled_down_to_the_given_norm(make_network, splits, recipe):
+    settings = recipe(momentum=0.0, weight_decay=0.0, max_gradient_norm=0.01, learning_rate=1.0)
+    model, masks = make_network(density=0.2)
+    before = copy.deepcopy(model)
+    trainer = trainer_of(model, masks, splits, settings)
+    trainer.step(torch.arange(50))
+    moved = torch.cat(
+        [
+            (new - old).detach().flatten()
+            for new, old in zip(model.parameters(), before.parameters(), strict=True)
+        ]
+    )
+    # Of the sparse network's own gradient: what is pruned takes no share of the length.
+    assert float(moved.norm()) == pytest.approx(0.01, rel=1e-4)
+
+
+def test_a_state_put_back_is_the_state_that_was_taken(make_network, splits, recipe):
+    settings = recipe(translate=1, cutout=2, weight_average=0.9)
+    model, masks = make_network(density=0.5)
+    trainer = trainer_of(model, masks, splits, settings)
+    trainer.run_epoch(1)
+    kept = trainer.state()
+    trainer.run_epoch(2)
+    once = trainer.state()
+    trainer.restore(kept)
+    assert all(torch.equal(kept[name], value) for name, value in trainer.state().items())
+    trainer.run_epoch(2)
+    again = trainer.state()
+    assert once.keys() == again.keys()
+    assert all(torch.equal(once[name], again[name]) for name in once)
+    assert any(not torch.equal(kept[name], once[name]) for name in once)
+
+
+def test_precision_by_name(splits, recipe, make_network, monkeypatch):
+    assert resolve_precision("float32", CPU) == "float32"
+    assert resolve_precision("bfloat16", CPU) == "bfloat16"
+    for native, meant in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(
+            torch.cpu, "get_capabilities", lambda native=native: {"avx512_bf16": native}
+        )
+        assert has_native_bfloat16(CPU) is native
+        assert resolve_precision("auto", CPU) == meant
+    model, masks = make_network()
+    with pytest.raises(InputError, match=r"tf32 exists on CUDA devices only.*choose"):
+        train(model, masks, splits, recipe(precision="tf32"), seed=0)
+    assert train(model, masks, splits, recipe(), seed=0).facts["precision"] == "float32"
+
+
+def test_a_normalised_set_is_not_made_for_images_that_change(make_network, splits, recipe):
+    assert isinstance(splits.train, ImageSet)
+    model, masks = make_network()
+    assert trainer_of(model, masks, splits, recipe())._normalized is not None
+    assert trainer_of(model, masks, splits, recipe(flip=True))._normalized is None
+    assert loop.evaluations(recipe(epochs=0)) == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_captured_steps_train_as_eager_ones(make_network, splits, recipe, precision, monkeypatch):
+    """What a CUDA graph replays is what the step does, rates and random shifts included."""
+    from sculpt.training.capture import capture
+
+    splits = splits.to("cuda")
+    settings = recipe(schedule="one_cycle", translate=1, precision=precision)
+    states = []
+    for captured in (False, True):
+        model, masks = make_network(density=0.5)
+        model, masks = model.cuda(), {name: mask.cuda() for name, mask in masks.items()}
+        trainer = Trainer(model, masks, splits.train, settings, precision, 0)
+        if captured:
+            before = trainer.state()
+            trainer.model.train()
+            trainer.update = capture(trainer, torch.arange(50, device="cuda"))
+            trainer.restore(before)
+        for number in (1, 2):
+            trainer.run_epoch(number)
+        states.append(trainer.state())
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value, rtol=2e-2, atol=2e-3)
