@@ -1,0 +1,132 @@
+"""The opponent is a fair one: the same sums as sculpt's own loop, in another style."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+
+from sculpt.benchmark.opponent import Opponent
+from sculpt.benchmark.race import race
+from sculpt.benchmark.standard_loop import PillowImages, train_standard
+from sculpt.config import Training
+from sculpt.data import ImageSet, Splits, make_splits
+from sculpt.data.digits import Digits
+from sculpt.models.resnet import resnet
+from sculpt.pruning.initializers import initialize
+from sculpt.pruning.masks import Masks, apply_masks, dense_masks, keep_highest
+from sculpt.training.loop import train
+
+SAME_ORDER: dict[str, object] = {"precision": "float32", "batch_size": 50, "epochs": 3}
+
+
+class Replayed(Sampler[int]):
+    """The order that a network was trained in, epoch after epoch."""
+
+    def __init__(self, batches: list[Tensor], images: ImageSet) -> None:
+        known = images.inputs().flatten(1)
+        self._order = [
+            int((known == image.flatten()).all(1).nonzero()[0])
+            for batch in batches
+            for image in batch
+        ]
+        self._epoch, self._start = len(images) // 50 * 50, 0
+
+    def __iter__(self) -> Iterator[int]:
+        begin, self._start = self._start, self._start + self._epoch
+        return iter(self._order[begin : self._start])
+
+    def __len__(self) -> int:
+        return self._epoch
+
+
+@pytest.fixture(scope="module")
+def splits() -> Splits:
+    """160 images to train on, which 50 do not divide, and 40 to validate on."""
+    return make_splits(Digits().read(), train_images=200, validation_fraction=0.2)
+
+
+def network(density: float) -> tuple[nn.Module, Masks]:
+    model = resnet(1, 10, stem_width=3, blocks=1, widening=1)
+    initialize(model, "variance_scaling", seed=1)
+    masks = dense_masks(model)
+    if density < 1:
+        generator = torch.Generator().manual_seed(2)
+        scores = {n: torch.rand(mask.shape, generator=generator) for n, mask in masks.items()}
+        masks = keep_highest(scores, round(density * sum(m.numel() for m in masks.values())))
+        apply_masks(model, masks)
+    return model, masks
+
+
+@pytest.mark.parametrize("density", [1.0, 0.3])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schedule": "constant", "weight_decay": 0.0, "momentum": 0.0},
+        {"schedule": "one_cycle", "nesterov": True, "label_smoothing": 0.1, "weight_decay": 0.01},
+        {"schedule": "step", "max_gradient_norm": 0.5},
+    ],
+    ids=["plain", "one_cycle", "clipped"],
+)
+def test_both_loops_train_to_the_same_losses(
+    splits: Splits, density: float, changes: dict[str, object]
+) -> None:
+    """Step by step on the same batches, where nothing is augmented."""
+    recipe = Training.model_validate(SAME_ORDER | {"learning_rate": 0.05} | changes)
+    model, masks = network(density)
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    batches: list[Tensor] = []
+    hook = model.register_forward_pre_hook(
+        lambda module, given: batches.append(given[0].clone()) if module.training else None
+    )
+    ours = train(model, masks, splits, recipe, seed=3).history
+    hook.remove()
+    model.load_state_dict(start)
+    order = Replayed(batches, splits.train)
+    theirs = train_standard(model, masks, splits.train, splits.validation, recipe, order=order)
+
+    assert len(ours) == len(theirs) == 3
+    assert ours[0].train_loss != pytest.approx(ours[2].train_loss, rel=0.01), "it learns"
+    for mine, standard in zip(ours, theirs, strict=True):
+        assert standard.train_loss == pytest.approx(mine.train_loss, rel=1e-5)
+        assert standard.val_loss == pytest.approx(mine.val_loss, rel=1e-5)
+        assert standard.val_error == pytest.approx(mine.val_error)
+        assert standard.train_error == pytest.approx(mine.train_error)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, start[name]), "the given network must be left as it is"
+
+
+def test_images_come_as_torchvision_s_sets_give_them(splits: Splits) -> None:
+    images = splits.train
+    assert [label for _, label in PillowImages(images, lambda image: image)] == (
+        images.labels.tolist()
+    )
+    image, _ = PillowImages(images, lambda image: image)[7]
+    assert (image.mode, image.size) == ("L", (8, 8))
+    assert np.array_equal(np.asarray(image), images.images[7, 0].numpy())
+
+
+def test_augmented_images_can_be_trained_on(splits: Splits) -> None:
+    recipe = Training.model_validate(
+        SAME_ORDER | {"epochs": 1, "translate": 1, "flip": True, "cutout": 3}
+    )
+    model, masks = network(0.5)
+    (epoch,) = train_standard(model, masks, splits.train, splits.validation, recipe)
+    assert epoch.images_per_second > 0
+    assert 0 < epoch.val_error <= 1
+
+
+def test_a_race_leaves_the_network_as_it_is_and_takes_turns(splits: Splits) -> None:
+    recipe = Training.model_validate(SAME_ORDER)
+    model, masks = network(0.5)
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    with Opponent() as opponent:
+        rates = race(model, masks, splits, recipe, repeats=3, seconds=0.01, opponent=opponent)
+        assert opponent._process.pid is not None
+    assert opponent._process.exitcode == 0, "it must end with the race"
+    assert len(rates.sculpt) == len(rates.standard) == 3
+    assert min(rates.sculpt + rates.standard + [rates.ratio]) > 0
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, start[name])

@@ -1,0 +1,161 @@
+"""Does sculpt's loop train to the errors of a plain one? Both from the same networks, n seeds.
+
+    python tests/benchmarks/errors_agree.py --data digits --images 1797 --epochs 10
+    python tests/benchmarks/errors_agree.py --data cifar10 --data-root DIR --widening 2 --seeds 5
+
+A ResNet(k, n) is drawn (LDI), pruned to the size of ResNet(1, n) by connection sensitivity
+(k = 1: left dense), repaired, and trained by `sculpt.training.loop.train` and by
+`sculpt/benchmark/standard_loop.py`, from the same weights with the same masks and recipe. Order
+and augmentation are drawn anew by each. Printed are final validation errors, mean ± standard
+deviation over the seeds, and Student's 95 % interval of the paired difference ours − theirs.
+
+DIR is a folder train/<class>/*, test/<class>/* or one in torchvision's layout.
+
+A script, not a test: it asserts nothing and pytest does not collect it.
+"""
+
+import argparse
+import copy
+import json
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from torch import nn
+
+import sculpt
+from sculpt.benchmark.race import as_trained
+from sculpt.benchmark.standard_loop import train_standard
+from sculpt.config import Training
+from sculpt.data import Splits, make_splits
+from sculpt.models import build_network
+from sculpt.pruning.masks import Masks, count_parameters, dense_masks
+from sculpt.registry import DATASETS
+from sculpt.results.statistics import paired_interval
+from sculpt.training.loop import train
+
+
+def main() -> None:
+    """Train, and print both errors or JSON."""
+    options = parse()
+    splits = load(options).to(options.device)
+    recipe = Training(
+        epochs=options.epochs,
+        evaluate_every=options.epochs,
+        batch_size=options.batch,
+        learning_rate=options.learning_rate,
+        schedule="one_cycle",
+        flip=options.data == "cifar10",
+        translate=4 if options.data == "cifar10" else 1,
+        precision=options.precision,
+    )
+    ours, theirs = [], []
+    for seed in range(options.seeds):
+        model, masks = sparse_network(splits, options, seed)
+        torch.manual_seed(seed)
+        standard = train_standard(
+            model, masks, splits.train, splits.validation, recipe, device=options.device
+        )
+        theirs.append(standard[-1].val_error)
+        trained, kept = as_trained(copy.deepcopy(model), masks, splits, recipe)
+        ours.append(train(trained, kept, splits, recipe, seed=seed).history[-1].val_error)
+        if not options.json:
+            print(f"seed {seed}: sculpt {ours[-1]:.2%}, standard {theirs[-1]:.2%}", flush=True)
+    result = {
+        "options": vars(options),
+        "validation_images": len(splits.validation),
+        "sculpt": describe(ours),
+        "standard": describe(theirs),
+        "difference": mean(ours) - mean(theirs),
+        "interval": paired_interval(ours, theirs),
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+    }
+    print(json.dumps(result, indent=2) if options.json else as_text(result))
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", default="mnist", choices=["digits", "mnist", "cifar10"])
+    parser.add_argument("--data-root", default="")
+    parser.add_argument("--images", type=int, default=5000, help="validation images included")
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--learning-rate", type=float, default=0.1)
+    parser.add_argument("--precision", default="float32", help="of sculpt's loop")
+    parser.add_argument("--widening", type=int, default=2)
+    parser.add_argument("--blocks", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=3, help="at least 2")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args()
+
+
+def load(options: argparse.Namespace) -> Splits:
+    """Read the images, a fifth of which is held out."""
+    name, known = options.data, {}
+    if name != "digits":
+        known["root"] = options.data_root
+        if Path(options.data_root, "train").is_dir():
+            name, known["channels"] = "image_folder", 3 if name == "cifar10" else 1
+    arrays = DATASETS.get(name)(**known).read()
+    count = min(options.images, len(arrays.train_labels))
+    return make_splits(arrays, validation_fraction=0.2, train_images=count)
+
+
+def sparse_network(
+    splits: Splits, options: argparse.Namespace, seed: int
+) -> tuple[nn.Module, Masks]:
+    """Draw, prune and repair a network; at widening 1 only draw it."""
+
+    def build(widening: int) -> nn.Module:
+        spec = splits.spec
+        return build_network(
+            "resnet",
+            channels=spec.channels,
+            classes=spec.classes,
+            pixels=spec.height * spec.width,
+            widening=widening,
+            blocks=options.blocks,
+        )
+
+    model = build(options.widening).to(options.device).to(memory_format=torch.channels_last)
+    sculpt.initialize(model, "ldi", seed=seed)
+    if options.widening == 1:
+        return model, dense_masks(model)
+    masks = sculpt.prune(
+        model,
+        count_parameters(build(1), "paper"),
+        criterion="connection_sensitivity",
+        targets="uniform",
+        batch_norm="batch",
+        inputs=splits.train.sample(500, seed=seed).inputs(),
+    )
+    sculpt.repair_isometry(model, masks)
+    return model, masks
+
+
+def describe(errors: list[float]) -> dict[str, Any]:
+    """Return mean, spread and values."""
+    return {"mean": mean(errors), "std": stdev(errors), "n": len(errors), "each": errors}
+
+
+def as_text(result: dict[str, Any]) -> str:
+    """Lay the figures out for reading."""
+    lines = [
+        f"{who:9} {100 * result[who]['mean']:.2f} ± {100 * result[who]['std']:.2f} % "
+        f"(n {result[who]['n']}, {result['validation_images']} validation images)"
+        for who in ("sculpt", "standard")
+    ]
+    low, high = (100 * bound for bound in result["interval"])
+    difference = 100 * result["difference"]
+    lines.append(f"sculpt − standard {difference:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

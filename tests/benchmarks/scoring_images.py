@@ -1,0 +1,139 @@
+"""How many images, and which precision, does connection sensitivity need?
+
+    python tests/benchmarks/scoring_images.py --data DIR --widening 2 4 --images 45000
+    python tests/benchmarks/scoring_images.py --data DIR --widening 8 --precision bfloat16 --json
+
+DIR holds CIFAR-10 as train/<class>/*. ResNet(k, 3), LDI, uniform targets, batch norm `identity`,
+269,034 parameters kept. One pass over the images in a random order adds up the gradients and
+makes a mask at each sample size on the way, so that a smaller sample is part of every larger one.
+Printed for each size: the share of the last mask (made from all images) that it already has, and
+the share of the float32 mask of the first images that bfloat16 finds on the same images.
+
+A script, not a test: it asserts nothing and pytest does not collect it. What it costs against a
+training pass is measured by `criteria.py`.
+"""
+
+import argparse
+import json
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sculpt.config import Data
+from sculpt.data import ImageSet, make_splits
+from sculpt.models import build_network
+from sculpt.pruning.criteria.connection_sensitivity import make_loss, scoring_mode
+from sculpt.pruning.initializers import initialize
+from sculpt.pruning.masks import Masks, keep_highest, prunable_budget, prunable_parameters
+from sculpt.pruning.task import PruningTask
+from sculpt.registry import DATASETS
+
+SIZES = [500, 1000, 2000, 5000, 10_000, 20_000, 50_000]
+BUDGET = 269_034
+
+
+def main() -> None:
+    """Measure, and print a table or JSON."""
+    options = parse()
+    data = Data(name="image_folder", root=options.data, validation_fraction=0.0002)
+    arrays = DATASETS.get(data.name)(**data.options).read()
+    images = make_splits(arrays, validation_fraction=data.validation_fraction).train
+    # One fewer than all at most, because all would come in their own order, class by class.
+    count = min(options.images or len(images), len(images) - 1)
+    images = images.to(options.device).sample(count, seed=options.seed)
+    rows = []
+    for widening in options.widening:
+        rows += measure(widening, images, options)
+        for row in [] if options.json else [row for row in rows if row["widening"] == widening]:
+            print(as_text(row), flush=True)
+    if options.json:
+        print(json.dumps({"torch": str(torch.__version__), "rows": rows}, indent=2))
+
+
+def measure(widening: int, images: ImageSet, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return one row per sample size of one network."""
+    model = build_network(
+        "resnet", channels=3, classes=10, pixels=32 * 32, widening=widening, blocks=3
+    )
+    model = model.to(options.device).to(memory_format=torch.channels_last)
+    initialize(model, "ldi", seed=options.seed)
+    sizes = [size for size in SIZES if size < len(images)] + [len(images)]
+    start = perf_counter()
+    masks = nested_masks(model, images, sizes, options.precision)
+    seconds = perf_counter() - start
+    other = "float32" if options.precision == "bfloat16" else "bfloat16"
+    short = [size for size in sizes if size <= options.compare]
+    others = nested_masks(model, images, short, other)
+    return [
+        {
+            "widening": widening,
+            "seed": options.seed,
+            "precision": options.precision,
+            "images": size,
+            "of_last_mask": overlap(masks[size], masks[sizes[-1]]),
+            "of_other_precision": overlap(masks[size], others[size]) if size in others else None,
+            "seconds": seconds * size / sizes[-1],
+        }
+        for size in sizes
+    ]
+
+
+def nested_masks(
+    model: nn.Module, images: ImageSet, sizes: list[int], precision: str
+) -> dict[int, Masks]:
+    """Return the mask at each sample size, from one pass."""
+    parameters = prunable_parameters(model)
+    kept = prunable_budget(model, BUDGET, "paper")
+    loss = make_loss(model, PruningTask(model, kept), "uniform")
+    sums: list[Tensor] = [torch.zeros_like(parameter) for parameter in parameters.values()]
+    masks = {}
+    with (
+        scoring_mode(model, "identity"),
+        torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"),
+    ):
+        for first, last in zip([0, *sizes], sizes, strict=False):
+            for start in range(first, last, 125):
+                inputs = images.inputs(slice(start, min(start + 125, last)))
+                value = loss(inputs, model(inputs).float(), torch.empty(0))
+                torch._foreach_add_(sums, torch.autograd.grad(value, list(parameters.values())))
+            scores = {
+                name: (total * parameter.detach()).abs()
+                for (name, parameter), total in zip(parameters.items(), sums, strict=True)
+            }
+            masks[last] = keep_highest(scores, kept)
+    return masks
+
+
+def overlap(mask: Masks, other: Masks) -> float:
+    """Return which share of the weights that `other` keeps `mask` keeps, too."""
+    both = sum(int((mask[name] & other[name]).sum()) for name in mask)
+    return both / sum(int(kept.sum()) for kept in other.values())
+
+
+def as_text(row: dict[str, Any]) -> str:
+    """Return one line of the table."""
+    same = row["of_other_precision"]
+    return (
+        f"k {row['widening']}  {row['images']:6,} images  {row['of_last_mask']:7.2%} of the last"
+        f" mask  {row['seconds']:8.1f} s" + (f"  other precision {same:7.2%}" if same else "")
+    )
+
+
+def parse() -> argparse.Namespace:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", required=True, help="folder with train/<class>/*")
+    parser.add_argument("--widening", type=int, nargs="+", default=[2, 4, 8])
+    parser.add_argument("--images", type=int, default=None, help="all by default")
+    parser.add_argument("--compare", type=int, default=1000, help="images for both precisions")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
