@@ -3,16 +3,18 @@
 Apart from `results`, because asking for results must not wait for PyTorch to be imported.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sculpt.config import Range, Space, Study
-from sculpt.errors import InputError
+from sculpt.config import Study
 from sculpt.record import Clock
 from sculpt.results.records import Results
 from sculpt.search.preparation import choose_device, load_data, load_scoring_images
 from sculpt.search.progress import Watcher
+from sculpt.search.space import check_params
 from sculpt.search.study import run_study
+from sculpt.search.workers import TrialsPerDevice, check_trials_per_device, run_together
 from sculpt.study_file import load_study
 from sculpt.trial import Sculpted, candidate_budget, sculpt_network
 
@@ -23,6 +25,7 @@ def run(
     overrides: dict[str, Any] | None = None,
     device: str = "auto",
     watcher: Watcher | None = None,
+    trials_per_device: TrialsPerDevice = 1,
 ) -> Results:
     """Start a study, or go on with it, until its total of trials is finished.
 
@@ -35,13 +38,20 @@ def run(
             A torch device, or `auto`.
         watcher:
             Is told of the progress.
+        trials_per_device:
+            How many candidates are trained at a time, each in a process of its own; `auto`
+            measures which number is the fastest. More than 1 needs what every use of Python's
+            `multiprocessing` needs: a script calls this under `if __name__ == "__main__":`.
 
     Raises:
         InputError: the study cannot be run as it is; nothing was written.
         SculptError: the base failed, or every candidate did.
     """
+    check_trials_per_device(trials_per_device)
     config = study if isinstance(study, Study) else load_study(study, overrides)
-    return Results(run_study(config, device=device, watcher=watcher))
+    together = partial(run_together, trials_per_device=trials_per_device)
+    run_trials = None if trials_per_device == 1 else together
+    return Results(run_study(config, device=device, watcher=watcher, run=run_trials))
 
 
 def diagnose_candidate(
@@ -63,7 +73,7 @@ def diagnose_candidate(
     Raises:
         InputError: a parameter is none of the space's, or the candidate cannot be pruned so.
     """
-    _check_params(config.space, params)
+    check_params(config.space, params)
     target = choose_device(device)
     candidate = config.with_parameters(params)
     splits = load_data(config).to(target)
@@ -104,22 +114,3 @@ def diagnose_candidate(
         "seconds": record["seconds"],
     }
     return document, sculpted
-
-
-def _check_params(space: Space, params: dict[str, Any]) -> None:
-    for key, value in params.items():
-        if key not in space.parameters:
-            raise InputError(
-                f"params must be parameters of the space ({', '.join(space.parameters)}), but got "
-                f"{key!r}; for other keys of the study use --set KEY=VALUE"
-            )
-        values = space.parameters[key]
-        known = space.values(key)
-        if not isinstance(values, Range) and value not in known:
-            raise InputError(
-                f"params.{key} must be one of {', '.join(map(str, known))}, but got {value!r}"
-            )
-        if isinstance(values, Range) and not values.low <= value <= values.high:
-            raise InputError(
-                f"params.{key} must be from {values.low} to {values.high}, but got {value!r}"
-            )

@@ -180,7 +180,7 @@ def test_a_study_is_found_by_its_name(
     assert "'other' is not among those kept here (tiny)" in err
 
 
-@pytest.mark.parametrize("command", ["check", "run", "status", "rank", "pareto", "show"])
+@pytest.mark.parametrize("command", ["check", "run", "status", "rank", "pareto", "show", "bench"])
 def test_every_command_has_help_with_an_example(command: str, sculpt_command: Any) -> None:
     code, out, _ = sculpt_command(command, "--help")
     assert code == 0
@@ -198,6 +198,9 @@ def test_every_command_has_help_with_an_example(command: str, sculpt_command: An
         (["run", "{study}", "--set", "training.epochs"], "--set must be KEY=VALUE"),
         (["run", "{study}", "--set", "a={"], "a value must be YAML"),
         (["run", "{study}", "--device", "tpu:7"], "--device must be auto, cpu"),
+        (["run", "{study}", "--trials-per-device", "0"], "must be a whole number of at least 1"),
+        (["run", "{study}", "--trials-per-device", "-1"], "or auto, but got -1"),
+        (["run", "{study}", "--trials-per-device", "many"], "or auto, but got 'many'"),
         (["run", "{study}", "--storage", "mysql://u:secret@host/db"], "postgresql"),
         (["run", "nowhere.yaml"], "must be a readable YAML file"),
         (["rank", "{study}"], "run"),

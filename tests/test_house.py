@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Floors, lowest first. A module may import what stands on a lower floor, and its own room.
 FLOORS = [
     ["errors"],
-    ["registry", "seeding", "documents"],
+    ["registry", "seeding", "documents", "recipes"],
     ["config"],
     ["study_file"],
     ["models", "data"],
@@ -22,10 +22,11 @@ FLOORS = [
     ["training", "export"],
     ["objectives"],
     ["record"],
+    ["sculpted"],
     ["trial"],
     ["search"],
     ["results"],
-    ["launch"],
+    ["launch", "benchmark"],
     ["cli"],
     ["__main__"],
 ]

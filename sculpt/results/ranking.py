@@ -38,6 +38,7 @@ def rank(results: Results) -> dict[str, Any]:
                         "std": None if spread is None or math.isnan(spread) else float(spread),
                         "n": int(row["val_error_n"]),
                     },
+                    "diverged": int(row.get("diverged") or 0),
                     "kept_macs": float(row["kept_macs"]),
                     "dense_macs": int(row["dense_macs"]),
                     "verdict": "base" if is_base else verdict(row["val_errors"], base_errors),

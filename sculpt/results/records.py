@@ -9,9 +9,12 @@ from optuna.trial import FrozenTrial
 from sculpt.config import Study
 from sculpt.errors import InputError
 from sculpt.search.artifacts import read_record
-from sculpt.search.claims import ERROR, counts, trial_states
+from sculpt.search.claims import ERROR, OUT_OF_MEMORY, counts, trial_states
 from sculpt.search.storage import INFEASIBLE
 from sculpt.search.store import TOTAL, Store, open_store
+
+PROBLEMS = (ERROR, INFEASIBLE, OUT_OF_MEMORY)
+"""Attributes of a trial that say why it has no result."""
 
 
 class Results:
@@ -88,7 +91,7 @@ class Results:
         """
         frozen, state = self._find(trial)
         if state != "complete":
-            problem = frozen.user_attrs.get(ERROR) or frozen.user_attrs.get(INFEASIBLE)
+            problem = next(filter(None, map(frozen.user_attrs.get, PROBLEMS)), None)
             return {"trial": trial, "state": state, "error": problem, "params": frozen.params}
         return {"state": state} | read_record(self._store, frozen)
 
@@ -123,7 +126,7 @@ def open_results(reference: str | Path, storage: str | None = None) -> Results:
 
 def _row(label: int | str, state: str, trial: FrozenTrial) -> dict[str, Any]:
     attributes = dict(trial.user_attrs)
-    problem = attributes.pop(ERROR, None) or attributes.pop(INFEASIBLE, None)
+    problems = [attributes.pop(key, None) for key in PROBLEMS]
     return {
         "trial": label,
         "state": state,
@@ -134,7 +137,7 @@ def _row(label: int | str, state: str, trial: FrozenTrial) -> dict[str, Any]:
         "val_errors": attributes.pop("val_errors", []),
         **attributes.pop("objectives", {}),
         **attributes,
-        "error": problem,
+        "error": next(filter(None, problems), None),
     }
 
 

@@ -1,6 +1,7 @@
 """JSON documents as tables for people: errors in percent, large numbers grouped."""
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Group
@@ -38,6 +39,8 @@ def check_table(document: dict[str, Any]) -> Table:
             f"{corner['memory_bytes'] / 2**20:,.0f} MiB",
             "yes" if corner["feasible"] else "too small for the budget",
         )
+    if predicted := document["predicted"]:
+        table.caption = _prediction(predicted["seconds"], predicted["measured_on"])
     return table
 
 
@@ -66,7 +69,7 @@ def ranking_table(document: dict[str, Any]) -> Table:
             f"{row['kept_parameters']:,}",
             f"{row['sparsity']:.2%}",
             f"{row['kept_macs'] / 1e6:,.2f} M",
-            row["verdict"],
+            row["verdict"] + (f" ({row['diverged']} diverged)" if row["diverged"] else ""),
             f"{row['seconds']:.1f}",
             style="bold" if row["role"] == "base" else None,
         )
@@ -190,6 +193,33 @@ def diagnosis_tables(document: dict[str, Any]) -> Group:
         + ("no path: disconnected" if paths is None else f"10^{paths:.2f} paths")
     )
     return Group(layers, signal)
+
+
+def bench_table(document: dict[str, Any]) -> Table:
+    """Show measured speeds; see `sculpt.benchmark.throughput.bench`."""
+    table = _table(
+        f"{document['study']}: speed", "network", "parameters", "phase", ">images/s", ">seconds"
+    )
+    compared = any("ratio" in row for row in document["rows"])
+    if compared:
+        table.add_column("sculpt / standard", justify="right")
+    for row in document["rows"]:
+        rate, ratio = row["images_per_second"], row.get("ratio")
+        table.add_row(
+            row["role"].replace("_", " "),
+            describe_parameters(row["params"]),
+            row["phase"],
+            "" if rate is None else f"{rate:,.0f}",
+            f"{row['seconds']:,.2f}",
+            *([f"{ratio:.2f}" if ratio else ""] if compared else []),
+        )
+    table.caption = _prediction(document["predicted"]["seconds"], document["device"])
+    return table
+
+
+def _prediction(seconds: float, device: dict[str, Any]) -> str:
+    machine = f"{device['name']}, {device['threads']} threads"
+    return f"the whole study: about {timedelta(seconds=round(seconds))} h on {machine}"
 
 
 def describe_tally(tally: dict[str, int]) -> str:

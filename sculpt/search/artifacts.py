@@ -28,6 +28,7 @@ SUMMARY = (
     "dense_macs",
     "kept_macs",
     "val_errors",
+    "diverged",
     "seconds",
     "training_seconds",
     "objectives",

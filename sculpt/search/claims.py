@@ -18,6 +18,10 @@ from sculpt.search.storage import INFEASIBLE, RETRY_OF, storage_of
 ERROR = "error"
 """User attribute of a trial that failed by itself: what went wrong."""
 
+OUT_OF_MEMORY = "out_of_memory"
+"""User attribute of a trial whose network turned out too large for the device: the reason. It is
+infeasible, but unlike what is found to be so beforehand it counts towards the total."""
+
 MAX_RETRIES = 3
 """Attempts after the first; a trial interrupted more often counts as failed."""
 
@@ -102,10 +106,22 @@ def counts(study: Study, *, max_retries: int = MAX_RETRIES) -> dict[str, int]:
     return {state: tally[state] for state in states}
 
 
+def too_large(study: Study) -> int:
+    """Return how many trials did not fit into the memory of the device."""
+    return sum(OUT_OF_MEMORY in trial.user_attrs for trial in study.get_trials(deepcopy=False))
+
+
+def last_error(study: Study) -> str:
+    """Return what went wrong in the last trial that failed by itself."""
+    errors = [t.user_attrs[ERROR] for t in study.get_trials() if ERROR in t.user_attrs]
+    return errors[-1] if errors else "it was interrupted too often"
+
+
 def _state(trial: FrozenTrial, retried: set[int], max_retries: int) -> str:
     if trial.number in retried or _is_owed(trial, retried, max_retries):
         return "interrupted"
-    return "infeasible" if INFEASIBLE in trial.user_attrs else _NAMES[trial.state]
+    infeasible = INFEASIBLE in trial.user_attrs or OUT_OF_MEMORY in trial.user_attrs
+    return "infeasible" if infeasible else _NAMES[trial.state]
 
 
 _NAMES = {
@@ -126,6 +142,7 @@ def _is_owed(trial: FrozenTrial, retried: set[int], max_retries: int) -> bool:
         trial.state is TrialState.FAIL
         and ERROR not in trial.user_attrs
         and INFEASIBLE not in trial.user_attrs  # another attempt would be so, too
+        and OUT_OF_MEMORY not in trial.user_attrs
         and trial.number not in retried
         and len(trial.system_attrs.get(_ATTEMPTS, ())) < max_retries
     )

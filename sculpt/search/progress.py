@@ -4,7 +4,14 @@ import time
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from sculpt.config import describe_parameters
 from sculpt.training.loop import Epoch
@@ -30,12 +37,21 @@ class Watcher:
     def waiting(self, running: int) -> None:
         """Nothing is left to start; trials are still running elsewhere, or their worker died."""
 
+    def from_worker(self, number: int) -> None:
+        """What is told next happens in this one of several workers; 0 unless this is called."""
+
+    def worker_lost(self, problem: str) -> None:
+        """The worker died, and with it the trial that it was running."""
+
+    def message(self, text: str) -> None:
+        """Something that whoever watches should know."""
+
     def run_finished(self) -> None:
         """The run is over, whatever the reason."""
 
 
 class LiveView(Watcher):
-    """Progress bars on a terminal; one line per finished trial anywhere else."""
+    """Progress bars on a terminal, one per running trial; a line per finished trial elsewhere."""
 
     def __init__(self, console: Console):
         self._console = console
@@ -51,11 +67,12 @@ class LiveView(Watcher):
             disable=not console.is_terminal,
         )
         self._study = self._bars.add_task("study", total=0, note="", visible=False)
-        self._trial = self._bars.add_task("trial", total=0, note="", visible=False)
+        self._worker = 0
+        self._trials: dict[int, TaskID] = {}  # the row of each worker's current trial
+        self._starts: dict[int, float] = {}
         self._best: tuple[float, str] | None = None
         self._finished_here = 0
         self._first_start = time.monotonic()
-        self._trial_start = self._first_start
         self._warned = False
 
     def run_started(self, total: int, done: int) -> None:
@@ -64,9 +81,11 @@ class LiveView(Watcher):
         self._console.print(f"{total} trials, {done} of them finished", highlight=False)
 
     def trial_started(self, label: int | str, params: dict[str, Any], epochs: int) -> None:
-        self._trial_start = time.monotonic()
+        self._starts[self._worker] = time.monotonic()
+        if self._worker not in self._trials:
+            self._trials[self._worker] = self._bars.add_task("", total=0, note="", visible=False)
         self._bars.reset(
-            self._trial,
+            self._trials[self._worker],
             description=f"{_name(label)} {describe_parameters(params)}".rstrip(),
             total=epochs,
             visible=True,
@@ -75,7 +94,7 @@ class LiveView(Watcher):
 
     def epoch_finished(self, epoch: Epoch) -> None:
         note = f"{epoch.images_per_second:,.0f} images/s, val error {epoch.val_error:.2%}"
-        self._bars.update(self._trial, advance=1, note=note)
+        self._bars.update(self._trials[self._worker], advance=1, note=note)
         self._describe_study()
 
     def trial_finished(
@@ -84,12 +103,14 @@ class LiveView(Watcher):
         self._finished_here += 1
         if val_error is not None and (self._best is None or val_error < self._best[0]):
             self._best = (val_error, _name(label))
-        seconds = time.monotonic() - self._trial_start
+        seconds = time.monotonic() - self._starts[self._worker]
         result = problem if val_error is None else f"val error {val_error:.2%}"
-        task = self._bars.tasks[self._trial]
+        row = self._trials[self._worker]
+        task = self._bars.tasks[row]
         self._console.print(
             f"{task.description}: {result} ({seconds:.1f} s)", highlight=False, markup=False
         )
+        self._bars.update(row, visible=False)
         self._bars.update(self._study, advance=1)
         self._describe_study()
 
@@ -101,6 +122,19 @@ class LiveView(Watcher):
                 "when their worker has been silent for search.grace_seconds",
                 highlight=False,
             )
+
+    def from_worker(self, number: int) -> None:
+        self._worker = number
+
+    def worker_lost(self, problem: str) -> None:
+        row = self._trials.get(self._worker)
+        if row is not None and self._bars.tasks[row].visible:
+            self._bars.update(row, visible=False)
+            problem += f"; {self._bars.tasks[row].description} is run again"
+        self.message(problem)
+
+    def message(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False)
 
     def run_finished(self) -> None:
         self._bars.stop()

@@ -8,7 +8,7 @@ from sculpt.search.space import is_enumerable
 from sculpt.seeding import derive_seed
 
 
-def make_sampler(study: Study, trials_before: int) -> optuna.samplers.BaseSampler:
+def make_sampler(study: Study, trials_before: int, worker: int = 0) -> optuna.samplers.BaseSampler:
     """Return the study's sampler.
 
     Args:
@@ -18,8 +18,11 @@ def make_sampler(study: Study, trials_before: int) -> optuna.samplers.BaseSample
             configuration is run twice.
         trials_before:
             Trials there are already. A resumed study must not draw the same values again.
+        worker:
+            Number among those that start at once; they must not draw the same values either.
     """
-    seed = derive_seed(study.search.seed, "sampler", trials_before) % 2**32
+    name = f"sampler of worker {worker}" if worker else "sampler"
+    seed = derive_seed(study.search.seed, name, trials_before) % 2**32
     if is_enumerable(study.space):
         with experimental_accepted():
             return optuna.samplers.BruteForceSampler(seed=seed)

@@ -12,7 +12,7 @@ import torch
 from sculpt.config import Range, Space, Sparsity, Study
 from sculpt.data import ImageSpec
 from sculpt.diagnostics.cost import Cost, measure_cost
-from sculpt.errors import BudgetError, ConfigError, SculptError
+from sculpt.errors import BudgetError, ConfigError, InputError, SculptError
 from sculpt.pruning.masks import count_parameters, prunable_budget
 from sculpt.trial import build_model, candidate_budget, resolve_budget
 
@@ -107,6 +107,30 @@ def corners(space: Space) -> Iterator[dict[str, Any]]:
     """Yield the points that `check` lists."""
     size = space_size(space)
     return points(space) if size is not None and size <= MOST_CORNERS else extremes(space)
+
+
+def check_params(space: Space, params: dict[str, Any]) -> None:
+    """Refuse what is no value of the space; parameters may be left out.
+
+    Raises:
+        InputError: a key or a value is none of the space's.
+    """
+    for key, value in params.items():
+        if key not in space.parameters:
+            raise InputError(
+                f"params must be parameters of the space ({', '.join(space.parameters)}), but got "
+                f"{key!r}; for other keys of the study use --set KEY=VALUE"
+            )
+        values = space.parameters[key]
+        known = space.values(key)
+        if not isinstance(values, Range) and value not in known:
+            raise InputError(
+                f"params.{key} must be one of {', '.join(map(str, known))}, but got {value!r}"
+            )
+        if isinstance(values, Range) and not values.low <= value <= values.high:
+            raise InputError(
+                f"params.{key} must be from {values.low} to {values.high}, but got {value!r}"
+            )
 
 
 def measure_size(study: Study, spec: ImageSpec, budget: int) -> Size:

@@ -16,6 +16,7 @@ from sculpt.config import Study, default_storage
 from sculpt.documents import read_yaml
 from sculpt.errors import ConfigError, StorageError
 from sculpt.registry import OBJECTIVES, load_plugins
+from sculpt.search.claims import counts, too_large
 from sculpt.search.experimental import experimental_accepted
 from sculpt.search.storage import StudyStorage, open_storage
 
@@ -40,6 +41,18 @@ class Store:
     def artifacts(self) -> FileSystemArtifactStore:
         """Where the files of finished trials are."""
         return FileSystemArtifactStore(self.artifact_folder)
+
+    @property
+    def finished(self) -> int:
+        """How many trials have ended and count towards the total."""
+        base, candidates = counts(self.base), counts(self.candidates)
+        bases = base["complete"]  # failed bases are tried again
+        ended = sum(candidates[state] for state in ("complete", "stopped", "failed"))
+        return bases + ended + too_large(self.candidates)
+
+    def checkpoints(self, role: str) -> Path:
+        """Return where trials of a role are written down while they run."""
+        return self.artifact_folder / "checkpoints" / role
 
 
 def open_store(reference: str | Path, storage: str | None = None) -> Store:
@@ -172,7 +185,12 @@ def _flatten(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _artifact_folder(config: Study) -> Path:
+def storage_file(config: Study) -> Path:
+    """Return the file beside which a study keeps other files; for a server, one in `runs/`."""
     location = config.storage_url.removeprefix("sqlite:///")
-    folder = Path(location) if location.endswith(".db") else Path("runs", f"{config.study}.db")
-    return folder.with_name(f"{folder.stem}-artifacts")
+    return Path(location) if location.endswith(".db") else Path("runs", f"{config.study}.db")
+
+
+def _artifact_folder(config: Study) -> Path:
+    file = storage_file(config)
+    return file.with_name(f"{file.stem}-artifacts")

@@ -1,6 +1,7 @@
 """The run of a study: the dense base first, then candidates, up to the total."""
 
 import math
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -12,12 +13,20 @@ import optuna
 
 from sculpt.config import Study
 from sculpt.data import ImageSet, Splits
-from sculpt.errors import NumericsError, SculptError
+from sculpt.errors import DeviceMemoryError, NumericsError, SculptError
 from sculpt.export.weights import save_network
 from sculpt.record import Role, summarize
 from sculpt.registry import OBJECTIVES
 from sculpt.search.artifacts import keep
-from sculpt.search.claims import ERROR, counts, requeue_interrupted, trial_states
+from sculpt.search.claims import (
+    ERROR,
+    OUT_OF_MEMORY,
+    counts,
+    last_error,
+    original_number,
+    requeue_interrupted,
+    trial_states,
+)
 from sculpt.search.interruption import Interruption
 from sculpt.search.preparation import (
     choose_device,
@@ -31,13 +40,20 @@ from sculpt.search.space import infeasible_reason, suggest, total_trials
 from sculpt.search.storage import INFEASIBLE, StudyFull
 from sculpt.search.store import Store, start_store
 from sculpt.training.loop import Epoch, evaluations
+from sculpt.training.memory import keep_freed_memory, release_memory
 from sculpt.trial import Outcome, candidate_budget, resolve_budget, run_seed
 
 POLL_SECONDS = 1.0
 """Between looks at trials that other workers are running."""
 
 
-def run_study(config: Study, *, device: str = "auto", watcher: Watcher | None = None) -> Store:
+def run_study(
+    config: Study,
+    *,
+    device: str = "auto",
+    watcher: Watcher | None = None,
+    run: Callable[["Worker", int], None] | None = None,
+) -> Store:
     """Start a study, or go on with it, until its total of trials is finished.
 
     Everything is checked before anything is written. A trial that fails by itself is recorded
@@ -50,6 +66,8 @@ def run_study(config: Study, *, device: str = "auto", watcher: Watcher | None = 
             A torch device, or `auto`.
         watcher:
             Is told of the progress.
+        run:
+            Runs a worker's trials up to a total; by default `Worker.run`, one after another.
 
     Raises:
         InputError: the study cannot be run as it is.
@@ -57,6 +75,8 @@ def run_study(config: Study, *, device: str = "auto", watcher: Watcher | None = 
     """
     watcher = watcher or Watcher()
     target = choose_device(device)
+    if target.type == "cpu":
+        keep_freed_memory()
     spec = describe_data(config)
     budget = resolve_budget(config, spec)
     total = total_trials(config, spec)
@@ -68,22 +88,10 @@ def run_study(config: Study, *, device: str = "auto", watcher: Watcher | None = 
     )
     try:
         with Interruption() as interruption:
-            Worker(store, splits, budget, watcher, interruption).run(total)
+            (run or Worker.run)(Worker(store, splits, budget, watcher, interruption), total)
     finally:
         watcher.run_finished()
     return store
-
-
-def finished(store: Store) -> int:
-    """Return how many trials of a study have ended and count towards its total."""
-    tallies = [counts(store.base), counts(store.candidates)]
-    bases = tallies[0]["complete"]  # failed bases are tried again
-    return bases + sum(tallies[1][state] for state in ("complete", "stopped", "failed"))
-
-
-def _last_error(study: optuna.Study) -> str:
-    errors = [t.user_attrs[ERROR] for t in study.get_trials() if ERROR in t.user_attrs]
-    return errors[-1] if errors else "it was interrupted too often"
 
 
 @dataclass
@@ -107,16 +115,33 @@ class Worker:
         Raises:
             SculptError: the base failed, or every candidate did.
         """
-        base, candidates = self.store.base, self.store.candidates
-        self.watcher.run_started(total, finished(self.store))
+        self.watcher.run_started(total, self.store.finished)
+        self.train_base()
+        self.search(total)
+
+    def train_base(self) -> None:
+        """Run the base until it is finished.
+
+        Raises:
+            SculptError: the base failed.
+        """
+        base = self.store.base
         # A base that failed is tried again by the next run: nothing can be ranked without it.
         self.drain(base, 1 + counts(base)["failed"], self.run_base)
         if not counts(base)["complete"]:
-            raise SculptError(f"the dense base must finish, but failed: {_last_error(base)}")
+            raise SculptError(f"the dense base must finish, but failed: {last_error(base)}")
+
+    def search(self, total: int) -> None:
+        """Run candidates until `total` trials are finished, the base included.
+
+        Raises:
+            SculptError: every candidate failed.
+        """
+        candidates = self.store.candidates
         self.drain(candidates, total - 1, self.run_candidate)
         if not counts(candidates)["complete"]:
             raise SculptError(
-                f"a candidate must finish, but all failed; the last: {_last_error(candidates)}"
+                f"a candidate must finish, but all failed; the last: {last_error(candidates)}"
             )
 
     def drain(
@@ -175,6 +200,9 @@ class Worker:
         self, trial: optuna.Trial, study: Study, role: Role, params: dict[str, Any], budget: int
     ) -> list[float]:
         self._number = trial.number
+        # Under the number of its first attempt: what was interrupted goes on from there.
+        attempt = trial.study.get_trials(deepcopy=False)[trial.number]
+        folder = self.store.checkpoints(role) / str(original_number(attempt))
         label = "base" if role == "base" else trial.number
         source = str(study.pruning.data)
         if source not in self._scoring:
@@ -191,6 +219,7 @@ class Worker:
                     seed=seed,
                     scoring=self._scoring[source],
                     on_epoch=self._epoch_finished,
+                    folder=folder / f"seed-{seed}",
                 )
                 for seed in range(first, first + count)
             ]
@@ -204,13 +233,21 @@ class Worker:
             )
             objectives = _objectives(record)
             record = {"trial": label, "objectives": objectives} | record
-            with tempfile.TemporaryDirectory() as folder:
-                keep(self.store, trial, record, write_networks(Path(folder), outcomes, record))
+            with tempfile.TemporaryDirectory() as networks:
+                files = write_networks(Path(networks), outcomes, record)
+                keep(self.store, trial, record, files)
         except Exception as error:
             problem = f"{type(error).__name__}: {error}"
-            trial.set_user_attr(ERROR, problem)
+            too_large = isinstance(error, DeviceMemoryError) and role == "candidate"
+            trial.set_user_attr(OUT_OF_MEMORY if too_large else ERROR, problem)
             self.watcher.trial_finished(label, None, problem)
+            shutil.rmtree(folder, ignore_errors=True)
+            if too_large:
+                raise optuna.TrialPruned(problem) from None
             raise
+        finally:
+            release_memory(self.splits.train.device)
+        shutil.rmtree(folder, ignore_errors=True)
         self.watcher.trial_finished(label, record["val_error"]["mean"], None)
         return [objectives[name] for name in study.search.objectives]
 

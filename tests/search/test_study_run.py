@@ -1,5 +1,6 @@
 """Running a study: exact totals, whatever interrupts it, and nothing run twice."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from optuna.trial import TrialState
 
 import sculpt
+from sculpt.config import Study
+from sculpt.data import Splits
 from sculpt.errors import ConfigError, DataError, InputError, SculptError
 from sculpt.export.weights import load_network
 from sculpt.results.records import Results
@@ -21,7 +25,12 @@ from sculpt.search.progress import Watcher
 from sculpt.search.store import open_store
 from sculpt.study_file import load_study
 from sculpt.training.loop import Epoch
+from sculpt.training.memory import within_memory
+from sculpt.trial import Outcome, run_seed
 from studies import write_study
+
+DRY = {"name": "ldi", "kernel": "delta"}
+"""Leaves most weights at zero, so that no ranking of the whole network can be made."""
 
 
 class Recorder(Watcher):
@@ -132,8 +141,9 @@ def test_infeasible_points_are_set_aside(tmp_path: Path) -> None:
         assert "at most 18626" in error
 
 
+@pytest.mark.filterwarnings("ignore::sculpt.errors.SculptWarning")
 def test_a_trial_that_fails_is_recorded_and_counts(tmp_path: Path) -> None:
-    space = {"training.learning_rate": [1e30, 0.05], "widening": [2]}
+    space = {"pruning.initializer": [DRY, {"name": "ldi"}], "widening": [2]}
     path = write_study(
         tmp_path,
         space__parameters=space,
@@ -143,13 +153,62 @@ def test_a_trial_that_fails_is_recorded_and_counts(tmp_path: Path) -> None:
     )
     watcher = Recorder()
     results = sculpt.run(path, watcher=watcher)
-    table = results.trials.set_index("params.training.learning_rate")
-    assert table.loc[1e30, "state"] == "failed"
-    assert "must stay finite" in table.loc[1e30, "error"]
-    assert table.loc[0.05, "state"] == "complete"
+    table = results.trials.set_index("params.pruning.initializer")
+    assert table.loc["ldi(kernel=delta)", "state"] == "failed"
+    assert "scores must be non-zero" in table.loc["ldi(kernel=delta)", "error"]
+    assert table.loc["ldi", "state"] == "complete"
     assert results.tally()["failed"] == 1
     assert results.tally()["complete"] == 2
-    assert any(told[3] and "NumericsError" in told[3] for told in watcher.told[1:])
+    assert any(told[3] and "DryRankingError" in told[3] for told in watcher.told[1:])
+
+
+def test_a_candidate_that_diverges_is_a_result(tmp_path: Path) -> None:
+    """The search learns from it; it is neither a crash nor a failure."""
+    path = write_study(
+        tmp_path,
+        space__parameters={"training.learning_rate": [1e30, 0.05], "widening": [2]},
+        search__trials=3,
+        training__epochs=2,
+    )
+    results = sculpt.run(path)
+    table = results.trials.set_index("params.training.learning_rate")
+    assert list(table["state"]) == ["complete"] * 3
+    assert table.loc[1e30, "diverged"] == 2
+    assert table.loc[1e30, "val_errors"] == [1, 1]
+    assert table.loc[0.05, "diverged"] == 0
+    last = sculpt.rank(results)["ranking"][-1]
+    assert (last["params"]["training.learning_rate"], last["diverged"]) == (1e30, 2)
+    json.dumps(results.record(int(last["trial"])), allow_nan=False)
+
+
+def test_a_base_that_diverges_ends_the_run(tmp_path: Path) -> None:
+    path = write_study(tmp_path, training__learning_rate=1e30)
+    with pytest.raises(SculptError, match=r"the dense base must finish, .* lower training\.learn"):
+        sculpt.run(path)
+
+
+def test_a_candidate_too_large_for_the_device_is_infeasible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The study goes on, and reaches its total, for the point is not drawn again."""
+
+    def small_device(study: Study, splits: Splits, **options: Any) -> Outcome:
+        with within_memory(splits.train.device):
+            if options["role"] == "candidate" and study.model.options["widening"] == 3:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return run_seed(study, splits, **options)
+
+    monkeypatch.setattr("sculpt.search.study.run_seed", small_device)
+    space = {"widening": [2, 3], "blocks": [1]}
+    path = write_study(
+        tmp_path, space__parameters=space, search__trials="all", search__replicates=1
+    )
+    results = sculpt.run(path)
+    assert results.tally() | {"total": 3, "complete": 2, "infeasible": 1} == results.tally()
+    trials = results.trials.set_index("params.widening")
+    assert trials.loc[3, "state"] == "infeasible"
+    assert "must fit into the memory of cpu" in trials.loc[3, "error"]
+    assert sculpt.run(path).tally() == results.tally()
 
 
 def test_when_the_base_fails_so_does_the_run_and_it_can_be_tried_again(
@@ -165,15 +224,16 @@ def test_when_the_base_fails_so_does_the_run_and_it_can_be_tried_again(
     assert results.tally()["failed"] == 0
 
 
+@pytest.mark.filterwarnings("ignore::sculpt.errors.SculptWarning")
 def test_when_every_candidate_fails_so_does_the_run(tmp_path: Path) -> None:
     path = write_study(
         tmp_path,
-        space__parameters={"training.learning_rate": [1e30]},
+        space__parameters={"pruning.initializer": [DRY], "widening": [2]},
         search__trials=2,
         search__replicates=1,
         training__epochs=2,
     )
-    with pytest.raises(SculptError, match="a candidate must finish, but all failed; the last: Num"):
+    with pytest.raises(SculptError, match="a candidate must finish, but all failed; the last: Dry"):
         sculpt.run(path)
 
 

@@ -1,0 +1,27 @@
+"""The command line: parse, call one function, print."""
+
+import sys
+
+import typer
+
+from sculpt.cli.asking import pareto, rank, show, status
+from sculpt.cli.computing import bench, check, diagnose, run
+from sculpt.errors import SculptError
+
+app = typer.Typer(
+    help="Search for sparse networks that beat a dense one of the same size.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (check, run, status, rank, pareto, show, diagnose, bench):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line; exit 0 done, 1 failed, 2 wrong input, 130 interrupted."""
+    try:
+        app()
+    except SculptError as error:
+        print(f"sculpt: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

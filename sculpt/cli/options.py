@@ -1,0 +1,78 @@
+"""What commands have in common: their options, reading a study, printing a document."""
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from sculpt.errors import InputError
+
+progress_console = Console(stderr=True)
+
+StudyFile = Annotated[str, typer.Argument(help="A study file (YAML).", metavar="STUDY.yaml")]
+StudyName = Annotated[
+    str, typer.Argument(help="A study file (YAML), or the name of a study.", metavar="STUDY")
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Set a key of the study first; may be repeated."
+    ),
+]
+Storage = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="Where the study is kept: a .db path or a database URL."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+
+
+def load_candidate(
+    study: str, assignments: list[str] | None, storage: str | None
+) -> tuple[Any, dict[str, Any]]:
+    """Return the study, and the values given for parameters of its space (`params.KEY=VALUE`)."""
+    chosen = [entry for entry in assignments or [] if entry.startswith("params.")]
+    config = load(study, [entry for entry in assignments or [] if entry not in chosen], storage)
+    return config, overrides([entry.removeprefix("params.") for entry in chosen])
+
+
+def load(study: str, assignments: list[str] | None, storage: str | None) -> Any:
+    """Return the study of a file, with changes from the command line."""
+    from sculpt.study_file import load_study
+
+    changes = overrides(assignments or [])
+    if storage is not None:
+        changes["storage"] = storage
+    return load_study(study, changes)
+
+
+def overrides(assignments: list[str]) -> dict[str, Any]:
+    """Return the values that `KEY=VALUE` entries give to keys.
+
+    Raises:
+        InputError: an entry is none, or its value is not YAML.
+    """
+    from sculpt.documents import parse_value
+
+    found: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key:
+            raise InputError(f"--set must be KEY=VALUE, but got {assignment!r}")
+        found[key] = parse_value(value)
+    return found
+
+
+def show_document(document: Any, as_json: bool, *views: Any) -> None:
+    """Print a document as JSON, or as the tables that `views` make of it."""
+    if as_json:
+        print(json.dumps(document, indent=2, allow_nan=False))
+        return
+    # A pipe or a file is not 80 columns wide; a table folded to that is unreadable.
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    for view in views:
+        console.print(view(document), highlight=False)

@@ -1,0 +1,272 @@
+"""Several trials at a time: real processes, exact totals, and nothing left behind."""
+
+import io
+import itertools
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import sculpt
+from sculpt.errors import InputError, SculptError
+from sculpt.results.records import Results
+from sculpt.search.concurrency import Concurrency
+from sculpt.search.progress import LiveView, Watcher
+from studies import write_study
+
+Wait = Callable[[Callable[[], object]], None]
+
+
+class Recorder(Watcher):
+    """Keeps which worker trained which trial."""
+
+    def __init__(self) -> None:
+        self.worker = 0
+        self.workers: dict[int | str, int] = {}
+        self.epochs = 0
+        self.finished: list[int | str] = []
+
+    def from_worker(self, number: int) -> None:
+        self.worker = number
+
+    def trial_started(self, label: int | str, params: dict[str, Any], epochs: int) -> None:
+        self.workers[label] = self.worker
+
+    def epoch_finished(self, epoch: object) -> None:
+        self.epochs += 1
+
+    def trial_finished(
+        self, label: int | str, val_error: float | None, problem: str | None
+    ) -> None:
+        assert self.workers[label] == self.worker
+        self.finished.append(label)
+
+
+def check_complete(path: Path, total: int) -> Results:
+    """Check that a study reached its total, and ran no configuration twice."""
+    results = sculpt.open_results(path)
+    tally = results.tally()
+    assert (tally["total"], tally["complete"]) == (total, total)
+    assert tally["failed"] == tally["running"] == tally["queued"] == 0
+    done = results.complete[results.complete["trial"] != "base"].filter(like="params.")
+    assert len(done) == len(done.drop_duplicates()) == total - 1
+    return results
+
+
+def test_two_at_a_time_reach_the_exact_total(tmp_path: Path) -> None:
+    path = write_study(tmp_path, search__trials=5, training__epochs=8)
+    watcher = Recorder()
+    results = sculpt.run(path, watcher=watcher, trials_per_device=2)
+    check_complete(path, 5)
+
+    trials = results._store.candidates.get_trials()
+    assert any(
+        one.datetime_start < other.datetime_complete
+        and other.datetime_start < one.datetime_complete
+        for one, other in itertools.combinations(trials, 2)
+    ), "no two trials ran at the same time"
+    assert watcher.workers["base"] == 0
+    assert {watcher.workers[trial.number] for trial in trials} == {1, 2}
+    assert sorted(map(str, watcher.finished)) == ["0", "1", "2", "3", "base"]
+    assert watcher.epochs == 5 * 2 * 8
+    # Arithmetic depends on the number of threads: the base is compared with the candidates.
+    threads = {results.record(label)["device"]["threads"] for label in watcher.finished}
+    assert len(threads) == 1
+
+    again = Recorder()
+    sculpt.run(path, watcher=again, trials_per_device=2)
+    assert not again.finished
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
+    """Start `sculpt run` with two trials at a time, as the leader of a group of processes."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start_one(path: Path) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "sculpt", "run", str(path), "--trials-per-device", "2"]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        running = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, **pipes)
+        started.append(running)
+        return running
+
+    yield start_one
+    for process in started:
+        for pid in group(process):
+            os.kill(pid, signal.SIGKILL)
+        process.wait()
+
+
+def group(leader: subprocess.Popen[str]) -> list[int]:
+    """Return the processes that a run consists of, without those that only wait to be reaped."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, members_of = status.read_text().rpartition(")")[2].split()[:3]
+        except OSError:  # it ended meanwhile
+            continue
+        if int(members_of) == leader.pid and state != "Z":
+            found.append(int(status.parent.name))
+    return found
+
+
+def workers(leader: subprocess.Popen[str]) -> list[int]:
+    """Return the processes in which the candidates of a run are trained."""
+    command = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in group(leader)}
+    return [pid for pid, text in command.items() if "spawn_main" in text]
+
+
+def both_are_busy(path: Path) -> bool:
+    time.sleep(0.2)  # looking costs the workers time
+    try:
+        table = sculpt.open_results(path).trials
+    except InputError:  # not made yet
+        return False
+    # With parameters: one that is claimed and no more is left to the next heartbeat when stopped.
+    if table.empty:
+        return False
+    running = table[table["state"] == "running"].filter(like="params.").dropna()
+    return not running.columns.empty and len(running) == 2
+
+
+@pytest.mark.parametrize("killed", [1, 2])
+def test_a_killed_worker_loses_no_trial(
+    tmp_path: Path, start: Callable[[Path], subprocess.Popen[str]], wait_until: Wait, killed: int
+) -> None:
+    path = write_study(tmp_path, search__trials=4, training__epochs=16)
+    running = start(path)
+    wait_until(lambda: both_are_busy(path))
+    for pid in workers(running)[:killed]:
+        os.kill(pid, signal.SIGKILL)
+    _, printed = running.communicate(timeout=120)
+    assert len(re.findall(r"^worker \d was killed \(SIGKILL\)", printed, re.MULTILINE)) == killed
+    assert "Traceback" not in printed
+    if killed == 1:
+        assert running.returncode == 0, printed
+    else:
+        assert running.returncode == 1
+        assert "sculpt: a worker must live to the end, but all 2 died" in printed
+        sculpt.run(path)
+    assert check_complete(path, 4).tally()["interrupted"] == killed
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_run_leaves_no_process_and_goes_on(
+    tmp_path: Path,
+    start: Callable[[Path], subprocess.Popen[str]],
+    wait_until: Wait,
+    stop: signal.Signals,
+) -> None:
+    path = write_study(tmp_path, search__trials=4, training__epochs=16)
+    running = start(path)
+    wait_until(lambda: both_are_busy(path))
+    if stop is signal.SIGINT:
+        os.killpg(running.pid, stop)  # as a terminal does
+    else:
+        os.kill(running.pid, stop)
+    _, printed = running.communicate(timeout=120)
+    assert "Traceback" not in printed
+    if stop is signal.SIGINT:
+        assert running.returncode == 130
+        assert "the same command goes on" in printed
+    wait_until(lambda: not group(running))
+    tally = sculpt.open_results(path).tally()
+    assert (tally["running"], tally["queued"], tally["interrupted"]) == (0, 2, 2)
+    sculpt.run(path)
+    assert check_complete(path, 4).tally()["interrupted"] == 2
+
+
+def test_when_every_candidate_fails_so_does_the_run(tmp_path: Path) -> None:
+    criterion = {"name": "magnitude", "checkpoint": str(tmp_path / "missing.pt")}
+    path = write_study(
+        tmp_path, pruning={"criterion": criterion}, search__trials=3, search__replicates=1
+    )
+    with pytest.raises(SculptError, match="a candidate must finish, but all failed; the last: "):
+        sculpt.run(path, trials_per_device=2)
+    assert sculpt.open_results(path).tally()["failed"] == 2
+
+
+@pytest.mark.parametrize(
+    ("raised", "error", "message"),
+    [
+        ("sculpt.errors.DataError('no images here')", InputError, "^no images here$"),
+        ("IndexError('a defect')", SculptError, "a worker must not fail, but did: .*a defect"),
+    ],
+)
+def test_what_a_worker_raises_reaches_the_caller(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    raised: str,
+    error: type[Exception],
+    message: str,
+) -> None:
+    (tmp_path / "only_here.py").write_text(
+        "import multiprocessing, sculpt.errors\n"
+        "from sculpt.registry import CRITERIA\n\n"
+        f"if multiprocessing.parent_process(): CRITERIA.get = lambda name: 1 / 0; raise {raised}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    path = write_study(tmp_path, plugins=["only_here"], search__trials=3, search__replicates=1)
+    with pytest.raises(error, match=message):
+        sculpt.run(path, trials_per_device=2)
+
+
+def test_auto_measures_and_says_so(tmp_path: Path) -> None:
+    path = write_study(tmp_path, search__trials=2, search__replicates=1)
+    console = Console(file=io.StringIO(), width=200)
+    sculpt.run(path, watcher=LiveView(console), trials_per_device="auto")
+    check_complete(path, 2)
+    rates = r"1: [\d,]+(, 2: [\d,]+(, 4: [\d,]+.*)?)? images/s together -> \d"
+    assert re.search(f"^trials per device: {rates}$", console.file.getvalue(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("rates", "best"),
+    [
+        ({1: 100.0}, 1),
+        ({1: 100.0, 2: 104.0}, 1),
+        ({1: 100.0, 2: 160.0}, 2),
+        ({1: 100.0, 2: 160.0, 4: 165.0}, 2),
+        ({1: 100.0, 2: 160.0, 4: 200.0, 8: 90.0}, 4),
+    ],
+)
+def test_more_at_a_time_must_be_worth_it(rates: dict[int, float], best: int) -> None:
+    assert Concurrency(rates).best == best
+    assert str(Concurrency(rates)).endswith(f" images/s together -> {best}")
+
+
+@pytest.mark.parametrize("given", [0, -1, "many", 1.5, None, True])
+def test_no_other_numbers(tmp_path: Path, given: Any) -> None:
+    path = write_study(tmp_path)
+    with pytest.raises(InputError, match="must be a whole number of at least 1, or auto, but got"):
+        sculpt.run(path, trials_per_device=given)
+    assert [p.name for p in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_the_view_keeps_trials_apart() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    view = LiveView(console)
+    view.run_started(4, 1)
+    for worker, widening in ((1, 2), (2, 3)):
+        view.from_worker(worker)
+        view.trial_started(worker - 1, {"widening": widening}, 2)
+    view.from_worker(1)
+    view.trial_finished(0, 0.25, None)
+    view.worker_lost("worker 1 was killed")
+    view.from_worker(2)
+    view.worker_lost("worker 2 was killed")
+    view.run_finished()
+    lines = console.file.getvalue().splitlines()
+    assert re.fullmatch(r"trial 0 widening 2: val error 25.00% \(0.\d s\)", lines[1])
+    assert lines[2:] == [
+        "worker 1 was killed",
+        "worker 2 was killed; trial 1 widening 3 is run again",
+    ]
