@@ -2,6 +2,8 @@
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -10,14 +12,18 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
-    """Raises KeyboardInterrupt on a signal, and again at `check` if that was swallowed.
+    """Raises KeyboardInterrupt after a signal: inside `at_once` immediately, else at `check`.
 
-    Python swallows what is raised inside a destructor or a weak reference's callback, and with
-    PyTorch those are often the first Python code to run after a long computation.
+    A trial's books are kept whole (Optuna fails in odd ways when it is interrupted while it
+    writes), and only what may take long can be cut short. A second signal is obeyed anywhere.
+    What was swallowed is raised again at `check`: Python swallows what is raised inside a
+    destructor or a weak reference's callback, and with PyTorch those are often the first Python
+    code to run after a long computation.
     """
 
     def __init__(self) -> None:
         self._requested = False
+        self._at_once = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interruption":
@@ -39,6 +45,17 @@ class Interruption:
         if self._requested:
             raise KeyboardInterrupt
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Let a signal raise KeyboardInterrupt inside this block."""
+        self._at_once = True
+        try:
+            self.check()
+            yield
+        finally:
+            self._at_once = False
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self._requested = True
-        raise KeyboardInterrupt
+        again, self._requested = self._requested, True
+        if self._at_once or again:
+            raise KeyboardInterrupt

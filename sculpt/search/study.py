@@ -210,19 +210,20 @@ class Worker:
         first, count = study.search.seed, study.search.replicates
         self.watcher.trial_started(label, params, count * evaluations(study.training))
         try:
-            outcomes = [
-                run_seed(
-                    study,
-                    self.splits,
-                    role=role,
-                    budget=budget,
-                    seed=seed,
-                    scoring=self._scoring[source],
-                    on_epoch=self._epoch_finished,
-                    folder=folder / f"seed-{seed}",
-                )
-                for seed in range(first, first + count)
-            ]
+            with self.interruption.at_once():
+                outcomes = [
+                    run_seed(
+                        study,
+                        self.splits,
+                        role=role,
+                        budget=budget,
+                        seed=seed,
+                        scoring=self._scoring[source],
+                        on_epoch=self._epoch_finished,
+                        folder=folder / f"seed-{seed}",
+                    )
+                    for seed in range(first, first + count)
+                ]
             record = summarize(
                 study,
                 self.splits,

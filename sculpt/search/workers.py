@@ -70,7 +70,8 @@ def run_together(worker: Worker, total: int, trials_per_device: TrialsPerDevice)
     worker.watcher.run_started(total, worker.store.finished)
     count = 1 if trials_per_device == "auto" else trials_per_device
     if trials_per_device == "auto" and worker.store.finished < total:
-        measured = measure_concurrency(worker.store.config, worker.splits)
+        with worker.interruption.at_once():
+            measured = measure_concurrency(worker.store.config, worker.splits)
         count = measured.best
         worker.watcher.message(str(measured))
     # With the threads of the candidates, because arithmetic depends on their number.
