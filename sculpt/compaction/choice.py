@@ -8,8 +8,11 @@ from sculpt.compaction.compact import Compaction, compact, largest_difference
 from sculpt.diagnostics.layers import Masks
 from sculpt.errors import CompactionError
 
+BLOCK = 16
+"""Channels that convolutions compute at once, in bfloat16 on AVX-512 as on tensor cores: 57 of 64
+took 0.93 of the time, 48 took 0.56 (both sides of a 3×3, 32×32, 2 cores)."""
 LEAST_SAVING = 0.05
-"""Of the multiply-accumulates; below, the narrower layers may cost as much as they save."""
+"""Of the multiply-accumulates; with less, what else a step does outweighs it."""
 MOST_DIFFERENCE = 1e-10
 """Relative, of the logits in float64. Rounding makes 1e-14 of it."""
 
@@ -32,7 +35,7 @@ def compact_where_it_pays(
         `difference` (measured, if it was to be used) and `reason` (why not, else None).
     """
     try:
-        found = compact(model, masks, inputs)
+        found = compact(model, masks, inputs, block=BLOCK)
     except CompactionError as error:
         return None, {"used": False, "reason": str(error)}
     plan = found.plan | {"used": False, "difference": None, "reason": None}

@@ -71,7 +71,9 @@ class Compaction:
             part.write(whole[part.name], trained[name])
 
 
-def compact(model: nn.Module, masks: Masks, example_inputs: Tensor) -> Compaction:
+def compact(
+    model: nn.Module, masks: Masks, example_inputs: Tensor, *, block: int = 1
+) -> Compaction:
     """Return a copy of a network without the channels that no path of kept weights uses.
 
     It is exact for training by gradient descent with momentum and weight decay, whatever the
@@ -87,6 +89,9 @@ def compact(model: nn.Module, masks: Masks, example_inputs: Tensor) -> Compactio
             Keyed by parameter name.
         example_inputs:
             (N, ...), of which only the shape counts.
+        block:
+            Layers keep a multiple of this many channels, where they have as many: processors
+            compute whole blocks in the time of unfinished ones.
 
     Raises:
         CompactionError: the forward pass cannot be traced, or no layer of it is understood.
@@ -96,8 +101,8 @@ def compact(model: nn.Module, masks: Masks, example_inputs: Tensor) -> Compactio
     apply_masks(narrowing.network, masks)
     steps = read_graph(model, example_inputs)
     analyse(steps, masks)
-    present = find_present(steps)
-    plans = plan_layers(steps, present, masks)
+    present = find_present(steps, block)
+    plans = plan_layers(steps, present, masks, block)
     if not plans:
         raise CompactionError(
             "a network must have conv (of one group) or linear layers, used once, to be "

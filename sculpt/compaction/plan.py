@@ -60,13 +60,18 @@ class LayerPlan:
         }
 
 
-def plan_layers(steps: list[Step], present: dict[Step, Tensor], masks: Masks) -> list[LayerPlan]:
+def plan_layers(
+    steps: list[Step], present: dict[Step, Tensor], masks: Masks, block: int
+) -> list[LayerPlan]:
     """Decide what stays of every conv and linear layer that is understood."""
-    return [_plan_layer(step, present, masks) for step in steps if step.kind == "weighted"]
+    return [_plan_layer(step, present, masks, block) for step in steps if step.kind == "weighted"]
 
 
-def find_present(steps: list[Step]) -> dict[Step, Tensor]:
-    """Return the channels of every step whose units are needed in any place."""
+def find_present(steps: list[Step], block: int) -> dict[Step, Tensor]:
+    """Return the channels of every step whose units are needed in any place.
+
+    Of every layer whole blocks stay, as far as it has them, and at least one.
+    """
     keep = torch.zeros(1 + int(torch.cat([step.units for step in steps]).max()), dtype=torch.bool)
     for step in steps:
         keep[step.units[needed(step)]] = True
@@ -74,16 +79,16 @@ def find_present(steps: list[Step]) -> dict[Step, Tensor]:
             for pinned in (step, *step.inputs):
                 keep[pinned.units] = True
     for step in steps:
-        # A layer without channels is an error in PyTorch; one that is not needed does no harm.
-        if step.width and not keep[step.units].any():
-            keep[step.units[0]] = True
+        if step.kind in ("weighted", "opaque") and step.width:
+            channels = keep[step.units]
+            keep[step.units] = _whole_blocks(channels, torch.ones_like(channels), block)
     return {step: keep[step.units] for step in steps}
 
 
-def _plan_layer(step: Step, present: dict[Step, Tensor], masks: Masks) -> LayerPlan:
+def _plan_layer(step: Step, present: dict[Step, Tensor], masks: Masks, block: int) -> LayerPlan:
     stream_out, stream_in = present[step], present[step.inputs[0]]
-    rows = _at_least_one(stream_out & needed(step), stream_out)
-    columns = _at_least_one(stream_in & needed_columns(step, masks, rows), stream_in)
+    rows = _whole_blocks(stream_out & needed(step), stream_out, block)
+    columns = _whole_blocks(stream_in & needed_columns(step, masks, rows), stream_in, block)
     linear = isinstance(step.module, nn.Linear)
     kernel = cast(Tensor, cast(nn.Module, step.module).weight)[0, 0].numel()
     gathered, scattered = choose_selection(
@@ -100,6 +105,12 @@ def _plan_layer(step: Step, present: dict[Step, Tensor], masks: Masks) -> LayerP
     )
 
 
-def _at_least_one(wanted: Tensor, present: Tensor) -> Tensor:
-    """Return the wanted channels, or the first one present if there are none."""
-    return wanted if wanted.any() else present & (present.cumsum(0) == 1)
+def _whole_blocks(wanted: Tensor, present: Tensor, block: int) -> Tensor:
+    """Return the wanted channels and others that are present, to fill up blocks; at least one.
+
+    A layer without channels is an error in PyTorch. One that is not needed does no harm.
+    """
+    count = int(wanted.sum())
+    missing = max(1, -(-count // block)) * block - count
+    spare = present & ~wanted
+    return wanted | (spare & (spare.cumsum(0) <= missing))

@@ -483,3 +483,26 @@ def test_zero_and_read_channels_of_a_small_network():
     convolution = next(step for step in steps if step.name == "0")
     assert convolution.zero.tolist() == [True, False, False]
     assert convolution.read.tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("block", [2, 4, 1000])
+def test_layers_keep_whole_blocks_where_they_have_as_many(block: int):
+    model = build_network(
+        "resnet", channels=1, classes=5, pixels=64, widening=3, blocks=2, stem_width=4
+    ).double()
+    initialize(model, "ldi", seed=0)
+    masks = random_masks(model)
+    apply_masks(model, masks)
+    whole = compact(model, masks, images(2), block=block)
+    single = compact(model, masks, images(2))
+    assert largest_difference(model, masks, whole, images(8)) < 1e-12
+    for layer in whole.plan["layers"]:
+        for count, of in (
+            (layer["rows"], layer["of_rows"]),
+            (layer["columns"], layer["of_columns"]),
+        ):
+            assert count == of or count % block == 0 or layer["name"].startswith("classifier")
+    if block == 1000:
+        assert whole.plan["saving"] == 0
+    else:
+        assert 0 < whole.plan["saving"] < single.plan["saving"]
