@@ -634,3 +634,76 @@ def test_the_jacobian_may_be_left_out(splits):
     settings = wide(diagnostics__jacobian_images="all", training__epochs=0)
     record = run_seed(settings, splits, role="base", budget=2000, seed=0).record
     assert record["signal"]["initial"]["jacobian"]["images"] == 150
+
+
+def compactable(**changes):
+    """A network with dead channels enough that it is trained without them."""
+    return study(
+        model__stem_width=16,
+        model__widening=4,
+        training__epochs=3,
+        training__weight_average=0.5,
+        search__checkpoint_seconds=0,
+        **changes,
+    )
+
+
+def same_network(one, other):
+    state, yours = one.model.state_dict(), other.model.state_dict()
+    return all(torch.equal(state[name], yours[name]) for name in yours)
+
+
+def test_a_compact_network_is_trained_in_the_place_of_the_whole_one(splits):
+    """The same errors to rounding, the full size back, and the plan in the record."""
+    outcomes = [
+        run_seed(compactable(training__compact=on), splits, role="candidate", budget=2000, seed=0)
+        for on in (True, False)
+    ]
+    compact, whole = (outcome.record for outcome in outcomes)
+    assert compact["compaction"]["used"]
+    assert compact["compaction"]["difference"] < 1e-10
+    assert compact["compaction"]["saving"] > 0.2
+    assert compact["compaction"]["macs"] < compact["dense_macs"]
+    assert whole["compaction"] is None
+    for mine, yours in zip(compact["history"], whole["history"], strict=True):
+        assert mine["train_loss"] == pytest.approx(yours["train_loss"], rel=1e-3)
+        assert mine["val_loss"] == pytest.approx(yours["val_loss"], rel=1e-2)
+    for name, mask in outcomes[0].masks.items():
+        weight = outcomes[0].model.get_parameter(name)
+        assert weight.shape == mask.shape
+        assert not weight[~mask].any()
+    assert kept(outcomes[0]) == 2000
+
+
+def test_an_interrupted_trial_goes_on_with_its_own_compact_network(splits, tmp_path, monkeypatch):
+    whole = run_seed(compactable(), splits, role="candidate", budget=2000, seed=0)
+    assert whole.record["compaction"]["used"]
+
+    def stop(epoch):
+        if epoch.epoch == 2:
+            raise KeyboardInterrupt
+
+    settings = {"role": "candidate", "budget": 2000, "seed": 0, "folder": tmp_path / "trial"}
+    with pytest.raises(KeyboardInterrupt):
+        run_seed(compactable(), splits, on_epoch=stop, **settings)
+    with monkeypatch.context() as patch:
+        # It is neither built, nor scored, nor repaired again.
+        patch.setattr(sculpt.trial, "sculpt_network", lambda *_, **__: 1 / 0)
+        resumed = run_seed(compactable(), splits, **settings)
+    assert same_network(whole, resumed)
+    assert resumed.record["training"]["resumed_at"] == [2]
+    for key in ("val_loss", "train_loss", "layers", "signal", "compaction"):
+        assert resumed.record[key] == whole.record[key]
+    assert resumed.record["seconds"].keys() == whole.record["seconds"].keys()
+
+
+@pytest.mark.filterwarnings("ignore:.*the trial starts from its beginning")
+@pytest.mark.parametrize("size", [0, 100, -10])
+def test_a_damaged_folder_is_a_new_start(splits, tmp_path, size):
+    settings = {"role": "candidate", "budget": 2000, "seed": 0, "folder": tmp_path}
+    first = run_seed(compactable(), splits, **settings)
+    file = tmp_path / "sculpted.safetensors"
+    file.write_bytes(file.read_bytes()[:size])
+    again = run_seed(compactable(), splits, **settings)
+    assert same_network(first, again)
+    assert again.record["training"]["resumed_at"] == []
