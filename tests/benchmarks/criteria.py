@@ -3,6 +3,7 @@
     python tests/benchmarks/criteria.py                                   # ResNet20, 200 images
     python tests/benchmarks/criteria.py --widening 4 --criteria connection_sensitivity npb
     python tests/benchmarks/criteria.py --device cuda --images 2000 --json
+    python tests/benchmarks/criteria.py --criteria connection_sensitivity --precision bfloat16
 
 The yardstick is one pass over the images, forward and backward, with cross-entropy to the labels
 and gradients for all weights: what a training step costs without the optimiser. Criterion and
@@ -44,6 +45,7 @@ def main() -> None:
         pixels=options.size**2,
         **({"widening": options.widening} if options.network != "mlp" else {}),
     ).to(options.device)
+    model = model.to(memory_format=torch.channels_last)
     sculpt.initialize(model, "ldi", seed=options.seed)
     images = torch.randn(options.images, 3, options.size, options.size, device=options.device)
     labels = torch.randint(0, 10, (options.images,), device=options.device)
@@ -76,6 +78,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--density", type=float, default=0.1)
     parser.add_argument("--criteria", nargs="*", help="all of them by default")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", action="store_true")
@@ -96,12 +99,19 @@ def measure(
         torch.Generator().manual_seed(options.seed),
         shape,
     )
+    # The others compute in one precision only.
+    settings = {"precision": options.precision} if name == "connection_sensitivity" else {}
     seconds: dict[str, list[float]] = {"criterion": [], "pass": []}
     for _ in range(options.repeats):
-        seconds["pass"].append(timed(lambda: plain_pass(model, split(), label_batches), options))
+        seconds["pass"].append(
+            timed(lambda: plain_pass(model, split(), label_batches, options), options)
+        )
         scores: dict[str, Tensor] = {}
         seconds["criterion"].append(
-            timed(lambda into=scores: into.update(CRITERIA.get(name)(model, task)), options)
+            timed(
+                lambda into=scores: into.update(CRITERIA.get(name)(model, task, **settings)),
+                options,
+            )
         )
     topology = measure_topology(model, task.select(scores), shape)
     both = {what: median(times) for what, times in seconds.items()}
@@ -127,12 +137,15 @@ def timed(action: Any, options: argparse.Namespace) -> float:
     return perf_counter() - start
 
 
-def plain_pass(model: nn.Module, batches: Any, labels: Any) -> None:
+def plain_pass(model: nn.Module, batches: Any, labels: Any, options: argparse.Namespace) -> None:
     """Go forward and backward through all images once."""
     model.eval()
     parameters = list(model.parameters())
     for inputs, targets in zip(batches, labels, strict=True):
-        torch.autograd.grad(F.cross_entropy(model(inputs), targets), parameters)
+        enabled = options.precision == "bfloat16"
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=enabled):
+            logits = model(inputs)
+        torch.autograd.grad(F.cross_entropy(logits.float(), targets), parameters)
 
 
 def as_text(row: dict[str, Any]) -> str:

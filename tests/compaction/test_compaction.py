@@ -488,7 +488,7 @@ def test_zero_and_read_channels_of_a_small_network():
 @pytest.mark.parametrize("block", [2, 4, 1000])
 def test_layers_keep_whole_blocks_where_they_have_as_many(block: int):
     model = build_network(
-        "resnet", channels=1, classes=5, pixels=64, widening=3, blocks=2, stem_width=4
+        "resnet", channels=3, classes=5, pixels=64, widening=3, blocks=2, stem_width=4
     ).double()
     masks = random_masks(model)
     apply_masks(model, masks)
