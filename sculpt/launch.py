@@ -16,6 +16,7 @@ from sculpt.search.space import check_params
 from sculpt.search.study import run_study
 from sculpt.search.workers import TrialsPerDevice, check_trials_per_device, run_together
 from sculpt.study_file import load_study
+from sculpt.training.precision import float32_products
 from sculpt.trial import Sculpted, candidate_budget, sculpt_network
 
 
@@ -78,15 +79,16 @@ def diagnose_candidate(
     candidate = config.with_parameters(params)
     splits = load_data(config).to(target)
     budget = candidate_budget(config, candidate, splits.spec)
-    sculpted = sculpt_network(
-        candidate,
-        splits,
-        role="candidate",
-        budget=budget,
-        seed=config.search.seed,
-        scoring=load_scoring_images(candidate, splits),
-        clock=Clock(target),
-    )
+    with float32_products("float32", target):
+        sculpted = sculpt_network(
+            candidate,
+            splits,
+            role="candidate",
+            budget=budget,
+            seed=config.search.seed,
+            scoring=load_scoring_images(candidate, splits),
+            clock=Clock(target),
+        )
     record = sculpted.record
     signal = record["signal"]
     steps = {"init": "initial", "pruned": "pruned", "repaired": "repaired"}

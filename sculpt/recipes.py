@@ -27,7 +27,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "schedule": "step",
         "precision": "float32",
     },
-    # For searching: most of the accuracy in a tenth of the epochs (README, "Recipes").
+    # For searching: about a tenth of the paper's epochs.
     "short": {
         "epochs": 30,
         "batch_size": 128,

@@ -40,6 +40,7 @@ from sculpt.sculpted import Sculpted, checkpoint_in, read_sculpted, write_sculpt
 from sculpt.seeding import derive_seed
 from sculpt.training.loop import Epoch, train
 from sculpt.training.memory import within_memory
+from sculpt.training.precision import float32_products
 
 FEW = slice(2)
 """Images that a compact network is compared on with the whole one."""
@@ -120,11 +121,12 @@ def run_seed(
         NumericsError: a score is not finite, or the base diverged.
         DeviceMemoryError: the device is too small for the network.
     """
-    clock = Clock(splits.train.device)
-    with within_memory(splits.train.device):
-        model = build_model(study, splits.spec)
-        sculpted = read_sculpted(folder, model, splits.train.device) if folder else None
-        if sculpted is None:
+    device = splits.train.device
+    clock = Clock(device)
+    # Scores and isometry are computed in float32 proper, which CUDA's convolutions are not.
+    with within_memory(device), float32_products("float32", device):
+        sculpted = folder and read_sculpted(folder, build_model(study, splits.spec), device)
+        if not sculpted:
             sculpted = sculpt_network(
                 study, splits, role=role, budget=budget, seed=seed, scoring=scoring, clock=clock
             )

@@ -1,14 +1,13 @@
 """The last measurement of a study, kept beside its storage for `sculpt check`."""
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from sculpt.config import Study
 from sculpt.errors import StorageError
 from sculpt.search.store import storage_file
+from sculpt.training.checkpoint import write_atomically
 
 
 def bench_path(config: Study) -> Path:
@@ -24,11 +23,7 @@ def keep_bench(config: Study, document: dict[str, Any]) -> None:
     """
     path = bench_path(config)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
-            written = Path(folder, path.name)
-            written.write_text(json.dumps(document, indent=1, allow_nan=False), encoding="utf-8")
-            os.replace(written, path)
+        write_atomically(path, json.dumps(document, indent=1, allow_nan=False).encode())
     except OSError as error:
         raise StorageError(
             f"the measurement must be written to {path}, but cannot be ({error.strerror}); "

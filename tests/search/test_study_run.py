@@ -244,6 +244,7 @@ def test_when_every_candidate_fails_so_does_the_run(tmp_path: Path) -> None:
         ({"data": {"name": "mnist", "root": "/no/such/folder"}}, DataError),
         ({"data__train_images": 10**6}, DataError),
         ({"budget": 10**9}, InputError),
+        ({"training__precision": "tf32"}, InputError),
     ],
 )
 def test_nothing_is_written_for_a_study_that_cannot_run(
