@@ -252,7 +252,7 @@ def test_nothing_is_written_for_a_study_that_cannot_run(
 ) -> None:
     path = write_study(tmp_path, **changes)
     with pytest.raises(error):
-        sculpt.run(path)
+        sculpt.run(path, device="cpu")
     assert [p.name for p in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
