@@ -13,9 +13,7 @@ from optuna.artifacts import download_artifact, get_all_artifact_meta, upload_ar
 from optuna.trial import FrozenTrial
 
 from sculpt.errors import StorageError
-from sculpt.export.weights import save_network
 from sculpt.search.store import Store
-from sculpt.trial import Outcome
 
 RECORD_FILE = "record.json"
 
@@ -52,17 +50,6 @@ def keep(store: Store, trial: optuna.Trial, record: dict[str, Any], files: list[
             )
     for key, value in summary(record).items():
         trial.set_user_attr(key, value)
-
-
-def write_networks(folder: Path, outcomes: list[Outcome], record: dict[str, Any]) -> list[Path]:
-    """Write the network of each seed into a folder, and say which files these are."""
-    origin = {key: record[key] for key in ("study", "role", "params", "counting", "config")}
-    files = []
-    for outcome in outcomes:
-        seed = outcome.record["seed"]
-        files.append(folder / f"network-seed-{seed}.safetensors")
-        save_network(files[-1], outcome.model, outcome.masks, origin | {"seed": seed})
-    return files
 
 
 def summary(record: dict[str, Any]) -> dict[str, Any]:

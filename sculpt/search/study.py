@@ -14,9 +14,10 @@ import optuna
 from sculpt.config import Study
 from sculpt.data import ImageSet, Splits
 from sculpt.errors import DeviceMemoryError, NumericsError, SculptError
+from sculpt.export.weights import save_network
 from sculpt.record import Role, summarize
 from sculpt.registry import OBJECTIVES
-from sculpt.search.artifacts import keep, write_networks
+from sculpt.search.artifacts import keep
 from sculpt.search.claims import (
     ERROR,
     OUT_OF_MEMORY,
@@ -41,7 +42,7 @@ from sculpt.search.store import Store, start_store
 from sculpt.training.loop import Epoch, evaluations
 from sculpt.training.memory import keep_freed_memory, release_memory
 from sculpt.training.precision import resolve_precision
-from sculpt.trial import candidate_budget, resolve_budget, run_seed
+from sculpt.trial import Outcome, candidate_budget, resolve_budget, run_seed
 
 POLL_SECONDS = 1.0
 """Between looks at trials that other workers are running."""
@@ -256,6 +257,17 @@ class Worker:
     def _epoch_finished(self, epoch: Epoch) -> None:
         self.watcher.epoch_finished(epoch)
         self.interruption.check()
+
+
+def write_networks(folder: Path, outcomes: list[Outcome], record: dict[str, Any]) -> list[Path]:
+    """Write the network of each seed into a folder, and say which files these are."""
+    origin = {key: record[key] for key in ("study", "role", "params", "counting", "config")}
+    files = []
+    for outcome in outcomes:
+        seed = outcome.record["seed"]
+        files.append(folder / f"network-seed-{seed}.safetensors")
+        save_network(files[-1], outcome.model, outcome.masks, origin | {"seed": seed})
+    return files
 
 
 def _objectives(record: dict[str, Any]) -> dict[str, float]:
