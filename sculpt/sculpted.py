@@ -10,6 +10,7 @@ from torch import nn
 
 from sculpt.errors import InputError, SculptWarning
 from sculpt.export.weights import load_network, save_network
+from sculpt.files import replacing
 from sculpt.pruning.masks import Masks, Scores
 from sculpt.training.checkpoint import Checkpoint
 
@@ -31,11 +32,9 @@ class Sculpted:
 
 def write_sculpted(folder: Path, sculpted: Sculpted) -> None:
     """Write a network down before it is trained, so that it is never scored twice."""
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / TRAINING_FILE).unlink(missing_ok=True)  # of another network
-    part = folder / f"{SCULPTED_FILE}.part"
-    save_network(part, sculpted.model, sculpted.masks, sculpted.record)
-    part.replace(folder / SCULPTED_FILE)
+    with replacing(folder / SCULPTED_FILE) as part:
+        save_network(part, sculpted.model, sculpted.masks, sculpted.record)
 
 
 def read_sculpted(folder: Path, model: nn.Module, device: torch.device) -> Sculpted | None:

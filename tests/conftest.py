@@ -3,11 +3,14 @@
 import gzip
 import os
 import shutil
+import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from sculpt.cli import main
 
 # Tests train tiny networks, which one thread trains fastest; what tests start inherits it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -68,3 +71,19 @@ def reference_masks() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs {folder}; SCULPT_TEST_REFERENCE can name another folder")
     return folder
+
+
+@pytest.fixture
+def sculpt_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line in this process; return (exit code, stdout, stderr)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["sculpt", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        captured = capsys.readouterr()
+        return int(stopped.value.code or 0), captured.out, captured.err
+
+    return run

@@ -6,8 +6,8 @@ from typing import Any
 
 from sculpt.config import Study
 from sculpt.errors import StorageError
+from sculpt.files import replacing
 from sculpt.search.store import storage_file
-from sculpt.training.checkpoint import write_atomically
 
 
 def bench_path(config: Study) -> Path:
@@ -23,7 +23,8 @@ def keep_bench(config: Study, document: dict[str, Any]) -> None:
     """
     path = bench_path(config)
     try:
-        write_atomically(path, json.dumps(document, indent=1, allow_nan=False).encode())
+        with replacing(path) as part:
+            part.write_text(json.dumps(document, indent=1, allow_nan=False), encoding="utf-8")
     except OSError as error:
         raise StorageError(
             f"the measurement must be written to {path}, but cannot be ({error.strerror}); "

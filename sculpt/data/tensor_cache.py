@@ -6,13 +6,14 @@ cache is ever an error.
 
 import contextlib
 import os
-import tempfile
 import zlib
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from sculpt.files import replacing
 
 _NAME = "pixels"
 
@@ -46,18 +47,9 @@ def load_tensor(key: str) -> Tensor | None:
 
 def save_tensor(key: str, tensor: Tensor) -> None:
     """Keep a contiguous uint8 tensor under `key`, if the cache folder can be written at all."""
-    folder = cache_folder()
-    with contextlib.suppress(OSError, SafetensorError):
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=folder, prefix=f"{key}-", suffix=".partial")
-        os.close(handle)
-        try:
-            save_file({_NAME: tensor}, name, metadata={"crc32": _checksum(tensor)})
-            # Renaming is atomic: other workers see the whole file or none.
-            os.replace(name, folder / f"{key}.safetensors")
-        except BaseException:
-            os.unlink(name)
-            raise
+    path = cache_folder() / f"{key}.safetensors"
+    with contextlib.suppress(OSError, SafetensorError), replacing(path) as part:
+        save_file({_NAME: tensor}, part, metadata={"crc32": _checksum(tensor)})
 
 
 def _checksum(tensor: Tensor) -> str:

@@ -1,8 +1,6 @@
 """A run in the middle, as one file that is always whole."""
 
 import json
-import os
-import tempfile
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +8,10 @@ from time import monotonic
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 
 from sculpt.errors import SculptWarning
+from sculpt.files import replacing
 from sculpt.training.trainer import State
 
 FORMAT = "sculpt-checkpoint-1"
@@ -41,7 +40,8 @@ class Checkpoint:
         """
         header = {"format": FORMAT, "progress": json.dumps(progress)}
         tensors = {name: tensor.contiguous() for name, tensor in state.items()}
-        write_atomically(self.path, save(tensors, metadata=header))
+        with replacing(self.path) as part:
+            save_file(tensors, part, metadata=header)
         self._last = monotonic()
 
     def read(self) -> tuple[State, dict[str, Any]] | None:
@@ -66,17 +66,3 @@ class Checkpoint:
                 stacklevel=2,
             )
             return None
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file beside its place, flush it to the disk, and only then put it there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    os.replace(file.name, path)

@@ -69,12 +69,12 @@ class Trainer:
         self._keep: Any = [self.masks[name].to(named[name].dtype) for name in sparse]
         averaged = self.parameters if recipe.weight_average else []
         self._average = [parameter.detach().clone() for parameter in averaged]
-        self._augmented = recipe.flip or recipe.translate > 0 or recipe.cutout > 0
+        augmented = recipe.flip or recipe.translate > 0 or recipe.cutout > 0
         self.generator = torch.Generator(self.device)
         self.generator.manual_seed(derive_seed(self.seed, "augmentation"))
         # Images that never change are normalised once, where they fit as floats.
         self._normalized: Tensor | None = None
-        if not self._augmented and self.images.images.numel() * 4 <= MOST_BYTES_NORMALIZED:
+        if not augmented and self.images.images.numel() * 4 <= MOST_BYTES_NORMALIZED:
             # Channels last in memory, and left so when a batch is taken.
             self._normalized = self.images.inputs().permute(0, 2, 3, 1).contiguous()
         self.loss_sum = torch.zeros((), device=self.device)

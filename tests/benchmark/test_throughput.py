@@ -1,7 +1,6 @@
 """`sculpt bench` and what `sculpt check` makes of it. What is measured is never judged here."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ import pytest
 
 from sculpt.benchmark.prediction import bench_path
 from sculpt.benchmark.throughput import MOST_CANDIDATES, choose_candidates
-from sculpt.cli import main
 from sculpt.data import ImageSpec
 from sculpt.study_file import load_study
 from studies import write_study
@@ -18,20 +16,6 @@ from studies import write_study
 QUICK = ("--repeats", "2", "--seconds", "0.01")
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def sculpt_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command line in this process; return (exit code, stdout, stderr)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sculpt", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        captured = capsys.readouterr()
-        return int(stopped.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

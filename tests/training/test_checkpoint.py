@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sculpt.errors import SculptWarning
-from sculpt.training.checkpoint import Checkpoint, write_atomically
+from sculpt.training.checkpoint import Checkpoint
 from sculpt.training.loop import train
 
 
@@ -123,16 +123,6 @@ def test_a_damaged_checkpoint_is_a_warning_and_a_new_start(
         resumed, trained, _ = run(make_network, splits, settings, path)
     assert trained.resumed_at == []
     assert same(whole, resumed)
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write_atomically(path, b"before")
-    monkeypatch.setattr(os, "fsync", lambda _: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        write_atomically(path, b"after")
-    assert path.read_bytes() == b"before"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
 STUDY = """
