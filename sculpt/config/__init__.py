@@ -1,0 +1,163 @@
+"""The schema of a study: what may stand in a study file, and what it means.
+
+A study says what is trained (`data`, `model`, `training`), how candidates are pruned
+(`pruning`, `budget`, `counting`), and what is searched (`space`, `search`).
+"""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from sculpt.config.search import Confirm as Confirm
+from sculpt.config.search import EarlyStopping as EarlyStopping
+from sculpt.config.search import Proxy as Proxy
+from sculpt.config.search import Search as Search
+from sculpt.config.sections import Choice as Choice
+from sculpt.config.sections import Fraction
+from sculpt.config.sections import Section as Section
+from sculpt.config.space import Constraints as Constraints
+from sculpt.config.space import Range as Range
+from sculpt.config.space import Space as Space
+from sculpt.config.training import Training as Training
+from sculpt.documents import assign, lookup
+
+
+class Data(Choice):
+    """Which images, and how they are split; further keys are options of the data set."""
+
+    validation_fraction: Fraction = 0.1
+    """Share of the training set held out for selection."""
+    split_seed: Annotated[int, Field(ge=0)] = 0
+    train_images: Annotated[int, Field(ge=2)] | None = None
+    """Use a stratified subset of this many training images (validation included)."""
+
+
+class Sparsity(Section):
+    """A budget as a share: which fraction of a candidate's own dense network is removed."""
+
+    sparsity: Fraction
+
+
+class Pruning(Section):
+    """How a candidate becomes sparse before training."""
+
+    initializer: Choice = Choice(name="ldi")
+    """Also initialises the dense base."""
+    criterion: Choice = Choice(name="connection_sensitivity")
+    repair: bool | Literal["frobenius", "spectral", "exact"] = True
+    """Repair approximate isometry after pruning (Eq. 8), and how; `true` is `frobenius`."""
+    batch_size: Annotated[int, Field(ge=1)] = 250
+    """Images per scoring batch; with batch norm in mode `batch` it changes the scores."""
+    images: Annotated[int, Field(ge=1)] | None = None
+    """Score on this many training images, drawn anew for each seed; by default on all."""
+    data: Data | None = None
+    """Score on the training images of another data set, to see how sparsity transfers."""
+    scope: Literal["global", "layer"] = "global"
+    """Rank the whole network, or each layer for itself at one density."""
+    granularity: Literal["weight", "kernel", "channel"] = "weight"
+    """What is kept or removed as a whole; `channel` leaves a dense network of uneven width."""
+    mac_exponent: float = 0.0
+    """p: scores are divided by (output height × width)^p before they are ranked."""
+    effective: bool = False
+    """Spend the budget only on weights that lie on a path from the input to the output."""
+
+
+class Diagnostics(Section):
+    """What is read of a network's signal propagation before it is trained."""
+
+    jacobian_images: Annotated[int, Field(ge=0)] | Literal["all"] = 8
+    """Take the input-output Jacobian at this many training images; 0 leaves it out."""
+
+
+class Published(Section):
+    """Figures from elsewhere; `sculpt run` writes the measured ones beside them."""
+
+    source: str
+    figures: Annotated[list[str], Field(min_length=1)]
+    """What is compared: dotted paths into the record of a seed, for example `test_error`."""
+    rows: list[dict[str, Any]] = Field(default=[])
+    """Each with `params` (as in the space; `base` for the dense base) and published figures."""
+
+
+class Study(Section):
+    """A whole study file."""
+
+    study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    data: Data
+    model: Choice
+    """The dense base; a candidate overrides what the space names."""
+    space: Space
+    budget: Annotated[int, Field(ge=1)] | Literal["base"] | Sparsity = "base"
+    """Parameters that a candidate keeps: a number, as many as the base, or a share. A list of
+    numbers and `base` becomes a parameter of the space, with a Pareto front for each."""
+    counting: Literal["paper", "total"] = "paper"
+    pruning: Pruning = Pruning()
+    training: Training
+    diagnostics: Diagnostics = Diagnostics()
+    search: Search
+    published: Published | None = None
+    storage: str | None = None
+    """SQLAlchemy URL or path of a .db file; by default `runs/<study>.db`."""
+    plugins: list[str] = Field(default=[])
+    """Modules to import first: they register criteria, data sets, ... of your own."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sample_budgets(cls, given: Any) -> Any:
+        budgets = given.get("budget") if isinstance(given, dict) else None
+        parameters = lookup(given, "space.parameters") if isinstance(budgets, list) else None
+        if not isinstance(parameters, dict):
+            return given
+        space = given["space"] | {"parameters": {"budget": budgets} | parameters}
+        return given | {"budget": "base", "space": space}
+
+    @property
+    def storage_url(self) -> str:
+        """Where the study is kept."""
+        return self.storage or default_storage(self.study)
+
+    def with_parameters(self, params: dict[str, Any]) -> "Study":
+        """Return the study with sampled values in place, for example {"widening": 2}."""
+        document = self.model_dump()
+        document["training"] = self.training.model_dump(exclude_unset=True)
+        for key, value in params.items():
+            listed = self.space.values(key) if key in self.space.parameters else {}
+            assign(document, parameter_path(key), listed.get(value, value))
+        return Study.model_validate(document)
+
+    def fingerprint(self) -> str:
+        """Return a short hash of everything that a finished trial depends on."""
+        text = json.dumps(self.identity(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that must not change while a study goes on.
+
+        The total may grow, and the storage and the images may move (that they are the same
+        images is checked by their fingerprint).
+        """
+        free: dict[str, Any] = {
+            "data": {"root", "download"},
+            "pruning": {"data": {"root", "download"}},
+            "search": {"trials", "confirm", "grace_seconds", "checkpoint_seconds"},
+            "storage": True,
+            "published": True,
+        }
+        return self.model_dump(mode="json", exclude=free)
+
+
+def default_storage(study: str) -> str:
+    """Return where a study is kept unless it says otherwise."""
+    return f"sqlite:///runs/{study}.db"
+
+
+def parameter_path(key: str) -> str:
+    """Return where a space's key stands in the study: bare keys are options of the model."""
+    return key if "." in key or key == "model" else f"model.{key}"
+
+
+def describe_parameters(params: dict[str, Any]) -> str:
+    """Return parameters as one short text for people."""
+    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in params.items())

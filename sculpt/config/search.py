@@ -1,0 +1,75 @@
+"""How a study is searched: how many trials, by which sampler, judged by what."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sculpt.config.sections import Fraction, Section
+
+Sampler = Literal[
+    "auto", "brute_force", "grid", "random", "quasi_random", "tpe", "nsga2", "nsga3", "gp"
+]
+
+Proxy = Literal[
+    "effective_nodes",
+    "effective_parameters",
+    "log10_paths",
+    "orthogonality_score",
+    "jacobian_mean",
+    "score_kept",
+    "score_share",
+]
+
+
+class EarlyStopping(Section):
+    """Asynchronous successive halving (Li et al. 2018): rungs of ever more epochs.
+
+    A candidate goes on past a rung only if, of all that have reached it, it is among the best
+    `1 / factor`. Its first seed is judged; the others are trained if that one gets through.
+    """
+
+    first_rung: Annotated[int, Field(ge=1)] = 1
+    """Epochs before the first look; the next looks come after `factor` times as many each."""
+    factor: Annotated[int, Field(ge=2)] = 3
+    brackets: Annotated[int, Field(ge=1)] = 1
+    """More than one is Hyperband (Li et al. 2017): each bracket leaves out one more of the
+    first rungs, in case a network is not known by its first epochs. Trials take turns."""
+    objectives: list[str] = Field(default=["val_error"], min_length=1)
+    """What is judged: the validation error, and objectives that are known before training, with
+    which a candidate that is worse but cheaper may go on."""
+    proxy: Proxy | None = None
+    """Judge, before a candidate is trained at all, this measure of the pruned network."""
+    keep: Fraction = 0.5
+    """Share of the candidates that the proxy lets through."""
+
+
+class Confirm(Section):
+    """Train the best candidates and the base again, on fresh seeds, and read the test set once."""
+
+    top: Annotated[int, Field(ge=1)] = 3
+    """How many candidates, by validation error; of a study with several budgets, for each."""
+    seeds: Annotated[int, Field(ge=2)] = 5
+    control: Literal["shuffled"] | None = None
+    """Also train each of them with its mask shuffled within the layers (Frankle et al. 2021)."""
+
+
+class Search(Section):
+    """How many trials, which configurations, and what they are judged by."""
+
+    trials: Annotated[int, Field(ge=2)] | Literal["all"]
+    """TOTAL of trials, the dense base included; `all` = every feasible point of the space."""
+    sampler: Sampler = "auto"
+    """Optuna's, by name; `grid` is in the order of the space, `auto` picks (README)."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    early_stopping: EarlyStopping | None = None
+    """By default every candidate is trained to the end."""
+    confirm: Confirm | None = None
+    """What follows the search."""
+    replicates: Annotated[int, Field(ge=1)] = 1
+    """Seeds per trial: `seed`, `seed + 1`, ...; the same for base and candidates (paired)."""
+    objectives: list[str] = Field(default=["val_error", "kept_macs"], min_length=1)
+    """What the Pareto front is over, by default."""
+    grace_seconds: Annotated[float, Field(ge=2)] = 60.0
+    """A trial is taken over when its worker has not been heard of for this long."""
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
+    """A trial is written down after the first epoch that ends this long after the last time."""
