@@ -1,5 +1,6 @@
 """What is recorded of a trial: its layers, how signals travel, its seeds together, the machine."""
 
+import math
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from sculpt.config import Study
 from sculpt.data import Splits
-from sculpt.diagnostics.cost import Cost
+from sculpt.diagnostics.cost import Cost, training_memory
 from sculpt.diagnostics.orthogonality import (
     isometry_bound,
     layer_orthogonality,
@@ -23,11 +24,14 @@ from sculpt.diagnostics.orthogonality import (
 from sculpt.diagnostics.propagation import jacobian_singular_values, summarize_jacobian
 from sculpt.diagnostics.topology import measure_topology
 from sculpt.pruning.isometry import LayerRepair
-from sculpt.pruning.masks import Masks
-from sculpt.training.loop import Epoch
+from sculpt.pruning.masks import Masks, Scores, collapsed_layers, count_kept, count_parameters
+from sculpt.training.loop import Epoch, Trained
 
 Role = Literal["base", "candidate"]
 RECORD_FORMAT = 1
+
+MAYBE_MEASURED = ("dense_memory", "score_kept", "score_share", "latency")
+"""Of a trial: the mean of its seeds, None if any of them has none."""
 
 
 @dataclass
@@ -71,6 +75,22 @@ def read_signal(
     }
 
 
+def describe_pruning(
+    study: Study, model: nn.Module, masks: Masks, scores: Scores, cost: Cost
+) -> dict[str, Any]:
+    """Return what the dense and the pruned network cost (MACs per image, bytes), and the scores."""
+    dense = count_parameters(model, study.counting)
+    return {
+        "dense_parameters": dense,
+        "kept_parameters": count_kept(model, masks, study.counting),
+        "dense_macs": cost.dense_macs,
+        "kept_macs": cost.kept_macs(masks),
+        "dense_memory": training_memory(dense, cost, study.training.batch_size),
+        "collapsed_layers": collapsed_layers(masks),
+        **describe_scores(scores, masks),
+    }
+
+
 def describe_layers(
     masks: Masks,
     cost: Cost,
@@ -96,6 +116,39 @@ def describe_layers(
         }
         for name, positions in cost.positions.items()
     ]
+
+
+def describe_scores(scores: Scores, masks: Masks) -> dict[str, float | None]:
+    """Return how much of the criterion's scores the masks keep: a sum, and its share of all.
+
+    Of the scores as the criterion gave them, before any price. The share lies from 0 to 1 where
+    no score is negative. None for the base, which is not scored, and where a sum is not finite;
+    a sum of 0 has no shares.
+    """
+    sums = [
+        (float(score.double().sum()), float(score[masks[name]].double().sum()))
+        for name, score in scores.items()
+    ]
+    total, kept = (sum(part) for part in zip(*sums, strict=True)) if sums else (0.0, math.nan)
+    share = kept / total if total else math.nan
+    return {
+        "score_kept": kept if math.isfinite(kept) else None,
+        "score_share": share if math.isfinite(share) and math.isfinite(total) else None,
+    }
+
+
+def describe_run(trained: Trained) -> dict[str, Any]:
+    """Return how the training of a seed went, and the losses and errors that it ended in."""
+    last = trained.history[-1]
+    return {
+        "training": trained.facts | {"resumed_at": trained.resumed_at},
+        "diverged": trained.diverged,
+        "val_error": last.val_error,
+        "val_loss": last.val_loss,
+        "test_error": lowest_test_error(trained.history),
+        "train_loss": last.train_loss,
+        "history": [asdict(epoch) for epoch in trained.history],
+    }
 
 
 def lowest_test_error(history: list[Epoch]) -> float | None:
@@ -139,6 +192,7 @@ def summarize(
         "sparsity": 1 - first["kept_parameters"] / first["dense_parameters"],
         "dense_macs": first["dense_macs"],
         "kept_macs": mean(record["kept_macs"] for record in records),
+        **{key: _mean([record.get(key) for record in records]) for key in MAYBE_MEASURED},
         "val_error": {
             "mean": mean(errors),
             "std": stdev(errors) if len(errors) > 1 else None,
@@ -147,6 +201,7 @@ def summarize(
         "val_errors": errors,
         "test_errors": [record["test_error"] for record in records],
         "diverged": sum(record["diverged"] for record in records),
+        "epochs": sum(record["history"][-1]["epoch"] for record in records),
         "seconds": sum(sum(record["seconds"].values()) for record in records),
         "training_seconds": mean(record["seconds"]["train"] for record in records),
         "seeds": [record["seed"] for record in records],
@@ -158,6 +213,11 @@ def summarize(
         "data_fingerprint": splits.fingerprint,
         **describe_machine(splits.train.device),
     }
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return mean(known) if len(known) == len(values) else None
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:

@@ -5,7 +5,7 @@ ICLR 2020. Signal propagation is read after initialisation, after pruning and af
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ import torch
 from torch import nn
 
 from sculpt.compaction import compact_where_it_pays
-from sculpt.config import Sparsity, Study
+from sculpt.config import Study
 from sculpt.data import ImageSet, ImageSpec, Splits
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.diagnostics.orthogonality import layer_orthogonality
 from sculpt.errors import NumericsError
+from sculpt.export.latency import measure_latency
 from sculpt.models import build_network
 from sculpt.pruning.initializers import initialize
 from sculpt.pruning.isometry import LayerRepair, Method, repair_isometry
@@ -26,7 +27,6 @@ from sculpt.pruning.masks import (
     Masks,
     Scores,
     apply_masks,
-    collapsed_layers,
     count_kept,
     count_parameters,
     dense_masks,
@@ -34,10 +34,11 @@ from sculpt.pruning.masks import (
 )
 from sculpt.pruning.selection import Selection
 from sculpt.pruning.task import PruningTask
-from sculpt.record import Clock, Role, describe_layers, lowest_test_error, read_signal
+from sculpt.record import Clock, Role, describe_layers, describe_pruning, describe_run, read_signal
 from sculpt.registry import CRITERIA
 from sculpt.sculpted import Sculpted, checkpoint_in, read_sculpted, write_sculpted
 from sculpt.seeding import derive_seed
+from sculpt.training.evaluation import evaluate
 from sculpt.training.loop import Epoch, train
 from sculpt.training.memory import within_memory
 from sculpt.training.precision import float32_products
@@ -71,17 +72,22 @@ def resolve_budget(study: Study, spec: ImageSpec) -> int:
 
     `base` is all of it, a sparsity a share of it.
     """
-    if isinstance(study.budget, int):
-        return study.budget
-    with torch.device("meta"):
-        dense = count_parameters(build_model(study, spec), study.counting)
-    return dense if study.budget == "base" else round((1 - study.budget.sparsity) * dense)
+    return candidate_budget(study, study, spec)
 
 
 def candidate_budget(study: Study, candidate: Study, spec: ImageSpec) -> int:
-    """Return what a candidate keeps: the same for all, unless it is a share of its own size."""
-    relative = isinstance(candidate.budget, Sparsity)
-    return resolve_budget(candidate if relative else study, spec)
+    """Return what a candidate keeps: `base` is the size of the study's base, a sparsity a share.
+
+    A share is one of the candidate's own network. All candidates have one budget unless it is a
+    share, or sampled.
+    """
+    budget = candidate.budget
+    if isinstance(budget, int):
+        return budget
+    with torch.device("meta"):
+        network = build_model(study if budget == "base" else candidate, spec)
+    dense = count_parameters(network, study.counting)
+    return dense if budget == "base" else round((1 - budget.sparsity) * dense)
 
 
 def run_seed(
@@ -92,8 +98,10 @@ def run_seed(
     budget: int,
     seed: int,
     scoring: ImageSet | None = None,
+    on_sculpted: Callable[[dict[str, Any]], None] = lambda record: None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     folder: Path | None = None,
+    read_test: bool = False,
 ) -> Outcome:
     """Prune and train one network, with one seed.
 
@@ -110,10 +118,14 @@ def run_seed(
             Of the weights, the criterion's draws, the data order and the augmentation.
         scoring:
             Images to score on; by default those to train on.
+        on_sculpted:
+            Called once before training, with what is known then (`Sculpted.record`).
         on_epoch:
             Called after each evaluated epoch.
         folder:
             Where to write the run down; if it was interrupted, it goes on from there.
+        read_test:
+            Read the test images once, after training, unless the protocol reads them anyway.
 
     Raises:
         BudgetError: the network is too small for the budget.
@@ -132,6 +144,7 @@ def run_seed(
             )
             if folder:
                 write_sculpted(folder, sculpted)
+        on_sculpted(sculpted.record)
         model, masks = sculpted.model, sculpted.masks
         compaction, plan = None, None
         if study.training.compact and role == "candidate":
@@ -149,28 +162,24 @@ def run_seed(
             )
         if compaction:
             compaction.restore()
+        measured = describe_run(trained) | {"compaction": plan, "latency": None}
+        if read_test and study.training.protocol == "validation":
+            precision = trained.facts["precision"]
+            with clock("test"), float32_products(precision, device):
+                _, measured["test_error"] = evaluate(model, splits.test, precision=precision)
+        if "latency" in study.search.objectives:
+            with clock("latency"):
+                measured["latency"] = measure_latency(model, masks, splits.train.inputs(FEW))
     if role == "base" and trained.diverged:
         raise NumericsError(
             "the loss of the dense base must stay finite, or nothing can be ranked against it, "
             f"but is not in epoch {trained.history[-1].epoch}; lower training.learning_rate "
             f"(now {study.training.learning_rate})"
         )
-    last = trained.history[-1]
     seconds = sculpted.record["seconds"] | clock.seconds
     if trained.resumed_at:
         seconds["train"] = sum(epoch.seconds for epoch in trained.history)
-    record = sculpted.record | {
-        "compaction": plan,
-        "training": trained.facts | {"resumed_at": trained.resumed_at},
-        "diverged": trained.diverged,
-        "val_error": last.val_error,
-        "val_loss": last.val_loss,
-        "test_error": lowest_test_error(trained.history),
-        "train_loss": last.train_loss,
-        "history": [asdict(epoch) for epoch in trained.history],
-        "seconds": seconds,
-    }
-    return Outcome(model, masks, record)
+    return Outcome(model, masks, sculpted.record | measured | {"seconds": seconds})
 
 
 def sculpt_network(
@@ -236,12 +245,8 @@ def sculpt_network(
 
     record = {
         "seed": seed,
-        "dense_parameters": count_parameters(model, study.counting),
-        "kept_parameters": count_kept(model, masks, study.counting),
         "unspent": unspent,
-        "dense_macs": cost.dense_macs,
-        "kept_macs": cost.kept_macs(masks),
-        "collapsed_layers": collapsed_layers(masks),
+        **describe_pruning(study, model, masks, scores, cost),
         "signal": signal,
         "layers": describe_layers(masks, cost, orthogonality, layer_orthogonality(model), repairs),
         "seconds": dict(clock.seconds),

@@ -5,6 +5,7 @@ import json
 import math
 import statistics
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -13,11 +14,12 @@ import sculpt.trial
 from sculpt.config import Study
 from sculpt.data import make_splits
 from sculpt.data.digits import Digits
+from sculpt.diagnostics.cost import measure_cost
 from sculpt.documents import assign
 from sculpt.errors import BudgetError, DryRankingError, NumericsError
 from sculpt.pruning.initializers import initialize
 from sculpt.pruning.masks import count_parameters, prunable_parameters
-from sculpt.record import summarize
+from sculpt.record import describe_scores, summarize
 from sculpt.training.evaluation import evaluate
 from sculpt.training.loop import train
 from sculpt.trial import (
@@ -439,6 +441,10 @@ def test_a_network_that_diverges(splits):
     assert record["diverged"]
     assert len(record["history"]) == 1
     assert record["val_error"] == 1
+    whole = run_seed(wide(training__epochs=3), splits, role="candidate", budget=3000, seed=0)
+    runs = [record, whole.record]
+    trial = summarize(settings, splits, runs, role="candidate", params={}, budget=3000)
+    assert trial["epochs"] == 1 + 3, "of one that diverged, those that it was trained for"
     with pytest.raises(NumericsError, match=r"the loss of the dense base .* in epoch 1; lower"):
         run_seed(settings, splits, role="base", budget=3000, seed=0)
 
@@ -483,6 +489,7 @@ def test_a_summary_joins_its_seeds(joined, splits):
     assert trial["val_errors"] == [0.1, 0.2, 0.6]
     assert trial["seeds"] == [0, 1, 2]
     assert trial["kept_macs"] == pytest.approx(210)
+    assert trial["epochs"] == 3
     assert trial["training_seconds"] == pytest.approx(3)
     assert trial["seconds"] == pytest.approx(9.75)
     assert trial["runs"] == runs
@@ -707,3 +714,173 @@ def test_a_damaged_folder_is_a_new_start(splits, tmp_path, size):
     again = run_seed(compactable(), splits, **settings)
     assert same_network(first, again)
     assert again.record["training"]["resumed_at"] == []
+
+
+class TestWhatIsKnownBeforeTraining:
+    KNOWN = ("kept_parameters", "dense_macs", "kept_macs", "dense_memory", "score_share", "signal")
+
+    def test_it_is_told_once_and_first(self, splits, tmp_path):
+        """Also of a network that was sculpted before an interruption."""
+        told = []
+
+        def stop(epoch):
+            told.append(epoch.epoch)
+            raise KeyboardInterrupt
+
+        settings = {"role": "candidate", "budget": 2000, "seed": 0, "folder": tmp_path}
+        changes = wide(training__epochs=2, search__checkpoint_seconds=0)
+        with pytest.raises(KeyboardInterrupt):
+            run_seed(changes, splits, on_sculpted=told.append, on_epoch=stop, **settings)
+        first, *epochs = told
+        assert epochs == [1]
+        told.clear()
+        resumed = run_seed(
+            changes,
+            splits,
+            on_sculpted=told.append,
+            on_epoch=lambda epoch: told.append(epoch.epoch),
+            **settings,
+        )
+        assert resumed.record["training"]["resumed_at"] == [1]
+        assert told == [first, 1, 2]
+        assert "history" not in first
+        assert all(first[key] == resumed.record[key] for key in self.KNOWN)
+
+    def test_whoever_is_told_may_stop_it(self, splits, tmp_path, monkeypatch):
+        def stop(record):
+            raise StopIteration(record["kept_parameters"])
+
+        monkeypatch.setattr(sculpt.trial, "train", lambda *_, **__: 1 / 0)
+        with pytest.raises(StopIteration, match="2000"):
+            run_seed(
+                wide(),
+                splits,
+                role="candidate",
+                budget=2000,
+                seed=0,
+                on_sculpted=stop,
+                folder=tmp_path,
+            )
+        assert (tmp_path / "sculpted.safetensors").exists()
+
+    def test_memory_of_the_dense_network(self, base, candidate):
+        """Four numbers a weight, and what a batch of 50 leaves for the backward pass."""
+        for outcome in (base, candidate):
+            record = outcome.record
+            activations = measure_cost(outcome.model, (1, 8, 8)).activations
+            dense = record["dense_parameters"]
+            assert record["dense_memory"] == 4 * 4 * dense + 4 * 50 * activations
+        assert candidate.record["dense_memory"] > 1.5 * base.record["dense_memory"]
+
+
+class TestScores:
+    MASKS: ClassVar = {"a": torch.tensor([True, False]), "b": torch.tensor([[True], [False]])}
+
+    @pytest.mark.parametrize(
+        ("a", "b", "kept", "share"),
+        [
+            ([1.0, 2.0], [[3.0], [4.0]], 4.0, 0.4),
+            ([5.0, -2.0], [[3.0], [-1.0]], 8.0, 8 / 5),
+            ([1.0, -2.0], [[3.0], [-2.0]], 4.0, None),  # all together 0
+            ([0.0, 0.0], [[0.0], [0.0]], 0.0, None),
+            ([1.0, math.inf], [[3.0], [4.0]], 4.0, None),
+            ([1.0, -math.inf], [[3.0], [4.0]], 4.0, None),
+            ([math.nan, 2.0], [[3.0], [4.0]], None, None),
+            ([3e38, 3e38], [[3e38], [3e38]], 6e38, 0.5),  # beyond float32
+        ],
+    )
+    def test_what_the_masks_keep_of_them(self, a, b, kept, share):
+        scores = {"a": torch.tensor(a), "b": torch.tensor(b)}
+        described = describe_scores(scores, self.MASKS)
+        assert described == {"score_kept": pytest.approx(kept), "score_share": share}
+        json.dumps(described, allow_nan=False)
+
+    def test_of_a_trial(self, splits, base, candidate):
+        """The highest are kept, so their share is larger than that of the weights."""
+        record = candidate.record
+        assert PAPER_BUDGET / record["dense_parameters"] < record["score_share"] < 1
+        assert record["score_kept"] > 0
+        assert base.record["score_kept"] is base.record["score_share"] is None
+        settings = wide(pruning__criterion={"name": "magnitude"}, training__epochs=0)
+        whole = run_seed(settings, splits, role="candidate", budget=2000, seed=0).record
+        model = build_model(settings, splits.spec)
+        initialize(model, "ldi", seed=0)
+        sizes = torch.cat([p.detach().abs().flatten() for p in prunable_parameters(model).values()])
+        highest = sizes.double().sort(descending=True).values[:2000].sum()
+        assert whole["score_kept"] == pytest.approx(float(highest))
+        assert whole["score_share"] == pytest.approx(float(highest / sizes.double().sum()))
+
+    def test_a_summary_has_their_means(self, joined, splits):
+        _, runs, settings = joined
+        for run, share in zip(runs, (0.1, 0.2, 0.6), strict=True):
+            run |= {"score_share": share, "score_kept": 10 * share}
+        del runs[1]["score_kept"]  # as an older version wrote it down
+        options = {"role": "candidate", "params": {}, "budget": PAPER_BUDGET}
+        trial = summarize(settings, splits, runs, **options)
+        assert trial["score_share"] == pytest.approx(0.3)
+        assert trial["score_kept"] is None
+        assert trial["dense_memory"] == runs[0]["dense_memory"]
+        assert trial["latency"] is None
+
+
+class TestReadingTheTestImages:
+    def run(self, splits, monkeypatch, **options):
+        """Return the outcome, and which images were evaluated after training."""
+        seen = []
+
+        def recorded(model, images, **how):
+            seen.append(images)
+            return evaluate(model, images, **how)
+
+        monkeypatch.setattr(sculpt.trial, "evaluate", recorded)
+        changes = options.pop("changes", {})
+        settings = compactable(**changes)
+        outcome = run_seed(settings, splits, role="candidate", budget=2000, seed=0, **options)
+        return outcome, seen
+
+    def test_once_with_the_final_network(self, splits, monkeypatch):
+        outcome, seen = self.run(splits, monkeypatch, read_test=True)
+        assert outcome.record["compaction"]["used"]
+        assert len(seen) == 1
+        assert seen[0] is splits.test
+        assert all(epoch["test_error"] is None for epoch in outcome.record["history"])
+        _, error = evaluate(outcome.model, splits.test)
+        assert outcome.record["test_error"] == error
+        assert outcome.record["seconds"]["test"] > 0
+
+    def test_not_unless_it_is_asked_for(self, splits, monkeypatch):
+        outcome, seen = self.run(splits, monkeypatch)
+        assert seen == []
+        assert outcome.record["test_error"] is None
+
+    def test_the_other_protocol_reads_them_anyway(self, splits, monkeypatch):
+        changes = {"training__protocol": "lowest_test"}
+        outcomes = []
+        for read_test in (True, False):
+            outcome, seen = self.run(splits, monkeypatch, changes=changes, read_test=read_test)
+            assert seen == []
+            outcomes.append(without_times(outcome.record))
+        assert outcomes[0] == outcomes[1]
+        errors = [epoch["test_error"] for epoch in outcomes[0]["history"]]
+        assert outcomes[0]["test_error"] == min(errors)
+
+
+def test_latency_is_measured_where_it_is_an_objective(splits, monkeypatch):
+    """Of the network that is handed back, trained and whole again."""
+    seen = []
+    monkeypatch.setattr(
+        sculpt.trial, "measure_latency", lambda *arguments: seen.append(arguments) or 0.125
+    )
+    asked = compactable(search__objectives=["val_error", "latency"])
+    outcome = run_seed(asked, splits, role="candidate", budget=2000, seed=0)
+    ((model, masks, images),) = seen
+    assert model is outcome.model
+    assert masks is outcome.masks
+    assert images.shape[1:] == (1, 8, 8)
+    assert outcome.record["latency"] == 0.125
+    other = run_seed(compactable(), splits, role="candidate", budget=2000, seed=0)
+    assert len(seen) == 1
+    assert other.record["latency"] is None
+    runs = [outcome.record, outcome.record | {"latency": 0.375}]
+    trial = summarize(asked, splits, runs, role="candidate", params={}, budget=2000)
+    assert trial["latency"] == 0.25

@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 from sculpt.diagnostics.layers import Masks
 
+BYTES_PER_PARAMETER = 16
+"""Training in float32 keeps a weight, its gradient, its momentum and its mask."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -62,3 +65,8 @@ def measure_cost(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
     with torch.no_grad():
         traced(torch.empty(1, *input_shape, device="meta"))
     return Cost(positions, weights, activations)
+
+
+def training_memory(parameters: int, cost: Cost, batch_size: int) -> int:
+    """Estimate the bytes of training: weights and their copies, and float32 activations."""
+    return BYTES_PER_PARAMETER * parameters + 4 * batch_size * cost.activations

@@ -12,6 +12,7 @@ class Macs(Objective):
 
     unit = "macs"
     direction = "minimize"
+    before_training = True
 
     @staticmethod
     def read(record: dict[str, Any]) -> float:

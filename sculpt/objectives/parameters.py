@@ -12,6 +12,7 @@ class Parameters(Objective):
 
     unit = "parameters"
     direction = "minimize"
+    before_training = True
 
     @staticmethod
     def read(record: dict[str, Any]) -> float:

@@ -27,10 +27,16 @@ SUMMARY = (
     "sparsity",
     "dense_macs",
     "kept_macs",
+    "dense_memory",
+    "score_kept",
+    "score_share",
     "val_errors",
+    "test_errors",
     "diverged",
+    "epochs",
     "seconds",
     "training_seconds",
+    "latency",
     "objectives",
 )
 
@@ -61,7 +67,8 @@ def summary(record: dict[str, Any]) -> dict[str, Any]:
         numbers = quantities | {"jacobian_mean": jacobian["mean"]}
         del numbers["jacobian"]
         signal |= {f"{step}_{quantity}": value for quantity, value in numbers.items()}
-    return {key: record[key] for key in SUMMARY} | error | signal
+    # Older records lack some.
+    return {key: record.get(key) for key in SUMMARY} | error | signal
 
 
 def read_record(store: Store, trial: FrozenTrial) -> dict[str, Any]:

@@ -1,0 +1,180 @@
+"""What is timed is the trained network, exported without what it does not need, and only that."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+import sculpt.export.latency as latency
+from sculpt.errors import InputError
+from sculpt.export.latency import measure_latency
+from sculpt.models import build_network
+from sculpt.pruning.initializers import initialize
+from sculpt.pruning.masks import apply_masks, dense_masks
+
+FAMILIES = [
+    ("resnet", {"blocks": 1, "widening": 2, "stem_width": 4}),
+    ("resnet", {"blocks": 1, "widening": 2, "version": "v2", "shortcut": "projection"}),
+    ("wide_resnet", {"depth": 10}),
+    ("vgg16", {"widening": 0.125}),
+    ("mlp", {"layers": 4, "units": 30}),
+    ("lenet_300_100", {}),
+]
+IMAGES = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def sparse(family, options, device="cpu"):
+    """Build a network with dead channels, whose statistics and gradients are not fresh ones."""
+    model = build_network(family, channels=3, classes=10, pixels=32 * 32, **options)
+    initialize(model, "variance_scaling", seed=0)
+    masks = dense_masks(model)
+    generator = torch.Generator().manual_seed(1)
+    for mask in masks.values():
+        mask &= torch.rand(mask.shape, generator=generator) < 0.3
+        if len(mask) > 10:  # not the classes
+            mask[::2] = False
+    apply_masks(model, masks)
+    model.to(device, memory_format=torch.channels_last).train()
+    model(IMAGES.to(device)).square().mean().backward()
+    return model, {name: mask.to(device) for name, mask in masks.items()}
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """What is handed over to be timed: (program, image, threads), one entry per measurement."""
+    seen = []
+
+    def keep(program, image, repeats):
+        seen.append((program, image, torch.get_num_threads()))
+        return measure(program, image, repeats)
+
+    measure = latency._median_seconds
+    monkeypatch.setattr(latency, "_median_seconds", keep)
+    return seen
+
+
+@pytest.mark.parametrize(("family", "options"), FAMILIES)
+def test_the_program_is_the_network_without_its_dead_channels(family, options, timed):
+    model, masks = sparse(family, options)
+    assert measure_latency(model, masks, IMAGES, repeats=1) > 0
+    ((program, image, _),) = timed
+    assert torch.equal(image, IMAGES[:1])
+    with torch.no_grad():
+        logits = program(image)
+        expected = model.eval()(image)
+    assert logits.shape == (1, 10)
+    assert float((logits - expected).abs().max()) < 1e-4 * float(expected.abs().max())
+    sizes = [sum(p.numel() for p in network.parameters()) for network in (program, model)]
+    assert sizes[0] < 0.8 * sizes[1]
+    assert not any("decay" in name for name, _ in program.named_parameters())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_model_is_left_as_it_was(training):
+    model, masks = sparse(*FAMILIES[0])
+    model.train(training)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    held = {name: gradient.clone() for name, gradient in gradients.items()}
+    kept = {name: mask.clone() for name, mask in masks.items()}
+    drawn, threads = torch.get_rng_state(), torch.get_num_threads()
+    measure_latency(model, masks, IMAGES, repeats=2)
+    assert all(module.training is training for module in model.modules())
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad
+        assert parameter.grad is gradients[name]
+        assert torch.equal(parameter.grad, held[name])
+    assert all(torch.equal(mask, kept[name]) for name, mask in masks.items())
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert torch.get_num_threads() == threads
+
+
+def test_pruned_weights_are_zero_in_the_program(timed):
+    """Whatever stands at their places in the model."""
+    model, masks = sparse(*FAMILIES[0])
+    with torch.no_grad():
+        expected = model.eval()(IMAGES[:1])
+        for name, mask in masks.items():
+            model.get_parameter(name)[~mask] = 7.0
+    measure_latency(model, masks, IMAGES, repeats=1)
+    ((program, image, _),) = timed
+    torch.testing.assert_close(program(image), expected, rtol=1e-4, atol=1e-5)
+
+
+class Awkward(nn.Module):
+    """Branches on a shape, which torch.fx cannot follow."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3 * 32 * 32, 5)
+
+    def forward(self, images):
+        hidden = self.linear(images.flatten(1))
+        return hidden if hidden.shape[1] > 1 else -hidden
+
+
+def test_what_cannot_be_compacted_is_timed_as_it_is(timed):
+    model = Awkward()
+    masks = dense_masks(model)
+    masks["linear.weight"][2:] = False
+    assert measure_latency(model, masks, IMAGES, repeats=1) > 0
+    ((program, image, _),) = timed
+    apply_masks(model, masks)
+    torch.testing.assert_close(program(image), model(image))
+    assert model.linear.weight.shape in [p.shape for p in program.parameters()]
+
+
+def test_one_thread_and_the_others_afterwards(timed, monkeypatch):
+    before = torch.get_num_threads()
+    model, masks = sparse("mlp", {})
+    try:
+        torch.set_num_threads(2)
+        measure_latency(model, masks, IMAGES, repeats=1)
+        assert [threads for _, _, threads in timed] == [1]
+        assert torch.get_num_threads() == 2
+        monkeypatch.setattr(latency, "_median_seconds", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            measure_latency(model, masks, IMAGES)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "repeats", "runs"),
+    [(0.125, None, 5), (1 / 64, None, 20), (1.0, None, 5), (1.0, 2, 2), (0.001, 7, 7)],
+)
+def test_how_often_it_runs(monkeypatch, seconds, repeats, runs):
+    """By a clock that stands still but for the runs; those that warm up are not timed."""
+    calls = itertools.count()
+    clock = iter(seconds * tick for tick in itertools.count())
+    monkeypatch.setattr(latency, "perf_counter", lambda: next(clock))
+    assert latency._median_seconds(lambda _: next(calls), IMAGES, repeats) == seconds
+    assert next(calls) == latency.WARM_UP + runs
+
+
+def test_the_median_is_taken(monkeypatch):
+    clock = iter([0.0, 1.0, 2.0, 100.0])
+    monkeypatch.setattr(latency, "perf_counter", lambda: next(clock))
+    assert latency._median_seconds(lambda _: None, IMAGES, 3) == 1.0
+
+
+@pytest.mark.parametrize("repeats", [0, -1])
+def test_no_repeats_are_refused(repeats):
+    model, masks = sparse("mlp", {})
+    with pytest.raises(InputError, match=f"repeats must be at least 1, but got {repeats}"):
+        measure_latency(model, masks, IMAGES, repeats=repeats)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_network_on_a_gpu_is_timed_on_the_cpu(timed):
+    model, masks = sparse(*FAMILIES[0], device="cuda")
+    assert measure_latency(model, masks, IMAGES.to("cuda"), repeats=1) > 0
+    ((program, image, _),) = timed
+    assert {p.device.type for p in [image, *program.parameters()]} == {"cpu"}
+    assert all(p.device.type == "cuda" for p in model.parameters())
+    assert all(p.grad.device.type == "cuda" for p in model.parameters())
+    assert all(mask.device.type == "cuda" for mask in masks.values())
