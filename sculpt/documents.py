@@ -1,5 +1,6 @@
 """YAML documents as nested dictionaries: reading them, and addressing them by dotted keys."""
 
+import copy
 import re
 from pathlib import Path
 from typing import Any
@@ -77,15 +78,37 @@ def lookup(document: dict[str, Any], key: str) -> Any:
 def assign(document: dict[str, Any], key: str, value: Any) -> None:
     """Set the value at a dotted key, making the mappings on the way to it.
 
+    A whole number addresses an element of a list (`model.blocks.1`). The list is copied, because
+    other documents may hold it too.
+
     Raises:
-        ConfigError: a part of the key already holds something that is no mapping.
+        ConfigError: a part of the key already holds something that is no mapping or list, or a
+            list has no such element.
     """
     *parents, last = key.split(".")
+    section: Any = document
     for depth, part in enumerate(parents):
-        document = document.setdefault(part, {})
-        if not isinstance(document, dict):
+        place = _place(section, part, key, parents[:depth])
+        if isinstance(section, dict):
+            section.setdefault(part, {})
+        if isinstance(section[place], list):
+            section[place] = copy.deepcopy(section[place])
+        section = section[place]
+        if not isinstance(section, dict | list):
             raise ConfigError(
-                f"{key}: every part but the last must be a section, but "
-                f"{'.'.join(parents[: depth + 1])} is {document!r}"
+                f"{key}: every part but the last must be a section or a list, but "
+                f"{'.'.join(parents[: depth + 1])} is {section!r}"
             )
-    document[last] = value
+    section[_place(section, last, key, parents)] = value
+
+
+def _place(section: Any, part: str, key: str, parents: list[str]) -> str | int:
+    """Return what a part of a key is in its section: a key, or the number of an element."""
+    if isinstance(section, dict):
+        return part
+    if not part.isdecimal() or int(part) >= len(section):
+        raise ConfigError(
+            f"{key}: an element of {'.'.join(parents)} must be addressed by a whole number below "
+            f"{len(section)}, its length, but got {part!r}"
+        )
+    return int(part)

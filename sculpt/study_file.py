@@ -5,7 +5,6 @@ set's `root`, a criterion's `targets`) are checked against the keyword-only para
 is registered, so they are declared in one place.
 """
 
-import copy
 import re
 from functools import cache
 from inspect import Parameter, signature
@@ -14,7 +13,17 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError, create_model
 
-from sculpt.config import Choice, Data, Section, Study, parameter_path
+from sculpt.config import (
+    Choice,
+    Data,
+    Range,
+    Section,
+    Space,
+    Study,
+    label,
+    parameter_path,
+    sample_budgets,
+)
 from sculpt.documents import assign, lookup, read_yaml
 from sculpt.errors import ConfigError, UnknownNameError
 from sculpt.registry import (
@@ -59,6 +68,7 @@ def load_study(path: str | Path, overrides: dict[str, Any] | None = None) -> Stu
     plugins = document.get("plugins")
     if isinstance(plugins, list) and all(isinstance(name, str) for name in plugins):
         load_plugins(plugins)
+    document = sample_budgets(document)
     faults = document_faults(document) or space_faults(document)
     if faults:
         raise ConfigError("\n".join(f"{path}: {fault}" for fault in faults))
@@ -72,33 +82,87 @@ def document_faults(document: dict[str, Any]) -> list[str]:
         choice = lookup(document, key)
         if isinstance(choice, dict) and isinstance(choice.get("name"), str):
             faults += [f"{key}.{fault}" for fault in _choice_faults(registry, choice)]
-    objectives = lookup(document, "search.objectives")
-    for name in objectives if isinstance(objectives, list) else []:
-        if isinstance(name, str) and name not in OBJECTIVES.names():
-            known = ", ".join(OBJECTIVES.names())
-            faults.append(f"search.objectives: must be among {known}, but got {name!r}")
-    return faults
+    return faults + _objective_faults(document)
 
 
 def space_faults(document: dict[str, Any]) -> list[str]:
-    """Return the faults that single values of the space would bring into a sound study."""
-    faults = []
-    for key, dimension in document["space"]["parameters"].items():
-        ranged = isinstance(dimension, dict)
-        for value in [dimension["low"], dimension["high"]] if ranged else dimension:
-            candidate = copy.deepcopy(document)
-            path = parameter_path(key)
-            if path.split(".")[0] not in ("model", "pruning", "training", "budget"):
-                faults.append(
-                    f"space.parameters.{key}: must be an option of the model, or a key under "
-                    "model, pruning, training or budget"
-                )
-                break
-            assign(candidate, path, value)
-            faults += [
-                f"space.parameters.{key}: {value!r} does not fit: {fault}"
-                for fault in document_faults(candidate)
+    """Return the faults that values of the space would bring into a sound study.
+
+    Each value is tried by itself, or, if the parameter depends on others, beside each combination
+    of values under which it is sampled.
+    """
+    study = Study.model_validate(document)
+    space = study.space
+    faults: dict[str, list[str]] = {}
+    for key in space.parameters:
+        if parameter_path(key).split(".")[0] not in ("model", "pruning", "training", "budget"):
+            faults[key] = [
+                "must be an option of the model, or a key under model, pruning, training or budget"
             ]
+            continue
+        related = _related(space, key)
+        if any(faults.get(other) for other in related):
+            continue  # its own faults would only repeat theirs
+        known: dict[tuple[str, str], str] = {}
+        for point in space.combinations(related | {key: None}, lambda key: _tried(space, key)):
+            if key in point:
+                beside = [f"{other} {label(point[other])}" for other in related if other in point]
+                text = f"{point[key]!r} " + (f"with {', '.join(beside)} " if beside else "")
+                for fault in _point_faults(study, point):
+                    known.setdefault((repr(point[key]), fault), f"{text}does not fit: {fault}")
+        faults[key] = list(known.values())
+    return [f"space.parameters.{key}: {fault}" for key, found in faults.items() for fault in found]
+
+
+def _related(space: Space, key: str) -> dict[str, None]:
+    """Return the parameters that one depends on, in the order of the space.
+
+    These are those of its conditions, and the whole choice that it is an option of.
+    """
+    found, pending = {key}, [key]
+    while pending:
+        one = pending.pop()
+        within = parameter_path(one)
+        wholes = {k for k in space.parameters if within.startswith(f"{parameter_path(k)}.")}
+        pending += (space.wanted(one).keys() | wholes) - found
+        found.update(pending)
+    return {one: None for one in space.parameters if one in found - {key}}
+
+
+def _tried(space: Space, key: str) -> list[Any]:
+    """Return the values of a parameter that are tried: all listed ones, or some of a range."""
+    dimension = space.parameters[key]
+    if not isinstance(dimension, Range):
+        return list(space.values(key).values())
+    named = [value for child in space.parameters for value in space.wanted(child).get(key, [])]
+    return list(dict.fromkeys([dimension.low, dimension.high, *named]))
+
+
+def _point_faults(study: Study, point: dict[str, Any]) -> list[str]:
+    try:
+        return document_faults(study.document_with(point))
+    except ConfigError as error:
+        return [str(error)]
+
+
+def _objective_faults(document: dict[str, Any]) -> list[str]:
+    """Return the faults of what a search is told to choose by."""
+    known = {name: OBJECTIVES.get(name) for name in OBJECTIVES.names()}
+    reported = [name for name, kind in known.items() if getattr(kind, "report_only", False)]
+    early = [name for name, kind in known.items() if getattr(kind, "before_training", False)]
+    allowed = {
+        "search.objectives": [name for name in known if name not in reported],
+        "search.early_stopping.objectives": ["val_error", *early],
+    }
+    faults = []
+    for key, names in allowed.items():
+        given = lookup(document, key)
+        for name in given if isinstance(given, list) else []:
+            if isinstance(name, str) and name not in names:
+                rule = f"be among {', '.join(names)}"
+                if name in reported:
+                    rule = "not choose by what is only reported"
+                faults.append(f"{key}: must {rule}, but got {name!r}")
     return faults
 
 
@@ -130,17 +194,24 @@ def _validation_faults(schema: type[BaseModel], document: Any) -> list[str]:
     try:
         schema.model_validate(document)
     except ValidationError as error:
-        # A value that fits no branch of a union is reported once for each branch.
+        found = [(_key(fault), fault) for fault in error.errors(include_url=False)]
+        # A value that fits no branch of a union is reported once for each branch. Of a list that
+        # could have been a number, the fault is the one that is in it.
         rules: dict[tuple[str, str], list[str]] = {}
-        for fault in error.errors(include_url=False):
-            key = ".".join(str(part) for part in fault["loc"] if not _is_branch(part))
-            rule, given = _rule(fault, schema)
-            rules.setdefault((key, given), []).append(rule)
+        for key, fault in found:
+            nearer = any(other.startswith(f"{key}.") for other, _ in found)
+            if not (nearer and fault["type"].endswith("_type")):
+                rule, given = _rule(fault, schema)
+                rules.setdefault((key, given), []).append(rule)
         return [
             f"{key}: must {' or '.join(dict.fromkeys(alternatives))}, but {given}"
             for (key, given), alternatives in rules.items()
         ]
     return []
+
+
+def _key(fault: Any) -> str:
+    return ".".join(str(part) for part in fault["loc"] if not _is_branch(part))
 
 
 def _rule(fault: Any, schema: type[BaseModel]) -> tuple[str, str]:
@@ -151,19 +222,21 @@ def _rule(fault: Any, schema: type[BaseModel]) -> tuple[str, str]:
         )
     if fault["type"] == "missing":
         return "be given", "is missing"
-    rule = fault["msg"].removeprefix("Value error, ").removeprefix("Input should ")
-    # Pydantic's names for the schema's classes mean nothing to who wrote the file.
-    rule = re.sub(r"dictionary or (an )?(instance|object).*", "mapping of keys to values", rule)
+    if fault["type"].startswith("byte_size"):
+        return "be a number of bytes, or a text such as '2GiB'", f"got {fault['input']!r}"
+    # Pydantic's names for what it checks mean nothing to who wrote the file.
+    rule = re.sub(r"^(Value error, |\w+ should )", "", fault["msg"])
+    rule = re.sub(r" after validation, not \d+$", "", rule)
+    rule = re.sub(r"be a valid dictionary.*", "be a mapping of keys to values", rule)
+    rule = re.sub(r"unable to parse.*", "", rule).rstrip(", ")
     return rule, f"got {fault['input']!r}"
 
 
 def _is_branch(part: Any) -> bool:
     """Say whether a part of a location names a branch of a union, not a key of the file."""
+    names = ("int", "float", "bool", "str", "Sparsity", "Range", "Choice", "Data")
     return isinstance(part, str) and (
-        part in ("int", "float", "bool", "str")
-        or "[" in part
-        or part.startswith("constrained-")
-        or part in ("Sparsity", "Range", "Choice", "Data")
+        part in names or "[" in part or part.startswith("constrained-")
     )
 
 

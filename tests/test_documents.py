@@ -183,13 +183,46 @@ def test_assign(key, expected):
         ("study.name", "study is 'x'"),
         ("training.epochs.first", "training.epochs is 3"),
         ("training.epochs.first.second", "training.epochs is 3"),
-        ("training.list.0", "training.list is [1]"),
+        ("training.list.0.first", "training.list.0 is 1"),
     ],
 )
 def test_assign_below_a_value_is_refused(key, obstacle):
     document = {"study": "x", "training": {"epochs": 3, "list": [1]}}
     with pytest.raises(ConfigError) as caught:
         assign(document, key, 9)
-    assert str(caught.value).startswith(f"{key}: every part but the last must be a section")
+    assert str(caught.value).startswith(
+        f"{key}: every part but the last must be a section or a list, but "
+    )
     assert str(caught.value).endswith(obstacle)
     assert document == {"study": "x", "training": {"epochs": 3, "list": [1]}}
+
+
+@pytest.mark.parametrize(
+    ("key", "blocks"),
+    [("blocks.0", [9, 2, [3, 4]]), ("blocks.2", [1, 2, 9]), ("blocks.2.1", [1, 2, [3, 9]])],
+)
+def test_an_element_of_a_list_is_set_in_a_copy_of_it(key, blocks):
+    shared = [1, 2, [3, 4]]
+    document = {"blocks": shared}
+    assign(document, key, 9)
+    assert document == {"blocks": blocks}
+    assert shared == [1, 2, [3, 4]]
+
+
+def test_a_section_within_a_shared_list_is_not_changed_either():
+    shared = [{"name": "a"}]
+    document = {"list": shared}
+    assign(document, "list.0.name", "b")
+    assert (document, shared) == ({"list": [{"name": "b"}]}, [{"name": "a"}])
+
+
+@pytest.mark.parametrize("part", ["3", "-1", "first", "1,5", "", "²"])
+def test_an_element_that_a_list_does_not_have(part):
+    document = {"model": {"blocks": [1, 2, 3]}}
+    with pytest.raises(ConfigError) as caught:
+        assign(document, f"model.blocks.{part}", 9)
+    assert str(caught.value) == (
+        f"model.blocks.{part}: an element of model.blocks must be addressed by a whole number "
+        f"below 3, its length, but got {part!r}"
+    )
+    assert document == {"model": {"blocks": [1, 2, 3]}}

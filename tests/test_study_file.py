@@ -1,13 +1,14 @@
 """Study files: every fault at once, each with its key, its rule, and what was given."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from sculpt.config import Study
+from sculpt.config import Study, describe_parameters
 from sculpt.errors import ConfigError
-from sculpt.registry import CRITERIA
+from sculpt.registry import CRITERIA, Registry
 from sculpt.study_file import load_study, options_schema
 from studies import TINY, write_study
 
@@ -92,6 +93,161 @@ def test_a_fault_of_the_space_or_the_whole(
         load_study(write_study(tmp_path, **changes))
 
 
+@pytest.mark.parametrize(
+    ("changes", "faults"),
+    [
+        (
+            {"space__conditions": {"depth": {"widening": 2}}},
+            ["space.conditions.depth: must be about a parameter of the space (blocks, widening), "
+             "but got 'depth'"],
+        ),
+        (
+            {"space__conditions": {"blocks": {"widening": 2}, "widening": {"blocks": [1, 7]}}},
+            ["space.conditions.blocks: must depend on parameters that come before it (none), but "
+             "got 'widening'",
+             "space.conditions.widening: must depend on values that blocks can take (1, 2), but "
+             "got 7"],
+        ),
+        (
+            {
+                "space__parameters": {"blocks": {"low": 1, "high": 3}, "widening": [2]},
+                "space__conditions": {"widening": {"blocks": True}},
+            },
+            ["space.conditions.widening: must depend on values that blocks can take (from 1 to "
+             "3), but got True"],
+        ),
+        (
+            {"space__parameters": {"widening": [2, 2], "blocks": [1, True]}},
+            ["space.parameters.blocks: must have each value once, but got [1, True]",
+             "space.parameters.widening: must have each value once, but got [2, 2]"],
+        ),
+        (
+            {"space__constraints": {"max_memory": "lots", "max_macs": -1, "max_time": 3}},
+            ["space.constraints.max_macs: must be greater than or equal to 1, but got -1",
+             "space.constraints.max_memory: must be a number of bytes, or a text such as '2GiB', "
+             "but got 'lots'",
+             "space.constraints.max_time: must be one of the keys known here "
+             "(max_dense_parameters, max_macs, max_memory), but this key is not"],
+        ),
+        (
+            {"space__parameters": {"widening": {"low": 1, "high": "x"}, "blocks": []}},
+            ["space.parameters.blocks: must have at least 1 item or be a mapping of keys to "
+             "values, but got []",
+             "space.parameters.widening.high: must be a valid integer or be a valid number, but "
+             "got 'x'"],
+        ),
+        (
+            {"space__parameters": {"widening": {"low": 1, "high": float("inf")}}},
+            ["space.parameters.widening: must be a valid list or have finite numbers only, but "
+             "got {'high': inf, 'low': 1}"],
+        ),
+        (
+            {"budget": [1000, "half"]},
+            ["space.parameters.budget: 'half' does not fit: budget: must be a valid integer or "
+             "be 'base' or be a mapping of keys to values, but got 'half'"],
+        ),
+        (
+            {"space__parameters": {"budget.sparsity": [0.5]}},
+            ["space.parameters.budget.sparsity: 0.5 does not fit: budget.sparsity: every part "
+             "but the last must be a section or a list, but budget is 'base'"],
+        ),
+        (
+            {
+                "space__parameters": {"blocks.3": [1], "blocks.0": [2, "x"]},
+                "model__blocks": [1, 1, 1],
+            },
+            ["space.parameters.blocks.0: 'x' does not fit: model.blocks.0: must be a valid "
+             "integer, but got 'x'",
+             "space.parameters.blocks.3: 1 does not fit: model.blocks.3: an element of "
+             "model.blocks must be addressed by a whole number below 3, its length, but got '3'"],
+        ),
+        (
+            {"space__parameters": {"blocks": [[1, 2, 3], [1, "x"]]}},
+            ["space.parameters.blocks: [1, 'x'] does not fit: model.blocks.1: must be a valid "
+             "integer, but got 'x'"],
+        ),
+        (
+            {"search__objectives": ["val_error", "told"]},
+            ["search.objectives: must not choose by what is only reported, but got 'told'"],
+        ),
+        (
+            {"search__early_stopping": {"objectives": ["val_error", "sized", "told", "seconds"]}},
+            ["search.early_stopping.objectives: must not choose by what is only reported, but got "
+             "'told'",
+             "search.early_stopping.objectives: must be among val_error, sized, but got 'seconds'"],
+        ),
+    ],
+)  # fmt: skip
+def test_a_fault_is_named_by_its_key_and_rule_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], faults: list[str]
+) -> None:
+    objectives = Registry("objective", "sculpt.objectives")
+    objectives._loaded = True
+    kinds = {"sized": {"before_training": True}, "told": {"report_only": True}}
+    for name in ("val_error", "kept_macs", "seconds", *kinds):
+        objectives.register(name)(type(name, (), kinds.get(name, {})))
+    monkeypatch.setattr("sculpt.study_file.OBJECTIVES", objectives)
+    path = write_study(tmp_path, **changes)
+    with pytest.raises(ConfigError) as raised:
+        load_study(path)
+    assert str(raised.value).splitlines() == [f"{path}: {fault}" for fault in faults]
+
+
+def test_a_conditional_value_is_tried_where_it_is_sampled(tmp_path: Path) -> None:
+    criteria = [{"name": "synflow"}, {"name": "iterative_snip", "rounds": 9}, {"name": "random"}]
+    rounds = "pruning.criterion.rounds"
+
+    def faults(values: list[Any], wanted: Any) -> list[str]:
+        path = tmp_path / "tiny.yaml"
+        space = {"parameters": {"pruning.criterion": criteria, rounds: values}}
+        space["conditions"] = {rounds: {"pruning.criterion": wanted}} if wanted else {}
+        write_study(tmp_path, space=space)
+        try:
+            load_study(path)
+        except ConfigError as error:
+            return [line.removeprefix(f"{path}: ") for line in str(error).splitlines()]
+        return []
+
+    # The study's own criterion is another one, which has no rounds.
+    assert faults([50, 100], ["synflow", "iterative_snip"]) == []
+    assert faults([50, 100], ["synflow", "iterative_snip(rounds=9)"]) == []
+    assert faults([50, "x"], "synflow") == [
+        f"space.parameters.{rounds}: 'x' with pruning.criterion synflow does not fit: {rounds}: "
+        "must be a valid integer, but got 'x'"
+    ]
+    unknown = (
+        f"space.parameters.{rounds}: 50 with pruning.criterion random does not fit: {rounds}: "
+        "must be one of the keys known here (none), but this key is not"
+    )
+    assert faults([50], ["synflow", "random"]) == [unknown]
+    # Without a condition it is an option of every criterion that is sampled.
+    assert faults([50], None) == [unknown]
+    # Faults of what it depends on are not repeated for it.
+    criteria.append({"name": "synflo"})
+    assert [fault.partition(": ")[0] for fault in faults([50], ["synflow", "synflo"])] == [
+        "space.parameters.pruning.criterion"
+    ]
+
+
+def test_a_value_is_tried_beside_those_that_its_conditions_depend_on(tmp_path: Path) -> None:
+    parameters = {
+        "model": [{"name": "resnet"}, {"name": "vgg16"}],
+        "model.activation": ["relu", "tanh"],
+        "model.version": ["v2", "v3"],
+    }
+    conditions = {
+        "model.activation": {"model": "resnet"},
+        "model.version": {"model.activation": "tanh"},
+    }
+    path = write_study(tmp_path, space={"parameters": parameters, "conditions": conditions})
+    with pytest.raises(ConfigError) as raised:
+        load_study(path)
+    assert str(raised.value) == (
+        f"{path}: space.parameters.model.version: 'v3' with model resnet, model.activation tanh "
+        "does not fit: model.version: must be 'v1' or 'v2', but got 'v3'"
+    )
+
+
 def test_overrides_are_set_before_the_check(tmp_path: Path) -> None:
     path = write_study(tmp_path, training__epochs="ten")
     assert load_study(path, {"training.epochs": 3}).training.epochs == 3
@@ -120,6 +276,69 @@ def test_sampled_values_go_where_their_keys_say(tmp_path: Path) -> None:
     assert sampled.pruning.criterion.options == {"batch_norm": "batch"}
     assert sampled.training.learning_rate == 0.2
     assert study.model.options["widening"] == 1, "the study itself must not change"
+
+
+def test_lists_and_choices_are_sampled_without_being_shared(tmp_path: Path) -> None:
+    parameters = {
+        "blocks": [[1, 2, 3], 2],
+        "blocks.1": [7, 8],
+        "pruning.criterion": [
+            {"name": "shuffled", "of_options": {"rounds": [3]}},
+            {"name": "random"},
+        ],
+        "pruning.criterion.of": ["synflow"],
+    }
+    conditions = {
+        "blocks.1": {"blocks": "[1, 2, 3]"},
+        "pruning.criterion.of": {"pruning.criterion": "shuffled"},
+    }
+    study = load_study(
+        write_study(
+            tmp_path,
+            space={"parameters": parameters, "conditions": conditions},
+            pruning={"criterion": {"name": "shuffled", "of_options": {"targets": "gt"}}},
+        )
+    )
+    before = study.model_dump_json()
+    label = next(iter(study.space.values("pruning.criterion")))
+    # Options first, as Optuna's storages may give them back.
+    sampled = study.with_parameters(
+        {
+            "pruning.criterion.of": "synflow",
+            "blocks.1": 7,
+            "blocks": "[1, 2, 3]",
+            "pruning.criterion": label,
+        }
+    )
+    assert sampled.model.options["blocks"] == [1, 7, 3]
+    assert sampled.pruning.criterion.options == {"of_options": {"rounds": [3]}, "of": "synflow"}
+    assert study.with_parameters({"blocks": [1, 2, 3]}).model.options["blocks"] == [1, 2, 3]
+    own = study.with_parameters({"blocks": 2})
+    assert own.model.options["blocks"] == 2
+    assert own.pruning.criterion == study.pruning.criterion
+
+    for other in (sampled, own):
+        other.model.options["blocks"] = 9
+        other.pruning.criterion.options["of_options"]["rounds"] = "changed"
+    sampled.space.parameters["blocks"][0][0] = 9
+    assert study.model_dump_json() == before
+
+
+def test_a_list_of_budgets_is_a_parameter_of_the_space(tmp_path: Path) -> None:
+    path = write_study(tmp_path, budget=[1000, "base"])
+    study = load_study(path)
+    assert study.budget == "base"
+    assert study.space.parameters["budget"] == [1000, "base"]
+    assert study.with_parameters({"budget": 1000}).budget == 1000
+    assert Study.model_validate(yaml.safe_load(path.read_text())) == study
+    assert load_study(path, {"budget": 1000}).space.parameters.keys() == {"blocks", "widening"}
+    with pytest.raises(ConfigError, match=r"budget: must be a valid integer .*, but got \[1, 2\]"):
+        load_study(write_study(tmp_path, budget=[1, 2], space__parameters={"budget": [3]}))
+
+
+def test_parameters_are_named_shortly_for_people() -> None:
+    params = {"widening": 2, "blocks.1": 3, "pruning.criterion.batch_norm": "batch", "a.1.0": 4}
+    assert describe_parameters(params) == "widening 2, blocks.1 3, batch_norm batch, a.1.0 4"
 
 
 def test_the_fingerprint_names_what_results_depend_on(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from sculpt.config import Study, describe_parameters
 from sculpt.data import ImageSpec
 from sculpt.errors import InputError
 from sculpt.record import Role, describe_machine
+from sculpt.search.feasibility import check_candidate, total_trials
 from sculpt.search.preparation import choose_device, describe_data, load_data
-from sculpt.search.space import check_params, extremes, infeasible_reason, total_trials
-from sculpt.trial import candidate_budget
+from sculpt.search.space import check_params, extremes
 
 MOST_CANDIDATES = 8
 
@@ -100,7 +100,7 @@ def choose_candidates(
     feasible, reason = [], None
     for point in points:
         candidate = config.with_parameters(point)
-        found = infeasible_reason(candidate, spec, candidate_budget(config, candidate, spec))
+        found = check_candidate(config, candidate, spec).reason
         if found is None:
             feasible.append(point)
         reason = found or reason

@@ -4,8 +4,10 @@ A study says what is trained (`data`, `model`, `training`), how candidates are p
 (`pruning`, `budget`, `counting`), and what is searched (`space`, `search`).
 """
 
+import copy
 import hashlib
 import json
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -20,6 +22,7 @@ from sculpt.config.sections import Section as Section
 from sculpt.config.space import Constraints as Constraints
 from sculpt.config.space import Range as Range
 from sculpt.config.space import Space as Space
+from sculpt.config.space import label as label
 from sculpt.config.training import Training as Training
 from sculpt.documents import assign, lookup
 
@@ -106,12 +109,7 @@ class Study(Section):
     @model_validator(mode="before")
     @classmethod
     def _sample_budgets(cls, given: Any) -> Any:
-        budgets = given.get("budget") if isinstance(given, dict) else None
-        parameters = lookup(given, "space.parameters") if isinstance(budgets, list) else None
-        if not isinstance(parameters, dict):
-            return given
-        space = given["space"] | {"parameters": {"budget": budgets} | parameters}
-        return given | {"budget": "base", "space": space}
+        return sample_budgets(given)
 
     @property
     def storage_url(self) -> str:
@@ -120,12 +118,22 @@ class Study(Section):
 
     def with_parameters(self, params: dict[str, Any]) -> "Study":
         """Return the study with sampled values in place, for example {"widening": 2}."""
+        return Study.model_validate(self.document_with(params))
+
+    def document_with(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Return the study as a document with sampled values in place, which nobody else holds.
+
+        Raises:
+            ConfigError: a parameter has no place in the study.
+        """
         document = self.model_dump()
         document["training"] = self.training.model_dump(exclude_unset=True)
-        for key, value in params.items():
+        # A whole choice first: it would take the options that were set in it away with it.
+        for key in sorted(params, key=lambda key: parameter_path(key).count(".")):
             listed = self.space.values(key) if key in self.space.parameters else {}
-            assign(document, parameter_path(key), listed.get(value, value))
-        return Study.model_validate(document)
+            value = listed.get(label(params[key]), params[key])
+            assign(document, parameter_path(key), copy.deepcopy(value))
+        return document
 
     def fingerprint(self) -> str:
         """Return a short hash of everything that a finished trial depends on."""
@@ -155,9 +163,25 @@ def default_storage(study: str) -> str:
 
 def parameter_path(key: str) -> str:
     """Return where a space's key stands in the study: bare keys are options of the model."""
-    return key if "." in key or key == "model" else f"model.{key}"
+    return key if key.split(".")[0] in Study.model_fields else f"model.{key}"
+
+
+def sample_budgets(document: Any) -> Any:
+    """Return a study document in which a list of budgets has become a parameter of the space.
+
+    A document without such a list is returned as it is, and so is one whose space samples the
+    budget already, or is none: that is for the schema to refuse.
+    """
+    budgets = document.get("budget") if isinstance(document, dict) else None
+    parameters = lookup(document, "space.parameters") if isinstance(budgets, list) else None
+    if not isinstance(parameters, dict) or "budget" in parameters:
+        return document
+    space = document["space"] | {"parameters": {"budget": budgets} | parameters}
+    return document | {"budget": "base", "space": space}
 
 
 def describe_parameters(params: dict[str, Any]) -> str:
     """Return parameters as one short text for people."""
-    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in params.items())
+    # The number of an element says nothing without the name of its list.
+    names = (re.sub(r".*\.(?=[^.]*[^.\d])", "", key) for key in params)
+    return ", ".join(f"{name} {value}" for name, value in zip(names, params.values(), strict=True))

@@ -48,7 +48,8 @@ class Confirm(Section):
 
     top: Annotated[int, Field(ge=1)] = 3
     """How many candidates, by validation error; of a study with several budgets, for each."""
-    seeds: Annotated[int, Field(ge=2)] = 5
+    seeds: Annotated[int, Field(ge=2)] = 8
+    """From 8 on, differences are resampled (bootstrap-t); below, Student's t takes its place."""
     control: Literal["shuffled"] | None = None
     """Also train each of them with its mask shuffled within the layers (Frankle et al. 2021)."""
 

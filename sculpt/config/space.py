@@ -1,8 +1,13 @@
 """What may be sampled: values, conditions between them, and what no candidate may exceed."""
 
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator
+from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import ByteSize, Field, model_validator
+from pydantic import ByteSize, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from sculpt.config.sections import Choice, Scalar, Section
 
@@ -17,6 +22,8 @@ class Range(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "Range":
+        if not all(map(math.isfinite, (self.low, self.high, self.step or 0))):
+            raise ValueError("have finite numbers only")
         if self.low > self.high:
             raise ValueError("have low at most high")
         if self.log and (self.low <= 0 or self.step is not None):
@@ -28,9 +35,35 @@ class Range(Section):
         """Whether only integers are meant."""
         return all(isinstance(x, int) for x in (self.low, self.high, self.step or 0))
 
+    @property
+    def count(self) -> int | None:
+        """How many numbers there are; None if infinitely many."""
+        if not self.whole and self.step is None:
+            return None
+        width = Decimal(str(self.high)) - Decimal(str(self.low))
+        return int(width // Decimal(str(self.step or 1))) + 1
+
+    def at(self, index: int) -> int | float:
+        """Return a number by its place, as people write it: 0.3, and not 0.30000000000000004."""
+        value = Decimal(str(self.low)) + index * Decimal(str(self.step or 1))
+        return int(value) if self.whole else float(value)
+
+    def holds(self, value: Any) -> bool:
+        """Return whether a value is one of these numbers."""
+        if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
+            return False
+        if not self.low <= value <= self.high:
+            return False
+        return self.count is None or _same(value, self.at(self.place(value)))
+
+    def place(self, value: float) -> int:
+        """Return the place of the number that is nearest to a value."""
+        return round((value - self.low) / (self.step or 1))
+
 
 Value = Scalar | list[Scalar] | Choice
 Dimension = Annotated[list[Value], Field(min_length=1)] | Range
+Wanted = Scalar | Annotated[list[Scalar], Field(min_length=1)]
 
 
 class Constraints(Section):
@@ -40,7 +73,7 @@ class Constraints(Section):
     """Under the study's counting rule."""
     max_macs: Annotated[int, Field(ge=1)] | None = None
     """Multiply-accumulates of the dense network for one image."""
-    max_memory: ByteSize | None = None
+    max_memory: Annotated[ByteSize, Field(ge=1)] | None = None
     """Of training, as `sculpt check` estimates it: bytes, or a text such as `2GiB`."""
 
 
@@ -49,32 +82,19 @@ class Space(Section):
 
     parameters: Annotated[dict[str, Dimension], Field(min_length=1)]
     """A value may be a list (`blocks: [[1, 2, 3], ...]`, one for each stage) or a whole choice,
-    for example `pruning.criterion: [{name: synflow}, ...]`."""
-    conditions: dict[str, dict[str, Scalar | list[Scalar]]] = Field(default={})
+    for example `pruning.criterion: [{name: synflow}, ...]`. An element of a list in the study has
+    its number for a key: `blocks.0`."""
+    conditions: dict[str, dict[str, Wanted]] = Field(default={})
     """Parameter -> earlier parameters and their values under which alone it is sampled; a whole
-    choice goes by its name. Where it is not sampled, the study's own value stays."""
+    choice goes by its name, a list by its text (`"[1, 2, 3]"`). Where it is not sampled, the
+    study's own value stays."""
     constraints: Constraints = Constraints()
 
     @model_validator(mode="after")
     def _check(self) -> "Space":
-        order = list(self.parameters)
-        for key, dimension in self.parameters.items():
-            labels = [] if isinstance(dimension, Range) else [label(value) for value in dimension]
-            if len(set(map(str, labels))) < len(labels):
-                raise ValueError(f"have each value of {key} once")
-        for key, parents in self.conditions.items():
-            if key not in order:
-                raise ValueError(f"have conditions on its parameters only, not on {key!r}")
-            for parent, wanted in parents.items():
-                if parent not in order[: order.index(key)]:
-                    raise ValueError(
-                        f"have {key} depend on parameters that come before it, not on {parent!r}"
-                    )
-                for value in wanted if isinstance(wanted, list) else [wanted]:
-                    if not self._may_be(parent, value):
-                        raise ValueError(
-                            f"have {key} depend on values that {parent} can take, not on {value!r}"
-                        )
+        faults = [*self._value_faults(), *self._condition_faults()]
+        if faults:
+            raise ValidationError.from_exception_data("space", faults)
         return self
 
     def values(self, key: str) -> dict[Scalar, Any]:
@@ -85,44 +105,130 @@ class Space(Section):
         dimension = self.parameters[key]
         if isinstance(dimension, Range):
             return {}
+        # Copies, because they are put into other studies.
         return {
-            label(value): value.model_dump() if isinstance(value, Choice) else value
+            label(value): value.model_dump() if isinstance(value, Choice) else copy.copy(value)
             for value in dimension
         }
 
-    def is_active(self, key: str, params: dict[str, Any]) -> bool:
-        """Return whether a parameter is sampled, given the values of those before it."""
-        for parent, wanted in self.conditions.get(key, {}).items():
-            allowed = wanted if isinstance(wanted, list) else [wanted]
-            if parent not in params:
-                return False
-            names = {params[parent], self._name(parent, params[parent])}
-            if not any(_same(name, value) for name in names for value in allowed):
-                return False
-        return True
-
-    def _name(self, key: str, value: Any) -> Any:
-        """Return the name of a whole choice that is known by its label; else the value."""
-        listed = self.values(key).get(value)
-        return listed["name"] if isinstance(listed, dict) else value
-
-    def _may_be(self, key: str, value: Scalar) -> bool:
+    def holds(self, key: str, value: Any) -> bool:
+        """Return whether a value, or what trials call it, is one that a parameter can take."""
         dimension = self.parameters[key]
         if isinstance(dimension, Range):
-            return not isinstance(value, str) and dimension.low <= value <= dimension.high
-        return any(
-            _same(known, value) or _same(self._name(key, known), value)
-            for known in self.values(key)
+            return dimension.holds(value)
+        return any(_same(label(known), label(value)) for known in dimension)
+
+    def wanted(self, key: str) -> dict[str, list[Scalar]]:
+        """Return the parameters that a parameter depends on, and the values they must have."""
+        conditions = self.conditions.get(key, {})
+        return {
+            parent: wanted if isinstance(wanted, list) else [wanted]
+            for parent, wanted in conditions.items()
+        }
+
+    def admits(self, key: str, parent: str, value: Any) -> bool:
+        """Return whether a parameter may be sampled where the one it depends on has a value."""
+        called = label(value)
+        names = [called, self._name(parent, called)]
+        return any(_same(name, one) for name in names for one in self.wanted(key)[parent])
+
+    def is_active(self, key: str, params: dict[str, Any]) -> bool:
+        """Return whether a parameter is sampled, given the values of those before it."""
+        return all(
+            parent in params and self.admits(key, parent, params[parent])
+            for parent in self.conditions.get(key, {})
         )
 
+    def combinations(
+        self, keys: Iterable[str], values: Callable[[str], Iterable[Any]]
+    ) -> Iterator[dict[str, Any]]:
+        """Yield every combination of values once, without the parameters that are not sampled.
 
-def label(value: Value) -> Scalar:
-    """Return what trials call a value."""
+        Args:
+            keys:
+                Parameters in the order of the space, with all that they depend on; the last one
+                varies fastest.
+            values:
+                Gives the values of a parameter.
+        """
+        order = list(keys)
+
+        def extend(params: dict[str, Any], place: int) -> Iterator[dict[str, Any]]:
+            if place == len(order):
+                yield params
+            elif not self.is_active(order[place], params):
+                yield from extend(params, place + 1)
+            else:
+                for value in values(order[place]):
+                    yield from extend(params | {order[place]: value}, place + 1)
+
+        return extend({}, 0)
+
+    def _name(self, key: str, called: Scalar) -> Scalar:
+        """Return the name of a whole choice that is known by its label; else the value."""
+        dimension = self.parameters[key]
+        for value in [] if isinstance(dimension, Range) else dimension:
+            if isinstance(value, Choice) and value.label == called:
+                return value.name
+        return called
+
+    def _value_faults(self) -> Iterator[InitErrorDetails]:
+        for key, dimension in self.parameters.items():
+            labels = [] if isinstance(dimension, Range) else [label(value) for value in dimension]
+            # 1 and true are one value to Python, and 1 and "1" to whoever reads a table.
+            if len(labels) > min(len(set(labels)), len(set(map(str, labels)))):
+                yield _fault(("parameters", key), "have each value once", labels)
+
+    def _condition_faults(self) -> Iterator[InitErrorDetails]:
+        order = list(self.parameters)
+        for key in self.conditions:
+            place = ("conditions", key)
+            if key not in order:
+                rule = f"be about a parameter of the space ({', '.join(order)})"
+                yield _fault(place, rule, key)
+                continue
+            earlier = order[: order.index(key)]
+            for parent, wanted in self.wanted(key).items():
+                if parent not in earlier:
+                    known = ", ".join(earlier) or "none"
+                    rule = f"depend on parameters that come before it ({known})"
+                    yield _fault(place, rule, parent)
+                    continue
+                for value in wanted:
+                    if not self._may_be(parent, value):
+                        rule = f"depend on values that {parent} can take ({self._known(parent)})"
+                        yield _fault(place, rule, value)
+
+    def _may_be(self, key: str, value: Scalar) -> bool:
+        names = (self._name(key, known) for known in self.values(key))
+        return self.holds(key, value) or any(_same(name, value) for name in names)
+
+    def _known(self, key: str) -> str:
+        dimension = self.parameters[key]
+        if isinstance(dimension, Range):
+            return f"from {dimension.low} to {dimension.high}"
+        return ", ".join(map(str, self.values(key)))
+
+
+def label(value: Any) -> Any:
+    """Return what trials call a value: whole choices and lists go by their text."""
+    if isinstance(value, dict) and isinstance(value.get("name"), str):
+        value = Choice.model_validate(value)
     if isinstance(value, Choice):
         return value.label
-    return str(value) if isinstance(value, list) else value
+    return str(value) if isinstance(value, list | dict) else value
 
 
 def _same(one: Any, other: Any) -> bool:
     """Return whether two values are one; Python takes True for 1."""
-    return isinstance(one, bool) == isinstance(other, bool) and one == other
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, float) and isinstance(other, int | float):
+        return math.isclose(one, other, abs_tol=1e-12)  # samplers add steps up in several ways
+    return bool(one == other)
+
+
+def _fault(place: tuple[str, ...], rule: str, given: Any) -> InitErrorDetails:
+    # By a context, because the text may have braces of its own.
+    error = PydanticCustomError("space", "{rule}", {"rule": rule})
+    return InitErrorDetails(type=error, loc=place, input=given)

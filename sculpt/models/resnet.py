@@ -29,7 +29,7 @@ def resnet(
     classes: int,
     *,
     widening: float = 1,
-    blocks: int = 3,
+    blocks: int | list[int] = 3,
     stem_width: int = 16,
     stem_stride: int = 1,
     version: Version = "v1",
@@ -50,7 +50,8 @@ def resnet(
             k ≥ 1, not necessarily whole: the stages have `round(stem_width · k · 2^stage)`
             filters. The stem itself is never widened.
         blocks:
-            n ≥ 1, residual blocks in each of the three stages, two 3×3 convolutions each.
+            n ≥ 1, residual blocks in each of the three stages, two 3×3 convolutions each; a list
+            gives each stage its own number.
         stem_width:
             Filters of the stem; 16 in the paper.
         stem_stride:
@@ -72,16 +73,22 @@ def resnet(
     Raises:
         InputError: an option is outside its range.
     """
+    stage_blocks = blocks if isinstance(blocks, list) else [blocks] * 3
+    if len(stage_blocks) != 3:
+        raise InputError(
+            f"blocks must be one number, or three of them, one for each stage, but got {blocks}"
+        )
     at_least_1 = {
         "widening": widening,
-        "blocks": blocks,
+        "blocks": min(stage_blocks),
         "stem_width": stem_width,
         "stem_stride": stem_stride,
     }
     for name, value in at_least_1.items():
         if value < 1:
+            given = blocks if name == "blocks" else value
             raise InputError(
-                f"{name} must be at least 1, but got {value}; a candidate is wider or deeper "
+                f"{name} must be at least 1, but got {given}; a candidate is wider or deeper "
                 "than the base, and a narrower base is a smaller stem_width"
             )
     check_choice("version", version, get_args(Version))
@@ -90,7 +97,7 @@ def resnet(
         channels,
         classes,
         [stem_width, *(round(stem_width * widening * 2**stage) for stage in range(3))],
-        blocks,
+        stage_blocks,
         stem_stride,
         version,
         shortcut,
@@ -107,14 +114,14 @@ class ResNet(nn.Module):
         channels: int,
         classes: int,
         widths: list[int],
-        blocks: int,
+        blocks: list[int],
         stem_stride: int,
         version: Version,
         shortcut: Shortcut,
         conv_bias: bool,
         activation: Activation,
     ):
-        """Build it; `widths` are those of the stem and of each stage."""
+        """Build it; `widths` are those of the stem and of each stage, `blocks` of each stage."""
         super().__init__()
         self.version = version
         width, *stage_widths = widths
@@ -126,9 +133,9 @@ class ResNet(nn.Module):
             self.stem = bare_convolution(channels, width, 3, stem_stride, conv_bias)
         block_type = Block if version == "v1" else PreActivationBlock
         stages = []
-        for stage, stage_width in enumerate(stage_widths):
+        for stage, (stage_width, count) in enumerate(zip(stage_widths, blocks, strict=True)):
             stage_blocks = []
-            for block in range(blocks):
+            for block in range(count):
                 stride = 2 if stage > 0 and block == 0 else 1
                 stage_blocks.append(
                     block_type(width, stage_width, stride, shortcut, conv_bias, activation)

@@ -1,20 +1,19 @@
-"""The search space: its points, what a sampler may suggest, and which points are feasible."""
+"""The search space: its points, how many there are, and what a sampler may suggest."""
 
-import itertools
-import math
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import optuna
-import torch
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 
-from sculpt.config import Range, Space, Sparsity, Study
-from sculpt.data import ImageSpec
-from sculpt.diagnostics.cost import Cost, measure_cost
-from sculpt.errors import BudgetError, ConfigError, InputError, SculptError
-from sculpt.pruning.masks import count_parameters, prunable_budget
-from sculpt.trial import build_model, candidate_budget, resolve_budget
+from sculpt.config import Range, Space, label
+from sculpt.errors import InputError
 
 MOST_CORNERS = 100
 """`check` lists every point of a space up to this size, and the extreme ones of a larger one."""
@@ -22,59 +21,73 @@ MOST_CORNERS = 100
 MOST_POINTS = 10_000
 """Spaces up to this size are sampled without replacement, and their feasible points counted."""
 
-BYTES_PER_PARAMETER = 16
-"""Training in float32 keeps a weight, its gradient, its momentum and its mask."""
 
-
-@dataclass(frozen=True)
-class Size:
-    """A configuration's dense network, measured without weights."""
-
-    dense_parameters: int
-    cost: Cost
-    reason: str | None
-    """Why it cannot hold the budget; None if it can."""
-
-    def memory_bytes(self, batch_size: int) -> int:
-        """Estimate training memory: weights and their copies, and float32 activations."""
-        return BYTES_PER_PARAMETER * self.dense_parameters + 4 * batch_size * self.cost.activations
+def distribution(space: Space, key: str) -> BaseDistribution:
+    """Return what a parameter's values are to Optuna; other than plain ones go by their label."""
+    values = space.parameters[key]
+    if not isinstance(values, Range):
+        return CategoricalDistribution(list(space.values(key)))
+    # Up to the last number that a step reaches: Optuna warns of others.
+    high = values.high if values.count is None else values.at(values.count - 1)
+    if values.whole:
+        step = int(values.step or 1)
+        return IntDistribution(int(values.low), int(high), log=values.log, step=step)
+    return FloatDistribution(values.low, high, log=values.log, step=values.step)
 
 
 def suggest(trial: optuna.Trial, space: Space) -> dict[str, Any]:
-    """Let Optuna choose a value for every parameter of the space."""
+    """Let Optuna choose a value for every parameter that is sampled, in order."""
     params: dict[str, Any] = {}
     for key, values in space.parameters.items():
-        if not isinstance(values, Range):
-            params[key] = trial.suggest_categorical(key, list(space.values(key)))
-        elif values.whole:
-            step = int(values.step or 1)
-            params[key] = trial.suggest_int(
-                key, int(values.low), int(values.high), step=step, log=values.log
-            )
-        else:
-            params[key] = trial.suggest_float(
-                key, values.low, values.high, step=values.step, log=values.log
-            )
+        if not space.is_active(key, params):
+            continue
+        match distribution(space, key):
+            case CategoricalDistribution(choices=choices):
+                params[key] = trial.suggest_categorical(key, choices)
+            case IntDistribution(low=low, high=high, log=log, step=step):
+                params[key] = trial.suggest_int(key, low, high, step=step, log=log)
+            case FloatDistribution(low=low, high=high, log=log, step=step):
+                value = trial.suggest_float(key, low, high, step=step, log=log)
+                if isinstance(values, Range) and values.count is not None:
+                    # Samplers add steps up in more than one way, and differ in the last digits.
+                    value = values.at(values.place(value))
+                params[key] = value
     return params
 
 
 def axis(space: Space, key: str) -> list[Any] | None:
     """Return every value of a parameter in order, or None if there are infinitely many."""
     values = space.parameters[key]
-    if not isinstance(values, Range):
-        return list(space.values(key))
-    if values.whole:
-        return list(range(int(values.low), int(values.high) + 1, int(values.step or 1)))
-    if values.step is None:
+    if isinstance(values, Range) and values.count is None:
         return None
-    count = math.floor((values.high - values.low) / values.step + 1e-9) + 1
-    return [values.low + i * values.step for i in range(count)]
+    return list(_values(space, key))
 
 
 def space_size(space: Space) -> int | None:
-    """Return the number of points, or None if there are infinitely many."""
-    axes = [axis(space, key) for key in space.parameters]
-    return math.prod(len(a) for a in axes if a is not None) if None not in axes else None
+    """Return the number of points.
+
+    None if there are infinitely many, or so many conditions that hang together that to count
+    would take longer than anyone waits; there are more than `MOST_POINTS` then.
+    """
+    # How many ways lead to each set of parameters that are ruled out: few sets, many points.
+    ways: Counter[frozenset[str]] = Counter([frozenset()])
+    for key in space.parameters:
+        then: Counter[frozenset[str]] = Counter()
+        for ruled_out, count in ways.items():
+            if key in ruled_out:
+                then[ruled_out | _dependent(space, key)] += count
+                continue
+            values = _values_by_effect(space, key)
+            if values is None:
+                return None
+            for effect, number in values.items():
+                then[ruled_out | effect] += count * number
+        ways = Counter()
+        for ruled_out, count in then.items():
+            ways[ruled_out - {key}] += count
+        if len(ways) > MOST_POINTS:
+            return None
+    return sum(ways.values())
 
 
 def is_enumerable(space: Space) -> bool:
@@ -84,23 +97,26 @@ def is_enumerable(space: Space) -> bool:
 
 
 def points(space: Space) -> Iterator[dict[str, Any]]:
-    """Yield every point of a finite space; the last parameter varies fastest."""
-    axes = [axis(space, key) or [] for key in space.parameters]
-    for values in itertools.product(*axes):
-        yield dict(zip(space.parameters, values, strict=True))
+    """Yield every point of a finite space once; the last parameter varies fastest.
+
+    Parameters that a point does not sample are left out of it.
+    """
+    return space.combinations(space.parameters, lambda key: _values(space, key))
 
 
 def extremes(space: Space) -> Iterator[dict[str, Any]]:
-    """Yield the corners of a large space: every combination of first and last values."""
-    ends = []
+    """Yield the corners of a large space: every combination of first and last values.
+
+    Where these are more than `MOST_CORNERS`, later parameters keep their first value.
+    """
+    ends: dict[str, list[Any]] = {}
+    count = 1
     for key, values in space.parameters.items():
-        listed = list(space.values(key))
-        low, high = (
-            (values.low, values.high) if isinstance(values, Range) else (listed[0], listed[-1])
-        )
-        ends.append([low] if low == high else [low, high])
-    for corner in itertools.islice(itertools.product(*ends), MOST_CORNERS):
-        yield dict(zip(space.parameters, corner, strict=True))
+        listed = [values.low, values.high] if isinstance(values, Range) else [*space.values(key)]
+        both = [listed[0], listed[-1]] if listed[0] != listed[-1] else listed[:1]
+        ends[key] = both if count * len(both) <= MOST_CORNERS else both[:1]
+        count *= len(ends[key])
+    return space.combinations(space.parameters, ends.__getitem__)
 
 
 def corners(space: Space) -> Iterator[dict[str, Any]]:
@@ -112,8 +128,11 @@ def corners(space: Space) -> Iterator[dict[str, Any]]:
 def check_params(space: Space, params: dict[str, Any]) -> None:
     """Refuse what is no value of the space; parameters may be left out.
 
+    Lists and whole choices may be given as they are, or by what trials call them.
+
     Raises:
-        InputError: a key or a value is none of the space's.
+        InputError: a key or a value is none of the space's, or is given for a parameter that is
+            not sampled beside the others.
     """
     for key, value in params.items():
         if key not in space.parameters:
@@ -121,119 +140,61 @@ def check_params(space: Space, params: dict[str, Any]) -> None:
                 f"params must be parameters of the space ({', '.join(space.parameters)}), but got "
                 f"{key!r}; for other keys of the study use --set KEY=VALUE"
             )
+        if space.holds(key, value):
+            continue
         values = space.parameters[key]
-        known = space.values(key)
-        if not isinstance(values, Range) and value not in known:
+        rule = f"one of {', '.join(map(str, space.values(key)))}"
+        if isinstance(values, Range):
+            steps = f" in steps of {values.step}" if values.step else ""
+            rule = (
+                f"{'whole and ' if values.whole else ''}from {values.low} to {values.high}{steps}"
+            )
+        raise InputError(f"params.{key} must be {rule}, but got {value!r}")
+    active: dict[str, Any] = {}
+    for key in space.parameters:
+        if key not in params:
+            continue
+        if not space.is_active(key, active):
+            where = ", ".join(
+                f"{parent} is {' or '.join(map(str, wanted))}"
+                for parent, wanted in space.wanted(key).items()
+            )
+            given = {parent: active.get(parent, "not given") for parent in space.wanted(key)}
             raise InputError(
-                f"params.{key} must be one of {', '.join(map(str, known))}, but got {value!r}"
+                f"params.{key} must be given only where {where}, but {_listed(given)}; "
+                f"leave it out, or set {' and '.join(f'params.{p}' for p in given)} to that"
             )
-        if isinstance(values, Range) and not values.low <= value <= values.high:
-            raise InputError(
-                f"params.{key} must be from {values.low} to {values.high}, but got {value!r}"
-            )
+        active[key] = params[key]
 
 
-def measure_size(study: Study, spec: ImageSpec, budget: int) -> Size:
-    """Build a configuration on the meta device and hold it against the budget."""
-    with torch.device("meta"):
-        model = build_model(study, spec)
-    reason = None
-    try:
-        prunable_budget(model, budget, study.counting)
-    except BudgetError as error:
-        reason = str(error)
-    cost = measure_cost(model, (spec.channels, spec.height, spec.width))
-    return Size(count_parameters(model, study.counting), cost, reason)
+def _values(space: Space, key: str) -> Iterator[Any]:
+    values = space.parameters[key]
+    if isinstance(values, Range):
+        return map(values.at, range(values.count or 0))
+    return iter(space.values(key))
 
 
-def infeasible_reason(study: Study, spec: ImageSpec, budget: int) -> str | None:
-    """Return why a configuration cannot be pruned to the budget, or None if it can."""
-    try:
-        return measure_size(study, spec, budget).reason
-    except SculptError as error:
-        return str(error)
+def _dependent(space: Space, key: str) -> frozenset[str]:
+    """Return the parameters that have a condition on a parameter."""
+    return frozenset(child for child, parents in space.conditions.items() if key in parents)
 
 
-def total_trials(study: Study, spec: ImageSpec) -> int:
-    """Return the total of trials to run, the base included.
-
-    Raises:
-        ConfigError: no point of the space is feasible, there are fewer feasible points than
-            trials (a configuration is never run twice), or `all` is asked of too many points.
-    """
-    asked = study.search.trials
-    if not is_enumerable(study.space):
-        if asked == "all":
-            raise ConfigError(
-                f"search.trials: must be a number where the space has more than {MOST_POINTS} "
-                "points, but got 'all'; give a number, or coarser steps"
-            )
-        return asked
-    # Most parameters leave the network's size alone, so few different ones are built.
-    known: dict[str, str | None] = {}
-    reasons = []
-    for point in points(study.space):
-        candidate = study.with_parameters(point)
-        key = f"{candidate.model.model_dump_json()} {candidate.budget}"
-        if key not in known:
-            kept = candidate_budget(study, candidate, spec)
-            known[key] = infeasible_reason(candidate, spec, kept)
-        reasons.append(known[key])
-    feasible = sum(reason is None for reason in reasons)
-    if feasible == 0:
-        raise ConfigError(
-            "space: at least one point must hold the budget, but none does; the first one: "
-            f"{reasons[0]}"
-        )
-    if asked == "all":
-        return feasible + 1
-    if asked > feasible + 1:
-        raise ConfigError(
-            f"search.trials: must be at most {feasible + 1} (the base and {feasible} feasible "
-            f"points, none of them run twice), but got {asked}; lower it, say 'all', or widen "
-            "the space"
-        )
-    return asked
+def _values_by_effect(space: Space, key: str) -> Counter[frozenset[str]] | None:
+    """Count a parameter's values by the parameters that they rule out; None if infinitely many."""
+    values, children = space.parameters[key], _dependent(space, key)
+    count = 0
+    singled_out: set[Any] = set(space.values(key))
+    if isinstance(values, Range):
+        if values.count is None:
+            return None
+        # A range may be long; all but the values that conditions name are alike.
+        singled_out = {value for child in children for value in space.wanted(child)[key]}
+        count = values.count - len(singled_out)
+    effects = Counter({children: count} if count else {})
+    for value in singled_out:
+        effects[frozenset(c for c in children if not space.admits(c, key, value))] += 1
+    return effects
 
 
-def check_study(study: Study, spec: ImageSpec) -> dict[str, Any]:
-    """Return the sizes and costs of the base and of the space's corners, as a JSON document.
-
-    Raises:
-        ConfigError: the study cannot be run; see `total_trials`.
-    """
-    budget = resolve_budget(study, spec)
-    batch_size = study.training.batch_size
-    relative = isinstance(study.budget, Sparsity)
-    base = measure_size(study, spec, budget)
-    rows = []
-    for point in corners(study.space):
-        candidate = study.with_parameters(point)
-        kept = candidate_budget(study, candidate, spec)
-        size = measure_size(candidate, spec, kept)
-        rows.append(
-            {
-                "params": point,
-                "dense_parameters": size.dense_parameters,
-                "budget": kept,
-                "sparsity": 1 - kept / size.dense_parameters,
-                "dense_macs": size.cost.dense_macs,
-                "memory_bytes": size.memory_bytes(candidate.training.batch_size),
-                "feasible": size.reason is None,
-                "reason": size.reason,
-            }
-        )
-    return {
-        "study": study.study,
-        "counting": study.counting,
-        "budget": None if relative else budget,
-        "base": {
-            "params": study.model.options,
-            "dense_parameters": base.dense_parameters,
-            "macs": base.cost.dense_macs,
-            "memory_bytes": base.memory_bytes(batch_size),
-        },
-        "corners": rows,
-        "space_size": space_size(study.space),
-        "trials": total_trials(study, spec),
-    }
+def _listed(given: dict[str, Any]) -> str:
+    return ", ".join(f"{key} is {label(value)}" for key, value in given.items())

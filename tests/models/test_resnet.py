@@ -119,6 +119,17 @@ def test_each_stage_has_n_blocks_and_halves_the_image_but_the_first(blocks: int,
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+def test_each_stage_may_have_its_own_number_of_blocks(version: str):
+    model = meta_resnet(blocks=[1, 3, 2], version=version)
+
+    assert widths(model) == [16, 32, 32, 32, 64, 64]
+    strides = [block.first.conv.stride[0] for block in blocks_of(model)]
+    assert strides == [1, 2, 1, 1, 2, 1]
+    one, each = (dict(meta_resnet(blocks=n).named_parameters()) for n in (2, [2, 2, 2]))
+    assert {name: x.shape for name, x in one.items()} == {name: x.shape for name, x in each.items()}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("shortcut", ["zeropad", "projection"])
 def test_the_stem_is_not_widened_so_stage_1_changes_width_without_a_stride(
     shortcut: Any, version: Any
@@ -277,6 +288,9 @@ def test_the_activation_reaches_the_blocks_of_both_versions(shortcut: Any, versi
         ({"widening": 0}, ["widening", "0"]),
         ({"blocks": 0}, ["blocks", "at least 1"]),
         ({"blocks": -1}, ["blocks", "-1"]),
+        ({"blocks": [1, 0, 2]}, ["blocks", "at least 1", "[1, 0, 2]"]),
+        ({"blocks": [1, 2]}, ["blocks", "one for each stage", "[1, 2]"]),
+        ({"blocks": []}, ["blocks", "one for each stage", "[]"]),
         ({"stem_width": 0}, ["stem_width", "at least 1"]),
         ({"stem_stride": 0}, ["stem_stride", "at least 1"]),
         ({"version": "v3"}, ["version", "v1, v2", "'v3'"]),

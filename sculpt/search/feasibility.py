@@ -1,0 +1,231 @@
+"""Which configurations can be run: the budget, the constraints, and what the dense network costs.
+
+Everything is measured on the meta device, without weights.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from sculpt.config import Constraints, Space, Sparsity, Study, parameter_path
+from sculpt.data import ImageSpec
+from sculpt.diagnostics.cost import Cost, measure_cost, training_memory
+from sculpt.errors import BudgetError, ConfigError, SculptError
+from sculpt.pruning.masks import count_parameters, prunable_budget
+from sculpt.search.space import MOST_POINTS, corners, is_enumerable, points, space_size
+from sculpt.trial import build_model, candidate_budget, resolve_budget
+
+
+@dataclass(frozen=True)
+class Size:
+    """A configuration's dense network, on the meta device."""
+
+    model: nn.Module
+    input_shape: tuple[int, int, int]
+    dense_parameters: int
+
+    @cached_property
+    def cost(self) -> Cost:
+        """What a forward pass takes; only found where it is asked for, because that takes time."""
+        return measure_cost(self.model, self.input_shape)
+
+    def memory_bytes(self, batch_size: int) -> int:
+        """Estimate what training it takes."""
+        return training_memory(self.dense_parameters, self.cost, batch_size)
+
+
+@dataclass(frozen=True)
+class Feasibility:
+    """Whether a candidate holds its budget and keeps within the constraints."""
+
+    budget: int
+    """Parameters that it is to keep; 0 where that is a share of a network that cannot be built."""
+    reason: str | None
+    """Why it cannot be run; None if it can."""
+    violations: dict[str, float]
+    """By how much each rule is broken, as a share of its limit; at most 0 where it is kept. The
+    keys are the same for every candidate of a study: `budget`, and the constraints it sets."""
+
+
+def measure_size(study: Study, spec: ImageSpec) -> Size:
+    """Build a configuration on the meta device and measure it.
+
+    Raises:
+        InputError: it cannot be built.
+    """
+    with torch.device("meta"):
+        model = build_model(study, spec)
+    shape = (spec.channels, spec.height, spec.width)
+    return Size(model, shape, count_parameters(model, study.counting))
+
+
+def check_candidate(study: Study, candidate: Study, spec: ImageSpec) -> Feasibility:
+    """Say whether a candidate can be run, and if not, why.
+
+    Args:
+        study:
+            The study.
+        candidate:
+            The study with sampled values in place (`Study.with_parameters`).
+        spec:
+            Of its images.
+    """
+    return _weigh(study, candidate, spec)[1]
+
+
+def total_trials(study: Study, spec: ImageSpec) -> int:
+    """Return the total of trials to run, the base included.
+
+    Raises:
+        ConfigError: no point of the space is feasible, there are fewer feasible points than
+            trials (a configuration is never run twice), or `all` is asked of too many points.
+    """
+    return _total(study, spec, {})
+
+
+def check_study(study: Study, spec: ImageSpec) -> dict[str, Any]:
+    """Return the sizes and costs of the base and of the space's corners, as a JSON document.
+
+    A corner that cannot be built has sizes of 0, and the reason.
+
+    Raises:
+        ConfigError: the study cannot be run; see `total_trials`.
+        InputError: the base cannot be built.
+    """
+    budget = resolve_budget(study, spec)
+    base = measure_size(study, spec)
+    rows = []
+    measured: dict[str, dict[str, Any]] = {}
+    for point in corners(study.space):
+        candidate = study.with_parameters(point)
+        network = _network(candidate)
+        if network not in measured:
+            measured[network] = _measure(study, candidate, spec)
+        rows.append({"params": point} | measured[network])
+    return {
+        "study": study.study,
+        "counting": study.counting,
+        "budget": None if _budgets_differ(study) else budget,
+        "base": {
+            "params": study.model.options,
+            "dense_parameters": base.dense_parameters,
+            "macs": base.cost.dense_macs,
+            "memory_bytes": base.memory_bytes(study.training.batch_size),
+        },
+        "corners": rows,
+        "space_size": space_size(study.space),
+        "trials": _total(study, spec, {key: row["reason"] for key, row in measured.items()}),
+    }
+
+
+def _total(study: Study, spec: ImageSpec, reasons: dict[str, str | None]) -> int:
+    """Return the total of trials; `reasons` are those known already, by `_network`."""
+    asked = study.search.trials
+    if not is_enumerable(study.space):
+        if asked == "all":
+            raise ConfigError(
+                f"search.trials: must be a number where the space has more than {MOST_POINTS} "
+                "points, but got 'all'; give a number, or coarser steps"
+            )
+        return asked
+    found = []
+    for point in points(study.space):
+        candidate = study.with_parameters(point)
+        network = _network(candidate)
+        if network not in reasons:
+            reasons[network] = check_candidate(study, candidate, spec).reason
+        found.append(reasons[network])
+    feasible = found.count(None)
+    if feasible == 0:
+        also = " and keep the constraints" if _limits(study.space) else ""
+        raise ConfigError(
+            f"space: at least one point must hold the budget{also}, but none does; the first "
+            f"one: {found[0]}"
+        )
+    if asked == "all":
+        return feasible + 1
+    if asked > feasible + 1:
+        raise ConfigError(
+            f"search.trials: must be at most {feasible + 1} (the base and {feasible} feasible "
+            f"points, none of them run twice), but got {asked}; lower it, say 'all', or widen "
+            "the space"
+        )
+    return asked
+
+
+def _network(candidate: Study) -> str:
+    """Return all that feasibility depends on. Most parameters leave it alone."""
+    settings = (candidate.budget, candidate.counting, candidate.training.batch_size)
+    return f"{candidate.model.model_dump_json()} {settings}"
+
+
+def _measure(study: Study, candidate: Study, spec: ImageSpec) -> dict[str, Any]:
+    size, feasibility = _weigh(study, candidate, spec)
+    dense = size.dense_parameters if size else 0
+    return {
+        "dense_parameters": dense,
+        "budget": feasibility.budget,
+        "sparsity": 1 - feasibility.budget / dense if dense else 0.0,
+        "dense_macs": size.cost.dense_macs if size else 0,
+        "memory_bytes": size.memory_bytes(candidate.training.batch_size) if size else 0,
+        "feasible": feasibility.reason is None,
+        "reason": feasibility.reason,
+    }
+
+
+def _weigh(study: Study, candidate: Study, spec: ImageSpec) -> tuple[Size | None, Feasibility]:
+    """Return a candidate's size, if it can be built, and its feasibility."""
+    budget = 0
+    try:
+        budget = candidate_budget(study, candidate, spec)
+        size = measure_size(candidate, spec)
+    except SculptError as error:
+        violations = dict.fromkeys(["budget", *_limits(study.space)], 1.0)
+        return None, Feasibility(budget, str(error), violations)
+    return size, _judge(candidate, size, budget)
+
+
+def _judge(candidate: Study, size: Size, budget: int) -> Feasibility:
+    dense = size.dense_parameters
+    never_pruned = dense - count_parameters(size.model, "paper")
+    # A budget may be too large for the network, or too small for what is never pruned.
+    violations = {
+        "budget": max(budget / max(1, dense) - 1, (never_pruned + 1 - budget) / max(1, budget))
+    }
+    reasons = []
+    try:
+        prunable_budget(size.model, budget, candidate.counting)
+    except BudgetError as error:
+        reasons.append(str(error))
+    for name, limit in _limits(candidate.space).items():
+        amount, unit = _amount(candidate, size, name)
+        violations[name] = amount / limit - 1
+        if amount > limit:
+            reasons.append(
+                f"the dense network must have at most {limit} {unit} (space.constraints.{name}), "
+                f"but has {amount}; choose a smaller network, or raise the limit"
+            )
+    return Feasibility(budget, "; also, ".join(reasons) or None, violations)
+
+
+def _amount(candidate: Study, size: Size, constraint: str) -> tuple[int, str]:
+    """Return how much a candidate has of what a constraint is about, and its unit."""
+    if constraint == "max_dense_parameters":
+        return size.dense_parameters, "parameters"
+    if constraint == "max_macs":
+        return size.cost.dense_macs, "multiply-accumulates"
+    return size.memory_bytes(candidate.training.batch_size), "bytes of memory"
+
+
+def _limits(space: Space) -> dict[str, int]:
+    """Return the constraints that are set."""
+    limits = {name: getattr(space.constraints, name) for name in Constraints.model_fields}
+    return {name: int(limit) for name, limit in limits.items() if limit is not None}
+
+
+def _budgets_differ(study: Study) -> bool:
+    sampled = {parameter_path(key).split(".")[0] for key in study.space.parameters}
+    return isinstance(study.budget, Sparsity) or "budget" in sampled

@@ -1,0 +1,239 @@
+"""What can be run: budgets, constraints, totals, and the sizes that `check` shows."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import golden
+import pytest
+
+from sculpt.config import Study
+from sculpt.data import ImageSpec
+from sculpt.errors import ConfigError
+from sculpt.search.feasibility import check_candidate, check_study, measure_size, total_trials
+from sculpt.search.space import space_size
+from sculpt.study_file import load_study
+from studies import write_study
+
+ROOT = Path(__file__).resolve().parents[2]
+DIGITS = ImageSpec(1, 8, 8, 10)
+CIFAR10 = ImageSpec(3, 32, 32, 10)
+LIMITS = {"max_dense_parameters": 30_000, "max_macs": 400_000, "max_memory": "3MiB"}
+
+
+def judged(study: Study, **params: Any) -> Any:
+    return check_candidate(study, study.with_parameters(params), DIGITS)
+
+
+def test_the_published_sparsities() -> None:
+    """METHOD: ResNet(k, n) pruned to ResNet20's 269,034 parameters."""
+    study = load_study(ROOT / "studies" / "cifar10_smoke.yaml")
+    document = check_study(study, CIFAR10)
+    assert document["counting"] == "paper"
+    assert document["budget"] == document["base"]["dense_parameters"] == 269_034
+    assert document["space_size"] == len(document["corners"]) == 12
+    sparsity = {
+        (c["params"]["widening"], c["params"]["blocks"]): 100 * c["sparsity"]
+        for c in document["corners"]
+    }
+    published = {(2, 3): 74.80, (4, 3): 93.68, (8, 3): 98.42, (2, 2): 60.44}
+    assert {shape: sparsity[shape] for shape in published} == pytest.approx(published, abs=0.01)
+
+
+def test_a_point_too_small_for_the_budget_is_said_to_be(tmp_path: Path) -> None:
+    study = load_study(write_study(tmp_path, budget=30_000, search__trials=3))
+    document = check_study(study, DIGITS)
+    shapes = [(c["params"]["widening"], c["params"]["blocks"]) for c in document["corners"]]
+    feasible = dict(zip(shapes, [c["feasible"] for c in document["corners"]], strict=True))
+    assert feasible == {(2, 1): False, (2, 2): True, (3, 1): True, (3, 2): True}
+    small = document["corners"][shapes.index((2, 1))]
+    assert "at most 18626" in small["reason"]
+    assert small["sparsity"] < 0
+
+
+@pytest.mark.parametrize("counting", ["paper", "total"])
+def test_a_budget_is_broken_by_more_than_nothing_where_it_cannot_be_held(
+    tmp_path: Path, counting: str
+) -> None:
+    study = load_study(write_study(tmp_path, counting=counting))
+    size = measure_size(study.with_parameters({"widening": 2}), DIGITS).dense_parameters
+    never_pruned = size - 18626  # widening 2, blocks 1
+    assert (never_pruned > 0) == (counting == "total")
+    for budget in (max(1, never_pruned), never_pruned + 1, 10_000, size, size + 1, 2 * size):
+        found = judged(study.model_copy(update={"budget": budget}), widening=2)
+        holds = never_pruned < budget <= size
+        assert found.budget == budget
+        assert (found.reason is None) == holds == (found.violations["budget"] <= 0)
+    assert found.violations == {"budget": pytest.approx(1.0)}
+
+
+def test_every_constraint_is_weighed_against_its_limit(tmp_path: Path) -> None:
+    study = load_study(write_study(tmp_path, space__constraints=LIMITS))
+    size = measure_size(study.with_parameters({"widening": 3, "blocks": 2}), DIGITS)
+    memory = size.memory_bytes(batch_size=50)
+    assert memory == 16 * size.dense_parameters + 4 * 50 * size.cost.activations
+    found = judged(study, widening=3, blocks=2)
+    assert found.violations == {
+        "budget": pytest.approx(4874 / size.dense_parameters - 1),
+        "max_dense_parameters": pytest.approx(size.dense_parameters / 30_000 - 1),
+        "max_macs": pytest.approx(size.cost.dense_macs / 400_000 - 1),
+        "max_memory": pytest.approx(memory / (3 * 2**20) - 1),
+    }
+    assert found.violations["max_dense_parameters"] > 0
+    taken = {"max_dense_parameters": size.dense_parameters, "max_macs": size.cost.dense_macs}
+    for name, amount in (taken | {"max_memory": memory}).items():
+        kept = name not in (found.reason or "")
+        assert kept == (found.violations[name] <= 0)
+        assert kept or f"but has {amount}" in found.reason
+    small = judged(study, widening=2, blocks=1)
+    assert small.reason is None
+    assert list(small.violations) == list(found.violations)
+    assert max(small.violations.values()) <= 0
+
+
+@pytest.mark.parametrize("budget", ["base", 5000, {"sparsity": 0.5}])
+def test_a_network_that_cannot_be_built_breaks_every_rule(tmp_path: Path, budget: Any) -> None:
+    parameters = {"widening": [0.5, 2], "blocks": [1, 2]}
+    study = load_study(
+        write_study(
+            tmp_path,
+            budget=budget,
+            space={"parameters": parameters, "constraints": LIMITS},
+            search__trials="all",
+        )
+    )
+    found = judged(study, widening=0.5)
+    assert found.reason.startswith("widening must be at least 1, but got 0.5")
+    assert found.violations == dict.fromkeys(["budget", *LIMITS], 1.0)
+    assert found.violations.keys() == judged(study, widening=2).violations.keys()
+    assert all(map(math.isfinite, found.violations.values()))
+
+    document = check_study(study, DIGITS)
+
+    rows = [row for row in document["corners"] if row["params"]["widening"] == 0.5]
+    assert [row["dense_parameters"] for row in rows] == [0, 0]
+    assert not any(row["feasible"] for row in rows)
+    assert document["trials"] == 1 + sum(row["feasible"] for row in document["corners"])
+
+
+def test_constraints_count_wherever_feasible_points_do(tmp_path: Path) -> None:
+    limit = {"max_macs": 400_000}
+    study = load_study(write_study(tmp_path, space__constraints=limit, search__trials="all"))
+    document = check_study(study, DIGITS)
+    feasible = [row["dense_macs"] <= 400_000 for row in document["corners"]]
+    assert set(feasible) == {True, False}
+    assert [row["feasible"] for row in document["corners"]] == feasible
+    assert document["trials"] == total_trials(study, DIGITS) == 1 + sum(feasible)
+    none = load_study(write_study(tmp_path, space__constraints={"max_macs": 1}))
+    with pytest.raises(
+        ConfigError, match=r"hold the budget and keep the constraints, but none does; .*max_macs"
+    ):
+        total_trials(none, DIGITS)
+
+
+def test_memory_is_that_of_the_candidate_s_own_batches(tmp_path: Path) -> None:
+    parameters = {"training.batch_size": [10, 10_000], "training.momentum": [0.0, 0.9]}
+    space = {"parameters": parameters, "constraints": {"max_memory": "20MiB"}}
+    study = load_study(write_study(tmp_path, space=space, search__trials="all", model__widening=2))
+    document = check_study(study, DIGITS)
+    assert [row["feasible"] for row in document["corners"]] == [True, True, False, False]
+    assert document["trials"] == 3
+    few, many = (document["corners"][place]["memory_bytes"] for place in (0, 2))
+    assert many > 20 * 2**20 > few
+    assert "space.constraints.max_memory" in document["corners"][2]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"budget": 10**9}, "at least one point must hold the budget, but none does"),
+        ({"search__trials": 6}, "at most 5 .the base and 4 feasible points"),
+        (
+            {
+                "search__trials": "all",
+                "space__parameters": {"training.learning_rate": {"low": 0.1, "high": 0.2}},
+            },
+            "must be a number",
+        ),
+    ],
+)
+def test_a_total_that_cannot_be_reached(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    study = load_study(write_study(tmp_path, **changes))
+    with pytest.raises(ConfigError, match=message):
+        total_trials(study, DIGITS)
+
+
+def test_all_is_the_base_and_every_feasible_point(tmp_path: Path) -> None:
+    study = load_study(write_study(tmp_path, search__trials="all"))
+    assert total_trials(study, DIGITS) == 5
+    assert total_trials(study.model_copy(update={"budget": 30_000}), DIGITS) == 4
+
+
+def test_sizes_are_measured_without_weights(tmp_path: Path) -> None:
+    study = load_study(write_study(tmp_path)).with_parameters({"widening": 200, "blocks": 9})
+    size = measure_size(study, DIGITS)  # more than 100 million weights: on the meta device, at once
+    assert size.dense_parameters > 10**8
+    assert size.memory_bytes(batch_size=1) > 16 * size.dense_parameters
+
+
+def test_a_list_of_budgets_is_sampled(tmp_path: Path) -> None:
+    study = load_study(write_study(tmp_path, budget=[2000, "base", 30_000], search__trials="all"))
+    assert next(iter(study.space.parameters)) == "budget"
+    document = check_study(study, DIGITS)
+    assert document["budget"] is None
+    assert document["space_size"] == 12
+    expected = {2000: 2000, "base": 4874, 30_000: 30_000}
+    for row in document["corners"]:
+        assert row["budget"] == expected[row["params"]["budget"]]
+        assert row["feasible"] == (row["budget"] <= row["dense_parameters"])
+    assert document["trials"] == 12  # the base, and all but widening 2, blocks 1 at 30,000
+
+
+def test_base_is_the_base_s_size_whatever_else_the_study_keeps(tmp_path: Path) -> None:
+    parameters = {"budget": ["base", 100], "widening": [2]}
+    study = load_study(write_study(tmp_path, budget=5000, space__parameters=parameters))
+    assert judged(study, budget="base", widening=2).budget == 4874
+    assert judged(study, budget=100).budget == 100
+    assert judged(study, widening=2).budget == 5000
+
+
+def test_widening_may_be_fractional_by_steps_or_without(tmp_path: Path) -> None:
+    by_steps = {"low": 1.0, "high": 4.0, "step": 0.5}
+    study = load_study(
+        write_study(tmp_path, space__parameters={"widening": by_steps}, search__trials="all")
+    )
+    document = check_study(study, DIGITS)
+    assert [row["params"]["widening"] for row in document["corners"]] == [
+        1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0,
+    ]  # fmt: skip
+    sizes = [row["dense_parameters"] for row in document["corners"]]
+    assert sizes == sorted(set(sizes))
+    continuous = {"low": 1.0, "high": 4.0}
+    study = load_study(write_study(tmp_path, space__parameters={"widening": continuous}))
+    document = check_study(study, DIGITS)
+    assert [row["params"]["widening"] for row in document["corners"]] == [1.0, 4.0]
+    assert document["space_size"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks", "size"), [("resnet", 3, None), ("resnet_stages", [3, 3, 3], 81)]
+)
+def test_the_spaces_that_ship_fit_a_study_of_cifar10(
+    tmp_path: Path, name: str, blocks: Any, size: int | None
+) -> None:
+    study = load_study(
+        write_study(
+            tmp_path,
+            data={"name": "cifar10"},
+            model={"name": "resnet", "blocks": blocks},
+            space=str(ROOT / "search_spaces" / f"{name}.yaml"),
+            search__trials=40,
+        )
+    )
+    document = check_study(study, CIFAR10)
+    assert document["budget"] == golden.RESNET20_PAPER
+    assert document["space_size"] == space_size(study.space) == size
+    assert document["trials"] == 40
+    assert {row["feasible"] for row in document["corners"]} == {True, False}
