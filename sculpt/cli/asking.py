@@ -30,15 +30,15 @@ def status(study: StudyName, storage: Storage = None, as_json: Json = False) -> 
 
 
 def rank(study: StudyName, storage: Storage = None, as_json: Json = False) -> None:
-    """Rank a study's finished trials against the dense base.
+    """Rank a study's finished trials against the dense base; show what confirms the best.
 
     Example: sculpt rank studies/digits.yaml --json
     """
     from sculpt.results import ranking
+    from sculpt.results.ranking_tables import ranking_tables
     from sculpt.results.records import open_results
-    from sculpt.results.tables import ranking_table
 
-    show_document(ranking.rank(open_results(study, storage)), as_json, ranking_table)
+    show_document(ranking.rank(open_results(study, storage)), as_json, ranking_tables)
 
 
 def pareto(
@@ -79,8 +79,8 @@ def show(
 
     Example: sculpt show studies/digits.yaml 3
     """
+    from sculpt.results.diagnosis_tables import signal_table, trial_table
     from sculpt.results.records import open_results
-    from sculpt.results.tables import signal_table, trial_table
 
     record = open_results(study, storage).record(int(trial) if trial.isdigit() else trial)
     if record["state"] == "complete":

@@ -27,8 +27,8 @@ def check(
     """
     from sculpt.benchmark.prediction import predict
     from sculpt.results.tables import check_table
+    from sculpt.search.feasibility import check_study
     from sculpt.search.preparation import describe_data, missing_data
-    from sculpt.search.space import check_study
 
     config = load(study, set, storage)
     document = check_study(config, describe_data(config))
@@ -60,7 +60,7 @@ def run(
     from sculpt.documents import parse_value
     from sculpt.results import ranking
     from sculpt.results.published import measured_path, write_measured
-    from sculpt.results.tables import ranking_table
+    from sculpt.results.ranking_tables import ranking_tables
     from sculpt.search.progress import LiveView
 
     config = load(study, set, storage)
@@ -77,7 +77,7 @@ def run(
     if config.published:
         write_measured(results, measured_path(study))
         progress_console.print(f"measured figures: {measured_path(study)}", highlight=False)
-    show_document(ranking.rank(results), as_json, ranking_table)
+    show_document(ranking.rank(results), as_json, ranking_tables)
 
 
 def diagnose(
@@ -96,8 +96,8 @@ def diagnose(
     Example: sculpt diagnose studies/digits.yaml --set params.widening=2 --plot layers.png
     """
     from sculpt.launch import diagnose_candidate
+    from sculpt.results.diagnosis_tables import diagnosis_tables
     from sculpt.results.figures import plot_pruning
-    from sculpt.results.tables import diagnosis_tables
 
     config, params = load_candidate(study, set, None)
     document, sculpted = diagnose_candidate(config, params, device=device)

@@ -6,14 +6,20 @@ from typing import Any
 import pandas as pd
 from optuna.trial import FrozenTrial
 
-from sculpt.config import Study
+from sculpt.config import Sparsity, Study
 from sculpt.errors import InputError
 from sculpt.search.artifacts import read_record
-from sculpt.search.claims import ERROR, OUT_OF_MEMORY, counts, trial_states
+from sculpt.search.claims import (
+    ERROR,
+    OUT_OF_MEMORY,
+    STOPPED_BECAUSE,
+    counts,
+    trial_states,
+)
 from sculpt.search.storage import INFEASIBLE
 from sculpt.search.store import TOTAL, Store, open_store
 
-PROBLEMS = (ERROR, INFEASIBLE, OUT_OF_MEMORY)
+PROBLEMS = (ERROR, INFEASIBLE, OUT_OF_MEMORY, STOPPED_BECAUSE)
 """Attributes of a trial that say why it has no result."""
 
 
@@ -43,14 +49,24 @@ class Results:
                 infeasible, running or queued.
             params.KEY: sampled value of each parameter; missing for the base.
             role, budget, counting, dense_parameters, kept_parameters, sparsity (fraction
-                removed), dense_macs and kept_macs (per image).
-            val_error_mean, val_error_std (fractions), val_error_n (seeds), val_errors (list).
-            OBJECTIVE: the value of each registered objective, in its own unit.
+                removed), dense_macs and kept_macs (per image), dense_memory (bytes).
+            score_kept, score_share: sum of the criterion's scores that the mask keeps, and its
+                share of all of them.
+            val_error_mean, val_error_std (fractions), val_error_n (seeds), val_errors (list),
+                test_errors (list, None where the test images were not read).
+            OBJECTIVE: the value of each registered objective that was measured, in its own unit.
             STEP_QUANTITY: signal propagation at the steps initial, pruned, repaired:
                 orthogonality_score, effective_nodes, effective_parameters, log10_paths,
                 jacobian_mean.
-            seconds (whole trial), training_seconds (mean of the seeds).
-            error: why a failed or infeasible trial ended.
+            epochs (trained, all seeds), seconds (whole trial), training_seconds (mean of the
+                seeds).
+            rungs: epoch -> validation error of the first seed, at each look of early stopping.
+            stopped_at: epochs of the first seed after which a trial was stopped; 0 = by a proxy,
+                before training.
+            error: why a stopped, failed or infeasible trial ended.
+
+        What a trial has not come to is missing: a stopped one has its costs and no errors, and
+        columns that no trial has are not there.
         """
         rows = []
         for study, is_base in ((self._store.base, True), (self._store.candidates, False)):
@@ -66,6 +82,36 @@ class Results:
         """The finished trials alone, in the columns of `trials`."""
         table = self.trials
         return table[table["state"] == "complete"] if len(table) else table
+
+    @property
+    def confirmation(self) -> pd.DataFrame:
+        """One row per trial of the confirmation, in the columns of `trials`; empty without one.
+
+        Columns:
+            trial: the candidate's number, or "base".
+            arm: sculpted or shuffled.
+            seeds: how many fresh ones.
+        """
+        study = self._store.confirmation
+        trials = study.get_trials(deepcopy=False) if study else []
+        states = trial_states(trials)
+        rows = []
+        for trial in trials:
+            # As an attribute of the trial or as its parameter, which are text.
+            facts = trial.params | trial.user_attrs
+            named = str(facts.get("candidate"))
+            row = _row(int(named) if named.isdigit() else named, states[trial.number], trial)
+            rows.append(row | {"arm": facts.get("arm"), "seeds": facts.get("seeds")})
+        return pd.DataFrame(rows)
+
+    @property
+    def confirmed(self) -> tuple[list[int], int] | None:
+        """The candidates selected for the confirmation, and on how many seeds; None without."""
+        study = self._store.confirmation
+        attributes = study.user_attrs if study else {}
+        if not attributes.get("selected"):
+            return None
+        return attributes["selected"], attributes["seeds"]
 
     def tally(self) -> dict[str, int]:
         """Count trials: total, complete, stopped, failed, running, and those set aside.
@@ -84,6 +130,10 @@ class Results:
         Args:
             trial:
                 A candidate's number, or "base".
+
+        Returns:
+            Its record and `state`; of a trial that is not complete `trial`, `state`, `error` (why
+            it was stopped, or failed) and `params`.
 
         Raises:
             InputError: the study has no such trial.
@@ -126,6 +176,7 @@ def open_results(reference: str | Path, storage: str | None = None) -> Results:
 
 def _row(label: int | str, state: str, trial: FrozenTrial) -> dict[str, Any]:
     attributes = dict(trial.user_attrs)
+    objectives = attributes.pop("objectives", None) or {}
     problems = [attributes.pop(key, None) for key in PROBLEMS]
     return {
         "trial": label,
@@ -135,10 +186,19 @@ def _row(label: int | str, state: str, trial: FrozenTrial) -> dict[str, Any]:
         "val_error_std": attributes.pop("val_error_std", None),
         "val_error_n": attributes.pop("val_error_n", 0),
         "val_errors": attributes.pop("val_errors", []),
-        **attributes.pop("objectives", {}),
         **attributes,
+        **objectives,
         "error": next(filter(None, problems), None),
     }
+
+
+def budgets_of(config: Study, table: pd.DataFrame) -> list[int]:
+    """Return the budgets of the candidates in a table; none where each has a share of its own."""
+    if isinstance(config.budget, Sparsity) or not len(table):
+        return []
+    candidates = table[table["role"] == "candidate"]
+    rows = candidates if len(candidates) else table
+    return sorted({int(budget) for budget in rows["budget"]})
 
 
 def parameters_of(row: pd.Series) -> dict[str, Any]:

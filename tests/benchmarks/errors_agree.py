@@ -32,7 +32,7 @@ from sculpt.data import Splits, make_splits
 from sculpt.models import build_network
 from sculpt.pruning.masks import Masks, count_parameters, dense_masks
 from sculpt.registry import DATASETS
-from sculpt.results.statistics import paired_interval
+from sculpt.results.statistics import compare_paired
 from sculpt.training.loop import train
 
 
@@ -62,13 +62,15 @@ def main() -> None:
         ours.append(train(trained, kept, splits, recipe, seed=seed).history[-1].val_error)
         if not options.json:
             print(f"seed {seed}: sculpt {ours[-1]:.2%}, standard {theirs[-1]:.2%}", flush=True)
+    agreement = compare_paired(ours, theirs)
+    assert agreement, "give at least 2 --seeds"
     result = {
         "options": vars(options),
         "validation_images": len(splits.validation),
         "sculpt": describe(ours),
         "standard": describe(theirs),
         "difference": mean(ours) - mean(theirs),
-        "interval": paired_interval(ours, theirs),
+        "interval": (agreement.low, agreement.high),
         "threads": torch.get_num_threads(),
         "torch": str(torch.__version__),
     }

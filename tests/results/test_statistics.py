@@ -1,93 +1,188 @@
-"""The paired interval covers what it says, and the verdict reads it correctly."""
+"""Intervals cover what they say, p agrees with them, and many comparisons stay honest."""
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from sculpt.results.statistics import CONFIDENCE, paired_interval, verdict
+from sculpt.results.statistics import (
+    CONFIDENCE,
+    FEWEST,
+    RESAMPLES,
+    bootstrap_t,
+    compare_paired,
+    paired_interval,
+    student_t,
+    verdict,
+)
+
+# Differences of mean zero. The numbers in the docstring of `statistics` come from these.
+DRAW: dict[str, Callable[..., np.ndarray]] = {
+    "normal": lambda rng, shape: rng.normal(size=shape),
+    "exponential": lambda rng, shape: rng.exponential(size=shape) - 1,
+    "lognormal": lambda rng, shape: np.exp(rng.normal(0, 0.5, shape)) - np.exp(0.125),
+    "heavy": lambda rng, shape: rng.standard_t(3, shape),
+}
+COVERAGE = {  # seeds, differences -> bootstrap-t, Student; None: not asserted
+    (3, "normal"): (None, 0.951),
+    (3, "exponential"): (None, 0.885),
+    (5, "normal"): (0.949, 0.951),
+    (5, "exponential"): (0.930, 0.883),
+    (5, "lognormal"): (0.933, 0.913),
+    (5, "heavy"): (0.950, 0.964),
+    (8, "normal"): (0.947, 0.948),
+    (8, "exponential"): (0.934, 0.891),
+    (8, "lognormal"): (0.939, 0.919),
+    (8, "heavy"): (0.933, 0.963),
+    (10, "normal"): (0.951, 0.950),
+    (10, "exponential"): (0.942, 0.900),
+    (10, "heavy"): (0.931, 0.960),
+}
 
 
-@pytest.mark.parametrize("count", [2, 3, 5, 10, 50])
+@pytest.mark.parametrize(("seeds", "kind"), COVERAGE, ids=str)
+def test_coverage(seeds: int, kind: str) -> None:
+    """3,000 draws: shares have standard errors of 0.4 to 0.6 points, and 3 are allowed."""
+    rng = np.random.default_rng(seeds)
+    differences = DRAW[kind](rng, (3000, seeds))
+    for stated, judged in zip(COVERAGE[seeds, kind], (fast_bootstrap, student_t), strict=True):
+        if stated is None:
+            continue
+        low, high, p = judged(differences)
+        inside = (low <= 0) & (high >= 0)
+        assert inside.mean() == pytest.approx(stated, abs=0.016)
+        if kind == "normal":
+            assert inside.mean() == pytest.approx(CONFIDENCE, abs=0.013)
+        assert (inside == (p >= 0.05)).all(), "the p and the interval say the same"
+    if seeds >= FEWEST:
+        assert fast_bootstrap(differences)[2].min() > 0
+        assert stated_bootstrap(seeds, kind) > 0.92, "whatever the differences are like"
+
+
+def fast_bootstrap(differences: np.ndarray) -> tuple[np.ndarray, ...]:
+    parts = [bootstrap_t(part, resamples=3999) for part in np.array_split(differences, 10)]
+    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+
+
+def stated_bootstrap(seeds: int, kind: str) -> float:
+    return COVERAGE[seeds, kind][0] or 0.0
+
+
+def test_few_seeds_are_too_coarse_to_be_resampled() -> None:
+    """Why `FEWEST` is what it is: differences of 4 standard deviations among 40 candidates."""
+    found = {}
+    for seeds in (5, FEWEST - 1, FEWEST):
+        differences = np.random.default_rng(1).normal(4, 1, (300, seeds))
+        parts = np.array_split(differences, 10)
+        p = np.concatenate([bootstrap_t(part, resamples=19_999)[2] for part in parts])
+        found[seeds] = np.mean(p < 0.05 / 40)
+        assert np.mean(student_t(differences)[2] < 0.05 / 40) > found[seeds] - 0.02
+    assert found[5] < 0.35
+    assert found[FEWEST - 1] < 0.85 < found[FEWEST]
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, FEWEST - 1])
 @pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])
-def test_as_scipy_has_it(count, confidence):
-    rng = np.random.default_rng(count)
-    base = rng.normal(0.2, 0.02, count)
-    candidate = base + rng.normal(-0.01, 0.01, count)
-    low, high = paired_interval(candidate.tolist(), base.tolist(), confidence)
-    expected = ttest_rel(candidate, base).confidence_interval(confidence)
-    assert (low, high) == pytest.approx((expected.low, expected.high), rel=1e-9)
+def test_few_seeds_as_scipy_has_it(seeds: int, confidence: float) -> None:
+    rng = np.random.default_rng(seeds)
+    base = rng.normal(0.2, 0.02, seeds)
+    candidate = base + rng.normal(-0.01, 0.01, seeds)
+    found = compare_paired(candidate.tolist(), base.tolist(), confidence)
+    expected = ttest_rel(candidate, base)
+    interval = expected.confidence_interval(confidence)
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high), rel=1e-9)
+    assert found.p == pytest.approx(expected.pvalue, rel=1e-9)
+    assert (found.n, found.method) == (seeds, "student")
 
 
-def test_by_hand():
+def test_student_by_hand() -> None:
     """Differences 1, 2, 3: mean 2, std 1, and t(0.975, 2) = 4.302653."""
     half = 4.302653 / 3**0.5
-    interval = paired_interval([11, 22, 33], [10, 20, 30])
-    assert interval == pytest.approx((2 - half, 2 + half), abs=1e-6)
-    assert CONFIDENCE == 0.95
+    assert paired_interval([11, 22, 33], [10, 20, 30]) == pytest.approx(
+        (2 - half, 2 + half), abs=1e-6
+    )
 
 
-@pytest.mark.parametrize("count", [3, 4, 6, 10])
-def test_coverage_of_normal_differences(count):
-    """2,000 draws: the share that covers has a standard error of half a point."""
-    rng = np.random.default_rng(100 + count)
-    truth, draws = -0.013, 2000
-    base = rng.normal(0.3, 0.1, (draws, count))  # shared by both: pairing takes it out
-    candidate = base + rng.normal(truth, 0.02, (draws, count))
-    intervals = [paired_interval(c, b) for c, b in zip(candidate, base, strict=True)]
-    covered = np.mean([low <= truth <= high for low, high in intervals])
-    assert 0.93 < covered < 0.97
-    below = np.mean([high < truth for _, high in intervals])
-    above = np.mean([low > truth for low, _ in intervals])
-    assert 0.01 < below < 0.04
-    assert 0.01 < above < 0.04
+def test_bootstrap_against_itself_written_out() -> None:
+    """The oracle draws and studentises one resample after another."""
+    rng = np.random.default_rng(3)
+    differences = rng.exponential(0.01, 9)
+    found = compare_paired((0.1 + differences).tolist(), [0.1] * 9)
+    mean, error = differences.mean(), differences.std(ddof=1) / 3
+    studentised = []
+    for _ in range(20_000):
+        drawn = rng.choice(differences, 9)
+        studentised.append((drawn.mean() - mean) / (drawn.std(ddof=1) / 3))
+    assert found is not None
+    assert found.method == "bootstrap"
+    assert found.difference == pytest.approx(mean)
+    # Shares and no quantiles, because between two of so few resamples there may be a gap.
+    above, below = (mean - found.low) / error, (mean - found.high) / error
+    assert np.mean(np.array(studentised) > above) == pytest.approx(0.025, abs=0.004)
+    assert np.mean(np.array(studentised) < below) == pytest.approx(0.025, abs=0.004)
 
 
-def test_verdict_is_wrong_once_in_twenty_without_a_difference():
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
+def test_zero_is_outside_exactly_where_p_is_small(confidence: float) -> None:
     rng = np.random.default_rng(0)
-    verdicts = [verdict(*rng.normal(0.1, 0.01, (2, 5))) for _ in range(2000)]
-    shares = {word: verdicts.count(word) / 2000 for word in set(verdicts)}
-    assert shares["not distinguishable"] == pytest.approx(0.95, abs=0.02)
-    assert shares["better"] == pytest.approx(0.025, abs=0.015)
-    assert shares["worse"] == pytest.approx(0.025, abs=0.015)
+    inside = set()
+    for shift in np.linspace(0, 1.2, 40):
+        low, high, p = bootstrap_t(rng.normal(shift, 1, (1, 10)), confidence)
+        assert (low[0] <= 0 <= high[0]) == (p[0] >= 1 - confidence - 1e-12)
+        inside.add(bool(low[0] <= 0 <= high[0]))
+    assert inside == {True, False}
+
+
+def test_the_same_at_every_call_and_mirrored() -> None:
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(0.1, 0.01, (2, 12)).tolist()
+    found, again, mirrored = (compare_paired(*x) for x in ((one, other),) * 2 + ((other, one),))
+    assert found == again
+    assert found is not None
+    assert mirrored is not None
+    assert (mirrored.low, mirrored.high) == pytest.approx((-found.high, -found.low))
+    assert mirrored.p == pytest.approx(found.p)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 8, 20])
+@pytest.mark.parametrize("shift", [0.0, -0.1, 0.3])
+def test_equal_differences(count: int, shift: float) -> None:
+    base = np.random.default_rng(count).uniform(0.1, 0.9, count)
+    found = compare_paired((base + shift).tolist(), base.tolist())
+    assert found is not None
+    assert found.low == found.high == found.difference == pytest.approx(shift)
+    assert found.p == (0.0 if shift else 1.0)
 
 
 @pytest.mark.parametrize(
-    ("candidate", "base", "expected"),
+    ("differences", "method"),
     [
-        ([0.10, 0.11, 0.12], [0.20, 0.21, 0.23], "better"),
-        ([0.20, 0.21, 0.23], [0.10, 0.11, 0.12], "worse"),
-        ([0.10, 0.30, 0.20], [0.20, 0.20, 0.21], "not distinguishable"),
-        # Better on average, but one seed of three says otherwise.
-        ([0.10, 0.10, 0.21], [0.20, 0.20, 0.20], "not distinguishable"),
-        # Only pairing shows this one: the seeds differ by far more than the networks.
-        ([0.09, 0.39, 0.69], [0.10, 0.401, 0.70], "better"),
-        ([0.1], [0.2], "single seed"),
-        ([0.2], [0.1], "single seed"),
+        ([0.0] * 7 + [0.002], "student"),  # 34 % of resamples are zeros alone
+        ([0.01] * 7 + [0.02], "student"),
+        ([0.0] * 6 + [-0.002, 0.002], "bootstrap"),
+        ([0.01, 0.02] * 4, "bootstrap"),
     ],
 )
-def test_verdict(candidate, base, expected):
-    assert verdict(candidate, base) == expected
-
-
-@pytest.mark.parametrize(
-    ("shift", "expected"), [(0.0, "not distinguishable"), (-0.25, "better"), (0.25, "worse")]
-)
-def test_identical_differences(shift, expected):
-    base = [0.5, 0.25, 0.75]
-    candidate = [value + shift for value in base]
-    assert paired_interval(candidate, base) == (shift, shift)
-    assert verdict(candidate, base) == expected
-
-
-def test_the_two_sides_are_mirror_images():
-    one, other = [0.1, 0.3, 0.25, 0.2], [0.2, 0.25, 0.3, 0.35]
-    low, high = paired_interval(one, other)
-    assert paired_interval(other, one) == pytest.approx((-high, -low))
+def test_many_ties_leave_a_finite_interval(differences: list[float], method: str) -> None:
+    found = compare_paired([0.1 + d for d in differences], [0.1] * 8)
+    assert found is not None
+    assert found.method == method
+    assert np.isfinite([found.low, found.high, found.p]).all()
+    assert found.low < found.difference < found.high
+    assert (found.low <= 0 <= found.high) == (found.p >= 0.05)
 
 
 @pytest.mark.parametrize(
     ("candidate", "base"), [([], []), ([0.1], [0.2]), ([0.1, 0.2], [0.1]), ([0.1], [0.1, 0.2])]
 )
-def test_too_few_values_or_unpaired_ones_are_refused(candidate, base):
-    with pytest.raises(ValueError, match=rf"got {len(candidate)} and {len(base)}"):
+def test_what_cannot_be_paired(candidate: list[float], base: list[float]) -> None:
+    assert compare_paired(candidate, base) is None
+    assert verdict(None, 1.0) == "single seed"
+    with pytest.raises(ValueError, match=f"but got {len(candidate)} and {len(base)}"):
         paired_interval(candidate, base)
+
+
+def test_the_best_of_a_thousand_can_be_told() -> None:
+    assert 2 / (RESAMPLES + 1) * 1000 < 0.05

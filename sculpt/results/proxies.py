@@ -1,0 +1,94 @@
+"""How well what is known of a candidate early foretells its error: rank correlations."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtr
+
+from sculpt.results.records import Results
+
+SIGNAL = (
+    "effective_nodes",
+    "effective_parameters",
+    "log10_paths",
+    "orthogonality_score",
+    "jacobian_mean",
+)
+"""Of how signals travel, after the last step that a candidate took before training."""
+
+PLAIN = ("score_kept", "score_share", "kept_macs", "dense_parameters")
+
+
+def proxies(results: Results) -> list[dict[str, Any]]:
+    """Return each proxy's Spearman correlation with the final validation error.
+
+    Over all finished candidates of the study, whatever their budgets: over several budgets a
+    proxy may owe its correlation to the size alone.
+
+    Returns:
+        JSON rows `proxy`, `rho` (negative: the higher the proxy, the lower the error), `p`
+        (two-sided, of this proxy alone) and `n`, the strongest first. `rho` and `p` are None where
+        fewer than 3 candidates have the proxy, or all have the same. What no candidate has is
+        left out.
+    """
+    table = results.complete
+    if len(table):
+        table = table[table["role"] == "candidate"]
+    if not len(table):
+        return []
+    errors = table["val_error_mean"].astype(float)
+    rows = []
+    for name, values in _measures(table).items():
+        known = values.notna() & errors.notna()
+        if known.any():
+            rho, p = spearman(values[known], errors[known])
+            rows.append({"proxy": name, "rho": rho, "p": p, "n": int(known.sum())})
+    return sorted(rows, key=lambda row: -abs(row["rho"] or 0.0))
+
+
+def spearman(one: pd.Series, other: pd.Series) -> tuple[float | None, float | None]:
+    """Return the rank correlation of two columns, ties averaged, and its two-sided p.
+
+    p is by Student's t, as `scipy.stats.spearmanr` has it (which takes half a second to import),
+    but at least the share of orders that agree or disagree entirely: 2 / n!.
+    """
+    count = len(one)
+    if count < 3 or one.nunique() == 1 or other.nunique() == 1:
+        return None, None
+    rho = float(np.clip(np.corrcoef(one.rank(), other.rank())[0, 1], -1, 1))
+    fewest = 2 / math.factorial(min(count, 20))
+    if abs(rho) > 1 - 1e-12:
+        return float(np.sign(rho)), fewest
+    t = rho * math.sqrt((count - 2) / (1 - rho**2))
+    return rho, max(fewest, float(2 * stdtr(count - 2, -abs(t))))
+
+
+def _measures(table: pd.DataFrame) -> dict[str, pd.Series]:
+    """Return every proxy as a column of numbers, NaN where a candidate has none."""
+    measures = {name: _after_the_last_step(table, name) for name in SIGNAL}
+    # Without a path there is no logarithm of their number, but fewest paths there are.
+    unconnected = measures["log10_paths"].isna() & measures["effective_nodes"].notna()
+    measures["log10_paths"] = measures["log10_paths"].mask(unconnected, -math.inf)
+    with np.errstate(divide="ignore"):
+        # Distance from isometry, which is at 1 (Lee et al. 2020, §5), in either direction.
+        measures["jacobian_mean"] = np.log(measures["jacobian_mean"]).abs()
+    measures |= {name: _column(table, name) for name in PLAIN}
+    rungs = [row if isinstance(row, dict) else {} for row in table.get("rungs", [])]
+    for epoch in sorted({int(epoch) for row in rungs for epoch in row}):
+        # The keys were numbers before they went through JSON.
+        values = [row.get(str(epoch), row.get(epoch)) for row in rungs]
+        measures[f"val_error_after_{epoch}"] = pd.Series(values, table.index, dtype=float)
+    return measures
+
+
+def _after_the_last_step(table: pd.DataFrame, quantity: str) -> pd.Series:
+    repaired = _column(table, f"repaired_{quantity}")
+    return repaired.where(repaired.notna(), _column(table, f"pruned_{quantity}"))
+
+
+def _column(table: pd.DataFrame, name: str) -> pd.Series:
+    if name not in table:
+        return pd.Series(math.nan, table.index)
+    return table[name].astype(float)

@@ -1,0 +1,134 @@
+"""What a study has found in tables: the ranking, its confirmation, and what foretold it."""
+
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+
+from sculpt.config import describe_parameters
+from sculpt.results.tables import describe_tally, new_table
+
+SHOWN_PROXIES = 8
+
+
+def ranking_tables(document: dict[str, Any]) -> Group:
+    """Show all that `sculpt.results.ranking.rank` says."""
+    tables = [ranking_table(document)]
+    if document["confirmation"]:
+        tables.append(confirmation_table(document))
+    if any(row["rho"] is not None for row in document["proxies"]):
+        tables.append(proxies_table(document))
+    return Group(*tables)
+
+
+def ranking_table(document: dict[str, Any]) -> Table:
+    """Show a ranking; see `sculpt.results.ranking.rank`."""
+    rows = document["ranking"]
+    several = len({row["budget"] for row in rows if row["role"] == "candidate"}) > 1
+    compared = [row["difference"] for row in rows if row["difference"]]
+    table = new_table(
+        f"{document['study']}: {describe_tally(document['trials'])}",
+        ">rank",
+        "trial",
+        "parameters",
+        ">val error",
+        *([">budget"] if several else []),
+        ">kept",
+        ">sparsity",
+        ">kept MACs",
+        *([">difference in points"] if compared else []),
+        "against the base",
+        ">seconds",
+    )
+    for row in rows:
+        table.add_row(
+            str(row["rank"]),
+            str(row["trial"]),
+            describe_parameters(row["params"]),
+            _error(row["val_error"]),
+            *([f"{row['budget']:,}"] if several else []),
+            f"{row['kept_parameters']:,}",
+            f"{row['sparsity']:.2%}",
+            f"{row['kept_macs'] / 1e6:,.2f} M",
+            *([_difference(row["difference"])] if compared else []),
+            row["verdict"] + (f" ({row['diverged']} diverged)" if row["diverged"] else ""),
+            f"{row['seconds']:.1f}",
+            style="bold" if row["role"] == "base" else None,
+        )
+    if compared:
+        table.caption = _how_judged(compared, "validation errors", len(compared))
+    return table
+
+
+def confirmation_table(document: dict[str, Any]) -> Table:
+    """Show the confirmation of a ranking; see `sculpt.results.confirmation.confirmation`."""
+    found = document["confirmation"]
+    title = f"confirmation on {found['seeds']} fresh seeds"
+    table = new_table(
+        title + ("" if found["complete"] else ", not complete yet"),
+        "trial",
+        "mask",
+        "parameters",
+        ">val error",
+        ">test error",
+        ">kept",
+        ">kept MACs",
+        ">difference in points",
+        "against",
+        "verdict",
+    )
+    base = {"trial": "base", "arm": "", "params": {}, "against": "", "verdict": "base"}
+    base |= {"difference": None} | (found["base"] or {})
+    for row in [base] * bool(found["base"]) + found["rows"]:
+        table.add_row(
+            str(row["trial"]),
+            row["arm"],
+            describe_parameters(row["params"]),
+            _error(row["val_error"]),
+            _error(row["test_error"]),
+            f"{row['kept_parameters']:,}",
+            f"{row['kept_macs'] / 1e6:,.2f} M",
+            _difference(row["difference"]),
+            str(row["against"]),
+            row["verdict"] or "",
+            style="bold" if row["trial"] == "base" else None,
+        )
+    if compared := [row["difference"] for row in found["rows"] if row["difference"]]:
+        table.caption = _how_judged(compared, "test errors", len(found["selected"]))
+    return table
+
+
+def proxies_table(document: dict[str, Any]) -> Table:
+    """Show the strongest correlations of a ranking; see `sculpt.results.proxies.proxies`."""
+    table = new_table("rank correlation with the error", "proxy", ">rho", ">p", ">n")
+    known = [row for row in document["proxies"] if row["rho"] is not None]
+    for row in known[:SHOWN_PROXIES]:
+        table.add_row(row["proxy"], f"{row['rho']:+.2f}", f"{row['p']:.2g}", str(row["n"]))
+    table.caption = f"Spearman; p of each alone, of {len(known)}"
+    if len({row["budget"] for row in document["ranking"] if row["role"] == "candidate"}) > 1:
+        table.caption += "; all budgets together"
+    return table
+
+
+def _error(error: dict[str, Any] | None) -> str:
+    if error is None:
+        return ""
+    spread = "" if error["std"] is None else f" ± {100 * error['std']:.2f}"
+    return f"{100 * error['mean']:.2f}{spread} % (n {error['n']})"
+
+
+def _difference(difference: dict[str, Any] | None) -> str:
+    if difference is None:
+        return ""
+    mean, low, high = (100 * difference[key] for key in ("mean", "low", "high"))
+    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def _how_judged(compared: list[dict[str, Any]], what: str, count: int) -> str:
+    methods = sorted({difference["method"] for difference in compared})
+    names = {"bootstrap": "bootstrap-t", "student": "Student's t"}
+    return (
+        f"difference of {what}, paired by seed, with its own 95 % interval "
+        f"({', '.join(names[method] for method in methods)}); verdict: Holm-corrected over "
+        f"{count} candidate{'s' * (count > 1)}, 95 %"
+    )

@@ -1,0 +1,97 @@
+"""Studies whose trials are made up: kept in a real storage, or as a table alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+import pandas as pd
+from optuna.distributions import IntDistribution
+from optuna.trial import TrialState, create_trial
+
+from sculpt.results.records import Results, open_results
+from sculpt.search.artifacts import summary
+from sculpt.search.store import Store, start_store
+from sculpt.study_file import load_study
+from studies import write_study
+
+SIZE = 4874
+
+
+def rigged_store(folder: Path, **changes: Any) -> Store:
+    """Start the tiny study in a folder, and train nothing."""
+    folder.mkdir(exist_ok=True)
+    settings = {"search__objectives": ["val_error", "kept_macs"]} | changes
+    return start_store(load_study(write_study(folder, **settings)), "no images", 99)
+
+
+def results_of(store: Store) -> Results:
+    """Read a study anew, as another process would."""
+    return open_results(store.config.study, store.config.storage_url)
+
+
+def attributes(errors: Sequence[float], role: str = "candidate", **changes: Any) -> dict[str, Any]:
+    """Return what is kept of a finished trial with these validation errors."""
+    table = pd.Series(errors, dtype=float)
+    record: dict[str, Any] = {
+        "role": role,
+        "budget": SIZE,
+        "counting": "paper",
+        "dense_parameters": SIZE,
+        "kept_parameters": SIZE,
+        "unspent": 0,
+        "sparsity": 0.0,
+        "dense_macs": 1000,
+        "kept_macs": 1000.0,
+        "val_error": {
+            "mean": table.mean(),
+            "std": table.std() if len(table) > 1 else None,
+            "n": len(table),
+        },
+        "val_errors": list(errors),
+        "test_errors": [None] * len(table),
+        "diverged": 0,
+        "epochs": len(table),
+        "seconds": 1.0,
+        "training_seconds": 0.5,
+        "objectives": {"val_error": table.mean(), "kept_macs": changes.get("kept_macs", 1000.0)},
+        "signal": {},
+    }
+    return summary(record | changes)
+
+
+def add_trial(
+    study: optuna.Study,
+    found: dict[str, Any],
+    params: dict[str, int] | None = None,
+    state: TrialState = TrialState.COMPLETE,
+) -> None:
+    """Add a trial to one of the studies of a store."""
+    complete = state is TrialState.COMPLETE
+    values = [0.0] * len(study.directions) if complete else None
+    given = params or {}
+    study.add_trial(
+        create_trial(
+            state=state,
+            values=values,
+            params=given,
+            distributions={key: IntDistribution(0, 10**6) for key in given},
+            user_attrs=found,
+        )
+    )
+
+
+class RiggedResults:
+    """What `rank` asks of `Results`, of a table in memory: a thousand studies in seconds."""
+
+    confirmed = None
+
+    def __init__(self, rows: list[dict[str, Any]]):
+        self.complete = pd.DataFrame(rows)
+        self.config = SimpleNamespace(
+            study="rigged", budget="base", model=SimpleNamespace(options={})
+        )
+
+    def tally(self) -> dict[str, int]:
+        return {"total": len(self.complete), "complete": len(self.complete)}

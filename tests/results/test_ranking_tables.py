@@ -1,0 +1,121 @@
+"""What `sculpt rank` shows: every figure of the document, in the right place."""
+
+from typing import Any
+
+from rich.console import Console
+
+from sculpt.results.ranking_tables import ranking_tables
+
+
+def difference(mean: float, method: str = "student") -> dict[str, Any]:
+    ends = {"low": mean - 0.01, "high": mean + 0.0125, "p": 0.2, "p_holm": 0.4}
+    return {"mean": mean, **ends, "method": method}
+
+
+def row(trial: int | str, **changes: Any) -> dict[str, Any]:
+    return {
+        "rank": 1,
+        "trial": trial,
+        "role": "base" if trial == "base" else "candidate",
+        "params": {"widening": 2},
+        "budget": 4874,
+        "kept_parameters": 4874,
+        "sparsity": 0.75,
+        "val_error": {"mean": 0.0512, "std": 0.0034, "n": 3},
+        "diverged": 0,
+        "kept_macs": 123_456.0,
+        "difference": None if trial == "base" else difference(-0.0042),
+        "verdict": "base" if trial == "base" else "not distinguishable",
+        "seconds": 12.3,
+    } | changes
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    return {
+        "study": "tiny",
+        "trials": {"total": 3, "complete": 2, "stopped": 1},
+        "ranking": [row("base"), row(0)],
+        "confirmation": None,
+        "proxies": [],
+        **changes,
+    }
+
+
+def show(shown: dict[str, Any]) -> tuple[str, list[list[str]]]:
+    """Return the printed text, and its rows as cells."""
+    console = Console(width=220)
+    with console.capture() as capture:
+        console.print(ranking_tables(shown))
+    text = capture.get()
+    rows = [line.strip("│").split("│") for line in text.splitlines() if line.startswith("│")]
+    return text, [[cell.strip() for cell in cells] for cells in rows]
+
+
+def test_the_ranking() -> None:
+    text, rows = show(document())
+    assert "tiny: 2 of 3 trials complete, 1 stopped" in text
+    sizes = ["widening 2", "5.12 ± 0.34 % (n 3)", "4,874", "75.00%", "0.12 M"]
+    judged = ["-0.42 [-1.42, +0.83]", "not distinguishable"]
+    assert rows == [
+        ["1", "base", *sizes, "", "base", "12.3"],
+        ["1", "0", *sizes, *judged, "12.3"],
+    ]
+    assert "Holm-corrected over 1 candidate, 95 %" in " ".join(text.split())
+    assert "Student's t" in text
+    assert "confirmation" not in text
+    assert "correlation" not in text
+
+
+def test_one_seed_has_no_interval() -> None:
+    single = {"difference": None, "verdict": "single seed"}
+    text, rows = show(document(ranking=[row("base"), row(0, **single, diverged=1)]))
+    assert rows[1][-2:] == ["single seed (1 diverged)", "12.3"]
+    assert "points" not in text
+    assert "Holm" not in text
+
+
+def test_several_budgets_are_shown() -> None:
+    text, rows = show(document(ranking=[row("base"), row(0), row(1, budget=2000)]))
+    assert [cells[4] for cells in rows] == ["4,874", "4,874", "2,000"]
+    assert "Holm-corrected over 2 candidates" in text
+
+
+def test_the_confirmation() -> None:
+    error = {"mean": 0.06, "std": 0.001, "n": 8}
+    base = {"budget": 4874, "kept_parameters": 4874, "kept_macs": 1e6}
+    base |= {"val_error": error, "test_error": error | {"mean": 0.07}}
+    sculpted = base | {"trial": 4, "arm": "sculpted", "params": {"widening": 3}}
+    sculpted |= {"against": "base", "difference": difference(0.02, "bootstrap"), "verdict": "worse"}
+    shuffled = sculpted | {"arm": "shuffled", "against": 4, "difference": None, "verdict": None}
+    found = {"top": 2, "seeds": 8, "selected": [4, 2], "complete": False, "base": base}
+    found["rows"] = [sculpted, shuffled]
+    text, rows = show(document(ranking=[], confirmation=found))
+    errors = ["6.00 ± 0.10 % (n 8)", "7.00 ± 0.10 % (n 8)", "4,874", "1.00 M"]
+    assert rows == [
+        ["base", "", "", *errors, "", "", "base"],
+        ["4", "sculpted", "widening 3", *errors, "+2.00 [+1.00, +3.25]", "base", "worse"],
+        ["4", "shuffled", "widening 3", *errors, "", "4", ""],
+    ]
+    assert "confirmation on 8 fresh seeds, not complete yet" in text
+    assert "difference of test errors" in text
+    assert "bootstrap-t" in text
+    assert "over 2 candidates" in text
+
+
+def test_the_strongest_proxies() -> None:
+    proxies = [
+        {"proxy": f"proxy_{n}", "rho": (-1) ** n * (0.95 - n / 10), "p": 0.0123, "n": 9}
+        for n in range(9)
+    ]
+    proxies.append({"proxy": "constant", "rho": None, "p": None, "n": 9})
+    text, rows = show(document(ranking=[], proxies=proxies))
+    assert len(rows) == 8
+    assert rows[:2] == [["proxy_0", "+0.95", "0.012", "9"], ["proxy_1", "-0.85", "0.012", "9"]]
+    assert "constant" not in text
+    assert "of 9" in text
+    assert "all budgets" not in text
+    several = [row(0), row(1, budget=2000)]
+    assert "all budgets together" in " ".join(
+        show(document(ranking=several, proxies=proxies))[0].split()
+    )
+    assert "correlation" not in show(document(proxies=proxies[-1:]))[0]
