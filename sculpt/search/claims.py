@@ -22,6 +22,9 @@ OUT_OF_MEMORY = "out_of_memory"
 """User attribute of a trial whose network turned out too large for the device: the reason. It is
 infeasible, but unlike what is found to be so beforehand it counts towards the total."""
 
+STOPPED_BECAUSE = "stopped_because"
+"""User attribute of a trial that was stopped early: what it was judged by."""
+
 MAX_RETRIES = 3
 """Attempts after the first; a trial interrupted more often counts as failed."""
 

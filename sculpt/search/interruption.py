@@ -55,6 +55,17 @@ class Interruption:
         finally:
             self._at_once = False
 
+    @contextmanager
+    def held_back(self) -> Iterator[None]:
+        """Let a signal wait for the end of this block, also inside of `at_once`."""
+        before, self._at_once = self._at_once, False
+        try:
+            yield
+        finally:
+            self._at_once = before
+        if before:
+            self.check()
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         again, self._requested = self._requested, True
         if self._at_once or again:

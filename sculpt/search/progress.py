@@ -46,6 +46,9 @@ class Watcher:
     def message(self, text: str) -> None:
         """Something that whoever watches should know."""
 
+    def confirmation_started(self, trials: int) -> None:
+        """The search is over; this many trials are left to confirm what it found."""
+
     def run_finished(self) -> None:
         """The run is over, whatever the reason."""
 
@@ -74,6 +77,7 @@ class LiveView(Watcher):
         self._finished_here = 0
         self._first_start = time.monotonic()
         self._warned = False
+        self._confirming = False
 
     def run_started(self, total: int, done: int) -> None:
         self._bars.start()
@@ -135,6 +139,13 @@ class LiveView(Watcher):
 
     def message(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False)
+
+    def confirmation_started(self, trials: int) -> None:
+        if trials and not self._confirming:  # each of several workers says so
+            self._confirming = True
+            self._bars.update(self._study, total=trials, completed=0)
+            self._console.print(f"{trials} trials to confirm the best", highlight=False)
+            self._first_start, self._finished_here = time.monotonic(), 0
 
     def run_finished(self) -> None:
         self._bars.stop()

@@ -1,29 +1,100 @@
-"""Samplers by the names that a study gives them."""
+"""Samplers by the names that a study gives them; all are Optuna's."""
 
-import optuna
+from collections.abc import Callable
+from typing import Any
+
+from optuna import samplers
+from optuna.samplers import BaseSampler
 
 from sculpt.config import Study
+from sculpt.errors import ConfigError
 from sculpt.search.experimental import experimental_accepted
-from sculpt.search.space import is_enumerable
+from sculpt.search.space import MOST_POINTS, is_enumerable, space_size
+from sculpt.search.unrepeated import UnrepeatedSampler
 from sculpt.seeding import derive_seed
 
+TPE_TRIALS = 1000
+"""More are for NSGA: what TPE takes for a proposal grows with all the trials before it."""
 
-def make_sampler(study: Study, trials_before: int, worker: int = 0) -> optuna.samplers.BaseSampler:
-    """Return the study's sampler.
+TPE_OBJECTIVES = 3
+"""More are for NSGA-III: TPE ranks trials by hypervolume, whose cost explodes with them."""
+
+
+def resolve_sampler(study: Study) -> str:
+    """Return the name of the study's sampler; `auto` goes by the space and the objectives.
+
+    A search of at least half of a small space has nothing to learn that is worth more than
+    seeing the other half: `brute_force`. Otherwise `tpe`, and `nsga2` or `nsga3` where there
+    are very many trials or objectives.
+
+    Raises:
+        ConfigError: `brute_force` or `grid` is asked of a space that cannot be enumerated.
+    """
+    search = study.search
+    enumerable = is_enumerable(study.space)
+    if search.sampler in ("brute_force", "grid") and not enumerable:
+        raise ConfigError(
+            f"search.sampler: {search.sampler} must have at most {MOST_POINTS} points to go "
+            f"through, but the space has {space_size(study.space) or 'infinitely many'}; give "
+            "its ranges steps, or use another sampler"
+        )
+    if search.sampler != "auto":
+        return search.sampler
+    size = space_size(study.space) if enumerable else None
+    if size and (search.trials == "all" or 2 * (search.trials - 1) >= size):
+        return "brute_force"
+    if len(search.objectives) > TPE_OBJECTIVES:
+        return "nsga3"
+    many = search.trials == "all" or search.trials > TPE_TRIALS
+    return "nsga2" if many and len(search.objectives) > 1 else "tpe"
+
+
+def make_sampler(study: Study, trials_before: int, worker: int = 0) -> BaseSampler:
+    """Return the study's sampler, which never proposes a configuration again.
 
     Args:
         study:
-            Only `random` exists so far. Over a space that can be enumerated it draws without
-            replacement (Optuna's BruteForceSampler, which draws leaves at random), so no
-            configuration is run twice.
+            The study. `random` draws from a space that can be enumerated without replacement,
+            as `brute_force` does.
         trials_before:
             Trials there are already. A resumed study must not draw the same values again.
         worker:
             Number among those that start at once; they must not draw the same values either.
+
+    Raises:
+        ConfigError: the sampler does not fit the space; see `resolve_sampler`.
     """
-    name = f"sampler of worker {worker}" if worker else "sampler"
-    seed = derive_seed(study.search.seed, name, trials_before) % 2**32
-    if is_enumerable(study.space):
+    name = resolve_sampler(study)
+    if name == "random" and is_enumerable(study.space):
+        name = "brute_force"
+    stream = f"sampler of worker {worker}" if worker else "sampler"
+    seed = derive_seed(study.search.seed, stream, trials_before) % 2**32
+    proposing = None
+    if name != "grid":
         with experimental_accepted():
-            return optuna.samplers.BruteForceSampler(seed=seed)
-    return optuna.samplers.RandomSampler(seed=seed)
+            proposing = _PROPOSING[name](study, seed)
+    return UnrepeatedSampler(study.space, proposing, seed)
+
+
+def _tpe(study: Study, seed: int) -> BaseSampler:
+    # Parameters belong together: how deep to go depends on how wide. Groups keep that up where
+    # conditions leave some out.
+    conditional = bool(study.space.conditions)
+    return samplers.TPESampler(seed=seed, multivariate=True, group=conditional)
+
+
+def _quasi_random(study: Study, seed: int) -> BaseSampler:
+    # One sequence for all workers and runs, which share the place in it through the storage.
+    sequence = derive_seed(study.search.seed, "quasi-random") % 2**32
+    return samplers.QMCSampler(scramble=True, seed=sequence, warn_independent_sampling=False)
+
+
+_PROPOSING: dict[str, Callable[[Study, int], Any]] = {
+    "brute_force": lambda study, seed: samplers.BruteForceSampler(seed=seed),
+    "random": lambda study, seed: samplers.RandomSampler(seed=seed),
+    "quasi_random": _quasi_random,
+    "tpe": _tpe,
+    "nsga2": lambda study, seed: samplers.NSGAIISampler(seed=seed),
+    "nsga3": lambda study, seed: samplers.NSGAIIISampler(seed=seed),
+    "gp": lambda study, seed: samplers.GPSampler(seed=seed, warn_independent_sampling=False),
+}

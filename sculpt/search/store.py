@@ -1,7 +1,8 @@
 """A study where it is kept: its settings, its Optuna studies, and its artifacts.
 
 The dense base and the candidates are two Optuna studies, `NAME/base` and `NAME`, because
-samplers learn from every trial of a study, and the base is not a point of the space.
+samplers learn from every trial of a study, and the base is not a point of the space. For the same
+reason what is confirmed after the search is a third one, `NAME/confirm`.
 """
 
 import json
@@ -36,6 +37,8 @@ class Store:
     base: optuna.Study
     candidates: optuna.Study
     artifact_folder: Path
+    confirmation: optuna.Study | None = None
+    """None where the study asks for none, and has none."""
 
     @property
     def artifacts(self) -> FileSystemArtifactStore:
@@ -78,7 +81,8 @@ def open_store(reference: str | Path, storage: str | None = None) -> Store:
         name, url = document["study"], storage or document.get("storage")
     url = str(url or default_storage(name))
     opened = open_storage(url, create=False)
-    known = [n for n in optuna.get_all_study_names(opened) if not n.endswith("/base")]
+    names = optuna.get_all_study_names(opened)
+    known = [n for n in names if not n.endswith(("/base", "/confirm"))]
     if name not in known:
         opened.close()
         raise StorageError(
@@ -90,7 +94,10 @@ def open_store(reference: str | Path, storage: str | None = None) -> Store:
     stored = Study.model_validate(settings | {"storage": url})
     load_plugins(stored.plugins)
     base = optuna.load_study(study_name=f"{name}/base", storage=opened)
-    return Store(stored, opened, base, candidates, _artifact_folder(stored))
+    confirmation = None
+    if f"{name}/confirm" in names:
+        confirmation = optuna.load_study(study_name=f"{name}/confirm", storage=opened)
+    return Store(stored, opened, base, candidates, _artifact_folder(stored), confirmation)
 
 
 def start_store(config: Study, images: str, total: int) -> Store:
@@ -134,7 +141,12 @@ def start_store(config: Study, images: str, total: int) -> Store:
             if not known:
                 study.set_user_attr("sculpt_format", STORE_FORMAT)  # last: now it can be read
             studies.append(study)
-    return Store(config, storage, studies[0], studies[1], _artifact_folder(config))
+        confirmation = None
+        if config.search.confirm:
+            confirmation = optuna.create_study(
+                study_name=f"{config.study}/confirm", storage=storage, load_if_exists=True
+            )
+    return Store(config, storage, studies[0], studies[1], _artifact_folder(config), confirmation)
 
 
 def _attribute(study: optuna.Study, name: str) -> Any:

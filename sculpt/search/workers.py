@@ -20,7 +20,7 @@ from sculpt.search.processes import Member, crew, threads_each
 from sculpt.search.progress import Watcher
 from sculpt.search.samplers import make_sampler
 from sculpt.search.store import start_store
-from sculpt.search.study import Worker
+from sculpt.search.worker import Worker
 from sculpt.training.memory import keep_freed_memory
 
 TrialsPerDevice = int | Literal["auto"]
@@ -77,10 +77,12 @@ def run_together(worker: Worker, total: int, trials_per_device: TrialsPerDevice)
     # With the threads of the candidates, because arithmetic depends on their number.
     with _threads(threads_each(count)):
         worker.train_base()
-    count = min(count, total - worker.store.finished)
+    confirm = worker.store.config.search.confirm
+    count = min(count, total - worker.store.finished + (1 + confirm.top if confirm else 0))
     if count > 1:
         _search_together(worker, total, count)
     worker.search(total)
+    worker.confirm()
 
 
 def _search_together(worker: Worker, total: int, count: int) -> None:
@@ -132,7 +134,7 @@ class Reporter(Watcher):
 
 
 def _search(connection: Connection, number: int, job: Job) -> None:
-    """Run candidates in this process, until none is left to run."""
+    """Run candidates in this process, and then confirmations, until none is left to run."""
     with Interruption() as interruption:
         load_plugins(job.config.plugins)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -144,7 +146,8 @@ def _search(connection: Connection, number: int, job: Job) -> None:
         before = len(candidates.get_trials(deepcopy=False))
         candidates.sampler = make_sampler(job.config, before, number)
         worker = Worker(store, splits, job.budget, Reporter(connection), interruption)
-        worker.drain(candidates, job.total - 1, worker.run_candidate)
+        worker.search(job.total)
+        worker.confirm()
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """A process that the storage tests start, and that mostly gets killed.
 
-    python storage_worker.py ROLE FOLDER [LIMIT]
+    python storage_worker.py ROLE FOLDER [LIMIT [SAMPLER WORKER]]
 
 FOLDER holds the study's file, and the files by which processes meet: each says it is ready, and
 starts when `go` appears. Every execution of an objective is one line in FOLDER/log.
@@ -12,11 +12,33 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
 
+from sculpt.config import Study
 from sculpt.search.claims import requeue_interrupted
+from sculpt.search.samplers import make_sampler
+from sculpt.search.space import suggest
 from sculpt.search.storage import StudyFull, StudyStorage, open_storage
+
+SEARCHED = Study.model_validate(
+    {
+        "study": "s",
+        "data": {"name": "digits"},
+        "model": {"name": "resnet"},
+        "space": {
+            "parameters": {
+                "a": {"low": 1, "high": 10},
+                "b": [[1], [1, 2], [1, 2, 3], [1, 2, 3, 4]],
+                "c": {"low": 0.0, "high": 0.4, "step": 0.1},
+            }
+        },
+        "training": {"epochs": 1},
+        "search": {"trials": 201},
+    }
+)
+"""A study over 200 points."""
 
 GRACE_SECONDS = 2  # where a process is to be found dead; elsewhere, a slow one never is
 
@@ -67,12 +89,19 @@ def sleep_in_trial(trial: optuna.Trial) -> float:
     return 0.0
 
 
-def work(study: optuna.Study) -> None:
+def search(trial: optuna.Trial) -> tuple[float, float]:
+    """Draw a configuration as `sculpt run` does, and take no time to judge it."""
+    with storage.lock():
+        params = suggest(trial, SEARCHED.space)
+    return float(params["a"]) + len(params["b"]), float(params["c"])
+
+
+def work(study: optuna.Study, objective: Callable[[optuna.Trial], Any] = short) -> None:
     """Run trials until the study is full."""
     while True:
         requeue_interrupted(study)
         try:
-            study.optimize(short, n_trials=1, catch=(Exception,))
+            study.optimize(objective, n_trials=1, catch=(Exception,))
         except StudyFull:
             return
 
@@ -82,14 +111,22 @@ if __name__ == "__main__":
     (folder / f"ready-{os.getpid()}").touch()
     while not (folder / "go").exists():
         time.sleep(0.002)
-    grace = 60 if role == "work" else GRACE_SECONDS
+    grace = 60 if role in ("work", "search") else GRACE_SECONDS
     storage = open_storage(f"{folder}/study.db", create=True, grace_seconds=grace)
-    study = optuna.create_study(study_name="s", storage=storage, load_if_exists=True)
+    directions = ["minimize"] * (2 if role == "search" else 1)
+    study = optuna.create_study(
+        study_name="s", storage=storage, directions=directions, load_if_exists=True
+    )
     if len(sys.argv) > 3:
         storage.limits[storage.get_study_id_from_name("s")] = int(sys.argv[3])
     if role == "work":
         StudyStorage.create_new_trial = sleep_first(StudyStorage.create_new_trial)
         work(study)
+    elif role == "search":
+        settings = SEARCHED.search.model_copy(update={"sampler": sys.argv[4]})
+        searched = SEARCHED.model_copy(update={"search": settings})
+        study.sampler = make_sampler(searched, 0, int(sys.argv[5]))
+        work(study, search)
     elif role == "die in trial":
         study.optimize(die_in_trial, n_trials=1)
     elif role == "die before a heartbeat thread":

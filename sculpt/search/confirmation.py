@@ -1,0 +1,108 @@
+"""What follows a search: its best candidates and the base once more, on seeds not seen before.
+
+The best of many is best by luck, too, and its validation error says less the more there were.
+Here each of them is trained anew, with the seeds and the data order of the base, and its test
+error is read once.
+"""
+
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from sculpt.config import Choice, Study
+from sculpt.data import ImageSpec
+from sculpt.search.attempt import Job
+from sculpt.search.claims import trial_states
+from sculpt.search.store import Store
+from sculpt.trial import candidate_budget, resolve_budget
+
+BASE = "base"
+Key = tuple[int | str, str, int]
+"""A candidate's number or `base`, `sculpted` or `shuffled`, and how many seeds."""
+
+
+def select(store: Store, top: int) -> list[int]:
+    """Return the numbers of the best candidates of each budget, by mean validation error.
+
+    At equal error the one with fewer kept multiply-accumulates is taken, then the earlier.
+    """
+    trials = store.candidates.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    trials.sort(key=lambda t: (t.user_attrs["val_error_mean"], t.user_attrs["kept_macs"]))
+    chosen: dict[Any, list[int]] = {}
+    for trial in trials:
+        # A budget that is a share is one budget, though every network has another number.
+        chosen.setdefault(trial.params.get("budget"), []).append(trial.number)
+    return [number for numbers in chosen.values() for number in numbers[:top]]
+
+
+def fresh_seeds(config: Study, count: int) -> range:
+    """Return seeds that the search did not use."""
+    first = config.search.seed + config.search.replicates
+    return range(first, first + count)
+
+
+def queue_confirmation(store: Store, *, dry: bool = False) -> int:
+    """Queue what is to be confirmed and was not, and return how many trials are left to run.
+
+    Any number of workers may call this when the search has ended.
+
+    Args:
+        store:
+            The study, with a section `search.confirm`.
+        dry:
+            Only count.
+    """
+    settings = store.config.search.confirm
+    if settings is None or store.confirmation is None:
+        return 0
+    with store.storage.lock():
+        selected = select(store, settings.top)
+        arms = ["sculpted"] + ([settings.control] if settings.control else [])
+        wanted: list[Key] = [(BASE, "sculpted", settings.seeds)]
+        wanted += [(number, arm, settings.seeds) for number in selected for arm in arms]
+        trials = store.confirmation.get_trials(deepcopy=False)
+        states = trial_states(trials)
+        state_of = {_key(trial): states[trial.number] for trial in trials}  # the last attempt's
+        if not dry:
+            store.confirmation.set_user_attr("selected", selected)
+            store.confirmation.set_user_attr("seeds", settings.seeds)
+            for key in wanted:
+                if state_of.get(key, "failed") == "failed":  # or was never queued
+                    candidate, arm, seeds = key
+                    attributes = {"candidate": candidate, "arm": arm, "seeds": seeds}
+                    store.confirmation.enqueue_trial({}, user_attrs=attributes)
+    return sum(state_of.get(key) != "complete" for key in wanted)
+
+
+def confirmation_job(store: Store, trial: optuna.Trial, spec: ImageSpec) -> Job:
+    """Return what a queued trial is to train."""
+    config = store.config
+    candidate, arm, count = (trial.user_attrs[key] for key in ("candidate", "arm", "seeds"))
+    facts = {"confirms": candidate, "arm": arm}
+    seeds = fresh_seeds(config, count)
+    if candidate == BASE:
+        budget = resolve_budget(config, spec)
+        return Job("confirm base", config, "base", {}, budget, seeds, read_test=True, facts=facts)
+    params = store.candidates.get_trials(deepcopy=False)[candidate].params
+    study = config.with_parameters(params)
+    budget = candidate_budget(config, study, spec)
+    label = f"confirm {candidate}"
+    if arm == "shuffled":
+        study, label = shuffled(study), f"{label} shuffled"
+    return Job(label, study, "candidate", params, budget, seeds, read_test=True, facts=facts)
+
+
+def shuffled(study: Study) -> Study:
+    """Return a candidate with its mask shuffled within the layers, and all else as it was."""
+    criterion = study.pruning.criterion
+    control = Choice.model_validate(
+        {"name": "shuffled", "of": criterion.name, "of_options": criterion.options}
+    )
+    pruning = study.pruning.model_copy(update={"criterion": control})
+    return study.model_copy(update={"pruning": pruning})
+
+
+def _key(trial: FrozenTrial) -> Key:
+    attributes = trial.user_attrs
+    return attributes["candidate"], attributes["arm"], attributes["seeds"]

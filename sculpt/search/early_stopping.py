@@ -1,0 +1,169 @@
+"""When a candidate is stopped early: rungs over epochs, and a measure that needs no training.
+
+Asynchronous successive halving in its stopping form (Li et al. 2018, *A System for Massively
+Parallel Hyperparameter Tuning*; several brackets: Li et al. 2017, *Hyperband*). Optuna's own
+pruners refuse studies of several objectives. Here the front stays over all of them, and what is
+judged at a rung is the validation error, by default alone, or along with costs that are known
+before training: then a candidate counts as beaten only by one that is nowhere worse.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from sculpt.config import EarlyStopping, Training
+from sculpt.registry import OBJECTIVES
+from sculpt.search.claims import original_number
+from sculpt.search.proxies import PROXIES
+from sculpt.training.loop import Epoch
+
+RUNGS = "rungs"
+"""User attribute of a candidate: epochs -> validation error of its first seed at that rung."""
+
+COSTS = "judged_costs"
+"""User attribute of a candidate: what of its first seed is judged along with the error."""
+
+PROXY = "judged_proxy"
+"""User attribute of a candidate: the proxy of its first seed; lower is better."""
+
+
+class Stopped(optuna.TrialPruned):
+    """The candidate is not worth more of the budget.
+
+    Attributes:
+        epochs: That it was trained for; 0 if it was judged by a proxy.
+    """
+
+    def __init__(self, epochs: int, reason: str):
+        super().__init__(reason)
+        self.epochs = epochs
+
+
+class Referee:
+    """Judges one candidate of a study by those before it.
+
+    Args:
+        settings:
+            Of the study.
+        training:
+            The candidate's own recipe.
+        trial:
+            The candidate's.
+    """
+
+    def __init__(self, settings: EarlyStopping, training: Training, trial: optuna.Trial):
+        self._settings = settings
+        self._trial = trial
+        attempt = trial.study.get_trials(deepcopy=False)[trial.number]
+        self._origin = original_number(attempt)
+        self._rungs = rung_epochs(settings, training, self._origin % settings.brackets)
+        # A retry goes on from a checkpoint, and is not judged again where it has been.
+        self._passed: dict[str, float] = dict(attempt.user_attrs.get(RUNGS, {}))
+        self._proxy_passed = PROXY in attempt.user_attrs
+
+    def on_sculpted(self, record: dict[str, Any]) -> None:
+        """Judge the candidate before it is trained, if there is a proxy to judge it by.
+
+        Args:
+            record:
+                Of its first seed, as far as it goes.
+
+        Raises:
+            Stopped: too few of those before were worse.
+        """
+        names = [name for name in self._settings.objectives if name != "val_error"]
+        self._trial.set_user_attr(COSTS, [_signed(name, record) for name in names])
+        proxy = self._settings.proxy
+        if proxy is None or self._proxy_passed:
+            return
+        value = PROXIES[proxy].badness(record)
+        self._trial.set_user_attr(PROXY, value)
+        others = [[other.user_attrs[PROXY]] for other in self._others(PROXY)]
+        if reason := reason_to_stop([value], others, self._settings.keep):
+            raise Stopped(0, f"before training: {proxy} {reason}")
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        """Judge the candidate if it has reached a rung.
+
+        Raises:
+            Stopped: it is not among the best `1 / factor` of those that reached it.
+        """
+        rung = str(epoch.epoch)
+        if epoch.epoch not in self._rungs or rung in self._passed:
+            return
+        self._passed[rung] = epoch.val_error
+        self._trial.set_user_attr(RUNGS, self._passed)
+        costs = self._trial.user_attrs[COSTS]
+        own = [epoch.val_error, *costs]
+        others = [
+            [other.user_attrs[RUNGS][rung], *other.user_attrs[COSTS]]
+            for other in self._others(RUNGS)
+            if rung in other.user_attrs[RUNGS]
+        ]
+        if reason := reason_to_stop(own, others, 1 / self._settings.factor):
+            raise Stopped(epoch.epoch, f"after epoch {rung}: val error {own[0]:.2%} {reason}")
+
+    def _others(self, attribute: str) -> list[FrozenTrial]:
+        """Return the last attempt at each other candidate that it can be compared with."""
+        brackets = self._settings.brackets
+        found = {}
+        budget = self._trial.params.get("budget")
+        for other in self._trial.study.get_trials(deepcopy=False):
+            origin = original_number(other)
+            if (
+                attribute in other.user_attrs
+                and origin != self._origin
+                and origin % brackets == self._origin % brackets
+                and other.params.get("budget") == budget
+            ):
+                found[origin] = other
+        return list(found.values())
+
+
+def rung_epochs(settings: EarlyStopping, training: Training, bracket: int = 0) -> list[int]:
+    """Return the epochs after which a candidate is judged, each of them one that is evaluated."""
+    rungs = []
+    epochs = settings.first_rung * settings.factor**bracket
+    while epochs < training.epochs:
+        evaluated = math.ceil(epochs / training.evaluate_every) * training.evaluate_every
+        if evaluated < training.epochs and evaluated not in rungs:
+            rungs.append(evaluated)
+        epochs *= settings.factor
+    return rungs
+
+
+def reason_to_stop(
+    own: Sequence[float], others: Sequence[Sequence[float]], share: float
+) -> str | None:
+    """Return why a candidate is not among the best share of all, or None if it is.
+
+    Of several values each, as many are better as dominate it. The first ones to come are
+    judged by few: one is always let through, the best so far.
+
+    Args:
+        own:
+            Values of the candidate; lower is better.
+        others:
+            Those of the ones it is compared with.
+        share:
+            Of all of them, itself included, that is let through.
+    """
+    better = sum(_dominates(other, own) for other in others)
+    count = len(others) + 1
+    if better < max(1, math.floor(share * count + 1e-9)):
+        return None
+    return f"is beaten by {better} of {len(others)}, and 1 in {1 / share:.3g} goes on"
+
+
+def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    pairs = list(zip(one, other, strict=True))
+    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+
+def _signed(name: str, record: dict[str, Any]) -> float:
+    objective = OBJECTIVES.get(name)
+    value = float(objective.read(record))
+    return value if objective.direction == "minimize" else -value

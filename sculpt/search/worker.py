@@ -1,0 +1,230 @@
+"""A worker: runs trials of one study in this process, one after another."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+
+from sculpt.config import Study
+from sculpt.data import ImageSet, Splits
+from sculpt.errors import DeviceMemoryError, SculptError
+from sculpt.search.attempt import Attempt, Job
+from sculpt.search.claims import (
+    ERROR,
+    OUT_OF_MEMORY,
+    counts,
+    last_error,
+    original_number,
+    requeue_interrupted,
+    trial_states,
+)
+from sculpt.search.confirmation import confirmation_job, queue_confirmation
+from sculpt.search.early_stopping import Stopped
+from sculpt.search.feasibility import check_candidate
+from sculpt.search.interruption import Interruption
+from sculpt.search.preparation import load_scoring_images
+from sculpt.search.progress import Watcher
+from sculpt.search.space import suggest
+from sculpt.search.storage import INFEASIBLE, StudyFull
+from sculpt.search.store import Store
+from sculpt.search.unrepeated import first_with
+from sculpt.training.loop import Epoch, evaluations
+from sculpt.training.memory import release_memory
+
+POLL_SECONDS = 1.0
+"""Between looks at trials that other workers are running."""
+
+
+@dataclass
+class Worker:
+    """Runs trials of one study in this process, one after another."""
+
+    store: Store
+    splits: Splits
+    budget: int
+    """Of the base."""
+    watcher: Watcher
+    interruption: Interruption
+    _number: int | None = None
+    """Of the trial that was begun last."""
+    _scoring: dict[str, ImageSet] = field(default_factory=dict)
+    """Images to score on, by the settings of `pruning.data`: a space may name several sets."""
+
+    def run(self, total: int) -> None:
+        """Run the base and then candidates, until `total` trials are finished; then confirm.
+
+        Raises:
+            SculptError: the base failed, or every candidate did.
+        """
+        self.watcher.run_started(total, self.store.finished)
+        self.train_base()
+        self.search(total)
+        self.confirm()
+
+    def train_base(self) -> None:
+        """Run the base until it is finished.
+
+        Raises:
+            SculptError: the base failed.
+        """
+        base = self.store.base
+        # A base that failed is tried again by the next run: nothing can be ranked without it.
+        self.drain(base, 1 + counts(base)["failed"], self.run_base)
+        if not counts(base)["complete"]:
+            raise SculptError(f"the dense base must finish, but failed: {last_error(base)}")
+
+    def search(self, total: int) -> None:
+        """Run candidates until `total` trials are finished, the base included.
+
+        Raises:
+            SculptError: every candidate failed.
+        """
+        candidates = self.store.candidates
+        self.drain(candidates, total - 1, self.run_candidate)
+        if not counts(candidates)["complete"]:
+            raise SculptError(
+                f"a candidate must finish, but all failed; the last: {last_error(candidates)}"
+            )
+
+    def confirm(self) -> None:
+        """Train the best candidates and the base anew, if the study asks for it.
+
+        Raises:
+            SculptError: one of them failed.
+        """
+        confirmation = self.store.confirmation
+        if confirmation is None:
+            return
+        queued = queue_confirmation(self.store)
+        self.watcher.confirmation_started(queued)
+        # No trial is made here but those in the queue.
+        self.drain(confirmation, 0, self.run_confirmation)
+        if missing := queue_confirmation(self.store, dry=True):
+            raise SculptError(
+                f"every confirmation must finish, but {missing} failed: "
+                f"{last_error(confirmation)}; the same command tries again"
+            )
+
+    def drain(
+        self,
+        study: optuna.Study,
+        limit: int,
+        objective: Callable[[optuna.Trial], list[float]],
+    ) -> None:
+        """Run trials until `limit` of them are finished, here or in other processes."""
+        storage = self.store.storage
+        storage.limits[storage.get_study_id_from_name(study.study_name)] = limit
+        while True:
+            self.interruption.check()
+            requeue_interrupted(study)
+            try:
+                # optimize, because ask and tell send no heartbeat.
+                study.optimize(objective, n_trials=1, catch=(Exception,))
+            except StudyFull:
+                tally = counts(study)
+                if not tally["running"] and not tally["queued"]:
+                    return
+                self.watcher.waiting(tally["running"])
+                time.sleep(POLL_SECONDS)
+            except KeyboardInterrupt:
+                requeue_interrupted(study)
+                raise
+            except (AssertionError, ValueError):
+                # What Optuna raises when this worker was frozen past its grace, so that its
+                # trial was given to another one. This result is dropped; the retry's counts.
+                states = trial_states(study.get_trials(deepcopy=False))
+                if self._number is None or states.get(self._number) != "interrupted":
+                    raise
+
+    def run_base(self, trial: optuna.Trial) -> list[float]:
+        """Train the dense base."""
+        config = self.store.config
+        record = self._run(
+            trial, Job("base", config, "base", {}, self.budget, search_seeds(config))
+        )
+        return [record["objectives"][name] for name in config.search.objectives]
+
+    def run_candidate(self, trial: optuna.Trial) -> list[float]:
+        """Sample a configuration, prune it to the budget and train it.
+
+        Raises:
+            optuna.TrialPruned: the configuration cannot be run, or is stopped early.
+        """
+        config = self.store.config
+        # Two workers that draw at the same moment must not draw the same configuration.
+        with self.store.storage.lock():
+            params = suggest(trial, config.space)
+            first = first_with(params, trial)
+        candidate = config.with_parameters(params)
+        found = check_candidate(config, candidate, self.splits.spec)
+        for name, violation in found.violations.items():
+            if name not in trial.constraints:  # a retry has them already
+                trial.set_constraint(name, violation)
+        reason = found.reason if first is None else f"it is the configuration of trial {first}"
+        if reason:
+            trial.set_user_attr(INFEASIBLE, reason)
+            raise optuna.TrialPruned(reason)
+        seeds = search_seeds(config)
+        job = Job(trial.number, candidate, "candidate", params, found.budget, seeds)
+        record = self._run(trial, job)
+        return [record["objectives"][name] for name in config.search.objectives]
+
+    def run_confirmation(self, trial: optuna.Trial) -> list[float]:
+        """Train a selected candidate, its control or the base on fresh seeds; read the test set."""
+        record = self._run(trial, confirmation_job(self.store, trial, self.splits.spec))
+        return [record["objectives"]["test_error"]]
+
+    def _run(self, trial: optuna.Trial, job: Job) -> dict[str, Any]:
+        self._number = trial.number
+        kind = trial.study.study_name.removeprefix(self.store.config.study).strip("/")
+        # Under the number of its first attempt: what was interrupted goes on from there.
+        frozen = trial.study.get_trials(deepcopy=False)[trial.number]
+        folder = self.store.checkpoints(kind or "candidate") / str(original_number(frozen))
+        attempt = Attempt(
+            self.store,
+            self.splits,
+            self._scoring_images(job.study),
+            trial,
+            folder,
+            self._epoch_finished,
+            self.interruption,
+        )
+        epochs = len(job.seeds) * evaluations(job.study.training)
+        self.watcher.trial_started(job.label, job.params, epochs)
+        try:
+            record = attempt.run(job)
+        except Stopped as stopped:
+            self.watcher.trial_finished(job.label, None, f"stopped {stopped}")
+            attempt.clean()
+            raise
+        except Exception as error:
+            problem = f"{type(error).__name__}: {error}"
+            too_large = isinstance(error, DeviceMemoryError) and job.role == "candidate"
+            trial.set_user_attr(OUT_OF_MEMORY if too_large else ERROR, problem)
+            self.watcher.trial_finished(job.label, None, problem)
+            attempt.clean()
+            if too_large:
+                raise optuna.TrialPruned(problem) from None
+            raise
+        finally:
+            release_memory(self.splits.train.device)
+        attempt.clean()
+        self.watcher.trial_finished(job.label, record["val_error"]["mean"], None)
+        return record
+
+    def _scoring_images(self, study: Study) -> ImageSet:
+        source = str(study.pruning.data)
+        if source not in self._scoring:
+            self._scoring[source] = load_scoring_images(study, self.splits)
+        return self._scoring[source]
+
+    def _epoch_finished(self, epoch: Epoch) -> None:
+        self.watcher.epoch_finished(epoch)
+        self.interruption.check()
+
+
+def search_seeds(config: Study) -> range:
+    """Return the seeds of every trial of the search."""
+    return range(config.search.seed, config.search.seed + config.search.replicates)

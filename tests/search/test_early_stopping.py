@@ -1,0 +1,247 @@
+"""Rungs, who gets past them, and what a stopped trial leaves behind."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sculpt
+from sculpt.config import EarlyStopping, Training
+from sculpt.errors import ConfigError
+from sculpt.results.records import Results
+from sculpt.search.early_stopping import reason_to_stop, rung_epochs
+from sculpt.search.progress import Watcher
+from sculpt.search.proxies import PROXIES
+from sculpt.study_file import load_study
+from sculpt.training.loop import Epoch
+from studies import write_study
+
+SPACE = {"widening": [2, 3], "blocks": [1, 2], "training.learning_rate": [0.0001, 0.1, 0.3]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "training", "bracket", "expected"),
+    [
+        ({}, {"epochs": 30}, 0, [1, 3, 9, 27]),
+        ({}, {"epochs": 27}, 0, [1, 3, 9]),  # the last epoch is no rung
+        ({"first_rung": 2, "factor": 4}, {"epochs": 40}, 0, [2, 8, 32]),
+        ({}, {"epochs": 30}, 1, [3, 9, 27]),
+        ({}, {"epochs": 30}, 4, []),  # trained to the end, as Hyperband's last bracket is
+        ({}, {"epochs": 1}, 0, []),
+        # Only epochs that are evaluated can be judged; 1 and 3 fall together.
+        ({}, {"epochs": 30, "evaluate_every": 5}, 0, [5, 10]),
+        ({"first_rung": 28}, {"epochs": 30, "evaluate_every": 5}, 0, []),
+    ],
+)
+def test_rungs(settings, training, bracket, expected):
+    found = rung_epochs(EarlyStopping(**settings), Training(**training), bracket)
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "share", "goes_on"),
+    [
+        ([0.9], [], 1 / 3, True),  # the first of all
+        ([0.9], [[0.8]], 1 / 3, False),  # of few, the best goes on
+        ([0.7], [[0.8]], 1 / 3, True),
+        ([0.8], [[0.8], [0.8]], 1 / 3, True),  # equals stand together
+        ([0.5], [[0.1], [0.2], [0.6], [0.7], [0.8]], 1 / 3, False),
+        ([0.5], [[0.1], [0.6], [0.7], [0.8], [0.9]], 1 / 3, True),  # second of six
+        ([0.5], [[0.1], [0.2], [0.7]], 0.75, True),
+        # Worse but cheaper: dominated by none.
+        ([0.9, 1.0], [[0.1, 2.0], [0.2, 2.0], [0.3, 2.0]], 1 / 3, True),
+        ([0.9, 2.0], [[0.1, 2.0], [0.2, 2.0], [0.3, 3.0]], 1 / 3, False),
+    ],
+)
+def test_who_goes_on(own, others, share, goes_on):
+    assert (reason_to_stop(own, others, share) is None) == goes_on
+
+
+@pytest.mark.parametrize(("factor", "count"), [(2, 64), (3, 81), (4, 100)])
+def test_about_one_in_factor_goes_on_and_the_best_always_does(factor, count):
+    """However the candidates are ordered; the first ones are judged by few."""
+    for seed in range(20):
+        values = np.random.default_rng(seed).permutation(count).tolist()
+        passed = [
+            own
+            for place, own in enumerate(values)
+            if not reason_to_stop([own], [[other] for other in values[:place]], 1 / factor)
+        ]
+        assert 0 in passed
+        assert count / factor - 2 * count**0.5 < len(passed) < count / factor + 2 * count**0.5
+
+
+def test_the_reason_says_by_how_many():
+    reason = reason_to_stop([0.5], [[0.1], [0.2], [0.9]], 1 / 3)
+    assert reason == "is beaten by 2 of 3, and 1 in 3 goes on"
+
+
+def early(folder: Path, **changes: Any) -> Path:
+    settings: dict[str, Any] = {
+        "space__parameters": SPACE,
+        "training__epochs": 5,
+        "search__trials": "all",
+        "search__early_stopping": {"first_rung": 1, "factor": 2},
+    }
+    return write_study(folder, **(settings | changes))
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """A study of 12 candidates, of which a third cannot learn."""
+    return sculpt.run(early(tmp_path_factory.mktemp("early")))
+
+
+def test_stopped_trials_are_recorded_as_such(stopped: Results) -> None:
+    table, tally = stopped.trials, stopped.tally()
+    assert tally["total"] == 13 == tally["complete"] + tally["stopped"]
+    assert 3 <= tally["stopped"] <= 10
+    gone = table[table["state"] == "stopped"]
+    assert set(gone["stopped_at"]) <= {1, 2, 4}
+    assert gone["val_error_mean"].isna().all()
+    assert (gone["error"].str.contains("val error .* is beaten by")).all()
+    assert (gone["kept_parameters"] == stopped.complete["kept_parameters"].iloc[0]).all()
+    assert (gone["seconds"] > 0).all()
+    # A stopped trial costs what it was trained for, and one seed of it.
+    assert (gone["epochs"] == gone["stopped_at"]).all()
+    assert (stopped.complete["epochs"] == 2 * 5).all()
+    shown = stopped.record(int(gone["trial"].iloc[0]))
+    assert shown["state"] == "stopped"
+    assert "is beaten by" in shown["error"]
+
+
+def test_stopped_trials_are_never_results(stopped: Results) -> None:
+    complete = set(stopped.complete["trial"])
+    assert {row["trial"] for row in sculpt.rank(stopped)["ranking"]} == complete
+    assert {row["trial"] for row in sculpt.pareto(stopped)["front"]} <= complete
+    for _, row in stopped.complete.iterrows():
+        assert row["val_error_n"] == 2
+
+
+def test_each_was_judged_by_those_before_it(stopped: Results) -> None:
+    """Replay the decisions, in the order of the trials, from what is recorded."""
+    table = stopped.trials[stopped.trials["trial"] != "base"]
+    for rung in ("1", "2", "4"):
+        seen: list[list[float]] = []
+        for _, row in table.iterrows():
+            if rung not in row["rungs"]:
+                continue
+            own = [row["rungs"][rung]]
+            goes_on = reason_to_stop(own, seen, 1 / 2) is None
+            assert goes_on == (row["state"] == "complete" or row["stopped_at"] > int(rung))
+            seen.append(own)
+
+
+def test_what_cannot_learn_is_stopped(stopped: Results) -> None:
+    table = stopped.trials
+    hopeless = table[table["params.training.learning_rate"] == 0.0001]
+    assert len(hopeless) == 4
+    assert (hopeless["state"] == "stopped").sum() >= 3  # the first of all may go on
+
+
+def test_a_rung_is_an_epoch_of_the_whole_run(stopped: Results, tmp_path: Path) -> None:
+    """Early stopping changes nothing of what is not stopped: same errors without it."""
+    whole = sculpt.run(early(tmp_path, search__early_stopping=None)).complete
+    ours = stopped.complete.set_index("trial")
+    for _, row in whole.iterrows():
+        if row["trial"] in ours.index:
+            assert row["val_errors"] == ours.loc[row["trial"], "val_errors"]
+    assert len(whole) == 13 > len(ours)
+
+
+def test_with_a_cost_beside_the_error_other_ones_go_on(stopped: Results, tmp_path: Path) -> None:
+    settings = {"factor": 2, "objectives": ["val_error", "kept_macs"]}
+    both = sculpt.run(early(tmp_path, search__early_stopping=settings))
+    assert both.tally()["stopped"] < stopped.tally()["stopped"]
+    cheapest = both.trials["kept_macs"].idxmin()
+    assert both.trials.loc[cheapest, "state"] == "complete"
+
+
+@pytest.mark.parametrize("proxy", ["effective_nodes", "score_share"])
+def test_a_proxy_judges_before_training(proxy: str, tmp_path: Path) -> None:
+    space = {"widening": [2, 3, 4], "blocks": [1, 2]}
+    results = sculpt.run(
+        early(
+            tmp_path,
+            space__parameters=space,
+            training__epochs=1,
+            search__early_stopping={"proxy": proxy, "keep": 0.5},
+        )
+    )
+    table = results.trials[results.trials["trial"] != "base"]
+    gone = table[table["state"] == "stopped"]
+    assert 1 <= len(gone) <= 4
+    assert set(gone["stopped_at"]) == {0}
+    assert (gone["epochs"] == 0).all()
+    assert gone["error"].str.contains(f"before training: {proxy} is beaten by").all()
+    values = [[value] for value in table["judged_proxy"]]
+    for place, (_, row) in enumerate(table.iterrows()):
+        goes_on = reason_to_stop(values[place], values[:place], 0.5) is None
+        assert goes_on == (row["state"] == "complete")
+        if row["state"] == "complete":
+            record = results.record(int(row["trial"]))["runs"][0]
+            assert PROXIES[proxy].badness(record) == row["judged_proxy"]
+
+
+def test_hyperband_judges_each_bracket_for_itself(tmp_path: Path) -> None:
+    settings = {"factor": 2, "brackets": 2}
+    table = sculpt.run(early(tmp_path, search__early_stopping=settings)).trials
+    table = table[table["trial"] != "base"]
+    for _, row in table.iterrows():
+        first = "1" if row["trial"] % 2 == 0 else "2"
+        assert next(iter(row["rungs"])) == first
+
+
+class InterruptOnce(Watcher):
+    """Presses Ctrl-C once, when a candidate has passed its first rung."""
+
+    def __init__(self) -> None:
+        self.epochs = -1
+
+    def trial_started(self, label: int | str, params: dict[str, Any], epochs: int) -> None:
+        if label != "base":
+            self.epochs = 0
+
+    def epoch_finished(self, epoch: Epoch) -> None:
+        if self.epochs >= 0:
+            self.epochs += 1
+            if self.epochs == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_interrupted_trial_goes_on_and_is_judged_once(tmp_path: Path) -> None:
+    path = early(tmp_path, search__trials=6, search__checkpoint_seconds=0)
+    with pytest.raises(KeyboardInterrupt):
+        sculpt.run(path, watcher=InterruptOnce())
+    results = sculpt.run(path)
+    tally = results.tally()
+    assert tally["complete"] + tally["stopped"] == tally["total"] == 6
+    assert tally["interrupted"] == 1
+    table = results.trials
+    cut = table[table["state"] == "interrupted"].iloc[0]
+    retried = table[table["trial"].map(lambda t: t != "base" and t > cut["trial"])].iloc[0]
+    assert cut["rungs"].items() <= retried["rungs"].items()
+    if retried["state"] == "complete":
+        resumed = results.record(int(retried["trial"]))["runs"][0]["training"]["resumed_at"]
+        assert resumed[0] >= 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"factor": 1}, "early_stopping.factor: must be greater than or equal to 2, but got 1"),
+        ({"first_rung": 0}, "early_stopping.first_rung"),
+        ({"keep": 1.5}, "early_stopping.keep"),
+        ({"proxy": "luck"}, "early_stopping.proxy: must be 'effective_nodes'"),
+        ({"objectives": ["training_seconds"]}, "early_stopping.objectives"),
+        ({"objectives": ["val_eror"]}, "early_stopping.objectives"),
+        ({"objectives": []}, "early_stopping.objectives"),
+        ({"rungs": 3}, "early_stopping.rungs"),
+    ],
+)
+def test_faults_of_the_file(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message.replace("[", r"\[")):
+        load_study(early(tmp_path, search__early_stopping=settings))
