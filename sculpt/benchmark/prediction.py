@@ -7,6 +7,7 @@ from typing import Any
 from sculpt.config import Study
 from sculpt.errors import StorageError
 from sculpt.files import replacing
+from sculpt.search.early_stopping import expected_seeds
 from sculpt.search.store import storage_file
 
 
@@ -32,6 +33,27 @@ def keep_bench(config: Study, document: dict[str, Any]) -> None:
         ) from error
 
 
+def study_seconds(config: Study, trials: int, per_trial: dict[str, float]) -> float:
+    """Return what a study takes, what early stopping saves and the confirmation costs included.
+
+    Args:
+        config:
+            The study.
+        trials:
+            In all, the base included.
+        per_trial:
+            Seconds of a whole trial with all its seeds, for `base` and `candidate`.
+    """
+    search = config.search
+    base, candidate = (per_trial[role] / search.replicates for role in ("base", "candidate"))
+    seeds = expected_seeds(search.early_stopping, config.training, search.replicates)
+    seconds = per_trial["base"] + (trials - 1) * seeds * candidate
+    if confirm := search.confirm:
+        networks = confirm.top * (2 if confirm.control else 1)
+        seconds += confirm.seeds * (base + networks * candidate)
+    return seconds
+
+
 def predict(config: Study, trials: int) -> dict[str, Any] | None:
     """Return what running a study will take by its last measurement, None without a fitting one.
 
@@ -49,7 +71,7 @@ def predict(config: Study, trials: int) -> dict[str, Any] | None:
         if document["fingerprint"] != config.fingerprint():
             return None
         per_trial = document["predicted"]["seconds_per_trial"]
-        seconds = per_trial["base"] + (trials - 1) * per_trial["candidate"]
+        seconds = study_seconds(config, trials, per_trial)
         return {"seconds": seconds, "measured_on": document["device"]}
     except (OSError, ValueError, KeyError, TypeError):
         # Only an estimate: what cannot be read is as good as none.

@@ -6,7 +6,7 @@ from statistics import mean
 from typing import Any
 
 from sculpt.benchmark.opponent import Opponent
-from sculpt.benchmark.prediction import keep_bench
+from sculpt.benchmark.prediction import keep_bench, study_seconds
 from sculpt.benchmark.stopwatch import Effort, Row, Stopwatch
 from sculpt.config import Study, describe_parameters
 from sculpt.data import ImageSpec
@@ -79,7 +79,7 @@ def bench(
         **describe_machine(target),
         "rows": rows,
         "predicted": {
-            "seconds": per_trial["base"] + (trials - 1) * per_trial["candidate"],
+            "seconds": study_seconds(config, trials, per_trial),
             "trials": trials,
             "seconds_per_trial": per_trial,
         },

@@ -78,10 +78,12 @@ def _refuse_unmeasured(table: pd.DataFrame, names: list[str]) -> None:
     measured = [str(column) for column in table if table[column].notna().any()]
     if unmeasured := [name for name in names if name not in measured]:
         known = [name for name in OBJECTIVES.names() if name in measured]
+        # What is only reported may not be searched by.
+        searchable = not any(OBJECTIVES.get(name).report_only for name in unmeasured)
         raise InputError(
             f"a front must be over objectives that were measured, but no trial has "
-            f"{', '.join(unmeasured)}; take of {', '.join(known)}, or name it in "
-            "search.objectives of a new study"
+            f"{', '.join(unmeasured)}; take of {', '.join(known)}"
+            + (", or name it in search.objectives of a new study" if searchable else "")
         )
 
 

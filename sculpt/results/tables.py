@@ -16,7 +16,8 @@ def check_table(document: dict[str, Any]) -> Table:
     budget = "of each network its own" if shared is None else f"{shared:,} parameters"
     title = (
         f"{document['study']}: budget {budget} "
-        f"(counting rule {document['counting']}), {document['trials']} trials"
+        f"(counting rule {document['counting']}), {document['trials']} trials, "
+        f"sampler {document['sampler']}"
     )
     table = new_table(
         title, "parameters", ">dense size", ">sparsity", ">dense MACs", ">memory", "feasible"

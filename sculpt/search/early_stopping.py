@@ -135,6 +135,24 @@ def rung_epochs(settings: EarlyStopping, training: Training, bracket: int = 0) -
     return rungs
 
 
+def expected_seeds(settings: EarlyStopping | None, training: Training, replicates: int) -> float:
+    """Return how many whole trainings a candidate costs on average, of those of all its seeds.
+
+    If one in `factor` goes on at each rung, and its share past a proxy; what pruning costs is not
+    counted.
+    """
+    if settings is None:
+        return replicates
+    total = 0.0
+    for bracket in range(settings.brackets):
+        left, before = settings.keep if settings.proxy else 1.0, 0
+        for rung in rung_epochs(settings, training, bracket):
+            total += left * (rung - before) / training.epochs
+            left, before = left / settings.factor, rung
+        total += left * (1 - before / max(1, training.epochs) + replicates - 1)
+    return total / settings.brackets
+
+
 def reason_to_stop(
     own: Sequence[float], others: Sequence[Sequence[float]], share: float
 ) -> str | None:

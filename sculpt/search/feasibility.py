@@ -15,6 +15,7 @@ from sculpt.data import ImageSpec
 from sculpt.diagnostics.cost import Cost, measure_cost, training_memory
 from sculpt.errors import BudgetError, ConfigError, SculptError
 from sculpt.pruning.masks import count_parameters, prunable_budget
+from sculpt.search.samplers import resolve_sampler
 from sculpt.search.space import MOST_POINTS, corners, is_enumerable, points, space_size
 from sculpt.trial import build_model, candidate_budget, resolve_budget
 
@@ -117,6 +118,7 @@ def check_study(study: Study, spec: ImageSpec) -> dict[str, Any]:
         },
         "corners": rows,
         "space_size": space_size(study.space),
+        "sampler": resolve_sampler(study),
         "trials": _total(study, spec, {key: row["reason"] for key, row in measured.items()}),
     }
 

@@ -1,6 +1,7 @@
 """Ctrl-C that cannot get lost."""
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ class Interruption:
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():  # others may not set handlers
             self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+            self._hook_before = sys.unraisablehook
+            sys.unraisablehook = self._not_raised
         return self
 
     def __exit__(
@@ -39,6 +42,8 @@ class Interruption:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._before:
+            sys.unraisablehook = self._hook_before
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if a signal has come."""
@@ -65,6 +70,11 @@ class Interruption:
             self._at_once = before
         if before:
             self.check()
+
+    def _not_raised(self, what: "sys.UnraisableHookArgs") -> None:
+        """Be silent about an interrupt that Python swallowed: it is not lost."""
+        if not (self._requested and issubclass(what.exc_type, KeyboardInterrupt)):
+            self._hook_before(what)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         again, self._requested = self._requested, True

@@ -38,7 +38,8 @@ class UnrepeatedSampler(BaseSampler):
         self._space = space
         self._proposing = proposing
         self._generator = np.random.default_rng(seed)
-        self._chance = RandomSampler(seed=seed)
+        # A stream of its own: the other sampler may begin with the very draws of this seed.
+        self._chance = RandomSampler(seed=int(self._generator.integers(2**32)))
         self._drawn: dict[int, dict[str, Any]] = {}
 
     def infer_relative_search_space(

@@ -12,7 +12,7 @@ import sculpt
 from sculpt.config import EarlyStopping, Training
 from sculpt.errors import ConfigError
 from sculpt.results.records import Results
-from sculpt.search.early_stopping import reason_to_stop, rung_epochs
+from sculpt.search.early_stopping import expected_seeds, reason_to_stop, rung_epochs
 from sculpt.search.progress import Watcher
 from sculpt.search.proxies import PROXIES
 from sculpt.study_file import load_study
@@ -72,6 +72,23 @@ def test_about_one_in_factor_goes_on_and_the_best_always_does(factor, count):
         ]
         assert 0 in passed
         assert count / factor - 2 * count**0.5 < len(passed) < count / factor + 2 * count**0.5
+
+
+@pytest.mark.parametrize(
+    ("settings", "replicates", "expected"),
+    [
+        (None, 3, 3),
+        # 9 epochs, rungs after 1 and 3: 1 + 2/3 + 6/9 of 9, and two more seeds for one in nine.
+        ({}, 1, (1 + 2 / 3 + 6 / 9) / 9),
+        ({}, 3, (1 + 2 / 3 + 6 / 9) / 9 + 2 / 9),
+        ({"proxy": "score_share", "keep": 0.5}, 1, (1 + 2 / 3 + 6 / 9) / 18),
+        # The second bracket has its only rung after 3 epochs.
+        ({"brackets": 2}, 1, ((1 + 2 / 3 + 6 / 9) / 9 + (3 + 6 / 3) / 9) / 2),
+    ],
+)
+def test_what_a_candidate_costs_on_average(settings, replicates, expected):
+    chosen = None if settings is None else EarlyStopping(**settings)
+    assert expected_seeds(chosen, Training(epochs=9), replicates) == pytest.approx(expected)
 
 
 def test_the_reason_says_by_how_many():

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 import pytest
 
@@ -36,3 +37,40 @@ def test_the_handlers_are_put_back():
     with Interruption():
         assert signal.getsignal(signal.SIGINT) != before
     assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_what_holds_a_signal_back_inside_of_what_is_cut_short():
+    done = []
+    with Interruption() as interruption:
+        with pytest.raises(KeyboardInterrupt), interruption.at_once():
+            with interruption.held_back():
+                interrupt(signal.SIGINT)
+                done.append("the books")
+            done.append("more training")
+        assert done == ["the books"]
+
+
+class Swallows:
+    """Python prints what a destructor raises, and goes on."""
+
+    def __del__(self):
+        interrupt(signal.SIGINT)
+
+
+def test_an_interrupt_that_python_swallowed_is_not_printed(capfd):
+    before = sys.unraisablehook
+    with Interruption() as interruption:
+        with pytest.raises(KeyboardInterrupt), interruption.at_once():
+            Swallows()
+            interruption.check()  # at the end of the epoch
+    assert capfd.readouterr().err == ""
+    assert sys.unraisablehook is before
+
+
+def test_what_else_was_swallowed_is(monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    with Interruption():
+        broken = type("Broken", (), {"__del__": lambda _: 1 / 0})()
+        del broken
+    assert [what.exc_type for what in told] == [ZeroDivisionError]

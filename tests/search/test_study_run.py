@@ -198,7 +198,7 @@ def test_a_candidate_too_large_for_the_device_is_infeasible(
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         return run_seed(study, splits, **options)
 
-    monkeypatch.setattr("sculpt.search.study.run_seed", small_device)
+    monkeypatch.setattr("sculpt.search.attempt.run_seed", small_device)
     space = {"widening": [2, 3], "blocks": [1]}
     path = write_study(
         tmp_path, space__parameters=space, search__trials="all", search__replicates=1
@@ -216,7 +216,7 @@ def test_when_the_base_fails_so_does_the_run_and_it_can_be_tried_again(
 ) -> None:
     path = write_study(tmp_path, search__trials=2, search__replicates=1)
     with monkeypatch.context() as patch:
-        patch.setattr("sculpt.search.study.run_seed", lambda *a, **k: 1 / 0)
+        patch.setattr("sculpt.search.attempt.run_seed", lambda *a, **k: 1 / 0)
         with pytest.raises(SculptError, match="base must finish, but failed: ZeroDivisionError"):
             sculpt.run(path)
     results = sculpt.run(path)
