@@ -41,13 +41,17 @@ def test_the_handlers_are_put_back():
 
 def test_what_holds_a_signal_back_inside_of_what_is_cut_short():
     done = []
-    with Interruption() as interruption:
-        with pytest.raises(KeyboardInterrupt), interruption.at_once():
+
+    def train(interruption):
+        with interruption.at_once():
             with interruption.held_back():
                 interrupt(signal.SIGINT)
                 done.append("the books")
             done.append("more training")
-        assert done == ["the books"]
+
+    with Interruption() as interruption, pytest.raises(KeyboardInterrupt):
+        train(interruption)
+    assert done == ["the books"]
 
 
 class Swallows:
@@ -59,10 +63,14 @@ class Swallows:
 
 def test_an_interrupt_that_python_swallowed_is_not_printed(capfd):
     before = sys.unraisablehook
-    with Interruption() as interruption:
-        with pytest.raises(KeyboardInterrupt), interruption.at_once():
+
+    def train(interruption):
+        with interruption.at_once():
             Swallows()
             interruption.check()  # at the end of the epoch
+
+    with Interruption() as interruption, pytest.raises(KeyboardInterrupt):
+        train(interruption)
     assert capfd.readouterr().err == ""
     assert sys.unraisablehook is before
 
