@@ -20,7 +20,10 @@ from studies import TINY, write_study
 
 
 def confirmed_study(folder: Path, **changes: Any) -> Path:
-    settings: dict[str, Any] = {"search__confirm": {"top": 2, "seeds": 3, "control": "shuffled"}}
+    settings: dict[str, Any] = {
+        "diagnostics__jacobian_images": 0,
+        "search__confirm": {"top": 2, "seeds": 3, "control": "shuffled"},
+    }
     return write_study(folder, **(settings | changes))
 
 
