@@ -148,8 +148,8 @@ def _point_faults(study: Study, point: dict[str, Any]) -> list[str]:
 def _objective_faults(document: dict[str, Any]) -> list[str]:
     """Return the faults of what a search is told to choose by."""
     known = {name: OBJECTIVES.get(name) for name in OBJECTIVES.names()}
-    reported = [name for name, kind in known.items() if getattr(kind, "report_only", False)]
-    early = [name for name, kind in known.items() if getattr(kind, "before_training", False)]
+    reported = [name for name, kind in known.items() if kind.report_only]
+    early = [name for name, kind in known.items() if kind.before_training]
     allowed = {
         "search.objectives": [name for name in known if name not in reported],
         "search.early_stopping.objectives": ["val_error", *early],

@@ -88,11 +88,15 @@ class Referee:
     def on_epoch(self, epoch: Epoch) -> None:
         """Judge the candidate if it has reached a rung.
 
+        One that diverged is trained no more, and judged as it is at the next rung.
+
         Raises:
             Stopped: it is not among the best `1 / factor` of those that reached it.
         """
-        rung = str(epoch.epoch)
-        if epoch.epoch not in self._rungs or rung in self._passed:
+        diverged = epoch.train_loss is None or epoch.val_loss is None
+        reached = [r for r in self._rungs if r == epoch.epoch or (diverged and r > epoch.epoch)]
+        rung = str(reached[0]) if reached else ""
+        if not rung or rung in self._passed:
             return
         self._passed[rung] = epoch.val_error
         self._trial.set_user_attr(RUNGS, self._passed)
@@ -104,7 +108,8 @@ class Referee:
             if rung in other.user_attrs[RUNGS]
         ]
         if reason := reason_to_stop(own, others, 1 / self._settings.factor):
-            raise Stopped(epoch.epoch, f"after epoch {rung}: val error {own[0]:.2%} {reason}")
+            end = f"diverged in epoch {epoch.epoch}" if diverged else f"after epoch {rung}"
+            raise Stopped(epoch.epoch, f"{end}: val error {own[0]:.2%} {reason}")
 
     def _others(self, attribute: str) -> list[FrozenTrial]:
         """Return the last attempt at each other candidate that it can be compared with."""

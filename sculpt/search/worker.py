@@ -196,7 +196,7 @@ class Worker:
         try:
             record = attempt.run(job)
         except Stopped as stopped:
-            self.watcher.trial_finished(job.label, None, f"stopped {stopped}")
+            self.watcher.trial_finished(job.label, None, f"stopped: {stopped}")
             attempt.clean()
             raise
         except Exception as error:

@@ -161,6 +161,21 @@ def test_what_cannot_learn_is_stopped(stopped: Results) -> None:
     assert (hopeless["state"] == "stopped").sum() >= 3  # the first of all may go on
 
 
+def test_what_diverged_is_judged_at_the_next_rung(tmp_path: Path) -> None:
+    path = early(
+        tmp_path,
+        space__parameters={"widening": [2], "training.learning_rate": [0.1, 0.3, 1e30]},
+        search__sampler="grid",
+        search__early_stopping={"first_rung": 3, "factor": 2},
+    )
+    table = sculpt.run(path).trials
+    last = table.iloc[-1]
+    assert (last["params.training.learning_rate"], last["state"]) == (1e30, "stopped")
+    assert last["stopped_at"] < 3
+    assert list(last["rungs"]) == ["3"]
+    assert last["error"].startswith(f"diverged in epoch {last['stopped_at']:.0f}: val error")
+
+
 def test_a_rung_is_an_epoch_of_the_whole_run(stopped: Results, tmp_path: Path) -> None:
     """Early stopping changes nothing of what is not stopped: same errors without it."""
     whole = sculpt.run(early(tmp_path, search__early_stopping=None, search__trials=7)).complete
