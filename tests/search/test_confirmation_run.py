@@ -192,6 +192,7 @@ def test_of_each_budget_the_best(tmp_path: Path) -> None:
     path = write_study(
         tmp_path,
         budget=[2000, 4000],
+        space__parameters={"widening": [2, 3]},
         search__trials="all",
         search__replicates=1,
         search__confirm={"top": 1, "seeds": 2},

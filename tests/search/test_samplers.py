@@ -172,7 +172,7 @@ def test_a_configuration_that_is_taken_is_known_by_its_first_trial() -> None:
         assert first_with(suggest(second, config.space), second) == 0
 
 
-@pytest.mark.parametrize("name", ["auto", "tpe", "nsga2"])
+@pytest.mark.parametrize("name", ["tpe", "nsga2"])
 def test_four_workers_repeat_nothing(
     name: str,
     tmp_path: Path,
