@@ -1,24 +1,17 @@
 """How well what is known of a candidate early foretells its error: rank correlations."""
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 from scipy.special import stdtr
 
+from sculpt.config import Proxy
 from sculpt.results.records import Results
 
-SIGNAL = (
-    "effective_nodes",
-    "effective_parameters",
-    "log10_paths",
-    "orthogonality_score",
-    "jacobian_mean",
-)
-"""Of how signals travel, after the last step that a candidate took before training."""
-
-PLAIN = ("score_kept", "score_share", "kept_macs", "dense_parameters")
+NAMES = (*get_args(Proxy), "kept_macs", "dense_parameters")
+"""Those that may stop a candidate early, and what it costs."""
 
 
 def proxies(results: Results) -> list[dict[str, Any]]:
@@ -67,14 +60,13 @@ def spearman(one: pd.Series, other: pd.Series) -> tuple[float | None, float | No
 
 def _measures(table: pd.DataFrame) -> dict[str, pd.Series]:
     """Return every proxy as a column of numbers, NaN where a candidate has none."""
-    measures = {name: _after_the_last_step(table, name) for name in SIGNAL}
+    measures = {name: _column(table, name) for name in NAMES}
     # Without a path there is no logarithm of their number, but fewest paths there are.
     unconnected = measures["log10_paths"].isna() & measures["effective_nodes"].notna()
     measures["log10_paths"] = measures["log10_paths"].mask(unconnected, -math.inf)
     with np.errstate(divide="ignore"):
         # Distance from isometry, which is at 1 (Lee et al. 2020, §5), in either direction.
         measures["jacobian_mean"] = np.log(measures["jacobian_mean"]).abs()
-    measures |= {name: _column(table, name) for name in PLAIN}
     rungs = [row if isinstance(row, dict) else {} for row in table.get("rungs", [])]
     for epoch in sorted({int(epoch) for row in rungs for epoch in row}):
         # The keys were numbers before they went through JSON.
@@ -83,12 +75,10 @@ def _measures(table: pd.DataFrame) -> dict[str, pd.Series]:
     return measures
 
 
-def _after_the_last_step(table: pd.DataFrame, quantity: str) -> pd.Series:
-    repaired = _column(table, f"repaired_{quantity}")
-    return repaired.where(repaired.notna(), _column(table, f"pruned_{quantity}"))
-
-
 def _column(table: pd.DataFrame, name: str) -> pd.Series:
-    if name not in table:
-        return pd.Series(math.nan, table.index)
-    return table[name].astype(float)
+    """Return a quantity; of how signals travel, after the last step before training."""
+    values = pd.Series(math.nan, table.index)
+    for column in (f"repaired_{name}", f"pruned_{name}", name):
+        if column in table:
+            values = values.where(values.notna(), table[column].astype(float))
+    return values

@@ -97,11 +97,8 @@ class Results:
         states = trial_states(trials)
         rows = []
         for trial in trials:
-            # As an attribute of the trial or as its parameter, which are text.
-            facts = trial.params | trial.user_attrs
-            named = str(facts.get("candidate"))
-            row = _row(int(named) if named.isdigit() else named, states[trial.number], trial)
-            rows.append(row | {"arm": facts.get("arm"), "seeds": facts.get("seeds")})
+            # These three are attributes of the trial, and so columns; it is named by the first.
+            rows.append(_row(trial.user_attrs["candidate"], states[trial.number], trial))
         return pd.DataFrame(rows)
 
     @property

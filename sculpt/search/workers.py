@@ -15,6 +15,7 @@ from sculpt.data import Splits
 from sculpt.errors import InputError, SculptError
 from sculpt.registry import load_plugins
 from sculpt.search.concurrency import measure_concurrency
+from sculpt.search.confirmation import queue_confirmation
 from sculpt.search.interruption import Interruption
 from sculpt.search.processes import Member, crew, threads_each
 from sculpt.search.progress import Watcher
@@ -30,7 +31,7 @@ LOOK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Job:
+class Assignment:
     """What a worker in another process needs to run candidates of a study."""
 
     config: Study
@@ -77,8 +78,8 @@ def run_together(worker: Worker, total: int, trials_per_device: TrialsPerDevice)
     # With the threads of the candidates, because arithmetic depends on their number.
     with _threads(threads_each(count)):
         worker.train_base()
-    confirm = worker.store.config.search.confirm
-    count = min(count, total - worker.store.finished + (1 + confirm.top if confirm else 0))
+    left = total - worker.store.finished + queue_confirmation(worker.store, dry=True)
+    count = min(count, left)
     if count > 1:
         _search_together(worker, total, count)
     worker.search(total)
@@ -87,8 +88,10 @@ def run_together(worker: Worker, total: int, trials_per_device: TrialsPerDevice)
 
 def _search_together(worker: Worker, total: int, count: int) -> None:
     splits, config = worker.splits, worker.store.config
-    job = Job(config, splits.to("cpu"), str(splits.train.device), worker.budget, total)
-    with crew(count, _search, job) as members:
+    assignment = Assignment(
+        config, splits.to("cpu"), str(splits.train.device), worker.budget, total
+    )
+    with crew(count, _search, assignment) as members:
         working: dict[Any, Member] = {member.connection: member for member in members}
         last: dict[int, str] = {}
         problems = []
@@ -133,20 +136,20 @@ class Reporter(Watcher):
             self._connection.send((name, arguments))
 
 
-def _search(connection: Connection, number: int, job: Job) -> None:
+def _search(connection: Connection, number: int, assignment: Assignment) -> None:
     """Run candidates in this process, and then confirmations, until none is left to run."""
     with Interruption() as interruption:
-        load_plugins(job.config.plugins)
+        load_plugins(assignment.config.plugins)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        if job.device == "cpu":
+        if assignment.device == "cpu":
             keep_freed_memory()
-        splits = job.splits.to(job.device)
-        store = start_store(job.config, splits.fingerprint, job.total)
+        splits = assignment.splits.to(assignment.device)
+        store = start_store(assignment.config, splits.fingerprint, assignment.total)
         candidates = store.candidates
         before = len(candidates.get_trials(deepcopy=False))
-        candidates.sampler = make_sampler(job.config, before, number)
-        worker = Worker(store, splits, job.budget, Reporter(connection), interruption)
-        worker.search(job.total)
+        candidates.sampler = make_sampler(assignment.config, before, number)
+        worker = Worker(store, splits, assignment.budget, Reporter(connection), interruption)
+        worker.search(assignment.total)
         worker.confirm()
 
 

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from optuna.distributions import CategoricalDistribution
-from optuna.trial import TrialState, create_trial
+from optuna.trial import TrialState
 from rigged import SIZE, add_trial, attributes, results_of, rigged_store
 from scipy.stats import ttest_rel
 
@@ -192,19 +191,3 @@ def test_the_table_of_its_trials(tmp_path: Path) -> None:
     assert list(table["seeds"]) == [5, 5]
     assert table["test_errors"].iloc[1] == GOOD
     assert list(results_of(store).trials["trial"]) == ["base", 0, 1, 2], "these stay apart"
-
-
-def test_what_a_trial_confirms_may_be_its_parameters(tmp_path: Path) -> None:
-    store = searched(tmp_path)
-    select(store, 1)
-    assert store.confirmation is not None
-    choices = {"candidate": ["base", "1"], "arm": ["sculpted", "shuffled"], "seeds": [3, 5]}
-    for candidate, errors in (("base", BASE), ("1", GOOD)):
-        trial = create_trial(
-            value=0.0,
-            params={"candidate": candidate, "arm": "sculpted", "seeds": 5},
-            distributions={key: CategoricalDistribution(values) for key, values in choices.items()},
-            user_attrs=attributes([0.3] * 5, test_errors=errors),
-        )
-        store.confirmation.add_trial(trial)
-    assert rows_of(results_of(store))[1, "sculpted"]["verdict"] == "better"

@@ -3,13 +3,13 @@
 import os
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 import sculpt
-from sculpt.config import EarlyStopping, Training
+from sculpt.config import EarlyStopping, Proxy, Training
 from sculpt.errors import ConfigError
 from sculpt.results.records import Results
 from sculpt.search.early_stopping import expected_seeds, reason_to_stop, rung_epochs
@@ -218,6 +218,10 @@ def test_a_proxy_judges_before_training(proxy: str, tmp_path: Path) -> None:
         if row["state"] == "complete":
             record = results.record(int(row["trial"]))["runs"][0]
             assert PROXIES[proxy].badness(record) == row["judged_proxy"]
+
+
+def test_each_proxy_that_a_study_may_name_can_be_read() -> None:
+    assert tuple(PROXIES) == get_args(Proxy)
 
 
 def test_hyperband_judges_each_bracket_for_itself(tmp_path: Path) -> None:
