@@ -1,23 +1,31 @@
 """A study's trials as a table, and a trial's whole record."""
 
+from collections.abc import Callable
+from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial
 
 from sculpt.config import Sparsity, Study
 from sculpt.errors import InputError
+from sculpt.results.columns import describe_column, in_order
 from sculpt.search.artifacts import read_record
 from sculpt.search.claims import (
     ERROR,
     OUT_OF_MEMORY,
     STOPPED_BECAUSE,
-    counts,
+    count_states,
     trial_states,
 )
 from sculpt.search.storage import INFEASIBLE
 from sculpt.search.store import TOTAL, Store, open_store
+from sculpt.search.stored_trials import StoredTrial, read_trial, read_trials
+
+T = TypeVar("T")
 
 PROBLEMS = (ERROR, INFEASIBLE, OUT_OF_MEMORY, STOPPED_BECAUSE)
 """Attributes of a trial that say why it has no result."""
@@ -33,6 +41,13 @@ class Results:
 
     def __init__(self, store: Store):
         self._store = store
+        self._kept: dict[str, Any] | None = None
+
+    def snapshot(self) -> "Results":
+        """Return the results as they are when they are first asked for, read only once."""
+        results = Results(self._store)
+        results._kept = {}
+        return results
 
     @property
     def config(self) -> Study:
@@ -43,39 +58,28 @@ class Results:
     def trials(self) -> pd.DataFrame:
         """One row per trial, the base first, whatever became of it.
 
-        Columns:
-            trial: Optuna's number of a candidate, or "base".
-            state: complete, stopped, failed, interrupted (run again as another trial),
-                infeasible, running or queued.
-            params.KEY: sampled value of each parameter; missing for the base.
-            role, budget, counting, dense_parameters, kept_parameters, sparsity (fraction
-                removed), dense_macs and kept_macs (per image), dense_memory (bytes).
-            score_kept, score_share: sum of the criterion's scores that the mask keeps, and its
-                share of all of them.
-            val_error_mean, val_error_std (fractions), val_error_n (seeds), val_errors (list),
-                test_errors (list, None where the test images were not read).
-            OBJECTIVE: the value of each registered objective that was measured, in its own unit.
-            STEP_QUANTITY: signal propagation at the steps initial, pruned, repaired:
-                orthogonality_score, effective_nodes, effective_parameters, log10_paths,
-                jacobian_mean.
-            epochs (trained, all seeds), seconds (whole trial), training_seconds (mean of the
-                seeds).
-            rungs: epoch -> validation error of the first seed, at each look of early stopping.
-            stopped_at: epochs of the first seed after which a trial was stopped; 0 = by a proxy,
-                before training.
-            error: why a stopped, failed or infeasible trial ended.
-
-        What a trial has not come to is missing: a stopped one has its costs and no errors, and
-        columns that no trial has are not there.
+        The columns, their units and meanings stand in `columns`. What a trial has not come to is
+        missing: a stopped one has its costs and no errors, and columns that no trial has are not
+        there.
         """
+        return self._once("table", self._read_table).copy(deep=False)
+
+    def _read_table(self) -> pd.DataFrame:
         rows = []
         for study, is_base in ((self._store.base, True), (self._store.candidates, False)):
-            trials = study.get_trials(deepcopy=False)
+            trials = self._read(study)
             states = trial_states(trials)
             for trial in trials:
                 label = "base" if is_base else trial.number
-                rows.append(_row(label, states[trial.number], trial))
-        return pd.DataFrame(rows)
+                rows.append(self._row(label, states[trial.number], trial))
+        table = pd.DataFrame(rows)
+        return table[in_order(table.columns)] if rows else table
+
+    @property
+    def columns(self) -> pd.DataFrame:
+        """What stands in the columns of `trials`: one row for each, with its unit and meaning."""
+        described = [asdict(describe_column(name)) for name in map(str, self.trials)]
+        return pd.DataFrame(described, columns=["name", "unit", "meaning"])
 
     @property
     def complete(self) -> pd.DataFrame:
@@ -93,12 +97,12 @@ class Results:
             seeds: how many fresh ones.
         """
         study = self._store.confirmation
-        trials = study.get_trials(deepcopy=False) if study else []
+        trials = self._read(study) if study else []
         states = trial_states(trials)
         rows = []
         for trial in trials:
             # These three are attributes of the trial, and so columns; it is named by the first.
-            rows.append(_row(trial.user_attrs["candidate"], states[trial.number], trial))
+            rows.append(self._row(trial.user_attrs["candidate"], states[trial.number], trial))
         return pd.DataFrame(rows)
 
     @property
@@ -115,7 +119,8 @@ class Results:
 
         `total` is what the study was last asked for; complete + stopped + failed reaches it.
         """
-        base, candidates = counts(self._store.base), counts(self._store.candidates)
+        base = count_states(self._read(self._store.base))
+        candidates = count_states(self._read(self._store.candidates))
         tally = {state: base[state] + candidates[state] for state in base}
         if base["complete"]:
             tally["failed"] = candidates["failed"]  # a base that failed was tried again
@@ -145,14 +150,43 @@ class Results:
     def _find(self, trial: int | str) -> tuple[FrozenTrial, str]:
         """Return a trial and its state; of several attempts at the base, the best."""
         study = self._store.base if trial == "base" else self._store.candidates
-        trials = study.get_trials(deepcopy=False)
+        trials = self._read(study)
         states = trial_states(trials)
-        for frozen in sorted(trials, key=lambda t: states[t.number] != "complete"):
-            if trial in ("base", frozen.number):
-                return frozen, states[frozen.number]
-        candidates = self._store.candidates.get_trials(deepcopy=False)
-        numbers = ", ".join(str(candidate.number) for candidate in candidates)
+        for found in sorted(trials, key=lambda t: states[t.number] != "complete"):
+            if trial in ("base", found.number):
+                return read_trial(study, found.number), states[found.number]
+        numbers = _ranges([candidate.number for candidate in self._read(self._store.candidates)])
         raise InputError(f"a trial must be base or one of {numbers or 'none yet'}, but got {trial}")
+
+    def _read(self, study: optuna.Study) -> list[StoredTrial]:
+        return self._once(study.study_name, lambda: read_trials(study))
+
+    def _once(self, key: str, read: Callable[[], T]) -> T:
+        """Return what is read, and in a snapshot what was read first."""
+        if self._kept is None:
+            return read()
+        if key not in self._kept:
+            self._kept[key] = read()
+        return self._kept[key]
+
+    def _row(self, label: int | str, state: str, trial: StoredTrial) -> dict[str, Any]:
+        attributes = dict(trial.user_attrs)
+        objectives = attributes.pop("objectives", None) or {}
+        problems = [attributes.pop(key, None) for key in PROBLEMS]
+        return {
+            "study": self.config.study,
+            "trial": label,
+            "state": state,
+            "role": "base" if label == "base" else "candidate",
+            **{f"params.{key}": value for key, value in trial.params.items()},
+            "val_error_mean": attributes.pop("val_error_mean", None),
+            "val_error_std": attributes.pop("val_error_std", None),
+            "val_error_n": attributes.pop("val_error_n", 0),
+            "val_errors": attributes.pop("val_errors", []),
+            **attributes,
+            **objectives,
+            "error": next(filter(None, problems), None),
+        }
 
 
 def open_results(reference: str | Path, storage: str | None = None) -> Results:
@@ -169,24 +203,6 @@ def open_results(reference: str | Path, storage: str | None = None) -> Results:
         ConfigError: the study file is no YAML or names no study.
     """
     return Results(open_store(reference, storage))
-
-
-def _row(label: int | str, state: str, trial: FrozenTrial) -> dict[str, Any]:
-    attributes = dict(trial.user_attrs)
-    objectives = attributes.pop("objectives", None) or {}
-    problems = [attributes.pop(key, None) for key in PROBLEMS]
-    return {
-        "trial": label,
-        "state": state,
-        **{f"params.{key}": value for key, value in trial.params.items()},
-        "val_error_mean": attributes.pop("val_error_mean", None),
-        "val_error_std": attributes.pop("val_error_std", None),
-        "val_error_n": attributes.pop("val_error_n", 0),
-        "val_errors": attributes.pop("val_errors", []),
-        **attributes,
-        **objectives,
-        "error": next(filter(None, problems), None),
-    }
 
 
 def budgets_of(config: Study, table: pd.DataFrame) -> list[int]:
@@ -215,3 +231,12 @@ def _plain(value: Any) -> Any:
 
 def _missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and value != value)
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Return whole numbers as a short text: 0 to 4, 6."""
+    runs = groupby(enumerate(sorted(numbers)), lambda pair: pair[1] - pair[0])
+    shown: list[str] = []
+    for run in ([str(number) for _, number in run] for _, run in runs):
+        shown += run if len(run) < 3 else [f"{run[0]} to {run[-1]}"]
+    return ", ".join(shown)

@@ -13,7 +13,10 @@ from optuna.storages import RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 
 from sculpt.search.experimental import experimental_accepted
-from sculpt.search.storage import INFEASIBLE, RETRY_OF, storage_of
+from sculpt.search.storage import ATTEMPTS, INFEASIBLE, RETRY_OF, storage_of
+from sculpt.search.stored_trials import StoredTrial
+
+AnyTrial = FrozenTrial | StoredTrial
 
 ERROR = "error"
 """User attribute of a trial that failed by itself: what went wrong."""
@@ -27,8 +30,6 @@ STOPPED_BECAUSE = "stopped_because"
 
 MAX_RETRIES = 3
 """Attempts after the first; a trial interrupted more often counts as failed."""
-
-_ATTEMPTS = "retry_history"  # Optuna's system attribute: the numbers of all earlier attempts
 
 
 def is_retry(trial: FrozenTrial) -> bool:
@@ -71,9 +72,7 @@ def requeue_interrupted(study: Study, *, max_retries: int = MAX_RETRIES) -> int:
     return len(owed)
 
 
-def trial_states(
-    trials: Sequence[FrozenTrial], *, max_retries: int = MAX_RETRIES
-) -> dict[int, str]:
+def trial_states(trials: Sequence[AnyTrial], *, max_retries: int = MAX_RETRIES) -> dict[int, str]:
     """Say what became of each trial.
 
     Args:
@@ -90,17 +89,21 @@ def trial_states(
 
 
 def counts(study: Study, *, max_retries: int = MAX_RETRIES) -> dict[str, int]:
-    """Count a study's trials by what became of them, in the words of `trial_states`.
+    """Count a study's trials by what became of them; see `count_states`."""
+    return count_states(study.get_trials(deepcopy=False), max_retries=max_retries)
+
+
+def count_states(trials: Sequence[AnyTrial], *, max_retries: int = MAX_RETRIES) -> dict[str, int]:
+    """Count trials by what became of them, in the words of `trial_states`.
 
     complete + stopped + failed + running + queued is the number of original trials that are
     feasible, at any moment; nothing is left to do when running + queued is 0.
 
     Args:
-        study: The study.
+        trials: All trials of a study, as read at one moment.
         max_retries: As given to `requeue_interrupted`.
     """
     states = ("complete", "stopped", "failed", "running", "queued", "interrupted", "infeasible")
-    trials = study.get_trials(deepcopy=False)
     tally = Counter(trial_states(trials, max_retries=max_retries).values())
     retried = _retried(trials)
     # A retry that is owed counts as queued already. Optuna, too, fails silent trials whenever it
@@ -120,7 +123,7 @@ def last_error(study: Study) -> str:
     return errors[-1] if errors else "it was interrupted too often"
 
 
-def _state(trial: FrozenTrial, retried: set[int], max_retries: int) -> str:
+def _state(trial: AnyTrial, retried: set[int], max_retries: int) -> str:
     if trial.number in retried or _is_owed(trial, retried, max_retries):
         return "interrupted"
     infeasible = INFEASIBLE in trial.user_attrs or OUT_OF_MEMORY in trial.user_attrs
@@ -136,16 +139,16 @@ _NAMES = {
 }
 
 
-def _retried(trials: Iterable[FrozenTrial]) -> set[int]:
-    return {number for trial in trials for number in trial.system_attrs.get(_ATTEMPTS, ())}
+def _retried(trials: Iterable[AnyTrial]) -> set[int]:
+    return {number for trial in trials for number in trial.system_attrs.get(ATTEMPTS, ())}
 
 
-def _is_owed(trial: FrozenTrial, retried: set[int], max_retries: int) -> bool:
+def _is_owed(trial: AnyTrial, retried: set[int], max_retries: int) -> bool:
     return (
         trial.state is TrialState.FAIL
         and ERROR not in trial.user_attrs
         and INFEASIBLE not in trial.user_attrs  # another attempt would be so, too
         and OUT_OF_MEMORY not in trial.user_attrs
         and trial.number not in retried
-        and len(trial.system_attrs.get(_ATTEMPTS, ())) < max_retries
+        and len(trial.system_attrs.get(ATTEMPTS, ())) < max_retries
     )

@@ -23,6 +23,9 @@ INFEASIBLE = "infeasible"
 RETRY_OF = "failed_trial"
 """System attribute in which Optuna's retry callback keeps the number of the first attempt."""
 
+ATTEMPTS = "retry_history"
+"""System attribute in which it keeps the numbers of all earlier attempts."""
+
 # SQL and not get_all_trials, because this runs before every new trial, under the lock, and
 # reading 1000 trials costs 0.5 s. Optuna versions its tables, and `prepare` checks the version.
 # A retry and its first attempt share one origin, so that they count once or not at all.

@@ -1,0 +1,137 @@
+"""A study's trials as they are stored, read at once: Optuna's own way takes a millisecond each."""
+
+import gc
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from optuna import Study
+from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Connection, Select, TableClause, column, func, select, table
+
+from sculpt.search.storage import ATTEMPTS, RETRY_OF, storage_of
+
+# Tables and not get_trials, because asking must not slow down as a study grows: 10,000 trials of
+# 40 attributes take 13 seconds as Optuna's objects, and half a second this way. Optuna versions
+# its tables, and a storage of another version is refused when it is opened.
+_TRIALS = table("trials", *map(column, ("trial_id", "number", "state", "study_id")))
+_PARAMS = table(
+    "trial_params",
+    *map(column, ("param_id", "trial_id", "param_name", "param_value", "distribution_json")),
+)
+_USER, _SYSTEM = (
+    table(f"trial_{kind}_attributes", *map(column, ("trial_id", "key", "value_json")))
+    for kind in ("user", "system")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTrial:
+    """What is read of a trial; the names are those of Optuna's `FrozenTrial`."""
+
+    number: int
+    state: TrialState
+    params: Mapping[str, Any]
+    user_attrs: Mapping[str, Any]
+    system_attrs: Mapping[str, Any]
+    """Those that say which attempt it is, and no others."""
+
+
+def read_trials(study: Study) -> list[StoredTrial]:
+    """Read all trials of a study, in the order of their numbers.
+
+    Args:
+        study:
+            One whose storage comes from `open_storage`.
+    """
+    with _collector_paused():
+        return _read_trials(study)
+
+
+def _read_trials(study: Study) -> list[StoredTrial]:
+    storage = storage_of(study)
+    study_id = storage.get_study_id_from_name(study.study_name)
+    chosen = select(_TRIALS.c.trial_id).where(_TRIALS.c.study_id == study_id)
+    with storage.engine.connect() as connection:
+        # States first: what a finished trial has found was written before it was finished.
+        trials = connection.execute(
+            chosen.add_columns(_TRIALS.c.number, _TRIALS.c.state).order_by(_TRIALS.c.number)
+        ).all()
+        user = _read_attributes(connection, _USER, chosen)
+        system = _read_attributes(connection, _SYSTEM, chosen, keys=(RETRY_OF, ATTEMPTS))
+        params: dict[int, dict[str, Any]] = defaultdict(dict)
+        for trial, name, value, distribution in connection.execute(
+            select(
+                _PARAMS.c.trial_id,
+                _PARAMS.c.param_name,
+                _PARAMS.c.param_value,
+                _PARAMS.c.distribution_json,
+            )
+            .where(_PARAMS.c.trial_id.in_(chosen))
+            .order_by(_PARAMS.c.param_id)
+        ):
+            params[trial][name] = _distribution(distribution).to_external_repr(value)
+    return [
+        StoredTrial(
+            number,
+            TrialState[state],
+            params.get(trial, {}),
+            user.get(trial, {}),
+            system.get(trial, {}),
+        )
+        for trial, number, state in trials
+    ]
+
+
+def read_trial(study: Study, number: int) -> FrozenTrial:
+    """Read one trial of a study whole, as Optuna has it, without reading the others."""
+    storage = storage_of(study)
+    study_id = storage.get_study_id_from_name(study.study_name)
+    return storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study_id, number))
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Put garbage collection off: it would walk what is being read over and over, for nothing."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _read_attributes(
+    connection: Connection,
+    attributes: TableClause,
+    chosen: Select[Any],
+    keys: Sequence[str] | None = None,
+) -> dict[int, dict[str, Any]]:
+    """Return the attributes of each of the chosen trials, or those of some keys.
+
+    The database puts those of a trial together as one JSON object: to fetch and decode hundreds
+    of thousands of small ones would take most of the time.
+    """
+    quoted = func.replace(func.replace(attributes.c.key, "\\", "\\\\"), '"', '\\"')
+    entry = '"' + quoted + '":' + attributes.c.value_json
+    query = (
+        select(attributes.c.trial_id, func.aggregate_strings(entry, ","))
+        .where(attributes.c.trial_id.in_(chosen))
+        .group_by(attributes.c.trial_id)
+    )
+    if keys is not None:
+        query = query.where(attributes.c.key.in_(keys))
+    rows = connection.execute(query).all()
+    objects = json.loads(f"[{','.join(f'{{{entries}}}' for _, entries in rows)}]")
+    return {trial: found for (trial, _), found in zip(rows, objects, strict=True)}
+
+
+@lru_cache(maxsize=1024)
+def _distribution(written: str) -> BaseDistribution:
+    return json_to_distribution(written)

@@ -1,0 +1,86 @@
+"""Trials read at once from the tables are those that Optuna reads."""
+
+import gc
+import math
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import TrialState, create_trial
+
+from sculpt.search.claims import requeue_interrupted
+from sculpt.search.storage import ATTEMPTS, RETRY_OF, StudyStorage, open_storage
+from sculpt.search.stored_trials import read_trial, read_trials
+
+SPACE: dict[str, tuple[object, BaseDistribution]] = {
+    "width": (2.5, FloatDistribution(1.0, 8.0, step=0.5)),
+    "rate": (0.02, FloatDistribution(0.01, 0.2, log=True)),
+    "blocks": (3, IntDistribution(1, 5)),
+    "pruning.criterion": ("synflow", CategoricalDistribution(["grasp", "synflow"])),
+    "repair": (False, CategoricalDistribution([True, False])),
+}
+HOSTILE = {
+    'a "quoted" \\ key': 'a "quoted" \\ value',
+    "back\\": "x",
+    "empty": "",
+    "nothing": None,
+    "nested": {"list": [1, 2.5, None, "ä"], "flag": True},
+    "tab": "a\tb\nc",
+    "</script>": "<b>&amp;",
+    "infinite": math.inf,
+}
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> StudyStorage:
+    return open_storage(str(tmp_path / "study.db"), create=True)
+
+
+def test_agrees_with_optuna(storage: StudyStorage) -> None:
+    other = optuna.create_study(storage=storage, study_name="other")
+    study = optuna.create_study(storage=storage, study_name="study", directions=["minimize"] * 2)
+    for trial in (
+        create_trial(
+            state=TrialState.COMPLETE,
+            values=[0.5, 1.0],
+            params={name: value for name, (value, _) in SPACE.items()},
+            distributions={name: distribution for name, (_, distribution) in SPACE.items()},
+            user_attrs=HOSTILE,
+        ),
+        create_trial(state=TrialState.PRUNED, user_attrs={"stopped_at": 3}),
+        create_trial(state=TrialState.FAIL),
+        create_trial(state=TrialState.WAITING, user_attrs={"error": "no"}),
+        create_trial(state=TrialState.RUNNING),
+    ):
+        study.add_trial(trial)
+        other.add_trial(create_trial(value=1.0, user_attrs={"belongs": "elsewhere"}))
+
+    read = read_trials(study)
+    assert len(read) == 5
+    for ours, theirs in zip(read, study.get_trials(), strict=True):
+        assert (ours.number, ours.state) == (theirs.number, theirs.state)
+        assert ours.user_attrs == theirs.user_attrs
+        assert list(ours.params.items()) == list(theirs.params.items())
+    assert read_trial(study, 0) == study.trials[0]
+
+
+def test_says_which_attempt_it_is(storage: StudyStorage) -> None:
+    study = optuna.create_study(storage=storage, study_name="study")
+    study.add_trial(create_trial(state=TrialState.FAIL, user_attrs={"kept": 1}))
+    assert requeue_interrupted(study) == 1
+    first, retry = read_trials(study)
+    assert dict(first.system_attrs) == {}
+    assert retry.system_attrs[RETRY_OF] == 0
+    assert retry.system_attrs[ATTEMPTS] == [0]
+
+
+def test_no_trials_and_the_collector_runs_on(storage: StudyStorage) -> None:
+    study = optuna.create_study(storage=storage, study_name="study")
+    assert read_trials(study) == []
+    assert gc.isenabled()
