@@ -22,7 +22,7 @@ from sculpt.diagnostics.orthogonality import (
     orthogonality_score,
 )
 from sculpt.diagnostics.propagation import jacobian_singular_values, summarize_jacobian
-from sculpt.diagnostics.topology import measure_topology
+from sculpt.diagnostics.topology import Topology
 from sculpt.pruning.isometry import LayerRepair
 from sculpt.pruning.masks import Masks, Scores, collapsed_layers, count_kept, count_parameters
 from sculpt.training.loop import Epoch, Trained
@@ -50,15 +50,12 @@ class Clock:
         self.seconds[phase] = self.seconds.get(phase, 0.0) + perf_counter() - start
 
 
-def read_signal(
-    model: nn.Module, masks: Masks, input_shape: tuple[int, ...], probe: Tensor
-) -> dict[str, Any]:
+def read_signal(model: nn.Module, topology: Topology, probe: Tensor) -> dict[str, Any]:
     """Return how signals travel through a network as it stands.
 
     The orthogonality score, the effective counts, and the singular values of the input-output
     Jacobian, pooled over the images of `probe` (None where there are no images).
     """
-    topology = measure_topology(model, masks, input_shape)
     jacobian = None
     if len(probe):
         # Convolutions take four times as long in float64, and agree to six digits in float32.
@@ -94,11 +91,15 @@ def describe_pruning(
 def describe_layers(
     masks: Masks,
     cost: Cost,
+    topology: Topology,
     before: dict[str, float],
     after: dict[str, float],
     repairs: dict[str, LayerRepair],
 ) -> list[dict[str, Any]]:
-    """Return one row per weight: what is kept, its cost, and its isometry around the repair."""
+    """Return one row per weight: what is kept, its cost, and its isometry around the repair.
+
+    `effective_channels` are those of the layer's outputs that lie on a path.
+    """
     return [
         {
             "name": name,
@@ -106,6 +107,7 @@ def describe_layers(
             "kept": int(masks[name].sum()),
             "density": float(masks[name].double().mean()),
             "kept_macs": int(masks[name].sum()) * positions,
+            "effective_channels": topology.channels[name],
             "orthogonality_before": before[name],
             "orthogonality_after": after[name],
             "orthogonality_bound": (

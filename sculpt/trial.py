@@ -18,6 +18,7 @@ from sculpt.config import Study
 from sculpt.data import ImageSet, ImageSpec, Splits
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.diagnostics.orthogonality import layer_orthogonality
+from sculpt.diagnostics.topology import measure_topology
 from sculpt.errors import NumericsError
 from sculpt.export.latency import measure_latency
 from sculpt.models import build_network
@@ -208,7 +209,8 @@ def sculpt_network(
     with clock("initialise"):
         initialize(model, pruning.initializer.name, seed=seed, **pruning.initializer.options)
     with clock("diagnose"):
-        signal["initial"] = read_signal(model, masks, input_shape, probe)
+        topology = measure_topology(model, masks, input_shape)
+        signal["initial"] = read_signal(model, topology, probe)
 
     scores: Scores = {}
     repairs: dict[str, LayerRepair] = {}
@@ -235,20 +237,23 @@ def sculpt_network(
             unspent = kept - count_kept(model, masks, "paper")
         with clock("diagnose"):
             orthogonality = layer_orthogonality(model)
-            signal["pruned"] = read_signal(model, masks, input_shape, probe)
+            topology = measure_topology(model, masks, input_shape)
+            signal["pruned"] = read_signal(model, topology, probe)
         if pruning.repair:
             with clock("repair"):
                 method: Method = "frobenius" if pruning.repair is True else pruning.repair
                 repairs = repair_isometry(model, masks, method=method)
             with clock("diagnose"):
-                signal["repaired"] = read_signal(model, masks, input_shape, probe)
+                signal["repaired"] = read_signal(model, topology, probe)  # of the same paths
 
     record = {
         "seed": seed,
         "unspent": unspent,
         **describe_pruning(study, model, masks, scores, cost),
         "signal": signal,
-        "layers": describe_layers(masks, cost, orthogonality, layer_orthogonality(model), repairs),
+        "layers": describe_layers(
+            masks, cost, topology, orthogonality, layer_orthogonality(model), repairs
+        ),
         "seconds": dict(clock.seconds),
     }
     return Sculpted(model, masks, scores, record)

@@ -215,7 +215,7 @@ def test_wrong_questions_to_a_finished_study(
     study: tuple[Path, dict[str, Any]], sculpt_command: Any
 ) -> None:
     for arguments, message in [
-        (["show", study[0], "99"], "must be base or one of 0, 1, 2, but got 99"),
+        (["show", study[0], "99"], "must be base, best or one of 0 to 2, but got 99"),
         (["pareto", study[0], "--objectives", "beauty"], "objective must be one of dense_memory"),
         (["pareto", study[0], "--where", "depth > 3"], "must be a condition over"),
         (["pareto", study[0], "--where", "widening +"], "must be a condition over"),

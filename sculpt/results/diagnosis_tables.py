@@ -1,5 +1,6 @@
 """One network in tables: its layers, and how signals travel through it."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group
@@ -9,87 +10,60 @@ from sculpt.config import describe_parameters
 from sculpt.results.tables import new_table
 
 
-def trial_table(record: dict[str, Any]) -> Table:
-    """Show the layers of a trial's record."""
-    title = f"trial {record['trial']} ({record['role']}): {describe_parameters(record['params'])}"
+def layers_table(title: str, layers: Sequence[Mapping[str, Any]], *, repaired: bool) -> Table:
+    """Show what is left of each layer.
+
+    Args:
+        title:
+            Of the table.
+        layers:
+            `layers` of a trial's record or of a diagnosis.
+        repaired:
+            Whether isometry was repaired after pruning.
+    """
+    # Records of older versions do not say how many channels are effective.
+    effective = any("effective_channels" in layer for layer in layers)
     table = new_table(
         title,
         "layer",
         "shape",
         ">kept",
         ">density",
+        ">kept MACs",
+        *([">effective channels"] if effective else []),
         ">‖WWᵀ−I‖ pruned",
-        ">repaired",
+        *([">repaired"] if repaired else []),
         ">bound",
+        *([">repair steps"] if repaired else []),
     )
-    for layer in record["layers"]:
+    for layer in layers:
+        found = layer.get("effective_channels")
         table.add_row(
             layer["name"],
             "×".join(map(str, layer["shape"])),
             f"{layer['kept']:,}",
             f"{layer['density']:.2%}",
+            _macs(layer["kept_macs"]),
+            *(["" if found is None else f"{found:,} of {layer['shape'][0]:,}"] * effective),
             f"{layer['orthogonality_before']:.3f}",
-            f"{layer['orthogonality_after']:.3f}",
+            *([f"{layer['orthogonality_after']:.3f}"] * repaired),
             f"{layer['orthogonality_bound']:.3f}",
+            *([f"{layer['repair_steps']:,}"] * repaired),
             # Nothing gets through a layer without weights, so it should not be overlooked.
             style=None if layer["kept"] else "red",
-        )
-    return table
-
-
-def signal_table(record: dict[str, Any]) -> Table:
-    """Show signal propagation at each step of a trial's record."""
-    table = new_table(
-        "signal propagation",
-        "step",
-        ">orthogonality score",
-        ">effective nodes",
-        ">effective parameters",
-        ">log10 paths",
-    )
-    for step, signal in record["signal"].items():
-        paths = signal["log10_paths"]
-        table.add_row(
-            step,
-            f"{signal['orthogonality_score']:.3f}",
-            f"{signal['effective_nodes']:,}",
-            f"{signal['effective_parameters']:,}",
-            "none" if paths is None else f"{paths:.2f}",
         )
     return table
 
 
 def diagnosis_tables(document: dict[str, Any]) -> Group:
     """Show one candidate, pruned and not trained: its layers, then its signal propagation."""
-    layers = new_table(
+    title = (
         f"{document['study']}: {describe_parameters(document['params']) or 'as it stands'}, "
         f"{document['kept_parameters']:,} parameters kept of a budget of {document['budget']:,} "
-        f"(counting rule {document['counting']}), sparsity {document['sparsity']:.2%}",
-        "layer",
-        "shape",
-        ">kept",
-        ">density",
-        ">kept MACs",
-        ">‖WWᵀ−I‖ pruned",
-        ">repaired",
-        ">bound",
-        ">repair steps",
+        f"(counting rule {document['counting']}), sparsity {document['sparsity']:.2%}"
     )
     repaired = document["orthogonality"]["repaired"] is not None
-    for layer in document["layers"]:
-        layers.add_row(
-            layer["name"],
-            "×".join(map(str, layer["shape"])),
-            f"{layer['kept']:,}",
-            f"{layer['density']:.2%}",
-            f"{layer['kept_macs'] / 1e6:,.2f} M",
-            f"{layer['orthogonality_before']:.3f}",
-            f"{layer['orthogonality_after']:.3f}" if repaired else "",
-            f"{layer['orthogonality_bound']:.3f}",
-            f"{layer['repair_steps']:,}" if repaired else "",
-            # Nothing gets through a layer without weights, so it should not be overlooked.
-            style=None if layer["kept"] else "red",
-        )
+    layers = layers_table(title, document["layers"], repaired=repaired)
     signal = new_table(
         "signal propagation",
         "step",
@@ -114,3 +88,7 @@ def diagnosis_tables(document: dict[str, Any]) -> Group:
         + ("no path: disconnected" if paths is None else f"10^{paths:.2f} paths")
     )
     return Group(layers, signal)
+
+
+def _macs(count: float) -> str:
+    return f"{count / 1e6:,.2f} M" if count >= 1e5 else f"{count:,.0f}"

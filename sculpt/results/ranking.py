@@ -1,14 +1,16 @@
 """The ranking of a study: every finished trial against the dense base, best first."""
 
-import math
 from typing import Any
 
 import pandas as pd
 
 from sculpt.results.confirmation import confirmation
 from sculpt.results.proxies import proxies
-from sculpt.results.records import Results, budgets_of, parameters_of
+from sculpt.results.records import Results, budgets_of, number_or_none, parameters_of
 from sculpt.results.statistics import judge
+
+UNRANKED = ("failed", "stopped", "infeasible")
+"""States of trials that ended without a result; interrupted ones are run again."""
 
 
 def rank(results: Results) -> dict[str, Any]:
@@ -17,6 +19,7 @@ def rank(results: Results) -> dict[str, Any]:
     Ranked by mean validation error; at equal error by kept MACs, then by trial. The verdicts are
     corrected for how many candidates are compared with the base.
     """
+    results = results.snapshot()
     table = results.complete
     budgets = budgets_of(results.config, table)
     return {
@@ -24,6 +27,7 @@ def rank(results: Results) -> dict[str, Any]:
         "budget": budgets[0] if len(budgets) == 1 else None,
         "trials": results.tally(),
         "ranking": _rows(results, table) if len(table) else [],
+        "unranked": _unranked(results.trials),
         "confirmation": confirmation(results),
         "proxies": proxies(results),
     }
@@ -38,7 +42,6 @@ def _rows(results: Results, table: pd.DataFrame) -> list[dict[str, Any]]:
     rows = []
     for position, (_, row) in enumerate(table.iterrows(), start=1):
         base = row["role"] == "base"
-        deviation = row["val_error_std"]
         rows.append(
             {
                 "rank": position,
@@ -50,14 +53,37 @@ def _rows(results: Results, table: pd.DataFrame) -> list[dict[str, Any]]:
                 "sparsity": float(row["sparsity"]),
                 "val_error": {
                     "mean": float(row["val_error_mean"]),
-                    "std": None if deviation is None or math.isnan(deviation) else float(deviation),
+                    "std": number_or_none(row["val_error_std"]),
                     "n": int(row["val_error_n"]),
                 },
                 "diverged": int(row.get("diverged") or 0),
                 "kept_macs": float(row["kept_macs"]),
                 "dense_macs": int(row["dense_macs"]),
                 **({"difference": None, "verdict": "base"} if base else next(judged)),
+                "dense_memory": number_or_none(row.get("dense_memory")),
+                "latency": number_or_none(row.get("latency")),
+                "epochs": number_or_none(row.get("epochs")),
+                "training_seconds": float(row["training_seconds"]),
                 "seconds": float(row["seconds"]),
             }
         )
     return rows
+
+
+def _unranked(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the trials that ended without a result, what failed first, and why."""
+    rows = (
+        [
+            {
+                "trial": row["trial"],
+                "state": row["state"],
+                "params": parameters_of(row),
+                "seconds": number_or_none(row.get("seconds")),
+                "error": row["error"],
+            }
+            for _, row in table[table["state"].isin(UNRANKED)].iterrows()
+        ]
+        if len(table)
+        else []
+    )
+    return sorted(rows, key=lambda row: UNRANKED.index(row["state"]))

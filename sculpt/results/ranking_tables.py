@@ -1,5 +1,6 @@
 """What a study has found in tables: the ranking, its confirmation, and what foretold it."""
 
+from collections import Counter
 from typing import Any
 
 from rich.console import Group
@@ -9,11 +10,14 @@ from sculpt.config import describe_parameters
 from sculpt.results.tables import describe_tally, new_table
 
 SHOWN_PROXIES = 8
+SHOWN_UNRANKED = 10
 
 
 def ranking_tables(document: dict[str, Any]) -> Group:
     """Show all that `sculpt.results.ranking.rank` says."""
     tables = [ranking_table(document)]
+    if document["unranked"]:
+        tables.append(unranked_table(document))
     if document["confirmation"]:
         tables.append(confirmation_table(document))
     if any(row["rho"] is not None for row in document["proxies"]):
@@ -45,18 +49,38 @@ def ranking_table(document: dict[str, Any]) -> Table:
             str(row["rank"]),
             str(row["trial"]),
             describe_parameters(row["params"]),
-            _error(row["val_error"]),
+            describe_error(row["val_error"]),
             *([f"{row['budget']:,}"] if several else []),
             f"{row['kept_parameters']:,}",
             f"{row['sparsity']:.2%}",
             f"{row['kept_macs'] / 1e6:,.2f} M",
-            *([_difference(row["difference"])] if compared else []),
+            *([describe_difference(row["difference"])] if compared else []),
             row["verdict"] + (f" ({row['diverged']} diverged)" if row["diverged"] else ""),
             f"{row['seconds']:.1f}",
             style="bold" if row["role"] == "base" else None,
         )
     if compared:
         table.caption = _how_judged(compared, "validation errors", len(compared))
+    return table
+
+
+def unranked_table(document: dict[str, Any]) -> Table:
+    """Show trials that ended without a result, and why."""
+    rows = document["unranked"]
+    counted = Counter(row["state"] for row in rows)
+    title = ", ".join(f"{count} {state}" for state, count in counted.items())
+    table = new_table(f"not ranked: {title}", "trial", "state", "parameters", ">seconds", "why")
+    for row in rows[:SHOWN_UNRANKED]:
+        seconds = row["seconds"]
+        table.add_row(
+            str(row["trial"]),
+            row["state"],
+            describe_parameters(row["params"]),
+            "" if seconds is None else f"{seconds:.1f}",
+            row["error"] or "interrupted too often",
+        )
+    if hidden := len(rows) - SHOWN_UNRANKED:
+        table.caption = f"and {hidden} more: --json has all" if hidden > 0 else None
     return table
 
 
@@ -84,11 +108,11 @@ def confirmation_table(document: dict[str, Any]) -> Table:
             str(row["trial"]),
             row["arm"],
             describe_parameters(row["params"]),
-            _error(row["val_error"]),
-            _error(row["test_error"]),
+            describe_error(row["val_error"]),
+            describe_error(row["test_error"]),
             f"{row['kept_parameters']:,}",
             f"{row['kept_macs'] / 1e6:,.2f} M",
-            _difference(row["difference"]),
+            describe_difference(row["difference"]),
             str(row["against"]),
             row["verdict"] or "",
             style="bold" if row["trial"] == "base" else None,
@@ -110,14 +134,16 @@ def proxies_table(document: dict[str, Any]) -> Table:
     return table
 
 
-def _error(error: dict[str, Any] | None) -> str:
+def describe_error(error: dict[str, Any] | None) -> str:
+    """Return an error as text: mean ± standard deviation in percent, and over how many seeds."""
     if error is None:
         return ""
     spread = "" if error["std"] is None else f" ± {100 * error['std']:.2f}"
     return f"{100 * error['mean']:.2f}{spread} % (n {error['n']})"
 
 
-def _difference(difference: dict[str, Any] | None) -> str:
+def describe_difference(difference: dict[str, Any] | None) -> str:
+    """Return a difference in points of percent with its interval; empty where there is none."""
     if difference is None:
         return ""
     mean, low, high = (100 * difference[key] for key in ("mean", "low", "high"))

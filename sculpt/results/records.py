@@ -131,11 +131,12 @@ class Results:
 
         Args:
             trial:
-                A candidate's number, or "base".
+                A candidate's number, "base", or "best": the candidate with the lowest mean
+                validation error, at equal error the one with the fewest kept MACs.
 
         Returns:
             Its record and `state`; of a trial that is not complete `trial`, `state`, `error` (why
-            it was stopped, or failed) and `params`.
+            it was stopped, or failed) and `params`, with `rungs` where early stopping looked at it.
 
         Raises:
             InputError: the study has no such trial.
@@ -144,11 +145,15 @@ class Results:
         frozen, state = self._find(trial)
         if state != "complete":
             problem = next(filter(None, map(frozen.user_attrs.get, PROBLEMS)), None)
-            return {"trial": trial, "state": state, "error": problem, "params": frozen.params}
+            found = {"trial": trial, "state": state, "error": problem, "params": frozen.params}
+            rungs = frozen.user_attrs.get("rungs")
+            return found | ({"rungs": rungs} if rungs else {})
         return {"state": state} | read_record(self._store, frozen)
 
     def _find(self, trial: int | str) -> tuple[FrozenTrial, str]:
         """Return a trial and its state; of several attempts at the base, the best."""
+        if trial == "best":
+            trial = self._best()
         study = self._store.base if trial == "base" else self._store.candidates
         trials = self._read(study)
         states = trial_states(trials)
@@ -156,7 +161,17 @@ class Results:
             if trial in ("base", found.number):
                 return read_trial(study, found.number), states[found.number]
         numbers = _ranges([candidate.number for candidate in self._read(self._store.candidates)])
-        raise InputError(f"a trial must be base or one of {numbers or 'none yet'}, but got {trial}")
+        raise InputError(
+            f"a trial must be base, best or one of {numbers or 'none yet'}, but got {trial}"
+        )
+
+    def _best(self) -> int:
+        table = self.complete
+        candidates = table[table["role"] == "candidate"] if len(table) else table
+        if not len(candidates):
+            raise InputError("the best trial must be a finished candidate, but there is none yet")
+        ranked = candidates.sort_values(["val_error_mean", "kept_macs"], kind="stable")
+        return int(ranked["trial"].iloc[0])
 
     def _read(self, study: optuna.Study) -> list[StoredTrial]:
         return self._once(study.study_name, lambda: read_trials(study))
@@ -221,6 +236,11 @@ def parameters_of(row: pd.Series) -> dict[str, Any]:
         for key, value in row.items()
         if str(key).startswith("params.") and not _missing(value)
     }
+
+
+def number_or_none(value: Any) -> float | int | None:
+    """Return a number of a row of `Results.trials` as JSON has it; None where it is missing."""
+    return None if _missing(value) else _plain(value)
 
 
 def _plain(value: Any) -> Any:

@@ -21,6 +21,7 @@ correction, any is told from it in up to 4.3 % of studies by Student, in 5.5 % o
 bootstrap (8, 10 and 15 seeds, four kinds of errors, 200 studies each: 3.5 to 9 %).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -49,7 +50,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Comparison:
-    """A mean paired difference, candidate − base, with its interval and its two-sided p.
+    """A mean difference, candidate − base, with its interval and its two-sided p.
 
     Zero lies outside the interval where p < 1 − confidence, unless all differences are equal.
     """
@@ -59,7 +60,7 @@ class Comparison:
     high: float
     p: float
     n: int
-    method: Literal["bootstrap", "student"]
+    method: Literal["bootstrap", "student", "welch"]
 
 
 def compare_paired(
@@ -101,6 +102,40 @@ def compare_paired(
             return Comparison(mean, low, high, p, count, "bootstrap")
     low, high, p = (float(x[0]) for x in student_t(differences, confidence))
     return Comparison(mean, low, high, p, count, "student")
+
+
+def compare_unpaired(
+    one: Sequence[float], other: Sequence[float], confidence: float = CONFIDENCE
+) -> Comparison | None:
+    """Compare two networks that were not trained with the same seeds, by Welch's t.
+
+    Args:
+        one:
+            One value per seed.
+        other:
+            Of another network, on seeds of its own.
+        confidence:
+            Coverage of the interval.
+
+    Returns:
+        The comparison of their means (n is the smaller number of seeds); None if either has
+        fewer than 2 values, or neither has any spread, which no t can judge.
+    """
+    if min(len(one), len(other)) < 2:
+        return None
+    samples = [np.asarray(values, dtype=float) for values in (one, other)]
+    errors = [values.var(ddof=1) / len(values) for values in samples]
+    error = math.sqrt(sum(errors))
+    if not error:
+        return None
+    freedom = sum(errors) ** 2 / sum(
+        e**2 / (len(v) - 1) for e, v in zip(errors, samples, strict=True)
+    )
+    difference = float(samples[0].mean() - samples[1].mean())
+    half = float(stdtrit(freedom, (1 + confidence) / 2)) * error
+    p = float(2 * stdtr(freedom, -abs(difference) / error))
+    count = min(len(one), len(other))
+    return Comparison(difference, difference - half, difference + half, p, count, "welch")
 
 
 def student_t(differences: Array, confidence: float = CONFIDENCE) -> tuple[Array, Array, Array]:
@@ -190,7 +225,11 @@ def judge(
     Returns:
         For each pair its `difference` (None if it cannot be compared) and `verdict`, as in JSON.
     """
-    found = [compare_paired(*pair) for pair in pairs]
+    return judge_all([compare_paired(*pair) for pair in pairs], family)
+
+
+def judge_all(found: Sequence[Comparison | None], family: int = 0) -> list[dict[str, Any]]:
+    """Correct comparisons for their number by Holm's method; see `judge`."""
     made = [comparison for comparison in found if comparison]
     to_come = max(0, family - len(made))
     adjusted = iter(holm([comparison.p for comparison in made] + [1.0] * to_come))

@@ -88,10 +88,13 @@ class RiggedResults:
     confirmed = None
 
     def __init__(self, rows: list[dict[str, Any]]):
-        self.complete = pd.DataFrame(rows)
+        self.complete = self.trials = pd.DataFrame(rows).assign(state="complete")
         self.config = SimpleNamespace(
             study="rigged", budget="base", model=SimpleNamespace(options={})
         )
+
+    def snapshot(self) -> "RiggedResults":
+        return self
 
     def tally(self) -> dict[str, int]:
         return {"total": len(self.complete), "complete": len(self.complete)}

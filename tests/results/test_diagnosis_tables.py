@@ -27,6 +27,7 @@ def document(**changes: Any) -> dict[str, Any]:
                 "kept": 1234,
                 "density": 0.25,
                 "kept_macs": 1_500_000,
+                "effective_channels": 14,
                 "orthogonality_before": 4.93,
                 "orthogonality_after": 2.0135,
                 "orthogonality_bound": 2.0,
@@ -63,7 +64,7 @@ def test_every_figure():
     assert "(counting rule paper), sparsity 74.80%" in text
     layer, *steps = rows
     assert " ".join(layer) == (
-        "stem.conv.weight 16×1×3×3 1,234 25.00% 1.50_M 4.930 2.014 2.000 300"
+        "stem.conv.weight 16×1×3×3 1,234 25.00% 1.50_M 14_of_16 4.930 2.014 2.000 300"
     )
     assert steps == [
         ["init", "0.125", "1.5", "0.5", "0.25", "4.12", "16.5"],
@@ -77,7 +78,7 @@ def test_without_repair_nothing_is_repaired():
     without = document()
     without["jsv"]["repaired"] = without["orthogonality"]["repaired"] = None
     _, rows = show(without)
-    assert rows[0][5:] == ["4.930", "", "2.000", ""]
+    assert rows[0][5:] == ["14_of_16", "4.930", "2.000"]
     assert [row[0] for row in rows[1:]] == ["init", "pruned"]
 
 

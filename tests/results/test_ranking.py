@@ -131,6 +131,16 @@ def test_stopped_trials_are_counted_and_say_why(tmp_path: Path) -> None:
         "state": "stopped",
         "error": stopped["stopped_because"],
         "params": {"widening": 3},
+        "rungs": {"1": 0.4, "3": 0.3},
     }
-    with pytest.raises(InputError, match="must be base or one of 0, 1, but got 2"):
+    assert document["unranked"] == [
+        {
+            "trial": 1,
+            "state": "stopped",
+            "params": {"widening": 3},
+            "seconds": 1.5,
+            "error": stopped["stopped_because"],
+        }
+    ]
+    with pytest.raises(InputError, match="must be base, best or one of 0, 1, but got 2"):
         results.record(2)

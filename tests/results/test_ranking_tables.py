@@ -35,6 +35,7 @@ def document(**changes: Any) -> dict[str, Any]:
         "study": "tiny",
         "trials": {"total": 3, "complete": 2, "stopped": 1},
         "ranking": [row("base"), row(0)],
+        "unranked": [],
         "confirmation": None,
         "proxies": [],
         **changes,
@@ -64,6 +65,19 @@ def test_the_ranking() -> None:
     assert "Student's t" in text
     assert "confirmation" not in text
     assert "correlation" not in text
+
+
+def test_nothing_that_ended_is_hidden() -> None:
+    one = {"params": {"widening": 3}, "seconds": None, "error": None}
+    failed = {"trial": 7, "state": "failed", **one}
+    stopped = {"state": "stopped", **one, "seconds": 1.25, "error": "after epoch 3: beaten"}
+    many = [failed] + [{"trial": 8 + i, **stopped} for i in range(12)]
+    text, rows = show(document(unranked=many))
+    assert "not ranked: 1 failed, 12 stopped" in text
+    assert rows[2] == ["7", "failed", "widening 3", "", "interrupted too often"]
+    assert rows[3] == ["8", "stopped", "widening 3", "1.2", "after epoch 3: beaten"]
+    assert len(rows) == 2 + 10
+    assert "and 3 more" in text
 
 
 def test_one_seed_has_no_interval() -> None:

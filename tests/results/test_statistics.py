@@ -12,6 +12,7 @@ from sculpt.results.statistics import (
     RESAMPLES,
     bootstrap_t,
     compare_paired,
+    compare_unpaired,
     student_t,
     verdict,
 )
@@ -184,3 +185,18 @@ def test_what_cannot_be_paired(candidate: list[float], base: list[float]) -> Non
 
 def test_the_best_of_a_thousand_can_be_told() -> None:
     assert 2 / (RESAMPLES + 1) * 1000 < 0.05
+
+
+def test_unpaired_is_welchs() -> None:
+    from scipy.stats import ttest_ind
+
+    one, other = [0.31, 0.29, 0.35, 0.30], [0.41, 0.33, 0.37]
+    found = compare_unpaired(one, other)
+    expected = ttest_ind(one, other, equal_var=False)
+    assert found is not None
+    assert found.p == pytest.approx(expected.pvalue)
+    interval = expected.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert (found.n, found.method) == (3, "welch")
+    assert compare_unpaired([0.1], other) is None
+    assert compare_unpaired([0.1, 0.1], [0.2, 0.2]) is None

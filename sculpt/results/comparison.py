@@ -1,0 +1,122 @@
+"""Networks of any studies side by side: what they reached, and which settings they differ in."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sculpt.errors import InputError
+from sculpt.results.records import Results, open_results
+from sculpt.results.statistics import compare_paired, compare_unpaired, judge_all
+
+MEASURED = (
+    "counting",
+    "budget",
+    "dense_parameters",
+    "kept_parameters",
+    "sparsity",
+    "dense_macs",
+    "kept_macs",
+    "epochs",
+    "seconds",
+    "device",
+    "versions",
+)
+"""What of a record is shown as it is."""
+
+
+def compare(references: Sequence[str], storage: str | None = None) -> dict[str, Any]:
+    """Compare finished trials of any studies with the first of them, as a JSON document.
+
+    Args:
+        references:
+            At least two of `STUDY` or `STUDY:TRIAL`, where STUDY is a study file or a name, and
+            TRIAL a number, `base`, or `best` (which is what a study alone stands for).
+        storage:
+            Where the studies are kept, if not where each of them says.
+
+    Returns:
+        README, "JSON". Validation errors are compared seed by seed where both networks were
+        trained with the same seeds, else by Welch's t; not at all where their images differ.
+        Verdicts are Holm-corrected over the comparisons.
+
+    Raises:
+        InputError: fewer than two are given, one is given twice, or one is not finished.
+        StorageError: there is no such study.
+    """
+    if len(references) < 2:
+        raise InputError(
+            "there must be at least two networks to compare, STUDY or STUDY:TRIAL, but got "
+            f"{', '.join(references) or 'none'}"
+        )
+    networks = [_find(reference, storage) for reference in references]
+    names = [f"{network['study']}:{network['trial']}" for network in networks]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise InputError(f"networks to compare must differ, but {', '.join(twice)} is given twice")
+    first, *others = networks
+    judged = judge_all([_compare_two(other, first) for other in others])
+    nothing = {"difference": None, "verdict": "reference"}
+    rows = [
+        {
+            "study": network["study"],
+            "trial": network["trial"],
+            "role": network["role"],
+            "params": network["params"],
+            "val_error": network["val_error"],
+            "seeds": network["seeds"],
+        }
+        | {key: network.get(key) for key in MEASURED}
+        | judgement
+        for network, judgement in zip(networks, [nothing, *judged], strict=True)
+    ]
+    for row, network in zip(rows[1:], others, strict=True):
+        if not _same_images(network, first):
+            row["verdict"] = "other images"
+    return {"networks": rows, "settings": _differences([n["config"] for n in networks])}
+
+
+def _find(reference: str, storage: str | None) -> dict[str, Any]:
+    """Return the record that `STUDY` or `STUDY:TRIAL` names."""
+    study, colon, trial = reference.rpartition(":")
+    if not colon:
+        study, trial = reference, "best"
+    results: Results = open_results(study, storage).snapshot()
+    record = results.record(int(trial) if trial.isdigit() else trial)
+    if record["state"] != "complete":
+        raise InputError(
+            f"trials must be complete to be compared, but {study}:{trial} is {record['state']}"
+        )
+    return record
+
+
+def _compare_two(one: dict[str, Any], other: dict[str, Any]) -> Any:
+    if not _same_images(one, other):
+        return None
+    compared = compare_paired if one["seeds"] == other["seeds"] else compare_unpaired
+    return compared(one["val_errors"], other["val_errors"])
+
+
+def _same_images(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return one["data_fingerprint"] == other["data_fingerprint"]
+
+
+def _differences(configs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return every setting of a trial that is not the same in all configurations."""
+    flat = [_flatten(config) for config in configs]
+    keys = sorted({key for config in flat for key in config})
+    # The space, the search and the places of files are a study's and not a network's; its own
+    # parameters have been put in place.
+    apart = ("study", "space.", "search.", "storage", "published", "data.root", "data.download")
+    return [
+        {"key": key, "values": [config.get(key) for config in flat]}
+        for key in keys
+        if not key.startswith(apart) and len({repr(config.get(key)) for config in flat}) > 1
+    ]
+
+
+def _flatten(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
