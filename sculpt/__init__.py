@@ -7,7 +7,7 @@ needs them.
 
     study = sculpt.run("studies/digits.yaml")           # start, or go on, up to its total
     study.trials                                         # a DataFrame
-    sculpt.pareto(study, ["val_error", "kept_macs"])     # a dictionary, as `--json` prints it
+    sculpt.pareto(study, ["val_error", "kept_macs"])     # a DataFrame; or of several studies
 
     masks = sculpt.prune(model, budget=100_000, inputs=images)   # any torch.nn.Module
     sculpt.repair_isometry(model, masks)

@@ -4,8 +4,10 @@ import sys
 
 import typer
 
-from sculpt.cli.asking import pareto, rank, show, status
+from sculpt.cli.asking import compare, pareto, rank, show, status
 from sculpt.cli.computing import bench, check, diagnose, run
+from sculpt.cli.reporting import report
+from sculpt.cli.serving import dashboard
 from sculpt.errors import SculptError
 
 app = typer.Typer(
@@ -14,7 +16,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (check, run, status, rank, pareto, show, diagnose, bench):
+for command in (
+    *(check, run, status),
+    *(rank, pareto, show, compare, report, dashboard),
+    *(diagnose, bench),
+):
     app.command()(command)
 
 

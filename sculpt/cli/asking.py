@@ -1,19 +1,22 @@
 """Commands that ask a study for what it has found."""
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from sculpt.cli.options import Json, Storage, StudyName, show_document
+from sculpt.cli.options import (
+    AsFormat,
+    Format,
+    Json,
+    Output,
+    Storage,
+    StudyName,
+    show_document,
+)
 
-
-class Format(StrEnum):
-    """How a front is printed."""
-
-    table = "table"
-    csv = "csv"
-    json = "json"
+Studies = Annotated[
+    list[str], typer.Argument(help="Study files (YAML), or names of studies.", metavar="STUDY...")
+]
 
 
 def status(study: StudyName, storage: Storage = None, as_json: Json = False) -> None:
@@ -29,63 +32,107 @@ def status(study: StudyName, storage: Storage = None, as_json: Json = False) -> 
     show_document(document, as_json, lambda d: f"{d['study']}: {describe_tally(d['trials'])}")
 
 
-def rank(study: StudyName, storage: Storage = None, as_json: Json = False) -> None:
+def rank(
+    study: StudyName,
+    format: AsFormat = Format.table,
+    output: Output = None,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
     """Rank a study's finished trials against the dense base; show what confirms the best.
 
-    Example: sculpt rank studies/digits.yaml --json
+    Trials that ended without a result stand below the ranking. CSV and Parquet hold the ranking.
+
+    Example: sculpt rank studies/digits.yaml --format csv
     """
     from sculpt.results import ranking
     from sculpt.results.ranking_tables import ranking_tables
     from sculpt.results.records import open_results
 
-    show_document(ranking.rank(open_results(study, storage)), as_json, ranking_tables)
+    document = ranking.rank(open_results(study, storage))
+    if not as_json and format in (Format.csv, Format.parquet):
+        from sculpt.results.formats import flat_frame, write_table
+
+        write_table(flat_frame(ranking.all_rows(document)), format, output)
+        return
+    show_document(document, as_json or format is Format.json, ranking_tables, output=output)
 
 
 def pareto(
-    study: StudyName,
+    studies: Studies,
     objectives: Annotated[
-        str | None, typer.Option(help="Names, separated by commas; by default the study's.")
+        str | None,
+        typer.Option(help="Names, separated by commas; by default those of the first study."),
     ] = None,
     where: Annotated[
-        str | None, typer.Option(help='A condition on trials, for example "widening > 2".')
+        str | None,
+        typer.Option(
+            help="A condition on trials, in pandas query syntax over every recorded column: "
+            '"widening > 2 and epochs < 30". Names with dots stand in backticks, the whole in '
+            "single quotes: '`pruning.repair` == True'."
+        ),
     ] = None,
-    format: Annotated[Format, typer.Option(help="How to print the front.")] = Format.table,
+    dominated: Annotated[
+        bool, typer.Option("--dominated", help="Show the trials that others dominate, too.")
+    ] = False,
+    format: AsFormat = Format.table,
+    output: Output = None,
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Show the trials that no other trial beats in every objective.
+    """Show the trials that no other trial beats in every objective, for each budget.
 
     Example: sculpt pareto studies/digits.yaml --objectives val_error,macs --format csv
     """
-    from sculpt.results import pareto as front
+    from sculpt.results import pareto as fronts
+    from sculpt.results.pareto_table import pareto_table
     from sculpt.results.records import open_results
-    from sculpt.results.tables import pareto_table, to_csv
 
     names = [name.strip() for name in objectives.split(",")] if objectives else None
-    document = front.pareto(open_results(study, storage), names, where)
-    if format is Format.csv and not as_json:
-        print(to_csv(document["front"]), end="")
-    else:
-        show_document(document, as_json or format is Format.json, pareto_table)
+    opened = [open_results(study, storage) for study in studies]
+    if not as_json and format in (Format.csv, Format.parquet):
+        from sculpt.results.formats import write_table
+
+        table = fronts.pareto(opened, names, where, dominated)
+        # Text in every file, also in one that happens to hold no base.
+        write_table(table.astype({"trial": str}), format, output)
+        return
+    document = fronts.pareto_document(opened, names, where, dominated)
+    show_document(document, as_json or format is Format.json, pareto_table, output=output)
+
+
+def compare(
+    networks: Annotated[
+        list[str],
+        typer.Argument(
+            help="STUDY or STUDY:TRIAL; a trial is a number, base or best.", metavar="NETWORK..."
+        ),
+    ],
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Compare networks of any studies with the first of them, and show how their settings differ.
+
+    Example: sculpt compare studies/digits.yaml:base studies/digits.yaml:3 studies/mnist.yaml
+    """
+    from sculpt.results import comparison
+    from sculpt.results.comparison_tables import comparison_tables
+
+    show_document(comparison.compare(networks, storage), as_json, comparison_tables)
 
 
 def show(
     study: StudyName,
-    trial: Annotated[str, typer.Argument(help="A trial's number, or base.")],
+    trial: Annotated[str, typer.Argument(help="A trial's number, base or best.")],
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Show everything that is known of one trial.
+    """Show everything that is known of one trial: its layers, signals and learning curves.
 
-    Example: sculpt show studies/digits.yaml 3
+    Example: sculpt show studies/digits.yaml best
     """
-    from sculpt.results.diagnosis_tables import signal_table, trial_table
     from sculpt.results.records import open_results
+    from sculpt.results.trial_tables import trial_tables
 
     record = open_results(study, storage).record(int(trial) if trial.isdigit() else trial)
-    if record["state"] == "complete":
-        show_document(record, as_json, trial_table, signal_table)
-    else:
-        show_document(
-            record, as_json, lambda r: f"trial {r['trial']}: {r['state']} {r['error'] or ''}"
-        )
+    show_document(record, as_json, trial_tables)

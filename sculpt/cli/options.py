@@ -2,6 +2,8 @@
 
 import json
 import sys
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -28,6 +30,19 @@ Storage = Annotated[
     str | None,
     typer.Option(metavar="URL", help="Where the study is kept: a .db path or a database URL."),
 ]
+
+
+class Format(StrEnum):
+    """How an answer is printed, or written to a file."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+AsFormat = Annotated[Format, typer.Option("--format", help="How to print it.")]
+Output = Annotated[Path | None, typer.Option(metavar="FILE", help="Write it to a file instead.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 
 
@@ -67,12 +82,26 @@ def overrides(assignments: list[str]) -> dict[str, Any]:
     return found
 
 
-def show_document(document: Any, as_json: bool, *views: Any) -> None:
-    """Print a document as JSON, or as the tables that `views` make of it."""
+def show_document(document: Any, as_json: bool, *views: Any, output: Path | None = None) -> None:
+    """Print a document as JSON, or as the tables that `views` make of it; or write it to a file.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     if as_json:
-        print(json.dumps(document, indent=2, allow_nan=False))
+        text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    else:
+        # A pipe or a file is not 80 columns wide; a table folded to that is unreadable.
+        to_terminal = sys.stdout.isatty() and output is None
+        # A study's words are no markup: "[1, 2]" is a list of blocks.
+        console = Console(width=None if to_terminal else 160, markup=False)
+        with console.capture() as captured:
+            for view in views:
+                console.print(view(document), highlight=False)
+        text = captured.get()
+    if output is None:
+        print(text, end="")
         return
-    # A pipe or a file is not 80 columns wide; a table folded to that is unreadable.
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    for view in views:
-        console.print(view(document), highlight=False)
+    from sculpt.results.formats import write_text
+
+    write_text(text, output)

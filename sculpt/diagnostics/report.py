@@ -34,7 +34,8 @@ def diagnose(model: nn.Module, masks: Masks | None, inputs: Tensor) -> dict[str,
     Returns:
         A dictionary that `json.dumps` takes:
         `layers`: per weight, in order of execution: name, shape, kept, density, kept_macs,
-        effective_channels (outputs on a path), orthogonality ‖WWᵀ−I‖_F and the smallest value its mask allows (orthogonality_bound);
+        effective_channels (outputs on a path), orthogonality ‖WWᵀ−I‖_F and the smallest value
+        its mask allows (orthogonality_bound);
         `jsv`: mean, std, min, max, condition and images of the input-output Jacobian's singular
         values (condition None where the smallest is 0);
         `effective`: nodes, parameters (weights) and log10_paths (None if there is no path);

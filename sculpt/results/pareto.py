@@ -1,138 +1,137 @@
-"""The Pareto front of a study: trials that no other trial beats in every objective."""
+"""The Pareto front of one or several studies: trials that no other beats in every objective."""
 
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from sculpt.config import Study
-from sculpt.errors import InputError
 from sculpt.registry import OBJECTIVES
-from sculpt.results.records import Results, budgets_of, parameters_of
-
-
-def non_dominated(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Say which rows of an (n, objectives) array no other row dominates; lower is better.
-
-    A row dominates another if it is nowhere higher and somewhere lower, so equal rows stand
-    together. A row with NaN is never on the front and dominates nothing.
-    """
-    left = np.flatnonzero(~np.isnan(values).any(axis=1))
-    for row in left.copy():
-        if row in left:
-            others = values[left]
-            beaten = (values[row] <= others).all(axis=1) & (values[row] < others).any(axis=1)
-            left = left[~beaten]
-    front = np.zeros(len(values), dtype=np.bool_)
-    front[left] = True
-    return front
+from sculpt.results.fronts import find_fronts
+from sculpt.results.records import Results
 
 
 def pareto(
-    results: Results, objectives: Sequence[str] | None = None, where: str | None = None
-) -> dict[str, Any]:
-    """Return the front of the finished trials, the base among them, as a JSON document.
+    studies: Results | Sequence[Results],
+    objectives: Sequence[str] | None = None,
+    where: str | None = None,
+    dominated: bool = False,
+) -> pd.DataFrame:
+    """Return the front of the finished trials, the dense bases among them, one row for each.
 
-    A study with several budgets has a front for each. The base belongs to the one of its own size.
+    Studies with several budgets have a front for each of them. A base belongs to that of its own
+    size; where there is one budget in all, to the only one.
+
+    Columns:
+        study, trial (a candidate's number, or "base"), role ("base" or "candidate").
+        budget: parameters that were to be kept.
+        on_front: no other trial of that budget is nowhere worse and somewhere better.
+        knee: of its front, the trial where gains begin to cost most (`dominance.knee`).
+        OBJECTIVE: the value of each objective, in its own unit, in the order given.
+        Then all other columns of `Results.trials`; `Results.columns` has their units.
+
+    Rows are sorted by budget, then by `on_front`, the front first, then by the first objective,
+    the best first.
 
     Args:
-        results:
-            The study.
+        studies:
+            One or several, with different names.
         objectives:
-            Registered names; by default those of the study.
+            Registered names; by default those of the first study.
         where:
             Keep only trials for which this holds, in pandas query syntax over the columns of
-            `Results.trials` and the names of sampled parameters, for example "widening > 2".
+            `Results.trials` and the bare names of sampled parameters, for example "widening > 2";
+            a name with dots stands in backticks: "`pruning.repair` == True".
+        dominated:
+            Return the trials that others dominate, too.
 
     Raises:
         UnknownNameError: an objective does not exist.
-        InputError: no trial has a value of an objective, or `where` is not a condition over the
-            columns.
+        InputError: no trial has a value of an objective, `where` is not a condition over the
+            columns, an objective or a study is given twice, or two studies have one name.
     """
-    names = list(objectives or results.config.search.objectives)
-    kinds = [OBJECTIVES.get(name) for name in names]
-    signs = np.array([1.0 if kind.direction == "minimize" else -1.0 for kind in kinds])
-    complete = results.complete
-    if len(complete):
-        _refuse_unmeasured(complete, names)
-    table = _filter(complete, where) if where and len(complete) else complete
-    fronts = [
-        {"budget": budget} | _front(results.config, group, names, signs)
-        for budget, group in _groups(results.config, complete, table)
-    ]
+    table = find_fronts(_listed(studies), objectives, where).table
+    return table if dominated else table[table["on_front"]].reset_index(drop=True)
+
+
+def pareto_document(
+    studies: Results | Sequence[Results],
+    objectives: Sequence[str] | None = None,
+    where: str | None = None,
+    dominated: bool = False,
+) -> dict[str, Any]:
+    """Return what `pareto` finds as a JSON document (README, "JSON"), with hypervolumes.
+
+    A hypervolume is what a front dominates up to the dense base, whether `where` keeps the base
+    or not; of several studies, the base of the first that has one with all values.
+
+    Raises:
+        UnknownNameError, InputError: as `pareto`.
+    """
+    listed = _listed(studies)
+    found = find_fronts(listed, objectives, where)
+    fronts = []
+    for front in found.fronts:
+        shown = front.competing if dominated else front.size
+        table = found.table.iloc[front.begin : front.begin + shown]
+        rows = _rows(listed, table, found.objectives)
+        bend = next((row for row in rows if row["knee"]), None)
+        entry: dict[str, Any] = {
+            "budget": front.budget,
+            "front": rows[: front.size],
+            "dominated": front.competing - front.size,
+            "missing": front.missing,
+            "hypervolume": front.hypervolume,
+            "knee": bend and {"study": bend["study"], "trial": bend["trial"]},
+        }
+        if dominated:
+            entry["dominated_rows"] = rows[front.size :]
+        fronts.append(entry)
+    kinds = [(name, OBJECTIVES.get(name)) for name in found.objectives]
     return {
+        "studies": [results.config.study for results in listed],
         "objectives": [
-            {"name": name, "direction": kind.direction, "unit": kind.unit}
-            for name, kind in zip(names, kinds, strict=True)
+            {"name": name, "direction": kind.direction, "unit": kind.unit} for name, kind in kinds
         ],
-        "front": [row for front in fronts for row in front["front"]],
-        "dominated": sum(front["dominated"] for front in fronts),
-        "missing": sum(front["missing"] for front in fronts),
+        "front": [row for entry in fronts for row in entry["front"]],
+        "dominated": sum(entry["dominated"] for entry in fronts),
+        "missing": sum(entry["missing"] for entry in fronts),
         "fronts": fronts,
+        "notes": found.notes,
     }
 
 
-def _refuse_unmeasured(table: pd.DataFrame, names: list[str]) -> None:
-    measured = [str(column) for column in table if table[column].notna().any()]
-    if unmeasured := [name for name in names if name not in measured]:
-        known = [name for name in OBJECTIVES.names() if name in measured]
-        # What is only reported may not be searched by.
-        searchable = not any(OBJECTIVES.get(name).report_only for name in unmeasured)
-        raise InputError(
-            f"a front must be over objectives that were measured, but no trial has "
-            f"{', '.join(unmeasured)}; take of {', '.join(known)}"
-            + (", or name it in search.objectives of a new study" if searchable else "")
-        )
+def _listed(studies: Results | Sequence[Results]) -> list[Results]:
+    return [studies] if isinstance(studies, Results) else list(studies)
 
 
-def _filter(table: pd.DataFrame, where: str) -> pd.DataFrame:
-    bare = {column: str(column).removeprefix("params.") for column in table}
-    # A sampled budget may be a word; the column of that name has its number.
-    named = [column for column in table if bare[column] == column or bare[column] not in table]
-    queried = table[named].rename(columns=bare)
-    try:
-        return table.loc[queried.query(where, engine="python").index]
-    except Exception as error:  # pandas raises whatever the expression leads to
-        raise InputError(
-            f"--where must be a condition over {', '.join(queried.columns)}, but "
-            f"got {where!r} ({error})"
-        ) from error
-
-
-def _groups(
-    config: Study, complete: pd.DataFrame, table: pd.DataFrame
-) -> list[tuple[int | None, pd.DataFrame]]:
-    """Return the rows of `table` of each budget among those that are complete."""
-    budgets = budgets_of(config, complete)
-    if len(budgets) < 2:
-        return [(budgets[0] if budgets else None, table)]
-    is_base = table["role"] == "base"
-    # The base is not pruned to a budget, so it is compared where it happens to have one.
-    size = table["budget"].where(~is_base, table["kept_parameters"])
-    return [(budget, table[size == budget]) for budget in budgets]
-
-
-def _front(
-    config: Study, table: pd.DataFrame, names: list[str], signs: NDArray[np.float64]
-) -> dict[str, Any]:
-    """Return the front of rows that compete: its trials, and how many others there are."""
-    values = table[names].to_numpy(dtype=float) if len(table) else np.empty((0, len(names)))
-    on_front = non_dominated(values * signs)
-    missing = int(np.isnan(values).any(axis=1).sum())
-    chosen = table[on_front]
-    if len(chosen):
-        chosen = chosen.sort_values(names[0], ascending=signs[0] > 0, kind="stable")
-    front = [
+def _rows(studies: list[Results], table: pd.DataFrame, names: list[str]) -> list[dict[str, Any]]:
+    """Return the rows of a table as JSON."""
+    # Column by column: a Series for each row would take most of the time of a large study.
+    dense = {results.config.study: results.config.model.options for results in studies}
+    leading = table[["study", "trial", "role", "budget", "knee"]].to_dict("records")
+    values = table[names].astype(float).to_dict("records")
+    return [
         {
+            "study": row["study"],
             "trial": row["trial"],
             "role": row["role"],
-            "budget": int(row["budget"]),
-            "params": config.model.options if row["role"] == "base" else parameters_of(row),
-            "values": {name: float(row[name]) for name in names},
+            "budget": row["budget"],
+            "params": dense[row["study"]] if row["role"] == "base" else sampled,
+            "values": measured,
+            "knee": row["knee"],
         }
-        for _, row in chosen.iterrows()
+        for row, sampled, measured in zip(leading, _sampled(table), values, strict=True)
     ]
-    dominated = int((~on_front).sum()) - missing
-    return {"front": front, "dominated": dominated, "missing": missing}
+
+
+def _sampled(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the sampled parameters of each row, without those that a condition left out."""
+    sampled: list[dict[str, Any]] = [{} for _ in range(len(table))]
+    for name in (str(column) for column in table if str(column).startswith("params.")):
+        values, known = table[name].astype(object).tolist(), table[name].notna().tolist()
+        for row, value, given in zip(sampled, values, known, strict=True):
+            if given:
+                # A gap in the column made floats of whole numbers.
+                whole = isinstance(value, float) and value.is_integer()
+                row[name.removeprefix("params.")] = int(value) if whole else value
+    return sampled

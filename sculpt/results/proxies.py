@@ -33,7 +33,7 @@ def proxies(results: Results) -> list[dict[str, Any]]:
         return []
     errors = table["val_error_mean"].astype(float)
     rows = []
-    for name, values in _measures(table).items():
+    for name, values in measures(table).items():
         known = values.notna() & errors.notna()
         if known.any():
             rho, p = spearman(values[known], errors[known])
@@ -58,7 +58,7 @@ def spearman(one: pd.Series, other: pd.Series) -> tuple[float | None, float | No
     return rho, max(fewest, float(2 * stdtr(count - 2, -abs(t))))
 
 
-def _measures(table: pd.DataFrame) -> dict[str, pd.Series]:
+def measures(table: pd.DataFrame) -> dict[str, pd.Series]:
     """Return every proxy as a column of numbers, NaN where a candidate has none."""
     measures = {name: _column(table, name) for name in NAMES}
     # Without a path there is no logarithm of their number, but fewest paths there are.

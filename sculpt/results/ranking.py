@@ -33,6 +33,13 @@ def rank(results: Results) -> dict[str, Any]:
     }
 
 
+def all_rows(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a ranking's rows, and after them those that ended without a result, for a file."""
+    ranked = [row | {"state": "complete"} for row in document["ranking"]]
+    # Text in every row: one column is of one type.
+    return [row | {"trial": str(row["trial"])} for row in ranked + document["unranked"]]
+
+
 def _rows(results: Results, table: pd.DataFrame) -> list[dict[str, Any]]:
     table = table.sort_values(["val_error_mean", "kept_macs"], kind="stable")
     is_base = table["role"] == "base"

@@ -55,6 +55,11 @@ class Results:
         return self._store.config
 
     @property
+    def images(self) -> str:
+        """Fingerprint of the images and their split: studies of the same one can be compared."""
+        return str(self._store.candidates.user_attrs["images"])
+
+    @property
     def trials(self) -> pd.DataFrame:
         """One row per trial, the base first, whatever became of it.
 

@@ -1,6 +1,5 @@
 """JSON documents as tables for people: errors in percent, large numbers grouped."""
 
-from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -41,23 +40,6 @@ def check_table(document: dict[str, Any]) -> Table:
         )
     if predicted := document["predicted"]:
         table.caption = _prediction(predicted["seconds"], predicted["measured_on"])
-    return table
-
-
-def pareto_table(document: dict[str, Any]) -> Table:
-    """Show a front; see `sculpt.results.pareto.pareto`."""
-    names = [f">{o['name']} ({o['unit']})" for o in document["objectives"]]
-    title = f"Pareto front, {document['dominated']} dominated"
-    if document["missing"]:
-        title += f", {document['missing']} without a value"
-    several = len(document["fronts"]) > 1
-    table = new_table(title, *([">budget"] if several else []), "trial", "parameters", *names)
-    for front in document["fronts"]:
-        for row in front["front"]:
-            values = [f"{value:,.6g}" for value in row["values"].values()]
-            budget = [f"{front['budget']:,}"] if several else []
-            table.add_row(*budget, str(row["trial"]), describe_parameters(row["params"]), *values)
-        table.add_section()
     return table
 
 
@@ -106,10 +88,3 @@ def new_table(title: str, *columns: str) -> Table:
         right = column.startswith(">")
         table.add_column(column.removeprefix(">"), justify="right" if right else "left")
     return table
-
-
-def to_csv(rows: Iterable[dict[str, Any]]) -> str:
-    """Return flat rows as CSV text, nested keys joined by dots."""
-    import pandas as pd
-
-    return pd.json_normalize(list(rows)).to_csv(index=False)

@@ -137,7 +137,8 @@ def start_store(config: Study, images: str, total: int) -> Store:
                     study.set_metric_names(config.search.objectives)
                 study.set_user_attr("images", images)
             study.set_user_attr(TOTAL, total)
-            study.set_user_attr("config", config.model_dump_json())
+            # With spaces between its parts: Optuna's dashboard shows it, and wraps lines there.
+            study.set_user_attr("config", json.dumps(config.model_dump(mode="json")))
             if not known:
                 study.set_user_attr("sculpt_format", STORE_FORMAT)  # last: now it can be read
             studies.append(study)

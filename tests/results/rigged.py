@@ -19,11 +19,11 @@ from studies import write_study
 SIZE = 4874
 
 
-def rigged_store(folder: Path, **changes: Any) -> Store:
+def rigged_store(folder: Path, images: str = "no images", **changes: Any) -> Store:
     """Start the tiny study in a folder, and train nothing."""
     folder.mkdir(exist_ok=True)
     settings = {"search__objectives": ["val_error", "kept_macs"]} | changes
-    return start_store(load_study(write_study(folder, **settings)), "no images", 99)
+    return start_store(load_study(write_study(folder, **settings)), images, 99)
 
 
 def results_of(store: Store) -> Results:

@@ -1,113 +1,35 @@
-"""Non-domination against the definition, written out, and Optuna's own; fronts of studies."""
+"""Fronts of studies: budgets, several studies, conditions, hypervolume and knee."""
 
-import itertools
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import optuna
 import pytest
 from rigged import SIZE, add_trial, attributes, results_of, rigged_store
 
-from sculpt.errors import InputError
-from sculpt.results.pareto import non_dominated, pareto
+from sculpt.errors import InputError, UnknownNameError
+from sculpt.results.pareto import pareto, pareto_document
+from sculpt.results.pareto_table import pareto_table
 from sculpt.results.records import Results
-from sculpt.results.tables import pareto_table
 
-
-def by_definition(values):
-    """The oracle: compare every pair."""
-
-    def dominates(one, other):
-        return all(a <= b for a, b in zip(one, other, strict=True)) and any(
-            a < b for a, b in zip(one, other, strict=True)
-        )
-
-    sound = [row for row in values if not np.isnan(row).any()]
-    return [
-        not np.isnan(row).any() and not any(dominates(other, row) for other in sound)
-        for row in values
-    ]
-
-
-def random_case(seed, nan):
-    """Points on a coarse grid, so that ties and duplicates are the rule."""
-    rng = np.random.default_rng(seed)
-    count, objectives = int(rng.integers(1, 30)), int(rng.integers(1, 5))
-    levels = int(rng.choice([2, 4, 1000]))
-    values = rng.integers(0, levels, (count, objectives)) / levels * rng.choice([1.0, 1e9])
-    if rng.random() < 0.2:
-        values[rng.random(values.shape) < 0.1] = np.inf
-    if nan:
-        values[rng.random(values.shape) < rng.choice([0.02, 0.3])] = np.nan
-    return values
-
-
-@pytest.mark.parametrize("nan", [False, True])
-def test_as_by_definition(nan):
-    sizes = set()
-    for seed in range(300):
-        values = random_case(seed, nan)
-        front = non_dominated(values)
-        assert front.dtype == np.bool_
-        assert front.tolist() == by_definition(values), values
-        sizes.add(min(int(front.sum()), 3))
-    assert sizes == ({0, 1, 2, 3} if nan else {1, 2, 3})
-
-
-def test_as_optuna_has_it():
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        for seed in range(200):
-            values = random_case(seed, nan=False)
-            rng = np.random.default_rng(seed)
-            directions = rng.choice(["minimize", "maximize"], values.shape[1]).tolist()
-            study = optuna.create_study(directions=directions)
-            study.add_trials([optuna.create_trial(values=row) for row in values.tolist()])
-            best = {trial.number for trial in study.best_trials}
-            signs = np.array([1 if direction == "minimize" else -1 for direction in directions])
-            assert set(np.flatnonzero(non_dominated(values * signs)).tolist()) == best, values
-    finally:
-        optuna.logging.set_verbosity(verbosity)
-
-
-def test_the_order_of_rows_does_not_matter():
-    values = np.array([[0.0, 3.0], [1.0, 1.0], [3.0, 0.0], [2.0, 2.0], [1.0, 1.0], [np.nan, 0.0]])
-    expected = np.array([True, True, True, False, True, False])
-    for order in itertools.permutations(range(6)):
-        assert (non_dominated(values[list(order)]) == expected[list(order)]).all()
-
-
-@pytest.mark.parametrize("objectives", [1, 2, 4])
-def test_no_rows(objectives):
-    front = non_dominated(np.empty((0, objectives)))
-    assert front.shape == (0,)
-    assert front.dtype == np.bool_
-
-
-def test_rows_of_nan_alone():
-    assert non_dominated(np.full((3, 2), np.nan)).tolist() == [False] * 3
-
-
-def test_the_values_are_left_alone():
-    values = random_case(7, nan=True)
-    before = values.copy()
-    non_dominated(values)
-    assert np.array_equal(values, before, equal_nan=True)
+BOTH = ["val_error", "latency"]
+Candidates = list[tuple[int, float, float | None]]
 
 
 def study(
-    folder: Path, candidates: list[tuple[int, float, float | None]], base_size: int = SIZE
+    folder: Path, candidates: Candidates, base_size: int | None = SIZE, **changes: Any
 ) -> Results:
-    """Return a study of candidates (budget, validation error, latency), numbered as they come."""
-    store = rigged_store(folder)
-    base = attributes([0.2], "base", kept_parameters=base_size, objectives=measured(0.2, 9.0))
-    add_trial(store.base, base)
+    """Return a study of candidates (budget, validation error, latency), numbered as they come.
+
+    The base has an error of 0.2 and a latency of 9; it is not finished if it has no size.
+    """
+    store = rigged_store(folder, **changes)
+    if base_size:
+        base = attributes([0.2], "base", kept_parameters=base_size, objectives=measured(0.2, 9.0))
+        add_trial(store.base, base)
     for budget, error, latency in candidates:
         sizes = {"budget": budget, "kept_parameters": budget}
         found = attributes([error], objectives=measured(error, latency), **sizes)
-        add_trial(store.candidates, found, {"budget": budget, "widening": 2})
+        add_trial(store.candidates, found, {"budget": budget, "widening": 2 + (error < 0.2)})
     return results_of(store)
 
 
@@ -120,30 +42,119 @@ def trials(rows: list[dict[str, Any]]) -> list[int | str]:
     return [row["trial"] for row in rows]
 
 
-BOTH = ["val_error", "latency"]
-
-
 def test_one_budget_is_one_front(tmp_path: Path) -> None:
     results = study(tmp_path, [(SIZE, 0.1, 10.0), (SIZE, 0.3, 8.0), (SIZE, 0.3, 12.0)])
-    document = pareto(results, BOTH)
+    document = pareto_document(results, BOTH)
+    assert document["studies"] == ["tiny"]
     assert trials(document["front"]) == [0, "base", 1]
-    assert (document["dominated"], document["missing"]) == (1, 0)
-    assert document["fronts"] == [
-        {"budget": SIZE, "front": document["front"], "dominated": 1, "missing": 0}
-    ]
-    assert document["front"][0]["values"] == {"val_error": 0.1, "latency": 10.0}
+    assert (document["dominated"], document["missing"], document["notes"]) == (1, 0, [])
+    first = document["front"][0]
+    assert first == {
+        "study": "tiny",
+        "trial": 0,
+        "role": "candidate",
+        "budget": SIZE,
+        "params": {"budget": SIZE, "widening": 3},
+        "values": {"val_error": 0.1, "latency": 10.0},
+        "knee": False,
+    }
+    assert document["front"][1]["params"] == results.config.model.options
+    # The three lie on one line.
+    (front,) = document["fronts"]
+    assert front.pop("hypervolume")["volume"] == 0
+    assert front == {
+        "budget": SIZE,
+        "front": document["front"],
+        "dominated": 1,
+        "missing": 0,
+        "knee": None,
+    }
+
+
+def test_the_table_says_what_the_document_says(tmp_path: Path) -> None:
+    results = study(tmp_path, [(SIZE, 0.1, 10.0), (SIZE, 0.3, 8.0), (SIZE, 0.3, 12.0)])
+    front = pareto(results, BOTH)
+    leading = ["study", "trial", "role", "budget", "on_front", "knee", *BOTH]
+    assert front.columns[: len(leading)].tolist() == leading
+    assert set(front) == set(results.trials) | {"on_front", "knee"}
+    assert front["trial"].tolist() == [0, "base", 1]
+    assert (front.dtypes["on_front"], front.dtypes["knee"]) == (bool, bool)
+    assert front["val_error"].tolist() == [0.1, 0.2, 0.3]
+
+    every = pareto(results, BOTH, dominated=True)
+    assert every["trial"].tolist() == [0, "base", 1, 2]
+    assert every["on_front"].tolist() == [True, True, True, False]
+    (entry,) = pareto_document(results, BOTH, dominated=True)["fronts"]
+    assert trials(entry["front"]) == [0, "base", 1]
+    assert entry["dominated"] == 1
+    (beaten,) = entry["dominated_rows"]
+    assert (beaten["trial"], beaten["knee"]) == (2, False)
+    assert beaten["values"] == {"val_error": 0.3, "latency": 12.0}
+
+
+def test_more_is_better_where_it_is_maximised(tmp_path: Path) -> None:
+    store = rigged_store(tmp_path)
+    for number, (role, error, paths) in enumerate(
+        [("base", 0.2, 10.0), ("candidate", 0.1, 9.0), ("candidate", 0.1, 8.0)]
+    ):
+        values = {"val_error": error, "effective_parameters": paths}
+        found = attributes([error], role, objectives=values)
+        add_trial(store.candidates if number else store.base, found)
+    results = results_of(store)
+    front = pareto(results, ["effective_parameters", "val_error"])
+    assert front["trial"].tolist() == ["base", 0], "the highest comes first"
+    document = pareto_document(results, ["effective_parameters", "val_error"])
+    assert [o["direction"] for o in document["objectives"]] == ["maximize", "minimize"]
+
+
+def test_the_hypervolume_is_what_is_dominated_up_to_the_base(tmp_path: Path) -> None:
+    candidates: Candidates = [(SIZE, 0.1, 6.0), (SIZE, 0.15, 3.0), (SIZE, 0.3, 1.0)]
+    results = study(tmp_path, candidates)
+    for where in (None, "role == 'candidate'"):  # the base is the reference all the same
+        (front,) = pareto_document(results, BOTH, where)["fronts"]
+        found = front["hypervolume"]
+        assert found["reference"] == {"val_error": 0.2, "latency": 9.0}
+        # The third is worse than the base in one objective.
+        assert found["volume"] == pytest.approx(0.1 * 3 + 0.05 * 3)
+        assert found["share"] == pytest.approx(0.45 / 1.8)
+    assert "25.00% of the product" in str(pareto_table(pareto_document(results, BOTH)).caption)
+    alone = study(tmp_path / "alone", [(SIZE, 0.1, 1.0)], base_size=None)
+    document = pareto_document(alone, BOTH)
+    assert document["fronts"][0]["hypervolume"] is None
+    assert document["notes"] == ["no dense base has finished with all these values: no hypervolume"]
+
+
+def test_a_base_value_of_zero_leaves_no_share(tmp_path: Path) -> None:
+    store = rigged_store(tmp_path)
+    add_trial(store.base, attributes([0.0], "base", objectives=measured(0.0, 2.0)))
+    (front,) = pareto_document(results_of(store), BOTH)["fronts"]
+    reference = {"val_error": 0.0, "latency": 2.0}
+    assert front["hypervolume"] == {"reference": reference, "volume": 0.0, "share": None}
+
+
+def test_the_knee_is_marked_in_its_own_front(tmp_path: Path) -> None:
+    small: Candidates = [(2000, 0.1, 9.0), (2000, 0.15, 5.0), (2000, 0.3, 4.0)]
+    straight: Candidates = [(3000, 0.1, 3.0), (3000, 0.2, 2.0), (3000, 0.3, 1.0)]
+    results = study(tmp_path, small + straight)
+    document = pareto_document(results, BOTH)
+    assert [front["knee"] for front in document["fronts"]] == [{"study": "tiny", "trial": 1}, None]
+    assert [row["trial"] for row in document["front"] if row["knee"]] == [1]
+    front = pareto(results, BOTH)
+    assert front[front["knee"]]["trial"].tolist() == [1]
+    assert list(pareto_table(document).columns[-1].cells) == ["", "knee", "", "", "", ""]
 
 
 def test_the_base_stays_in_the_only_front_whatever_its_size(tmp_path: Path) -> None:
-    document = pareto(study(tmp_path, [(2000, 0.3, 10.0)]), BOTH)
+    document = pareto_document(study(tmp_path, [(2000, 0.3, 10.0)]), BOTH)
     assert trials(document["front"]) == ["base"]
     assert document["fronts"][0]["budget"] == 2000
 
 
 def test_every_budget_has_its_front(tmp_path: Path) -> None:
-    small = [(2000, 0.3, 10.0), (2000, 0.4, 11.0)]
-    large = [(SIZE, 0.1, 10.0), (SIZE, 0.3, 20.0)]
-    document = pareto(study(tmp_path, small + large), BOTH)
+    small: Candidates = [(2000, 0.3, 10.0), (2000, 0.4, 11.0)]
+    large: Candidates = [(SIZE, 0.1, 10.0), (SIZE, 0.3, 20.0)]
+    results = study(tmp_path, small + large)
+    document = pareto_document(results, BOTH)
     first, second = document["fronts"]
     # The base dominates every small one, but is not of their size.
     assert (first["budget"], trials(first["front"]), first["dominated"]) == (2000, [0], 1)
@@ -152,28 +163,34 @@ def test_every_budget_has_its_front(tmp_path: Path) -> None:
     assert document["front"] == first["front"] + second["front"]
     assert [row["budget"] for row in document["front"]] == [2000, SIZE, SIZE]
     assert document["dominated"] == 2
+    assert first["hypervolume"]["reference"] == {"val_error": 0.2, "latency": 9.0}
     table = pareto_table(document)
     assert table.columns[0].header == "budget"
     assert list(table.columns[0].cells) == ["2,000", "4,874", "4,874"]
+    every = pareto(results, BOTH, dominated=True)
+    assert every["trial"].tolist() == [0, 1, 2, "base", 3]
+    assert every["on_front"].tolist() == [True, False, True, True, False]
 
-    only = pareto(results := study(tmp_path / "again", small + large), BOTH, "budget > 2000")
+    only = pareto_document(results, BOTH, "budget > 2000")
     assert trials(only["front"]) == [2, "base"]
-    assert only["fronts"][0] == {"budget": 2000, "front": [], "dominated": 0, "missing": 0}
-    assert pareto(results, BOTH, "widening > 2")["front"] == []
+    assert (only["fronts"][0]["budget"], only["fronts"][0]["front"]) == (2000, [])
+    assert pareto(results, BOTH, "widening > 3").empty
 
 
 def test_the_base_is_in_no_front_of_another_size(tmp_path: Path) -> None:
     results = study(tmp_path, [(2000, 0.3, 10.0), (3000, 0.3, 10.0)])
-    assert trials(pareto(results, BOTH)["front"]) == [0, 1]
+    assert pareto(results, BOTH)["trial"].tolist() == [0, 1]
 
 
 def test_what_was_not_measured(tmp_path: Path) -> None:
     results = study(tmp_path, [(SIZE, 0.1, None), (SIZE, 0.3, 8.0)])
-    document = pareto(results, BOTH)
+    document = pareto_document(results, BOTH, dominated=True)
     assert trials(document["front"]) == ["base", 1]
     assert (document["dominated"], document["missing"]) == (0, 1)
+    assert document["fronts"][0]["dominated_rows"] == []
     assert "1 without a value" in str(pareto_table(document).title)
-    assert trials(pareto(results, ["val_error"])["front"]) == [0]
+    assert pareto(results, BOTH, dominated=True)["trial"].tolist() == ["base", 1]
+    assert pareto(results, ["val_error"])["trial"].tolist() == [0]
 
     message = "no trial has training_seconds; take of kept_macs, latency, "
     never = attributes([0.1], training_seconds=None)
@@ -183,9 +200,28 @@ def test_what_was_not_measured(tmp_path: Path) -> None:
         pareto(results_of(store), ["val_error", "training_seconds"])
     with pytest.raises(InputError, match="no trial has macs, parameters; take of"):
         pareto(results_of(store), ["macs", "parameters"])
+    with pytest.raises(InputError, match="must differ, but got latency, latency"):
+        pareto(results_of(store), ["latency", "latency"])
+    with pytest.raises(UnknownNameError, match="'beauty'"):
+        pareto(results_of(store), ["beauty"])
 
 
 def test_an_empty_study_has_an_empty_front(tmp_path: Path) -> None:
-    document = pareto(results_of(rigged_store(tmp_path)), BOTH, "widening > 2")
+    results = results_of(rigged_store(tmp_path))
+    document = pareto_document(results, BOTH, "widening > 2", dominated=True)
     assert document["front"] == []
-    assert document["fronts"] == [{"budget": None, "front": [], "dominated": 0, "missing": 0}]
+    assert document["fronts"] == [
+        {
+            "budget": None,
+            "front": [],
+            "dominated": 0,
+            "missing": 0,
+            "hypervolume": None,
+            "knee": None,
+            "dominated_rows": [],
+        }
+    ]
+    assert pareto_table(document).row_count == 0
+    front = pareto(results, BOTH)
+    expected = ["study", "trial", "role", "budget", "on_front", "knee", *BOTH]
+    assert (len(front), front.columns.tolist()) == (0, expected)

@@ -1,0 +1,167 @@
+"""What a study has found, written where Optuna's dashboard shows it: notes and layer plots."""
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.artifacts import upload_artifact
+from optuna.exceptions import StorageInternalError
+
+from sculpt.errors import StorageError
+from sculpt.results.dashboard.attributes import StudyAttributes
+from sculpt.results.dashboard.notes import Attempt, part_note, study_note, trial_note
+from sculpt.results.figures import draw_pruning
+from sculpt.results.pareto import pareto_document
+from sculpt.results.ranking import rank
+from sculpt.results.records import PROBLEMS, Results
+from sculpt.search.claims import trial_states
+from sculpt.search.store import Store
+from sculpt.search.stored_trials import StoredTrial, read_trials
+
+MOST_PLOTS = 30
+"""Layer plots at most, the base's included: each takes about a fifth of a second to draw."""
+
+
+def annotate(store: Store) -> None:
+    """Write the notes of a study and its trials, and draw the layers of its best.
+
+    What is there already is left as it is: layer plots, notes that say the same, and whatever a
+    person wrote or edited. So a second call writes only what is new.
+
+    Raises:
+        StorageError: the storage cannot be written, or a record is not where it was kept. What
+            can be written then is.
+    """
+    results = Results(store).snapshot()
+    try:
+        # Optuna writes down that there is a file before it writes the file.
+        store.artifact_folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(store.artifact_folder, os.W_OK):
+            raise PermissionError(f"the folder {store.artifact_folder} is read-only")
+        document, front = rank(results), pareto_document(results)
+        undrawn = _draw_missing(store, results, _worth_drawing(document, front))
+        _note_search(store, document, front)
+        if store.confirmation:
+            _note_confirmation(store, store.confirmation, document)
+        _note_studies(store, document, front)
+    except (StorageInternalError, OSError) as error:
+        # Optuna's own message says no more than to look at the error that it came from.
+        raise StorageError(
+            f"study {store.config.study!r} must be writable to keep notes and layer plots in it, "
+            f"but is not ({error.__cause__ or error}); mend the permissions of its storage"
+        ) from error
+    if undrawn:
+        raise undrawn[0]
+
+
+def _worth_drawing(document: Mapping[str, Any], front: Mapping[str, Any]) -> list[int | str]:
+    """Return the trials whose layers are drawn: the base, the front, and the best ranked."""
+    ranked = [row["trial"] for row in document["ranking"]]
+    base = [trial for trial in ranked if trial == "base"]
+    return list(dict.fromkeys(base + [row["trial"] for row in front["front"]] + ranked))[
+        :MOST_PLOTS
+    ]
+
+
+def _draw_missing(store: Store, results: Results, trials: list[int | str]) -> list[StorageError]:
+    """Draw the layers of trials that have no plot yet; return why some could not be drawn."""
+    undrawn = []
+    for study in (store.base, store.candidates):
+        present = StudyAttributes(study, store.storage).files
+        for trial in trials:
+            name = _file_name(trial)
+            if (trial == "base") != (study is store.base) or name in present:
+                continue
+            try:
+                record = results.record(trial)
+            except StorageError as error:
+                undrawn.append(error)
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder, name)
+                draw_pruning(record, {}).savefig(path, dpi=110)
+                upload_artifact(
+                    artifact_store=store.artifacts,
+                    file_path=str(path),
+                    study_or_trial=study,
+                    storage=store.storage,
+                )
+    return undrawn
+
+
+def _note_search(store: Store, document: Mapping[str, Any], front: Mapping[str, Any]) -> None:
+    """Write the notes of the base and of the candidates."""
+    rows = {row["trial"]: row for row in document["ranking"]}
+    on_front = {row["trial"] for row in front["front"]}
+    for study in (store.base, store.candidates):
+        attributes = StudyAttributes(study, store.storage)
+        files = attributes.files
+        for trial, state in _ended(study):
+            label = "base" if study is store.base else trial.number
+            complete = state == "complete"
+            if complete and label not in rows:
+                continue  # it ended since the ranking was made
+            attempt = Attempt(
+                label=label,
+                state=state,
+                params=store.config.model.options if label == "base" else trial.params,
+                reason=_reason(trial),
+                row=rows[label] if complete else None,
+                on_front=complete and label in on_front,
+                plot=files.get(_file_name(label)) if complete else None,
+            )
+            attributes.write_note(trial_note(attempt), trial.number)
+
+
+def _note_confirmation(store: Store, study: optuna.Study, document: Mapping[str, Any]) -> None:
+    """Write the notes of the trials that confirm the best."""
+    found = document["confirmation"] or {"base": None, "rows": []}
+    rows = {(row["trial"], row["arm"]): row for row in found["rows"]}
+    rows["base", "sculpted"] = found["base"]
+    params = {row["trial"]: row["params"] for row in document["ranking"]}
+    attributes = StudyAttributes(study, store.storage)
+    for trial, state in _ended(study):
+        label, arm = trial.user_attrs["candidate"], trial.user_attrs["arm"]
+        attempt = Attempt(
+            label=label,
+            state=state,
+            params=params.get(label, {}),
+            reason=_reason(trial),
+            row=rows.get((label, arm)) if state == "complete" else None,
+            arm=arm,
+        )
+        attributes.write_note(trial_note(attempt), trial.number)
+
+
+def _note_studies(store: Store, document: Mapping[str, Any], front: Mapping[str, Any]) -> None:
+    """Write the notes of the studies themselves."""
+    studies = {"": store.candidates, "base": store.base, "confirm": store.confirmation}
+    attributes = {
+        part: StudyAttributes(study, store.storage) for part, study in studies.items() if study
+    }
+    pages = {part: found.page for part, found in attributes.items()}
+    for part, found in attributes.items():
+        if part:
+            found.write_note(part_note(store.config.study, part, pages[""]))
+        else:
+            found.write_note(study_note(document, front["objectives"], pages, MOST_PLOTS))
+
+
+def _ended(study: optuna.Study) -> Iterator[tuple[StoredTrial, str]]:
+    trials = read_trials(study)
+    states = trial_states(trials)
+    for trial in trials:
+        if states[trial.number] not in ("running", "queued"):
+            yield trial, states[trial.number]
+
+
+def _reason(trial: StoredTrial) -> str | None:
+    """Return why a trial has no result."""
+    return next(filter(None, map(trial.user_attrs.get, PROBLEMS)), None)
+
+
+def _file_name(label: int | str) -> str:
+    return "layers-base.png" if label == "base" else f"layers-trial-{label}.png"

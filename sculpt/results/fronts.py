@@ -1,0 +1,171 @@
+"""The fronts of one or several studies, one for each budget, with their hypervolumes and knees."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sculpt.errors import InputError
+from sculpt.registry import OBJECTIVES
+from sculpt.results.condition import holds
+from sculpt.results.dominance import hypervolume, knee, non_dominated
+from sculpt.results.records import Results, budgets_of
+from sculpt.results.together import check_distinct, differences, finished_trials
+
+Array = NDArray[np.float64]
+
+_LEADING = ["study", "trial", "role", "budget", "on_front", "knee"]
+
+
+@dataclass(frozen=True)
+class Front:
+    """The trials of one budget: rows `begin` to `begin + competing` of the table, front first."""
+
+    budget: int | None
+    """None is a share of each network."""
+    begin: int
+    size: int
+    """Trials on the front."""
+    competing: int
+    """Trials with all values."""
+    missing: int
+    """Trials without some value; they are not in the table."""
+    hypervolume: dict[str, Any] | None
+    """As in JSON; None without a base."""
+
+
+@dataclass(frozen=True)
+class Fronts:
+    """What is found of some studies and objectives."""
+
+    objectives: list[str]
+    table: pd.DataFrame
+    """All trials that compete, in the columns and the order of `sculpt.pareto`."""
+    fronts: list[Front]
+    notes: list[str]
+    """What should be known before the fronts are believed."""
+
+
+def find_fronts(
+    studies: Sequence[Results], objectives: Sequence[str] | None, where: str | None
+) -> Fronts:
+    """Find the fronts of the finished trials of studies; see `sculpt.pareto`.
+
+    Raises:
+        UnknownNameError: an objective does not exist.
+        InputError: no trial has a value of an objective, `where` is not a condition over the
+            columns, an objective or a study is given twice, or two studies have one name.
+    """
+    check_distinct(studies)
+    names = list(objectives or studies[0].config.search.objectives)
+    if len(set(names)) < len(names):
+        raise InputError(f"objectives must differ, but got {', '.join(names)}; name each once")
+    kinds = [OBJECTIVES.get(name) for name in names]
+    signs = np.array([1.0 if kind.direction == "minimize" else -1.0 for kind in kinds])
+    # Read once: all that follows should be of the same moment.
+    studies = [results.snapshot() for results in studies]
+    complete = finished_trials(studies)
+    if len(complete):
+        _refuse_unmeasured(complete, names)
+    complete = complete.reindex(columns=list(dict.fromkeys([*complete, *names])))
+    base = _base_values(studies, complete, names)
+    budgets, places = _compete(studies, complete)
+    if where and len(complete):
+        kept = holds(complete, where)
+        complete, places = complete[kept], places[kept]
+
+    costs = complete[names].to_numpy(dtype=float) * signs
+    measured = ~np.isnan(costs).any(axis=1)
+    on_front, knees = np.zeros((2, len(complete)), dtype=np.bool_)
+    order: list[NDArray[np.intp]] = []
+    fronts: list[Front] = []
+    for place, budget in enumerate(budgets):
+        here = places == place
+        rows = np.flatnonzero(here & measured)
+        best = non_dominated(costs[rows])
+        rows = rows[np.lexsort((costs[rows, 0], ~best))]
+        front = rows[: best.sum()]
+        on_front[front] = True
+        if (bend := knee(costs[front])) is not None:
+            knees[front[bend]] = True
+        volume = base and _volume(costs[front], signs, names, base[1])
+        missing = int((here & ~measured).sum())
+        fronts.append(Front(budget, sum(map(len, order)), len(front), len(rows), missing, volume))
+        order.append(rows)
+    flagged = complete.assign(on_front=on_front, knee=knees, budget=complete["budget"].astype(int))
+    columns = list(dict.fromkeys([*_LEADING, *names, *flagged]))
+    table = flagged[columns].iloc[np.concatenate(order)].reset_index(drop=True)
+
+    notes = differences(studies)
+    if base is None and len(table):
+        notes.append("no dense base has finished with all these values: no hypervolume")
+    elif base and len(studies) > 1:
+        notes.append(f"the hypervolume is taken up to the dense base of {base[0]}")
+    return Fronts(names, table, fronts, notes)
+
+
+def _refuse_unmeasured(table: pd.DataFrame, names: list[str]) -> None:
+    measured = {str(column) for column in table if table[column].notna().any()}
+    if unmeasured := [name for name in names if name not in measured]:
+        known = [name for name in OBJECTIVES.names() if name in measured]
+        # What is only reported may not be searched by.
+        searchable = not any(OBJECTIVES.get(name).report_only for name in unmeasured)
+        raise InputError(
+            f"a front must be over objectives that were measured, but no trial has "
+            f"{', '.join(unmeasured)}; take of {', '.join(known)}"
+            + (", or name it in search.objectives of a new study" if searchable else "")
+        )
+
+
+def _compete(
+    studies: Sequence[Results], complete: pd.DataFrame
+) -> tuple[list[int | None], NDArray[np.intp]]:
+    """Return the budgets that have a front, and the place among them of the one of each row.
+
+    Studies whose networks keep a share of their own have one together, of budget None. A row that
+    competes in no front has place −1.
+    """
+    own = {
+        results.config.study: budgets_of(
+            results.config, complete[complete["study"] == results.config.study]
+        )
+        for results in studies
+    }
+    budgets: list[int | None] = [*sorted({budget for found in own.values() for budget in found})]
+    of_shares = complete["study"].map(lambda study: not own[study]).to_numpy(dtype=np.bool_)
+    if of_shares.any():
+        budgets.append(None)
+    if len(budgets) < 2:
+        return budgets or [None], np.zeros(len(complete), dtype=np.intp)
+    # A base is not pruned to a budget, so it is compared where it happens to have one.
+    size = complete["budget"].where(complete["role"] != "base", complete["kept_parameters"])
+    place_of = {budget: place for place, budget in enumerate(budgets) if budget is not None}
+    places = size.map(place_of).fillna(-1).to_numpy(dtype=np.intp)
+    return budgets, np.where(of_shares, len(budgets) - 1, places)
+
+
+def _base_values(
+    studies: Sequence[Results], complete: pd.DataFrame, names: list[str]
+) -> tuple[str, Array] | None:
+    """Return the first study whose base has all values, and these values; None without one."""
+    bases = complete[complete["role"] == "base"].dropna(subset=names)
+    for study in (results.config.study for results in studies):
+        values = bases.loc[bases["study"] == study, names].to_numpy(dtype=float)
+        if len(values):
+            return study, values[0]
+    return None
+
+
+def _volume(front: Array, signs: Array, names: list[str], base: Array) -> dict[str, Any]:
+    """Return the hypervolume of a front (n, objectives) of costs up to the base's values."""
+    volume = hypervolume(front, base * signs)
+    box = math.prod(abs(value) for value in base.tolist())
+    return {
+        "reference": dict(zip(names, base.tolist(), strict=True)),
+        "volume": volume,
+        "share": volume / box if box else None,
+    }

@@ -1,0 +1,132 @@
+"""Learning curves of the best trials, and proxies against the error."""
+
+from typing import Any
+
+from sculpt.results.report.content import Content
+from sculpt.results.report.drawing import (
+    DASHES,
+    SERIES,
+    Figure,
+    axis,
+    dots,
+    escaped,
+    figure,
+    hover,
+    log_axis,
+    marker,
+    name_of,
+    thinned,
+)
+from sculpt.results.report.numbers import number, percents
+from sculpt.results.verdict import signed
+
+MOST_CURVES = 5
+"""Candidates; more lines cannot be told apart."""
+
+MOST_POINTS = 800
+
+
+def learning_curves(content: Content) -> Figure | None:
+    """Draw the validation error per epoch of the base and the best, with a band of ± 1 std."""
+    best = [t for t in content.candidates if _curve(content, t)][:MOST_CURVES]
+    base = [content.base] if content.base and _curve(content, content.base) else []
+    traces = _stopped(content)
+    for index, t in enumerate([*best, *base]):
+        curve = _curve(content, t)
+        colour = "@base" if t["role"] == "base" else SERIES[index % len(SERIES)]
+        means = percents(curve["mean"])
+        if curve["std"]:
+            traces.append(_spread_band(curve, colour, str(t["trial"])))
+        texts = [
+            hover(name_of(t), t["params"], f"epoch {epoch}: {mean:.2f} %")
+            for epoch, mean in zip(curve["epochs"], means, strict=True)
+            if mean is not None
+        ]
+        line = {"color": colour, "dash": "dash" if t["role"] == "base" else DASHES[index]}
+        trace = dots(curve["epochs"], means, texts, name_of(t))
+        trace |= {"mode": "lines", "line": line | {"width": 2.2}, "legendgroup": str(t["trial"])}
+        traces.append(trace)
+    if not traces:
+        return None
+    last = max(epoch for trace in traces for epoch in trace["x"])
+    return figure(
+        traces,
+        400,
+        showlegend=True,
+        xaxis=axis("epoch", **({"dtick": 1} if last <= 12 else {})),
+        yaxis=axis("validation error (%, log scale)", type="log", nticks=6, minexponent=9),
+    )
+
+
+def _curve(content: Content, trial: dict[str, Any]) -> dict[str, Any]:
+    return content.details.get(trial["trial"], {}).get("curve") or {}
+
+
+def _spread_band(curve: dict[str, Any], colour: str, group: str) -> dict[str, Any]:
+    both = list(zip(curve["mean"], curve["std"], strict=True))
+    upper = percents(mean + std for mean, std in both)
+    # On a log scale an error of zero has no place; a tenth of the mean is the bottom of the figure.
+    lower = percents(max(mean - std, mean / 10) for mean, std in both)
+    epochs = curve["epochs"]
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": epochs + epochs[::-1],
+        "y": upper + lower[::-1],
+        "fill": "toself",
+        "fillcolor": f"{colour}/0.13",
+        "line": {"width": 0, "color": colour},
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "legendgroup": group,
+    }
+
+
+def _stopped(content: Content) -> list[dict[str, Any]]:
+    """Return the looks that early stopping took at those that it stopped: first seeds alone."""
+    found = [
+        (epoch, 100 * error, t)
+        for t in content.unfinished
+        if t["state"] == "stopped"
+        for epoch, error in t["rungs"]
+        if error is not None
+    ]
+    if not found:
+        return []
+    epochs, errors, stopped = zip(*thinned(found, MOST_POINTS), strict=True)
+    texts = [hover(f"trial {t['trial']}, stopped", t["params"], t["reason"]) for t in stopped]
+    trace = dots(epochs, errors, texts, "stopped early (first seed)")
+    return [trace | {"marker": marker("@muted", "x-thin-open", 7, line={"width": 1.2})}]
+
+
+def proxy_figures(content: Content) -> dict[str, Figure]:
+    """Draw each of the strongest proxies against the validation error."""
+    figures = {}
+    params = {t["trial"]: t["params"] for t in content.trials}
+    for index, row in enumerate(content.proxies):
+        known = [
+            (trial, value, 100 * error)
+            for trial, value, error in zip(row["trials"], row["values"], row["errors"], strict=True)
+            if value is not None and error is not None
+        ]
+        if not known:
+            continue
+        trials, values, errors = zip(*thinned(known, MOST_POINTS), strict=True)
+        texts = [hover(f"trial {trial}", params.get(trial, "")) for trial in trials]
+        trace = dots(values, errors, texts, "candidates")
+        trace |= {"marker": marker("@s1", size=7, opacity=0.75), "showlegend": False}
+        said = f"ρ {signed(row['rho'])}, p {number(row['p']):.2g}, n {row['n']}"
+        figures[f"proxy_{index}"] = figure(
+            [trace],
+            280,
+            xaxis=log_axis(_name(row["proxy"]), values),
+            yaxis=axis("validation error (%)"),
+            title={"text": escaped(said), "font": {"size": 13}, "x": 0, "xanchor": "left"},
+            margin={"l": 8, "r": 12, "t": 36, "b": 8},
+        )
+    return figures
+
+
+def _name(proxy: str) -> str:
+    # What is ranked is how far it is from isometry, which is at 1.
+    return "|ln jacobian_mean|" if proxy == "jacobian_mean" else proxy

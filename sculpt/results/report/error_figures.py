@@ -1,0 +1,139 @@
+"""Errors: against sparsity, as in Lee et al. 2020, Figure 3, and of the confirmed candidates."""
+
+from typing import Any
+
+from sculpt.results.report.content import Content
+from sculpt.results.report.drawing import (
+    SERIES,
+    SYMBOLS,
+    Figure,
+    axis,
+    describe_trial,
+    dots,
+    escaped,
+    figure,
+    hover,
+    marker,
+    name_of,
+    spread,
+    thinned,
+)
+from sculpt.results.report.numbers import percents
+from sculpt.results.verdict import percent, points
+
+MOST_POINTS = 1500
+MOST_BARS = 60
+"""Candidates with error bars, the best ones: more of them hide each other."""
+
+NAMES = {"val": "validation error", "test": "test error"}
+
+
+def error_against_sparsity(content: Content) -> Figure | None:
+    """Draw candidates with their spread, the base as a band, and published errors if any."""
+    kind = content.error
+    candidates = [t for t in content.candidates if t[kind]]
+    if not candidates:
+        return None
+    shown = thinned(candidates, MOST_POINTS, MOST_BARS)
+    traces = []
+    for index, budget in enumerate(content.budgets or [None]):
+        rows = [t for t in shown if budget is None or t["group"] == budget]
+        name = "candidates" if budget is None else f"{budget:,} parameters"
+        colour, symbol = SERIES[index % len(SERIES)], SYMBOLS[index % len(SYMBOLS)]
+        # Two traces, one of them without bars, where there are many.
+        parts = [(rows[:MOST_BARS], True), (rows[MOST_BARS:], False)]
+        for part, first in parts:
+            if not part:
+                continue
+            means = percents(t[kind]["mean"] for t in part)
+            trace = dots(
+                percents(t["sparsity"] for t in part), means, map(describe_trial, part), name
+            )
+            trace["marker"] = marker(colour, symbol, 9 if first else 5, opacity=1 if first else 0.5)
+            trace["legendgroup"], trace["showlegend"] = name, first
+            if first and any(t[kind]["std"] for t in part):
+                trace["error_y"] = spread(percents(t[kind]["std"] for t in part), colour)
+            traces.append(trace)
+    traces += _published(content)
+    return figure(
+        traces,
+        420,
+        showlegend=True,
+        xaxis=axis("sparsity (%)"),
+        yaxis=axis(f"{NAMES[kind]} (%)"),
+        shapes=_band(content),
+    )
+
+
+def _band(content: Content) -> list[dict[str, Any]]:
+    """Return the base's mean as a line, and its standard deviation as a band."""
+    base = content.base
+    error = base and base[content.error]
+    if not error:
+        return []
+    mean, std = 100 * error["mean"], 100 * (error["std"] or 0)
+    across = {"xref": "paper", "x0": 0, "x1": 1, "layer": "below"}
+    band = {"type": "rect", "y0": mean - std, "y1": mean + std, "fillcolor": "@base/0.16"}
+    line = {"type": "line", "y0": mean, "y1": mean, "line": {"color": "@base", "dash": "dash"}}
+    line |= {"name": escaped(f"dense base {percent(error)}"), "showlegend": True}
+    return [band | across | {"line": {"width": 0}}, line | across]
+
+
+def _published(content: Content) -> list[dict[str, Any]]:
+    traces: list[dict[str, Any]] = []
+    for kind in ("test", "val"):
+        rows = [p for p in (content.published or {"points": []})["points"] if p[kind] is not None]
+        # Those of the other kind stand beside them only where there are none of this one.
+        if not rows or (kind != content.error and traces):
+            continue
+        texts = [
+            hover(
+                f"published, {'base' if p['trial'] == 'base' else 'as trial ' + str(p['trial'])}",
+                f"{NAMES[kind]} {100 * p[kind]:.2f} %",
+            )
+            for p in rows
+        ]
+        x, y = percents(p["sparsity"] for p in rows), percents(p[kind] for p in rows)
+        trace = dots(x, y, texts, f"published ({NAMES[kind]})")
+        traces.append(trace | {"marker": marker("@s3", "x-thin-open", 11, line={"width": 2.5})})
+    return traces
+
+
+def confirmation_intervals(content: Content) -> Figure | None:
+    """Draw each confirmed difference of test errors with its interval: a forest plot."""
+    found = content.document["confirmation"]
+    rows = [row for row in (found["rows"] if found else []) if row["difference"]]
+    if not rows:
+        return None
+    traces = []
+    labels = [_label(row) for row in rows]
+    for arm, colour, symbol in (("sculpted", "@s1", "circle"), ("shuffled", "@s2", "diamond-open")):
+        part = [row for row in rows if row["arm"] == arm]
+        if not part:
+            continue
+        middle = percents(row["difference"]["mean"] for row in part)
+        up = percents(row["difference"]["high"] - row["difference"]["mean"] for row in part)
+        down = percents(row["difference"]["mean"] - row["difference"]["low"] for row in part)
+        texts = [
+            hover(_label(row), f"{points(row['difference'])} points", row["verdict"])
+            for row in part
+        ]
+        against = "candidate − base" if arm == "sculpted" else "shuffled − its own candidate"
+        trace = dots(middle, [escaped(_label(row)) for row in part], texts, against)
+        trace["marker"] = marker(colour, symbol, 11, line={"width": 2, "color": colour})
+        trace["error_x"] = spread(up, colour, arrayminus=down, thickness=2, width=6)
+        traces.append(trace)
+    zero = {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": 0, "x1": 0}
+    order = [escaped(label) for label in reversed(labels)]
+    return figure(
+        traces,
+        130 + 40 * len(rows),
+        xaxis=axis("difference of test errors (points)"),
+        yaxis=axis("", type="category", categoryorder="array", categoryarray=order),
+        shapes=[zero | {"line": {"color": "@ink", "width": 1.5}, "layer": "below"}],
+    )
+
+
+def _label(row: dict[str, Any]) -> str:
+    name = name_of({"role": "candidate", "trial": row["trial"]})
+    return name if row["arm"] == "sculpted" else f"{name}, shuffled"

@@ -1,0 +1,82 @@
+"""How a study can be run again, and what its numbers depend on."""
+
+from collections import Counter
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from sculpt.config import Sparsity
+from sculpt.results.records import Results
+
+
+def reproduction(
+    results: Results, table: pd.DataFrame, records: list[dict[str, Any]], common: int | None
+) -> dict[str, Any]:
+    """Return commands, the study as a file, and the facts behind the numbers.
+
+    Args:
+        results:
+            The study.
+        table:
+            `Results.trials`.
+        records:
+            Those that were read; devices and versions are theirs.
+        common:
+            The budget of all candidates, if they have one.
+    """
+    config = results.config
+    # Where it is kept is not part of what is run; elsewhere it is kept elsewhere.
+    document = config.model_dump(mode="json", exclude={"storage"})
+    file = f"{config.study}.yaml"
+    search = config.search
+    budget = str(config.budget)
+    if isinstance(config.budget, Sparsity):
+        budget = f"sparsity {config.budget.sparsity:.2%} of each network"
+    elif "budget" in config.space.parameters:
+        budget = "sampled with the space"
+    elif budget == "base" and common:
+        budget = f"base, {common:,} parameters"
+    seconds = [table, results.confirmation]
+    seeds = dict.fromkeys(tuple(record.get("seeds") or ()) for record in records)
+    return {
+        "file": file,
+        "yaml": yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100),
+        "commands": [f"sculpt run {file}", f"sculpt rank {file}", f"sculpt report {file}"],
+        "data": config.data.name,
+        "fingerprints": _distinct(record.get("data_fingerprint") for record in records),
+        "seeds": [", ".join(map(str, listed)) for listed in seeds if listed],
+        "counting": config.counting,
+        "budget": budget,
+        "epochs": config.training.epochs,
+        "sampler": search.sampler,
+        "protocol": config.training.protocol,
+        "devices": _distinct(_device(record.get("device") or {}) for record in records),
+        "versions": _distinct(_versions(record.get("versions") or {}) for record in records),
+        "seconds": float(sum(_sum(part, "seconds") for part in seconds)),
+        "records": len(records),
+    }
+
+
+def _sum(table: pd.DataFrame, column: str) -> float:
+    if column not in table:
+        return 0.0
+    return float(pd.to_numeric(table[column], errors="coerce").fillna(0).sum())
+
+
+def _distinct(values: Any) -> list[str]:
+    """Return texts by how often they occur, the most frequent first, without empty ones."""
+    return [text for text, _ in Counter(str(v) for v in values if v).most_common()]
+
+
+def _device(device: dict[str, Any]) -> str:
+    if not device:
+        return ""
+    threads = device.get("threads")
+    known = [device.get("type"), device.get("name")]
+    known += [f"{threads} thread{'s' * (threads != 1)}"] if threads else []
+    return ", ".join(str(part) for part in known if part)
+
+
+def _versions(versions: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())

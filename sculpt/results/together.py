@@ -1,0 +1,69 @@
+"""The finished trials of several studies as one table, and what keeps them from being compared."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from sculpt.config import Study
+from sculpt.errors import InputError
+from sculpt.results.records import Results
+
+
+def check_distinct(studies: Sequence[Results]) -> None:
+    """Refuse studies whose rows could not be told apart.
+
+    Raises:
+        InputError: there is no study, one is given twice, or two have the same name.
+    """
+    if not studies:
+        raise InputError("a front must be of at least one study, but got none; give one")
+    seen: dict[str, str] = {}
+    for config in (results.config for results in studies):
+        name, place = config.study, _place(config)
+        if seen.get(name) == place:
+            raise InputError(f"each study must be given once, but got {name!r} twice; leave one")
+        if name in seen:
+            raise InputError(
+                f"studies must have different names, but got two named {name!r} from different "
+                "storages; run one of them under another name (--set study=NAME)"
+            )
+        seen[name] = place
+
+
+def finished_trials(studies: Sequence[Results]) -> pd.DataFrame:
+    """Return the finished trials of all studies, in the columns of `Results.trials`.
+
+    Columns that one study lacks are missing there. Without any finished trial the table has the
+    columns study, trial, role and budget, and no rows.
+    """
+    tables = [table for results in studies if len(table := results.complete)]
+    if not tables:
+        return pd.DataFrame(columns=["study", "trial", "role", "budget"])
+    if len(tables) == 1:
+        return tables[0].reset_index(drop=True)
+    columns = list(dict.fromkeys(column for table in tables for column in table))
+    # Columns without a value would have a say in the types of the others.
+    filled = [table.dropna(axis="columns", how="all") for table in tables]
+    return pd.concat(filled, ignore_index=True).reindex(columns=columns)
+
+
+def differences(studies: Sequence[Results]) -> list[str]:
+    """Return a sentence for each thing that keeps studies from being compared with the first."""
+    first = studies[0].config
+    images = [r.config.study for r in studies[1:] if r.images != studies[0].images]
+    counting = [r.config.study for r in studies[1:] if r.config.counting != first.counting]
+    return [
+        f"{first.study} and {name} were not trained on the same images: their errors are not "
+        "comparable"
+        for name in images
+    ] + [
+        f"{first.study} and {name} count parameters by different rules: their sizes are not "
+        "comparable"
+        for name in counting
+    ]
+
+
+def _place(config: Study) -> str:
+    location = config.storage_url.removeprefix("sqlite:///")
+    return str(Path(location).resolve()) if location.endswith(".db") else location

@@ -1,0 +1,236 @@
+"""What a study's ranking says, in sentences that claim no more than its intervals carry."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sculpt.config import describe_parameters
+
+CONFIRM = "--set 'search.confirm={top: 3, seeds: 8}'"
+"""What makes `sculpt run` confirm the best candidates of a study that has run."""
+
+NAMED = 5
+"""Confirmed candidates, or budgets, that have a sentence each; the tables have the rest."""
+
+
+def verdict_sentences(document: dict[str, Any]) -> list[str]:
+    """Return plain sentences, the headline first.
+
+    They are about test errors on fresh seeds once the confirmation has compared anything, and
+    about validation errors until then.
+
+    Args:
+        document:
+            Of `sculpt.results.ranking.rank`.
+    """
+    rows = document["ranking"]
+    base = next((row for row in rows if row["role"] == "base"), None)
+    candidates = [row for row in rows if row["role"] == "candidate"]
+    if not rows:
+        return ["Nothing has finished yet, so there is nothing to compare."]
+    if not candidates:
+        found = percent(base["val_error"]) if base else ""
+        return [
+            f"Only the dense base has finished, with {found} validation error: "
+            "no candidate can be compared with it yet."
+        ]
+    confirmation = document["confirmation"]
+    confirmed = [
+        row
+        for row in (confirmation["rows"] if confirmation else [])
+        if row["arm"] == "sculpted" and row["difference"]
+    ]
+    if confirmed:
+        return _of_confirmation(confirmation, confirmed)
+    sentences = _of_ranking(base, candidates)
+    if confirmation:
+        sentences.append(
+            "The best candidates are being confirmed on fresh seeds; until a candidate and the "
+            "base have both finished there, this is what the search itself showed."
+        )
+    elif base:
+        sentences.append(_best_by_luck(len(candidates)))
+    if diverged := sum(1 for row in rows if row["diverged"]):
+        trials = "1 finished trial has" if diverged == 1 else f"{diverged} finished trials have"
+        sentences.append(f"{trials} seeds that diverged; their errors count as they are.")
+    return sentences
+
+
+def percent(error: dict[str, Any] | None) -> str:
+    """Return an error as text: mean ± standard deviation in percent, and over how many seeds."""
+    if error is None:
+        return "no error"
+    spread = "" if error["std"] is None else f" ± {100 * error['std']:.2f}"
+    return f"{100 * error['mean']:.2f}{spread} % (n {error['n']})"
+
+
+def configuration(params: dict[str, Any]) -> str:
+    """Return a configuration as text, without the last digits of what was sampled."""
+    values = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in params.items()}
+    return describe_parameters(values) or "as the base"
+
+
+def points(difference: dict[str, Any] | None) -> str:
+    """Return a difference in points of percent with its interval; empty where there is none."""
+    if difference is None:
+        return ""
+    mean, low, high = (signed(100 * difference[key]) for key in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
+def _of_confirmation(found: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
+    """Speak of test errors; `rows` are the sculpted ones that have been compared."""
+    better, worse = _with(rows, "better"), _with(rows, "worse")
+    selected = len(found["selected"])
+    whom = f"Of {_count(selected, 'candidate')} confirmed on {found['seeds']} fresh seeds"
+    lower = "a lower test error than the dense base"
+    higher = f", {len(worse)} {_have(worse)} a higher one" if worse else ""
+    if better:
+        sentences = [f"{whom}, {len(better)} {_have(better)} {lower}{higher}."]
+    elif len(rows) < selected:
+        sentences = [f"{whom}, none has been told to have {lower} so far{higher}."]
+    else:
+        sentences = [f"{whom}, none can be told to have {lower}{higher}."]
+    if not found["complete"]:
+        sentences.append(
+            "The confirmation is not complete yet: verdicts that stand will stay, others may come."
+        )
+    for row in rows[:NAMED]:
+        sentences.append(
+            f"Trial {row['trial']} ({_named(row)}): {percent(row['test_error'])} test error "
+            f"against {percent(found['base']['test_error'])} of the base, a difference of "
+            f"{points(row['difference'])} points, 95 % interval in brackets: {row['verdict']}"
+            f"{_uncorrected(row, selected)}."
+        )
+    shuffled = [row for row in found["rows"] if row["arm"] == "shuffled" and row["difference"]]
+    for row in shuffled[:NAMED]:
+        sentences.append(_of_control(row))
+    return sentences
+
+
+def _of_control(row: dict[str, Any]) -> str:
+    meaning = {
+        "worse": "so which weights are kept within the layers matters here",
+        "better": "so its own mask is the worse one",
+        "not distinguishable": (
+            "so nothing here shows that it matters which weights are kept within the layers"
+        ),
+    }.get(row["verdict"], "so nothing can be said")
+    return (
+        f"Trial {row['trial']} with its mask shuffled within the layers differs from itself by "
+        f"{points(row['difference'])} points: {row['verdict']}, {meaning}."
+    )
+
+
+def _of_ranking(base: dict[str, Any] | None, candidates: list[dict[str, Any]]) -> list[str]:
+    """Speak of validation errors; rows are in the order of the ranking."""
+    best = candidates[0]
+    lowest = f"trial {best['trial']} ({_named(best)}) with {percent(best['val_error'])}"
+    if base is None:
+        return [
+            "The dense base has no result yet, so nothing is compared with it; the lowest mean "
+            f"validation error is that of {lowest}."
+        ]
+    against = f"the base has {percent(base['val_error'])}"
+    compared = [row for row in candidates if row["difference"]]
+    if not compared:
+        one_seed = base["val_error"]["n"] < 2
+        reason = (
+            "Base and candidates were trained with a single seed each"
+            if one_seed
+            else "No candidate can be compared with the base seed by seed"
+        )
+        return [
+            f"{reason}, so no difference can be told from chance; the lowest mean validation "
+            f"error is that of {lowest}, {against}.",
+            "To compare, run a new study with search.replicates of 3 or more.",
+        ]
+    sentences = [_tally_of(compared)]
+    leading = _best_of_budgets(candidates)
+    for row in leading[:NAMED]:
+        where = f"With {row['budget']:,} parameters the" if len(leading) > 1 else "The"
+        text = f"{where} lowest mean error is that of trial {row['trial']} ({_named(row)}): "
+        text += f"{percent(row['val_error'])}; {against}"
+        if row["difference"]:
+            text += f"; difference {points(row['difference'])} points, 95 % interval in brackets: "
+            text += f"{row['verdict']}{_uncorrected(row, len(compared))}"
+        sentences.append(text + ".")
+    if len(leading) > NAMED:
+        sentences.append(f"The other {_count(len(leading) - NAMED, 'budget')} are in the ranking.")
+    return sentences
+
+
+def _tally_of(compared: list[dict[str, Any]]) -> str:
+    """Say how many candidates are told from the base, corrected for how many there are."""
+    better, worse, like = (_with(compared, w) for w in ("better", "worse", "not distinguishable"))
+    count = len(compared)
+    corrected = f"by validation error, corrected for {_count(count, 'comparison')}"
+    if better:
+        rest = [f"{len(worse)} worse"] if worse else []
+        rest += [f"{len(like)} not distinguishable from it"] if like else []
+        return (
+            f"{len(better)} of {_count(count, 'candidate')} {'is' if len(better) == 1 else 'are'} "
+            f"better than the dense base {corrected}" + "".join(f", {text}" for text in rest) + "."
+        )
+    if not worse:
+        whom = "The candidate cannot" if count == 1 else f"None of {count:,} candidates can"
+        return (
+            f"{whom} be told from the dense base {corrected}; that is not to say that they are "
+            "equal: the intervals show which differences remain possible."
+        )
+    if not like:
+        whom = "The candidate is" if count == 1 else f"All {count:,} candidates are"
+        return f"{whom} worse than the dense base {corrected}."
+    return (
+        f"None of {count:,} candidates is better than the dense base {corrected}: {len(worse)} "
+        f"worse, {len(like)} not distinguishable from it."
+    )
+
+
+def _best_by_luck(count: int) -> str:
+    chosen = f"the best of {count:,} is best by luck, too" if count > 1 else "they chose it, too"
+    return (
+        f"These are the validation errors that candidates were ranked by, and {chosen}: train the "
+        f"best again on fresh seeds and read the test images once, with sculpt run and {CONFIRM}."
+    )
+
+
+def _uncorrected(row: dict[str, Any], family: int) -> str:
+    """Say why a verdict differs from what its own interval shows."""
+    difference = row["difference"]
+    outside = difference["low"] > 0 or difference["high"] < 0
+    if row["verdict"] != "not distinguishable" or not outside:
+        return ""
+    if difference["low"] == difference["high"]:
+        return " (all seeds differ by the same, which so few seeds can do by chance)"
+    return f" once corrected for {_count(family, 'comparison')}, though its own interval is not"
+
+
+def _best_of_budgets(candidates: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the best candidate of each sampled budget, smallest first; else the best alone."""
+    if not any("budget" in row["params"] for row in candidates):
+        return [candidates[0]]  # one budget; or a share of each network, which are not compared
+    best: dict[int, dict[str, Any]] = {}
+    for row in candidates:
+        best.setdefault(row["budget"], row)
+    return [best[budget] for budget in sorted(best)]
+
+
+def _with(rows: list[dict[str, Any]], verdict: str) -> list[dict[str, Any]]:
+    return [row for row in rows if row["verdict"] == verdict]
+
+
+def _named(row: dict[str, Any]) -> str:
+    return configuration(row["params"])
+
+
+def _have(rows: list[Any]) -> str:
+    return "has" if len(rows) == 1 else "have"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def signed(value: float) -> str:
+    """Return a number with its sign and two digits."""
+    return f"{value:+.2f}".replace("-", "−")

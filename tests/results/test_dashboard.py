@@ -1,0 +1,499 @@
+"""A study in Optuna's dashboard: what is written for it, what is left alone, who is answered."""
+
+import io
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna_dashboard
+import pytest
+from optuna.distributions import IntDistribution
+from optuna.trial import TrialState, create_trial
+from rigged import add_trial, attributes, rigged_store
+from sqlalchemy import event
+
+from sculpt.errors import InputError, StorageError
+from sculpt.results.dashboard import annotations
+from sculpt.results.dashboard.annotations import annotate
+from sculpt.results.dashboard.attributes import StudyAttributes, is_ours, signed
+from sculpt.results.dashboard.server import (
+    DashboardServer,
+    guarded,
+    is_loopback,
+    open_server,
+)
+from sculpt.results.markdown import code, prose
+from sculpt.search.store import Store, open_store
+
+LAYERS = [{"name": "stem.weight", "shape": [4, 1, 3, 3], "kept": 20}]
+
+
+def add_recorded(store: Store, errors: list[float], role: str = "candidate", **found: Any) -> None:
+    """Add a finished trial with a record whose layers can be drawn."""
+    study = store.base if role == "base" else store.candidates
+    name = str(uuid.uuid4())
+    params = {} if role == "base" else {"widening": 2}
+    record = json.dumps({"layers": LAYERS, "params": params})
+    store.artifact_folder.mkdir(exist_ok=True)
+    store.artifacts.write(name, io.BytesIO(record.encode()))
+    meta = {"artifact_id": name, "filename": "record.json", "mimetype": "application/json"}
+    study.add_trial(
+        create_trial(
+            state=TrialState.COMPLETE,
+            values=[float(np.mean(errors)), found.get("kept_macs", 1000.0)],
+            params=params,
+            distributions={key: IntDistribution(1, 8) for key in params},
+            user_attrs=attributes(errors, role, **found),
+            system_attrs={f"artifacts:{name}": json.dumps(meta | {"encoding": None})},
+        )
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """A study with a base, two candidates, and others that came to nothing."""
+    found = rigged_store(tmp_path, search__confirm={"top": 1, "seeds": 2})
+    add_recorded(found, [0.2, 0.3], "base")
+    add_recorded(found, [0.1, 0.2])
+    add_recorded(found, [0.3, 0.5], kept_macs=2_000_000.0)
+    for state, attribute in [
+        (TrialState.PRUNED, {"stopped_because": "after epoch 3: beaten"}),
+        (TrialState.PRUNED, {"infeasible": "at most 9 MACs"}),
+        (TrialState.FAIL, {"error": "ValueError: <b>`|\n\n# no"}),
+        (TrialState.RUNNING, {}),
+    ]:
+        add_trial(found.candidates, attribute, {"widening": 3}, state)
+    yield found
+    found.storage.close()
+
+
+def notes(study: Any) -> dict[int | None, str]:
+    """Return the notes of a study, by trial, as the dashboard's own API has them; None: its own."""
+    storage = study._storage
+    detail = get(optuna_dashboard.wsgi(storage), f"/api/studies/{study._study_id}")
+    found = {trial["number"]: trial["note"]["body"] for trial in detail["trials"]}
+    return {None: detail["note"]["body"]} | found
+
+
+def get(application: Any, path: str) -> Any:
+    _, body = ask(application, path)
+    return json.loads(body)
+
+
+def ask(application: Any, path: str, **headers: str) -> tuple[str, bytes]:
+    """Return the status and the body that a WSGI application answers with."""
+    answered: list[Any] = []
+    environ = {
+        "REQUEST_METHOD": "GET",
+        "PATH_INFO": path,
+        "QUERY_STRING": "",
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "80",
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(),
+        "wsgi.errors": io.StringIO(),
+        "HTTP_ACCEPT_ENCODING": "",
+    }
+    body = application(environ | headers, lambda *rest: answered.extend(rest))
+    content = b"".join(body)
+    if hasattr(body, "close"):  # a file, which servers close
+        body.close()
+    return answered[0], content
+
+
+def written(store: Store) -> list[dict[str, Any]]:
+    """Return all attributes of the three studies: notes with their versions, and files."""
+    studies = [store.base, store.candidates, store.confirmation]
+    return [store.storage.get_study_system_attrs(s._study_id) for s in studies if s]
+
+
+class TestMarkdown:
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("widening 2", "`widening 2`"),
+            ("a`b", "`` a`b ``"),
+            ("``", "``` `` ```"),
+            ("one\n\n# two\t three", "`one # two three`"),
+            ("", "` `"),
+            ("<img src=x>", "`<img src=x>`"),
+        ],
+    )
+    def test_code(self, text: str, expected: str) -> None:
+        assert code(text) == expected
+
+    def test_a_long_text_is_cut(self) -> None:
+        assert len(code("x" * 5000)) < 700
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("2.50 ± 0.1 % (n 3)", "2.50 ± 0.1 % (n 3)"),
+            ("a_b *c* [d](e) <f>", r"a\_b \*c\* \[d\](e) \<f\>"),
+            ("1. item\n- item", r"1\. item - item"),
+            ("2) item", r"2\) item"),
+            ("- item", r"\- item"),
+            ("---", r"\---"),
+            ("# title", r"\# title"),
+            ("![x](y) `z` &amp; $m$", r"\!\[x\](y) \`z\` \&amp; \$m\$"),
+        ],
+    )
+    def test_prose(self, text: str, expected: str) -> None:
+        assert prose(text) == expected
+
+
+class TestNotes:
+    def test_every_ended_trial_has_one(self, store: Store) -> None:
+        annotate(store)
+        found = notes(store.candidates)
+        assert "validation error: 15.00 ± 7.07 % (n 2)" in found[0]
+        assert "against the base: not distinguishable, a difference of" in found[0]
+        assert "**Candidate 0**: complete, on the front" in found[0]
+        assert "**Candidate 1**: complete\n" in found[1]
+        assert "2.00 M MACs" in found[1]
+        assert "stopped" in found[2]
+        assert "why: `after epoch 3: beaten`" in found[2]
+        assert "infeasible" in found[3]
+        assert "why: `at most 9 MACs`" in found[3]
+        assert "why: `` ValueError: <b>`| # no ``" in found[4]
+        assert found[5] == "", "it is still running"
+        assert "**Base**: complete" in notes(store.base)[0]
+
+    def test_the_study_s_says_where_everything_is(self, store: Store) -> None:
+        annotate(store)
+        note = notes(store.candidates)[None]
+        base, confirm = store.base._study_id, store.confirmation._study_id  # type: ignore[union-attr]
+        assert f"[tiny/base](/dashboard/studies/{base})" in note
+        assert f"[tiny/confirm](/dashboard/studies/{confirm})" in note
+        assert "sculpt pareto tiny" in note
+        assert "3 of 99 trials complete" in note
+        assert "candidates can be told from the dense base" in note, "the verdict"
+        back = f"(/dashboard/studies/{store.candidates._study_id})"
+        assert back in notes(store.base)[None]
+        assert back in notes(store.confirmation)[None]
+
+    def test_the_confirmation_s_have_the_test_errors(self, store: Store) -> None:
+        assert store.confirmation
+        store.confirmation.set_user_attr("selected", [0])
+        store.confirmation.set_user_attr("seeds", 2)
+        for candidate, role, arm, errors in [
+            ("base", "base", "sculpted", [0.5, 0.6]),
+            (0, "candidate", "sculpted", [0.2, 0.4]),
+            (0, "candidate", "shuffled", [0.7, 0.9]),
+        ]:
+            found = attributes([0.3, 0.3], role, test_errors=errors)
+            about = {"candidate": candidate, "arm": arm, "seeds": 2}
+            add_trial(store.confirmation, found | about)
+        annotate(store)
+        found = notes(store.confirmation)
+        assert "test error: 55.00 ± 7.07 % (n 2)" in found[0]
+        assert "against the base: not distinguishable" in found[1]
+        assert "**Candidate 0, its mask shuffled within layers**" in found[2]
+        assert "against candidate 0: not distinguishable" in found[2]
+
+    def test_before_anything_has_finished(self, tmp_path: Path) -> None:
+        empty = rigged_store(tmp_path)
+        annotate(empty)
+        assert "Nothing has finished yet" in notes(empty.candidates)[None]
+
+    def test_a_second_start_writes_only_what_is_new(self, store: Store) -> None:
+        annotate(store)
+        before = written(store)
+        annotate(store)
+        assert written(store) == before
+        add_recorded(store, [0.9, 0.8])
+        annotate(store)
+        after = written(store)
+        assert "80.00" not in str(before)
+        assert "85.00" in notes(store.candidates)[6]
+        kept = [key for key in before[1] if key.startswith("artifacts:")]
+        assert {key: after[1][key] for key in kept} == {key: before[1][key] for key in kept}
+        assert "4 of 99 trials complete" in notes(store.candidates)[None], "sculpt's own is renewed"
+
+    def test_what_a_person_wrote_is_left_alone(self, store: Store) -> None:
+        annotate(store)
+        application = optuna_dashboard.wsgi(store.storage)
+        page = f"/api/studies/{store.candidates._study_id}"
+        edited = notes(store.candidates)[0] + " I agree"
+        for path, body in [(f"{page}/note", "mine"), (f"{page}/{trial_id(store, 0)}/note", edited)]:
+            sent = json.dumps({"version": 2, "body": body}).encode()
+            status, _ = ask(
+                application,
+                path,
+                REQUEST_METHOD="PUT",
+                CONTENT_TYPE="application/json",
+                CONTENT_LENGTH=str(len(sent)),
+                **{"wsgi.input": io.BytesIO(sent)},  # type: ignore[arg-type]
+            )
+            assert status.startswith("204")
+        add_recorded(store, [0.01, 0.02])  # it changes what would be said of both
+        annotate(store)
+        found = notes(store.candidates)
+        assert (found[None], found[0]) == ("mine", edited)
+        assert "2.00 M MACs" in found[1], "the others are kept up"
+
+    def test_a_signature_holds_for_one_text(self) -> None:
+        assert is_ours(signed("a\n\n[//]: # (sculpt 0)"))
+        assert not is_ours(signed("a") + " ")
+        assert not is_ours(signed("a").replace("a", "b"))
+        assert not is_ours("a")
+
+
+def trial_id(store: Store, number: int) -> int:
+    study = store.candidates._study_id
+    return store.storage.get_trial_id_from_study_id_trial_number(study, number)
+
+
+class TestPlots:
+    def test_they_stand_in_the_notes_and_can_be_had(self, store: Store) -> None:
+        annotate(store)
+        for study, name in (
+            (store.base, "layers-base.png"),
+            (store.candidates, "layers-trial-1.png"),
+        ):
+            path = StudyAttributes(study, store.storage).files[name]
+            assert f"![layer sparsities]({path})" in "".join(notes(study).values())
+            application = optuna_dashboard.wsgi(store.storage, artifact_store=store.artifacts)
+            assert ask(application, path)[1].startswith(b"\x89PNG")
+
+    def test_the_base_and_the_front_come_first(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        add_recorded(store, [0.15, 0.25], kept_macs=3_000_000.0)  # second best, not on the front
+        monkeypatch.setattr(annotations, "MOST_PLOTS", 3)
+        annotate(store)
+        assert set(StudyAttributes(store.base, store.storage).files) == {"layers-base.png"}
+        candidates = StudyAttributes(store.candidates, store.storage).files
+        assert set(candidates) == {"layers-trial-0.png", "layers-trial-6.png"}
+
+    def test_one_that_was_deleted_in_the_dashboard_is_drawn_again(self, store: Store) -> None:
+        annotate(store)
+        application = optuna_dashboard.wsgi(store.storage, artifact_store=store.artifacts)
+        path = StudyAttributes(store.candidates, store.storage).files["layers-trial-0.png"]
+        assert ask(application, f"/api{path}", REQUEST_METHOD="DELETE")[0].startswith("204")
+        assert "layers-trial-0.png" not in StudyAttributes(store.candidates, store.storage).files
+        annotate(store)
+        again = StudyAttributes(store.candidates, store.storage).files["layers-trial-0.png"]
+        assert again != path
+        assert again in notes(store.candidates)[0]
+
+    def test_without_a_record_there_are_notes_all_the_same(self, store: Store) -> None:
+        add_trial(store.candidates, attributes([0.1, 0.1]), {"widening": 4})
+        with pytest.raises(StorageError, match="the record of trial 6 must lie in"):
+            annotate(store)
+        assert "10.00 ± 0.00 %" in notes(store.candidates)[6]
+        assert "layers-trial-1.png" in StudyAttributes(store.candidates, store.storage).files
+
+
+def test_reading_does_not_wait_for_pytorch(store: Store) -> None:
+    lines = [
+        "import sys",
+        "from sculpt.results.dashboard.annotations import annotate",
+        "from sculpt.results.dashboard.server import open_server",
+        "from sculpt.search.store import open_store",
+        "store = open_store('tiny', sys.argv[1])",
+        "annotate(store)",
+        "open_server(store, '127.0.0.1', 0).server_close()",
+        "print('torch' in sys.modules)",
+    ]
+    command = [sys.executable, "-c", "\n".join(lines), store.config.storage_url]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
+
+
+class TestGuard:
+    @staticmethod
+    def application(environ: dict[str, Any], start: Callable[..., Any]) -> list[bytes]:
+        start("200 OK", [])
+        return [b"the dashboard"]
+
+    @pytest.mark.parametrize(
+        ("host", "origin", "answered"),
+        [
+            ("127.0.0.1:8080", None, True),
+            ("localhost:9090", None, True),  # a forwarded port
+            ("[::1]:8080", None, True),
+            ("127.0.0.1:8080", "http://127.0.0.1:8080", True),
+            ("rebound.example:8080", None, False),
+            ("rebound.example:8080", "http://rebound.example:8080", False),
+            ("", None, False),
+            ("127.0.0.1:8080", "http://other.example", False),
+            ("127.0.0.1:8080", "http://127.0.0.1:3000", False),
+            ("127.0.0.1:8080", "null", False),
+            ("127.0.0.1.other.example", None, False),
+        ],
+    )
+    def test_on_loopback(self, host: str, origin: str | None, answered: bool) -> None:
+        sent = {"HTTP_HOST": host} | ({} if origin is None else {"HTTP_ORIGIN": origin})
+        status, body = ask(guarded(self.application, only_loopback=True), "/", **sent)
+        assert (status, body == b"the dashboard") == (
+            "200 OK" if answered else "403 Forbidden",
+            answered,
+        )
+
+    def test_elsewhere_any_name_will_do(self) -> None:
+        application = guarded(self.application, only_loopback=False)
+        assert ask(application, "/", HTTP_HOST="box.example")[0] == "200 OK"
+        other = {"HTTP_HOST": "box.example", "HTTP_ORIGIN": "http://other.example"}
+        assert ask(application, "/", **other)[0] == "403 Forbidden"
+
+    @pytest.mark.parametrize(
+        ("host", "expected"),
+        [
+            ("127.0.0.1", True),
+            ("127.1.2.3", True),
+            ("::1", True),
+            ("localhost", True),
+            ("0.0.0.0", False),
+            ("::", False),
+            ("192.168.0.1", False),
+            ("box.example", False),
+        ],
+    )
+    def test_what_is_loopback(self, host: str, expected: bool) -> None:
+        assert is_loopback(host) is expected
+
+
+class TestServer:
+    @pytest.fixture
+    def server(self, store: Store) -> Iterator[DashboardServer]:
+        with open_server(store, "127.0.0.1", 0) as found:
+            thread = threading.Thread(target=found.serve_forever)
+            thread.start()
+            yield found
+            found.shutdown()
+            thread.join()
+
+    def test_it_answers_while_another_request_hangs(self, server: DashboardServer) -> None:
+        with socket.create_connection(server.server_address[:2]) as silent:  # type: ignore[arg-type]
+            silent.send(b"GET / HTTP")
+            with urllib.request.urlopen(f"{server.address}/api/studies", timeout=20) as answer:
+                studies = json.load(answer)["study_summaries"]
+                assert answer.headers["X-Frame-Options"] == "SAMEORIGIN"
+        assert {study["study_name"] for study in studies} == {"tiny", "tiny/base", "tiny/confirm"}
+
+    def test_records_can_be_downloaded(self, server: DashboardServer, store: Store) -> None:
+        with urllib.request.urlopen(
+            f"{server.address}/api/studies/{store.candidates._study_id}"
+        ) as answer:
+            trial = json.load(answer)["trials"][0]
+        (meta,) = trial["artifacts"]
+        path = f"/artifacts/{store.candidates._study_id}/{trial['trial_id']}/{meta['artifact_id']}"
+        with urllib.request.urlopen(server.address + path) as answer:
+            assert json.load(answer)["layers"] == LAYERS
+
+    def test_what_came_to_nothing_is_not_on_its_front(
+        self, server: DashboardServer, store: Store
+    ) -> None:
+        with urllib.request.urlopen(
+            f"{server.address}/api/studies/{store.candidates._study_id}"
+        ) as answer:
+            best = json.load(answer)["best_trials"]
+        assert [trial["number"] for trial in best] == [0]
+
+    def test_a_port_that_is_taken(self, server: DashboardServer, store: Store) -> None:
+        with pytest.raises(InputError, match=rf"127\.0\.0\.1 and {server.server_port} \("):
+            open_server(store, "127.0.0.1", server.server_port)
+
+
+def test_ctrl_c_ends_it_and_is_no_failure(store: Store) -> None:
+    command = [sys.executable, "-m", "sculpt", "dashboard", "tiny", "--port", "0", "--storage"]
+    process = subprocess.Popen(
+        [*command, store.config.storage_url],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # What a shell starts in the background ignores it, and so would what that starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    with process:
+        assert process.stderr
+        address = process.stderr.readline().split()[1]
+        with urllib.request.urlopen(address) as answer:
+            assert b"Optuna Dashboard" in answer.read()
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60) == ("", "")
+    assert process.returncode == 0
+
+
+class TestCommand:
+    @pytest.fixture(autouse=True)
+    def _end_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Ctrl-C as soon as it serves."""
+
+        def interrupted(self: DashboardServer) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(DashboardServer, "serve_forever", interrupted)
+
+    def test_it_prints_the_study_s_page(self, store: Store, sculpt_command: Any) -> None:
+        arguments = ["dashboard", "tiny", "--storage", store.config.storage_url, "--port", 0]
+        code, out, err = sculpt_command(*arguments)
+        assert (code, out) == (0, "")
+        page = f"/dashboard/studies/{store.candidates._study_id} (Ctrl-C ends it)\n"
+        assert err.startswith("dashboard: http://127.0.0.1:")
+        assert err.endswith(page)
+        assert notes(store.candidates)[None]
+
+    def test_it_warns_where_others_can_reach_it(self, store: Store, sculpt_command: Any) -> None:
+        arguments = ["dashboard", "tiny", "--storage", store.config.storage_url, "--port", 0]
+        code, _, err = sculpt_command(*arguments, "--host", "0.0.0.0")
+        assert code == 0
+        assert "listening at 0.0.0.0: there is no log-in" in err
+        assert "dashboard: http://127.0.0.1:" in err
+
+    def test_a_storage_that_cannot_be_written_is_served_without_notes(
+        self, store: Store, sculpt_command: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def open_read_only(*arguments: Any) -> Store:
+            found = open_store(*arguments)
+            found.storage.engine.dispose()  # connections that were opened before may still write
+
+            def refuse_writing(connection: Any, _: Any) -> None:
+                connection.execute("PRAGMA query_only = ON")
+
+            event.listen(found.storage.engine, "connect", refuse_writing)
+            return found
+
+        monkeypatch.setattr("sculpt.search.store.open_store", open_read_only)
+        before = written(store)
+        arguments = ["dashboard", "tiny", "--storage", store.config.storage_url, "--port", 0]
+        code, _, err = sculpt_command(*arguments)
+        assert code == 0
+        assert "without new notes and layer plots: study 'tiny' must be writable" in err
+        assert "readonly database" in err
+        assert "dashboard: http://127.0.0.1:" in err
+        assert written(store) == before
+
+    def test_wrong_input_is_one_message(
+        self, store: Store, tmp_path: Path, sculpt_command: Any
+    ) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            for arguments, message in [
+                (["tiny", "--port", port], "must be an address of this machine and a port"),
+                (["tiny", "--port", 0, "--host", "192.0.2.1"], "but got 192.0.2.1 and 0"),
+                (["tiny", "--port", 0, "--host", "no such host"], "but got no such host and 0"),
+                (["other"], "'other' is not among those kept here (tiny)"),
+            ]:
+                code, out, err = sculpt_command(
+                    "dashboard", *arguments, "--storage", store.config.storage_url
+                )
+                assert (code, out) == (2, "")
+                assert message in err
+                assert err.startswith("sculpt: ")
+                assert "Traceback" not in err
+
+    def test_help(self, sculpt_command: Any) -> None:
+        code, out, _ = sculpt_command("dashboard", "--help")
+        assert code == 0
+        assert "Example: sculpt dashboard studies/digits.yaml" in out

@@ -1,0 +1,374 @@
+"""The report: what it says, that it is safe to open, and that it is written whatever is missing."""
+
+import base64
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import yaml
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import TrialState, create_trial
+from rigged import SIZE, add_trial, attributes, results_of, rigged_store
+from typer.testing import CliRunner
+
+from sculpt.cli import app
+from sculpt.errors import InputError
+from sculpt.results.ranking import rank
+from sculpt.results.report.content import collect
+from sculpt.results.report.details import curve_of
+from sculpt.results.report.drawing import escaped
+from sculpt.results.report.layer_figures import forward_order, layer_densities
+from sculpt.results.report.optuna_figures import optuna_figures
+from sculpt.results.report.page import render, to_json, write_report
+from sculpt.results.verdict import verdict_sentences
+from sculpt.search.store import Store
+from sculpt.study_file import load_study
+
+BASE = [0.10, 0.11, 0.12]
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(2)>",
+    "</script><script>alert(3)</script>",
+    "{{7*7}} {% raw %}",
+    "%{x} <a href='https://evil.example'>here</a> %{customdata[0]}",
+    "<!--<script>",
+    "'\"><svg/onload=alert(4)>\u2028\u2029\ud800",
+]
+
+
+class Parsed(HTMLParser):
+    """A page as a browser reads it: elements, their attributes, texts, and scripts."""
+
+    def __init__(self, page: str):
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self._script = False
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._script = tag == "script"
+        if self._script:
+            self.scripts.append((dict(attrs), ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        self._script = False
+
+    def handle_data(self, data: str) -> None:
+        if self._script:
+            attrs, text = self.scripts[-1]
+            self.scripts[-1] = (attrs, text + data)
+        else:
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+    def data(self, name: str) -> Any:
+        """Return what stands in a script element of JSON."""
+        return json.loads(next(text for attrs, text in self.scripts if attrs.get("id") == name))
+
+
+@pytest.fixture(autouse=True)
+def _small_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand in for the 5 MB of Plotly, whose bytes say nothing here."""
+    monkeypatch.setattr("plotly.offline.get_plotlyjs", lambda: "/* plotly */")
+
+
+def page_of(store: Store) -> Parsed:
+    results = results_of(store)
+    return Parsed(render(content := collect(results), optuna_figures(content, results.config)))
+
+
+def record(layers: list[tuple[str, int]], errors: list[list[float]], **changes: Any) -> dict:
+    """Return a trial's record: names of layers and what is kept of 100, errors of each seed."""
+    return {
+        "seeds": list(range(len(errors))),
+        "layers": [
+            {
+                "name": f"{name}.weight",
+                "shape": [10, 10],
+                "kept": kept,
+                "orthogonality_before": 2.0,
+                "orthogonality_after": 1.0,
+                "orthogonality_bound": 0.5,
+            }
+            for name, kept in layers
+        ],
+        "runs": [
+            {"history": [{"epoch": n, "val_error": e} for n, e in enumerate(seed, start=1)]}
+            for seed in errors
+        ],
+        "data_fingerprint": "feed",
+        "device": {"type": "cpu", "name": "x86_64", "threads": 1},
+        "versions": {"python": "3.11", "torch": "2.15"},
+    } | changes
+
+
+def add_kept(
+    store: Store,
+    found: dict[str, Any],
+    kept: dict[str, Any] | None = None,
+    base: bool = False,
+    **params: Any,
+) -> None:
+    """Add a finished trial to a store, and its record to the artifacts.
+
+    The value of a candidate is its error, and its parameters are categories.
+    """
+    system: dict[str, Any] = {}
+    if kept is not None:
+        name = uuid4().hex
+        store.artifact_folder.mkdir(exist_ok=True)
+        store.artifacts.write(name, BytesIO(json.dumps(kept).encode()))
+        meta = {"artifact_id": name, "filename": "record.json", "mimetype": "", "encoding": None}
+        system[f"artifacts:{name}"] = json.dumps(meta)
+    study = store.base if base else store.candidates
+    values = [found["val_error_mean"], found["kept_macs"]]
+    choices = CategoricalDistribution([*HOSTILE[:6], *"ab", *range(10)])
+    study.add_trial(
+        create_trial(
+            values=values[: len(study.directions)],
+            params=params,
+            distributions=dict.fromkeys(params, choices),
+            user_attrs=found,
+            system_attrs=system,
+        )
+    )
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Store:
+    """Return a study of everything: base, candidates, a stopped one, an infeasible one."""
+    store = rigged_store(tmp_path)
+    layers = [("stem", 50), ("stages.0", 0), ("classifier", 100)]
+    base = attributes(BASE, "base", kept_macs=900.0)
+    add_kept(store, base, record(layers, [[0.5, 0.1], [0.4, 0.12]]), base=True)
+    for number in range(5):
+        errors = [error + 0.01 * number + 0.001 * number**2 for error in BASE]
+        found = attributes(errors, kept_macs=1000.0 - 100 * number, sparsity=0.9)
+        for step in ("initial", "pruned", "repaired"):
+            found |= {f"{step}_effective_nodes": 100 - number, f"{step}_jacobian_mean": 0.5}
+        kept = record(layers, [[0.6, 0.2]]) if number < 2 else None
+        add_kept(store, found, kept, widening=number)
+    stopped = {"stopped_because": "after epoch 3: beaten", "rungs": {"3": 0.4}}
+    add_trial(store.candidates, stopped, {"blocks": 8}, TrialState.PRUNED)
+    add_trial(store.candidates, {"infeasible": "too large"}, {"blocks": 9}, TrialState.FAIL)
+    return store
+
+
+def test_a_report_says_what_was_found(study: Store, tmp_path: Path) -> None:
+    results = results_of(study)
+    path = tmp_path / "deep" / "report.html"
+    write_report(results, path)
+    page = Parsed(path.read_text(encoding="utf-8"))
+    for sentence in verdict_sentences(rank(results)):
+        assert " ".join(sentence.split()) in page.text
+    names = [tag for tag, _ in page.tags]
+    assert names.count("h1") == 1
+    assert names.count("caption") == names.count("table")
+    assert {"nav", "main", "noscript", "section"} <= set(names)
+    ids = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
+    linked = {attrs["href"] for tag, attrs in page.tags if tag == "a"}
+    assert linked <= {f"#{name}" for name in ids}
+    assert {"front", "trial-panel", "ranking", "reproduce"} <= ids
+    panel = next(attrs for _, attrs in page.tags if attrs.get("id") == "trial-panel")
+    assert panel["data-trial"] == "0", "the best candidate"
+    assert "1 stopped" in page.text
+    assert "after epoch 3: beaten" in page.text
+    assert "1 infeasible" in page.text
+    assert "too large" in page.text
+    assert "fingerprint feed" in page.text
+
+    found = page.data("trials-data")
+    assert [row["trial"] for row in found["trials"]] == ["base", 0, 1, 2, 3, 4]
+    assert found["axes"] == ["val_error", "kept_macs"]
+    assert found["trials"][1]["values"] == pytest.approx([1000.0, 0.5, 0.11]), "by name"
+    details = found["details"]
+    assert [layer["kept"] for layer in details["0"]["layers"]] == [50, 0, 100]
+    assert "must lie in" in details["4"]["problem"], "its record is not there, the page is"
+    figures = page.data("figures-data")
+    places = {attrs["data-figure"] for _, attrs in page.tags if "data-figure" in attrs}
+    assert places == figures.keys()
+    assert {"errors", "layers", "curves", "signal_jacobian_mean", "proxy_0"} <= places
+
+
+def test_nothing_is_fetched_and_only_its_own_scripts_run(study: Store) -> None:
+    page = page_of(study)
+    policy = next(attrs["content"] for tag, attrs in page.tags if "http-equiv" in attrs) or ""
+    assert "default-src 'none'" in policy
+    assert "connect-src 'none'" in policy
+    assert "unsafe-eval" not in policy
+    for attrs, text in page.scripts:
+        assert "src" not in attrs
+        if attrs.get("type") != "application/json":
+            digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+            assert f"'sha256-{digest}'" in policy
+    for tag, attrs in page.tags:
+        assert tag not in ("img", "iframe", "object", "embed", "base", "form")
+        assert tag != "link" or attrs["href"] == "data:,"
+        assert not [name for name in attrs if name.startswith("on")]
+    scripts = [text for attrs, text in page.scripts if not attrs]
+    joined = "".join(scripts)
+    assert 'showSendToCloud: false, plotlyServerURL: ""' in joined, "or it offers to upload"
+    assert "modeBarButtons: [[" in joined, "buttons that are named, and no other"
+    assert not [text for text in scripts if "innerHTML" in text or "eval(" in text]
+
+
+def test_what_is_hostile_is_shown_as_text(tmp_path: Path) -> None:
+    published = {"source": HOSTILE[0], "figures": ["val_error"], "rows": []}
+    published["rows"] = [{"params": {"model.x": HOSTILE[1]}, "val_error": 0.1}]
+    data = {"data__name": "image_folder", "data__root": f"/data/{HOSTILE[2]}"}
+    store = rigged_store(tmp_path, published=published, **data)
+    versions = {"torch": HOSTILE[5], HOSTILE[4]: "1"}
+    kept = record([("a", 1)], [[0.1]], versions=versions)
+    add_kept(store, attributes(BASE, "base"), kept, base=True)
+    for number, text in enumerate(HOSTILE[:6]):
+        found = attributes([e + 0.01 * number for e in BASE], kept_macs=900.0 + number)
+        kept = record([(HOSTILE[1], 1), (HOSTILE[4], 0)], [[0.2, 0.1]])
+        add_kept(store, found, kept, **{"model.x": text, "pruning.y": "ab"[number % 2]})
+        failed = {"error": f"{text} broke"}
+        add_trial(store.candidates, failed, {"widening": number}, TrialState.FAIL)
+    page = page_of(store)
+
+    scripts = [attrs for attrs, _ in page.scripts]
+    assert scripts.count({}) == 4, "the page's own, and no other"
+    assert len(scripts) == 6
+    allowed = {"a", "img", "svg", "form", "iframe"}
+    assert not [t for t, attrs in page.tags if t in allowed - {"a"} or "onerror" in attrs]
+    assert all(attrs["href"].startswith("#") for tag, attrs in page.tags if tag == "a")
+    for text in HOSTILE[:6]:
+        assert " ".join(f"{text} broke".split()) in page.text
+    assert "49" not in re.findall(r"\b49\b", page.text.replace("{{7*7}}", ""))
+    assert f"Published errors are those of {HOSTILE[0]}" in page.text
+    assert f"/data/{HOSTILE[2]}" in page.text
+    assert HOSTILE[5] in page.text, "a version"
+    # What Plotly is given holds no markup but our own line breaks, and no template of theirs.
+    figures = page.data("figures-data")
+    assert {"importances", "parallel", "layers", "errors"} <= figures.keys()
+    for text in strings(figures):
+        assert not re.search(r"<(?!br>|extra></extra>|/extra>)", text), text
+    templates = {t for f in figures.values() for d in f["data"] if (t := d.get("hovertemplate"))}
+    assert templates <= {"%{customdata[0]}: %{customdata[1]}<extra></extra>"}
+    shown = set(strings(figures["layers"]))
+    assert escaped(HOSTILE[1]) in shown
+
+
+def strings(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return [text for element in value for text in strings(element)]
+    return [value] if isinstance(value, str) else []
+
+
+def test_json_cannot_leave_its_script_element() -> None:
+    text = to_json({"a": HOSTILE})
+    assert json.loads(text) == {"a": HOSTILE}
+    assert not set("<>&\u2028\u2029") & set(text)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        to_json(float("nan"))
+
+
+@pytest.mark.parametrize("rows", ["none", "base", "candidate"])
+def test_a_report_of_almost_nothing(tmp_path: Path, rows: str) -> None:
+    store = rigged_store(tmp_path)
+    if rows == "base":
+        add_trial(store.base, attributes([0.1], "base"))
+    if rows == "candidate":
+        add_trial(store.candidates, attributes([0.1]), {"widening": 2})
+    page = page_of(store)
+    said = {"none": "Nothing has finished yet", "base": "Only the dense base has finished"}
+    assert said.get(rows, "The dense base has no result yet") in page.text
+    assert "Left out: it takes 4 finished candidates" in page.text
+    assert page.data("trials-data")["selected"] == {"none": None, "base": "base"}.get(rows, 0)
+
+
+def test_one_seed_one_objective_and_missing_numbers(tmp_path: Path) -> None:
+    store = rigged_store(tmp_path, search__objectives=["val_error"])
+    add_trial(store.base, attributes([0.1], "base"))
+    bare = {k: v for k, v in attributes([0.2]).items() if k not in ("dense_memory", "score_kept")}
+    found = bare | {"initial_jacobian_mean": float("inf"), "diverged": 1}
+    add_kept(store, found, {"format": 1})
+    page = page_of(store)
+    assert "single seed" in page.text
+    assert page.data("trials-data")["axes"] == ["val_error", "kept_macs"]
+    assert page.data("trials-data")["details"]["0"] == {
+        "layers": [],
+        "curve": None,
+        "problem": None,
+    }
+    assert "1 finished trial has seeds that diverged" in page.text
+
+
+def test_each_budget_has_a_front_and_a_sentence(tmp_path: Path) -> None:
+    store = rigged_store(tmp_path)
+    add_trial(store.base, attributes(BASE, "base"))
+    for number, budget in enumerate([2000, SIZE, 2000, SIZE]):
+        errors = [error + 0.001 * number for error in BASE]
+        found = attributes(errors, budget=budget, kept_parameters=budget, kept_macs=100.0 * number)
+        add_trial(store.candidates, found, {"budget": budget})
+    results = results_of(store)
+    content = collect(results)
+    assert content.budgets == [2000, SIZE]
+    groups = {trial["trial"]: trial["group"] for trial in content.trials}
+    assert groups == {"base": SIZE, 0: 2000, 1: SIZE, 2: 2000, 3: SIZE}
+    text = " ".join(content.verdict)
+    assert "With 2,000 parameters the lowest mean error is that of trial 0" in text
+    assert "With 4,874 parameters the lowest mean error is that of trial 1" in text
+
+
+def test_layers_stand_in_forward_order_and_collapsed_ones_are_marked(study: Store) -> None:
+    names = [["stem", "a.0", "b.0", "fc"], ["stem", "a.0", "a.1", "b.0", "b.1", "fc"]]
+    assert forward_order(names) == ["stem", "a.0", "a.1", "b.0", "b.1", "fc"]
+    figure = layer_densities(collect(results_of(study)))
+    assert figure is not None
+    heat, marks = figure["data"]
+    assert heat["y"] == ["dense base", "trial 0", "trial 1"]
+    assert heat["z"][1] == [pytest.approx(-0.30103), None, 0.0]
+    assert marks["x"] == ["stages.0"] * 3
+    assert "none of 100 kept" in marks["hovertext"][0]
+
+
+def test_a_seed_that_ended_early_keeps_its_error() -> None:
+    curve = curve_of(record([], [[0.5, 0.3, 0.1], [0.9]]))
+    assert curve is not None
+    assert curve["mean"] == pytest.approx([0.7, 0.6, 0.5])
+    assert curve["n"] == 2
+
+
+def test_the_study_can_be_run_from_what_stands_there(study: Store, tmp_path: Path) -> None:
+    file = tmp_path / "again.yaml"
+    file.write_text(collect(results_of(study)).reproduction["yaml"])
+    again = load_study(file)
+    assert again.fingerprint() == study.config.fingerprint()
+    assert "storage" not in yaml.safe_load(file.read_text())
+
+
+def test_few_records_are_read(study: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sculpt.results.report.details.MOST_RECORDS", 2)
+    assert list(collect(results_of(study)).details) == ["base", 0]
+
+
+def test_the_command(study: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    storage = ["--storage", study.config.storage_url]
+    done = CliRunner().invoke(app, ["report", "tiny", *storage])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "tiny-report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert not list(tmp_path.glob("*.part"))
+    (tmp_path / "file").write_text("")
+    done = CliRunner().invoke(app, ["report", "tiny", *storage, "--output", "file/report.html"])
+    assert isinstance(done.exception, InputError)
+    assert "the report must go to a file that can be written" in str(done.exception)
+    assert done.exception.exit_code == 2
