@@ -1,5 +1,6 @@
 """The command that writes a study down for others to read."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -8,22 +9,41 @@ import typer
 from sculpt.cli.options import Storage, StudyName, progress_console
 
 
+class ReportFormat(StrEnum):
+    """What a report is written as; the ending of its file."""
+
+    html = "html"
+    md = "md"
+
+
 def report(
     study: StudyName,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.html", help="Where to; by default NAME-report.html, here."),
+        typer.Option(metavar="FILE", help="Where to; by default NAME-report.html, here."),
     ] = None,
+    format: Annotated[
+        ReportFormat,
+        typer.Option(help="A page, or Markdown with its figures as PNG in a folder beside it."),
+    ] = ReportFormat.html,
     storage: Storage = None,
 ) -> None:
-    """Write a page that says what a study has found; it works offline, and can be sent.
+    """Write down what a study has found, the verdict first: a page that works offline.
 
     Example: sculpt report studies/digits.yaml --output report.html
+
+    Example: sculpt report studies/digits.yaml --format md --output report.md
     """
     from sculpt.results.records import open_results
-    from sculpt.results.report.page import write_report
 
     results = open_results(study, storage)
-    path = output or Path(f"{results.config.study}-report.html")
-    write_report(results, path)
+    path = output or Path(f"{results.config.study}-report.{format.value}")
+    if format is ReportFormat.md:
+        from sculpt.results.report.markdown import write_markdown
+
+        write_markdown(results, path)
+    else:
+        from sculpt.results.report.page import write_report
+
+        write_report(results, path)
     progress_console.print(f"report: {path}", highlight=False, markup=False, soft_wrap=True)

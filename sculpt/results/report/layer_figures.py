@@ -27,7 +27,7 @@ STEP_NAMES = {"initial": "before pruning", "pruned": "pruned", "repaired": "repa
 
 SIGNAL_NAMES = {
     "jacobian_mean": "mean singular value of the Jacobian",
-    "orthogonality_score": "orthogonality score, Σ ‖WWᵀ−I‖",
+    "orthogonality_score": "orthogonality score, mean ‖WWᵀ−I‖",
     "effective_parameters": "effective parameters",
 }
 
@@ -160,7 +160,8 @@ def signal_figures(content: Content) -> dict[str, Figure]:
                     type="category",
                     categoryorder="array",
                     categoryarray=list(STEP_NAMES.values()),
-                    range=[-0.25, 2.25],
+                    range=[-0.35, 2.35],
+                    ticklabelstandoff=6,  # of the lowest label of the other axis
                 ),
                 yaxis=log_axis("", values),
                 title={"text": escaped(title), "font": {"size": 13}, "x": 0, "xanchor": "left"},

@@ -49,6 +49,7 @@ def write_picture(figure: Figure, path: Path) -> None:
             Of the file.
     """
     from matplotlib.figure import Figure as Canvas
+    from matplotlib.ticker import EngFormatter
 
     layout = figure["layout"]
     height = max(2.4, layout["height"] / PIXELS_PER_INCH)
@@ -57,9 +58,12 @@ def write_picture(figure: Figure, path: Path) -> None:
     for name, setting in (("x", layout["xaxis"]), ("y", layout["yaxis"])):
         if setting.get("type") == "log":
             axes.set(**{f"{name}scale": "log"})
+        elif not setting.get("categoryarray"):
+            getattr(axes, f"{name}axis").set_major_formatter(EngFormatter())  # 40 k, 1.2 M
         axes.set(**{f"{name}label": _text(setting["title"]["text"])})
     if order := layout["yaxis"].get("categoryarray"):
         axes.set_yticks(range(len(order)), [_text(name) for name in order])
+        axes.set_ylim(-0.5, len(order) - 0.5)
     for trace in figure["data"]:
         _draw_trace(axes, trace, layout["yaxis"].get("categoryarray"))
     for shape in layout.get("shapes", []):

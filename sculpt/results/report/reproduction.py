@@ -26,9 +26,11 @@ def reproduction(
             The budget of all candidates, if they have one.
     """
     config = results.config
-    # Where it is kept is not part of what is run; elsewhere it is kept elsewhere.
-    document = config.model_dump(mode="json", exclude={"storage"})
+    # Where things lie is not part of what is run, and nobody's business: elsewhere it is elsewhere.
+    places: dict[str, Any] = {"storage": True, "data": {"root"}, "pruning": {"data": {"root"}}}
+    document = config.model_dump(mode="json", exclude=places)
     file = f"{config.study}.yaml"
+    root = " --set data.root=DIR" if "root" in config.data.options else ""
     search = config.search
     budget = str(config.budget)
     if isinstance(config.budget, Sparsity):
@@ -42,7 +44,7 @@ def reproduction(
     return {
         "file": file,
         "yaml": yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100),
-        "commands": [f"sculpt run {file}", f"sculpt rank {file}", f"sculpt report {file}"],
+        "commands": [f"sculpt run {file}{root}", f"sculpt rank {file}", f"sculpt report {file}"],
         "data": config.data.name,
         "fingerprints": _distinct(record.get("data_fingerprint") for record in records),
         "seeds": [", ".join(map(str, listed)) for listed in seeds if listed],
