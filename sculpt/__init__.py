@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sculpt.pruning.isometry import repair_isometry as repair_isometry
     from sculpt.pruning.masks import apply_masks as apply_masks
     from sculpt.pruning.prune import prune as prune
+    from sculpt.results.comparison import compare as compare
     from sculpt.results.pareto import pareto as pareto
     from sculpt.results.ranking import rank as rank
     from sculpt.results.records import Results as Results
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Results": "sculpt.results.records",
     "apply_masks": "sculpt.pruning.masks",
+    "compare": "sculpt.results.comparison",
     "diagnose": "sculpt.diagnostics.report",
     "initialize": "sculpt.pruning.initializers",
     "load_study": "sculpt.study_file",

@@ -46,8 +46,8 @@ def rank(
     Example: sculpt rank studies/digits.yaml --format csv
     """
     from sculpt.results import ranking
-    from sculpt.results.ranking_tables import ranking_tables
     from sculpt.results.records import open_results
+    from sculpt.results.tables.ranking import ranking_tables
 
     document = ranking.rank(open_results(study, storage))
     if not as_json and format in (Format.csv, Format.parquet):
@@ -85,8 +85,8 @@ def pareto(
     Example: sculpt pareto studies/digits.yaml --objectives val_error,macs --format csv
     """
     from sculpt.results import pareto as fronts
-    from sculpt.results.pareto_table import pareto_table
     from sculpt.results.records import open_results
+    from sculpt.results.tables.pareto import pareto_table
 
     names = [name.strip() for name in objectives.split(",")] if objectives else None
     opened = [open_results(study, storage) for study in studies]
@@ -116,7 +116,7 @@ def compare(
     Example: sculpt compare studies/digits.yaml:base studies/digits.yaml:3 studies/mnist.yaml
     """
     from sculpt.results import comparison
-    from sculpt.results.comparison_tables import comparison_tables
+    from sculpt.results.tables.comparison import comparison_tables
 
     show_document(comparison.compare(networks, storage), as_json, comparison_tables)
 
@@ -132,7 +132,7 @@ def show(
     Example: sculpt show studies/digits.yaml best
     """
     from sculpt.results.records import open_results
-    from sculpt.results.trial_tables import trial_tables
+    from sculpt.results.tables.trial import trial_tables
 
     record = open_results(study, storage).record(int(trial) if trial.isdigit() else trial)
     show_document(record, as_json, trial_tables)

@@ -26,7 +26,7 @@ def check(
     Example: sculpt check studies/cifar10_smoke.yaml
     """
     from sculpt.benchmark.prediction import predict
-    from sculpt.results.tables import check_table
+    from sculpt.results.tables.computing import check_table
     from sculpt.search.feasibility import check_study
     from sculpt.search.preparation import describe_data, missing_data
 
@@ -60,7 +60,7 @@ def run(
     from sculpt.documents import parse_value
     from sculpt.results import ranking
     from sculpt.results.published import measured_path, write_measured
-    from sculpt.results.ranking_tables import ranking_tables
+    from sculpt.results.tables.ranking import ranking_tables
     from sculpt.search.progress import LiveView
 
     config = load(study, set, storage)
@@ -96,8 +96,8 @@ def diagnose(
     Example: sculpt diagnose studies/digits.yaml --set params.widening=2 --plot layers.png
     """
     from sculpt.launch import diagnose_candidate
-    from sculpt.results.diagnosis_tables import diagnosis_tables
     from sculpt.results.figures import plot_pruning
+    from sculpt.results.tables.diagnosis import diagnosis_tables
 
     config, params = load_candidate(study, set, None)
     document, sculpted = diagnose_candidate(config, params, device=device)
@@ -125,7 +125,7 @@ def bench(
     Example: sculpt bench studies/digits.yaml --against-standard
     """
     from sculpt.benchmark import throughput
-    from sculpt.results.tables import bench_table
+    from sculpt.results.tables.computing import bench_table
 
     config, params = load_candidate(study, set, storage)
     document = throughput.bench(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sculpt.config import describe_parameters
+from sculpt.results.numbers import percent, points
 
 CONFIRM = "--set 'search.confirm={top: 3, seeds: 8}'"
 """What makes `sculpt run` confirm the best candidates of a study that has run."""
@@ -55,26 +56,10 @@ def verdict_sentences(document: dict[str, Any]) -> list[str]:
     return sentences
 
 
-def percent(error: dict[str, Any] | None) -> str:
-    """Return an error as text: mean ± standard deviation in percent, and over how many seeds."""
-    if error is None:
-        return "no error"
-    spread = "" if error["std"] is None else f" ± {100 * error['std']:.2f}"
-    return f"{100 * error['mean']:.2f}{spread} % (n {error['n']})"
-
-
 def configuration(params: dict[str, Any]) -> str:
     """Return a configuration as text, without the last digits of what was sampled."""
     values = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in params.items()}
     return describe_parameters(values) or "as the base"
-
-
-def points(difference: dict[str, Any] | None) -> str:
-    """Return a difference in points of percent with its interval; empty where there is none."""
-    if difference is None:
-        return ""
-    mean, low, high = (signed(100 * difference[key]) for key in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]"
 
 
 def _of_confirmation(found: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
@@ -229,8 +214,3 @@ def _have(rows: list[Any]) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def signed(value: float) -> str:
-    """Return a number with its sign and two digits."""
-    return f"{value:+.2f}".replace("-", "−")

@@ -9,8 +9,8 @@ from rich.console import Console
 import sculpt
 from sculpt.errors import InputError
 from sculpt.results.comparison import compare
-from sculpt.results.comparison_tables import comparison_tables
-from sculpt.results.trial_tables import trial_tables
+from sculpt.results.tables.comparison import comparison_tables
+from sculpt.results.tables.trial import trial_tables
 from studies import write_study
 
 

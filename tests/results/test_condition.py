@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from sculpt.errors import InputError
-from sculpt.results.condition import holds
+from sculpt.results.pareto.condition import holds
 
 TABLE = pd.DataFrame(
     {

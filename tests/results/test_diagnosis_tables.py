@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sculpt.results.diagnosis_tables import diagnosis_tables
+from sculpt.results.tables.diagnosis import diagnosis_tables
 
 
 def spectrum(mean: float, condition: float | None) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from rigged import SIZE, add_trial, attributes, results_of, rigged_store
 
 from sculpt.errors import InputError, UnknownNameError
 from sculpt.results.pareto import pareto, pareto_document
-from sculpt.results.pareto_table import pareto_table
 from sculpt.results.records import Results
+from sculpt.results.tables.pareto import pareto_table
 
 BOTH = ["val_error", "latency"]
 Candidates = list[tuple[int, float, float | None]]

@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.console import Console
 
-from sculpt.results.ranking_tables import ranking_tables
+from sculpt.results.tables.ranking import ranking_tables
 
 
 def difference(mean: float, method: str = "student") -> dict[str, Any]:
@@ -56,7 +56,7 @@ def test_the_ranking() -> None:
     text, rows = show(document())
     assert "tiny: 2 of 3 trials complete, 1 stopped" in text
     sizes = ["widening 2", "5.12 ± 0.34 % (n 3)", "4,874", "75.00%", "0.12 M"]
-    judged = ["-0.42 [-1.42, +0.83]", "not distinguishable"]
+    judged = ["−0.42 [−1.42, +0.83]", "not distinguishable"]
     assert rows == [
         ["1", "base", *sizes, "", "base", "12.3"],
         ["1", "0", *sizes, *judged, "12.3"],

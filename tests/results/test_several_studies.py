@@ -9,7 +9,7 @@ from test_pareto_front import BOTH, Candidates, study
 
 from sculpt.errors import InputError
 from sculpt.results.pareto import pareto, pareto_document
-from sculpt.results.pareto_table import pareto_table
+from sculpt.results.tables.pareto import pareto_table
 
 
 def two(folder: Path, first: Candidates, second: Candidates, **changes: Any) -> list[Any]:

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from sculpt.results.verdict import percent, points, verdict_sentences
+from sculpt.results.numbers import percent, points
+from sculpt.results.verdict import verdict_sentences
 
 
 def difference(mean: float, low: float, high: float) -> dict[str, Any]:
@@ -128,7 +129,7 @@ def test_the_control_is_read_with_care(found: dict[str, Any], words: str) -> Non
 
 
 def test_numbers_in_sentences() -> None:
-    assert percent(None) == "no error"
+    assert percent(None) == ""
     assert percent({"mean": 0.1234, "std": None, "n": 1}) == "12.34 % (n 1)"
     assert points(None) == ""
     assert points(difference(0.01, -0.02, 0.04)) == "+1.00 [−2.00, +4.00]"

@@ -6,8 +6,9 @@ from typing import Any
 
 from sculpt.config import describe_parameters
 from sculpt.results.markdown import code, prose
+from sculpt.results.numbers import percent, points
 from sculpt.results.tables import describe_tally
-from sculpt.results.verdict import percent, points, verdict_sentences
+from sculpt.results.verdict import verdict_sentences
 
 ABOUT = (
     "Sparse networks, cut out of larger ones before training, against a dense network of the same "

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 
 from sculpt.registry import OBJECTIVES
-from sculpt.results.dominance import non_dominated
+from sculpt.results.numbers import number
+from sculpt.results.pareto.dominance import non_dominated
 from sculpt.results.proxies import measures
 from sculpt.results.ranking import rank
 from sculpt.results.records import Results, budgets_of
 from sculpt.results.report.details import chosen_details
-from sculpt.results.report.numbers import number
 from sculpt.results.report.reproduction import reproduction
 from sculpt.results.report.trials import finished_trials, unfinished_trials
 from sculpt.results.verdict import verdict_sentences

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from sculpt.results.numbers import number, percents, signed
 from sculpt.results.report.content import Content
 from sculpt.results.report.drawing import (
     DASHES,
@@ -17,8 +18,6 @@ from sculpt.results.report.drawing import (
     name_of,
     thinned,
 )
-from sculpt.results.report.numbers import number, percents
-from sculpt.results.verdict import signed
 
 MOST_CURVES = 5
 """Candidates; more lines cannot be told apart."""

@@ -6,8 +6,8 @@ from statistics import mean, stdev
 from typing import Any
 
 from sculpt.errors import StorageError
+from sculpt.results.numbers import number, numbers
 from sculpt.results.records import Results
-from sculpt.results.report.numbers import number, numbers
 
 MOST_RECORDS = 60
 FIRST_RANKED = 25

@@ -4,8 +4,7 @@ import math
 import textwrap
 from typing import Any
 
-from sculpt.results.report.numbers import short
-from sculpt.results.verdict import percent, points
+from sculpt.results.numbers import percent, points, short
 
 Figure = dict[str, Any]
 """`data` and `layout`, and `least`: the width in pixels below which it is scrolled."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from sculpt.results.numbers import percent, percents, points
 from sculpt.results.report.content import Content
 from sculpt.results.report.drawing import (
     SERIES,
@@ -18,8 +19,6 @@ from sculpt.results.report.drawing import (
     spread,
     thinned,
 )
-from sculpt.results.report.numbers import percents
-from sculpt.results.verdict import percent, points
 
 MOST_POINTS = 1500
 MOST_BARS = 60

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from sculpt.results.numbers import number, short
 from sculpt.results.report.content import Content
 from sculpt.results.report.drawing import (
     Figure,
@@ -17,7 +18,6 @@ from sculpt.results.report.drawing import (
     marker,
     name_of,
 )
-from sculpt.results.report.numbers import number, short
 from sculpt.results.report.trials import STEPS
 
 MOST_ROWS = 40

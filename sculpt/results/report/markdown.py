@@ -7,16 +7,15 @@ from pathlib import Path
 from sculpt.errors import InputError
 from sculpt.files import replacing
 from sculpt.results.markdown import code, fenced, prose
+from sculpt.results.numbers import duration, percent, points, short
 from sculpt.results.records import Results
 from sculpt.results.report.content import Content, collect
 from sculpt.results.report.curve_figures import learning_curves
 from sculpt.results.report.drawing import Figure
 from sculpt.results.report.error_figures import confirmation_intervals, error_against_sparsity
 from sculpt.results.report.front_figure import pareto_front
-from sculpt.results.report.numbers import duration, short
 from sculpt.results.report.pictures import write_picture
 from sculpt.results.tables import describe_tally
-from sculpt.results.verdict import percent, points
 
 SHOWN_ROWS = 12
 """Of each table; the page has the rest."""

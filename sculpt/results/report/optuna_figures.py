@@ -18,9 +18,9 @@ from optuna.trial import create_trial
 
 from sculpt.config import Space, Study
 from sculpt.registry import OBJECTIVES
+from sculpt.results.numbers import number
 from sculpt.results.report.content import Content
 from sculpt.results.report.drawing import Figure, cut, escaped, thinned
-from sculpt.results.report.numbers import number
 from sculpt.search.experimental import experimental_accepted
 from sculpt.search.space import distribution
 

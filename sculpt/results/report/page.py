@@ -13,16 +13,16 @@ from jinja2 import Environment, StrictUndefined
 
 from sculpt.errors import InputError
 from sculpt.files import replacing
+from sculpt.results.numbers import duration, percent, points, short
 from sculpt.results.records import Results
 from sculpt.results.report.content import Content, collect
 from sculpt.results.report.curve_figures import learning_curves, proxy_figures
 from sculpt.results.report.drawing import Figure
 from sculpt.results.report.error_figures import confirmation_intervals, error_against_sparsity
 from sculpt.results.report.layer_figures import layer_densities, signal_figures
-from sculpt.results.report.numbers import duration, short
 from sculpt.results.report.optuna_figures import OptunaFigure, optuna_figures
 from sculpt.results.tables import describe_tally
-from sculpt.results.verdict import configuration, percent, points
+from sculpt.results.verdict import configuration
 
 SHOWN_ROWS = 30
 """Of the ranking; the others are folded away."""

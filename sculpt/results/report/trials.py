@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
+from sculpt.results.numbers import number
 from sculpt.results.records import parameters_of
-from sculpt.results.report.numbers import number
 from sculpt.results.verdict import configuration
 
 STEPS = ("initial", "pruned", "repaired")

@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from sculpt.config import describe_parameters
-from sculpt.results.diagnosis_tables import layers_table
 from sculpt.results.tables import new_table
+from sculpt.results.tables.diagnosis import layers_table
 
 SHOWN_EPOCHS = 12
 

@@ -7,6 +7,7 @@ from rich.console import Group
 from rich.table import Table
 
 from sculpt.config import describe_parameters
+from sculpt.results.numbers import percent, points
 from sculpt.results.tables import describe_tally, new_table
 
 SHOWN_PROXIES = 8
@@ -49,12 +50,12 @@ def ranking_table(document: dict[str, Any]) -> Table:
             str(row["rank"]),
             str(row["trial"]),
             describe_parameters(row["params"]),
-            describe_error(row["val_error"]),
+            percent(row["val_error"]),
             *([f"{row['budget']:,}"] if several else []),
             f"{row['kept_parameters']:,}",
             f"{row['sparsity']:.2%}",
             f"{row['kept_macs'] / 1e6:,.2f} M",
-            *([describe_difference(row["difference"])] if compared else []),
+            *([points(row["difference"])] if compared else []),
             row["verdict"] + (f" ({row['diverged']} diverged)" if row["diverged"] else ""),
             f"{row['seconds']:.1f}",
             style="bold" if row["role"] == "base" else None,
@@ -108,11 +109,11 @@ def confirmation_table(document: dict[str, Any]) -> Table:
             str(row["trial"]),
             row["arm"],
             describe_parameters(row["params"]),
-            describe_error(row["val_error"]),
-            describe_error(row["test_error"]),
+            percent(row["val_error"]),
+            percent(row["test_error"]),
             f"{row['kept_parameters']:,}",
             f"{row['kept_macs'] / 1e6:,.2f} M",
-            describe_difference(row["difference"]),
+            points(row["difference"]),
             str(row["against"]),
             row["verdict"] or "",
             style="bold" if row["trial"] == "base" else None,
@@ -132,22 +133,6 @@ def proxies_table(document: dict[str, Any]) -> Table:
     if len({row["budget"] for row in document["ranking"] if row["role"] == "candidate"}) > 1:
         table.caption += "; all budgets together"
     return table
-
-
-def describe_error(error: dict[str, Any] | None) -> str:
-    """Return an error as text: mean ± standard deviation in percent, and over how many seeds."""
-    if error is None:
-        return ""
-    spread = "" if error["std"] is None else f" ± {100 * error['std']:.2f}"
-    return f"{100 * error['mean']:.2f}{spread} % (n {error['n']})"
-
-
-def describe_difference(difference: dict[str, Any] | None) -> str:
-    """Return a difference in points of percent with its interval; empty where there is none."""
-    if difference is None:
-        return ""
-    mean, low, high = (100 * difference[key] for key in ("mean", "low", "high"))
-    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
 def _how_judged(compared: list[dict[str, Any]], what: str, count: int) -> str:

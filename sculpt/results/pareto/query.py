@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from sculpt.registry import OBJECTIVES
-from sculpt.results.fronts import find_fronts
+from sculpt.results.pareto.fronts import find_fronts
 from sculpt.results.records import Results
 
 

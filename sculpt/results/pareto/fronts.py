@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from sculpt.errors import InputError
 from sculpt.registry import OBJECTIVES
-from sculpt.results.condition import holds
-from sculpt.results.dominance import hypervolume, knee, non_dominated
+from sculpt.results.pareto.condition import holds
+from sculpt.results.pareto.dominance import hypervolume, knee, non_dominated
+from sculpt.results.pareto.together import check_distinct, differences, finished_trials
 from sculpt.results.records import Results, budgets_of
-from sculpt.results.together import check_distinct, differences, finished_trials
 
 Array = NDArray[np.float64]
 

@@ -7,7 +7,7 @@ from rich.console import Group
 from rich.table import Table
 
 from sculpt.config import describe_parameters
-from sculpt.results.ranking_tables import describe_difference, describe_error
+from sculpt.results.numbers import percent, points
 from sculpt.results.tables import new_table
 
 
@@ -39,13 +39,13 @@ def _networks(networks: list[dict[str, Any]]) -> Table:
             row["study"],
             str(row["trial"]),
             describe_parameters(row["params"]) or "the dense base",
-            describe_error(row["val_error"]),
+            percent(row["val_error"]),
             f"{row['kept_parameters']:,}",
             f"{row['sparsity']:.2%}",
             f"{row['kept_macs'] / 1e6:,.2f} M",
             f"{row['epochs']:,}",
             f"{row['seconds']:.1f}",
-            describe_difference(row["difference"]),
+            points(row["difference"]),
             row["verdict"],
         )
     methods = {row["difference"]["method"] for row in networks if row["difference"]}

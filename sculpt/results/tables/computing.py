@@ -1,4 +1,4 @@
-"""JSON documents as tables for people: errors in percent, large numbers grouped."""
+"""What is computed without a study's results in tables: sizes of a space, speeds of a machine."""
 
 from datetime import timedelta
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from sculpt.config import describe_parameters
+from sculpt.results.tables import new_table
 
 
 def check_table(document: dict[str, Any]) -> Table:
@@ -68,23 +69,3 @@ def bench_table(document: dict[str, Any]) -> Table:
 def _prediction(seconds: float, device: dict[str, Any]) -> str:
     machine = f"{device['name']}, {device['threads']} threads"
     return f"the whole study: about {timedelta(seconds=round(seconds))} h on {machine}"
-
-
-def describe_tally(tally: dict[str, int]) -> str:
-    """Return the counts of a study's trials as one line."""
-    shown = [f"{tally['complete']} of {tally['total']} trials complete"]
-    shown += [
-        f"{count} {state}"
-        for state, count in tally.items()
-        if state not in ("total", "complete") and count
-    ]
-    return ", ".join(shown)
-
-
-def new_table(title: str, *columns: str) -> Table:
-    """Return an empty table; columns whose name begins with > are flush right."""
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        right = column.startswith(">")
-        table.add_column(column.removeprefix(">"), justify="right" if right else "left")
-    return table

@@ -25,6 +25,30 @@ def percents(values: Any) -> list[float | None]:
     return [None if value is None else number(100 * value) for value in numbers(values)]
 
 
+def percent(error: dict[str, Any] | None) -> str:
+    """Return an error as text: mean ± standard deviation in percent, and over how many seeds.
+
+    Empty where there is none.
+    """
+    if error is None:
+        return ""
+    spread = "" if error["std"] is None else f" ± {100 * error['std']:.2f}"
+    return f"{100 * error['mean']:.2f}{spread} % (n {error['n']})"
+
+
+def points(difference: dict[str, Any] | None) -> str:
+    """Return a difference in points of percent with its interval; empty where there is none."""
+    if difference is None:
+        return ""
+    mean, low, high = (signed(100 * difference[key]) for key in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
+def signed(value: float) -> str:
+    """Return a number with its sign and two digits."""
+    return f"{value:+.2f}".replace("-", "−")
+
+
 def short(value: Any) -> str:
     """Return a number for people: large ones with a letter, none as a dash."""
     found = number(value)
