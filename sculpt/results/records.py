@@ -45,6 +45,8 @@ class Results:
 
     def snapshot(self) -> "Results":
         """Return the results as they are when they are first asked for, read only once."""
+        if self._kept is not None:
+            return self
         results = Results(self._store)
         results._kept = {}
         return results

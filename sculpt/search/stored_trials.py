@@ -1,7 +1,6 @@
 """A study's trials as they are stored, read at once: Optuna's own way takes a millisecond each."""
 
 import gc
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Any
 from optuna import Study
 from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.trial import FrozenTrial, TrialState
+from pydantic_core import from_json
 from sqlalchemy import Connection, Select, TableClause, column, func, select, table
 
 from sculpt.search.storage import ATTEMPTS, RETRY_OF, storage_of
@@ -128,7 +128,8 @@ def _read_attributes(
     if keys is not None:
         query = query.where(attributes.c.key.in_(keys))
     rows = connection.execute(query).all()
-    objects = json.loads(f"[{','.join(f'{{{entries}}}' for _, entries in rows)}]")
+    # As one document, and by a parser that is three times as fast as Python's own.
+    objects = from_json(f"[{','.join(f'{{{entries}}}' for _, entries in rows)}]")
     return {trial: found for (trial, _), found in zip(rows, objects, strict=True)}
 
 
