@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -24,6 +25,7 @@ from sculpt.results.report.content import collect
 from sculpt.results.report.details import curve_of
 from sculpt.results.report.drawing import escaped
 from sculpt.results.report.layer_figures import forward_order, layer_densities
+from sculpt.results.report.markdown import describe
 from sculpt.results.report.optuna_figures import optuna_figures
 from sculpt.results.report.page import render, to_json, write_report
 from sculpt.results.verdict import verdict_sentences
@@ -264,6 +266,21 @@ def test_what_is_hostile_is_shown_as_text(tmp_path: Path) -> None:
     assert templates <= {"%{customdata[0]}: %{customdata[1]}<extra></extra>"}
     shown = set(strings(figures["layers"]))
     assert escaped(HOSTILE[1]) in shown
+
+
+@pytest.mark.parametrize("text", HOSTILE[:6])
+def test_names_are_shown_as_text(tmp_path: Path, text: str) -> None:
+    """Of a study (which its schema would refuse), and of the folder that lacks a record."""
+    store = rigged_store(tmp_path / text.replace("/", "∕"))
+    add_trial(store.base, attributes(BASE, "base"))
+    content = replace(collect(results_of(store)), study=text)
+    page = Parsed(render(content, []))
+    assert " ".join(text.split()) in page.text
+    assert [attrs for attrs, _ in page.scripts].count({}) == 4
+    assert not [tag for tag, _ in page.tags if tag in ("img", "iframe", "form")]
+    problem = page.data("trials-data")["details"]["base"]["problem"]
+    assert text.replace("/", "∕") in problem
+    assert describe(content, {}).count("\n# ") == 0, "one heading in Markdown, and no other"
 
 
 def strings(value: Any) -> list[str]:

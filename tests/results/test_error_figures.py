@@ -1,0 +1,61 @@
+"""The paper's Figure 3 of a study: published errors stand at the sparsity of what was run here."""
+
+from pathlib import Path
+
+import pytest
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import create_trial
+from rigged import attributes, results_of
+
+from sculpt.config import Choice
+from sculpt.results.report.content import collect
+from sculpt.results.report.error_figures import error_against_sparsity
+from sculpt.search.store import start_store
+from sculpt.study_file import load_study
+
+TABLE_6 = Path(__file__).resolve().parents[2] / "studies" / "paper" / "table6.yaml"
+
+
+def test_table_6_is_overlaid(tmp_path: Path) -> None:
+    config = load_study(TABLE_6, {"storage": str(tmp_path / "table6.db")})
+    store = start_store(config, "no images", 17)
+    tested = {"test_errors": [0.081, 0.079]}
+    store.base.add_trial(
+        create_trial(values=[0.1, 0.1], user_attrs=attributes([0.1, 0.1], "base") | tested)
+    )
+    shapes = [m.label for m in config.space.parameters["model"] if isinstance(m, Choice)]
+    assert len(shapes) == 8
+    for number, shape in enumerate(shapes):
+        for repair in (False, True):
+            found = attributes([0.1, 0.1], sparsity=0.5 + 0.05 * number) | tested
+            store.candidates.add_trial(
+                create_trial(
+                    values=[0.1, 0.1],
+                    params={"model": shape, "pruning.repair": repair},
+                    distributions={
+                        "model": CategoricalDistribution(shapes),
+                        "pruning.repair": CategoricalDistribution([False, True]),
+                    },
+                    user_attrs=found,
+                )
+            )
+    content = collect(results_of(store))
+    assert content.error == "test"
+    assert content.published is not None
+    assert content.published["unmatched"] == 0
+    figure = error_against_sparsity(content)
+    assert figure is not None
+    (published,) = [trace for trace in figure["data"] if trace["name"].startswith("published")]
+    drawn = dict(zip(published["x"], published["y"], strict=True))
+    assert drawn == {
+        0.0: 8.046,  # the dense base
+        50.0: 7.618,  # k 2, n 3, and so on in the order of the study
+        55.0: 7.912,
+        60.0: 7.776,
+        65.0: 7.63,
+        70.0: 7.876,
+        85.0: 7.836,
+    }
+    band, line = figure["layout"]["shapes"]
+    assert (band["y0"] + band["y1"]) / 2 == pytest.approx(8.0)
+    assert line["y0"] == pytest.approx(8.0)
