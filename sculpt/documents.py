@@ -112,3 +112,14 @@ def _place(section: Any, part: str, key: str, parents: list[str]) -> str | int:
             f"{len(section)}, its length, but got {part!r}"
         )
     return int(part)
+
+
+def flatten(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a document's values by dotted key; a list is one value."""
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from sculpt.documents import flatten
 from sculpt.errors import InputError
 from sculpt.results.records import Results, open_results
 from sculpt.results.statistics import compare_paired, compare_unpaired, judge_all
@@ -100,7 +101,7 @@ def _same_images(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 def _differences(configs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return every setting of a trial that is not the same in all configurations."""
-    flat = [_flatten(config) for config in configs]
+    flat = [flatten(config) for config in configs]
     keys = sorted({key for config in flat for key in config})
     # The space, the search and the places of files are a study's and not a network's; its own
     # parameters have been put in place.
@@ -110,13 +111,3 @@ def _differences(configs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for key in keys
         if not key.startswith(apart) and len({repr(config.get(key)) for config in flat}) > 1
     ]
-
-
-def _flatten(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in document.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

@@ -5,7 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from sculpt.results.records import Results, parameters_of
+from sculpt.results.records import Results
+from sculpt.results.rows import parameters_of
 from sculpt.results.statistics import judge
 
 

@@ -6,7 +6,8 @@ import pandas as pd
 
 from sculpt.results.confirmation import confirmation
 from sculpt.results.proxies import proxies
-from sculpt.results.records import Results, budgets_of, number_or_none, parameters_of
+from sculpt.results.records import Results
+from sculpt.results.rows import budgets_of, number_or_none, parameters_of
 from sculpt.results.statistics import judge
 
 UNRANKED = ("failed", "stopped", "infeasible")

@@ -14,7 +14,7 @@ import optuna
 from optuna.artifacts import FileSystemArtifactStore
 
 from sculpt.config import Study, default_storage
-from sculpt.documents import read_yaml
+from sculpt.documents import flatten, read_yaml
 from sculpt.errors import ConfigError, StorageError
 from sculpt.registry import OBJECTIVES, load_plugins
 from sculpt.search.claims import counts, too_large
@@ -166,7 +166,7 @@ def _refuse_other_settings(config: Study, stored: dict[str, Any]) -> None:
     before = Study.model_validate(stored)
     if config.fingerprint() == before.fingerprint():
         return
-    old, new = _flatten(before.identity()), _flatten(config.identity())
+    old, new = flatten(before.identity()), flatten(config.identity())
     changed = [
         f"{key} (was {old.get(key)!r}, is {new.get(key)!r})"
         for key in sorted(old.keys() | new.keys())
@@ -186,16 +186,6 @@ def _refuse_other_images(config: Study, images: str, stored: str) -> None:
             f"(fingerprint {stored}), but those of {config.data.name} {config.data.options} are "
             f"others ({images}); restore them, or give the study another name (--set study=NAME)"
         )
-
-
-def _flatten(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in document.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def storage_file(config: Study) -> Path:

@@ -44,6 +44,7 @@ def test_by_hand():
                 "kept": 8,
                 "density": pytest.approx(2 / 3),
                 "kept_macs": 8,
+                "effective_channels": 1,
                 "orthogonality": pytest.approx(1, abs=1e-5),  # the row without weights
                 "orthogonality_bound": 1,
             },
@@ -53,6 +54,7 @@ def test_by_hand():
                 "kept": 4,
                 "density": pytest.approx(2 / 3),
                 "kept_macs": 4,
+                "effective_channels": 2,
                 "orthogonality": pytest.approx(
                     float(torch.linalg.matrix_norm(second @ second.T - torch.eye(2))), rel=1e-5
                 ),

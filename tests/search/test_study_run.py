@@ -11,6 +11,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import torch
 from optuna.trial import TrialState
@@ -19,10 +20,10 @@ import sculpt
 from sculpt.config import Study
 from sculpt.data import Splits
 from sculpt.errors import ConfigError, DataError, InputError, SculptError
-from sculpt.export.weights import load_network
 from sculpt.results.records import Results
 from sculpt.search.progress import Watcher
 from sculpt.search.store import open_store
+from sculpt.search.stored_trials import StoredTrial, read_trials
 from sculpt.study_file import load_study
 from sculpt.training.loop import Epoch
 from sculpt.training.memory import within_memory
@@ -92,10 +93,23 @@ def test_the_weights_and_masks_are_kept(finished: tuple[Path, Results], tmp_path
             artifact_id=metas[f"network-seed-{seed}.safetensors"].artifact_id,
             file_path=str(file),
         )
-        state, masks, metadata = load_network(file)
-        assert sum(int(mask.sum()) for mask in masks.values()) == 4874
-        assert all((state[name][~mask] == 0).all() for name, mask in masks.items())
-        assert metadata["params"] == trial.params
+        network = sculpt.load(file)
+        assert sum(int(mask.sum()) for mask in network.masks.values()) == 4874
+        parameters = dict(network.model.named_parameters())
+        assert all((parameters[name][~mask] == 0).all() for name, mask in network.masks.items())
+        assert network.metadata["params"] == trial.params
+        assert network.metadata["seed"] == seed
+        # It is the very network that was evaluated: the same images, the same error.
+        data = results.config.data
+        splits = make_splits(
+            Digits().read(),
+            validation_fraction=data.validation_fraction,
+            train_images=data.train_images,
+        )
+        assert splits.fingerprint == network.record["data_fingerprint"]
+        _, error = evaluate(network.model, splits.validation, precision="float32")
+        assert error == network.metadata["val_error"]
+        assert network.metadata["input"]["mean"] == splits.train.mean.tolist()
         file.unlink()
 
 
@@ -397,15 +411,17 @@ def test_reading_while_another_process_adds_a_trial(
     finished: tuple[Path, Results], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, results = finished
-    store = results._store
-    all_trials = store.candidates.get_trials(deepcopy=False)
+    candidates = results._store.candidates
+    all_trials = read_trials(candidates)
     reads = []
 
-    def one_more_at_each_read(**_: object) -> list[Any]:
+    def one_more_at_each_read(study: optuna.Study) -> list[StoredTrial]:
+        if study is not candidates:
+            return read_trials(study)
         reads.append(1)
         return all_trials[: len(reads)]
 
-    monkeypatch.setattr(store.candidates, "get_trials", one_more_at_each_read)
+    monkeypatch.setattr("sculpt.results.records.read_trials", one_more_at_each_read)
     assert list(results.trials["trial"]) == ["base", 0]
     assert results.record(0)["state"] == "complete"
 

@@ -14,7 +14,8 @@ from sculpt.registry import OBJECTIVES
 from sculpt.results.pareto.condition import holds
 from sculpt.results.pareto.dominance import hypervolume, knee, non_dominated
 from sculpt.results.pareto.together import check_distinct, differences, finished_trials
-from sculpt.results.records import Results, budgets_of
+from sculpt.results.records import Results
+from sculpt.results.rows import budgets_of
 
 Array = NDArray[np.float64]
 

@@ -11,10 +11,11 @@ from sculpt.results.numbers import number
 from sculpt.results.pareto.dominance import non_dominated
 from sculpt.results.proxies import measures
 from sculpt.results.ranking import rank
-from sculpt.results.records import Results, budgets_of
+from sculpt.results.records import Results
 from sculpt.results.report.details import chosen_details
 from sculpt.results.report.reproduction import reproduction
 from sculpt.results.report.trials import finished_trials, unfinished_trials
+from sculpt.results.rows import budgets_of
 from sculpt.results.verdict import verdict_sentences
 
 SHOWN_PROXIES = 6

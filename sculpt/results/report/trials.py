@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from sculpt.results.numbers import number
-from sculpt.results.records import parameters_of
+from sculpt.results.rows import parameters_of
 from sculpt.results.verdict import configuration
 
 STEPS = ("initial", "pruned", "repaired")
