@@ -49,6 +49,10 @@ class CompactionError(SculptError):
     """A network is built in a way from which nothing can be removed safely."""
 
 
+class ExportError(SculptError):
+    """A network cannot be written in a format, or what was written does not compute the same."""
+
+
 class DeviceMemoryError(SculptError):
     """A network does not fit into the memory of the device, in whatever way it is trained."""
 

@@ -212,8 +212,22 @@ def summarize(
         "compaction": first["compaction"],
         "runs": records,
         "config": study.model_dump(mode="json"),
+        "input": describe_input(splits),
         "data_fingerprint": splits.fingerprint,
         **describe_machine(splits.train.device),
+    }
+
+
+def describe_input(splits: Splits) -> dict[str, Any]:
+    """Return what networks are fed: (pixel / 255 - mean) / std of each channel, in float32.
+
+    The numbers are exactly those used. Records of earlier versions lack all this.
+    """
+    train = splits.train
+    return asdict(splits.spec) | {
+        "mean": train.mean.tolist(),
+        "std": train.std.tolist(),
+        "class_names": list(splits.class_names) or None,
     }
 
 

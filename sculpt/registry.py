@@ -107,6 +107,7 @@ def load_plugins(modules: list[str]) -> None:
 
 CRITERIA = Registry("criterion", "sculpt.pruning.criteria")
 DATASETS = Registry("data set", "sculpt.data")
+FORMATS = Registry("format", "sculpt.export.formats")
 INITIALIZERS = Registry("initializer", "sculpt.pruning.initializers")
 MODELS = Registry("model family", "sculpt.models")
 OBJECTIVES = Registry("objective", "sculpt.objectives")

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from sculpt.bundle import read_bundle, write_bundle
 from sculpt.errors import InputError, SculptWarning
-from sculpt.export.weights import load_network, save_network
-from sculpt.files import replacing
 from sculpt.pruning.masks import Masks, Scores
 from sculpt.training.checkpoint import Checkpoint
 
@@ -33,8 +32,7 @@ class Sculpted:
 def write_sculpted(folder: Path, sculpted: Sculpted) -> None:
     """Write a network down before it is trained, so that it is never scored twice."""
     (folder / TRAINING_FILE).unlink(missing_ok=True)  # of another network
-    with replacing(folder / SCULPTED_FILE) as part:
-        save_network(part, sculpted.model, sculpted.masks, sculpted.record)
+    write_bundle(folder / SCULPTED_FILE, sculpted.model, sculpted.masks, sculpted.record)
 
 
 def read_sculpted(folder: Path, model: nn.Module, device: torch.device) -> Sculpted | None:
@@ -45,13 +43,14 @@ def read_sculpted(folder: Path, model: nn.Module, device: torch.device) -> Sculp
     if not (folder / SCULPTED_FILE).exists():
         return None
     try:
-        state, masks, record = load_network(folder / SCULPTED_FILE)
+        bundle = read_bundle(folder / SCULPTED_FILE)
     except InputError as error:
         warnings.warn(f"{error}; the trial starts from its beginning", SculptWarning, stacklevel=2)
         return None
     model = model.to(device).to(memory_format=torch.channels_last)
-    model.load_state_dict(state)
-    return Sculpted(model, {name: mask.to(device) for name, mask in masks.items()}, {}, record)
+    model.load_state_dict(bundle.state)
+    masks = {name: mask.to(device) for name, mask in bundle.masks.items()}
+    return Sculpted(model, masks, {}, bundle.metadata)
 
 
 def checkpoint_in(folder: Path | None, every_seconds: float) -> Checkpoint | None:

@@ -15,7 +15,7 @@ FLOORS = [
     ["registry", "seeding", "documents", "recipes", "files"],
     ["config"],
     ["study_file"],
-    ["models", "data"],
+    ["models", "data", "bundle"],
     ["diagnostics"],
     ["pruning"],
     ["compaction"],
@@ -33,7 +33,7 @@ FLOORS = [
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 # Configs never enter the maths: these rooms know what tensors and modules are, and no more.
-WITHOUT_CONFIG = {"models", "data", "pruning", "diagnostics"}
+WITHOUT_CONFIG = {"models", "data", "bundle", "pruning", "diagnostics"}
 MAY_IMPORT_OPTUNA = {
     "search",
     "results/records",

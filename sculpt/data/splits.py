@@ -26,6 +26,8 @@ class Splits:
             Shape of the images and number of classes.
         fingerprint:
             16 hexadecimal digits that change with any pixel, any label and any membership.
+        class_names:
+            One name per class, in the order of the labels; empty where they are not known.
     """
 
     train: ImageSet
@@ -33,6 +35,7 @@ class Splits:
     test: ImageSet
     spec: ImageSpec
     fingerprint: str
+    class_names: tuple[str, ...] = ()
 
     def to(self, device: torch.device | str) -> "Splits":
         """Return the same splits on `device`."""
@@ -98,6 +101,7 @@ def make_splits(
         test=ImageSet(arrays.test_images, arrays.test_labels, mean, std),
         spec=arrays.spec,
         fingerprint="",
+        class_names=arrays.class_names,
     )
     return replace(splits, fingerprint=_fingerprint(splits))
 

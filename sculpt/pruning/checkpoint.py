@@ -1,17 +1,13 @@
 """Tensors of a checkpoint file, by parameter name: one written by sculpt, or a state_dict."""
 
-import json
 from pathlib import Path
 
-import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
+from sculpt.bundle import is_bundle, read_bundle
 from sculpt.errors import InputError
-
-SCULPT_FORMAT = "sculpt-weights-1"
-"""As in sculpt/export/weights.py, which stands above this room."""
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
@@ -29,7 +25,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     try:
         if path.suffix == ".safetensors":
-            return _read_safetensors(path)
+            return read_bundle(path).state if is_bundle(path) else load_file(path, device="cpu")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # Not only OSError: bytes that are no checkpoint fail anywhere inside the readers.
@@ -42,26 +38,4 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
             f"a checkpoint must map parameter names to tensors, but {path} does not; save "
             "model.state_dict(), not the model or a dictionary around it"
         )
-    return state
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    with safe_open(path, framework="pt") as file:
-        header = file.metadata() or {}
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    if header.get("format") != SCULPT_FORMAT:
-        return tensors
-    state = {
-        key.removeprefix("tensor/"): tensor
-        for key, tensor in tensors.items()
-        if key.startswith("tensor/")
-    }
-    for name, shape in json.loads(header["shapes"]).items():
-        values, packed = tensors[f"values/{name}"], tensors[f"mask/{name}"]
-        dense = torch.zeros(shape, dtype=values.dtype, device="cpu")
-        bits = np.unpackbits(packed.numpy(), count=dense.numel()).astype(bool)
-        if int(bits.sum()) != values.numel():
-            raise ValueError(f"{name} must have one value for each kept weight")
-        dense.view(-1)[torch.from_numpy(bits)] = values
-        state[name] = dense
     return state

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 from sculpt.config import Study
 from sculpt.errors import InputError
 from sculpt.results.columns import describe_column, in_order
-from sculpt.search.artifacts import read_record
+from sculpt.search.artifacts import read_network, read_record
 from sculpt.search.claims import (
     ERROR,
     OUT_OF_MEMORY,
@@ -156,6 +156,31 @@ class Results:
             rungs = frozen.user_attrs.get("rungs")
             return found | ({"rungs": rungs} if rungs else {})
         return {"state": state} | read_record(self._store, frozen)
+
+    def copy_network(self, trial: int | str, path: Path, seed: int | None = None) -> None:
+        """Copy a trained network of a finished trial to a file; `sculpt.load` reads it.
+
+        Args:
+            trial:
+                A candidate's number, "base" or "best".
+            path:
+                Of the file.
+            seed:
+                One of the trial's; by default the one with the lowest validation error.
+
+        Raises:
+            InputError: there is no such trial, it is not finished, or has no such seed.
+            StorageError: the network is missing from the artifacts.
+        """
+        frozen, state = self._find(trial)
+        if state != "complete":
+            raise InputError(f"a trial must be complete to have a network, but {trial} is {state}")
+        runs = {run["seed"]: run["val_error"] for run in read_record(self._store, frozen)["runs"]}
+        chosen = min(runs, key=lambda key: runs[key]) if seed is None else seed
+        if chosen not in runs:
+            known = ", ".join(map(str, runs))
+            raise InputError(f"the seed of trial {trial} must be one of {known}, but got {chosen}")
+        read_network(self._store, frozen, chosen, path)
 
     def _find(self, trial: int | str) -> tuple[FrozenTrial, str]:
         """Return a trial and its state; of several attempts at the base, the best."""

@@ -91,3 +91,26 @@ def read_record(store: Store, trial: FrozenTrial) -> dict[str, Any]:
                 f"the record of trial {trial.number} must lie in {store.artifact_folder}, but "
                 "cannot be read there; move that folder together with the .db file"
             ) from error
+
+
+def network_file(seed: int) -> str:
+    """Return the name of the file of a seed's network among a trial's artifacts."""
+    return f"network-seed-{seed}.safetensors"
+
+
+def read_network(store: Store, trial: FrozenTrial, seed: int, path: Path) -> None:
+    """Copy the network of one seed of a finished trial to a file.
+
+    Raises:
+        StorageError: it is not where it was written.
+    """
+    metas = get_all_artifact_meta(trial, storage=store.storage)
+    ids = [meta.artifact_id for meta in metas if meta.filename == network_file(seed)]
+    try:
+        download_artifact(artifact_store=store.artifacts, file_path=str(path), artifact_id=ids[-1])
+    except (IndexError, OSError) as error:
+        raise StorageError(
+            f"the network of trial {trial.number}, seed {seed}, must lie in "
+            f"{store.artifact_folder}, but cannot be read there; move that folder together with "
+            "the .db file"
+        ) from error

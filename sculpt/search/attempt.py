@@ -11,13 +11,14 @@ from typing import Any
 
 import optuna
 
+from sculpt.bundle import write_bundle
 from sculpt.config import Study
 from sculpt.data import ImageSet, Splits
 from sculpt.errors import NumericsError
-from sculpt.export.weights import save_network
+from sculpt.export.description import describe_network
 from sculpt.record import Role, summarize
 from sculpt.registry import OBJECTIVES
-from sculpt.search.artifacts import keep
+from sculpt.search.artifacts import keep, network_file
 from sculpt.search.claims import STOPPED_BECAUSE
 from sculpt.search.early_stopping import Referee, Stopped
 from sculpt.search.interruption import Interruption
@@ -144,12 +145,11 @@ class Attempt:
 
 def write_networks(folder: Path, outcomes: list[Outcome], record: dict[str, Any]) -> list[Path]:
     """Write the network of each seed into a folder, and say which files these are."""
-    origin = {key: record[key] for key in ("study", "role", "params", "counting", "config")}
     files = []
     for outcome in outcomes:
         seed = outcome.record["seed"]
-        files.append(folder / f"network-seed-{seed}.safetensors")
-        save_network(files[-1], outcome.model, outcome.masks, origin | {"seed": seed})
+        files.append(folder / network_file(seed))
+        write_bundle(files[-1], outcome.model, outcome.masks, describe_network(record, seed))
     return files
 
 

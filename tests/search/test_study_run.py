@@ -18,13 +18,15 @@ from optuna.trial import TrialState
 
 import sculpt
 from sculpt.config import Study
-from sculpt.data import Splits
+from sculpt.data import Splits, make_splits
+from sculpt.data.digits import Digits
 from sculpt.errors import ConfigError, DataError, InputError, SculptError
 from sculpt.results.records import Results
 from sculpt.search.progress import Watcher
 from sculpt.search.store import open_store
 from sculpt.search.stored_trials import StoredTrial, read_trials
 from sculpt.study_file import load_study
+from sculpt.training.evaluation import evaluate
 from sculpt.training.loop import Epoch
 from sculpt.training.memory import within_memory
 from sculpt.trial import Outcome, run_seed
@@ -109,7 +111,15 @@ def test_the_weights_and_masks_are_kept(finished: tuple[Path, Results], tmp_path
         assert splits.fingerprint == network.record["data_fingerprint"]
         _, error = evaluate(network.model, splits.validation, precision="float32")
         assert error == network.metadata["val_error"]
-        assert network.metadata["input"]["mean"] == splits.train.mean.tolist()
+        assert network.metadata["input"] == {
+            "channels": 1,
+            "height": 8,
+            "width": 8,
+            "classes": 10,
+            "mean": splits.train.mean.tolist(),
+            "std": splits.train.std.tolist(),
+            "class_names": list("0123456789"),
+        }
         file.unlink()
 
 

@@ -138,7 +138,7 @@ def test_a_killed_process_goes_on_to_the_same_network(tmp_path: Path, kills: int
     """kill -9 at random moments of a whole study: the trials' networks and errors are those of
     an undisturbed one, bit for bit, and nothing was trained from its beginning again."""
     import sculpt
-    from sculpt.export.weights import load_network
+    from sculpt.bundle import read_bundle
     from studies import write_study
 
     settings = {
@@ -188,8 +188,9 @@ def test_a_killed_process_goes_on_to_the_same_network(tmp_path: Path, kills: int
         loaded = []
         for file in files:
             if file.read_bytes()[:1] != b"{":
-                state, masks, origin = load_network(file)
-                loaded.append(((origin["role"], origin["seed"]), state, masks))
+                found = read_bundle(file)
+                origin = found.metadata
+                loaded.append(((origin["role"], origin["seed"]), found.state, found.masks))
         states.append(sorted(loaded, key=lambda entry: entry[0]))
     for mine, yours in zip(*states, strict=True):
         assert mine[0] == yours[0]

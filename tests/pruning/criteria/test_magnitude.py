@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from earlier_files import write_earlier
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from sculpt.bundle import write_bundle
 from sculpt.errors import InputError
-from sculpt.export.weights import FORMAT, save_network
-from sculpt.pruning.checkpoint import SCULPT_FORMAT
 from sculpt.pruning.criteria.magnitude import magnitude
 from sculpt.pruning.masks import apply_masks, keep_highest
 from sculpt.pruning.task import PruningTask
@@ -37,15 +37,11 @@ def assert_magnitudes_of(scores: dict[str, Tensor], trained: nn.Module) -> None:
         assert not tensor.requires_grad
 
 
-def test_the_format_is_that_of_export():
-    assert SCULPT_FORMAT == FORMAT
-
-
 def test_a_network_that_sculpt_has_written(tmp_path: Path):
     trained = network(1)
     masks = keep_highest(magnitude(trained, PruningTask(trained, 20)), 20)
     apply_masks(trained, masks)
-    save_network(tmp_path / "winner.safetensors", trained, masks, {})
+    write_bundle(tmp_path / "winner.safetensors", trained, masks, {})
 
     scores = score(network(), tmp_path / "winner.safetensors")
 
@@ -53,10 +49,18 @@ def test_a_network_that_sculpt_has_written(tmp_path: Path):
     assert sum(int(tensor.count_nonzero()) for tensor in scores.values()) == 20
 
 
+def test_a_network_that_an_earlier_version_has_written(tmp_path: Path):
+    trained = network(1)
+    masks = keep_highest(magnitude(trained, PruningTask(trained, 20)), 20)
+    apply_masks(trained, masks)
+    write_earlier(tmp_path / "winner.safetensors", trained, masks, {})
+    assert_magnitudes_of(score(network(), tmp_path / "winner.safetensors"), trained)
+
+
 def test_parameters_without_a_mask_are_read_too(tmp_path: Path):
     trained = network(1)
     masks = {"0.weight": torch.ones(5, 1, 3, 3, dtype=torch.bool)}
-    save_network(tmp_path / "part.safetensors", trained, masks, {})
+    write_bundle(tmp_path / "part.safetensors", trained, masks, {})
     assert_magnitudes_of(score(network(), tmp_path / "part.safetensors"), trained)
 
 
@@ -81,7 +85,7 @@ def test_scores_have_the_dtype_of_the_network(tmp_path: Path):
 def test_the_default_device_does_not_matter(tmp_path: Path):
     trained, model = network(1), network()
     masks = {"0.weight": torch.ones(5, 1, 3, 3, dtype=torch.bool)}
-    save_network(tmp_path / "a.safetensors", trained, masks, {})
+    write_bundle(tmp_path / "a.safetensors", trained, masks, {})
     torch.save(trained.state_dict(), tmp_path / "a.pt")
     with torch.device("meta"):
         found = [score(model, tmp_path / name) for name in ("a.safetensors", "a.pt")]
@@ -142,6 +146,7 @@ def test_a_damaged_file_of_sculpts_is_refused(tmp_path: Path, fault: str):
     if fault == "mask":
         del tensors["mask/0.weight"]
     shapes = "{" if fault == "shapes" else json.dumps({"0.weight": [5, 1, 3, 3]})
-    save_file(tensors, tmp_path / "bad.safetensors", metadata={"format": FORMAT, "shapes": shapes})
+    header = {"format": "sculpt-weights-1", "shapes": shapes, "metadata": "{}"}
+    save_file(tensors, tmp_path / "bad.safetensors", metadata=header)
     with pytest.raises(InputError, match=r"must be a readable .*bad\.safetensors is not"):
         score(network(), tmp_path / "bad.safetensors")

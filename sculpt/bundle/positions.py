@@ -1,0 +1,122 @@
+"""Which weights of a tensor are kept, as few bytes: a bit for each weight, or the gaps between.
+
+Three codes, of which the writer takes the smallest for each tensor:
+
+- `all`: every weight is kept; nothing is stored.
+- `bitmask`: eight weights a byte, the first in the highest bit (`numpy.packbits`); the bits that
+  fill the last byte are 0.
+- `gaps`: a byte b below 255 leaves out b weights and keeps the next one; a byte of 255 leaves out
+  255 and keeps none. After the last byte fewer than 255 weights are left, all of them left out.
+
+Each mask has exactly one form in each code. Because the bytes reach the end of the tensor, no
+file can make its reader allocate more than 256 weights for each byte that is in it.
+"""
+
+from math import prod
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Code = Literal["all", "bitmask", "gaps"]
+Bytes = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+
+FILLER = 255
+"""A byte that keeps nothing; one more than the longest gap of a byte that does."""
+
+MOST_DIMENSIONS = 8
+MOST_WEIGHTS = 2**31
+"""Of one tensor."""
+
+
+def encode_positions(mask: Mask) -> tuple[Code, Bytes]:
+    """Return the smallest code of a mask, and its bytes.
+
+    Args:
+        mask:
+            bool, of any shape; True = kept. It is read row by row.
+    """
+    flat = mask.reshape(-1)
+    if flat.all():
+        return "all", np.empty(0, np.uint8)
+    bitmask, gaps = np.packbits(flat), _encode_gaps(flat)
+    return ("gaps", gaps) if len(gaps) < len(bitmask) else ("bitmask", bitmask)
+
+
+def decode_positions(code: Code, stored: Bytes, size: int) -> Mask:
+    """Return the flat mask, (size,), that `encode_positions` was given.
+
+    Args:
+        code:
+            How it is stored.
+        stored:
+            uint8, (n,); may come from anybody.
+        size:
+            Of the tensor, at least 0. Nothing of this size is allocated before the bytes were
+            found to be of that size; of `all` there are none, and the caller must know that
+            there are as many values.
+
+    Raises:
+        ValueError: the bytes are not the code of a mask of this size.
+    """
+    if stored.dtype != np.uint8 or stored.ndim != 1:
+        raise ValueError(f"positions must be one row of uint8, not {stored.dtype} {stored.shape}")
+    if code == "all":
+        if len(stored):
+            raise ValueError("where every weight is kept no positions may be stored")
+        return np.ones(size, np.bool_)
+    return _decode_bitmask(stored, size) if code == "bitmask" else _decode_gaps(stored, size)
+
+
+def check_shape(shape: Any) -> int:
+    """Return how many weights a tensor of a declared shape has.
+
+    Args:
+        shape:
+            Anything that may stand in a file.
+
+    Raises:
+        ValueError: it is not a list of at most 8 whole numbers above 0, whose product is at most
+            2^31.
+    """
+    # By type: True is an int, too.
+    if not isinstance(shape, list) or not all(type(length) is int for length in shape):
+        raise ValueError("a shape must be a list of whole numbers")
+    if len(shape) > MOST_DIMENSIONS or any(not 1 <= length <= MOST_WEIGHTS for length in shape):
+        raise ValueError(
+            f"a shape must have at most {MOST_DIMENSIONS} lengths from 1 to {MOST_WEIGHTS}"
+        )
+    if prod(shape) > MOST_WEIGHTS:
+        raise ValueError(f"a tensor must have at most {MOST_WEIGHTS} weights")
+    return prod(shape)
+
+
+def _encode_gaps(flat: Mask) -> Bytes:
+    kept = np.flatnonzero(flat)
+    gaps = np.diff(kept, prepend=-1) - 1
+    fillers = gaps // FILLER
+    rest = flat.size - (int(kept[-1]) + 1 if len(kept) else 0)
+    stored = np.full(len(kept) + int(fillers.sum()) + rest // FILLER, FILLER, np.uint8)
+    stored[np.cumsum(fillers + 1) - 1] = gaps % FILLER
+    return stored
+
+
+def _decode_gaps(stored: Bytes, size: int) -> Mask:
+    keeps = stored < FILLER
+    reached = np.cumsum(stored.astype(np.int64) + keeps)  # weights passed after each byte
+    end = int(reached[-1]) if len(reached) else 0
+    if not 0 <= size - end < FILLER:
+        raise ValueError(f"gaps must end at most {FILLER - 1} before {size}, but end at {end}")
+    mask = np.zeros(size, np.bool_)
+    mask[reached[keeps] - 1] = True
+    return mask
+
+
+def _decode_bitmask(stored: Bytes, size: int) -> Mask:
+    if len(stored) != -(-size // 8):
+        raise ValueError(f"a bitmask of {size} weights cannot have {len(stored)} bytes")
+    bits = np.unpackbits(stored)
+    if bits[size:].any():
+        raise ValueError("the bits that fill the last byte of a bitmask must be 0")
+    return bits[:size].astype(np.bool_)

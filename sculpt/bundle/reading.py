@@ -1,0 +1,163 @@
+"""Reading a bundle, from whomever it comes; see `sculpt.bundle` for what is in it."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sculpt.bundle.container import Header, read_header, strict_json, unpack_tensors
+from sculpt.bundle.positions import Bytes, Code, check_shape, decode_positions
+from sculpt.errors import InputError
+
+FORMAT = "sculpt-bundle-1"
+BEFORE = "sculpt-weights-1"
+"""What was written earlier: masks are always bit masks, `mask/NAME`, and there is no checksum."""
+
+MOST_IN_ALL = 2**30
+"""Weights of one network under masks: what a small file can make its reader allocate."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A masked network as it stands in a file."""
+
+    state: dict[str, Tensor]
+    """For `model.load_state_dict`, on the CPU; what is pruned is 0."""
+    masks: dict[str, Tensor]
+    """Bool, True = kept, keyed by parameter name."""
+    metadata: dict[str, Any]
+
+    @property
+    def not_finite(self) -> list[str]:
+        """The names of the tensors that hold infinities or NaN, as of a network that diverged."""
+        return [
+            name
+            for name, tensor in self.state.items()
+            if tensor.is_floating_point() and not tensor.isfinite().all()
+        ]
+
+
+def read_bundle(path: str | Path) -> Bundle:
+    """Read a masked network, as `write_bundle` or an earlier sculpt (`sculpt-weights-1`) wrote it.
+
+    The file may come from anybody: nothing of it is executed, and what it makes its reader
+    allocate is bounded by its own size, at 256 weights a byte, and by 2^30 weights. Values may be
+    infinite or NaN, see `Bundle.not_finite`.
+
+    Raises:
+        InputError: there is no such file, it is none of ours, or it is damaged.
+    """
+    path = Path(path)
+    try:
+        with _opened(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            header = read_header(file, size)
+            found = header.texts.get("format")
+            data = file.read(size - file.tell()) if found in (FORMAT, BEFORE) else b""
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: must be a readable safetensors file, but is not ({error}); check the path, "
+            "or copy it again"
+        ) from error
+    if found not in (FORMAT, BEFORE):
+        raise InputError(
+            f"{path}: must be a network written by sculpt (format {FORMAT}), but its format is "
+            f"{found!a:.40}; give the file of a trial, or of an export"
+        )
+    try:
+        return _unpack(header, data)
+    except (KeyError, ValueError) as error:
+        reason = f"{error!s:.80} is missing" if isinstance(error, KeyError) else error
+        raise InputError(
+            f"{path}: must be whole, but is damaged ({reason}); copy it again"
+        ) from error
+
+
+def is_bundle(path: str | Path) -> bool:
+    """Return whether a file says that it is a network written by sculpt."""
+    try:
+        with _opened(Path(path)) as file:
+            header = read_header(file, os.fstat(file.fileno()).st_size)
+    except (OSError, ValueError):
+        return False
+    return header.texts.get("format") in (FORMAT, BEFORE)
+
+
+def check_name(name: str) -> None:
+    """Refuse names that no tensor of a module should have, as such that look like paths.
+
+    Raises:
+        ValueError: it is not like `stages.0.conv.weight`.
+    """
+    sound = name.isprintable() and not set(name) & set("/\\")
+    if not sound or not all(name.split(".")):
+        raise ValueError(f"a tensor must be called like layer.weight, not {name!a:.80}")
+
+
+def _opened(path: Path) -> BinaryIO:
+    # Opening a pipe would wait for its writer, and a device has no end.
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no regular file")
+    return path.open("rb")
+
+
+def _unpack(header: Header, data: bytes) -> Bundle:
+    """Return what a file holds, or raise KeyError or ValueError."""
+    texts = header.texts
+    if texts["format"] == FORMAT and texts["checksum"] != header.checksum(data):
+        raise ValueError("its checksum is that of something else")
+    shapes, metadata = strict_json(texts["shapes"]), strict_json(texts["metadata"])
+    if not isinstance(shapes, dict) or not isinstance(metadata, dict):
+        raise ValueError("shapes and metadata must be mappings")
+    if sum(map(check_shape, shapes.values())) > MOST_IN_ALL:
+        raise ValueError(f"a network must have at most {MOST_IN_ALL} weights under masks")
+    tensors = unpack_tensors(header, data)
+    state: dict[str, Tensor] = {}
+    masks: dict[str, Tensor] = {}
+    for name, shape in shapes.items():
+        values = tensors.pop(f"values/{name}")
+        code, stored = _take_positions(name, tensors, texts["format"])
+        masks[name], state[name] = _scatter(name, shape, code, stored, values)
+    for key, tensor in tensors.items():
+        name = key.removeprefix("tensor/")
+        if name == key or name in state:
+            raise ValueError(f"{key!a:.80} belongs to no parameter")
+        state[name] = tensor
+    for name in state:
+        check_name(name)
+    return Bundle(state, masks, metadata)
+
+
+def _take_positions(name: str, tensors: dict[str, Tensor], format_name: str) -> tuple[Code, Bytes]:
+    """Take out of the tensors which weights of a parameter are kept, or raise KeyError."""
+    keys: dict[str, Code] = {f"bitmask/{name}": "bitmask", f"gaps/{name}": "gaps"}
+    if format_name == BEFORE:
+        keys = {f"mask/{name}": "bitmask"}
+    for key, code in keys.items():
+        if key in tensors:
+            stored = tensors.pop(key)
+            if stored.dtype != torch.uint8:
+                raise ValueError(f"{key!a:.80} must be of the type U8")
+            return code, stored.numpy()
+    if format_name == BEFORE:
+        raise KeyError(f"mask/{name}")
+    return "all", np.empty(0, np.uint8)
+
+
+def _scatter(
+    name: str, shape: list[int], code: Code, stored: Bytes, values: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return a parameter's mask and its state, or raise ValueError."""
+    size = check_shape(shape)
+    if code == "all" and values.shape != (size,):
+        raise ValueError(f"it says not which weights of {name!a:.80} are kept")
+    mask = torch.from_numpy(decode_positions(code, stored, size))
+    if values.shape != (int(mask.sum()),):
+        raise ValueError(f"{name!a:.80} must have one value for each kept weight")
+    tensor = torch.zeros(size, dtype=values.dtype, device="cpu")
+    tensor[mask] = values
+    return mask.view(shape), tensor.view(shape)

@@ -1,0 +1,128 @@
+"""The model card: what a network is, how good it is, and how to use it without sculpt."""
+
+from typing import Any
+
+from sculpt.config import describe_parameters
+from sculpt.export.formats import Network
+from sculpt.registry import FORMATS
+
+COUNTING = {
+    "paper": "paper: weights and biases of convolutions and linear layers, no batch norms",
+    "total": "total: everything trainable",
+}
+
+
+def model_card(network: Network, manifest: dict[str, Any]) -> str:
+    """Return the card of an exported network as Markdown."""
+    found, facts = network.metadata, manifest["facts"]
+    record = found.get("record") or {}
+    blocks = [
+        f"# A sparse network of the study `{found.get('study')}`, trial {found.get('trial')}",
+        f"{describe_parameters(found.get('params') or {}) or 'the dense base'}; "
+        f"seed {found.get('seed')} of {len(record.get('seeds') or [1])}.",
+        _table(_rows(network, record, facts)),
+        "## Files",
+        _files(manifest),
+        "## Images",
+        _images(found.get("input") or {}),
+        "## Using it without sculpt",
+        *_examples(network, manifest),
+        "## Using it with sculpt",
+        "`sculpt verify .` checks every file here; `sculpt.load('.')` is the masked module, with "
+        "its masks and its record.",
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _rows(network: Network, record: dict[str, Any], facts: dict[str, Any]) -> list[list[str]]:
+    found = network.metadata
+    rows = [
+        ["parameters kept", _count(found.get("kept_parameters"))],
+        ["counting rule", COUNTING.get(str(found.get("counting")), "")],
+        ["budget", _count(record.get("budget"))],
+        ["sparsity", f"{record['sparsity']:.2%}" if "sparsity" in record else ""],
+        ["multiply-accumulates per image", _macs(record)],
+        ["validation error of this seed", _percent(found.get("val_error"))],
+        ["validation error of its trial", _error(record.get("val_error"))],
+        ["test error of this seed", _percent(found.get("test_error"))],
+        ["against the dense base", str(facts.get("verdict") or "")],
+        ["confirmed on fresh seeds", str(facts.get("confirmed") or "")],
+        ["initialiser, criterion, repair", _recipe(record.get("config") or {})],
+    ]
+    return [row for row in rows if row[1]]
+
+
+def _count(number: int | None) -> str:
+    return "" if number is None else f"{number:,}"
+
+
+def _macs(record: dict[str, Any]) -> str:
+    if "kept_macs" not in record:
+        return ""
+    return f"{record['kept_macs']:,.0f} of {record['dense_macs']:,} in the dense network"
+
+
+def _recipe(config: dict[str, Any]) -> str:
+    pruning = config.get("pruning") or {}
+    if not pruning:
+        return ""
+    return (
+        f"{pruning['initializer']['name']}, {pruning['criterion']['name']}, {pruning['repair']}; "
+        f"{config['training']['epochs']} epochs"
+    )
+
+
+def _percent(error: float | None) -> str:
+    return "" if error is None else f"{100 * error:.2f} %"
+
+
+def _error(error: dict[str, Any] | None) -> str:
+    if not error:
+        return ""
+    spread = "" if error["std"] is None else f" ± {100 * error['std']:.2f}"
+    return f"{100 * error['mean']:.2f}{spread} % (n {error['n']})"
+
+
+def _files(manifest: dict[str, Any]) -> str:
+    rows = []
+    for file, found in manifest["files"].items():
+        name = found.get("format")
+        purpose = FORMATS.get(name).purpose if name else "images and logits to check the others by"
+        rows.append([f"`{file}`", f"{found['bytes']:,} bytes", purpose])
+    return _table(rows)
+
+
+def _images(described: dict[str, Any]) -> str:
+    if not described:
+        return ""
+    names = described.get("class_names")
+    text = (
+        f"{described['channels']} × {described['height']} × {described['width']}, float32, "
+        "(pixel / 255 − mean) / std of each channel, with mean "
+        f"{_numbers(described['mean'])} and std {_numbers(described['std'])}; "
+        f"{described['classes']} classes"
+    )
+    return f"{text}: {', '.join(map(str, names))}." if names else f"{text}."
+
+
+def _numbers(values: list[float]) -> str:
+    return ", ".join(f"{value:.6g}" for value in values)
+
+
+def _examples(network: Network, manifest: dict[str, Any]) -> list[str]:
+    shape = (1, *network.images.shape[1:])
+    blocks = []
+    for file, found in manifest["files"].items():
+        if "format" in found:
+            code = FORMATS.get(found["format"]).example.format(file=file, shape=shape)
+            blocks += [f"`{file}`:", f"```python\n{code}```"]
+    return blocks
+
+
+def _table(rows: list[list[str]]) -> str:
+    head = [[""] * len(rows[0]), ["---"] * len(rows[0])]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in head + rows)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")

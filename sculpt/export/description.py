@@ -1,0 +1,62 @@
+"""What stands in a network's file about it: enough to build it anew, and where it came from."""
+
+import copy
+from typing import Any
+
+FROM_RECORD = ("study", "trial", "role", "params", "counting", "kept_parameters")
+FROM_RUN = ("seed", "val_error", "test_error", "diverged")
+
+LONG = ("history", "layers", "signal")
+"""Of the runs in a record, what is left out: epochs, and what the record has of the first seed."""
+
+PRIVATE = ("storage", "data.root", "data.download", "pruning.data.root", "pruning.data.download")
+"""Of a study, what concerns only the machine it ran on: a storage's address has its password."""
+
+
+def describe_network(record: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Return the metadata of the network of one seed of a trial; see `write_bundle`.
+
+    Args:
+        record:
+            Of the trial; one of an earlier version, without `input`, is described without.
+        seed:
+            One of the trial's.
+
+    Returns:
+        A mapping of JSON values: `study`, `trial`, `role`, `params`, `counting`, `seed`; `model`
+        with `name` and `options`; `input` with `channels`, `height`, `width`, `classes`, `mean`
+        and `std` of each channel, and `class_names`, or None; the `plugins` of the study; the
+        seed's `val_error`, `test_error` and `diverged`; `versions`; and the trial's `record`,
+        without its runs' histories and without what is private to the machine.
+
+    Raises:
+        ValueError: the trial has no such seed.
+    """
+    runs = {run["seed"]: run for run in record["runs"]}
+    if seed not in runs:
+        raise ValueError(f"the seed must be one of {', '.join(map(str, runs))}, but got {seed}")
+    config = _without_private(record["config"])
+    options = dict(config["model"])
+    return {
+        **{key: record.get(key) for key in FROM_RECORD},
+        **{key: runs[seed].get(key) for key in FROM_RUN},
+        "model": {"name": options.pop("name"), "options": options},
+        "input": record.get("input"),
+        "plugins": config.get("plugins", []),
+        "versions": record.get("versions"),
+        "record": record
+        | {"config": config}
+        | {"runs": [{key: run[key] for key in run if key not in LONG} for run in record["runs"]]},
+    }
+
+
+def _without_private(config: dict[str, Any]) -> dict[str, Any]:
+    config = copy.deepcopy(config)
+    for key in PRIVATE:
+        *parents, last = key.split(".")
+        section: Any = config
+        for parent in parents:
+            section = section.get(parent) if isinstance(section, dict) else None
+        if isinstance(section, dict):
+            section.pop(last, None)
+    return config

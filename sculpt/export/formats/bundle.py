@@ -1,0 +1,60 @@
+"""The bundle: kept values and positions, everything else about the network, and a checksum."""
+
+import copy
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sculpt.bundle import read_bundle, write_bundle
+from sculpt.errors import InputError
+from sculpt.export.formats import Network, Run
+from sculpt.export.loading import NETWORK_FILE
+from sculpt.registry import FORMATS
+
+
+@FORMATS.register("bundle")
+class BundleFormat:
+    """Smallest, and whole: sculpt makes the masked module of it, bit for bit."""
+
+    file = NETWORK_FILE
+    purpose = "the masked network, its record, and all that makes it anew; `sculpt.load` reads it"
+    example = """\
+import json, numpy as np
+from safetensors.numpy import load_file, safe_open
+shapes = json.loads(safe_open("{file}", "numpy").metadata()["shapes"])
+stored, weights = load_file("{file}"), {{}}
+for name, shape in shapes.items():
+    kept = np.ones(np.prod(shape), bool)
+    if f"bitmask/{{name}}" in stored:
+        kept = np.unpackbits(stored[f"bitmask/{{name}}"], count=kept.size).astype(bool)
+    elif f"gaps/{{name}}" in stored:
+        gaps = stored[f"gaps/{{name}}"].astype(int)
+        kept[:] = False
+        kept[(np.cumsum(gaps + (gaps < 255)) - 1)[gaps < 255]] = True
+    weights[name] = np.zeros(shape, np.float32)
+    weights[name].reshape(-1)[kept] = stored[f"values/{{name}}"]
+"""
+
+    @staticmethod
+    def write(network: Network, path: Path) -> None:
+        """Write the file."""
+        write_bundle(path, network.model, network.masks, network.metadata)
+
+    @staticmethod
+    def open(path: Path, network: Network) -> Run:
+        """Return what runs the file."""
+        # Not `load`: what is exported may be a network that only its owner can build.
+        model = copy.deepcopy(network.model)
+        try:
+            model.load_state_dict(read_bundle(path).state)
+        except RuntimeError as error:
+            raise InputError(
+                f"{path}: must be of the network beside it, but is not ({error!s:.300})"
+            ) from error
+
+        def run(images: Tensor) -> Tensor:
+            with torch.no_grad():
+                return model(images)
+
+        return run

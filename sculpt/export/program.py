@@ -1,0 +1,190 @@
+"""A trained network as a short list of operations: what every exported format is made from.
+
+It is the network as it is evaluated: batch norms are scales and shifts, or part of the layer
+before them, pruned weights are zeros, and nothing of PyTorch is left. Values are NumPy arrays in
+float64, so that what is changed here can be certified; a format rounds them once, to float32.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from math import prod
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Shape = tuple[int, ...]
+"""Of what an operation gives for one image: (channels, height, width), or (channels,)."""
+Pair = tuple[int, int]
+"""Of a height and a width."""
+
+Function = Literal["relu", "relu6", "leaky_relu", "tanh", "selu"]
+
+
+@dataclass(frozen=True, eq=False)
+class Input:
+    """The images."""
+
+    shape: Shape
+    name: str = "images"
+
+
+@dataclass(frozen=True, eq=False)
+class Conv:
+    """A convolution of one group, in PyTorch's layout, with zeros around the image."""
+
+    shape: Shape
+    name: str
+    source: int
+    """Position of the operation whose result it takes."""
+    weight: Array
+    """(out_channels, in_channels, height, width)."""
+    bias: Array
+    """(out_channels,)."""
+    stride: Pair
+    padding: Pair
+    """Rows above and below, columns left and right."""
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """A linear layer."""
+
+    shape: Shape
+    name: str
+    source: int
+    weight: Array
+    """(out_features, in_features)."""
+    bias: Array
+    """(out_features,)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """A scale and a shift for each channel: a batch norm that no layer before it can take up."""
+
+    shape: Shape
+    name: str
+    source: int
+    scale: Array
+    """(channels,)."""
+    shift: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Activation:
+    """A function of each number."""
+
+    shape: Shape
+    name: str
+    source: int
+    function: Function
+    slope: float = 0.0
+    """Of `leaky_relu`, below zero."""
+
+
+@dataclass(frozen=True, eq=False)
+class Add:
+    """The sum of two results of one shape."""
+
+    shape: Shape
+    name: str
+    source: int
+    other: int
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """The mean or the maximum of windows, channel by channel."""
+
+    shape: Shape
+    name: str
+    source: int
+    function: Literal["average", "max"]
+    window: Pair
+    stride: Pair
+    padding: Pair
+    """A maximum never takes it; a mean counts it as zeros."""
+    ceil_mode: bool
+    """Whether a window may begin inside and end outside of the image (and its padding). What is
+    outside is not counted."""
+
+
+@dataclass(frozen=True, eq=False)
+class Channels:
+    """Some channels, in a new order, and zeros: shortcuts that widen, and gathered channels."""
+
+    shape: Shape
+    name: str
+    source: int
+    taken: NDArray[np.int64]
+    """(channels,): of each the channel of the source, or -1 for zeros."""
+
+
+@dataclass(frozen=True, eq=False)
+class Flatten:
+    """All numbers of an image in one row, channel by channel, as PyTorch has them."""
+
+    shape: Shape
+    name: str
+    source: int
+
+
+Operation = Input | Conv | Linear | Affine | Activation | Add | Pool | Channels | Flatten
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """Operations in the order in which they are done: first the input, last the logits."""
+
+    operations: tuple[Operation, ...]
+
+    @property
+    def input_shape(self) -> Shape:
+        """Of one image."""
+        return self.operations[0].shape
+
+    @property
+    def classes(self) -> int:
+        """How many logits there are."""
+        return prod(self.operations[-1].shape)
+
+    def users(self) -> list[list[int]]:
+        """Return of each operation the positions of those that take its result."""
+        found: list[list[int]] = [[] for _ in self.operations]
+        for position, operation in enumerate(self.operations):
+            for source in sources(operation):
+                found[source].append(position)
+        return found
+
+    def macs(self, *, dense: bool) -> int:
+        """Return multiply-accumulates for one image: of all weights, or of those not zero."""
+        return sum(
+            (w.size if dense else int(np.count_nonzero(w))) * prod(layer.shape[1:])
+            for layer in self.layers()
+            for w in (layer.weight,)
+        )
+
+    def layers(self) -> Iterator[Conv | Linear]:
+        """Return the layers that have weights, in order."""
+        for operation in self.operations:
+            if isinstance(operation, Conv | Linear):
+                yield operation
+
+    def values(self) -> Iterator[tuple[str, Array]]:
+        """Return every array of numbers with a name: layer and field."""
+        for operation in self.operations:
+            for field in fields(operation):
+                found = getattr(operation, field.name)
+                if isinstance(found, np.ndarray) and found.dtype == np.float64:
+                    yield f"{operation.name}.{field.name}", found
+
+
+def sources(operation: Operation) -> tuple[int, ...]:
+    """Return the positions of the operations whose results one takes."""
+    if isinstance(operation, Input):
+        return ()
+    if isinstance(operation, Add):
+        return (operation.source, operation.other)
+    return (operation.source,)

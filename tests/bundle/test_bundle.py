@@ -1,0 +1,310 @@
+"""A network written to a file comes back bit for bit, and what cannot be written is said."""
+
+import os
+
+import pytest
+import torch
+from bundles import bits, masked_state, random_masks, same_bits, sparse_resnet
+from earlier_files import write_earlier
+from safetensors import safe_open
+from torch import nn
+
+from sculpt.bundle import FORMAT, is_bundle, read_bundle, write_bundle
+from sculpt.data import make_splits
+from sculpt.data.digits import Digits
+from sculpt.errors import InputError
+from sculpt.models import build_network
+from sculpt.models.resnet import resnet
+from sculpt.pruning.masks import apply_masks, dense_masks
+from sculpt.registry import MODELS
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "network.safetensors"
+
+
+def assert_comes_back(path, model, masks):
+    write_bundle(path, model, masks, {"trial": 3})
+    found = read_bundle(path)
+    assert same_bits(found.state, masked_state(model, masks))
+    assert same_bits(found.masks, masks)
+    assert found.metadata == {"trial": 3}
+
+
+@pytest.mark.parametrize("density", [0.0, 0.001, 0.03, 0.3, 1.0])
+def test_state_and_masks_come_back_bit_for_bit(path, density):
+    model, masks = sparse_resnet(density)
+    kept = sum(int(mask.sum()) for mask in masks.values())
+    assert {0.0: kept == 0, 1.0: all(mask.all() for mask in masks.values())}.get(density, kept > 0)
+    assert_comes_back(path, model, masks)
+    state = read_bundle(path).state
+    assert state["stem.norm.num_batches_tracked"].shape == ()
+    assert state["stem.norm.num_batches_tracked"] == 1
+
+
+@pytest.mark.parametrize("family", MODELS.names())
+def test_networks_of_every_family_come_back(path, family):
+    torch.manual_seed(0)
+    model = build_network(family, channels=3, classes=5, pixels=64)
+    masks = random_masks(model, 0.02)
+    name = next(name for name, mask in masks.items() if mask.dim() == 1)
+    masks[name].zero_()  # biases may be pruned, too
+    apply_masks(model, masks)
+    assert_comes_back(path, model, masks)
+    fresh = build_network(family, channels=3, classes=5, pixels=64)
+    fresh.load_state_dict(read_bundle(path).state)
+    images = torch.randn(2, 3, 32 if family == "vgg16" else 8, 32 if family == "vgg16" else 8)
+    with torch.no_grad():
+        assert torch.equal(fresh.eval()(images), model.eval()(images))
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 8, 9, 15, 16, 17, 63, 65, 254, 255, 256, 511])
+def test_sizes_that_do_not_fill_a_byte(path, size):
+    for density in (0.5, 2 / size):
+        model = nn.Linear(size, 3)
+        masks = random_masks(model, density, seed=size)
+        apply_masks(model, masks)
+        assert_comes_back(path, model, masks)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_other_types_than_float32(path, dtype):
+    model, masks = sparse_resnet()
+    model.to(dtype)
+    assert_comes_back(path, model, masks)
+    assert read_bundle(path).state["stem.conv.weight"].dtype == dtype
+
+
+def test_a_state_of_whole_numbers_and_truth_values(path):
+    model = nn.Linear(2, 2)
+    for kind in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool):
+        model.register_buffer(f"kind_{str(kind)[6:]}", torch.tensor([1, 0, 1], dtype=kind))
+    model.register_buffer("none", torch.empty(0, 3))
+    model.register_buffer("number", torch.tensor(1.5))
+    assert_comes_back(path, model, dense_masks(model))
+
+
+def test_a_kept_zero_is_still_kept(path):
+    """Biases start at zero: the mask says what is kept, the values do not."""
+    model = nn.Linear(5, 4)
+    nn.init.zeros_(model.bias)
+    assert_comes_back(path, model, dense_masks(model))
+
+
+def test_odd_values_come_back(path):
+    model = nn.Linear(3, 2)
+    odd = [[-0.0, 1e-45, 3.4e38], [torch.inf, torch.nan, -1e-38]]
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor(odd))
+        model.weight.view(torch.int32)[1, 0] = 0x7F812345  # a NaN of its own kind
+    write_bundle(path, model, dense_masks(model), {})
+    found = read_bundle(path)
+    assert bits(found.state["weight"]) == bits(model.weight)
+    assert found.not_finite == ["weight"]
+
+
+def test_a_finite_network_says_so(path):
+    model, masks = sparse_resnet()
+    write_bundle(path, model, masks, {})
+    assert read_bundle(path).not_finite == []
+
+
+def test_what_was_pruned_in_a_network_that_diverged(path):
+    """Infinity times the mask's zero is NaN: no reason to fail a trial that has ended."""
+    model = nn.Linear(3, 2)
+    masks = random_masks(model, 0.5)
+    with torch.no_grad():
+        model.weight.fill_(-torch.inf)
+    apply_masks(model, masks)
+    assert model.weight[~masks["weight"]].isnan().all()
+    assert_comes_back(path, model, masks)
+
+
+def test_pruned_weights_that_are_negative_zeros(path):
+    """-1 times a mask's zero is -0, and comes back as 0."""
+    model = nn.Linear(3, 2)
+    with torch.no_grad():
+        model.weight.fill_(-1)
+    masks = {"weight": torch.zeros(2, 3, dtype=torch.bool), "bias": dense_masks(model)["bias"]}
+    apply_masks(model, masks)
+    assert bits(model.weight) != bytes(24)
+    write_bundle(path, model, masks, {})
+    assert bits(read_bundle(path).state["weight"]) == bytes(24)
+
+
+def test_channels_last_networks_come_back(path):
+    """The layout a trial trains in must not permute the kept values."""
+    model, masks = sparse_resnet()
+    reference = {name: value.clone() for name, value in masked_state(model, masks).items()}
+    model.to(memory_format=torch.channels_last)
+    masks = {
+        name: mask.to(memory_format=torch.channels_last) if mask.dim() == 4 else mask
+        for name, mask in masks.items()
+    }
+    for given in (masks, {}):  # and each tensor whole
+        write_bundle(path, model, given, {})
+        found = read_bundle(path)
+        assert same_bits(masked_state(model, masks), reference)
+        assert all(torch.equal(found.state[name], reference[name]) for name in reference)
+        assert same_bits(found.masks, given)
+
+
+def test_a_fresh_network_computes_the_same_logits(path):
+    model, masks = sparse_resnet()
+    write_bundle(path, model, masks, {})
+    fresh = resnet(1, 10, stem_width=3, blocks=1)
+    images = make_splits(Digits().read(), train_images=100).validation.inputs(slice(None))
+    with torch.no_grad():
+        expected = model.eval()(images)
+        assert not torch.equal(fresh.eval()(images), expected)
+        fresh.load_state_dict(read_bundle(path).state)
+        assert torch.equal(fresh(images), expected)
+
+
+def test_metadata_comes_back_as_it_was(path):
+    model = nn.Linear(2, 2)
+    metadata = {
+        "study": {"model": {"widening": 2.5, "shortcut": None}, "values": [1, -2, 1e-4, True]},
+        "words": 'größer ≥ 1 "quoted"\n',
+        "format": "not ours",
+        "empty": {},
+    }
+    write_bundle(path, model, dense_masks(model), metadata)
+    assert read_bundle(path).metadata == metadata
+
+
+def test_writing_leaves_the_network_alone(path):
+    model, masks = sparse_resnet()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    copies = {name: mask.clone() for name, mask in masks.items()}
+    write_bundle(path, model, masks, {})
+    assert same_bits(state, dict(model.state_dict()))
+    assert same_bits(copies, masks)
+    write_bundle(path.with_name("again"), model, masks, {})
+    assert path.read_bytes() == path.with_name("again").read_bytes()
+
+
+def test_others_memory_is_not_shared(path):
+    model, masks = sparse_resnet()
+    write_bundle(path, model, masks, {})
+    found = read_bundle(path)
+    content = path.read_bytes()
+    for tensor in found.state.values():
+        tensor.zero_()
+    assert path.read_bytes() == content
+    assert not same_bits(read_bundle(path).state, found.state)
+
+
+@pytest.mark.parametrize("density", [0.001, 0.05, 0.5, 1.0])
+def test_a_file_costs_four_bytes_a_kept_weight_and_a_bit_a_weight_at_most(path, density):
+    model = nn.Linear(300, 400)
+    masks = random_masks(model, density)
+    apply_masks(model, masks)
+    write_bundle(path, model, masks, {})
+    total = sum(mask.numel() for mask in masks.values())
+    kept = sum(int(mask.sum()) for mask in masks.values())
+    least = {0.001: 0, 0.05: kept * 0.9, 0.5: total / 8, 1.0: 0}[density]
+    size = os.path.getsize(path)
+    assert 4 * kept + least <= size <= 4 * kept + min(total / 8, kept + total / 255) + 1000
+
+
+def test_it_is_a_safetensors_file(path):
+    model, masks = sparse_resnet(0.05)
+    masks["stem.conv.weight"].fill_(True)  # of which some are kept zeros
+    masks["stem.conv.weight"].view(-1)[::3] = False
+    apply_masks(model, masks)
+    write_bundle(path, model, masks, {"a": 1})
+    with safe_open(path, framework="pt") as file:
+        assert file.metadata()["format"] == FORMAT
+        assert file.metadata()["metadata"] == '{"a": 1}'
+        name = "stages.2.0.first.conv.weight"
+        values = file.get_tensor(f"values/{name}")
+        assert bits(values) == bits(model.state_dict()[name][masks[name]])
+        assert {key.split("/")[0] for key in file.keys()} == {  # noqa: SIM118
+            "values",
+            "bitmask",
+            "gaps",
+            "tensor",
+        }
+
+
+def test_files_of_earlier_versions_are_read(path):
+    model, masks = sparse_resnet()
+    write_earlier(path, model, masks, {"study": "old"})
+    found = read_bundle(path)
+    assert same_bits(found.state, masked_state(model, masks))
+    assert same_bits(found.masks, masks)
+    assert found.metadata == {"study": "old"}
+    assert is_bundle(path)
+
+
+def test_which_files_are_bundles(path, tmp_path):
+    model, masks = sparse_resnet()
+    write_bundle(path, model, masks, {})
+    assert is_bundle(path)
+    assert is_bundle(str(path))
+    assert not is_bundle(tmp_path)
+    assert not is_bundle(tmp_path / "nothing")
+    (tmp_path / "other").write_bytes(b"other")
+    assert not is_bundle(tmp_path / "other")
+
+
+class Extra(nn.Linear):
+    def get_extra_state(self):
+        return {"anything": 1}
+
+
+def named(name, dtype=torch.float32):
+    model = nn.Module()
+    model.register_parameter(name, nn.Parameter(torch.ones(2, dtype=dtype)))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "masks", "metadata", "message"),
+    [
+        (nn.Linear(2, 3), {"wait": torch.ones(3, 2)}, {}, "it has none called 'wait'"),
+        (nn.Linear(2, 3), {"weight": torch.ones(3, 2)}, {}, "must be bool .* got torch.float32"),
+        (nn.Linear(2, 3), {"weight": torch.ones(2).bool()}, {}, r"of shape \(3, 2\), .* \(2,\)"),
+        (nn.Linear(2, 3), {"weight": torch.zeros(3, 2).bool()}, {}, "must be 0.*apply_masks"),
+        (nn.Linear(2, 3), {}, {"a": float("nan")}, "metadata .* must be a mapping as JSON"),
+        (nn.Linear(2, 3), {}, {"a": {1, 2}}, "metadata .* must be a mapping as JSON"),
+        (nn.Linear(2, 3), {}, {1: 2, "1": 3}, "a key is given twice"),
+        (nn.Linear(2, 3), {}, [1], "not a mapping"),
+        (nn.Linear(2, 3), {}, {"a": "x" * 2**24}, "header .* at most .* shorten the metadata"),
+        (named("weight", torch.complex64), {}, {}, "weight .* is torch.complex64"),
+        (Extra(2, 3), {}, {}, "_extra_state of the model's state is dict"),
+        (named("a/b"), {}, {}, "called like layer.weight, not 'a/b'; rename the layer"),
+        (named("a\nb"), {}, {}, "called like layer.weight"),
+    ],
+)
+def test_what_cannot_be_written(path, model, masks, metadata, message):
+    path.write_bytes(b"before")
+    with pytest.raises(InputError, match=message):
+        write_bundle(path, model, masks, metadata)
+    assert path.read_bytes() == b"before"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors:UserWarning")
+def test_a_mask_of_nothing_cannot_be_written(path):
+    model = nn.Linear(0, 3)
+    with pytest.raises(InputError, match=r"lengths from 1 to .*, but weight has \(3, 0\)"):
+        write_bundle(path, model, dense_masks(model), {})
+
+
+def test_nested_metadata(path):
+    model = nn.Linear(2, 2)
+
+    def nested(depth):
+        deep = {}
+        for _ in range(depth):
+            deep = {"deeper": deep}
+        return deep
+
+    write_bundle(path, model, {}, nested(60))
+    assert read_bundle(path).metadata == nested(60)
+    for depth in (70, 5000):
+        with pytest.raises(InputError, match="must be a mapping as JSON"):
+            write_bundle(path, model, {}, nested(depth))

@@ -1,0 +1,274 @@
+"""Exported folders: what is written computes the same, and is found out when it does not."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from test_lowering import trained_like
+from torch import nn
+from typer.testing import CliRunner
+
+from sculpt.cli import app
+from sculpt.errors import ExportError, InputError, UnknownNameError
+from sculpt.export.directory import MANIFEST, export_network
+from sculpt.export.formats import Network
+from sculpt.export.loading import Loaded, load
+from sculpt.export.verification import verify
+from sculpt.models import build_network
+from sculpt.pruning.masks import apply_masks, count_kept, dense_masks
+from sculpt.registry import FORMATS
+from studies import write_study
+
+SHAPE = (3, 16, 16)
+FACTS = {"verdict": "better, −1.00 [−1.50, −0.50] points"}
+
+
+def network(family: str = "resnet", **options: Any) -> Loaded:
+    """Return a small network as if it had been trained, and its description."""
+    options = options or {"widening": 1, "blocks": 1, "stem_width": 4}
+    model = build_network(family, channels=3, classes=7, pixels=256, **options)
+    masks = trained_like(model, SHAPE, 0.1)
+    metadata = {
+        "study": "made <up>",
+        "trial": 3,
+        "seed": 0,
+        "params": {"widening": 1},
+        "counting": "paper",
+        "kept_parameters": count_kept(model, masks, "paper"),
+        "val_error": 0.25,
+        "model": {"name": family, "options": options},
+        "input": {"channels": 3, "height": 16, "width": 16, "classes": 7}
+        | {"mean": [0.5] * 3, "std": [0.25] * 3, "class_names": None},
+        "plugins": [],
+        "record": {"val_error": {"mean": 0.25, "std": 0.01, "n": 3}, "sparsity": 0.9},
+    }
+    return Loaded(model.eval(), masks, metadata)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with every format."""
+    folder = tmp_path_factory.mktemp("export") / "winner"
+    export_network(network(), folder, FORMATS.names(), FACTS)
+    return folder
+
+
+@pytest.mark.parametrize("name", FORMATS.names())
+def test_every_format_computes_the_same(name: str, exported: Path) -> None:
+    kind = FORMATS.get(name)
+    assert kind.__doc__
+    assert kind.purpose
+    loaded = load(exported)
+    images = torch.randn(3, *SHAPE)
+    deployed = Network(loaded.model, loaded.masks, loaded.metadata, images)
+    run = kind.open(exported / kind.file, deployed)
+    with torch.no_grad():
+        expected = loaded.model(images)
+    for count in (1, 3):
+        torch.testing.assert_close(run(images[:count]), expected[:count], rtol=1e-4, atol=1e-5)
+    broken = exported.parent / kind.file
+    broken.write_bytes(b"not at all")
+    with pytest.raises(InputError, match=re.escape(str(broken))):
+        kind.open(broken, deployed)
+
+
+def test_what_is_written_says_what_it_is(exported: Path) -> None:
+    manifest = json.loads((exported / MANIFEST).read_text())
+    assert {found.get("format") for found in manifest["files"].values()} - {None} == set(
+        FORMATS.names()
+    )
+    card = (exported / "README.md").read_text()
+    for part in ("25.00 ± 1.00 % (n 3)", "better, −1.00", "90.00%", "mean 0.5, 0.5, 0.5"):
+        assert part in card
+    assert {path.name for path in exported.iterdir()} == {
+        *manifest["files"],
+        MANIFEST,
+        "README.md",
+    }
+    assert all(path.stat().st_mode & 0o044 for path in exported.iterdir()), "others may read it"
+
+
+def test_the_examples_of_the_card_run_without_sculpt(exported: Path) -> None:
+    card = (exported / "README.md").read_text()
+    examples = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    assert len(examples) == len(FORMATS.names())
+    logits = load_file(exported / "reference.safetensors")["logits"]
+    for example in examples:
+        code = example + (
+            "import json, sys\nassert 'sculpt' not in sys.modules\n"
+            "print('LOGITS', json.dumps(logits.tolist()) if 'logits' in dir() else 'none')\n"
+        )
+        # Of the reference images, where the example runs the network.
+        load_images = 'load_file("reference.safetensors")["images"][:1]'
+        for maker, kind in (("np.zeros", "numpy"), ("torch.zeros", "torch")):
+            made = re.search(rf"{re.escape(maker)}\(\(1, 3, 16, 16\).*", code)
+            if made:
+                source = f"from safetensors.{kind} import load_file\n"
+                code = source + code.replace(made[0], load_images)
+        done = subprocess.run(
+            [sys.executable, "-P", "-W", "ignore", "-c", code],
+            cwd=exported,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        said = done.stdout.partition("LOGITS ")[2].strip()
+        if said != "none":
+            found = torch.tensor(json.loads(said))
+            torch.testing.assert_close(found, logits[:1], rtol=1e-4, atol=1e-5)
+
+
+def test_the_bundle_decoded_by_the_card_is_the_network(exported: Path) -> None:
+    example = FORMATS.get("bundle").example.format(file=exported / "network.safetensors")
+    scope: dict[str, Any] = {}
+    exec(example, scope)
+    loaded = load(exported)
+    for name in loaded.masks:
+        torch.testing.assert_close(
+            torch.from_numpy(scope["weights"][name]),
+            loaded.model.state_dict()[name],
+            rtol=0,
+            atol=0,
+        )
+
+
+def copy_of(exported: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(exported, folder / "copy"))
+
+
+def failed(document: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(row["file"], row["check"]) for row in document["checks"] if row["ok"] is False]
+
+
+def test_verifying(exported: Path, tmp_path: Path) -> None:
+    document = verify(exported)
+    assert document["ok"], failed(document)
+    checked = {row["file"] for row in document["checks"] if row["check"] == "logits" and row["ok"]}
+    assert checked == {FORMATS.get(name).file for name in FORMATS.names()}
+
+    folder = copy_of(exported, tmp_path)
+    state = load_file(folder / "state_dict.safetensors")
+    state["classifier.bias"] += 0.1
+    save_file(state, folder / "state_dict.safetensors")
+    (folder / "network.pt2").unlink()
+    (folder / "network.onnx").write_bytes((folder / "network.onnx").read_bytes()[:1000])
+    document = verify(folder)
+    assert not document["ok"]
+    assert failed(document) == [
+        ("network.onnx", "checksum"),
+        ("network.pt2", "is there"),
+        ("state_dict.safetensors", "checksum"),
+        ("network.onnx", "logits"),
+        ("state_dict.safetensors", "logits"),
+    ]
+    shown = CliRunner().invoke(app, ["verify", str(folder)])
+    assert shown.exit_code == 1
+    assert "NOT as it was exported" in shown.output
+
+
+def test_what_is_no_export(exported: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="must be a folder that sculpt export wrote"):
+        verify(tmp_path)
+    folder = copy_of(exported, tmp_path)
+    for manifest in ("[]", "{", '{"format": "other"}', "[" * 100_000):
+        (folder / MANIFEST).write_text(manifest)
+        with pytest.raises(InputError, match=r"its manifest\.json is not read"):
+            verify(folder)
+    names = {"../outside": {}, "/etc/passwd": {}}
+    for name in names:
+        text = json.dumps({"format": "sculpt-export-1", "files": {name: names[name]}})
+        (folder / MANIFEST).write_text(text)
+        with pytest.raises(InputError, match="is no file of it"):
+            verify(folder)
+
+
+def test_where_to_and_what(exported: Path, tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "mine.txt").write_text("keep me")
+    with pytest.raises(InputError, match="holds other files"):
+        export_network(network(), taken, [], {})
+    with pytest.raises(InputError, match="is a file"):
+        export_network(network(), taken / "mine.txt", [], {})
+    with pytest.raises(InputError, match="a folder that can be written"):
+        export_network(network(), taken / "mine.txt" / "below", [], {})
+    with pytest.raises(UnknownNameError, match=r"format must be one of bundle, .* got 'pickle'"):
+        export_network(network(), tmp_path / "new", ["pickle"], {})
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"], "nothing may be left"
+
+    again = copy_of(exported, tmp_path)
+    export_network(network(), again, ["bundle"], {})
+    assert not (again / "network.onnx").exists(), "an older export is replaced as a whole"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "taken"]
+
+
+def test_a_network_that_no_graph_has_can_be_a_bundle(tmp_path: Path) -> None:
+    class Asks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(768, 7)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x.flatten(1)
+            return self.layer(x) if x.sum() < 1e9 else x
+
+    model = Asks().eval()
+    loaded = network()
+    strange = Loaded(model, dense_masks(model), loaded.metadata)
+    apply_masks(model, strange.masks)
+    export_network(strange, tmp_path / "bundle", ["state_dict"], {})
+    with pytest.raises(InputError, match="the options of resnet must fit it"):
+        verify(tmp_path / "bundle")
+    deployed = Network(model, strange.masks, {}, torch.randn(2, *SHAPE))
+    with pytest.raises(ExportError, match="export it as bundle, state_dict or pt2"):
+        FORMATS.get("onnx").write(deployed, tmp_path / "file")
+    with pytest.raises(ExportError, match="export it as bundle or state_dict"):
+        FORMATS.get("pt2").write(deployed, tmp_path / "file")
+    FORMATS.get("state_dict").write(deployed, tmp_path / "state_dict.safetensors")
+    run = FORMATS.get("state_dict").open(tmp_path / "state_dict.safetensors", deployed)
+    torch.testing.assert_close(run(deployed.images), model(deployed.images).detach())
+
+
+def test_a_trial_of_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sculpt
+
+    monkeypatch.chdir(tmp_path)
+    path = write_study(tmp_path, search__trials=2, search__replicates=2)
+    results = sculpt.run(path)
+    runner = CliRunner()
+    arguments = ["export", str(path), "--format", "onnx,state_dict", "--json"]
+    done = runner.invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout)
+    assert list(document["files"]) == [
+        "network.safetensors",
+        "network.onnx",
+        "state_dict.safetensors",
+        "reference.safetensors",
+    ]
+    folder = tmp_path / "tiny-best"
+    assert runner.invoke(app, ["verify", str(folder)]).exit_code == 0
+    loaded = sculpt.load(folder)
+    record = results.record("best")
+    errors = {run["seed"]: run["val_error"] for run in record["runs"]}
+    assert loaded.metadata["seed"] == min(errors, key=lambda seed: errors[seed])
+    assert loaded.record["val_error"] == record["val_error"]
+    assert record["params"].items() >= {"widening": loaded.metadata["params"]["widening"]}.items()
+
+    for wrong, message in [
+        (["--trial", "9"], "must be base, best or one of 0, but got 9"),
+        (["--seed", "9"], "must be one of 0, 1, but got 9"),
+        (["--format", "pickle"], "format must be one of"),
+    ]:
+        done = runner.invoke(app, [*arguments, *wrong, "--output", "elsewhere"])
+        assert isinstance(done.exception, InputError)
+        assert message in str(done.exception)
+        assert not (tmp_path / "elsewhere").exists()

@@ -1,0 +1,218 @@
+"""Networks from files: those that were trained, and nothing that a file could smuggle in."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from bundles import masked_state, random_masks, same_bits
+from earlier_files import write_earlier
+from torch import nn
+
+import sculpt
+from sculpt.bundle import write_bundle
+from sculpt.errors import InputError, SculptWarning
+from sculpt.models import build_network
+from sculpt.pruning.masks import apply_masks, dense_masks
+from sculpt.registry import MODELS
+
+INPUT = {"channels": 3, "height": 8, "width": 8, "classes": 5, "mean": [0.5] * 3, "std": [1.0] * 3}
+
+
+def network(family="mlp", **options):
+    model = build_network(family, channels=3, classes=5, pixels=64, **options)
+    masks = random_masks(model, 0.3)
+    apply_masks(model, masks)
+    return model, masks
+
+
+def about(family="mlp", **options):
+    return {"model": {"name": family, "options": options}, "input": INPUT, "plugins": []}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "network.safetensors"
+
+
+@pytest.mark.parametrize("family", MODELS.names())
+def test_a_network_is_the_one_that_was_written(path, family):
+    model, masks = network(family)
+    metadata = about(family) | {"record": {"study": "tiny"}}
+    write_bundle(path, model, masks, metadata)
+    drawn = torch.get_rng_state()
+    found = sculpt.load(path)
+    assert torch.equal(drawn, torch.get_rng_state())
+    assert same_bits(dict(found.model.state_dict()), masked_state(model, masks))
+    assert same_bits(found.masks, masks)
+    assert found.metadata == metadata
+    assert found.record == {"study": "tiny"}
+    assert not any(module.training for module in found.model.modules())
+    side = 32 if family == "vgg16" else 8
+    images = torch.randn(2, 3, side, side)
+    with torch.no_grad():
+        assert torch.equal(found.model(images), model.eval()(images))
+
+
+def test_options_and_folders(path):
+    model, masks = network("resnet", widening=2.5, blocks=[1, 2, 1], activation="tanh")
+    metadata = about("resnet", widening=2.5, blocks=[1, 2, 1], activation="tanh")
+    write_bundle(path, model, masks, metadata)
+    for place in (path, path.parent, str(path)):
+        found = sculpt.load(place)
+        assert same_bits(dict(found.model.state_dict()), masked_state(model, masks))
+        assert found.record == {}
+
+
+def test_the_default_device_does_not_matter(path):
+    write_bundle(path, *network(), about())
+    with torch.device("meta"):
+        found = sculpt.load(path)
+    assert {parameter.device.type for parameter in found.model.parameters()} == {"cpu"}
+
+
+def refused(path):
+    start = time.monotonic()
+    with pytest.raises(InputError) as caught:
+        sculpt.load(path)
+    assert time.monotonic() - start < 20
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert len(message) < 900
+    return message
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({}, "has no model"),
+        ({"model": None, "input": INPUT}, "has no model"),
+        ({"model": {"name": "mlp", "options": {}}}, "has no input"),
+        (about("cnn"), "one of .*, mlp, .* but is 'cnn'; import the module"),
+        (about("../mlp"), "family must be one of"),
+        (about(["mlp"]), "family must be one of"),
+        (about("cnn") | {"plugins": ["lab.nets"]}, "'lab.nets'. Import the one"),
+        (about("cnn") | {"plugins": "lab"}, "import the module that registers it"),
+        (about("cnn") | {"plugins": [3, None]}, "plug-ins: 3, None. Import"),
+        (about(layers=4), r"for 5.weight it has .*\(5, 100\), and the network has .*\(100, 100\)"),
+        (about("resnet"), "far larger than what is in the file"),
+        (about(layers=2), "but for 3.weight it has .* of shape .*, and the network has .*"),
+        (about(units=99), r"1.weight it has .*\(100, 192\), and the network has .*\(99, 192\)"),
+        (about(wings=2), "options of mlp must fit it, but 'wings'"),
+        (about(layers="3"), "options of mlp must fit it, but 'layers'"),
+        (about(layers=True), "options of mlp must fit it, but 'layers'"),
+        (about(layers=-1), r"cannot be built \(InputError: layers must be at least 1"),
+        (about(channels=3), "options of mlp must fit it"),
+        (about(layers=10**12), "options of mlp must be at most 1048576, but one is 1000000000000"),
+        (about(layers=10**6), "far larger than what is in the file"),
+        (about(units=10**6), "far larger than what is in the file"),
+        (about("resnet", blocks=10**6), "far larger than what is in the file"),
+        (about("resnet", blocks=[10**6, 1, 1]), "far larger than what is in the file"),
+        (about("resnet", blocks=[1] * 5), "cannot be built"),
+        (about("resnet", widening=1e300), "options of resnet must be at most"),
+        (about("resnet", widening=1e6), "far larger than what is in the file"),
+        ({"model": {"name": "mlp"}, "input": INPUT}, "options of mlp must fit it, but 'they'"),
+        ({"model": {"name": "mlp", "options": [1]}, "input": INPUT}, "options of mlp must fit it"),
+        (about() | {"input": {}}, "input.channels must be a whole number .* but is None"),
+        (about() | {"input": INPUT | {"channels": True}}, "input.channels .* but is True"),
+        (about() | {"input": INPUT | {"height": 0}}, "input.height .* but is 0"),
+        (about() | {"input": INPUT | {"width": 2**40}}, "input.width .* but is 1099511627776"),
+        (about() | {"input": INPUT | {"classes": 5.0}}, "input.classes .* but is 5.0"),
+        (about() | {"input": INPUT | {"height": 2**20}}, "far larger than what is in the file"),
+    ],
+)
+def test_descriptions_that_do_not_fit(path, metadata, message):
+    write_bundle(path, *network(), metadata)
+    with pytest.raises(InputError, match=message):
+        sculpt.load(path)
+    refused(path)
+
+
+def test_tensors_more_than_the_network_has(path):
+    model, masks = network()
+    model.register_buffer("more", torch.ones(3))
+    write_bundle(path, model, masks, about())
+    assert "for more it has torch.float32 of shape (3,), and the network has no" in refused(path)
+
+
+def test_tensors_that_are_missing(path):
+    model, masks = network()
+    model.get_submodule("5").register_parameter("bias", None)
+    write_bundle(path, model, {"1.weight": masks["1.weight"]}, about())
+    assert "for 5.bias it has no such tensor, and the network has torch.float32" in refused(path)
+
+
+def test_other_types_than_float32(path):
+    model, masks = network()
+    write_bundle(path, model.double(), masks, about())
+    assert "torch.float64" in refused(path)
+
+
+def test_masks_of_some_parameters_only(path):
+    model, masks = network()
+    masks.pop("1.weight")
+    write_bundle(path, model, masks, about())
+    assert "one mask for each weight and bias" in refused(path)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_numbers_that_are_none(path, value):
+    model, masks = network()
+    with torch.no_grad():
+        model.get_parameter("3.weight")[masks["3.weight"]] = value
+    write_bundle(path, model, masks, about())
+    assert "finite numbers, but some of 3.weight are not" in refused(path)
+    write_bundle(path, model, masks, about() | {"diverged": True})
+    with pytest.warns(SculptWarning, match="this network diverged: some of 3.weight") as caught:
+        found = sculpt.load(path)
+    assert caught[0].filename == __file__
+    assert same_bits(dict(found.model.state_dict()), masked_state(model, masks))
+
+
+def test_files_of_earlier_versions_do_not_say_enough(path):
+    write_earlier(path, *network(), {"config": {"model": {"name": "mlp"}}})
+    assert "older versions wrote none" in refused(path)
+
+
+def test_folders_without_a_network(tmp_path):
+    with pytest.raises(InputError, match=r"network.safetensors: must be a readable"):
+        sculpt.load(tmp_path)
+
+
+PLUGIN = """
+import pathlib
+pathlib.Path("imported").touch()
+from torch import nn
+from sculpt.registry import MODELS
+
+@MODELS.register("one_layer")
+def one_layer(channels, classes, pixels):
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * pixels, classes))
+"""
+PROGRAM = """
+import sculpt
+from sculpt.errors import InputError
+try:
+    sculpt.load("network.safetensors")
+except InputError as error:
+    print(error)
+import plugin_of_somebody
+print(sculpt.load("network.safetensors").model[1].weight.shape)
+"""
+
+
+def test_plugins_are_never_imported_by_a_file(path):
+    (path.parent / "plugin_of_somebody.py").write_text(PLUGIN)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 5))
+    metadata = about("one_layer") | {"plugins": ["plugin_of_somebody"]}
+    write_bundle(path, model, dense_masks(model), metadata)
+    assert "'plugin_of_somebody'. Import" in refused(path)
+    assert "plugin_of_somebody" not in sys.modules
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], cwd=path.parent, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    assert "Import the one that has the family first, if you trust it" in first
+    assert second == "torch.Size([5, 192])"

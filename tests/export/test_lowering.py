@@ -1,0 +1,159 @@
+"""Networks as programs: they compute the same, whatever they are made of."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sculpt.errors import ExportError
+from sculpt.export.evaluation import evaluate_program
+from sculpt.export.lowering import lower
+from sculpt.export.program import Affine, Conv, Linear
+from sculpt.models import build_network
+from sculpt.pruning.initializers import initialize
+from sculpt.pruning.masks import Masks, apply_masks, dense_masks
+
+FAMILIES = [
+    ("resnet", {"widening": 1, "blocks": 1, "stem_width": 4}, (3, 15, 13)),
+    ("resnet", {"widening": 1.5, "blocks": 2, "version": "v2", "stem_width": 4}, (1, 16, 16)),
+    ("resnet", {"blocks": 1, "shortcut": "projection", "conv_bias": True}, (3, 16, 16)),
+    ("resnet", {"blocks": 1, "activation": "leaky_relu", "stem_stride": 2}, (3, 16, 16)),
+    ("resnet", {"blocks": 1, "activation": "selu"}, (3, 16, 16)),
+    ("wide_resnet", {"depth": 10, "widening": 1}, (3, 16, 16)),
+    ("vgg16", {"widening": 0.1}, (3, 32, 32)),
+    ("mlp", {"activation": "tanh"}, (1, 8, 8)),
+    ("lenet_300_100", {}, (1, 28, 28)),
+]
+
+
+def trained_like(model: nn.Module, shape: tuple[int, ...], density: float = 0.3) -> Masks:
+    """Give a network the look of a trained one: statistics, shifts, biases, a random mask."""
+    torch.manual_seed(0)
+    initialize(model, "variance_scaling", seed=0)
+    masks = {
+        name: torch.rand(mask.shape) < density if mask.dim() > 1 else mask
+        for name, mask in dense_masks(model).items()
+    }
+    apply_masks(model, masks)
+    model.train()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+        for _ in range(3):
+            model(torch.randn(8, *shape))
+    apply_masks(model, masks)
+    return masks
+
+
+def difference(model: nn.Module, masks: Masks, shape: tuple[int, ...], batch: int = 3) -> float:
+    """Return how far the logits of the program are from the network's, in float64."""
+    images = torch.randn(batch, *shape, dtype=torch.float64)
+    program = lower(model, masks, images)
+    with torch.no_grad():
+        expected = model.double().eval()(images)
+    found = evaluate_program(program, images)
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+@pytest.mark.parametrize(("name", "options", "shape"), FAMILIES)
+def test_every_family(name: str, options: dict[str, object], shape: tuple[int, ...]) -> None:
+    pixels = shape[1] * shape[2]
+    model = build_network(name, channels=shape[0], classes=7, pixels=pixels, **options)
+    masks = trained_like(model, shape)
+    assert difference(model, masks, shape) < 1e-12
+
+
+def test_what_is_pruned_is_zero_and_norms_are_folded() -> None:
+    model = build_network("resnet", channels=1, classes=3, pixels=64, blocks=1, stem_width=4)
+    masks = trained_like(model, (1, 8, 8))
+    program = lower(model, masks, torch.zeros(1, 1, 8, 8))
+    kinds = [type(operation) for operation in program.operations]
+    assert Affine not in kinds
+    for layer in program.layers():
+        name = f"{layer.name}.weight"
+        assert (layer.weight != 0).sum() <= int(masks[name].sum())
+        assert not layer.weight[~masks[name].numpy()].any()
+    assert program.macs(dense=False) < program.macs(dense=True)
+
+
+class Everything(nn.Module):
+    """Every operation that is known, and those that are spelled in several ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grouped = nn.Conv2d(3, 6, (3, 5), stride=(2, 1), padding=(1, 2), groups=3)
+        self.dilated = nn.Conv2d(6, 8, 3, padding=2, dilation=2, bias=False)
+        self.norm = nn.BatchNorm2d(8, affine=False)
+        self.leaky = nn.LeakyReLU(0.1)
+        self.pool = nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True)
+        self.average = nn.AvgPool2d((2, 3), stride=2, padding=1, ceil_mode=True)
+        self.dropout = nn.Dropout(0.5)
+        self.divide = nn.AdaptiveAvgPool2d((1, 2))
+        self.shared = nn.Conv2d(8, 8, 1)
+        self.linear = nn.Linear(24, 5)
+        self.relu6 = nn.ReLU6()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.dilated(torch.tanh(self.grouped(x))))
+        y = self.pool(self.leaky(x)) + self.average(x.relu())
+        y = torch.add(self.shared(y), self.relu6(self.shared(F.relu(y))))
+        features = torch.flatten(self.divide(y), 1)
+        other = y.mean((2, 3))
+        return self.linear(self.dropout(torch.cat([features, other], 1)))
+
+
+class Known(Everything):
+    """The same without a concatenation, which is not known."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.dilated(torch.tanh(self.grouped(x))))
+        y = self.pool(self.leaky(x)) + self.average(x.relu())
+        y = torch.add(self.shared(y), self.relu6(self.shared(F.relu(y))))
+        return torch.flatten(self.divide(y), 1)
+
+
+def test_every_operation() -> None:
+    model = Known()
+    shape = (3, 16, 10)
+    images = torch.randn(4, *shape)
+    model.train()(images)
+    assert difference(model, dense_masks(model), shape) < 1e-12
+    program = lower(model, dense_masks(model), images)
+    assert sum(isinstance(operation, Conv) for operation in program.operations) == 4
+
+
+def test_a_norm_that_something_else_reads_beside_stays() -> None:
+    class Branch(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            return (self.norm(y) + y).mean((2, 3))
+
+    model = Branch()
+    model.train()(torch.randn(4, 1, 5, 5))
+    assert difference(model, dense_masks(model), (1, 5, 5)) < 1e-12
+    program = lower(model, dense_masks(model), torch.zeros(1, 1, 5, 5))
+    assert any(isinstance(operation, Affine) for operation in program.operations)
+    assert not any(isinstance(operation, Linear) for operation in program.operations)
+
+
+def test_what_is_not_known_is_said() -> None:
+    model = Everything()
+    with pytest.raises(ExportError, match=r"but cat is .*; export it as bundle"):
+        lower(model, dense_masks(model), torch.zeros(1, 3, 16, 10))
+
+    class Asks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x) if x.sum() > 0 else -x
+
+    asks = Asks()
+    with pytest.raises(ExportError, match=r"must be traceable .* but that of Asks is not"):
+        lower(asks, dense_masks(asks), torch.zeros(1, 4))

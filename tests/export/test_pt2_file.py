@@ -1,0 +1,99 @@
+"""A .pt2 file is the network, at any batch size, and says nothing of where it was made."""
+
+import copy
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import sculpt
+from sculpt.errors import ExportError
+from sculpt.export.pt2_file import write_pt2
+from sculpt.models.resnet import resnet
+from sculpt.pruning.initializers import initialize
+
+
+@pytest.fixture
+def network():
+    """A network in training mode, with statistics that are not the fresh ones."""
+    model = resnet(1, 10, stem_width=3, blocks=1)
+    initialize(model, "variance_scaling", seed=0)
+    with torch.no_grad():
+        model.train()(images(20))
+    return model
+
+
+def images(count, seed=1):
+    return torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def test_any_batch_size_gives_the_logits_of_the_network(tmp_path, network):
+    before = copy.deepcopy(network.state_dict())
+    path = tmp_path / "new" / "network.pt2"
+    write_pt2(network, (1, 8, 8), path)
+    loaded = torch.export.load(path).module()
+    network.eval()
+    for batch in (1, 2, 3, 17):
+        torch.testing.assert_close(loaded(images(batch)), network(images(batch)))
+    assert all(torch.equal(before[name], t) for name, t in network.state_dict().items())
+
+
+def test_the_network_stays_as_it_is(tmp_path, network):
+    network.double()
+    write_pt2(network, (1, 8, 8), tmp_path / "n.pt2")
+    assert network.training
+    assert all(p.requires_grad and p.dtype == torch.float64 for p in network.parameters())
+    loaded = torch.export.load(tmp_path / "n.pt2").module()
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+
+
+def test_no_path_of_this_machine_is_in_the_file(tmp_path, network):
+    write_pt2(network, (1, 8, 8), tmp_path / "n.pt2")
+    with zipfile.ZipFile(tmp_path / "n.pt2") as archive:
+        contents = b"".join(archive.read(name) for name in archive.namelist())
+    for module in (sculpt, torch):
+        assert str(Path(module.__file__).parent).encode() not in contents
+
+
+class BatchOfTwo(nn.Module):
+    def forward(self, images):
+        return images.flatten(1).view(2, -1)
+
+
+class Capricious(nn.Module):
+    def forward(self, images):
+        return images if images.sum().item() > 0 else -images
+
+
+class Shy(nn.Module):
+    """Is another network while it is traced."""
+
+    def forward(self, images):
+        return images * (2.0 if torch.compiler.is_compiling() else 1.0)
+
+
+@pytest.mark.parametrize("module", [BatchOfTwo(), Capricious()])
+def test_a_forward_pass_that_cannot_be_traced_is_refused(tmp_path, module):
+    with pytest.raises(ExportError, match=f"that of {type(module).__name__} is not"):
+        write_pt2(module, (1, 8, 8), tmp_path / "n.pt2")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_logits_are_refused(tmp_path):
+    path = tmp_path / "n.pt2"
+    path.write_bytes(b"before")
+    with pytest.raises(ExportError, match=r"differ by .* at batch 3"):
+        write_pt2(Shy(), (1, 8, 8), path)
+    assert path.read_bytes() == b"before"
+
+
+def test_a_network_of_rows(tmp_path):
+    module = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 2))
+    write_pt2(module, (5,), tmp_path / "n.pt2")
+    rows = torch.randn(7, 5)
+    with torch.no_grad():
+        found = torch.export.load(tmp_path / "n.pt2").module()(rows)
+        torch.testing.assert_close(found, module(rows))
