@@ -9,7 +9,8 @@ needs them.
     study.trials                                         # a DataFrame
     sculpt.pareto(study, ["val_error", "kept_macs"])     # a DataFrame; or of several studies
 
-    network = sculpt.load("network.safetensors")         # a trial's: .model, .masks, .record
+    sculpt.export_trial(study, "best", "winner", ["onnx"])       # a folder, with a model card
+    network = sculpt.load("winner")                      # .model, .masks, .record
 
     masks = sculpt.prune(model, budget=100_000, inputs=images)   # any torch.nn.Module
     sculpt.repair_isometry(model, masks)
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sculpt.diagnostics.report import diagnose as diagnose
     from sculpt.export.loading import load as load
+    from sculpt.launch import export_trial as export_trial
     from sculpt.launch import run as run
     from sculpt.pruning.initializers import initialize as initialize
     from sculpt.pruning.isometry import repair_isometry as repair_isometry
@@ -39,6 +41,7 @@ _HOMES = {
     "apply_masks": "sculpt.pruning.masks",
     "compare": "sculpt.results.comparison",
     "diagnose": "sculpt.diagnostics.report",
+    "export_trial": "sculpt.launch",
     "initialize": "sculpt.pruning.initializers",
     "load": "sculpt.export.loading",
     "load_study": "sculpt.study_file",

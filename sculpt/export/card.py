@@ -111,10 +111,12 @@ def _numbers(values: list[float]) -> str:
 
 def _examples(network: Network, manifest: dict[str, Any]) -> list[str]:
     shape = (1, *network.images.shape[1:])
+    classes = (network.metadata.get("input") or {}).get("classes")
     blocks = []
     for file, found in manifest["files"].items():
         if "format" in found:
-            code = FORMATS.get(found["format"]).example.format(file=file, shape=shape)
+            example = FORMATS.get(found["format"]).example
+            code = example.format(file=file, shape=shape, classes=classes)
             blocks += [f"`{file}`:", f"```python\n{code}```"]
     return blocks
 

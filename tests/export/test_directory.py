@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from sculpt.cli import app
 from sculpt.errors import ExportError, InputError, UnknownNameError
+from sculpt.export.c_code.library import COMPILERS
 from sculpt.export.directory import MANIFEST, export_network
 from sculpt.export.formats import Network
 from sculpt.export.loading import Loaded, load
@@ -27,6 +28,8 @@ from sculpt.registry import FORMATS
 from studies import write_study
 
 SHAPE = (3, 16, 16)
+COMPILES = any(map(shutil.which, COMPILERS))
+NAMES = [name for name in FORMATS.names() if name != "c" or COMPILES]
 FACTS = {"verdict": "better, −1.00 [−1.50, −0.50] points"}
 
 
@@ -56,11 +59,11 @@ def network(family: str = "resnet", **options: Any) -> Loaded:
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with every format."""
     folder = tmp_path_factory.mktemp("export") / "winner"
-    export_network(network(), folder, FORMATS.names(), FACTS)
+    export_network(network(), folder, NAMES, FACTS)
     return folder
 
 
-@pytest.mark.parametrize("name", FORMATS.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_every_format_computes_the_same(name: str, exported: Path) -> None:
     kind = FORMATS.get(name)
     assert kind.__doc__
@@ -81,9 +84,7 @@ def test_every_format_computes_the_same(name: str, exported: Path) -> None:
 
 def test_what_is_written_says_what_it_is(exported: Path) -> None:
     manifest = json.loads((exported / MANIFEST).read_text())
-    assert {found.get("format") for found in manifest["files"].values()} - {None} == set(
-        FORMATS.names()
-    )
+    assert {found.get("format") for found in manifest["files"].values()} - {None} == set(NAMES)
     card = (exported / "README.md").read_text()
     for part in ("25.00 ± 1.00 % (n 3)", "better, −1.00", "90.00%", "mean 0.5, 0.5, 0.5"):
         assert part in card
@@ -98,7 +99,7 @@ def test_what_is_written_says_what_it_is(exported: Path) -> None:
 def test_the_examples_of_the_card_run_without_sculpt(exported: Path) -> None:
     card = (exported / "README.md").read_text()
     examples = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
-    assert len(examples) == len(FORMATS.names())
+    assert len(examples) == len(NAMES)
     logits = load_file(exported / "reference.safetensors")["logits"]
     for example in examples:
         code = example + (
@@ -152,7 +153,7 @@ def test_verifying(exported: Path, tmp_path: Path) -> None:
     document = verify(exported)
     assert document["ok"], failed(document)
     checked = {row["file"] for row in document["checks"] if row["check"] == "logits" and row["ok"]}
-    assert checked == {FORMATS.get(name).file for name in FORMATS.names()}
+    assert checked == {FORMATS.get(name).file for name in NAMES}
 
     folder = copy_of(exported, tmp_path)
     state = load_file(folder / "state_dict.safetensors")
@@ -172,6 +173,27 @@ def test_verifying(exported: Path, tmp_path: Path) -> None:
     shown = CliRunner().invoke(app, ["verify", str(folder)])
     assert shown.exit_code == 1
     assert "NOT as it was exported" in shown.output
+
+
+@pytest.mark.skipif(not COMPILES, reason="needs a C compiler: install gcc or clang")
+def test_code_that_somebody_changed_is_never_run(exported: Path, tmp_path: Path) -> None:
+    folder = copy_of(exported, tmp_path)
+    ran = tmp_path / "ran"
+    code = (folder / "network.c").read_text()
+    trap = "#include <stdio.h>\n__attribute__((constructor)) static void trap(void) "
+    trap += f'{{ fclose(fopen("{ran}", "w")); }}\n'
+    (folder / "network.c").write_text(code + trap)
+    document = verify(folder)
+    assert failed(document) == [("network.c", "checksum")]
+    found = {(row["file"], row["check"]): row for row in document["checks"]}
+    logits = found["network.c", "logits"]
+    assert logits["ok"] is None
+    assert "is not run" in logits["detail"]
+    assert not ran.exists()
+    loaded = load(exported)
+    deployed = Network(loaded.model, loaded.masks, loaded.metadata, torch.zeros(1, *SHAPE))
+    FORMATS.get("c").open(folder / "network.c", deployed)
+    assert ran.exists(), "the trap works"
 
 
 def test_what_is_no_export(exported: Path, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ class Format(Protocol):
     """What it is good for, in a few words."""
     example: ClassVar[str]
     """Python that loads and runs it without sculpt, for the model card; `{shape}` is that of a
-    batch of one image."""
+    batch of one image, `{classes}` the number of logits."""
 
     @staticmethod
     def write(network: Network, path: Path) -> None:

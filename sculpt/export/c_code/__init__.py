@@ -1,0 +1,1 @@
+"""Networks as portable C files, and what compiles and runs them from Python."""

@@ -1,0 +1,241 @@
+"""Where every result lies in the C code's memory: grids of tiles, their rims, and the arena.
+
+A plan is made for each grid that an image may be cut into so that its tiles fill the lanes. A
+result has that grid, or a coarser one where its sides, or those of what is computed from it, do
+not allow for it.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sculpt.errors import ExportError
+from sculpt.export.c_code.nodes import Kind, Node
+from sculpt.export.program import Conv, Linear, Pair, Pool
+
+GRIDS: tuple[Pair, ...] = ((2, 2), (4, 4), (2, 4), (1, 1))
+"""Of tiles, those first that are preferred where they cost the same. Four tiles of each image
+leave enough pixels in a tile for the registers, even of the smallest results, and need less memory
+than a whole image in every lane."""
+
+TILE_SIDE, TILE_OVERHEAD = 4, 2.0
+"""Pixels on a side of a tile in registers; and what it costs to read a weight for it, in
+multiplications of a vector."""
+
+NEAR_VECTORS, FAR_OVERHEAD = 2**15, 6.0
+"""What a step may touch before a second-level cache has no place for it; and what it then costs to
+touch a vector, in multiplications."""
+
+MOST_VECTORS = 2**31 - 1
+"""Offsets are 32-bit integers."""
+
+
+@dataclass
+class Value:
+    """Memory of one result, as the C code's `struct value`."""
+
+    channels: int
+    height: int
+    width: int
+    """Of a tile."""
+    grid: Pair
+    before: list[int] = field(default_factory=lambda: [0, 0])
+    """Rim above and to the left of each tile."""
+    after: list[int] = field(default_factory=lambda: [0, 0])
+    """Rim below and to the right."""
+    start: int = 0
+
+    @property
+    def vectors(self) -> int:
+        """How many vectors it takes."""
+        height = self.before[0] + self.height + self.after[0]
+        return self.channels * height * (self.before[1] + self.width + self.after[1])
+
+
+@dataclass(frozen=True)
+class Step:
+    """One of a plan, as the C code's `struct step`; positions are those of values."""
+
+    kind: Kind
+    node: int
+    source: int
+    other: int
+    out: int
+
+
+@dataclass
+class Plan:
+    """How the C code goes through a program with images cut into a grid of tiles."""
+
+    grid: Pair
+    values: list[Value]
+    steps: list[Step]
+    vectors: int
+    """Of the arena."""
+    cost: float
+    """Of a group of images whose tiles fill the lanes: multiplications of a vector by a weight."""
+
+
+def plan_for(nodes: list[Node], grid: Pair) -> Plan:
+    """Return the plan of a program for one grid.
+
+    Raises:
+        ExportError: its results do not fit into what 32 bits can address.
+    """
+    planner = _Planner(nodes, grid)
+    for position in range(len(nodes)):
+        planner.add(position)
+    vectors = _place(planner.values, planner.steps)
+    for step in planner.steps:
+        touched = {step.source, step.other, step.out} - {-1}
+        traffic = sum(planner.values[value].vectors for value in touched)
+        planner.cost += traffic * (FAR_OVERHEAD if traffic > NEAR_VECTORS else 1.0)
+    return Plan(grid, planner.values, planner.steps, vectors, planner.cost)
+
+
+class _Planner:
+    def __init__(self, nodes: list[Node], grid: Pair) -> None:
+        self.nodes, self.grid = nodes, grid
+        self.values: list[Value] = []
+        self.steps: list[Step] = []
+        self.made: list[int] = []  # of every node the value that holds its result
+        self.moved: dict[tuple[int, Pair], int] = {}
+        self.cost = 0.0
+
+    def add(self, position: int) -> None:
+        node = self.nodes[position]
+        if node.kind == "INPUT":
+            out = self.value(node.shape, self.grid_for_input(position))
+            self.step("INPUT", position, -1, -1, out)
+        elif node.kind == "MOVE":
+            source = self.values[self.made[node.source]]
+            if (source.height, source.width, source.grid) == (1, 1, (1, 1)):
+                out = self.made[node.source]
+            else:
+                out = self.value(node.shape, (1, 1))
+                self.step("MOVE", position, self.made[node.source], -1, out)
+        else:
+            present = self.values[self.made[node.source]].grid
+            grid = self.grid_for(node) or present
+            # A window over a whole image takes its tiles together, however they are cut.
+            whole = isinstance(node.operation, Pool) and self.is_whole(node)
+            source_value = self.in_grid(node.source, present if whole else grid)
+            out = self.value(node.shape, grid)
+            other = -1 if node.other < 0 else self.in_grid(node.other, grid)
+            self.step(node.kind, position, source_value, other, out)
+            if node.kind == "CONV":
+                assert isinstance(node.operation, Conv | Linear)
+                self.widen_rim(node, self.values[source_value], self.values[out])
+                height, width = self.values[out].height, self.values[out].width
+                tiles = -(-height // TILE_SIDE) * -(-width // TILE_SIDE)
+                reads = float(np.count_nonzero(node.operation.weight))
+                self.cost += reads * (height * width + tiles * TILE_OVERHEAD)
+        self.made.append(out)
+
+    def value(self, shape: tuple[int, int, int], grid: Pair) -> int:
+        channels, height, width = shape
+        self.values.append(Value(channels, height // grid[0], width // grid[1], grid))
+        return len(self.values) - 1
+
+    def step(self, kind: Kind, node: int, source: int, other: int, out: int) -> None:
+        self.steps.append(Step(kind, node, source, other, out))
+
+    def in_grid(self, node: int, grid: Pair) -> int:
+        """Return the value of a node's result in a grid; a step to move it is added if need be."""
+        found = self.made[node]
+        if self.values[found].grid == grid:
+            return found
+        if (found, grid) not in self.moved:
+            out = self.value(self.nodes[node].shape, grid)
+            self.step("MOVE", node, found, -1, out)
+            self.moved[found, grid] = out
+        return self.moved[found, grid]
+
+    def grid_for_input(self, position: int) -> Pair:
+        """Return the grid in which the first that takes the images wants them."""
+        for node in self.nodes:
+            if node.source == position and (grid := self.grid_for(node)):
+                return grid
+        return (1, 1)
+
+    def grid_for(self, node: Node) -> Pair | None:
+        """Return the finest grid in which a layer can be computed tile by tile, if it is one."""
+        operation = node.operation
+        if isinstance(operation, Linear):
+            return (1, 1)
+        if not isinstance(operation, Conv | Pool):
+            return None
+        shape = self.nodes[node.source].shape
+
+        def side(axis: int) -> int:
+            count = self.grid[axis]
+            while count > 1 and not _allows(operation, axis, shape[1 + axis], node.shape, count):
+                count //= 2
+            return count
+
+        return side(0), side(1)
+
+    def is_whole(self, node: Node) -> bool:
+        operation = node.operation
+        size = self.nodes[node.source].shape[1:]
+        return isinstance(operation, Pool) and (operation.window, *node.shape[1:]) == (size, 1, 1)
+
+    def widen_rim(self, node: Node, source: Value, out: Value) -> None:
+        operation = node.operation
+        if isinstance(operation, Conv):
+            for axis, (inner, outer) in enumerate(
+                [(source.height, out.height), (source.width, out.width)]
+            ):
+                before, after = _rim(operation, axis, inner, outer)
+                source.before[axis] = max(source.before[axis], before)
+                source.after[axis] = max(source.after[axis], after)
+
+
+def _allows(
+    operation: Conv | Pool, axis: int, size: int, shape: tuple[int, int, int], count: int
+) -> bool:
+    """Whether `count` tiles of the input give as many of the output, each from its neighbourhood.
+
+    That is the tile and its rim, which does not reach beyond the tiles next to it.
+    """
+    given, stride = shape[1 + axis], operation.stride[axis]
+    inner, outer = size // count, given // count
+    if size % count or given % count or inner != stride * outer:
+        return False
+    if isinstance(operation, Pool):  # What is around an image is no number there, but a rule.
+        return operation.padding[axis] == 0 and operation.window[axis] <= stride
+    return max(_rim(operation, axis, inner, outer)) <= inner
+
+
+def _rim(operation: Conv, axis: int, inner: int, outer: int) -> Pair:
+    padding, window = operation.padding[axis], operation.weight.shape[2 + axis]
+    reach = (outer - 1) * operation.stride[axis] + window - padding
+    return padding, max(0, reach - inner)
+
+
+def _place(values: list[Value], steps: list[Step]) -> int:
+    """Give every value its place, which others take once it is not read any more; return the end.
+
+    A result never lies where something that it is computed from lies.
+    """
+    last = {position: len(steps) for position in [steps[-1].out]}
+    for time, step in reversed(list(enumerate(steps))):
+        for read in (step.source, step.other, step.out):
+            last.setdefault(read, time)
+    end, living = 0, dict[int, Value]()
+    for time, step in enumerate(steps):
+        value, start = values[step.out], 0
+        for used in sorted(living.values(), key=lambda used: used.start):
+            if used.start - start >= value.vectors:
+                break
+            start = max(start, used.start + used.vectors)
+        value.start = start
+        living[step.out] = value
+        end = max(end, start + value.vectors)
+        living = {position: used for position, used in living.items() if last[position] > time}
+    if end > MOST_VECTORS:
+        raise ExportError(
+            f"the results of an image must fit into {MOST_VECTORS:,} places of the C code's "
+            f"memory, but take {end:,}; export a smaller network, or another format"
+        )
+    return end

@@ -1,0 +1,165 @@
+"""Compiling an exported C file, and running it from Python."""
+
+import ctypes
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sculpt.errors import InputError
+
+COMPILERS = ("cc", "gcc", "clang")
+FLAGS = ("-std=c11", "-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-shared")
+"""Multiplications and additions become one instruction where there is one: that rounds once
+instead of twice, where `-ffast-math` would give up exactness."""
+OPENMP = "-fopenmp"
+LIBRARIES = ("-lm",)
+
+ALIGNMENT = 64
+"""Of the workspace, in bytes."""
+
+ERRORS = {
+    -1: "a pointer is null",
+    -2: "the batch is below 1",
+    -3: "the threads are below 1",
+    -4: f"the workspace does not begin at a multiple of {ALIGNMENT} bytes",
+    -5: "the workspace is too small",
+}
+
+
+def find_compiler() -> list[str]:
+    """Return the command of the user's C compiler: `$CC`, or the first there is.
+
+    Raises:
+        InputError: there is none.
+    """
+    wanted = shlex.split(os.environ.get("CC", ""))
+    if wanted:
+        if shutil.which(wanted[0]) is None:
+            raise InputError(
+                f"$CC must be the command of a C compiler, but got {' '.join(wanted)!r}, which is "
+                "not there; correct or unset it"
+            )
+        return wanted
+    for name in COMPILERS:
+        if shutil.which(name) is not None:
+            return [name]
+    raise InputError(
+        f"a C compiler is needed, but none of {', '.join(COMPILERS)} is there; install GCC or "
+        "Clang, or set $CC to the command of one"
+    )
+
+
+def compile_library(source: Path, library: Path, *flags: str) -> Path:
+    """Compile an exported C file for this machine; with threads if the compiler has OpenMP.
+
+    Args:
+        source:
+            As `c_code` wrote it.
+        library:
+            The shared library to write.
+        flags:
+            More of the compiler's, after ours.
+
+    Returns:
+        `library`.
+
+    Raises:
+        InputError: there is no compiler, or it refuses the file.
+    """
+    command = find_compiler()
+    for threads in ([OPENMP], []):
+        done = subprocess.run(
+            [*command, *FLAGS, *threads, *flags, str(source), "-o", str(library), *LIBRARIES],
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+        if done.returncode == 0:
+            return library
+    raise InputError(
+        f"{source}: must be a C file that {' '.join(command)} compiles, but it says: "
+        f"{done.stderr.strip()[:1000]}; export it anew, or set $CC to GCC or Clang"
+    )
+
+
+class CLibrary:
+    """A compiled network."""
+
+    def __init__(self, path: Path) -> None:
+        """Load it.
+
+        Raises:
+            InputError: it is no shared library of an exported network.
+        """
+        try:
+            self._library = ctypes.CDLL(str(path.resolve()))
+            self._bytes, self._run = (
+                self._library.sculpt_workspace_bytes,
+                self._library.sculpt_run,
+            )
+            self._info = self._library.sculpt_info
+        except (OSError, AttributeError) as error:
+            raise InputError(
+                f"{path}: must be a shared library compiled from a file of `sculpt export "
+                f"--format c` ({error}); compile it anew on this machine"
+            ) from error
+        size, integer, pointer = ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p
+        self._bytes.restype, self._bytes.argtypes = size, [integer, integer]
+        self._run.restype = integer
+        self._run.argtypes = [pointer, integer, pointer, pointer, size, integer]
+        self._info.restype, self._info.argtypes = ctypes.c_char_p, []
+        self._about: dict[str, Any] = json.loads(self._info())
+        # Each thread keeps what it works in: new memory for every call costs a small network more
+        # than the call does.
+        self._memory = threading.local()
+
+    def info(self) -> dict[str, Any]:
+        """Return what the library says of its network."""
+        return dict(self._about)
+
+    def run(self, images: NDArray[np.float32], *, threads: int = 1) -> NDArray[np.float32]:
+        """Return the logits (N, classes) of images (N, channels, height, width).
+
+        Args:
+            images:
+                float32.
+            threads:
+                At most as many are used as there are groups of images that fill the lanes.
+
+        Raises:
+            InputError: the images or the threads do not fit.
+        """
+        shape = tuple(self._about["input_shape"])
+        if images.dtype != np.float32 or images.shape[1:] != shape or len(images) < 1:
+            raise InputError(
+                f"images must be float32 of shape (N, {', '.join(map(str, shape))}) with N of at "
+                f"least 1, but got {images.dtype} of shape {images.shape}; convert them before"
+            )
+        images = np.ascontiguousarray(images)
+        logits = np.empty((len(images), self._about["classes"]), np.float32)
+        size = self._bytes(len(images), threads)
+        workspace = self._workspace(size)
+        code = self._run(
+            images.ctypes.data, len(images), logits.ctypes.data, workspace, size, threads
+        )
+        if code:
+            raise InputError(
+                f"{len(images)} images and {threads} threads must be what the library takes, but "
+                f"{ERRORS.get(code, f'it answers {code}')}; give at least one of each"
+            )
+        return logits
+
+    def _workspace(self, size: int) -> int:
+        """Return the address of at least `size` bytes, which stay this thread's."""
+        memory: NDArray[np.uint8] | None = getattr(self._memory, "array", None)
+        if memory is None or memory.size < size + ALIGNMENT:
+            memory = self._memory.array = np.empty(size + ALIGNMENT, np.uint8)
+        return int(memory.ctypes.data + -memory.ctypes.data % ALIGNMENT)

@@ -1,0 +1,123 @@
+"""A program as the steps that the C code takes: layers with what can be done in their epilogue."""
+
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Literal
+
+from sculpt.export.program import (
+    Activation,
+    Add,
+    Affine,
+    Channels,
+    Conv,
+    Flatten,
+    Input,
+    Linear,
+    Pool,
+    Program,
+    Shape,
+)
+
+Kind = Literal["INPUT", "CONV", "MAP", "POOL", "MOVE"]
+
+ACTIVATIONS = {
+    "relu": "RELU",
+    "relu6": "RELU6",
+    "leaky_relu": "LEAKY_RELU",
+    "tanh": "TANH",
+    "selu": "SELU",
+}
+"""The C code's names."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """An operation, and the addition and the activation after it."""
+
+    kind: Kind
+    operation: Input | Conv | Linear | Affine | Activation | Add | Channels | Pool | Flatten
+    """The first of those that it stands for."""
+    shape: tuple[int, int, int]
+    source: int
+    """Position among the nodes; -1 for the input."""
+    other: int = -1
+    """Of the node whose result is added; -1 for none."""
+    activation: str = "NOTHING"
+    slope: float = 0.0
+
+
+def nodes_of(program: Program) -> list[Node]:
+    """Return the nodes of a program in the order in which they can be computed."""
+    users = program.users()
+    nodes: list[Node | None] = []
+    made: list[int] = []  # of every operation the node that holds its result
+
+    def takes_more(operation: int) -> bool:
+        """Whether nobody else needs the result as it is before more is done to it."""
+        node = nodes[made[operation]]
+        return (
+            node is not None
+            and len(users[operation]) == 1
+            and node.kind in ("CONV", "MAP")
+            and node.activation == "NOTHING"
+        )
+
+    def grow(operation: int, **more: object) -> Node:
+        """Return a node with more in it, which comes after all that it takes."""
+        node = nodes[made[operation]]
+        assert node is not None
+        nodes[made[operation]] = None
+        return replace(node, **more)  # type: ignore[arg-type]
+
+    for operation in program.operations:
+        shape = _as_image(operation.shape)
+        match operation:
+            case Input():
+                node = Node("INPUT", operation, shape, -1)
+            case Conv(source=source):
+                node = Node("CONV", operation, shape, made[source])
+            case Linear(source=source):
+                assert len(program.operations[source].shape) == 1, "a linear layer takes a row"
+                node = Node("CONV", operation, shape, made[source])
+            case Pool(source=source):
+                node = Node("POOL", operation, shape, made[source])
+            case Flatten(source=source):
+                node = Node("MOVE", operation, shape, made[source])
+            case Add(source=source, other=other):
+                first, second = nodes[made[source]], nodes[made[other]]
+                assert first is not None
+                assert second is not None
+                if takes_more(other) and second.other < 0:
+                    node = grow(other, other=made[source])
+                elif takes_more(source) and first.other < 0:
+                    node = grow(source, other=made[other])
+                else:
+                    node = Node("MAP", operation, shape, made[source], made[other])
+            case Activation(source=source, function=function, slope=slope):
+                name = ACTIVATIONS[function]
+                if takes_more(source):
+                    node = grow(source, activation=name, slope=slope)
+                else:
+                    node = Node("MAP", operation, shape, made[source], -1, name, slope)
+            case Affine(source=source) | Channels(source=source):
+                node = Node("MAP", operation, shape, made[source])
+        made.append(len(nodes))
+        nodes.append(node)
+    return _closed(nodes)
+
+
+def _closed(nodes: list[Node | None]) -> list[Node]:
+    """Return the nodes without the gaps of those that grew."""
+    position, kept = {-1: -1}, list[Node]()
+    for old, node in enumerate(nodes):
+        if node is not None:
+            position[old] = len(kept)
+            source, other = position[node.source], position[node.other]
+            kept.append(replace(node, source=source, other=other))
+    return kept
+
+
+def _as_image(shape: Shape) -> tuple[int, int, int]:
+    channels, height, width = (*shape, 1, 1)[:3] if len(shape) < 3 else shape
+    assert prod(shape) == channels * height * width
+    return channels, height, width
