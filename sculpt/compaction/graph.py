@@ -98,7 +98,9 @@ class Step:
         return self.width // self.inputs[0].width
 
 
-class _Tracer(fx.Tracer):
+class Tracer(fx.Tracer):
+    """Traces a forward pass; what is understood as a whole is one step."""
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, ZeroPad) or super().is_leaf_module(m, module_qualified_name)
 
@@ -167,8 +169,8 @@ def _trace(model: nn.Module, example_inputs: Tensor) -> fx.Graph:
     bare = copy.deepcopy(model).to("meta", torch.float32)
     inputs = torch.empty(1, *example_inputs.shape[1:], device="meta")
     try:
-        in_training = _Tracer().trace(bare.train())
-        graph = _Tracer().trace(bare.eval())
+        in_training = Tracer().trace(bare.train())
+        graph = Tracer().trace(bare.eval())
         with torch.no_grad():
             _Shapes(fx.GraphModule(bare, graph)).run(inputs)
     except Exception as error:

@@ -9,7 +9,6 @@ Zeros around an image keep a constant from being constant behind a convolution t
 constants stay, but of those that only convolutions read one is enough: the others are multiples.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -211,12 +210,15 @@ def _merge_constants(program: Program) -> Program:
     """Return a program in which of the constants that only convolutions read one does for all."""
     flows, users, units = analyse(program), program.users(), _units(program)
     operations: list[Any] = list(program.operations)
+    # Of what is added, a constant is needed in every place.
+    sums = [units[place] for place, found in enumerate(operations) if isinstance(found, Add)]
+    added = np.concatenate([*sums, np.empty(0, np.int64)])
     for place, flow in enumerate(flows):
         readers = [operations[user] for user in users[place]]
         constants = np.flatnonzero(~flow.alive & flow.read & (flow.constant != 0))
         if len(constants) < 2 or not all(isinstance(reader, Conv) for reader in readers):
             continue
-        if any(shared & set(units[place][constants].tolist()) for shared in _added(program, units)):
+        if np.isin(units[place][constants], added).any():
             continue
         largest = constants[np.abs(flow.constant[constants]).argmax()]
         others = constants[constants != largest]
@@ -227,13 +229,6 @@ def _merge_constants(program: Program) -> Program:
             weight[:, others] = 0.0
             operations[user] = replace(operations[user], weight=weight)
     return Program(tuple(operations))
-
-
-def _added(program: Program, units: list[NDArray[np.int64]]) -> Iterator[set[int]]:
-    """Yield the units of each addition: of what is added, a constant is needed in every place."""
-    for place, operation in enumerate(program.operations):
-        if isinstance(operation, Add):
-            yield set(units[place].tolist())
 
 
 def _connections(layer: Conv | Linear) -> Mask:

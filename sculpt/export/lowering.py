@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from sculpt.compaction.graph import Tracer
 from sculpt.errors import ExportError
 from sculpt.export.folding import fold_affine
 from sculpt.export.program import (
@@ -71,11 +72,6 @@ def lower(model: nn.Module, masks: Masks, example_inputs: Tensor) -> Program:
     return fold_affine(Program(tuple(lowering.operations)))
 
 
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, ZeroPad) or super().is_leaf_module(m, module_qualified_name)
-
-
 class _Shapes(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         output = super().run_node(n)
@@ -86,7 +82,7 @@ class _Shapes(fx.Interpreter):
 def _trace(network: nn.Module, example_inputs: Tensor) -> fx.Graph:
     inputs = torch.zeros(2, *example_inputs.shape[1:], dtype=torch.float64)
     try:
-        graph = _Tracer().trace(network)
+        graph = Tracer().trace(network)
         with torch.no_grad():
             _Shapes(fx.GraphModule(network, graph)).run(inputs)
     except Exception as error:

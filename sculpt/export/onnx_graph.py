@@ -7,8 +7,6 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from sculpt.errors import NumericsError
-
 INPUT, OUTPUT = "images", "logits"
 
 
@@ -51,20 +49,3 @@ class Graph:
             found = f"{name}_{count}"
         self._names.add(found)
         return found
-
-
-def as_float32(values: NDArray[np.float64], name: str) -> NDArray[np.float32]:
-    """Round values to what a file holds. A zero has no sign: a pruned weight is +0.0.
-
-    Raises:
-        NumericsError: a value is not finite, or too large for float32.
-    """
-    with np.errstate(over="ignore"):
-        rounded = values.astype(np.float32) + np.float32(0)
-    if not np.isfinite(rounded).all():
-        worst = values.flat[int(np.argmin(np.isfinite(rounded)))]
-        raise NumericsError(
-            f"{name}: values must be finite in float32 to be exported, but one is {worst}; "
-            "train with a lower learning rate"
-        )
-    return np.ascontiguousarray(rounded)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sculpt.export.onnx_graph import INPUT, Graph, as_float32
+from sculpt.export.onnx_graph import INPUT, Graph
 from sculpt.export.onnx_weights import Values, add_weight
 from sculpt.export.program import (
     Activation,
@@ -19,6 +19,7 @@ from sculpt.export.program import (
     Pool,
     Program,
 )
+from sculpt.export.rounding import as_float32
 
 AddWeight = Callable[[Graph, Values, str], str]
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from sculpt.errors import ExportError, NumericsError
+from sculpt.errors import ExportError
 from sculpt.export.c_code.layout import Plan
 from sculpt.export.c_code.nodes import Node
 from sculpt.export.program import Affine, Array, Channels, Conv, Linear, Pool
+from sculpt.export.rounding import as_float32
 
 MOST_CODES = 2**16 - 1
 """Taps of a block of input channels: they, and their number, are 16-bit integers."""
@@ -66,7 +67,7 @@ class Tables:
                 taken = _append(self.taken, operation.taken)
             if isinstance(operation, Affine):
                 both = np.concatenate([operation.scale, operation.shift])
-                scale = _append(self.constants, _rounded(both, operation.name))
+                scale = _append(self.constants, as_float32(both, operation.name))
             self.maps.append((taken, scale))
         self.items.append(item)
 
@@ -80,7 +81,7 @@ class Tables:
                 f"a kernel must have at most {MOST_CODES:,} weights for each channel in C, but "
                 f"{name} has {taps:,}; export another format"
             )
-        values = _rounded(weight, name)
+        values = as_float32(weight, name)
         density = np.count_nonzero(values) / max(outputs * inputs, 1)
         block = max(LEAST_BLOCK, round(LEAST_WEIGHTS / max(density, 1e-9)))
         block = max(1, min(block, inputs, MOST_CODES // taps))
@@ -94,7 +95,7 @@ class Tables:
         first = _append(self.weights, kept)
         _append(self.codes, code[order])
         count = _append(self.counts, np.bincount(place, minlength=blocks * outputs))
-        shift = _append(self.constants, _rounded(bias, name))
+        shift = _append(self.constants, as_float32(bias, name))
         self.layers.append(
             (outputs, *kernel, *stride, *pad, blocks, block, first, count, shift),
         )
@@ -148,18 +149,6 @@ def plans_text(plans: Sequence[Plan], nodes: Sequence[Node], items: Sequence[int
         rows.append((*sizes, repr(float(plan.cost)), f"values_{name}", f"steps_{name}"))
     lines.append(_structs("plan", "plans", rows))
     return "\n".join(lines)
-
-
-def _rounded(values: Array, name: str) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):
-        rounded = values.astype(np.float32)
-    if not np.isfinite(rounded).all():
-        worst = values.flat[int(np.argmin(np.isfinite(rounded)))]
-        raise NumericsError(
-            f"{name}: values must be finite in float32 to be exported, but one is {worst}; "
-            "train with a lower learning rate"
-        )
-    return rounded
 
 
 def _append(table: list[NDArray], values: NDArray) -> int:
