@@ -11,10 +11,12 @@ needs them.
 
     sculpt.export_trial(study, "best", "winner", ["onnx"])       # a folder, with a model card
     network = sculpt.load("winner")                      # .model, .masks, .record
+    sculpt.verify("winner")["ok"]                        # its files, and its recorded errors
 
     masks = sculpt.prune(model, budget=100_000, inputs=images)   # any torch.nn.Module
     sculpt.repair_isometry(model, masks)
     sculpt.diagnose(model, masks, images)                # layers, Jacobians, paths
+    small = sculpt.compact(model, masks, images)         # trained: the same function, smaller
 """
 
 from importlib import import_module
@@ -23,7 +25,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sculpt.diagnostics.report import diagnose as diagnose
     from sculpt.export.loading import load as load
-    from sculpt.launch import export_trial as export_trial
+    from sculpt.export.module import compact as compact
+    from sculpt.exports import export_trial as export_trial
+    from sculpt.exports import latency as latency
+    from sculpt.exports import verify as verify
     from sculpt.launch import run as run
     from sculpt.pruning.initializers import initialize as initialize
     from sculpt.pruning.isometry import repair_isometry as repair_isometry
@@ -39,10 +44,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "Results": "sculpt.results.records",
     "apply_masks": "sculpt.pruning.masks",
+    "compact": "sculpt.export.module",
     "compare": "sculpt.results.comparison",
     "diagnose": "sculpt.diagnostics.report",
-    "export_trial": "sculpt.launch",
+    "export_trial": "sculpt.exports",
     "initialize": "sculpt.pruning.initializers",
+    "latency": "sculpt.exports",
     "load": "sculpt.export.loading",
     "load_study": "sculpt.study_file",
     "open_results": "sculpt.results.records",
@@ -51,6 +58,7 @@ _HOMES = {
     "rank": "sculpt.results.ranking",
     "repair_isometry": "sculpt.pruning.isometry",
     "run": "sculpt.launch",
+    "verify": "sculpt.exports",
 }
 
 __all__ = sorted(_HOMES)

@@ -3,19 +3,12 @@
 Apart from `results`, because asking for results must not wait for PyTorch to be imported.
 """
 
-import tempfile
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sculpt.config import Study
-from sculpt.export.directory import export_network
-from sculpt.export.loading import NETWORK_FILE, load
 from sculpt.record import Clock
-from sculpt.registry import FORMATS
-from sculpt.results.numbers import percent, points
-from sculpt.results.ranking import rank
 from sculpt.results.records import Results
 from sculpt.search.preparation import choose_device, load_data, load_scoring_images
 from sculpt.search.progress import Watcher
@@ -123,62 +116,3 @@ def diagnose_candidate(
         "seconds": record["seconds"],
     }
     return document, sculpted
-
-
-def export_trial(
-    results: Results,
-    trial: int | str,
-    directory: str | Path,
-    formats: Sequence[str] = ("bundle",),
-    *,
-    seed: int | None = None,
-) -> dict[str, Any]:
-    """Export a trained network of a study into a folder.
-
-    Args:
-        results:
-            The study.
-        trial:
-            A candidate's number, "base", or "best".
-        directory:
-            A new folder, or an older export, which is replaced.
-        formats:
-            Registered names, or "all"; the bundle is always written.
-        seed:
-            One of the trial's; by default the one with the lowest validation error.
-
-    Returns:
-        The manifest (README, "JSON").
-
-    Raises:
-        InputError: there is no such trial, seed or format, or the folder cannot be written.
-        StorageError: the network is missing from the study's artifacts.
-        ExportError: the network cannot be written so.
-    """
-    results = results.snapshot()
-    names = FORMATS.names() if "all" in formats else list(formats)
-    for name in names:
-        FORMATS.get(name)  # before anything is read
-    record = results.record(trial)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, NETWORK_FILE)
-        results.copy_network(trial, file, seed)
-        loaded = load(file)
-    return export_network(loaded, directory, names, _facts(rank(results), record["trial"]))
-
-
-def _facts(document: dict[str, Any], trial: int | str) -> dict[str, Any]:
-    """Return what a ranking says of a trial, for its model card."""
-    row = next((row for row in document["ranking"] if row["trial"] == trial), None)
-    found = document["confirmation"] or {"rows": [], "seeds": 0}
-    confirmed = [r for r in found["rows"] if (r["trial"], r["arm"]) == (trial, "sculpted")]
-    facts: dict[str, Any] = {}
-    if row and row["role"] == "candidate":
-        difference = points(row["difference"])
-        facts["verdict"] = row["verdict"] + (f", {difference} points" if difference else "")
-    if confirmed and confirmed[0]["verdict"]:
-        error, difference = percent(confirmed[0]["test_error"]), points(confirmed[0]["difference"])
-        facts["confirmed"] = (
-            f"test error {error}, {difference} points to the base: {confirmed[0]['verdict']}"
-        )
-    return facts

@@ -195,6 +195,7 @@ def summarize(
         "dense_macs": first["dense_macs"],
         "kept_macs": mean(record["kept_macs"] for record in records),
         **{key: _mean([record.get(key) for record in records]) for key in MAYBE_MEASURED},
+        "latency_by": first.get("latency_by"),
         "val_error": {
             "mean": mean(errors),
             "std": stdev(errors) if len(errors) > 1 else None,

@@ -20,7 +20,7 @@ from sculpt.diagnostics.cost import measure_cost
 from sculpt.diagnostics.orthogonality import layer_orthogonality
 from sculpt.diagnostics.topology import measure_topology
 from sculpt.errors import NumericsError
-from sculpt.export.latency import measure_latency
+from sculpt.export.latency import describe_latency, measure_latency
 from sculpt.models import build_network
 from sculpt.pruning.initializers import initialize
 from sculpt.pruning.isometry import LayerRepair, Method, repair_isometry
@@ -35,6 +35,7 @@ from sculpt.pruning.masks import (
 )
 from sculpt.pruning.selection import Selection
 from sculpt.pruning.task import PruningTask
+from sculpt.pruning.trained import check_not_repaired
 from sculpt.record import Clock, Role, describe_layers, describe_pruning, describe_run, read_signal
 from sculpt.registry import CRITERIA
 from sculpt.sculpted import Sculpted, checkpoint_in, read_sculpted, write_sculpted
@@ -169,8 +170,12 @@ def run_seed(
             with clock("test"), float32_products(precision, device):
                 _, measured["test_error"] = evaluate(model, splits.test, precision=precision)
         if "latency" in study.search.objectives:
+            runtime = study.search.latency_runtime
             with clock("latency"):
-                measured["latency"] = measure_latency(model, masks, splits.train.inputs(FEW))
+                measured["latency"] = measure_latency(
+                    model, masks, splits.train.inputs(FEW), runtime=runtime
+                )
+                measured["latency_by"] = describe_latency(runtime)
     if role == "base" and trained.diverged:
         raise NumericsError(
             "the loss of the dense base must stay finite, or nothing can be ranked against it, "
@@ -217,6 +222,7 @@ def sculpt_network(
     orthogonality = layer_orthogonality(model)
     unspent = 0
     if role == "candidate":
+        check_not_repaired(pruning.initializer.name, pruning.repair)
         kept = prunable_budget(model, budget, study.counting)
         scored = (scoring or splits.train).sample(pruning.images, seed=seed)
         task = PruningTask(

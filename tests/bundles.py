@@ -1,5 +1,6 @@
 """Small masked networks, their files, and files taken apart by hand."""
 
+import copy
 import hashlib
 import json
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sculpt.bundle import write_bundle
 from sculpt.models.resnet import resnet
 from sculpt.pruning.initializers import initialize
-from sculpt.pruning.masks import apply_masks, dense_masks
+from sculpt.pruning.masks import apply_masks, dense_masks, keep_highest, prunable_parameters
 
 
 def random_masks(model: nn.Module, density: float, seed: int = 0) -> dict[str, Tensor]:
@@ -29,6 +31,16 @@ def sparse_resnet(density: float = 0.3, **options: Any) -> tuple[nn.Module, dict
     with torch.no_grad():  # batch-norm statistics and counters that are not the fresh ones
         model.train()(torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(1)))
     return model, masks
+
+
+def write_trained(path: Path, model: nn.Module, kept: int) -> dict[str, Tensor]:
+    """Write a model with only its largest weights, which is left as it was; return the masks."""
+    largest = {name: p.detach().abs() for name, p in prunable_parameters(model).items()}
+    masks = keep_highest(largest, kept)
+    trained = copy.deepcopy(model)
+    apply_masks(trained, masks)
+    write_bundle(path, trained, masks, {})
+    return masks
 
 
 def bits(tensor: Tensor) -> bytes:

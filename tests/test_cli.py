@@ -173,7 +173,7 @@ COMMANDS = [command.callback.__name__ for command in app.registered_commands]
 def test_every_command_has_help_with_an_example(command: str, sculpt_command: Any) -> None:
     code, out, _ = sculpt_command(command, "--help")
     assert code == 0
-    of_what = "winner" if command == "verify" else "studies/"
+    of_what = "winner" if command in ("verify", "latency") else "studies/"
     assert f"Example: sculpt {command} {of_what}" in out
 
 

@@ -25,8 +25,8 @@ FLOORS = [
     ["sculpted"],
     ["trial"],
     ["search"],
-    ["results"],
-    ["launch", "benchmark"],
+    ["results", "recorded_errors"],
+    ["launch", "exports", "benchmark"],
     ["cli"],
     ["__main__"],
 ]

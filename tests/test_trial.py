@@ -868,19 +868,27 @@ class TestReadingTheTestImages:
 def test_latency_is_measured_where_it_is_an_objective(splits, monkeypatch):
     """Of the network that is handed back, trained and whole again."""
     seen = []
-    monkeypatch.setattr(
-        sculpt.trial, "measure_latency", lambda *arguments: seen.append(arguments) or 0.125
+
+    def measure(*arguments, runtime):
+        seen.append((*arguments, runtime))
+        return 0.125
+
+    monkeypatch.setattr(sculpt.trial, "measure_latency", measure)
+    asked = compactable(
+        search__objectives=["val_error", "latency"], search__latency_runtime="onnxruntime"
     )
-    asked = compactable(search__objectives=["val_error", "latency"])
     outcome = run_seed(asked, splits, role="candidate", budget=2000, seed=0)
-    ((model, masks, images),) = seen
+    ((model, masks, images, runtime),) = seen
     assert model is outcome.model
     assert masks is outcome.masks
     assert images.shape[1:] == (1, 8, 8)
+    assert runtime == "onnxruntime"
     assert outcome.record["latency"] == 0.125
+    assert outcome.record["latency_by"].startswith("onnxruntime, batch 1, 1 thread")
     other = run_seed(compactable(), splits, role="candidate", budget=2000, seed=0)
     assert len(seen) == 1
     assert other.record["latency"] is None
     runs = [outcome.record, outcome.record | {"latency": 0.375}]
     trial = summarize(asked, splits, runs, role="candidate", params={}, budget=2000)
     assert trial["latency"] == 0.25
+    assert trial["latency_by"] == outcome.record["latency_by"]

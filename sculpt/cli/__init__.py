@@ -6,7 +6,7 @@ import typer
 
 from sculpt.cli.asking import compare, pareto, rank, show, status
 from sculpt.cli.computing import bench, check, diagnose, run
-from sculpt.cli.exporting import export, verify
+from sculpt.cli.exporting import export, latency, verify
 from sculpt.cli.reporting import report
 from sculpt.cli.serving import dashboard
 from sculpt.errors import SculptError
@@ -20,7 +20,7 @@ app = typer.Typer(
 for command in (
     *(check, run, status),
     *(rank, pareto, show, compare, report, dashboard),
-    *(export, verify),
+    *(export, verify, latency),
     *(diagnose, bench),
 ):
     app.command()(command)

@@ -1,11 +1,20 @@
 """Commands that hand out a trained network, and check what was handed out."""
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from sculpt.cli.options import Json, Storage, StudyName, progress_console, show_document
+
+
+class RuntimeName(StrEnum):
+    """What runs an exported network; `sculpt.config.search.Runtime`."""
+
+    torch = "torch"
+    onnxruntime = "onnxruntime"
+    c = "c"
 
 
 def export(
@@ -30,7 +39,7 @@ def export(
 
     Example: sculpt export studies/digits.yaml --trial best --format bundle,onnx --output winner
     """
-    from sculpt.launch import export_trial
+    from sculpt.exports import export_trial
     from sculpt.results.records import open_results
     from sculpt.results.tables.export import export_table
 
@@ -45,16 +54,66 @@ def export(
 
 def verify(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="What sculpt export wrote.")],
+    data_root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Where the images are; by default $SCULPT_DATA, or ./data."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check an exported folder: checksums, kept parameters, and the logits of every format.
+    """Check an exported folder: checksums, kept parameters, logits of every format, and errors.
+
+    The recorded errors are counted again where the images are at hand; none are downloaded.
 
     Example: sculpt verify winner
     """
-    from sculpt.export import verification
+    from sculpt import exports
     from sculpt.results.tables.export import verification_table
 
-    document = verification.verify(directory)
+    document = exports.verify(directory, data_root=data_root)
     show_document(document, as_json, verification_table)
     if not document["ok"]:
         raise typer.Exit(1)
+
+
+def latency(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="What sculpt export wrote.")],
+    study: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STUDY", help="Also write it into this study's record, as an objective."
+        ),
+    ] = None,
+    storage: Storage = None,
+    runtime: Annotated[
+        RuntimeName | None,
+        typer.Option(help="Whose time is the record's; by default the study's, or torch."),
+    ] = None,
+    turns: Annotated[int, typer.Option(min=1, help="Of which the medians are taken.")] = 7,
+    as_json: Json = False,
+) -> None:
+    """Time an exported network on this machine: its formats side by side, and the dense base.
+
+    PyTorch, ONNX Runtime and the C code take turns, with 1 and 64 images, on one thread and on
+    all. The folder's manifest and card hold the table afterwards.
+
+    Example: sculpt latency winner --study studies/digits.yaml
+    """
+    from sculpt import exports
+    from sculpt.results.records import open_results
+    from sculpt.results.tables.export import latency_table
+
+    results = open_results(study, storage) if study else None
+
+    def show(row: dict[str, Any]) -> None:
+        progress_console.print(
+            f"{row['network']} in {row['runtime']}, {row['batch']} image(s), {row['threads']} "
+            f"thread(s): {1e3 * row['seconds']['median']:.3f} ms an image",
+            highlight=False,
+        )
+
+    document = exports.latency(
+        directory, results, runtime=runtime.value if runtime else None, turns=turns, on_row=show
+    )
+    show_document(document, as_json, latency_table)

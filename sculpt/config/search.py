@@ -20,6 +20,9 @@ Proxy = Literal[
     "score_share",
 ]
 
+Runtime = Literal["torch", "onnxruntime", "c"]
+"""What runs an exported network: PyTorch, ONNX Runtime, or its own C code."""
+
 
 class EarlyStopping(Section):
     """Asynchronous successive halving (Li et al. 2018): rungs of ever more epochs.
@@ -70,6 +73,8 @@ class Search(Section):
     """Seeds per trial: `seed`, `seed + 1`, ...; the same for base and candidates (paired)."""
     objectives: list[str] = Field(default=["val_error", "kept_macs"], min_length=1)
     """What the Pareto front is over, by default."""
+    latency_runtime: Runtime = "torch"
+    """What runs networks where `latency` is measured; only `c` leaves out their zeros."""
     grace_seconds: Annotated[float, Field(ge=2)] = 60.0
     """A trial is taken over when its worker has not been heard of for this long."""
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0

@@ -23,6 +23,7 @@ def model_card(network: Network, manifest: dict[str, Any]) -> str:
         _table(_rows(network, record, facts)),
         "## Files",
         _files(manifest),
+        *_latency(manifest.get("latency")),
         "## Images",
         _images(found.get("input") or {}),
         "## Using it without sculpt",
@@ -92,6 +93,39 @@ def _files(manifest: dict[str, Any]) -> str:
     return _table(rows)
 
 
+def _latency(timed: dict[str, Any] | None) -> list[str]:
+    if not timed:
+        return []
+    reference = timed["reference"]
+    head = [
+        "network",
+        "runtime",
+        "images at a time",
+        "threads",
+        "ms for one image",
+        "times as fast",
+    ]
+    rows = [
+        [
+            row["network"],
+            row["runtime"],
+            str(row["batch"]),
+            str(row["threads"]),
+            f"{1e3 * row['seconds']['median']:.3f}",
+            f"{row['ratio']:.2f}",
+        ]
+        for row in timed["rows"]
+    ]
+    return [
+        "## Latency",
+        f"On {timed['cpu']}, float32, medians of turns. `compact` is without the channels that no "
+        "path uses (C also leaves out the zeros), `wide` has every pruned weight as a zero, `base` "
+        "is the dense network that it was ranked against. Times as fast: as "
+        f"`{reference['network']}` in {reference['runtime']}.",
+        _table(rows, head),
+    ]
+
+
 def _images(described: dict[str, Any]) -> str:
     if not described:
         return ""
@@ -121,9 +155,9 @@ def _examples(network: Network, manifest: dict[str, Any]) -> list[str]:
     return blocks
 
 
-def _table(rows: list[list[str]]) -> str:
-    head = [[""] * len(rows[0]), ["---"] * len(rows[0])]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in head + rows)
+def _table(rows: list[list[str]], head: list[str] | None = None) -> str:
+    above = [head or [""] * len(rows[0]), ["---"] * len(rows[0])]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in above + rows)
 
 
 def _cell(text: str) -> str:

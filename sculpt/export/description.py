@@ -1,6 +1,7 @@
 """What stands in a network's file about it: enough to build it anew, and where it came from."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 FROM_RECORD = ("study", "trial", "role", "params", "counting", "kept_parameters")
@@ -11,6 +12,9 @@ LONG = ("history", "layers", "signal")
 
 PRIVATE = ("storage", "data.root", "data.download", "pruning.data.root", "pruning.data.download")
 """Of a study, what concerns only the machine it ran on: a storage's address has its password."""
+
+PATHS = ("bundle", "checkpoint")
+"""Options of criteria and initializers that name files; only the files' own names are told."""
 
 
 def describe_network(record: dict[str, Any], seed: int) -> dict[str, Any]:
@@ -35,6 +39,7 @@ def describe_network(record: dict[str, Any], seed: int) -> dict[str, Any]:
     runs = {run["seed"]: run for run in record["runs"]}
     if seed not in runs:
         raise ValueError(f"the seed must be one of {', '.join(map(str, runs))}, but got {seed}")
+    record = _without_folders(record, _paths(record["config"]))
     config = _without_private(record["config"])
     options = dict(config["model"])
     return {
@@ -60,3 +65,26 @@ def _without_private(config: dict[str, Any]) -> dict[str, Any]:
         if isinstance(section, dict):
             section.pop(last, None)
     return config
+
+
+def _paths(document: Any) -> set[str]:
+    """Return the paths of files that a study's settings name."""
+    found: set[str] = set()
+    if isinstance(document, dict):
+        found = {document[key] for key in PATHS if isinstance(document.get(key), str)}
+        document = list(document.values())
+    for value in document if isinstance(document, list) else []:
+        found |= _paths(value)
+    return found
+
+
+def _without_folders(document: Any, paths: set[str]) -> Any:
+    """Return a JSON document in which these paths, wherever they stand, are but names of files."""
+    if isinstance(document, dict):
+        return {key: _without_folders(value, paths) for key, value in document.items()}
+    if isinstance(document, list):
+        return [_without_folders(value, paths) for value in document]
+    if isinstance(document, str):
+        for path in sorted(paths, key=len, reverse=True):
+            document = document.replace(path, Path(path).name)
+    return document

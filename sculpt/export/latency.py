@@ -1,15 +1,22 @@
 """How long a trained network takes for one image, once it is exported."""
 
 import copy
-from contextlib import suppress
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 
 import torch
 from torch import Tensor, nn
 
-from sculpt.compaction import compact
-from sculpt.errors import CompactionError, InputError
+from sculpt.config.search import Runtime
+from sculpt.errors import ExportError, InputError
+from sculpt.export.condensing import condense
+from sculpt.export.lowering import lower
+from sculpt.export.program import Program
+from sculpt.export.runtimes import RUNTIMES, Runner, by_torch, missing_runtime
 from sculpt.pruning.masks import Masks, apply_masks
 
 LEAST_SECONDS = 0.3
@@ -19,64 +26,99 @@ WARM_UP = 3
 
 
 def measure_latency(
-    model: nn.Module, masks: Masks, example_input: Tensor, *, repeats: int | None = None
+    model: nn.Module,
+    masks: Masks,
+    example_input: Tensor,
+    *,
+    runtime: Runtime = "torch",
+    repeats: int | None = None,
 ) -> float:
     """Return the seconds that a trained network takes for one image.
 
-    They are those of the exported program (`torch.export`) of the compacted network: without the
-    channels that no kept weight uses, but with the zeros among those that stay. It runs in
-    float32 on one thread of this machine's CPU, wherever the network was trained, by PyTorch and
-    by no faster runtime. So a study whose front is over it has another front on another machine,
-    and on the same machine while that is busy.
+    They are those of the compact network: batch norms folded, without the channels that no kept
+    weight uses. PyTorch and ONNX Runtime compute the zeros that stay in it; its C code does not.
+    It runs in float32 on one thread of this machine's CPU, wherever the network was trained. So a
+    study whose front is over it has another front on another machine, and on the same machine
+    while that is busy.
 
     Args:
         model:
-            On any device; it is not changed.
+            On any device; it is not changed. PyTorch also runs one that cannot be traced, as it
+            is.
         masks:
             Keyed by parameter name.
         example_input:
             (N, ...), of which the first is the image.
+        runtime:
+            What runs it.
         repeats:
             Runs of which the median is taken; by default as many as take 0.3 s, at least 5.
 
     Raises:
-        InputError: `repeats` is below 1, or the masks do not fit the model.
+        InputError: `repeats` is below 1, the runtime is not there, or the masks do not fit.
+        ExportError: the network cannot be exported for that runtime.
     """
     if repeats is not None and repeats < 1:
         raise InputError(f"repeats must be at least 1, but got {repeats}; leave it out for 0.3 s")
+    if missing := missing_runtime(runtime):
+        raise InputError(missing)
     image = example_input[:1].detach().to("cpu", torch.float32, copy=True).contiguous()
-    network = _deployed(model, masks, image)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    with torch_threads(1):
+        return _median_seconds(_runner(model, masks, image, runtime), image, repeats)
+
+
+def describe_latency(runtime: Runtime) -> str:
+    """Return in words how a latency is measured here: what ran the network, and on which CPU."""
+    return f"{runtime}, batch 1, 1 thread, {cpu_name()}"
+
+
+def cpu_name() -> str:
+    """Return the name of this machine's processor, as far as the system tells it."""
     try:
-        with torch.no_grad():
-            program = torch.export.export(network, (image,)).module()
-            return _median_seconds(program, image, repeats)
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """Let PyTorch use so many threads, and as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
-def _deployed(model: nn.Module, masks: Masks, image: Tensor) -> nn.Module:
-    """Return a compact copy for inference on the CPU, or a whole one where none can be made."""
-    network = copy.deepcopy(model).to("cpu", torch.float32)
-    kept = {name: mask.cpu() for name, mask in masks.items()}
-    apply_masks(network, kept)
-    with suppress(CompactionError):
-        # Around it is what only training needs, see `CompactNetwork`.
-        network = compact(network, kept, image, block=1).model.get_submodule("network")
-    # In which the CPU's convolutions take two thirds of the time (ResNet and VGG16, batch 1).
-    return network.to(memory_format=torch.channels_last).eval()
+def masked_copy(model: nn.Module, masks: Masks) -> nn.Module:
+    """Return a network as it is, in eval mode and float32 on the CPU, pruned weights 0."""
+    network = copy.deepcopy(model).to("cpu", torch.float32).eval()
+    apply_masks(network, {name: mask.cpu() for name, mask in masks.items()})
+    return network
 
 
-def _median_seconds(program: nn.Module, image: Tensor, repeats: int | None) -> float:
+def _runner(model: nn.Module, masks: Masks, image: Tensor, runtime: Runtime) -> Runner:
+    try:
+        program: Program = condense(lower(model, masks, image))
+    except ExportError:
+        if runtime != "torch":
+            raise
+        return by_torch(masked_copy(model, masks))(1)
+    return RUNTIMES[runtime](program)(1)
+
+
+def _median_seconds(run: Runner, image: Tensor, repeats: int | None) -> float:
     for _ in range(WARM_UP):
-        program(image)
+        run(image)
     seconds: list[float] = []
     begin = start = perf_counter()
     while len(seconds) < (repeats or LEAST_REPEATS) or (
         repeats is None and start - begin < LEAST_SECONDS
     ):
-        program(image)
+        run(image)
         end = perf_counter()
         seconds.append(end - start)
         start = end

@@ -17,11 +17,9 @@ from sculpt.bundle import Bundle, read_bundle
 from sculpt.diagnostics.layers import Masks, check_masks
 from sculpt.errors import InputError, SculptWarning
 from sculpt.models import build_network
+from sculpt.pruning.trained import NETWORK_FILE
 from sculpt.registry import MODELS
 from sculpt.study_file import options_schema
-
-NETWORK_FILE = "network.safetensors"
-"""The bundle in an exported folder."""
 
 LARGEST_NUMBER = 2**20
 """In the description of a network: no width, no depth and no image comes near it."""
@@ -81,6 +79,27 @@ def load(path: str | Path) -> Loaded:
         model = _build(file, build)
     model.load_state_dict(bundle.state)
     return Loaded(model.eval(), bundle.masks, bundle.metadata)
+
+
+def build_described(file: Path, described: dict[str, Any], state: dict[str, Tensor]) -> nn.Module:
+    """Build a network that a file describes, untrained.
+
+    Args:
+        file:
+            For messages.
+        described:
+            With `model` and `input`, see `sculpt.export.description.describe_network`.
+        state:
+            Tensors that the network must not be far larger than: the file may be anybody's.
+
+    Raises:
+        InputError: the description does not fit its family, or asks for too much.
+    """
+    build = _builder(file, described)
+    with _bounded(state), torch.device("meta"):
+        _build(file, build)
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        return _build(file, build)
 
 
 def _check_finite(file: Path, bundle: Bundle) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from sculpt.errors import ExportError, InputError
 from sculpt.export.directory import (
@@ -39,7 +40,7 @@ def verify(directory: str | Path) -> dict[str, Any]:
         InputError: it is no exported folder, or its network cannot be loaded.
     """
     folder = Path(directory)
-    manifest = _read_manifest(folder)
+    manifest = read_manifest(folder)
     checks: list[dict[str, Any]] = []
 
     def check(file: str, what: str, ok: bool | None, detail: str = "") -> None:
@@ -58,9 +59,8 @@ def verify(directory: str | Path) -> dict[str, Any]:
         detail = f"{counted:,} of {kept:,} recorded"
         check("network.safetensors", "kept parameters", counted == kept, detail)
     try:
-        reference = load_file(folder / REFERENCE)
-        images, logits = reference["images"], reference["logits"]
-    except (OSError, SafetensorError, KeyError) as error:
+        images, logits = read_reference(folder)
+    except InputError as error:
         check(REFERENCE, "can be read", False, str(error))
         return _document(folder, checks)
     network = Network(loaded.model, loaded.masks, loaded.metadata, images)
@@ -85,6 +85,22 @@ def verify(directory: str | Path) -> dict[str, Any]:
     return _document(folder, checks)
 
 
+def read_reference(folder: Path) -> tuple[Tensor, Tensor]:
+    """Read the images of an exported folder, and the logits that the network had for them.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    try:
+        reference = load_file(folder / REFERENCE)
+        return reference["images"], reference["logits"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise InputError(
+            f"{folder / REFERENCE}: must hold images and logits, but cannot be read ({error}); "
+            "export the network anew"
+        ) from error
+
+
 def _is_foreign_code(kind: Any, file: Path, network: Network) -> bool:
     """Return whether a file is a program by itself, and not the one that we would write."""
     text = getattr(kind, "text", None)
@@ -96,7 +112,12 @@ def _document(folder: Path, checks: list[dict[str, Any]]) -> dict[str, Any]:
     return {"directory": str(folder), "ok": ok, "checks": checks}
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read what an exported folder says of itself; whoever has sent it, its files lie in it.
+
+    Raises:
+        InputError: it is no exported folder.
+    """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if manifest["format"] != MANIFEST_FORMAT:

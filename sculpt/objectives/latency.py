@@ -10,9 +10,9 @@ from sculpt.registry import OBJECTIVES
 class Latency(Objective):
     """Seconds for one image of the compacted, exported network, mean over the trial's seeds.
 
-    On one thread of the CPU of the machine that ran the trial, by PyTorch
-    (`sculpt.export.latency`): a front over it depends on the machine. It is measured only in
-    studies that name it in `search.objectives`, and None elsewhere.
+    On one thread of the CPU of the machine that ran the trial, by `search.latency_runtime`
+    (`sculpt.export.latency`): a front over it depends on the machine. It is measured in studies
+    that name it in `search.objectives`, afterwards by `sculpt latency`, and None elsewhere.
     """
 
     unit = "seconds"

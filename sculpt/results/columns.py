@@ -64,6 +64,7 @@ _LAST = (
     Column("epochs", "epochs", "trained, all seeds together"),
     Column("seconds", "s", "of the whole trial; of a stopped one, of its last attempt"),
     Column("training_seconds", "s", "of training, mean over the seeds"),
+    Column("latency_by", "", "what measured the latency: runtime, images, threads, processor"),
     Column(
         "rungs",
         "fraction by epoch",

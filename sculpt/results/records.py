@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial
 from sculpt.config import Study
 from sculpt.errors import InputError
 from sculpt.results.columns import describe_column, in_order
+from sculpt.search.afterwards import keep_afterwards, read_afterwards, with_later
 from sculpt.search.artifacts import read_network, read_record
 from sculpt.search.claims import (
     ERROR,
@@ -76,9 +77,11 @@ class Results:
         for study, is_base in ((self._store.base, True), (self._store.candidates, False)):
             trials = self._read(study)
             states = trial_states(trials)
+            later = read_afterwards(study)
             for trial in trials:
                 label = "base" if is_base else trial.number
-                rows.append(self._row(label, states[trial.number], trial))
+                found = later.get(trial.number, {})
+                rows.append(self._row(label, states[trial.number], trial, found))
         table = pd.DataFrame(rows)
         return table[in_order(table.columns)] if rows else table
 
@@ -149,13 +152,15 @@ class Results:
             InputError: the study has no such trial.
             StorageError: the trial's record is missing from the artifacts.
         """
-        frozen, state = self._find(trial)
+        study, frozen, state = self._find(trial)
         if state != "complete":
             problem = next(filter(None, map(frozen.user_attrs.get, PROBLEMS)), None)
             found = {"trial": trial, "state": state, "error": problem, "params": frozen.params}
             rungs = frozen.user_attrs.get("rungs")
             return found | ({"rungs": rungs} if rungs else {})
-        return {"state": state} | read_record(self._store, frozen)
+        record = {"state": state} | read_record(self._store, frozen)
+        later = read_afterwards(study).get(frozen.number, {})
+        return with_later(record, later) if later else record
 
     def copy_network(self, trial: int | str, path: Path, seed: int | None = None) -> None:
         """Copy a trained network of a finished trial to a file; `sculpt.load` reads it.
@@ -172,7 +177,7 @@ class Results:
             InputError: there is no such trial, it is not finished, or has no such seed.
             StorageError: the network is missing from the artifacts.
         """
-        frozen, state = self._find(trial)
+        _, frozen, state = self._find(trial)
         if state != "complete":
             raise InputError(f"a trial must be complete to have a network, but {trial} is {state}")
         runs = {run["seed"]: run["val_error"] for run in read_record(self._store, frozen)["runs"]}
@@ -182,8 +187,28 @@ class Results:
             raise InputError(f"the seed of trial {trial} must be one of {known}, but got {chosen}")
         read_network(self._store, frozen, chosen, path)
 
-    def _find(self, trial: int | str) -> tuple[FrozenTrial, str]:
-        """Return a trial and its state; of several attempts at the base, the best."""
+    def keep_latency(self, trial: int | str, latency: float, latency_by: str) -> None:
+        """Write into a finished trial's record how long its network takes for one image.
+
+        Args:
+            trial:
+                A candidate's number, or "base".
+            latency:
+                Seconds, for one image.
+            latency_by:
+                How it was measured, see `sculpt.export.latency.describe_latency`.
+
+        Raises:
+            InputError: there is no such trial, or it is not finished.
+        """
+        study, frozen, state = self._find(trial)
+        if state != "complete":
+            raise InputError(f"a trial must be complete to have a latency, but {trial} is {state}")
+        found = {"latency": latency, "latency_by": latency_by}
+        keep_afterwards(study, frozen.number, found)
+
+    def _find(self, trial: int | str) -> tuple[optuna.Study, FrozenTrial, str]:
+        """Return a trial, its study and its state; of several attempts at the base, the best."""
         if trial == "best":
             trial = self._best()
         study = self._store.base if trial == "base" else self._store.candidates
@@ -191,7 +216,7 @@ class Results:
         states = trial_states(trials)
         for found in sorted(trials, key=lambda t: states[t.number] != "complete"):
             if trial in ("base", found.number):
-                return read_trial(study, found.number), states[found.number]
+                return study, read_trial(study, found.number), states[found.number]
         numbers = _ranges([candidate.number for candidate in self._read(self._store.candidates)])
         raise InputError(
             f"a trial must be base, best or one of {numbers or 'none yet'}, but got {trial}"
@@ -216,8 +241,10 @@ class Results:
             self._kept[key] = read()
         return self._kept[key]
 
-    def _row(self, label: int | str, state: str, trial: StoredTrial) -> dict[str, Any]:
-        attributes = dict(trial.user_attrs)
+    def _row(
+        self, label: int | str, state: str, trial: StoredTrial, later: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        attributes = with_later(dict(trial.user_attrs), later) if later else dict(trial.user_attrs)
         objectives = attributes.pop("objectives", None) or {}
         problems = [attributes.pop(key, None) for key in PROBLEMS]
         return {

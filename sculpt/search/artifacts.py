@@ -37,6 +37,7 @@ SUMMARY = (
     "seconds",
     "training_seconds",
     "latency",
+    "latency_by",
     "objectives",
 )
 

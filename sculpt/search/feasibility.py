@@ -13,9 +13,10 @@ from torch import nn
 from sculpt.config import Constraints, Space, Sparsity, Study, parameter_path
 from sculpt.data import ImageSpec
 from sculpt.diagnostics.cost import Cost, measure_cost, training_memory
-from sculpt.errors import BudgetError, ConfigError, SculptError
+from sculpt.errors import ConfigError, InputError, SculptError
 from sculpt.pruning.masks import count_parameters, prunable_budget
 from sculpt.search.samplers import resolve_sampler
+from sculpt.search.seeded import check_candidate_fits, check_start, trained_networks
 from sculpt.search.space import MOST_POINTS, corners, is_enumerable, points, space_size
 from sculpt.trial import build_model, candidate_budget, resolve_budget
 
@@ -82,7 +83,9 @@ def total_trials(study: Study, spec: ImageSpec) -> int:
 
     Raises:
         ConfigError: no point of the space is feasible, there are fewer feasible points than
-            trials (a configuration is never run twice), or `all` is asked of too many points.
+            trials (a configuration is never run twice), `all` is asked of too many points, or a
+            trained network fits no point.
+        InputError: a trained network cannot be read, or does not fit the base.
     """
     return _total(study, spec, {})
 
@@ -125,6 +128,7 @@ def check_study(study: Study, spec: ImageSpec) -> dict[str, Any]:
 
 def _total(study: Study, spec: ImageSpec, reasons: dict[str, str | None]) -> int:
     """Return the total of trials; `reasons` are those known already, by `_network`."""
+    check_start(study, spec)
     asked = study.search.trials
     if not is_enumerable(study.space):
         if asked == "all":
@@ -134,19 +138,29 @@ def _total(study: Study, spec: ImageSpec, reasons: dict[str, str | None]) -> int
             )
         return asked
     found = []
+    unfit: dict[str, list[str | None]] = {}
     for point in points(study.space):
         candidate = study.with_parameters(point)
         network = _network(candidate)
         if network not in reasons:
             reasons[network] = check_candidate(study, candidate, spec).reason
         found.append(reasons[network])
+        for key, choice in trained_networks(candidate).items():
+            unfit.setdefault(f"pruning.{key}: {choice.label}", []).append(reasons[network])
     feasible = found.count(None)
     if feasible == 0:
         also = " and keep the constraints" if _limits(study.space) else ""
+        also += " and fit its trained network" if unfit else ""
         raise ConfigError(
             f"space: at least one point must hold the budget{also}, but none does; the first "
             f"one: {found[0]}"
         )
+    for label, why in unfit.items():
+        if None not in why:
+            raise ConfigError(
+                f"{label} must fit at least one point of the space, but fits none; the first "
+                f"one: {why[0]}"
+            )
     if asked == "all":
         return feasible + 1
     if asked > feasible + 1:
@@ -161,7 +175,8 @@ def _total(study: Study, spec: ImageSpec, reasons: dict[str, str | None]) -> int
 def _network(candidate: Study) -> str:
     """Return all that feasibility depends on. Most parameters leave it alone."""
     settings = (candidate.budget, candidate.counting, candidate.training.batch_size)
-    return f"{candidate.model.model_dump_json()} {settings}"
+    pruning = candidate.pruning.model_dump_json() if trained_networks(candidate) else ""
+    return f"{candidate.model.model_dump_json()} {settings} {pruning}"
 
 
 def _measure(study: Study, candidate: Study, spec: ImageSpec) -> dict[str, Any]:
@@ -199,9 +214,12 @@ def _judge(candidate: Study, size: Size, budget: int) -> Feasibility:
     }
     reasons = []
     try:
-        prunable_budget(size.model, budget, candidate.counting)
-    except BudgetError as error:
+        kept = prunable_budget(size.model, budget, candidate.counting)
+        check_candidate_fits(candidate, size.model, size.input_shape, kept)
+    except InputError as error:
         reasons.append(str(error))
+        # Where it is not the number that is wrong, all of the rule is broken.
+        violations["budget"] = max(violations["budget"], 0) or 1.0
     for name, limit in _limits(candidate.space).items():
         amount, unit = _amount(candidate, size, name)
         violations[name] = amount / limit - 1

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import optuna
 
 from sculpt.config import Study
+from sculpt.errors import InputError
+from sculpt.export.runtimes import missing_runtime
 from sculpt.search.feasibility import total_trials
 from sculpt.search.interruption import Interruption
 from sculpt.search.preparation import choose_device, describe_data, load_data
@@ -52,6 +54,7 @@ def run_study(
     budget = resolve_budget(config, spec)
     total = total_trials(config, spec)
     resolve_sampler(config)
+    _check_runtime(config)
     splits = load_data(config).to(target)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     store = start_store(config, splits.fingerprint, total)
@@ -64,3 +67,13 @@ def run_study(
     finally:
         watcher.run_finished()
     return store
+
+
+def _check_runtime(config: Study) -> None:
+    if "latency" not in config.search.objectives:
+        return
+    if missing := missing_runtime(config.search.latency_runtime):
+        raise InputError(
+            f"search.latency_runtime must be one that is there, but "
+            f"{config.search.latency_runtime} is not: {missing}"
+        )

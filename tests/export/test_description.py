@@ -69,6 +69,24 @@ def test_nothing_of_the_machine_is_given_away():
     assert config["pruning"] == {"data": {"name": "digits"}, "scope": "global"}
 
 
+def test_of_files_that_it_started_from_only_the_names_are_told():
+    path, other = "/home/me/exports/winner", "../old/network.safetensors"
+    label = f"from_bundle(bundle={path})"
+    pruning = {"initializer": {"name": "ldi"}, "criterion": {"name": "magnitude"}}
+    pruning["criterion"]["checkpoint"] = other
+    space = {"parameters": {"pruning.initializer": [{"name": "from_bundle", "bundle": path}]}}
+    config = RECORD["config"] | {"pruning": pruning, "space": space}
+    record = RECORD | {"config": config, "params": {"pruning.initializer": label}}
+    found = describe_network(record, 0)
+    assert "/home/me" not in json.dumps(found)
+    assert "../old" not in json.dumps(found)
+    assert found["params"] == {"pruning.initializer": "from_bundle(bundle=winner)"}
+    assert found["record"]["params"] == found["params"]
+    chosen = found["record"]["config"]["pruning"]["criterion"]
+    assert chosen == {"name": "magnitude", "checkpoint": "network.safetensors"}
+    assert record["params"] == {"pruning.initializer": label}
+
+
 def test_a_record_of_an_earlier_version():
     old = {key: value for key, value in RECORD.items() if key not in ("input", "versions")}
     old["config"] = {"model": {"name": "mlp"}}

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from functools import cache
 from importlib.metadata import version
 from math import lgamma, log, prod
 
@@ -10,7 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from onnx.reference import ReferenceEvaluator
 from programs import Builder, programs, resnet20
 
@@ -18,6 +19,7 @@ from sculpt.errors import InputError, NumericsError
 from sculpt.export import onnx_weights
 from sculpt.export.evaluation import evaluate_program
 from sculpt.export.onnx_file import to_onnx, write_onnx
+from sculpt.export.program import Conv
 
 SETTINGS = settings(
     max_examples=250,
@@ -49,6 +51,32 @@ def runtimes_of(model):
         for _, left, bottom, _ in [options.get("pads", [0, 0, 0, 0])]
     )
     return [session_of(model)] + [ReferenceEvaluator(model)] * (not misread)
+
+
+@cache
+def openvino_core():
+    with pytest.MonkeyPatch.context() as patch:
+        # Importing it writes into the home folder and reports to its maker, but not in CI.
+        patch.setenv("CI", "true")
+        import openvino
+    core = openvino.Core()
+    # By default it computes in bfloat16 where the processor can.
+    core.set_property(
+        "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
+    )
+    return core
+
+
+def misread_by_openvino(program):
+    """Return whether a convolution is one that OpenVINO takes for another.
+
+    One of 1x1 hands its stride to a convolution before it, wrongly if it has padding itself.
+    """
+    return any(
+        layer.weight.shape[2:] == (1, 1) and max(layer.stride) > 1 and max(layer.padding) > 0
+        for layer in program.layers()
+        if isinstance(layer, Conv)
+    )
 
 
 def images_for(program, batch):
@@ -137,6 +165,24 @@ def test_any_program_in_two_runtimes(program):
 @given(programs())
 def test_any_plain_program_in_two_runtimes(program):
     check_runtimes(program, plain=True)
+
+
+def check_openvino(program, path, *, plain=False):
+    write_onnx(program, path, plain=plain)
+    core = openvino_core()
+    compiled = core.compile_model(core.read_model(path), "CPU")
+    for batch in (1, 3):
+        images = images_for(program, batch)
+        logits = compiled({"images": images})["logits"]
+        assert error_of(logits, program, images.astype(np.float64)) < 1e-5
+
+
+@pytest.mark.usefixtures("_sparse_codes")
+@settings(SETTINGS, max_examples=100)
+@given(programs())
+def test_any_program_in_openvino(tmp_path_factory, program):
+    assume(not misread_by_openvino(program))
+    check_openvino(program, tmp_path_factory.getbasetemp() / "openvino.onnx")
 
 
 @pytest.mark.parametrize("ceil_mode", [False, True])
@@ -255,6 +301,7 @@ def test_a_wide_residual_network_is_unpacked_when_it_is_loaded(tmp_path):
     """A runtime that computes constants once is left with the nodes of the plain file."""
     program = resnet20(2, STAGES[2, "one shot"])
     check_runtimes(program, plain=False)
+    check_openvino(program, tmp_path / "openvino.onnx")
     kinds = []
     for plain in (False, True):
         path = tmp_path / f"{plain}.onnx"

@@ -1,15 +1,17 @@
 """Pruning in one call does what its parts do."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from bundles import write_trained
 from torch import nn
 
 from sculpt.errors import BudgetError, InputError, UnknownNameError
 from sculpt.models.resnet import resnet
 from sculpt.pruning.initializers import initialize
-from sculpt.pruning.masks import count_kept, keep_highest, prunable_parameters
+from sculpt.pruning.masks import count_kept, keep_highest, prunable_budget, prunable_parameters
 from sculpt.pruning.prune import prune
 from sculpt.pruning.task import PruningTask
 from sculpt.registry import CRITERIA
@@ -26,10 +28,17 @@ def small_network() -> nn.Module:
 
 @pytest.mark.parametrize("counting", ["paper", "total"])
 @pytest.mark.parametrize("criterion", CRITERIA.names())
-def test_the_budget_is_met_and_the_pruned_weights_are_zero(criterion: str, counting: Any):
+def test_the_budget_is_met_and_the_pruned_weights_are_zero(
+    criterion: str, counting: Any, tmp_path: Path
+):
     model = small_network()
+    data = {"inputs": IMAGES, "labels": LABELS}
+    options = {}
+    if criterion == "from_bundle":
+        options["bundle"] = str(tmp_path / "trained.safetensors")
+        write_trained(Path(options["bundle"]), model, prunable_budget(model, 900, counting))
 
-    masks = prune(model, 900, criterion=criterion, inputs=IMAGES, labels=LABELS, counting=counting)
+    masks = prune(model, 900, criterion=criterion, counting=counting, **data, **options)
 
     assert count_kept(model, masks, counting) == 900
     for name, parameter in prunable_parameters(model).items():

@@ -9,7 +9,7 @@ from torch import Tensor
 from sculpt.bundle import read_bundle, write_bundle
 from sculpt.errors import InputError
 from sculpt.export.formats import Network, Run
-from sculpt.export.loading import NETWORK_FILE
+from sculpt.pruning.trained import NETWORK_FILE
 from sculpt.registry import FORMATS
 
 

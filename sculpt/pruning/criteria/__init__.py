@@ -11,5 +11,5 @@
   never kept to fill a budget. A criterion that chooses a whole mask by itself scores exactly
   `task.kept` weights and leaves the others at 0.
 
-The keyword-only parameters are the options that a study may set.
+The keyword-only parameters are the options that a study may set; one without a default must be.
 """

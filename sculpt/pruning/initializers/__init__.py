@@ -7,13 +7,21 @@
 - `weight`: a CPU tensor of the shape of `layer.weight`.
 
 Biases start at 0 and batch norm at (1, 0) whatever the initializer; see `initialize`.
+
+One that knows more of a network than its layers' shapes sets the whole of it in place,
+
+    initializer(model, seed, *, option=default, ...) -> None
+
+and that its first parameter is called `model` tells the two apart.
 """
 
 import warnings
+from collections.abc import Callable, Collection
+from inspect import signature
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sculpt.errors import SculptWarning
 from sculpt.registry import INITIALIZERS
@@ -38,23 +46,13 @@ def initialize(model: nn.Module, initializer: str, *, seed: int, **options: Any)
         UnknownNameError: no initializer has this name.
 
     Warns:
-        SculptWarning: most weights are exactly 0, as with the delta kernels of `ldi`.
+        SculptWarning: most weights are drawn as exactly 0, as with the delta kernels of `ldi`.
     """
     draw = INITIALIZERS.get(initializer)
-    total = zeros = 0
-    for name, layer in model.named_modules():
-        if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear):
-            generator = torch.Generator().manual_seed(derive_seed(seed, "weights", name))
-            # Whatever torch.set_default_device says: a CPU generator draws on the CPU.
-            with torch.device("cpu"):
-                weight = draw(layer, generator, **options)
-            total += weight.numel()
-            zeros += weight.numel() - int(torch.count_nonzero(weight))
-            layer.weight.copy_(weight)
-            if layer.bias is not None:
-                layer.bias.zero_()
-        elif isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            layer.reset_parameters()
+    if "model" in signature(draw).parameters:
+        draw(model, seed, **options)
+        return
+    total, zeros = draw_layers(model, draw, seed=seed, **options)
     if zeros > total / 2:
         warnings.warn(
             f"{zeros} of {total} weights were drawn as exactly 0. Criteria that multiply by the "
@@ -64,3 +62,48 @@ def initialize(model: nn.Module, initializer: str, *, seed: int, **options: Any)
             SculptWarning,
             stacklevel=3,  # past torch.no_grad, to the caller
         )
+
+
+@torch.no_grad()
+def draw_layers(
+    model: nn.Module,
+    draw: Callable[..., Tensor],
+    *,
+    seed: int,
+    leave: Collection[str] = (),
+    **options: Any,
+) -> tuple[int, int]:
+    """Draw the weights of a model layer by layer; set biases to 0 and batch norms to (1, 0).
+
+    Args:
+        model:
+            Set in place.
+        draw:
+            An initializer of one layer.
+        seed:
+            See `initialize`.
+        leave:
+            Names of weights that are not drawn.
+        options:
+            The initializer's own.
+
+    Returns:
+        How many weights were drawn, and how many of them as exactly 0.
+    """
+    total = zeros = 0
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear):
+            if layer.bias is not None:
+                layer.bias.zero_()
+            if f"{name}.weight".removeprefix(".") in leave:
+                continue
+            generator = torch.Generator().manual_seed(derive_seed(seed, "weights", name))
+            # Whatever torch.set_default_device says: a CPU generator draws on the CPU.
+            with torch.device("cpu"):
+                weight = draw(layer, generator, **options)
+            total += weight.numel()
+            zeros += weight.numel() - int(torch.count_nonzero(weight))
+            layer.weight.copy_(weight)
+        elif isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.reset_parameters()
+    return total, zeros

@@ -101,7 +101,7 @@ def find_fronts(
     columns = list(dict.fromkeys([*_LEADING, *names, *flagged]))
     table = flagged[columns].iloc[np.concatenate(order)].reset_index(drop=True)
 
-    notes = differences(studies)
+    notes = differences(studies) + _latency_notes(names, table)
     if base is None and len(table):
         notes.append("no dense base has finished with all these values: no hypervolume")
     elif base and len(studies) > 1:
@@ -170,3 +170,15 @@ def _volume(front: Array, signs: Array, names: list[str], base: Array) -> dict[s
         "volume": volume,
         "share": volume / box if box else None,
     }
+
+
+def _latency_notes(names: list[str], table: pd.DataFrame) -> list[str]:
+    """Return a sentence if latencies were not all measured in one way."""
+    if "latency" not in names or "latency_by" not in table:
+        return []
+    ways = [str(way) for way in table["latency_by"].dropna().unique()]
+    if len(ways) < 2:
+        return []
+    return [
+        f"latencies were measured in {len(ways)} ways and are not comparable: {'; '.join(ways)}"
+    ]

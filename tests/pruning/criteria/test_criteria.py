@@ -2,10 +2,13 @@
 
 import inspect
 from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 import torch
+from bundles import write_trained
 from torch import Tensor, nn
 
 from sculpt.errors import InputError, UnknownNameError
@@ -20,6 +23,7 @@ NAMES = CRITERIA.names()
 PROMISED = {
     "connection_sensitivity",
     "erk_random",
+    "from_bundle",
     "grasp",
     "iterative_snip",
     "magnitude",
@@ -29,9 +33,11 @@ PROMISED = {
     "synflow",
     "synflow_random_rounds",
 }
-WHOLE_MASKS = {"erk_random", "npb", "shuffled"}
+WHOLE_MASKS = {"erk_random", "from_bundle", "npb", "shuffled"}
 NEED_IMAGES = {"connection_sensitivity", "grasp", "iterative_snip", "shuffled"}
 DRAW = {"erk_random", "npb", "random", "shuffled"}
+MUST_BE_GIVEN = {("from_bundle", "bundle")}
+"""Options without a default."""
 KEPT = 200
 
 
@@ -68,7 +74,11 @@ def score(
     task = PruningTask(model, kept, data, torch.Generator().manual_seed(seed), shape)
     if "rounds" in inspect.signature(criterion).parameters:
         options.setdefault("rounds", 3)  # the default 100 would take seconds
-    return criterion(model, task, **options)
+    with TemporaryDirectory() as folder:
+        if "bundle" in inspect.signature(criterion).parameters:
+            write_trained(Path(folder, "trained.safetensors"), model, kept)
+            options.setdefault("bundle", f"{folder}/trained.safetensors")
+        return criterion(model, task, **options)
 
 
 def test_the_criteria_that_are_promised_are_there():
@@ -83,12 +93,14 @@ class TestContract:
         assert list(signature.parameters)[:2] == ["model", "task"]
         for option in list(signature.parameters.values())[2:]:
             assert option.kind is inspect.Parameter.KEYWORD_ONLY, option
-            assert option.default is not inspect.Parameter.empty, option
+            given = (name, option.name) in MUST_BE_GIVEN
+            assert (option.default is inspect.Parameter.empty) == given, option
             assert option.annotation is not inspect.Parameter.empty, option
 
     def test_a_study_file_may_set_its_options_and_the_defaults_are_valid(self, name: str):
         schema = options_schema(CRITERIA.get(name))
-        assert schema.model_validate(schema().model_dump()) == schema()
+        given = {option: "winner" for criterion, option in MUST_BE_GIVEN if criterion == name}
+        assert schema.model_validate(schema(**given).model_dump()) == schema(**given)
 
     def test_there_is_one_finite_score_for_each_prunable_parameter(self, name: str):
         parameters = prunable_parameters(small_network())

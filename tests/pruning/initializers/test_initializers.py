@@ -12,7 +12,9 @@ from sculpt.models.resnet import resnet
 from sculpt.pruning.initializers import initialize
 from sculpt.registry import INITIALIZERS
 
-NAMES = INITIALIZERS.names()
+WHOLE_NETWORKS = {"from_bundle"}
+"""These set a whole network; they are called in another way, and draw nothing that fits."""
+NAMES = sorted(set(INITIALIZERS.names()) - WHOLE_NETWORKS)
 LAYERS: dict[str, Callable[[], nn.Module]] = {
     "linear": lambda: nn.Linear(12, 7),
     "conv 3x3": lambda: nn.Conv2d(4, 6, 3, padding=1),
@@ -52,6 +54,16 @@ def test_options_are_keywords_with_types_and_defaults(name: str):
     for option in options:
         assert option.kind is inspect.Parameter.KEYWORD_ONLY, option
         assert option.default is not inspect.Parameter.empty, option
+        assert option.annotation is not inspect.Parameter.empty, option
+
+
+@pytest.mark.parametrize("name", sorted(WHOLE_NETWORKS))
+def test_those_of_whole_networks_have_options_that_are_keywords_with_types(name: str):
+    model, seed, *options = inspect.signature(INITIALIZERS.get(name)).parameters.values()
+
+    assert (model.name, seed.name) == ("model", "seed")
+    for option in options:
+        assert option.kind is inspect.Parameter.KEYWORD_ONLY, option
         assert option.annotation is not inspect.Parameter.empty, option
 
 
@@ -170,7 +182,8 @@ class TestOfANetwork:
 
 
 def test_an_unknown_initializer_is_refused_and_the_known_ones_are_named():
-    with pytest.raises(UnknownNameError, match=f"initializer must be one of {', '.join(NAMES)}, "):
+    known = ", ".join(INITIALIZERS.names())
+    with pytest.raises(UnknownNameError, match=f"initializer must be one of {known}, "):
         initialize(small_network(), "orthogonal", seed=0)
 
 

@@ -1,0 +1,110 @@
+"""Timing an exported folder's network, and writing down there what was measured."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from sculpt.bundle import write_bundle
+from sculpt.config.search import Runtime
+from sculpt.errors import InputError
+from sculpt.export.card import model_card
+from sculpt.export.directory import CARD, MANIFEST, describe_file
+from sculpt.export.formats import Network
+from sculpt.export.latency import describe_latency
+from sculpt.export.loading import Loaded, build_described, load
+from sculpt.export.side_by_side import TURNS, time_side_by_side
+from sculpt.export.verification import read_manifest, read_reference
+from sculpt.files import replacing
+from sculpt.pruning.trained import NETWORK_FILE
+
+
+def measure_directory(
+    directory: str | Path,
+    runtime: Runtime = "torch",
+    *,
+    turns: int = TURNS,
+    on_row: Callable[[dict[str, Any]], None] = lambda row: None,
+) -> dict[str, Any]:
+    """Time an exported network in every runtime, and write it into the folder.
+
+    Its manifest and model card hold the whole table afterwards, the bundle's record the
+    `latency` in one runtime: seconds for one image, on one thread. The runtimes are fed from the
+    bundle; no other file of the folder is executed.
+
+    Args:
+        directory:
+            As `export_network` left it.
+        runtime:
+            Whose time is the record's.
+        turns, on_row:
+            See `time_side_by_side`.
+
+    Returns:
+        What `time_side_by_side` returns, with `directory`, `latency` (seconds) and `latency_by`.
+
+    Raises:
+        InputError: it is no exported folder, its bundle is not the one that was exported, or the
+            runtime is not there.
+        ExportError: the network cannot be lowered.
+        OSError: nothing can be written there.
+    """
+    folder = Path(directory)
+    manifest = read_manifest(folder)
+    bundle = folder / NETWORK_FILE
+    loaded = load(folder)
+    exported = manifest["files"].get(NETWORK_FILE, {})
+    if describe_file(bundle)["sha256"] != exported.get("sha256"):
+        raise InputError(
+            f"{bundle}: must be the file that was exported, but was changed since; export it anew"
+        )
+    images, _ = read_reference(folder)
+    network = Network(loaded.model, loaded.masks, loaded.metadata, images)
+    timed = time_side_by_side(
+        loaded.model,
+        loaded.masks,
+        images,
+        _base(folder, manifest, loaded),
+        turns=turns,
+        on_row=on_row,
+    )
+    for missing in timed["missing"]:
+        if missing["runtime"] == runtime:
+            raise InputError(f"the runtime must be one that is there: {missing['reason']}")
+    (seconds,) = [
+        row["seconds"]["median"]
+        for row in timed["rows"]
+        if (row["network"], row["runtime"]) == ("compact", runtime)
+        and (row["batch"], row["threads"]) == (1, 1)
+    ]
+    found = {"latency": seconds, "latency_by": describe_latency(runtime)}
+    _write(folder, manifest | {"latency": timed | found}, loaded, found, network)
+    return {"directory": str(folder)} | timed | found
+
+
+def _base(folder: Path, manifest: dict[str, Any], loaded: Loaded) -> nn.Module | None:
+    """Return the dense base, untrained; None where an earlier export does not say what it is."""
+    facts = manifest.get("facts")
+    model = facts.get("base_model") if isinstance(facts, dict) else None
+    if model is None:
+        return None
+    described = {"model": model, "input": loaded.metadata.get("input")}
+    return build_described(folder / MANIFEST, described, loaded.model.state_dict()).eval()
+
+
+def _write(
+    folder: Path,
+    manifest: dict[str, Any],
+    loaded: Loaded,
+    found: dict[str, Any],
+    network: Network,
+) -> None:
+    metadata = loaded.metadata | {"record": loaded.record | found}
+    write_bundle(folder / NETWORK_FILE, loaded.model, loaded.masks, metadata)
+    manifest["files"][NETWORK_FILE] |= describe_file(folder / NETWORK_FILE)
+    with replacing(folder / MANIFEST) as part:
+        part.write_text(json.dumps(manifest, indent=1, allow_nan=False), encoding="utf-8")
+    with replacing(folder / CARD) as part:
+        part.write_text(model_card(network, manifest), encoding="utf-8")

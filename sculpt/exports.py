@@ -1,0 +1,188 @@
+"""Hand out trained networks as folders, and check such folders: `export_trial` and `verify`."""
+
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sculpt.bundle import read_bundle
+from sculpt.config.search import Runtime
+from sculpt.errors import InputError, SculptWarning
+from sculpt.export import verification
+from sculpt.export.directory import export_network
+from sculpt.export.loading import Loaded, load
+from sculpt.export.measuring import measure_directory
+from sculpt.export.side_by_side import TURNS
+from sculpt.pruning.trained import NETWORK_FILE
+from sculpt.recorded_errors import check_errors
+from sculpt.registry import FORMATS
+from sculpt.results.numbers import percent, points
+from sculpt.results.ranking import rank
+from sculpt.results.records import Results
+
+
+def export_trial(
+    results: Results,
+    trial: int | str,
+    directory: str | Path,
+    formats: Sequence[str] = ("bundle",),
+    *,
+    seed: int | None = None,
+) -> dict[str, Any]:
+    """Export a trained network of a study into a folder.
+
+    Args:
+        results:
+            The study.
+        trial:
+            A candidate's number, "base", or "best".
+        directory:
+            A new folder, or an older export, which is replaced.
+        formats:
+            Registered names, or "all"; the bundle is always written.
+        seed:
+            One of the trial's; by default the one with the lowest validation error.
+
+    Returns:
+        The manifest (README, "JSON").
+
+    Raises:
+        InputError: there is no such trial, seed or format, or the folder cannot be written.
+        StorageError: the network is missing from the study's artifacts.
+        ExportError: the network cannot be written so.
+    """
+    results = results.snapshot()
+    names = FORMATS.names() if "all" in formats else list(formats)
+    for name in names:
+        FORMATS.get(name)  # before anything is read
+    record = results.record(trial)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, NETWORK_FILE)
+        results.copy_network(trial, file, seed)
+        loaded = load(file)
+    base = {"name": results.config.model.name, "options": results.config.model.options}
+    facts = _facts(rank(results), record["trial"]) | {"base_model": base}
+    return export_network(loaded, directory, names, facts)
+
+
+def verify(directory: str | Path, *, data_root: str | Path | None = None) -> dict[str, Any]:
+    """Check an exported folder, and the errors recorded in it where the images are at hand.
+
+    An error agrees if it is counted the same, but for images that are too close to call: other
+    arithmetic may decide them otherwise.
+
+    Args:
+        directory:
+            As `export_trial` left it, whoever has sent it: nothing in it is executed, see
+            `sculpt.export.verification.verify`, no plug-in of it is imported, and which folder is
+            read for images is not for it to say.
+        data_root:
+            Where the images are; by default the environment variable SCULPT_DATA, or `data` under
+            the current directory. Nothing is downloaded.
+
+    Returns:
+        The checks as a JSON document (README, "JSON").
+
+    Raises:
+        InputError: it is no exported folder, or its network cannot be loaded.
+    """
+    document = verification.verify(directory)
+    with warnings.catch_warnings():
+        # That a network diverged was said when it was loaded the first time.
+        warnings.simplefilter("ignore", SculptWarning)
+        loaded = load(directory)
+    found = check_errors(loaded, data_root)
+    return {
+        "directory": document["directory"],
+        "ok": document["ok"] and all(check["ok"] is not False for check in found),
+        "checks": document["checks"] + found,
+    }
+
+
+def latency(
+    directory: str | Path,
+    results: Results | None = None,
+    *,
+    runtime: Runtime | None = None,
+    turns: int = TURNS,
+    on_row: Callable[[dict[str, Any]], None] = lambda row: None,
+) -> dict[str, Any]:
+    """Time an exported network in every runtime of this machine, and write down what was found.
+
+    Args:
+        directory:
+            As `export_trial` left it; see `sculpt.export.measuring.measure_directory` for what is
+            written there.
+        results:
+            The study that the network comes from; the latency becomes part of its trial's record,
+            too, so that `pareto` can take it for an objective.
+        runtime:
+            Whose time that is; by default the study's `search.latency_runtime`, or PyTorch's.
+        turns:
+            Of which the medians are taken.
+        on_row:
+            Called with each row as soon as it is known.
+
+    Returns:
+        The table as a JSON document (README, "JSON").
+
+    Raises:
+        InputError: it is no exported folder, the runtime is not there, or the network is none of
+            the study's.
+        ExportError: the network cannot be lowered.
+    """
+    trial = _origin(load(directory), results) if results else None
+    chosen = runtime or (results.config.search.latency_runtime if results else "torch")
+    found = measure_directory(directory, chosen, turns=turns, on_row=on_row)
+    if results is not None and trial is not None:
+        results.keep_latency(trial, found["latency"], found["latency_by"])
+    return found
+
+
+def _origin(loaded: Loaded, results: Results) -> int | str:
+    """Return the trial of a study that a network comes from.
+
+    Raises:
+        InputError: it is none of the study's.
+    """
+    trial, seed = loaded.metadata["trial"], loaded.metadata["seed"]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, NETWORK_FILE)
+        try:
+            if loaded.metadata.get("study") != results.config.study:
+                raise InputError(f"it is one of the study {loaded.metadata.get('study')!a:.60}")
+            results.copy_network(trial, file, seed)
+            own = read_bundle(file).state
+        except InputError as error:
+            raise InputError(
+                f"the network must be one of the study {results.config.study}, but {error}; give "
+                "the study that it was exported from, or none"
+            ) from error
+    assert isinstance(trial, int | str)  # or there would be no such trial
+    state = loaded.model.state_dict()
+    if not all(torch.equal(tensor, state[name]) for name, tensor in own.items() if name in state):
+        raise InputError(
+            f"the network must be one of the study {results.config.study}, but that of trial "
+            f"{trial}, seed {seed}, there is another; export it anew"
+        )
+    return trial
+
+
+def _facts(document: dict[str, Any], trial: int | str) -> dict[str, Any]:
+    """Return what a ranking says of a trial, for its model card."""
+    row = next((row for row in document["ranking"] if row["trial"] == trial), None)
+    found = document["confirmation"] or {"rows": [], "seeds": 0}
+    confirmed = [r for r in found["rows"] if (r["trial"], r["arm"]) == (trial, "sculpted")]
+    facts: dict[str, Any] = {}
+    if row and row["role"] == "candidate":
+        difference = points(row["difference"])
+        facts["verdict"] = row["verdict"] + (f", {difference} points" if difference else "")
+    if confirmed and confirmed[0]["verdict"]:
+        error, difference = percent(confirmed[0]["test_error"]), points(confirmed[0]["difference"])
+        facts["confirmed"] = (
+            f"test error {error}, {difference} points to the base: {confirmed[0]['verdict']}"
+        )
+    return facts

@@ -1,0 +1,107 @@
+"""The mask of a trained sparse network, as it is: sparsity carried over to other images."""
+
+import torch
+from torch import Tensor, nn
+
+from sculpt.bundle import Bundle
+from sculpt.diagnostics.layers import weight_of
+from sculpt.errors import BudgetError, DryRankingError, InputError
+from sculpt.pruning.masks import Masks, count_kept, prunable_parameters
+from sculpt.pruning.selection import Selection
+from sculpt.pruning.task import PruningTask
+from sculpt.pruning.trained import FROM_BUNDLE, fitting_layers, read_trained
+from sculpt.registry import CRITERIA
+
+
+@CRITERIA.register(FROM_BUNDLE)
+def from_bundle(model: nn.Module, task: PruningTask, *, bundle: str) -> dict[str, Tensor]:
+    """Score 1 what a trained network keeps, and 0 what it has lost.
+
+    A layer that has another shape there (the classifier of another number of classes, the first
+    layer of another number of channels) keeps all its weights; and so does what has no mask there.
+
+    Args:
+        model:
+            Any module with conv or linear layers.
+        task:
+            Must leave exactly as many weights as the mask keeps.
+        bundle:
+            Path of the trained network: a bundle, or a folder that `sculpt export` wrote.
+
+    Raises:
+        InputError: the file cannot be read, is that of a network with other layers, or the
+            selection would make another mask of it.
+        BudgetError: it keeps more or fewer weights than the budget; the message says how many.
+    """
+    masks = transfer_masks(model, read_trained(bundle), bundle)
+    kept = sum(int(mask.sum()) for mask in masks.values())
+    if kept != task.kept:
+        numbers = {rule: count_kept(model, masks, rule) for rule in ("paper", "total")}
+        also = f", or {numbers['total']} under the counting rule total"
+        raise BudgetError(
+            "the budget must be what the mask of a trained network keeps, but "
+            f"{bundle} keeps {kept} weights and biases of this network, and the budget leaves "
+            f"{task.kept}; set the budget to {numbers['paper']}"
+            + (also if numbers["total"] != numbers["paper"] else "")
+        )
+    scores = {
+        name: masks[name].to(parameter) for name, parameter in prunable_parameters(model).items()
+    }
+    check_selection(task, scores)
+    return scores
+
+
+def transfer_masks(model: nn.Module, trained: Bundle, path: str) -> Masks:
+    """Return the masks that a trained network gives another one, on the CPU.
+
+    Args:
+        model:
+            The other network.
+        trained:
+            With the same layers; those of another shape are kept whole.
+        path:
+            Where it was read, for the message.
+
+    Raises:
+        InputError: one of the two has a parameter that the other has not, or no layer fits.
+    """
+    parameters = prunable_parameters(model)
+    fitting = fitting_layers(model, trained, path)
+    only_here = [name for name in parameters if name not in trained.state]
+    only_there = [name for name in trained.masks if name not in parameters]
+    if different := only_here + only_there:
+        which = "is only in this network" if only_here else "is only in the trained one"
+        raise InputError(
+            "a trained network must have the same conv and linear layers as the one that takes "
+            f"its mask, but {different[0]} {which} ({path}); give that of a network with the same "
+            "options"
+        )
+    return {
+        name: trained.masks[name]
+        if weight_of(name) in fitting and name in trained.masks
+        else torch.ones(parameter.shape, dtype=torch.bool, device="cpu")
+        for name, parameter in parameters.items()
+    }
+
+
+def check_selection(task: PruningTask, scores: dict[str, Tensor]) -> None:
+    """Refuse a selection that would not keep exactly what has a score.
+
+    Raises:
+        InputError: another mask comes out.
+    """
+    selection = task.selection
+    if selection == Selection():
+        return
+    try:
+        masks = task.select(scores)
+        same = all(torch.equal(masks[name], score > 0) for name, score in scores.items())
+    except (BudgetError, DryRankingError):
+        same = False
+    if not same:
+        raise InputError(
+            "the mask of a trained network must come out as it is, but another one would with "
+            f"scope {selection.scope}, granularity {selection.granularity}, mac_exponent "
+            f"{selection.mac_exponent}, effective {str(selection.effective).lower()}; leave these "
+            f"out with the criterion {FROM_BUNDLE}"
+        )

@@ -1,0 +1,193 @@
+"""A trained network's mask, taken as it is, or refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from bundles import sparse_resnet, write_trained
+from torch import Tensor, nn
+
+import sculpt
+from sculpt.bundle import write_bundle
+from sculpt.errors import BudgetError, InputError
+from sculpt.models.resnet import resnet
+from sculpt.pruning.criteria.from_bundle import from_bundle
+from sculpt.pruning.masks import apply_masks, count_kept, prunable_parameters
+from sculpt.pruning.selection import Selection
+from sculpt.pruning.task import PruningTask
+from sculpt.pruning.trained import NETWORK_FILE
+from sculpt.study_file import options_schema
+
+MASKS = sparse_resnet()[1]
+KEPT = sum(int(mask.sum()) for mask in MASKS.values())
+
+
+@pytest.fixture
+def winner(tmp_path: Path) -> Path:
+    """Return a folder as of an export."""
+    model, masks = sparse_resnet()
+    (tmp_path / "winner").mkdir()
+    write_bundle(tmp_path / "winner" / NETWORK_FILE, model, masks, {})
+    return tmp_path / "winner"
+
+
+def other(channels: int = 1, classes: int = 10, **options: Any) -> nn.Module:
+    return resnet(channels, classes, stem_width=3, blocks=1, **options)
+
+
+def take(model: nn.Module, path: Path, kept: int = KEPT, **selection: Any) -> dict[str, Tensor]:
+    task = PruningTask(model, kept, input_shape=(1, 8, 8), selection=Selection(**selection))
+    return from_bundle(model, task, bundle=str(path))
+
+
+def assert_the_same(masks: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert list(masks) == list(expected)
+    for name, mask in expected.items():
+        assert torch.equal(masks[name].bool(), mask), name
+
+
+def test_exactly_the_mask_scores_from_a_folder_or_a_file(winner: Path):
+    for path in (winner, winner / NETWORK_FILE):
+        scores = take(other(), path)
+        assert_the_same(scores, MASKS)
+        assert {float(value) for score in scores.values() for value in score.unique()} == {0.0, 1.0}
+
+
+def test_scores_are_of_the_networks_own_type(winner: Path):
+    assert {score.dtype for score in take(other().double(), winner).values()} == {torch.float64}
+
+
+@pytest.mark.parametrize("counting", ["paper", "total"])
+@pytest.mark.parametrize("missing", [12, -7])
+def test_another_budget_is_refused_with_the_one_that_works(
+    winner: Path, counting: Any, missing: int
+):
+    right = count_kept(other(), MASKS, counting)
+    message = (
+        rf"keeps {KEPT} weights and biases of this network, and the budget leaves "
+        rf"{KEPT - missing}; set the budget to {count_kept(other(), MASKS, 'paper')}, "
+        rf"or {count_kept(other(), MASKS, 'total')} under the counting rule total"
+    )
+    options: Any = {"criterion": "from_bundle", "bundle": str(winner), "counting": counting}
+    with pytest.raises(BudgetError, match=message):
+        sculpt.prune(other(), right - missing, **options)
+
+    assert_the_same(sculpt.prune(other(), right, **options), MASKS)
+
+
+def test_without_batch_norm_there_is_one_number(tmp_path: Path):
+    model = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3))
+    write_trained(tmp_path / "a.safetensors", model, 9)
+    with pytest.raises(BudgetError, match=r"the budget leaves 8; set the budget to 9$"):
+        take(model, tmp_path / "a.safetensors", 8)
+
+
+@pytest.mark.parametrize(
+    ("shape", "layer"), [({"classes": 7}, "classifier"), ({"channels": 3}, "stem.conv")]
+)
+def test_a_layer_of_another_shape_is_kept_whole(winner: Path, shape: dict[str, int], layer: str):
+    model = other(**shape)
+    expected = dict(MASKS)
+    for name in (f"{layer}.weight", f"{layer}.bias"):  # the stem's bias would fit by itself
+        expected[name] = torch.ones(model.get_parameter(name).shape, dtype=torch.bool)
+    kept = sum(int(mask.sum()) for mask in expected.values())
+
+    assert_the_same(take(model, winner, kept), expected)
+    with pytest.raises(BudgetError, match=f"set the budget to {kept},"):
+        take(model, winner)
+
+
+def test_what_has_no_mask_is_kept_whole(tmp_path: Path):
+    model = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3))
+    masks = {"0.weight": torch.arange(20).view(4, 5) % 3 == 0}
+    apply_masks(model, {n: masks.get(n, p.bool()) for n, p in model.named_parameters()})
+    write_bundle(tmp_path / "part.safetensors", model, masks, {})
+
+    scores = take(model, tmp_path / "part.safetensors", int(masks["0.weight"].sum()) + 4 + 15)
+
+    assert torch.equal(scores["0.weight"].bool(), masks["0.weight"])
+    assert all(scores[name].all() for name in ("0.bias", "1.weight", "1.bias"))
+
+
+@pytest.mark.parametrize(
+    ("model", "different"),
+    [
+        (resnet(1, 10, stem_width=3, blocks=2), r"stages\.0\.1\.first\.conv\.weight is only in th"),
+        (other(conv_bias=False), r"stem\.conv\.bias is only in the trained one"),
+    ],
+    ids=["deeper", "without biases"],
+)
+def test_other_layers_are_refused(winner: Path, model: nn.Module, different: str):
+    with pytest.raises(InputError, match=rf"the same conv and linear layers .*{different}.*winner"):
+        take(model, winner)
+
+
+def test_a_network_of_which_no_layer_fits_is_refused(winner: Path):
+    message = (
+        r"winner has none of the same name and shape: for stem\.conv\.weight of shape "
+        r"\(4, 1, 3, 3\) it has \(3, 1, 3, 3\); give that of a network with the same options"
+    )
+    with pytest.raises(InputError, match=message):
+        take(resnet(1, 10, stem_width=4, blocks=1), winner)
+    with pytest.raises(InputError, match=r"for weight of shape \(2, 2\) it has no such tensor"):
+        take(nn.Linear(2, 2), winner)
+
+
+@pytest.mark.parametrize("name", ["missing", "missing.safetensors", "."])
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path, name: str):
+    with pytest.raises(InputError, match="must be a readable safetensors file, but is not"):
+        take(other(), tmp_path / name)
+
+
+def test_weights_without_a_mask_of_sculpts_are_refused(tmp_path: Path):
+    from safetensors.torch import save_file
+
+    save_file(other().state_dict(), tmp_path / "plain.safetensors")
+    with pytest.raises(InputError, match="must be a network written by sculpt"):
+        take(other(), tmp_path / "plain.safetensors")
+
+
+@pytest.mark.parametrize("selection", [{"scope": "layer"}, {"granularity": "kernel"}], ids=str)
+def test_a_selection_that_makes_another_mask_is_refused(winner: Path, selection: dict[str, Any]):
+    """The random mask of 30 % is uneven, and has broken kernels."""
+    with pytest.raises(InputError, match=rf"with .*{next(iter(selection.values()))}.*leave these"):
+        take(other(), winner, **selection)
+
+
+def test_weights_on_no_path_are_not_replaced(tmp_path: Path):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4, bias=False), nn.Linear(4, 3, bias=False))
+    masks = {"1.weight": torch.zeros(4, 64).bool(), "2.weight": torch.zeros(3, 4).bool()}
+    masks["1.weight"][:2, 5] = masks["2.weight"][:, 1] = True  # of unit 0 nothing leads on
+    apply_masks(model, masks)
+    write_bundle(tmp_path / "dead.safetensors", model, masks, {})
+
+    assert_the_same(take(model, tmp_path / "dead.safetensors", 5), masks)
+    with pytest.raises(InputError, match="effective true; leave these out"):
+        take(model, tmp_path / "dead.safetensors", 5, effective=True)
+    with pytest.raises(InputError, match="granularity channel"):
+        take(model, tmp_path / "dead.safetensors", 5, granularity="channel")
+
+
+def test_a_selection_that_makes_the_same_mask_is_not(winner: Path, tmp_path: Path):
+    assert_the_same(take(other(), winner, mac_exponent=0.5), MASKS)
+    model = nn.Sequential(nn.Conv2d(2, 4, 3, bias=False))
+    masks = {"0.weight": torch.ones(4, 2, 3, 3, dtype=torch.bool)}
+    masks["0.weight"][1:3, 0] = False
+    apply_masks(model, masks)
+    write_bundle(tmp_path / "whole.safetensors", model, masks, {})
+    assert_the_same(take(model, tmp_path / "whole.safetensors", 54, granularity="kernel"), masks)
+
+
+def test_the_weights_are_not_looked_at(winner: Path):
+    model = other()
+    before = {name: p.detach().clone() for name, p in prunable_parameters(model).items()}
+    take(model, winner)
+    assert all(torch.equal(model.get_parameter(name), value) for name, value in before.items())
+
+
+def test_a_study_must_name_the_bundle():
+    schema = options_schema(from_bundle)
+    assert schema.model_validate({"bundle": "winner"}).model_dump() == {"bundle": "winner"}
+    with pytest.raises(ValueError, match="Field required"):
+        schema.model_validate({})
