@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sculpt.exports import export_trial as export_trial
     from sculpt.exports import latency as latency
     from sculpt.exports import verify as verify
+    from sculpt.launch import join as join
     from sculpt.launch import run as run
     from sculpt.pruning.initializers import initialize as initialize
     from sculpt.pruning.isometry import repair_isometry as repair_isometry
@@ -49,6 +50,7 @@ _HOMES = {
     "diagnose": "sculpt.diagnostics.report",
     "export_trial": "sculpt.exports",
     "initialize": "sculpt.pruning.initializers",
+    "join": "sculpt.launch",
     "latency": "sculpt.exports",
     "load": "sculpt.export.loading",
     "load_study": "sculpt.study_file",

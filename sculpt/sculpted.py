@@ -1,6 +1,7 @@
 """A network that is ready to train, and the folder in which its training is written down."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,15 @@ class Sculpted:
     """Sizes, costs, signal propagation and layers."""
 
 
-def write_sculpted(folder: Path, sculpted: Sculpted) -> None:
-    """Write a network down before it is trained, so that it is never scored twice."""
+def write_sculpted(folder: Path, sculpted: Sculpted) -> Path:
+    """Write a network down before it is trained, so that it is never scored twice.
+
+    Returns:
+        The file.
+    """
     (folder / TRAINING_FILE).unlink(missing_ok=True)  # of another network
     write_bundle(folder / SCULPTED_FILE, sculpted.model, sculpted.masks, sculpted.record)
+    return folder / SCULPTED_FILE
 
 
 def read_sculpted(folder: Path, model: nn.Module, device: torch.device) -> Sculpted | None:
@@ -53,6 +59,8 @@ def read_sculpted(folder: Path, model: nn.Module, device: torch.device) -> Sculp
     return Sculpted(model, masks, {}, bundle.metadata)
 
 
-def checkpoint_in(folder: Path | None, every_seconds: float) -> Checkpoint | None:
+def checkpoint_in(
+    folder: Path | None, every_seconds: float, on_written: Callable[[Path], None]
+) -> Checkpoint | None:
     """Return where the training in a folder is written down; None without a folder."""
-    return Checkpoint(folder / TRAINING_FILE, every_seconds) if folder else None
+    return Checkpoint(folder / TRAINING_FILE, every_seconds, on_written) if folder else None

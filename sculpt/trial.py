@@ -103,6 +103,7 @@ def run_seed(
     on_sculpted: Callable[[dict[str, Any]], None] = lambda record: None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     folder: Path | None = None,
+    on_written: Callable[[Path], None] = lambda file: None,
     read_test: bool = False,
 ) -> Outcome:
     """Prune and train one network, with one seed.
@@ -126,6 +127,8 @@ def run_seed(
             Called after each evaluated epoch.
         folder:
             Where to write the run down; if it was interrupted, it goes on from there.
+        on_written:
+            Called with each file that was written in the folder.
         read_test:
             Read the test images once, after training, unless the protocol reads them anyway.
 
@@ -145,7 +148,7 @@ def run_seed(
                 study, splits, role=role, budget=budget, seed=seed, scoring=scoring, clock=clock
             )
             if folder:
-                write_sculpted(folder, sculpted)
+                on_written(write_sculpted(folder, sculpted))
         on_sculpted(sculpted.record)
         model, masks = sculpted.model, sculpted.masks
         compaction, plan = None, None
@@ -160,7 +163,7 @@ def run_seed(
                 study.training,
                 seed=seed,
                 on_epoch=on_epoch,
-                checkpoint=checkpoint_in(folder, study.search.checkpoint_seconds),
+                checkpoint=checkpoint_in(folder, study.search.checkpoint_seconds, on_written),
             )
         if compaction:
             compaction.restore()

@@ -1,4 +1,4 @@
-"""A study small enough to run inside a test: seconds, not minutes."""
+"""A study small enough to run inside a test: seconds, not minutes; and what it must come to."""
 
 import copy
 from pathlib import Path
@@ -6,7 +6,9 @@ from typing import Any
 
 import yaml
 
+import sculpt
 from sculpt.documents import assign
+from sculpt.results.records import Results
 
 TINY: dict[str, Any] = {
     "study": "tiny",
@@ -35,3 +37,14 @@ def write_study(folder: Path, **changes: Any) -> Path:
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(document))
     return path
+
+
+def check_complete(reference: str | Path, total: int, storage: str | None = None) -> Results:
+    """Check that a study reached its total, and ran no configuration twice."""
+    results = sculpt.open_results(reference, storage)
+    tally = results.tally()
+    assert (tally["total"], tally["complete"]) == (total, total)
+    assert tally["failed"] == tally["running"] == tally["queued"] == 0
+    done = results.complete[results.complete["trial"] != "base"].filter(like="params.")
+    assert len(done) == len(done.drop_duplicates()) == total - 1
+    return results

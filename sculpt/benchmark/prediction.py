@@ -8,7 +8,7 @@ from sculpt.config import Study
 from sculpt.errors import StorageError
 from sculpt.files import replacing
 from sculpt.search.early_stopping import expected_seeds
-from sculpt.search.store import storage_file
+from sculpt.search.places import storage_file
 
 
 def bench_path(config: Study) -> Path:

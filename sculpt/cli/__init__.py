@@ -5,9 +5,10 @@ import sys
 import typer
 
 from sculpt.cli.asking import compare, pareto, rank, show, status
-from sculpt.cli.computing import bench, check, diagnose, run
+from sculpt.cli.computing import bench, check, diagnose
 from sculpt.cli.exporting import export, latency, verify
 from sculpt.cli.reporting import report
+from sculpt.cli.running import run, worker
 from sculpt.cli.serving import dashboard
 from sculpt.errors import SculptError
 
@@ -18,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
-    *(check, run, status),
+    *(check, run, worker, status),
     *(rank, pareto, show, compare, report, dashboard),
     *(export, verify, latency),
     *(diagnose, bench),

@@ -1,4 +1,4 @@
-"""Commands that compute: check a study, run it, look at one candidate, measure its speed."""
+"""Commands that compute: check a study, look at one candidate, measure its speed."""
 
 from pathlib import Path
 from typing import Annotated
@@ -36,48 +36,6 @@ def check(
     if missing := missing_data(config):
         progress_console.print(f"note: {missing}", style="yellow", markup=False, highlight=False)
     show_document(document, as_json, check_table)
-
-
-def run(
-    study: StudyFile,
-    set: Set = None,
-    storage: Storage = None,
-    device: Device = "auto",
-    trials_per_device: Annotated[
-        str, typer.Option(metavar="N", help="Trials at a time; auto measures what is fastest.")
-    ] = "1",
-    as_json: Json = False,
-) -> None:
-    """Run a study, or go on with it, up to its total of trials; then rank them.
-
-    Ctrl-C stops it at once; the same command goes on where it stopped.
-
-    Example: sculpt run studies/digits.yaml --set search.trials=5
-
-    Example: sculpt run studies/digits.yaml --trials-per-device auto
-    """
-    from sculpt import launch
-    from sculpt.documents import parse_value
-    from sculpt.results import ranking
-    from sculpt.results.published import measured_path, write_measured
-    from sculpt.results.tables.ranking import ranking_tables
-    from sculpt.search.progress import LiveView
-
-    config = load(study, set, storage)
-    try:
-        results = launch.run(
-            config,
-            device=device,
-            watcher=LiveView(progress_console),
-            trials_per_device=parse_value(trials_per_device),
-        )
-    except KeyboardInterrupt:
-        progress_console.print("interrupted: finished trials are kept, the same command goes on")
-        raise typer.Exit(130) from None
-    if config.published:
-        write_measured(results, measured_path(study))
-        progress_console.print(f"measured figures: {measured_path(study)}", highlight=False)
-    show_document(ranking.rank(results), as_json, ranking_tables)
 
 
 def diagnose(

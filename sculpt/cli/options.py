@@ -44,6 +44,17 @@ class Format(StrEnum):
 AsFormat = Annotated[Format, typer.Option("--format", help="How to print it.")]
 Output = Annotated[Path | None, typer.Option(metavar="FILE", help="Write it to a file instead.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Devices = Annotated[
+    str, typer.Option(help="auto, cpu, cuda, ...; or several, separated by commas: cuda:0,cuda:1")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Processes that train, dealt out to the devices in turn."),
+]
+TrialsPerDevice = Annotated[
+    str | None,
+    typer.Option(metavar="N", help="Trials at a time on each device; auto measures the fastest."),
+]
 
 
 def load_candidate(
@@ -65,7 +76,7 @@ def load(study: str, assignments: list[str] | None, storage: str | None) -> Any:
     return load_study(study, changes)
 
 
-def overrides(assignments: list[str]) -> dict[str, Any]:
+def overrides(assignments: list[str], option: str = "--set") -> dict[str, Any]:
     """Return the values that `KEY=VALUE` entries give to keys.
 
     Raises:
@@ -77,7 +88,7 @@ def overrides(assignments: list[str]) -> dict[str, Any]:
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals or not key:
-            raise InputError(f"--set must be KEY=VALUE, but got {assignment!r}")
+            raise InputError(f"{option} must be KEY=VALUE, but got {assignment!r}")
         found[key] = parse_value(value)
     return found
 
@@ -105,3 +116,21 @@ def show_document(document: Any, as_json: bool, *views: Any, output: Path | None
     from sculpt.results.formats import write_text
 
     write_text(text, output)
+
+
+def read_trials_per_device(given: str | None, workers: int | None) -> Any:
+    """Return how many trials are run at a time on each device; 1 where it was not given.
+
+    Raises:
+        InputError: the number of workers is given, too.
+    """
+    from sculpt.documents import parse_value
+
+    if given is None:
+        return 1
+    if workers is not None:
+        raise InputError(
+            f"the number of workers must be given once, but got both --workers {workers} and "
+            f"--trials-per-device {given}; leave out one of them"
+        )
+    return parse_value(given)

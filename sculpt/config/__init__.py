@@ -10,7 +10,7 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_serializer, model_validator
 
 from sculpt.config.search import Confirm as Confirm
 from sculpt.config.search import EarlyStopping as EarlyStopping
@@ -103,6 +103,8 @@ class Study(Section):
     published: Published | None = None
     storage: str | None = None
     """SQLAlchemy URL or path of a .db file; by default `runs/<study>.db`."""
+    artifacts: Annotated[str, Field(min_length=1)] | None = None
+    """Folder or URL of networks, records and checkpoints; by default beside the .db file."""
     plugins: list[str] = Field(default=[])
     """Modules to import first: they register criteria, data sets, ... of your own."""
 
@@ -110,6 +112,13 @@ class Study(Section):
     @classmethod
     def _sample_budgets(cls, given: Any) -> Any:
         return sample_budgets(given)
+
+    @field_serializer("storage", when_used="json")
+    def _without_password(self, storage: str | None) -> str | None:
+        """Write down where a study is kept, without its password, which options may hold, too."""
+        if storage is None or "://" not in storage or storage.startswith("sqlite"):
+            return storage
+        return re.sub(r"^([^:]+://[^:/@]*):.*@", r"\1@", storage.partition("?")[0])
 
     @property
     def storage_url(self) -> str:
@@ -143,14 +152,15 @@ class Study(Section):
     def identity(self) -> dict[str, Any]:
         """Return the settings that must not change while a study goes on.
 
-        The total may grow, and the storage and the images may move (that they are the same
-        images is checked by their fingerprint).
+        The total may grow, and the storage, the artifacts and the images may move (that they are
+        the same images is checked by their fingerprint).
         """
         free: dict[str, Any] = {
             "data": {"root", "download"},
             "pruning": {"data": {"root", "download"}},
             "search": {"trials", "confirm", "grace_seconds", "checkpoint_seconds"},
             "storage": True,
+            "artifacts": True,
             "published": True,
         }
         return self.model_dump(mode="json", exclude=free)

@@ -10,7 +10,14 @@ FROM_RUN = ("seed", "val_error", "test_error", "diverged")
 LONG = ("history", "layers", "signal")
 """Of the runs in a record, what is left out: epochs, and what the record has of the first seed."""
 
-PRIVATE = ("storage", "data.root", "data.download", "pruning.data.root", "pruning.data.download")
+PRIVATE = (
+    "storage",
+    "artifacts",
+    "data.root",
+    "data.download",
+    "pruning.data.root",
+    "pruning.data.download",
+)
 """Of a study, what concerns only the machine it ran on: a storage's address has its password."""
 
 PATHS = ("bundle", "checkpoint")

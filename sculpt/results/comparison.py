@@ -105,7 +105,16 @@ def _differences(configs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     keys = sorted({key for config in flat for key in config})
     # The space, the search and the places of files are a study's and not a network's; its own
     # parameters have been put in place.
-    apart = ("study", "space.", "search.", "storage", "published", "data.root", "data.download")
+    apart = (
+        "study",
+        "space.",
+        "search.",
+        "storage",
+        "artifacts",
+        "published",
+        "data.root",
+        "data.download",
+    )
     return [
         {"key": key, "values": [config.get(key) for config in flat]}
         for key in keys

@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.artifacts import download_artifact, get_all_artifact_meta, upload_artifact
+from optuna.artifacts import get_all_artifact_meta, upload_artifact
 from optuna.trial import FrozenTrial
 
-from sculpt.errors import StorageError
+from sculpt.errors import InputError, StorageError
 from sculpt.search.store import Store
+from sculpt.search.stored_trials import write_attributes
 
 RECORD_FILE = "record.json"
+
+FILES = "sculpt:files"
+"""System attribute of a trial: names of its files to ids of its artifacts. Optuna gives a retry the
+artifacts of the attempts before it, in no order."""
 
 SUMMARY = (
     "role",
@@ -44,19 +49,21 @@ SUMMARY = (
 
 def keep(store: Store, trial: optuna.Trial, record: dict[str, Any], files: list[Path]) -> None:
     """Keep a finished trial's record, the files that belong to it, and its summary."""
-    store.artifact_folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder, RECORD_FILE)
         written.write_text(json.dumps(record, indent=1, allow_nan=False), encoding="utf-8")
-        for file in [written, *files]:
-            upload_artifact(
+        ids = {
+            file.name: upload_artifact(
                 artifact_store=store.artifacts,
                 file_path=str(file),
                 study_or_trial=trial,
                 storage=store.storage,
             )
-    for key, value in summary(record).items():
-        trial.set_user_attr(key, value)
+            for file in [written, *files]
+        }
+    # A private name: Optuna has no public way to the id that its storage asks for.
+    store.storage.set_trial_system_attr(trial._trial_id, FILES, ids)
+    write_attributes(trial.study, trial.number, summary(record))
 
 
 def summary(record: dict[str, Any]) -> dict[str, Any]:
@@ -78,20 +85,13 @@ def read_record(store: Store, trial: FrozenTrial) -> dict[str, Any]:
     Raises:
         StorageError: it is not where it was written.
     """
-    metas = get_all_artifact_meta(trial, storage=store.storage)
-    ids = [meta.artifact_id for meta in metas if meta.filename == RECORD_FILE]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, RECORD_FILE)
-        try:
-            download_artifact(
-                artifact_store=store.artifacts, file_path=str(path), artifact_id=ids[-1]
-            )
-            return json.loads(path.read_text(encoding="utf-8"))
-        except (IndexError, OSError, ValueError) as error:
-            raise StorageError(
-                f"the record of trial {trial.number} must lie in {store.artifact_folder}, but "
-                "cannot be read there; move that folder together with the .db file"
-            ) from error
+    try:
+        return json.loads(_read(store, trial, RECORD_FILE))
+    except ValueError as error:
+        raise StorageError(
+            f"the record of trial {trial.number} must be JSON, but is not ({error}); restore "
+            f"{store.artifacts.location} from a copy"
+        ) from error
 
 
 def network_file(seed: int) -> str:
@@ -105,13 +105,25 @@ def read_network(store: Store, trial: FrozenTrial, seed: int, path: Path) -> Non
     Raises:
         StorageError: it is not where it was written.
     """
-    metas = get_all_artifact_meta(trial, storage=store.storage)
-    ids = [meta.artifact_id for meta in metas if meta.filename == network_file(seed)]
-    try:
-        download_artifact(artifact_store=store.artifacts, file_path=str(path), artifact_id=ids[-1])
-    except (IndexError, OSError) as error:
-        raise StorageError(
-            f"the network of trial {trial.number}, seed {seed}, must lie in "
-            f"{store.artifact_folder}, but cannot be read there; move that folder together with "
-            "the .db file"
-        ) from error
+    path.write_bytes(_read(store, trial, network_file(seed)))
+
+
+def _read(store: Store, trial: FrozenTrial, name: str) -> bytes:
+    ids: dict[str, str] | None = store.storage.get_trial_system_attrs(trial._trial_id).get(FILES)
+    if ids is None:  # kept by an older version
+        metas = get_all_artifact_meta(trial, storage=store.storage)
+        ids = {meta.filename: meta.artifact_id for meta in metas}
+    problem: Exception | str = "the trial has none"
+    if name in ids:
+        try:
+            with store.artifacts.open_reader(ids[name]) as reader:
+                return reader.read()
+        except InputError:  # of the whole location
+            raise
+        except Exception as error:  # drivers have errors of their own
+            problem = error
+    raise StorageError(
+        f"{name} of trial {trial.number} must lie in {store.artifacts.location}, but cannot be "
+        f"read there ({problem}); mend that. Files that have moved are found beside the .db file, "
+        "or once the study has been run with the key `artifacts` set to where they are"
+    )

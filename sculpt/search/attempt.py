@@ -1,10 +1,10 @@
 """One attempt at a trial: its seeds one after another, its record, and what is kept of it."""
 
 import math
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -19,6 +19,7 @@ from sculpt.export.description import describe_network
 from sculpt.record import Role, summarize
 from sculpt.registry import OBJECTIVES
 from sculpt.search.artifacts import keep, network_file
+from sculpt.search.checkpoint_folder import CheckpointFolder
 from sculpt.search.claims import STOPPED_BECAUSE
 from sculpt.search.early_stopping import Referee, Stopped
 from sculpt.search.interruption import Interruption
@@ -67,7 +68,7 @@ class Attempt:
     splits: Splits
     scoring: ImageSet
     trial: optuna.Trial
-    folder: Path
+    checkpoints: CheckpointFolder
     on_epoch: Callable[[Epoch], None]
     interruption: Interruption
 
@@ -84,9 +85,9 @@ class Attempt:
             settings = job.study.search.early_stopping
             referee = Referee(settings, job.study.training, self.trial)
         try:
-            with self.interruption.at_once():
+            with self.interruption.at_once(), self.checkpoints.opened() as folder:
                 outcomes = [
-                    self._run_seed(job, seed, referee if seed == job.seeds[0] else None)
+                    self._run_seed(job, seed, folder, referee if seed == job.seeds[0] else None)
                     for seed in job.seeds
                 ]
         except Stopped as stopped:
@@ -110,11 +111,7 @@ class Attempt:
             keep(self.store, self.trial, record, files)
         return record
 
-    def clean(self) -> None:
-        """Remove what a later attempt would have gone on from."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _run_seed(self, job: Job, seed: int, referee: Referee | None) -> Outcome:
+    def _run_seed(self, job: Job, seed: int, folder: Path, referee: Referee | None) -> Outcome:
         def on_sculpted(record: dict[str, Any]) -> None:
             if referee:
                 with self.interruption.held_back():
@@ -139,7 +136,8 @@ class Attempt:
             on_sculpted=on_sculpted,
             on_epoch=on_epoch,
             read_test=job.read_test,
-            folder=self.folder / f"seed-{seed}",
+            folder=folder / f"seed-{seed}",
+            on_written=partial(self.checkpoints.put, folder),
         )
 
 

@@ -57,6 +57,11 @@ def requeue_interrupted(study: Study, *, max_retries: int = MAX_RETRIES) -> int:
     Returns:
         The number of trials queued by this call.
     """
+    # From the start if a server's connection is lost on the way: what was queued is seen then.
+    return storage_of(study).patience(_requeue, study, max_retries)
+
+
+def _requeue(study: Study, max_retries: int) -> int:
     with experimental_accepted():  # heartbeats are
         retry = RetryHeartbeatStaleTrialCallback(max_retry=max_retries)
         # One lock around looking and queueing, or two processes would queue the same retry.

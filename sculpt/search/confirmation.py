@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from sculpt.config import Choice, Study
+from sculpt.config import Choice, Confirm, Study
 from sculpt.data import ImageSpec
 from sculpt.search.attempt import Job
 from sculpt.search.claims import trial_states
@@ -56,22 +56,27 @@ def queue_confirmation(store: Store, *, dry: bool = False) -> int:
     settings = store.config.search.confirm
     if settings is None or store.confirmation is None:
         return 0
+    # From the start if a server's connection is lost on the way: what was queued is seen then.
+    return store.storage.patience(_queue, store, settings, store.confirmation, dry)
+
+
+def _queue(store: Store, settings: Confirm, confirmation: optuna.Study, dry: bool) -> int:
     with store.storage.lock():
         selected = select(store, settings.top)
         arms = ["sculpted"] + ([settings.control] if settings.control else [])
         wanted: list[Key] = [(BASE, "sculpted", settings.seeds)]
         wanted += [(number, arm, settings.seeds) for number in selected for arm in arms]
-        trials = store.confirmation.get_trials(deepcopy=False)
+        trials = confirmation.get_trials(deepcopy=False)
         states = trial_states(trials)
         state_of = {_key(trial): states[trial.number] for trial in trials}  # the last attempt's
         if not dry:
-            store.confirmation.set_user_attr("selected", selected)
-            store.confirmation.set_user_attr("seeds", settings.seeds)
+            confirmation.set_user_attr("selected", selected)
+            confirmation.set_user_attr("seeds", settings.seeds)
             for key in wanted:
                 if state_of.get(key, "failed") == "failed":  # or was never queued
                     candidate, arm, seeds = key
                     attributes = {"candidate": candidate, "arm": arm, "seeds": seeds}
-                    store.confirmation.enqueue_trial({}, user_attrs=attributes)
+                    confirmation.enqueue_trial({}, user_attrs=attributes)
     return sum(state_of.get(key) != "complete" for key in wanted)
 
 

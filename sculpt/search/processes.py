@@ -8,7 +8,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from typing import Any
@@ -21,18 +20,51 @@ from sculpt.errors import SculptError
 STOP_SECONDS = 10.0
 """How long a process may take to put its things in order before it is killed."""
 
+HELD_BACK = frozenset(
+    getattr(signal, name) for name in ("SIGINT", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
+)
+"""What a terminal (Ctrl-C) or a job's scheduler sends to all: only who started them acts on it."""
+
 Task = Callable[..., None]
 """Called in a process with its connection, its number from 1, and the arguments of all."""
 
+_crews: list[list["Member"]] = []
+"""Those that are at work."""
 
-@dataclass(frozen=True)
+
 class Member:
-    """One of several processes, as seen by the one that started them."""
+    """One of several processes, as seen by the one that starts them.
 
-    number: int
-    process: Any
-    connection: Connection
-    """A pipe for each, not one queue: a process killed in a queue leaves it locked for all."""
+    Attributes:
+        number: From 1.
+        connection: A pipe for each, not one queue: a process killed in a queue leaves it locked
+            for all.
+    """
+
+    def __init__(self, number: int, threads: int, task: Task, arguments: tuple[Any, ...]) -> None:
+        self.number = number
+        self._threads = threads
+        self._call = (task, arguments)
+        self.process: Any = None
+        self.connection: Connection
+
+    def start(self) -> None:
+        """Start the process, or another one in the place of one that has ended.
+
+        Raises:
+            SculptError: the arguments hold tensors, and shared memory is too small for them.
+        """
+        if self.process is not None:
+            self.connection.close()
+        context = torch.multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+        task, arguments = self._call
+        self.connection, theirs = context.Pipe()
+        call = (self._threads, task, theirs, self.number, *arguments)
+        process = context.Process(target=_begin, args=call, daemon=True)
+        with _environment("OMP_NUM_THREADS", str(self._threads)), _signals_held_back():
+            _start(process)
+        theirs.close()  # or its end would not be seen here
+        self.process = process
 
     def receive(self) -> Any:
         """Return what the process sent next.
@@ -70,21 +102,23 @@ def crew(count: int, task: Task, *arguments: Any) -> Iterator[list[Member]]:
     Raises:
         SculptError: the arguments hold tensors, and shared memory is too small for them.
     """
-    context = torch.multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     threads = threads_each(count)
     members: list[Member] = []
+    _crews.append(members)
     try:
-        with _environment("OMP_NUM_THREADS", str(threads)), _interrupts_held_back():
-            for number in range(1, count + 1):
-                ours, theirs = context.Pipe()
-                process = context.Process(
-                    target=_begin, args=(threads, task, theirs, number, *arguments), daemon=True
-                )
-                _start(process)
-                theirs.close()  # or its end would not be seen here
-                members.append(Member(number, process, ours))
+        for number in range(1, count + 1):
+            member = Member(number, threads, task, arguments)
+            member.start()
+            members.append(member)
         yield members
     finally:
+        _crews.remove(members)
+        _stop(members)
+
+
+def stop_all() -> None:
+    """Stop all processes that this one has started by `crew`, for whoever is about to be ended."""
+    for members in _crews:
         _stop(members)
 
 
@@ -96,7 +130,7 @@ def _start(process: Any) -> None:
             raise
         raise SculptError(
             f"the images must fit into shared memory for several trials at a time, but: {error}; "
-            "enlarge /dev/shm (docker run --shm-size), or use --trials-per-device 1"
+            "enlarge /dev/shm (docker run --shm-size), or use one worker"
         ) from error
 
 
@@ -159,12 +193,12 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 
 @contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Start processes deaf to Ctrl-C, which a terminal sends to all: only this one acts on it."""
+def _signals_held_back() -> Iterator[None]:
+    """Start processes deaf to signals that are for this one."""
     if sys.platform == "win32":
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
     try:
         yield
     finally:

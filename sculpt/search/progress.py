@@ -26,6 +26,9 @@ class Watcher:
     def trial_started(self, label: int | str, params: dict[str, Any], epochs: int) -> None:
         """A trial begins: a candidate's number, or "base"; `epochs` over all its seeds."""
 
+    def trial_elsewhere(self, label: int | str, params: dict[str, Any]) -> None:
+        """A trial is running in a worker that tells nothing but how it ends."""
+
     def epoch_finished(self, epoch: Epoch) -> None:
         """The current trial finished an epoch."""
 
@@ -54,9 +57,14 @@ class Watcher:
 
 
 class LiveView(Watcher):
-    """Progress bars on a terminal, one per running trial; a line per finished trial elsewhere."""
+    """Progress bars on a terminal, one per running trial; a line per finished trial elsewhere.
+
+    Attributes:
+        finished: How many trials ended in view, whatever their end.
+    """
 
     def __init__(self, console: Console):
+        self.finished = 0
         self._console = console
         self._bars = Progress(
             SpinnerColumn(),
@@ -85,6 +93,12 @@ class LiveView(Watcher):
         self._console.print(f"{total} trials, {done} of them finished", highlight=False)
 
     def trial_started(self, label: int | str, params: dict[str, Any], epochs: int) -> None:
+        self._show_trial(label, params, epochs, "pruning" if params else "")
+
+    def trial_elsewhere(self, label: int | str, params: dict[str, Any]) -> None:
+        self._show_trial(label, params, 1, "")
+
+    def _show_trial(self, label: int | str, params: dict[str, Any], epochs: int, note: str) -> None:
         self._starts[self._worker] = time.monotonic()
         if self._worker not in self._trials:
             self._trials[self._worker] = self._bars.add_task("", total=0, note="", visible=False)
@@ -93,7 +107,7 @@ class LiveView(Watcher):
             description=f"{_name(label)} {describe_parameters(params)}".rstrip(),
             total=epochs,
             visible=True,
-            note="pruning" if params else "",
+            note=note,
         )
 
     def epoch_finished(self, epoch: Epoch) -> None:
@@ -104,6 +118,7 @@ class LiveView(Watcher):
     def trial_finished(
         self, label: int | str, val_error: float | None, problem: str | None
     ) -> None:
+        self.finished += 1
         self._finished_here += 1
         if val_error is not None and (self._best is None or val_error < self._best[0]):
             self._best = (val_error, _name(label))

@@ -5,9 +5,11 @@ from typing import Any
 
 from optuna import samplers
 from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState
 
 from sculpt.config import Study
 from sculpt.errors import ConfigError
+from sculpt.search.claims import ERROR
 from sculpt.search.experimental import experimental_accepted
 from sculpt.search.space import MOST_POINTS, is_enumerable, space_size
 from sculpt.search.unrepeated import UnrepeatedSampler
@@ -76,6 +78,18 @@ def make_sampler(study: Study, trials_before: int, worker: int = 0) -> BaseSampl
     return UnrepeatedSampler(study.space, proposing, seed)
 
 
+class InterruptibleBruteForce(samplers.BruteForceSampler):
+    """Optuna's sampler, which takes every trial that has ended for one that knew all its values.
+
+    One that was killed before it had drawn them, or any, would make it refuse the whole space.
+    """
+
+    @staticmethod
+    def _populate_tree(tree: Any, trials: list[FrozenTrial], params: dict[str, Any]) -> None:
+        whole = [t for t in trials if t.state is not TrialState.FAIL or ERROR in t.user_attrs]
+        samplers.BruteForceSampler._populate_tree(tree, whole, params)
+
+
 def _tpe(study: Study, seed: int) -> BaseSampler:
     # Parameters belong together: how deep to go depends on how wide. Groups keep that up where
     # conditions leave some out.
@@ -90,7 +104,7 @@ def _quasi_random(study: Study, seed: int) -> BaseSampler:
 
 
 _PROPOSING: dict[str, Callable[[Study, int], Any]] = {
-    "brute_force": lambda study, seed: samplers.BruteForceSampler(seed=seed),
+    "brute_force": lambda study, seed: InterruptibleBruteForce(seed=seed),
     "random": lambda study, seed: samplers.RandomSampler(seed=seed),
     "quasi_random": _quasi_random,
     "tpe": _tpe,

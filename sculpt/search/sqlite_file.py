@@ -1,9 +1,11 @@
 """The SQLite file behind a study: made whole or not at all, and looked at before it is used."""
 
 import os
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from filelock import BaseFileLock, FileLock
 from optuna.exceptions import StorageInternalError
@@ -17,7 +19,23 @@ from sculpt.search.storage_url import file_url, optuna_url
 BUSY_SECONDS = 60
 """How long a statement waits for SQLite's write lock; Optuna's 5 s run out under load."""
 
+MOUNTS = Path("/proc/mounts")
+"""Where Linux lists what is mounted; elsewhere nothing is checked."""
+
+_NETWORK = frozenset(
+    {"afs", "beegfs", "ceph", "cifs", "davfs", "glusterfs", "gpfs", "lustre", "ncpfs"}
+    | {"nfs", "nfs3", "nfs4", "orangefs", "panfs", "pvfs2", "smb2", "smb3", "smbfs", "wekafs"}
+    | {"fuse.ceph", "fuse.davfs", "fuse.gcsfuse", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs"}
+    | {"fuse.sshfs"}
+)
+"""Types of network file systems, as the kernel calls them."""
+
 _TABLES = frozenset({"alembic_version", "studies", "trials", "version_info"})
+
+
+def sqlite_options() -> dict[str, Any]:
+    """Return the options of the engine that a study's statements use."""
+    return {"connect_args": {"timeout": BUSY_SECONDS}}
 
 
 def file_lock(file: Path) -> BaseFileLock:
@@ -35,9 +53,11 @@ def prepare(file: Path, *, create: bool) -> None:
         create: Make the file, and the folders above it, when it is absent.
 
     Raises:
-        StorageError: The file is absent and `create` is false, cannot be made, or is something
-            else than an Optuna storage of this version. What was there is left as it was.
+        StorageError: The file is absent and `create` is false, cannot be made, is something
+            else than an Optuna storage of this version, or would lie on a network file system.
+            What was there is left as it was.
     """
+    _refuse_network(file)
     try:
         if _is_absent(file):
             if not create:
@@ -58,6 +78,33 @@ def prepare(file: Path, *, create: bool) -> None:
         ) from error
     _refuse_foreign(file)
     _refuse_other_version(file)
+
+
+def _refuse_network(file: Path) -> None:
+    mount, kind = _mounted(file)
+    if kind in _NETWORK:
+        raise StorageError(
+            f"A study's file must be on a disk of this machine, because SQLite's locks and its "
+            f"write-ahead log do not work over a network, got {file}: {mount} is of type {kind}. "
+            "Give a local path, or a PostgreSQL URL (postgresql://USER@HOST/NAME)."
+        )
+
+
+def _mounted(file: Path) -> tuple[str, str]:
+    """Return where the file system of `file` is mounted, and its type; empty if unknown."""
+    try:
+        lines = MOUNTS.read_text(errors="replace").splitlines()
+    except OSError:
+        return "", ""
+    target = file.resolve()
+    found = "", ""
+    for line in lines:
+        _, mount, kind, *_ = line.split(" ")
+        mount = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), mount)
+        # Of mounts at one place the last one is on top.
+        if len(mount) >= len(found[0]) and target.is_relative_to(mount):
+            found = mount, kind
+    return found
 
 
 def _is_absent(file: Path) -> bool:

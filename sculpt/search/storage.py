@@ -1,20 +1,25 @@
-"""Where a study is kept: Optuna's RDBStorage, made safe for many processes on one SQLite file."""
+"""Where a study is kept: Optuna's RDBStorage, made safe for many processes and machines."""
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 from optuna import Study
-from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import URL, text
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from sculpt.errors import StorageError
 from sculpt.search.experimental import experimental_accepted
-from sculpt.search.sqlite_file import BUSY_SECONDS, file_lock, prepare
+from sculpt.search.failures import LostStorageError, failure_in, in_one_line, name_failures
+from sculpt.search.retries import Patience, PatientStorage
+from sculpt.search.server import OPENING_SECONDS, check_server, server_options, with_driver
+from sculpt.search.server_lock import server_lock
+from sculpt.search.sqlite_file import file_lock, prepare, sqlite_options
 from sculpt.search.storage_url import file_url, is_sqlite, optuna_url, parse, scrubbed, shown
 
 INFEASIBLE = "infeasible"
@@ -44,12 +49,13 @@ class StudyFull(Exception):  # noqa: N818 - the end of the work, not an error
     """The study already holds as many trials as its limit allows; nothing was created."""
 
 
-class StudyStorage(RDBStorage):
+class StudyStorage(PatientStorage):
     """An RDBStorage that runs no trial twice, loses none, and keeps exact totals.
 
     Attributes:
         limits: Study id -> the most original trials (neither retries nor infeasible) it may
             hold. A study without an entry is unlimited.
+        patience: Repeats what may be repeated while a server is away; see `Patience`.
     """
 
     def __init__(
@@ -64,15 +70,22 @@ class StudyStorage(RDBStorage):
             create: Make missing tables.
         """
         self.limits: dict[int, int] = {}
+        self.patience = Patience()
         self._file = file
+        self._place = str(file or shown(url))
         with experimental_accepted():  # heartbeats are
             super().__init__(
                 optuna_url(url),
-                {"connect_args": {"timeout": BUSY_SECONDS}} if file else {"pool_pre_ping": True},
+                sqlite_options() if file else server_options(url),
                 heartbeat_interval=max(1, int(grace_seconds / 6)),
                 grace_period=math.ceil(grace_seconds),
                 skip_table_creation=not create,
             )
+        name_failures(self.engine, self._place)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        name_failures(self.engine, self._place)
 
     def lock(self) -> AbstractContextManager[object]:
         """Return the lock under which trials are claimed, counted and requeued.
@@ -80,27 +93,57 @@ class StudyStorage(RDBStorage):
         It keeps out other processes and other threads, and the thread that holds it may take
         it again.
         """
+        return file_lock(self._file) if self._file else server_lock(self.url)
+
+    def check_lock(self) -> None:
+        """Make sure that the lock, if this thread has taken it, was held up to now.
+
+        Raises:
+            LostLockError: A server's lock was not: its connection was cut.
+        """
         if self._file is None:
-            # PostgreSQL's row locks already keep a queued trial from being popped twice. Exact
-            # totals and single retries across machines come with the distributed work.
-            return nullcontext()
-        return file_lock(self._file)
+            server_lock(self.url).check()
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
-        """Set a trial's state; of all who ask for RUNNING, exactly one is answered True.
+        """Set a trial's state; of all who ask for RUNNING, at most one is answered True.
 
         Raises:
             optuna.exceptions.UpdateFinishedTrialError: The trial is finished.
         """
+        tries = 0
+
+        # A try may be written and only its answer lost. One that finished the trial is known by
+        # what it wrote. One that claimed it is not: the next try is answered False, and nobody
+        # runs the trial; but its heartbeat was written before, so it is stale soon, and retried.
+        def set_once() -> bool:
+            nonlocal tries
+            tries += 1
+            try:
+                return super(StudyStorage, self).set_trial_state_values(trial_id, state, values)
+            except UpdateFinishedTrialError:
+                if tries > 1 and self._is_set(trial_id, state, values):
+                    return True
+                raise
+
         # Upstream relies on SELECT FOR UPDATE, which SQLite lacks: queued trials ran twice.
-        with self.lock():
+        with self.lock() if self._file else nullcontext():
             if state is TrialState.RUNNING and self.get_trial(trial_id).state is TrialState.WAITING:
                 # Optuna never calls a running trial stale that has no heartbeat at all, so the
                 # first one comes before the state, not after it from the heartbeat thread.
-                self.record_heartbeat(trial_id)
-            return super().set_trial_state_values(trial_id, state, values)
+                super().record_heartbeat(trial_id)
+            return self.patience(set_once)
+
+    def _is_set(self, trial_id: int, state: TrialState, values: Sequence[float] | None) -> bool:
+        trial = self.get_trial(trial_id)
+        return trial.state is state and list(trial.values or ()) == list(values or ())
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        """Say that a trial is alive; a storage that cannot be written now is told later."""
+        # Optuna's heartbeat thread ends with what is raised here, and a living trial with it.
+        with suppress(LostStorageError):
+            super().record_heartbeat(trial_id)
 
     # A private name, because Optuna's cache, which wraps every RDBStorage that a study is given,
     # calls it and not `create_new_trial`; the public method ends here, too.
@@ -113,7 +156,13 @@ class StudyStorage(RDBStorage):
             StudyFull: The study's limit is reached and no template was given.
         """
         if template_trial is not None:
+            # Not repeated: if the answer is lost, whoever wanted it must look what is there.
             return super()._create_new_trial(study_id, template_trial)
+        # Repeated from counting on: a trial that was queued although the answer was lost is
+        # counted then, and run by whoever looks into the queue next.
+        return self.patience(self._create_and_claim, study_id)
+
+    def _create_and_claim(self, study_id: int) -> FrozenTrial:
         with self.lock():
             while True:
                 self._refuse_when_full(study_id)
@@ -123,7 +172,15 @@ class StudyStorage(RDBStorage):
                 trial_id = self.create_new_trial(study_id, queued)
                 if self.set_trial_state_values(trial_id, TrialState.RUNNING):
                     return self.get_trial(trial_id)
-                # Without a file lock (PostgreSQL) another process may have popped it already.
+                # Queued trials are popped without the lock: another process was faster.
+
+    # A private name again: the one place inside of the transaction that creates a trial.
+    def _get_prepared_new_trial(
+        self, study_id: int, template_trial: FrozenTrial | None, session: Session
+    ) -> Any:
+        if self._file is None:
+            server_lock(self.url).fence(session)
+        return super()._get_prepared_new_trial(study_id, template_trial, session)
 
     def _refuse_when_full(self, study_id: int) -> None:
         limit = self.limits.get(study_id)
@@ -154,8 +211,8 @@ def open_storage(url: str, *, create: bool, grace_seconds: float = 60.0) -> Stud
 
     Raises:
         StorageError: `url` is not of an accepted kind, names nothing while `create` is false,
-            or names something that is not an Optuna storage of this version. A file that is
-            refused is left as it was.
+            or names something that is not an Optuna storage of this version. A file or database
+            that is refused is left as it was.
     """
     if not 2 <= grace_seconds < math.inf:
         raise StorageError(
@@ -167,17 +224,35 @@ def open_storage(url: str, *, create: bool, grace_seconds: float = 60.0) -> Stud
         file = Path(parsed.database or "").expanduser().absolute()
         prepare(file, create=create)
         return StudyStorage(file_url(file), grace_seconds=grace_seconds, file=file)
+    parsed = with_driver(parsed)
+
+    def connect() -> StudyStorage:
+        try:
+            return StudyStorage(parsed, grace_seconds=grace_seconds, create=create)
+        except (SQLAlchemyError, StorageInternalError) as error:
+            driver_error = getattr(error.__cause__ or error, "orig", None)
+            raise failure_in(driver_error, shown(parsed)) or error from error
+
     try:
-        return StudyStorage(parsed, grace_seconds=grace_seconds, create=create)
+        check_server(parsed, create=create)
+        # Under the lock, because tables are made in several steps.
+        with server_lock(parsed.render_as_string(False)) if create else nullcontext():
+            return Patience(OPENING_SECONDS)(connect)
     except ImportError:
         raise StorageError(
             f"{shown(parsed)} needs a PostgreSQL driver that is not installed. "
             "Install it with: pip install 'sculpt[postgres]'"
         ) from None
-    except (RuntimeError, SQLAlchemyError, StorageInternalError) as error:
+    except RuntimeError as error:
         raise StorageError(
-            f"A study's database must be reachable and Optuna's, got {shown(parsed)}: "
-            f"{scrubbed(error, parsed)} Mend the URL, start the server, or run the study first."
+            "A study's database must have the schema of the installed Optuna, got "
+            f"{shown(parsed)}: {scrubbed(error, parsed)}"
+        ) from None
+    except (SQLAlchemyError, StorageInternalError) as error:
+        raise StorageError(
+            f"A study's database must be Optuna's, and writable, got {shown(parsed)}: "
+            f"{in_one_line(scrubbed(error.__cause__ or error, parsed))}. Mend its permissions, or "
+            "the URL."
         ) from None
 
 

@@ -64,7 +64,7 @@ def shown(url: URL) -> str:
     return url.set(query={}).render_as_string(hide_password=True)
 
 
-def scrubbed(error: Exception, url: URL) -> str:
+def scrubbed(error: BaseException, url: URL) -> str:
     """Return the message of `error` without the password in `url`."""
     message = str(error)
     for secret in (url.password, *url.query.values()):

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.artifacts import FileSystemArtifactStore
 
 from sculpt.config import Study, default_storage
 from sculpt.documents import flatten, read_yaml
 from sculpt.errors import ConfigError, StorageError
 from sculpt.registry import OBJECTIVES, load_plugins
+from sculpt.search.artifact_store import ArtifactStore
+from sculpt.search.checkpoint_folder import CheckpointFolder
 from sculpt.search.claims import counts, too_large
 from sculpt.search.experimental import experimental_accepted
+from sculpt.search.places import KEY, artifacts_of, artifacts_to_read, share_artifacts
 from sculpt.search.storage import StudyStorage, open_storage
 
 STORE_FORMAT = 1
@@ -36,14 +38,10 @@ class Store:
     storage: StudyStorage
     base: optuna.Study
     candidates: optuna.Study
-    artifact_folder: Path
+    artifacts: ArtifactStore
+    """The files of its trials."""
     confirmation: optuna.Study | None = None
     """None where the study asks for none, and has none."""
-
-    @property
-    def artifacts(self) -> FileSystemArtifactStore:
-        """Where the files of finished trials are."""
-        return FileSystemArtifactStore(self.artifact_folder)
 
     @property
     def finished(self) -> int:
@@ -53,19 +51,37 @@ class Store:
         ended = sum(candidates[state] for state in ("complete", "stopped", "failed"))
         return bases + ended + too_large(self.candidates)
 
-    def checkpoints(self, role: str) -> Path:
-        """Return where trials of a role are written down while they run."""
-        return self.artifact_folder / "checkpoints" / role
+    @property
+    def total(self) -> int:
+        """How many trials the study was last asked for, the base included."""
+        return int(self.candidates.user_attrs[TOTAL])
+
+    def checkpoints(self, role: str, number: int) -> CheckpointFolder:
+        """Return where a trial is written down while it runs.
+
+        Args:
+            role:
+                `base`, `candidate` or `confirm`.
+            number:
+                Of its first attempt.
+        """
+        # Not by the study's name: one that was deleted may have left checkpoints behind.
+        key = self.candidates.user_attrs[KEY]
+        return CheckpointFolder(self.artifacts, f"checkpoints/{key}/{role}/{number}")
 
 
-def open_store(reference: str | Path, storage: str | None = None) -> Store:
-    """Open a study that has been run, to read it.
+def open_store(
+    reference: str | Path, storage: str | None = None, *, grace_seconds: float = 60.0
+) -> Store:
+    """Open a study that has been run, to read it, or to work on it.
 
     Args:
         reference:
             A study file, or the name of a study.
         storage:
             Where it is kept, if not where the file says (or `runs/NAME.db` for a name).
+        grace_seconds:
+            Silence after which a running trial counts as dead; the study's, to work on it.
 
     Raises:
         StorageError: there is no such study there, or it is of a newer format.
@@ -80,7 +96,7 @@ def open_store(reference: str | Path, storage: str | None = None) -> Store:
             raise ConfigError(f"{reference}: study: must be a name, but got {given!r}")
         name, url = document["study"], storage or document.get("storage")
     url = str(url or default_storage(name))
-    opened = open_storage(url, create=False)
+    opened = open_storage(url, create=False, grace_seconds=grace_seconds)
     names = optuna.get_all_study_names(opened)
     known = [n for n in names if not n.endswith(("/base", "/confirm"))]
     if name not in known:
@@ -97,7 +113,7 @@ def open_store(reference: str | Path, storage: str | None = None) -> Store:
     confirmation = None
     if f"{name}/confirm" in names:
         confirmation = optuna.load_study(study_name=f"{name}/confirm", storage=opened)
-    return Store(stored, opened, base, candidates, _artifact_folder(stored), confirmation)
+    return Store(stored, opened, base, candidates, artifacts_to_read(stored), confirmation)
 
 
 def start_store(config: Study, images: str, total: int) -> Store:
@@ -113,11 +129,23 @@ def start_store(config: Study, images: str, total: int) -> Store:
 
     Raises:
         ConfigError: a study of this name was started with other settings, or other images.
-        StorageError: the storage cannot be used.
+        StorageError: the storage cannot be used, or its artifacts are not where they were.
     """
+    artifacts = artifacts_of(config)
+    artifacts.check()
     storage = open_storage(
         config.storage_url, create=True, grace_seconds=config.search.grace_seconds
     )
+    # From the start if a server's connection is lost on the way: all of it may be done twice.
+    studies, confirmation = storage.patience(
+        _make_studies, config, storage, artifacts, images, total
+    )
+    return Store(config, storage, studies[0], studies[1], artifacts, confirmation)
+
+
+def _make_studies(
+    config: Study, storage: StudyStorage, artifacts: ArtifactStore, images: str, total: int
+) -> tuple[list[optuna.Study], optuna.Study | None]:
     directions = [OBJECTIVES.get(name).direction for name in config.search.objectives]
     # Candidates last: a study that can be found by its name is complete.
     with storage.lock():
@@ -131,11 +159,13 @@ def start_store(config: Study, images: str, total: int) -> Store:
             known = trials or "sculpt_format" in study.user_attrs
             if known:
                 _refuse_other_settings(config, json.loads(_attribute(study, "config")))
-                _refuse_other_images(config, images, _attribute(study, "images"))
+                refuse_other_images(config, images, _attribute(study, "images"))
             else:
                 with experimental_accepted():
                     study.set_metric_names(config.search.objectives)
                 study.set_user_attr("images", images)
+            if study.study_name == config.study:
+                share_artifacts(study, artifacts)
             study.set_user_attr(TOTAL, total)
             # With spaces between its parts: Optuna's dashboard shows it, and wraps lines there.
             study.set_user_attr("config", json.dumps(config.model_dump(mode="json")))
@@ -147,7 +177,7 @@ def start_store(config: Study, images: str, total: int) -> Store:
             confirmation = optuna.create_study(
                 study_name=f"{config.study}/confirm", storage=storage, load_if_exists=True
             )
-    return Store(config, storage, studies[0], studies[1], _artifact_folder(config), confirmation)
+    return studies, confirmation
 
 
 def _attribute(study: optuna.Study, name: str) -> Any:
@@ -179,7 +209,20 @@ def _refuse_other_settings(config: Study, stored: dict[str, Any]) -> None:
     )
 
 
-def _refuse_other_images(config: Study, images: str, stored: str) -> None:
+def refuse_other_images(config: Study, images: str, stored: str) -> None:
+    """Refuse images that are not those which a study was started with.
+
+    Args:
+        config:
+            The study.
+        images:
+            Fingerprint of the images at hand, and of their split.
+        stored:
+            Fingerprint of those that it was started with.
+
+    Raises:
+        ConfigError: they are others.
+    """
     if images != stored:
         raise ConfigError(
             f"study {config.study!r} must be resumed on the images it was started with "
@@ -188,12 +231,13 @@ def _refuse_other_images(config: Study, images: str, stored: str) -> None:
         )
 
 
-def storage_file(config: Study) -> Path:
-    """Return the file beside which a study keeps other files; for a server, one in `runs/`."""
-    location = config.storage_url.removeprefix("sqlite:///")
-    return Path(location) if location.endswith(".db") else Path("runs", f"{config.study}.db")
+def check_artifacts(store: Store) -> None:
+    """Make sure that this process keeps artifacts where all others that run the study do.
 
-
-def _artifact_folder(config: Study) -> Path:
-    file = storage_file(config)
-    return file.with_name(f"{file.stem}-artifacts")
+    Raises:
+        InputError: the driver of their location is not installed.
+        StorageError: they cannot be written, or were kept elsewhere so far.
+    """
+    store.artifacts.check()
+    with store.storage.lock():
+        share_artifacts(store.candidates, store.artifacts)

@@ -1,6 +1,7 @@
-"""A study's trials as they are stored, read at once: Optuna's own way takes a millisecond each."""
+"""Many values of trials, read or written at once: Optuna's own way takes a millisecond for each."""
 
 import gc
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.trial import FrozenTrial, TrialState
 from pydantic_core import from_json
 from sqlalchemy import Connection, Select, TableClause, column, func, select, table
+from sqlalchemy.dialects import postgresql, sqlite
 
 from sculpt.search.storage import ATTEMPTS, RETRY_OF, storage_of
 
@@ -50,7 +52,7 @@ def read_trials(study: Study) -> list[StoredTrial]:
             One whose storage comes from `open_storage`.
     """
     with _collector_paused():
-        return _read_trials(study)
+        return storage_of(study).patience(_read_trials, study)
 
 
 def _read_trials(study: Study) -> list[StoredTrial]:
@@ -93,6 +95,45 @@ def read_trial(study: Study, number: int) -> FrozenTrial:
     storage = storage_of(study)
     study_id = storage.get_study_id_from_name(study.study_name)
     return storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study_id, number))
+
+
+def write_attributes(study: Study, number: int, attributes: Mapping[str, Any]) -> None:
+    """Set user attributes of a running trial, all or none of them, in one transaction.
+
+    Args:
+        study:
+            One whose storage comes from `open_storage`.
+        number:
+            The trial's.
+        attributes:
+            JSON values by name.
+
+    Raises:
+        UpdateFinishedTrialError: The trial is finished.
+    """
+    storage_of(study).patience(_write_attributes, study, number, attributes)
+
+
+def _write_attributes(study: Study, number: int, attributes: Mapping[str, Any]) -> None:
+    storage = storage_of(study)
+    study_id = storage.get_study_id_from_name(study.study_name)
+    trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
+    rows = [
+        {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
+        for key, value in attributes.items()
+    ]
+    dialect = postgresql if storage.engine.name == "postgresql" else sqlite
+    given = dialect.insert(_USER)
+    upsert = given.on_conflict_do_update(
+        index_elements=["trial_id", "key"], set_={"value_json": given.excluded.value_json}
+    )
+    with storage.engine.begin() as connection:
+        connection.execute(upsert, rows)
+        # After the write, which has locked the trial: whoever finishes it waits for the commit.
+        state = connection.execute(
+            select(_TRIALS.c.state).where(_TRIALS.c.trial_id == trial_id)
+        ).scalar_one()
+        storage.check_trial_is_updatable(trial_id, TrialState[state])
 
 
 @contextmanager

@@ -1,20 +1,21 @@
-"""The run of a study: everything is made ready and checked, then a worker goes to work."""
+"""The run of a study: everything is made ready and checked, then workers go to work."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import optuna
+import torch
 
 from sculpt.config import Study
 from sculpt.errors import InputError
 from sculpt.export.runtimes import missing_runtime
+from sculpt.search.devices import choose_devices
 from sculpt.search.feasibility import total_trials
-from sculpt.search.interruption import Interruption
-from sculpt.search.preparation import choose_device, describe_data, load_data
+from sculpt.search.preparation import describe_data, load_data
 from sculpt.search.progress import Watcher
-from sculpt.search.samplers import make_sampler, resolve_sampler
+from sculpt.search.samplers import resolve_sampler
 from sculpt.search.store import Store, start_store
-from sculpt.search.worker import Worker
-from sculpt.training.memory import keep_freed_memory
+from sculpt.search.work import Work
+from sculpt.search.workers import HowMany, run_workers
 from sculpt.training.precision import resolve_precision
 from sculpt.trial import resolve_budget
 
@@ -24,7 +25,7 @@ def run_study(
     *,
     device: str = "auto",
     watcher: Watcher | None = None,
-    run: Callable[[Worker, int], None] | None = None,
+    how_many: HowMany | None = None,
 ) -> Store:
     """Start a study, or go on with it, until its total of trials is finished.
 
@@ -35,44 +36,56 @@ def run_study(
         config:
             The study.
         device:
-            A torch device, or `auto`.
+            A torch device, several separated by commas, or `auto`.
         watcher:
             Is told of the progress.
-        run:
-            Runs a worker's trials up to a total; by default `Worker.run`, one after another.
+        how_many:
+            Workers; by default one for each device.
 
     Raises:
         InputError: the study cannot be run as it is.
         SculptError: the base failed, or every candidate did.
     """
-    watcher = watcher or Watcher()
-    target = choose_device(device)
-    resolve_precision(config.training.precision, target)
-    if target.type == "cpu":
-        keep_freed_memory()
+    how_many = how_many or HowMany()
+    devices = choose_devices(device, several=how_many.several)
+    store, work = begin_study(config, devices)
+    run_workers(store, work, watcher or Watcher(), how_many)
+    return store
+
+
+def begin_study(config: Study, devices: Sequence[torch.device]) -> tuple[Store, Work]:
+    """Check a study, and make what is missing where it is kept; train nothing.
+
+    Args:
+        config:
+            The study.
+        devices:
+            Those of this machine that will train it; none where others do.
+
+    Raises:
+        InputError: the study cannot be run as it is; nothing was written.
+    """
+    check_machine(config, devices)
     spec = describe_data(config)
     budget = resolve_budget(config, spec)
     total = total_trials(config, spec)
     resolve_sampler(config)
-    _check_runtime(config)
-    splits = load_data(config).to(target)
+    splits = load_data(config)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     store = start_store(config, splits.fingerprint, total)
-    store.candidates.sampler = make_sampler(
-        config, len(store.candidates.get_trials(deepcopy=False))
-    )
-    try:
-        with Interruption() as interruption:
-            (run or Worker.run)(Worker(store, splits, budget, watcher, interruption), total)
-    finally:
-        watcher.run_finished()
-    return store
+    return store, Work(config, splits, list(devices), budget, total)
 
 
-def _check_runtime(config: Study) -> None:
-    if "latency" not in config.search.objectives:
-        return
-    if missing := missing_runtime(config.search.latency_runtime):
+def check_machine(config: Study, devices: Sequence[torch.device]) -> None:
+    """Refuse what a study needs and this machine has not.
+
+    Raises:
+        InputError: it cannot train on these devices, or cannot measure what is asked for.
+    """
+    for device in devices:
+        resolve_precision(config.training.precision, device)
+    measures = devices and "latency" in config.search.objectives
+    if measures and (missing := missing_runtime(config.search.latency_runtime)):
         raise InputError(
             f"search.latency_runtime must be one that is there, but "
             f"{config.search.latency_runtime} is not: {missing}"

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import optuna
@@ -13,6 +14,10 @@ from optuna.trial import FrozenTrial, TrialState
 from sculpt.config import Space
 from sculpt.search.claims import original_number
 from sculpt.search.space import distribution, is_enumerable, points
+from sculpt.search.storage import INFEASIBLE
+
+Key = frozenset[tuple[Any, ...]]
+"""The parameters of a trial, as something that sets can hold."""
 
 PROPOSALS = 5
 """That are asked of a sampler before chance takes its place."""
@@ -79,8 +84,7 @@ class UnrepeatedSampler(BaseSampler):
 
     def _draw(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
         """Return a whole configuration that agrees with what the trial already has."""
-        others = study.get_trials(deepcopy=False)
-        taken = {key_of(other.params) for other in others if other.number != trial.number}
+        taken = {key for number, key in enumerate(keys_of(study)) if number != trial.number}
         samplers = [self._proposing, self._chance] if self._proposing else []
         params: dict[str, Any] = {}
         for sampler in samplers:
@@ -121,18 +125,34 @@ class UnrepeatedSampler(BaseSampler):
 def first_with(params: dict[str, Any], trial: optuna.Trial) -> int | None:
     """Return the number of an earlier trial of the same configuration, or None.
 
-    There is none but where a worker was killed while it was suggested its parameters: the next
-    attempt is bound to those that were written, and the rest may be taken by then.
+    There is none but where a worker was killed, or lost the lock, while it was suggested its
+    parameters: the next attempt is bound to those that were written, and the rest may be taken by
+    then. One that was refused itself, for this or another reason, does not count.
     """
-    trials = trial.study.get_trials(deepcopy=False)
-    origin, key = original_number(trials[trial.number]), key_of(params)
-    for other in trials[: trial.number]:
-        if original_number(other) != origin and key_of(other.params) == key:
+    trials, key = trial.study.get_trials(deepcopy=False), key_of(params)
+    origin = original_number(trials[trial.number])
+    for other, taken in zip(trials[: trial.number], keys_of(trial.study), strict=False):
+        if taken == key and INFEASIBLE not in other.user_attrs and original_number(other) != origin:
             return other.number
     return None
 
 
-def key_of(params: dict[str, Any]) -> frozenset[tuple[Any, ...]]:
+def keys_of(study: optuna.Study) -> list[Key]:
+    """Return the parameters of every trial of a study, in the order of their numbers."""
+    known = _finished.setdefault(study, {})
+    trials = study.get_trials(deepcopy=False)
+    new = {trial.number: trial for trial in trials if trial.number not in known}
+    keys = {number: key_of(trial.params) for number, trial in new.items()}
+    known |= {number: keys[number] for number, trial in new.items() if trial.state.is_finished()}
+    keys |= known
+    return [keys[trial.number] for trial in trials]
+
+
+_finished: WeakKeyDictionary[optuna.Study, dict[int, Key]] = WeakKeyDictionary()
+"""What cannot change any more, by the trial's number: of thousands it takes long to make."""
+
+
+def key_of(params: dict[str, Any]) -> Key:
     """Return parameters as something that sets can hold; True and 1 are two values."""
     # Steps of a range are added up in more than one way, and differ in the last digits.
     return frozenset(

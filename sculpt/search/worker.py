@@ -3,14 +3,17 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import optuna
+from optuna.trial import FrozenTrial, TrialState
 
 from sculpt.config import Study
 from sculpt.data import ImageSet, Splits
 from sculpt.errors import DeviceMemoryError, SculptError
 from sculpt.search.attempt import Attempt, Job
+from sculpt.search.checkpoint_folder import CheckpointFolder
 from sculpt.search.claims import (
     ERROR,
     OUT_OF_MEMORY,
@@ -22,6 +25,7 @@ from sculpt.search.claims import (
 )
 from sculpt.search.confirmation import confirmation_job, queue_confirmation
 from sculpt.search.early_stopping import Stopped
+from sculpt.search.failures import LostLockError, LostStorageError, storage_failure
 from sculpt.search.feasibility import check_candidate
 from sculpt.search.interruption import Interruption
 from sculpt.search.preparation import load_scoring_images
@@ -31,7 +35,7 @@ from sculpt.search.storage import INFEASIBLE, StudyFull
 from sculpt.search.store import Store
 from sculpt.search.unrepeated import first_with
 from sculpt.training.loop import Epoch, evaluations
-from sculpt.training.memory import release_memory
+from sculpt.training.memory import long_lived, release_memory
 
 POLL_SECONDS = 1.0
 """Between looks at trials that other workers are running."""
@@ -52,37 +56,47 @@ class Worker:
     _scoring: dict[str, ImageSet] = field(default_factory=dict)
     """Images to score on, by the settings of `pruning.data`: a space may name several sets."""
 
-    def run(self, total: int) -> None:
+    def run(self, total: int | None) -> None:
         """Run the base and then candidates, until `total` trials are finished; then confirm.
+
+        Args:
+            total:
+                The base included; None is what the study was last asked for, and it is followed
+                when it is raised meanwhile.
 
         Raises:
             SculptError: the base failed, or every candidate did.
         """
-        self.watcher.run_started(total, self.store.finished)
-        self.train_base()
-        self.search(total)
-        self.confirm()
+        self.store.candidates.get_trials(deepcopy=False)  # now they are in the cache
+        with long_lived():
+            self.train_base(wait=False)  # candidates need not wait for one that others train
+            self.search(total)
+            self.train_base()
+            self.confirm()
 
-    def train_base(self) -> None:
-        """Run the base until it is finished.
+    def train_base(self, *, wait: bool = True) -> None:
+        """Run the base until it is finished, or, unless `wait`, until another worker runs it.
 
         Raises:
             SculptError: the base failed.
         """
         base = self.store.base
         # A base that failed is tried again by the next run: nothing can be ranked without it.
-        self.drain(base, 1 + counts(base)["failed"], self.run_base)
-        if not counts(base)["complete"]:
+        limit = 1 + counts(base)["failed"]
+        self.drain(base, lambda: limit, self.run_base, wait=wait)
+        tally = counts(base)
+        if not (tally["complete"] or tally["running"] or tally["queued"]):
             raise SculptError(f"the dense base must finish, but failed: {last_error(base)}")
 
-    def search(self, total: int) -> None:
-        """Run candidates until `total` trials are finished, the base included.
+    def search(self, total: int | None) -> None:
+        """Run candidates until `total` trials (see `run`) are finished, the base included.
 
         Raises:
             SculptError: every candidate failed.
         """
         candidates = self.store.candidates
-        self.drain(candidates, total - 1, self.run_candidate)
+        limit = partial(self._candidates_of, total)
+        self.drain(candidates, limit, self.run_candidate)
         if not counts(candidates)["complete"]:
             raise SculptError(
                 f"a candidate must finish, but all failed; the last: {last_error(candidates)}"
@@ -100,7 +114,7 @@ class Worker:
         queued = queue_confirmation(self.store)
         self.watcher.confirmation_started(queued)
         # No trial is made here but those in the queue.
-        self.drain(confirmation, 0, self.run_confirmation)
+        self.drain(confirmation, lambda: 0, self.run_confirmation)
         if missing := queue_confirmation(self.store, dry=True):
             raise SculptError(
                 f"every confirmation must finish, but {missing} failed: "
@@ -110,32 +124,68 @@ class Worker:
     def drain(
         self,
         study: optuna.Study,
-        limit: int,
+        limit: Callable[[], int],
         objective: Callable[[optuna.Trial], list[float]],
+        *,
+        wait: bool = True,
     ) -> None:
-        """Run trials until `limit` of them are finished, here or in other processes."""
+        """Run trials until `limit` of them are finished, here or in other processes.
+
+        Args:
+            study:
+                Whose trials.
+            limit:
+                Says how many; it is asked before each trial, because it may be raised.
+            objective:
+                Runs one.
+            wait:
+                Whether to wait for trials that other workers are running.
+
+        Raises:
+            LostStorageError: the storage failed for longer than patience lasts. The trial that was
+                running then counts as interrupted, and is run again by whoever goes on.
+        """
         storage = self.store.storage
-        storage.limits[storage.get_study_id_from_name(study.study_name)] = limit
+        study_id = storage.get_study_id_from_name(study.study_name)
+        lost: LostStorageError | None = None
+
+        def watched(trial: optuna.Trial) -> list[float]:
+            nonlocal lost
+            self._number = trial.number
+            try:
+                return objective(trial)
+            except Exception as error:
+                lost = storage_failure(error)
+                raise
+
         while True:
             self.interruption.check()
             requeue_interrupted(study)
+            storage.limits[study_id] = limit()
+            lost = None
             try:
                 # optimize, because ask and tell send no heartbeat.
-                study.optimize(objective, n_trials=1, catch=(Exception,))
+                study.optimize(watched, n_trials=1, catch=(Exception,), callbacks=[self._ended])
+                if lost and not isinstance(lost, LostLockError):  # Optuna caught it
+                    raise lost
             except StudyFull:
                 tally = counts(study)
-                if not tally["running"] and not tally["queued"]:
+                if not tally["queued"] and not (wait and tally["running"]):
                     return
                 self.watcher.waiting(tally["running"])
                 time.sleep(POLL_SECONDS)
             except KeyboardInterrupt:
                 requeue_interrupted(study)
                 raise
-            except (AssertionError, ValueError):
+            except Exception as error:
+                if lost := storage_failure(error):
+                    raise lost from None
                 # What Optuna raises when this worker was frozen past its grace, so that its
                 # trial was given to another one. This result is dropped; the retry's counts.
+                if self._number is None or not isinstance(error, AssertionError | ValueError):
+                    raise
                 states = trial_states(study.get_trials(deepcopy=False))
-                if self._number is None or states.get(self._number) != "interrupted":
+                if states.get(self._number) != "interrupted":
                     raise
 
     def run_base(self, trial: optuna.Trial) -> list[float]:
@@ -157,6 +207,9 @@ class Worker:
         with self.store.storage.lock():
             params = suggest(trial, config.space)
             first = first_with(params, trial)
+            # If it was not locked all the while: this trial is interrupted, and its retry, which
+            # has these parameters, is compared with all that others drew meanwhile.
+            self.store.storage.check_lock()
         candidate = config.with_parameters(params)
         found = check_candidate(config, candidate, self.splits.spec)
         for name, violation in found.violations.items():
@@ -177,17 +230,13 @@ class Worker:
         return [record["objectives"]["test_error"]]
 
     def _run(self, trial: optuna.Trial, job: Job) -> dict[str, Any]:
-        self._number = trial.number
-        kind = trial.study.study_name.removeprefix(self.store.config.study).strip("/")
-        # Under the number of its first attempt: what was interrupted goes on from there.
         frozen = trial.study.get_trials(deepcopy=False)[trial.number]
-        folder = self.store.checkpoints(kind or "candidate") / str(original_number(frozen))
         attempt = Attempt(
             self.store,
             self.splits,
             self._scoring_images(job.study),
             trial,
-            folder,
+            self._checkpoints(trial.study, frozen),
             self._epoch_finished,
             self.interruption,
         )
@@ -197,22 +246,38 @@ class Worker:
             record = attempt.run(job)
         except Stopped as stopped:
             self.watcher.trial_finished(job.label, None, f"stopped: {stopped}")
-            attempt.clean()
             raise
         except Exception as error:
+            if storage_failure(error):  # not its own: a later attempt goes on from here
+                raise
             problem = f"{type(error).__name__}: {error}"
             too_large = isinstance(error, DeviceMemoryError) and job.role == "candidate"
             trial.set_user_attr(OUT_OF_MEMORY if too_large else ERROR, problem)
             self.watcher.trial_finished(job.label, None, problem)
-            attempt.clean()
             if too_large:
                 raise optuna.TrialPruned(problem) from None
             raise
         finally:
             release_memory(self.splits.train.device)
-        attempt.clean()
         self.watcher.trial_finished(job.label, record["val_error"]["mean"], None)
         return record
+
+    def _candidates_of(self, total: int | None) -> int:
+        return (self.store.total if total is None else total) - 1
+
+    def _checkpoints(self, study: optuna.Study, trial: FrozenTrial) -> CheckpointFolder:
+        kind = study.study_name.removeprefix(self.store.config.study).strip("/")
+        # Under the number of its first attempt: what was interrupted goes on from there.
+        return self.store.checkpoints(kind or "candidate", original_number(trial))
+
+    def _ended(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Remove the checkpoints of a trial that is not run again.
+
+        Optuna calls this once the trial's end is written down, and not if it was given to another
+        worker meanwhile, whose checkpoints these are then.
+        """
+        if trial.state is not TrialState.FAIL or ERROR in trial.user_attrs:
+            self._checkpoints(study, trial).remove()
 
     def _scoring_images(self, study: Study) -> ImageSet:
         source = str(study.pruning.data)

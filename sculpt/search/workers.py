@@ -1,122 +1,150 @@
-"""Several trials at a time on one device: each in a process of its own, one view of them all."""
+"""Several workers on one machine: each in a process of its own, one view of them all."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
 
-import optuna
-import torch
-
-from sculpt.config import Study
-from sculpt.data import Splits
 from sculpt.errors import InputError, SculptError
-from sculpt.registry import load_plugins
 from sculpt.search.concurrency import measure_concurrency
 from sculpt.search.confirmation import queue_confirmation
 from sculpt.search.interruption import Interruption
-from sculpt.search.processes import Member, crew, threads_each
+from sculpt.search.processes import Member, crew
 from sculpt.search.progress import Watcher
-from sculpt.search.samplers import make_sampler
-from sculpt.search.store import start_store
-from sculpt.search.worker import Worker
-from sculpt.training.memory import keep_freed_memory
+from sculpt.search.store import Store
+from sculpt.search.work import Work
 
 TrialsPerDevice = int | Literal["auto"]
 
 LOOK_SECONDS = 1.0
 """Between looks for a Ctrl-C that Python swallowed."""
 
+MOST_REPLACEMENTS = 3
+"""Of a worker that dies again and again without a finished trial in between."""
+
 
 @dataclass(frozen=True)
-class Assignment:
-    """What a worker in another process needs to run candidates of a study."""
-
-    config: Study
-    splits: Splits
-    """On the CPU, so that all processes share one copy."""
-    device: str
-    budget: int
-    total: int
-
-
-def check_trials_per_device(given: Any) -> None:
-    """Refuse a number of trials at a time that is none.
+class HowMany:
+    """How many workers a machine is asked for.
 
     Raises:
-        InputError: it is neither a whole number of at least 1 nor `auto`.
+        InputError: one of the numbers is none, or both are given.
     """
-    if given != "auto" and (type(given) is not int or given < 1):
-        raise InputError(
-            f"--trials-per-device must be a whole number of at least 1, or auto, but got {given!r}"
-        )
+
+    workers: int | None = None
+    """In all."""
+    trials_per_device: TrialsPerDevice = 1
+    """On each device; `auto` measures which number is the fastest."""
+    apart: bool = False
+    """Whether a single one, too, gets a process of its own."""
+
+    def __post_init__(self) -> None:
+        each = self.trials_per_device
+        if each != "auto" and (type(each) is not int or each < 1):
+            raise InputError(
+                "--trials-per-device must be a whole number of at least 1, or auto, but got "
+                f"{each!r}"
+            )
+        if self.workers is None:
+            return
+        if type(self.workers) is not int or self.workers < 1:
+            raise InputError(
+                f"--workers must be a whole number of at least 1, but got {self.workers!r}"
+            )
+        if each != 1:
+            raise InputError(
+                "the number of workers must be given once, but got both --workers "
+                f"{self.workers} and --trials-per-device {each}; leave out one of them"
+            )
+
+    @property
+    def several(self) -> bool:
+        """Whether there may be more than one worker for each device that is named."""
+        return self.trials_per_device != 1 or (self.workers or 1) > 1
 
 
-def run_together(worker: Worker, total: int, trials_per_device: TrialsPerDevice) -> None:
-    """Run the base and then candidates, several at a time, until `total` trials are finished.
+def run_workers(store: Store, work: Work, watcher: Watcher, how_many: HowMany) -> None:
+    """Run the base and candidates of a study until its total of trials is finished.
 
     Args:
-        worker:
-            Of this process; it trains the base, and the rest should the other workers leave any.
-        total:
-            Of trials, the base included.
-        trials_per_device:
-            How many at a time; `auto` measures which number is the fastest.
+        store:
+            The study, opened by this process.
+        work:
+            What its workers need.
+        watcher:
+            Is told of the progress.
+        how_many:
+            Workers.
 
     Raises:
         SculptError: the base failed, every candidate did, or every worker died.
     """
-    worker.watcher.run_started(total, worker.store.finished)
-    count = 1 if trials_per_device == "auto" else trials_per_device
-    if trials_per_device == "auto" and worker.store.finished < total:
-        with worker.interruption.at_once():
-            measured = measure_concurrency(worker.store.config, worker.splits)
-        count = measured.best
-        worker.watcher.message(str(measured))
-    # With the threads of the candidates, because arithmetic depends on their number.
-    with _threads(threads_each(count)):
-        worker.train_base()
-    left = total - worker.store.finished + queue_confirmation(worker.store, dry=True)
-    count = min(count, left)
-    if count > 1:
-        _search_together(worker, total, count)
-    worker.search(total)
-    worker.confirm()
+    total = store.total if work.total is None else work.total
+    try:
+        with Interruption() as interruption:
+            watcher.run_started(total, store.finished)
+            left = total - store.finished + queue_confirmation(store, dry=True)
+            count = how_many.workers
+            if count is None:
+                each = how_many.trials_per_device
+                if each == "auto":
+                    each = _measure(work, watcher, interruption) if left > 0 else 1
+                count = each * len(work.devices)
+            count = min(count, left)
+            if count > 1 or (how_many.apart and count == 1):
+                _work_together(work, watcher, interruption, count)
+            # By itself; or the rest, should the others have left any.
+            work.worker(0, watcher, interruption).run(work.total)
+    finally:
+        watcher.run_finished()
 
 
-def _search_together(worker: Worker, total: int, count: int) -> None:
-    splits, config = worker.splits, worker.store.config
-    assignment = Assignment(
-        config, splits.to("cpu"), str(splits.train.device), worker.budget, total
-    )
-    with crew(count, _search, assignment) as members:
+def _measure(work: Work, watcher: Watcher, interruption: Interruption) -> int:
+    """Measure on the first device; the others are taken to be of the same kind."""
+    with interruption.at_once():
+        measured = measure_concurrency(work.config, work.splits.to(work.devices[0]))
+    watcher.message(str(measured))
+    return measured.best
+
+
+def _work_together(work: Work, watcher: Watcher, interruption: Interruption, count: int) -> None:
+    with crew(count, _run_trials, work) as members:
         working: dict[Any, Member] = {member.connection: member for member in members}
         last: dict[int, str] = {}
-        problems = []
+        deaths: Counter[int] = Counter()  # since the last trial that finished
+        given_up = []
         while working:
-            worker.interruption.check()
+            interruption.check()
             for connection in wait(list(working), LOOK_SECONDS):
                 member = working[connection]
-                worker.watcher.from_worker(member.number)
+                watcher.from_worker(member.number)
                 try:
                     name, arguments = member.receive()
                 except (EOFError, OSError):
                     del working[connection]
                     if problem := member.why_it_ended():
-                        problems.append(problem)
-                        worker.watcher.worker_lost(problem)
+                        watcher.worker_lost(problem)
+                        deaths[member.number] += 1
+                        if deaths[member.number] > MOST_REPLACEMENTS:
+                            given_up.append(problem)
+                        else:
+                            member.start()
+                            working[member.connection] = member
+                            last.pop(member.number, None)
                     continue
                 last[member.number] = name
+                if name == "trial_finished":
+                    deaths[member.number] = 0
                 # That one waits for another of these workers is no news.
                 if name != "waiting" or all(last.get(m.number) == name for m in working.values()):
-                    getattr(worker.watcher, name)(*arguments)
-    worker.watcher.from_worker(0)
-    if len(problems) == count:
+                    getattr(watcher, name)(*arguments)
+    watcher.from_worker(0)
+    if len(given_up) == count:
         raise SculptError(
-            f"a worker must live to the end, but all {count} died: {'; '.join(problems)}. If "
-            "memory ran out, lower --trials-per-device; the same command goes on"
+            f"a worker must live to the end, but all {count} died: {'; '.join(given_up)}. If "
+            "memory ran out, lower --workers or --trials-per-device; the same command goes on"
         )
 
 
@@ -136,28 +164,7 @@ class Reporter(Watcher):
             self._connection.send((name, arguments))
 
 
-def _search(connection: Connection, number: int, assignment: Assignment) -> None:
-    """Run candidates in this process, and then confirmations, until none is left to run."""
+def _run_trials(connection: Connection, number: int, work: Work) -> None:
+    """Run trials in this process until none is left to run."""
     with Interruption() as interruption:
-        load_plugins(assignment.config.plugins)
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        if assignment.device == "cpu":
-            keep_freed_memory()
-        splits = assignment.splits.to(assignment.device)
-        store = start_store(assignment.config, splits.fingerprint, assignment.total)
-        candidates = store.candidates
-        before = len(candidates.get_trials(deepcopy=False))
-        candidates.sampler = make_sampler(assignment.config, before, number)
-        worker = Worker(store, splits, assignment.budget, Reporter(connection), interruption)
-        worker.search(assignment.total)
-        worker.confirm()
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+        work.worker(number, Reporter(connection), interruption).run(work.total)

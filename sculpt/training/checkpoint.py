@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -23,6 +24,8 @@ class Checkpoint:
 
     path: Path
     every_seconds: float = 60.0
+    on_written: Callable[[Path], None] = lambda path: None
+    """Called with the file after it was written."""
     _last: float = field(default_factory=monotonic)
 
     def due(self) -> bool:
@@ -42,6 +45,7 @@ class Checkpoint:
         tensors = {name: tensor.contiguous() for name, tensor in state.items()}
         with replacing(self.path) as part:
             save_file(tensors, part, metadata=header)
+        self.on_written(self.path)
         self._last = monotonic()
 
     def read(self) -> tuple[State, dict[str, Any]] | None:

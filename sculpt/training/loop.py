@@ -1,6 +1,7 @@
 """The training loop: epochs, evaluations, checkpoints, and what to do when memory runs out."""
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from time import perf_counter
@@ -10,7 +11,7 @@ from torch import nn
 
 from sculpt.config import Training
 from sculpt.data import Splits
-from sculpt.errors import DeviceMemoryError
+from sculpt.errors import DeviceMemoryError, SculptWarning
 from sculpt.pruning.masks import Masks
 from sculpt.training.capture import choose_engine
 from sculpt.training.checkpoint import Checkpoint
@@ -131,6 +132,20 @@ def _resume(trainer: Trainer, run: Trained, checkpoint: Checkpoint | None) -> in
     if saved is None:
         return 0
     state, progress = saved
+    others = [
+        name
+        for name, tensor in trainer.state().items()
+        if name not in state or state[name].shape != tensor.shape
+    ]
+    if others:
+        # Written on another kind of device, for example, whose random numbers are others.
+        warnings.warn(
+            f"a checkpoint must be of the same network and kind of device to go on from it, but "
+            f"differs in {others[0]}; the run starts from its beginning",
+            SculptWarning,
+            stacklevel=3,
+        )
+        return 0
     trainer.restore(state)
     run.history += [Epoch(**epoch) for epoch in progress["history"]]
     run.diverged = progress["diverged"]

@@ -43,7 +43,6 @@ def add_recorded(store: Store, errors: list[float], role: str = "candidate", **f
     name = str(uuid.uuid4())
     params = {} if role == "base" else {"widening": 2}
     record = json.dumps({"layers": LAYERS, "params": params})
-    store.artifact_folder.mkdir(exist_ok=True)
     store.artifacts.write(name, io.BytesIO(record.encode()))
     meta = {"artifact_id": name, "filename": "record.json", "mimetype": "application/json"}
     study.add_trial(
@@ -288,7 +287,7 @@ class TestPlots:
 
     def test_without_a_record_there_are_notes_all_the_same(self, store: Store) -> None:
         add_trial(store.candidates, attributes([0.1, 0.1]), {"widening": 4})
-        with pytest.raises(StorageError, match="the record of trial 6 must lie in"):
+        with pytest.raises(StorageError, match="json of trial 6 must lie in"):
             annotate(store)
         assert "10.00 ± 0.00 %" in notes(store.candidates)[6]
         assert "layers-trial-1.png" in StudyAttributes(store.candidates, store.storage).files

@@ -131,7 +131,6 @@ def add_kept(
     system: dict[str, Any] = {}
     if kept is not None:
         name = uuid4().hex
-        store.artifact_folder.mkdir(exist_ok=True)
         store.artifacts.write(name, BytesIO(json.dumps(kept).encode()))
         meta = {"artifact_id": name, "filename": "record.json", "mimetype": "", "encoding": None}
         system[f"artifacts:{name}"] = json.dumps(meta)

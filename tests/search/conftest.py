@@ -1,4 +1,4 @@
-"""Studies on real SQLite files, and real processes to share them with."""
+"""Studies on real SQLite files and PostgreSQL servers, and real processes to share them with."""
 
 import subprocess
 import sys
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from postgres import Server
 
 from sculpt.search.storage import StudyStorage, open_storage
 
@@ -31,10 +32,40 @@ def wait_until() -> Callable[[Callable[[], object]], None]:
     return wait_for
 
 
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """Return a PostgreSQL server; a test that stops it starts it again."""
+    server = Server()
+    yield server
+    server.remove()
+
+
 @pytest.fixture
-def storage(tmp_path: Path) -> Iterator[StudyStorage]:
+def database(server: Server) -> Iterator[str]:
+    """Return the name of a database on `server` that is the test's alone."""
+    name = server.make_database()
+    yield name
+    server.sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def postgres_url(server: Server, database: str) -> str:
+    """Return the URL of a PostgreSQL database that is the test's alone."""
+    return server.url(database)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return where the workers find their study: on either engine."""
+    if request.param == "sqlite":
+        return f"{tmp_path}/study.db"
+    return str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+def storage(storage_url: str) -> Iterator[StudyStorage]:
     """Return the storage that the workers use, too."""
-    storage = open_storage(f"{tmp_path}/study.db", create=True, grace_seconds=GRACE_SECONDS)
+    storage = open_storage(storage_url, create=True, grace_seconds=GRACE_SECONDS)
     yield storage
     storage.close()
 
@@ -46,8 +77,9 @@ def study(storage: StudyStorage) -> optuna.Study:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+def start(tmp_path: Path, storage_url: str) -> Iterator[Start]:
     """Start processes in a role of storage_worker.py; they wait for the file `go`."""
+    (tmp_path / "url").write_text(storage_url)
     started: list[subprocess.Popen[str]] = []
 
     def start_one(*arguments: object) -> subprocess.Popen[str]:

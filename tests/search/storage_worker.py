@@ -2,8 +2,8 @@
 
     python storage_worker.py ROLE FOLDER [LIMIT [SAMPLER WORKER]]
 
-FOLDER holds the study's file, and the files by which processes meet: each says it is ready, and
-starts when `go` appears. Every execution of an objective is one line in FOLDER/log.
+FOLDER holds the study's URL in the file `url`, and the files by which processes meet: each says it
+is ready, and starts when `go` appears. Every execution of an objective is one line in FOLDER/log.
 """
 
 import os
@@ -18,6 +18,7 @@ import optuna
 
 from sculpt.config import Study
 from sculpt.search.claims import requeue_interrupted
+from sculpt.search.retries import PatientStorage
 from sculpt.search.samplers import make_sampler
 from sculpt.search.space import suggest
 from sculpt.search.storage import StudyFull, StudyStorage, open_storage
@@ -112,7 +113,8 @@ if __name__ == "__main__":
     while not (folder / "go").exists():
         time.sleep(0.002)
     grace = 60 if role in ("work", "search") else GRACE_SECONDS
-    storage = open_storage(f"{folder}/study.db", create=True, grace_seconds=grace)
+    url = (folder / "url").read_text()
+    storage = open_storage(url, create=True, grace_seconds=grace)
     directions = ["minimize"] * (2 if role == "search" else 1)
     study = optuna.create_study(
         study_name="s", storage=storage, directions=directions, load_if_exists=True
@@ -133,7 +135,7 @@ if __name__ == "__main__":
         study.ask()  # exactly what optimize does before it starts that thread
         die()
     elif role == "die while claiming":
-        StudyStorage.record_heartbeat = die
+        PatientStorage.record_heartbeat = die
         study.optimize(short, n_trials=1)
     elif role == "die while requeueing":
         add = optuna.Study.add_trial
@@ -141,6 +143,10 @@ if __name__ == "__main__":
             die() if study.get_trials(states=[optuna.trial.TrialState.WAITING]) else add(*args)
         )
         requeue_interrupted(study)
+    elif role == "hold":
+        with storage.lock():
+            (folder / "held").touch()
+            time.sleep(600)
     elif role == "requeue":
         requeue_interrupted(study)
     elif role == "sleep in trial":

@@ -186,8 +186,8 @@ def test_a_trial_failed_but_not_yet_retried_is_owed(study: optuna.Study) -> None
     assert nonzero(study) == {"interrupted": 1, "queued": 1}
 
 
-def test_a_living_trial_is_left_alone(tmp_path: Path) -> None:
-    storage = open_storage(f"{tmp_path}/study.db", create=True, grace_seconds=60)
+def test_a_living_trial_is_left_alone(storage_url: str) -> None:
+    storage = open_storage(storage_url, create=True, grace_seconds=60)
     study = optuna.create_study(storage=storage)
     storage.create_new_trial(1)
     assert requeue_interrupted(study) == 0

@@ -162,6 +162,28 @@ def test_what_a_killed_worker_began_is_gone_on_with() -> None:
     assert len({params["depth"] for params in drawn}) == 3
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("drawn", [0, 1])
+def test_a_trial_that_was_cut_off_while_it_drew_is_no_obstacle(name: str, drawn: int) -> None:
+    space = {"parameters": {"width": {"low": 1, "high": 4}, "depth": {"low": 1, "high": 3}}}
+    config = study_of(space, sampler=name)
+    seen = []
+
+    def objective(trial: optuna.Trial) -> list[float]:
+        if trial.number == 1:
+            if drawn:
+                trial.suggest_int("width", 1, 4)
+            raise RuntimeError("cut off")
+        params = suggest(trial, config.space)
+        seen.append(key_of(params))
+        return judged(params, len(config.search.objectives))
+
+    with optuna_study(config) as study:
+        for _ in range(7):
+            study.optimize(objective, n_trials=1, catch=(RuntimeError,))
+    assert len(seen) == len(set(seen)) == 6
+
+
 def test_a_configuration_that_is_taken_is_known_by_its_first_trial() -> None:
     config = study_of(SMALL)
     with optuna_study(config) as study:
@@ -172,6 +194,7 @@ def test_a_configuration_that_is_taken_is_known_by_its_first_trial() -> None:
         assert first_with(suggest(second, config.space), second) == 0
 
 
+@pytest.mark.parametrize("storage_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("name", ["tpe", "nsga2"])
 def test_four_workers_repeat_nothing(
     name: str,

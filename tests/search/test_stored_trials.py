@@ -2,7 +2,6 @@
 
 import gc
 import math
-from pathlib import Path
 
 import optuna
 import pytest
@@ -12,11 +11,12 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState, create_trial
 
 from sculpt.search.claims import requeue_interrupted
-from sculpt.search.storage import ATTEMPTS, RETRY_OF, StudyStorage, open_storage
-from sculpt.search.stored_trials import read_trial, read_trials
+from sculpt.search.storage import ATTEMPTS, RETRY_OF, StudyStorage
+from sculpt.search.stored_trials import read_trial, read_trials, write_attributes
 
 SPACE: dict[str, tuple[object, BaseDistribution]] = {
     "width": (2.5, FloatDistribution(1.0, 8.0, step=0.5)),
@@ -35,11 +35,6 @@ HOSTILE = {
     "</script>": "<b>&amp;",
     "infinite": math.inf,
 }
-
-
-@pytest.fixture
-def storage(tmp_path: Path) -> StudyStorage:
-    return open_storage(str(tmp_path / "study.db"), create=True)
 
 
 def test_agrees_with_optuna(storage: StudyStorage) -> None:
@@ -78,6 +73,25 @@ def test_says_which_attempt_it_is(storage: StudyStorage) -> None:
     assert dict(first.system_attrs) == {}
     assert retry.system_attrs[RETRY_OF] == 0
     assert retry.system_attrs[ATTEMPTS] == [0]
+
+
+def test_what_is_written_at_once_is_what_optuna_reads(storage: StudyStorage) -> None:
+    optuna.create_study(storage=storage, study_name="other").add_trial(create_trial(value=1.0))
+    study = optuna.create_study(storage=storage, study_name="study")
+    study.add_trial(create_trial(value=1.0))
+
+    def objective(trial: optuna.Trial) -> float:
+        trial.set_user_attr("empty", "no more")
+        write_attributes(study, trial.number, HOSTILE)
+        write_attributes(study, trial.number, {"flag": 1})
+        return 1.0
+
+    study.optimize(objective, n_trials=1)
+    assert study.trials[1].user_attrs == HOSTILE | {"flag": 1}
+    assert study.trials[0].user_attrs == {}
+    with pytest.raises(UpdateFinishedTrialError):
+        write_attributes(study, 1, {"flag": 2, "late": True})
+    assert study.trials[1].user_attrs == HOSTILE | {"flag": 1}
 
 
 def test_no_trials_and_the_collector_runs_on(storage: StudyStorage) -> None:

@@ -1,4 +1,4 @@
-"""Several trials at a time: real processes, exact totals, and nothing left behind."""
+"""Several workers on one machine: real processes, exact totals, and nothing left behind."""
 
 import io
 import itertools
@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 import sculpt
 from sculpt.errors import InputError, SculptError
-from sculpt.results.records import Results
 from sculpt.search.concurrency import Concurrency
+from sculpt.search.devices import choose_devices
 from sculpt.search.progress import LiveView, Watcher
-from studies import write_study
+from sculpt.search.work import Work
+from studies import check_complete, write_study
 
 Wait = Callable[[Callable[[], object]], None]
 
@@ -50,31 +52,20 @@ class Recorder(Watcher):
         self.finished.append(label)
 
 
-def check_complete(path: Path, total: int) -> Results:
-    """Check that a study reached its total, and ran no configuration twice."""
-    results = sculpt.open_results(path)
-    tally = results.tally()
-    assert (tally["total"], tally["complete"]) == (total, total)
-    assert tally["failed"] == tally["running"] == tally["queued"] == 0
-    done = results.complete[results.complete["trial"] != "base"].filter(like="params.")
-    assert len(done) == len(done.drop_duplicates()) == total - 1
-    return results
-
-
 def test_two_at_a_time_reach_the_exact_total(tmp_path: Path) -> None:
     path = write_study(tmp_path, search__trials=5, training__epochs=8)
     watcher = Recorder()
-    results = sculpt.run(path, watcher=watcher, trials_per_device=2)
+    results = sculpt.run(path, watcher=watcher, device="cpu", trials_per_device=2)
     check_complete(path, 5)
 
-    trials = results._store.candidates.get_trials()
+    store = results._store
+    trials = store.base.get_trials() + store.candidates.get_trials()
     assert any(
         one.datetime_start < other.datetime_complete
         and other.datetime_start < one.datetime_complete
         for one, other in itertools.combinations(trials, 2)
     ), "no two trials ran at the same time"
-    assert watcher.workers["base"] == 0
-    assert {watcher.workers[trial.number] for trial in trials} == {1, 2}
+    assert set(watcher.workers.values()) == {1, 2}
     assert sorted(map(str, watcher.finished)) == ["0", "1", "2", "3", "base"]
     assert watcher.epochs == 5 * 2 * 8
     # Arithmetic depends on the number of threads: the base is compared with the candidates.
@@ -82,17 +73,31 @@ def test_two_at_a_time_reach_the_exact_total(tmp_path: Path) -> None:
     assert len(threads) == 1
 
     again = Recorder()
-    sculpt.run(path, watcher=again, trials_per_device=2)
+    sculpt.run(path, watcher=again, device="cpu,cpu")
     assert not again.finished
+
+
+def test_workers_are_dealt_out_to_the_devices_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = [torch.device("cpu"), torch.device("meta")]
+    work = Work(config=None, splits=None, devices=devices, budget=0, total=None)  # type: ignore
+    assert [work.device_of(number).type for number in range(5)] == [
+        *("cpu", "cpu", "meta", "cpu", "meta")
+    ]
+    assert choose_devices("cpu, cpu", several=False) == [torch.device("cpu")] * 2
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    found = choose_devices("auto", several=True)
+    assert [str(device) for device in found] == ["cuda:0", "cuda:1", "cuda:2"]
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
-    """Start `sculpt run` with two trials at a time, as the leader of a group of processes."""
+    """Start `sculpt run` with two workers, as the leader of a group of processes."""
     started: list[subprocess.Popen[str]] = []
 
     def start_one(path: Path) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "sculpt", "run", str(path), "--trials-per-device", "2"]
+        command = [sys.executable, "-m", "sculpt", "run", str(path), "--workers", "2"]
+        command += ["--device", "cpu,cpu"]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         running = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, **pipes)
         started.append(running)
@@ -138,24 +143,37 @@ def both_are_busy(path: Path) -> bool:
 
 
 @pytest.mark.parametrize("killed", [1, 2])
-def test_a_killed_worker_loses_no_trial(
+def test_a_killed_worker_is_replaced_and_loses_no_trial(
     tmp_path: Path, start: Callable[[Path], subprocess.Popen[str]], wait_until: Wait, killed: int
 ) -> None:
-    path = write_study(tmp_path, search__trials=4, training__epochs=16)
+    path = write_study(tmp_path, search__trials=5, training__epochs=16)
     running = start(path)
     wait_until(lambda: both_are_busy(path))
-    for pid in workers(running)[:killed]:
+    before = workers(running)
+    for pid in before[:killed]:
         os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: len(set(workers(running)) - set(before)) == killed)
     _, printed = running.communicate(timeout=120)
     assert len(re.findall(r"^worker \d was killed \(SIGKILL\)", printed, re.MULTILINE)) == killed
     assert "Traceback" not in printed
-    if killed == 1:
-        assert running.returncode == 0, printed
-    else:
-        assert running.returncode == 1
-        assert "sculpt: a worker must live to the end, but all 2 died" in printed
-        sculpt.run(path)
-    assert check_complete(path, 4).tally()["interrupted"] == killed
+    assert running.returncode == 0, printed
+    assert check_complete(path, 5).tally()["interrupted"] == killed
+
+
+def test_workers_that_die_again_and_again_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sculpt.search.workers.MOST_REPLACEMENTS", 1)
+    (tmp_path / "deadly.py").write_text(
+        "import multiprocessing, os, signal\n"
+        "if multiprocessing.parent_process(): os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    path = write_study(tmp_path, plugins=["deadly"], search__trials=3, search__replicates=1)
+    console = Console(file=io.StringIO(), width=200)
+    with pytest.raises(SculptError, match="a worker must live to the end, but all 2 died"):
+        sculpt.run(path, watcher=LiveView(console), device="cpu", workers=2)
+    assert console.file.getvalue().count("was killed (SIGKILL)") == 2 * 2
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
@@ -165,7 +183,7 @@ def test_a_stopped_run_leaves_no_process_and_goes_on(
     wait_until: Wait,
     stop: signal.Signals,
 ) -> None:
-    path = write_study(tmp_path, search__trials=4, training__epochs=16)
+    path = write_study(tmp_path, search__trials=5, training__epochs=16)
     running = start(path)
     wait_until(lambda: both_are_busy(path))
     if stop is signal.SIGINT:
@@ -181,7 +199,7 @@ def test_a_stopped_run_leaves_no_process_and_goes_on(
     tally = sculpt.open_results(path).tally()
     assert (tally["running"], tally["queued"], tally["interrupted"]) == (0, 2, 2)
     sculpt.run(path)
-    assert check_complete(path, 4).tally()["interrupted"] == 2
+    assert check_complete(path, 5).tally()["interrupted"] == 2
 
 
 def test_when_every_candidate_fails_so_does_the_run(tmp_path: Path) -> None:
@@ -248,6 +266,23 @@ def test_no_other_numbers(tmp_path: Path, given: Any) -> None:
     path = write_study(tmp_path)
     with pytest.raises(InputError, match="must be a whole number of at least 1, or auto, but got"):
         sculpt.run(path, trials_per_device=given)
+    assert [p.name for p in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+@pytest.mark.parametrize("given", [0, -1, "many", 1.5, True, "auto"])
+def test_no_other_workers(tmp_path: Path, given: Any) -> None:
+    with pytest.raises(InputError, match="--workers must be a whole number of at least 1, but got"):
+        sculpt.run(write_study(tmp_path), workers=given)
+
+
+def test_their_number_is_given_once(tmp_path: Path, sculpt_command: Any) -> None:
+    path = write_study(tmp_path)
+    with pytest.raises(InputError, match="got both --workers 2 and --trials-per-device 3; leave"):
+        sculpt.run(path, workers=2, trials_per_device=3)
+    for command in ("run", "worker"):
+        options = ["--workers", 2, "--trials-per-device", 1]
+        code, _, error = sculpt_command(command, path, *options)
+        assert (code, "must be given once" in error) == (2, True)
     assert [p.name for p in tmp_path.iterdir()] == ["tiny.yaml"]
 
 

@@ -125,6 +125,24 @@ def test_a_damaged_checkpoint_is_a_warning_and_a_new_start(
     assert same(whole, resumed)
 
 
+@pytest.mark.parametrize("name", ["generator", "model/classifier.bias"])
+def test_a_checkpoint_of_another_device_or_network_is_a_warning_and_a_new_start(
+    make_network, splits, recipe, tmp_path, name
+):
+    path = tmp_path / "training.safetensors"
+    settings = recipe(epochs=3)
+    whole, _, _ = run(make_network, splits, settings, None)
+    run(make_network, splits, settings, path, stop_after=2)
+    checkpoint = Checkpoint(path)
+    state, progress = checkpoint.read()
+    assert name in state
+    checkpoint.write(state | {name: torch.zeros(16, dtype=torch.uint8)}, progress)
+    with pytest.warns(SculptWarning, match=f"same network and kind of device .* {name};"):
+        resumed, trained, _ = run(make_network, splits, settings, path)
+    assert trained.resumed_at == []
+    assert same(whole, resumed)
+
+
 STUDY = """
 import sys, torch, sculpt
 torch.set_num_threads(1)
@@ -160,7 +178,7 @@ def test_a_killed_process_goes_on_to_the_same_network(tmp_path: Path, kills: int
     for _ in range(kills):
         process = subprocess.Popen([*command, str(killed)], env=environment)
         while process.poll() is None:
-            files = list(folder.glob("*/*/*/training.safetensors"))
+            files = list(folder.glob("*/*/*/*/training.safetensors"))
             times = {file.stat().st_mtime_ns for file in files if file.exists()}
             if len(times - seen) and time.sleep(0.2) is None:
                 seen |= times
@@ -196,4 +214,4 @@ def test_a_killed_process_goes_on_to_the_same_network(tmp_path: Path, kills: int
         assert mine[0] == yours[0]
         assert all(torch.equal(mine[1][name], yours[1][name]) for name in yours[1])
         assert all(torch.equal(mine[2][name], yours[2][name]) for name in yours[2])
-    assert not any(folder.glob("*/*"))  # nothing is left behind
+    assert not any(folder.glob("*/*/*"))  # nothing is left behind

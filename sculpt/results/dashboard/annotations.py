@@ -1,6 +1,5 @@
 """What a study has found, written where Optuna's dashboard shows it: notes and layer plots."""
 
-import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from sculpt.results.pareto import pareto_document
 from sculpt.results.ranking import rank
 from sculpt.results.records import PROBLEMS, Results
 from sculpt.search.claims import trial_states
+from sculpt.search.failures import LostStorageError
 from sculpt.search.store import Store
 from sculpt.search.stored_trials import StoredTrial, read_trials
 
@@ -38,16 +38,14 @@ def annotate(store: Store) -> None:
     results = Results(store).snapshot()
     try:
         # Optuna writes down that there is a file before it writes the file.
-        store.artifact_folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(store.artifact_folder, os.W_OK):
-            raise PermissionError(f"the folder {store.artifact_folder} is read-only")
+        store.artifacts.check()
         document, front = rank(results), pareto_document(results)
         undrawn = _draw_missing(store, results, _worth_drawing(document, front))
         _note_search(store, document, front)
         if store.confirmation:
             _note_confirmation(store, store.confirmation, document)
         _note_studies(store, document, front)
-    except (StorageInternalError, OSError) as error:
+    except (LostStorageError, StorageInternalError, OSError) as error:
         # Optuna's own message says no more than to look at the error that it came from.
         raise StorageError(
             f"study {store.config.study!r} must be writable to keep notes and layer plots in it, "

@@ -27,7 +27,12 @@ def reproduction(
     """
     config = results.config
     # Where things lie is not part of what is run, and nobody's business: elsewhere it is elsewhere.
-    places: dict[str, Any] = {"storage": True, "data": {"root"}, "pruning": {"data": {"root"}}}
+    places: dict[str, Any] = {
+        "storage": True,
+        "artifacts": True,
+        "data": {"root"},
+        "pruning": {"data": {"root"}},
+    }
     document = config.model_dump(mode="json", exclude=places)
     file = f"{config.study}.yaml"
     root = " --set data.root=DIR" if "root" in config.data.options else ""

@@ -1,0 +1,163 @@
+"""Commands that train: run a study, and join one that others run."""
+
+from typing import Annotated, Any
+
+import typer
+
+from sculpt.cli.options import (
+    Devices,
+    Json,
+    Set,
+    Storage,
+    StudyFile,
+    StudyName,
+    TrialsPerDevice,
+    Workers,
+    load,
+    overrides,
+    progress_console,
+    read_trials_per_device,
+    show_document,
+)
+from sculpt.errors import InputError
+
+INTERRUPTED = "interrupted: finished trials are kept, the same command goes on"
+
+
+def run(
+    study: StudyFile,
+    set: Set = None,
+    storage: Storage = None,
+    device: Devices = "auto",
+    workers: Workers = None,
+    trials_per_device: TrialsPerDevice = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Let Ray start the workers: local, auto, or HOST:PORT."
+        ),
+    ] = None,
+    slurm: Annotated[
+        bool, typer.Option("--slurm", help="Submit --workers jobs to Slurm, and leave.")
+    ] = False,
+    slurm_set: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="What each job asks for; may be repeated."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a study, or go on with it, up to its total of trials; then rank them.
+
+    Ctrl-C stops it at once; the same command goes on where it stopped.
+
+    Example: sculpt run studies/digits.yaml --set search.trials=5
+
+    Example: sculpt run studies/digits.yaml --workers 2
+
+    Example: sculpt run studies/cifar10.yaml --device cuda:0,cuda:1 --trials-per-device auto
+
+    Example: sculpt run studies/digits.yaml --ray local --workers 2
+
+    Example: sculpt run studies/cifar10.yaml --slurm --workers 8 --slurm-set gpus_per_node=1
+    """
+    from sculpt import launch
+    from sculpt.results import ranking
+    from sculpt.results.published import measured_path, write_measured
+    from sculpt.results.tables.ranking import ranking_tables
+    from sculpt.search.progress import LiveView
+
+    each = read_trials_per_device(trials_per_device, None if ray or slurm else workers)
+    if slurm_set and not slurm:
+        raise InputError("--slurm-set must go with --slurm, but there is none; add it")
+    if slurm and ray:
+        raise InputError(
+            "the workers must be started by Slurm or by Ray, but got --slurm and --ray"
+        )
+    config = load(study, set, storage)
+    if slurm:
+        parameters = overrides(slurm_set or [], "--slurm-set")
+        jobs = launch.submit(
+            config,
+            device=device,
+            workers=1 if workers is None else workers,
+            trials_per_device=each,
+            parameters=parameters,
+        )
+        show_document({"study": config.study, "jobs": jobs}, as_json, _describe_jobs)
+        return
+    try:
+        results = launch.run(
+            config,
+            device=device,
+            watcher=LiveView(progress_console),
+            workers=workers,
+            trials_per_device=each,
+            ray=ray,
+        )
+    except KeyboardInterrupt:
+        progress_console.print(INTERRUPTED)
+        raise typer.Exit(130) from None
+    if config.published:
+        write_measured(results, measured_path(study))
+        progress_console.print(f"measured figures: {measured_path(study)}", highlight=False)
+    show_document(ranking.rank(results), as_json, ranking_tables)
+
+
+def worker(
+    study: StudyName,
+    set: Set = None,
+    storage: Storage = None,
+    device: Devices = "auto",
+    workers: Workers = None,
+    trials_per_device: TrialsPerDevice = None,
+    as_json: Json = False,
+) -> None:
+    """Join a study that was started elsewhere, until nothing is left to do.
+
+    From any machine that reaches its storage. What is trained stands there; --set takes only
+    data.root and data.download: where this machine has its images.
+
+    Example: sculpt worker studies/digits.yaml --workers 2
+
+    Example: sculpt worker cifar10 --storage postgresql://me@server/studies --set data.root=/images
+    """
+    from sculpt import launch
+    from sculpt.results.tables import describe_tally
+    from sculpt.search.progress import LiveView
+
+    each = read_trials_per_device(trials_per_device, workers)
+    view = LiveView(progress_console)
+    try:
+        results = launch.join(
+            study,
+            storage,
+            overrides=overrides(set or []),
+            device=device,
+            watcher=view,
+            workers=workers,
+            trials_per_device=each,
+        )
+    except KeyboardInterrupt:
+        progress_console.print(INTERRUPTED)
+        raise typer.Exit(130) from None
+    document = {
+        "study": results.config.study,
+        "finished_here": view.finished,
+        "trials": results.tally(),
+    }
+    show_document(
+        document,
+        as_json,
+        lambda d: (
+            f"{d['study']}: {d['finished_here']} trial(s) finished here, and nothing is left to "
+            f"do: {describe_tally(d['trials'])}"
+        ),
+    )
+
+
+def _describe_jobs(document: dict[str, Any]) -> str:
+    study, jobs = document["study"], document["jobs"]
+    return (
+        f"{study}: submitted {len(jobs)} jobs ({', '.join(jobs)}); the study goes on in them, "
+        "and sculpt status shows how far it is"
+    )

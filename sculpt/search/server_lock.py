@@ -1,0 +1,125 @@
+"""A lock across processes and machines, kept by the PostgreSQL server that keeps the study."""
+
+import threading
+from contextlib import suppress
+from types import TracebackType
+
+from sqlalchemy import Connection, make_url, text
+from sqlalchemy.orm import Session
+
+from sculpt.search.failures import LostLockError, LostStorageError
+from sculpt.search.retries import Patience
+from sculpt.search.server import lone_engine
+
+# PostgreSQL keeps advisory locks apart by database; these numbers keep ours apart from others'.
+_KEYS = {"lock": int.from_bytes(b"sculpt"), "fence": int.from_bytes(b"sculpt'")}
+
+_ASK = text("SELECT 1")
+_WAIT = text("SELECT pg_advisory_lock(:lock)").bindparams(lock=_KEYS["lock"])
+_PASS_FENCE = text("SELECT pg_advisory_xact_lock_shared(:key)").bindparams(key=_KEYS["fence"])
+_WAIT_AT_FENCE = text("SELECT pg_advisory_xact_lock(:key)").bindparams(key=_KEYS["fence"])
+
+
+class ServerLock:
+    """A lock that its server frees when the connection of its holder ends.
+
+    The thread that holds it may take it again. It keeps out other threads, too.
+
+    A connection can be cut while its holder goes on, and another process be given the lock. What
+    makes that harmless: trials are created in transactions that pass the `fence`. Whoever is given
+    the lock waits for all transactions inside of the fence, and only then looks at the study; so
+    it sees what they created. A transaction that comes to the fence later finds the connection of
+    its own lock dead, and ends. What is written in other ways counts after a `check` alone.
+
+    Args:
+        url: Of the database, with its driver and password.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine = lone_engine(make_url(url))
+        self._patience = Patience()
+        self._threads = threading.RLock()
+        self._owner: int | None = None
+        self._depth = 0
+        self._connection: Connection | None = None
+
+    def __enter__(self) -> None:
+        self._threads.acquire()
+        try:
+            if self._depth == 0:
+                self._connection = self._patience(self._connect)
+                self._owner = threading.get_ident()
+            self._depth += 1
+        except BaseException:
+            self._threads.release()
+            raise
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._depth -= 1
+            if self._depth == 0 and self._connection is not None:
+                self._owner = None
+                connection, self._connection = self._connection, None
+                with suppress(LostStorageError):  # a cut connection holds no lock either
+                    connection.close()  # and not kept: an idle one may be cut unnoticed
+        finally:
+            self._threads.release()
+
+    def check(self) -> None:
+        """Make sure that this thread still holds the lock, if it has taken it.
+
+        Raises:
+            LostLockError: It does not; start over by taking it again.
+        """
+        if self._owner != threading.get_ident() or self._connection is None:
+            return
+        lost = LostLockError(
+            "The lock of a study must be held while it is written, but its connection was cut. "
+            "Finished trials are kept, and the same command goes on."
+        )
+        if self._connection.invalidated:  # SQLAlchemy would make a new connection, without a lock
+            raise lost
+        try:
+            # Asked of the very session that took the lock: if it answers, it still holds it.
+            self._connection.execute(_ASK)
+        except LostStorageError as error:
+            raise lost from error
+
+    def fence(self, session: Session) -> None:
+        """Let a transaction commit only what is written under the lock, if this thread took it.
+
+        Raises:
+            LostLockError: The lock is held no more.
+        """
+        if self._owner == threading.get_ident():
+            session.execute(_PASS_FENCE)  # until the transaction's end
+            self.check()
+
+    def _connect(self) -> Connection:
+        connection = self._engine.connect()
+        try:
+            # Waits in the server's queue, which is fair. psycopg lets Ctrl-C interrupt it.
+            connection.execute(_WAIT)
+            connection.execute(_WAIT_AT_FENCE)
+        except BaseException:
+            connection.invalidate()
+            connection.close()
+            raise
+        return connection
+
+
+_locks: dict[str, ServerLock] = {}
+_making = threading.Lock()
+
+
+def server_lock(url: str) -> ServerLock:
+    """Return the lock of the database at `url`, the same one for all storages of this process."""
+    with _making:
+        if url not in _locks:
+            _locks[url] = ServerLock(url)
+        return _locks[url]

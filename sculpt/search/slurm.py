@@ -1,0 +1,102 @@
+"""A study in jobs of Slurm, by submitit: each job is a worker that joins the study."""
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from rich.console import Console
+
+from sculpt.config import Study
+from sculpt.errors import InputError
+from sculpt.search.joining import Invitation, invite
+from sculpt.search.places import storage_file
+from sculpt.search.processes import stop_all
+from sculpt.search.progress import LiveView
+from sculpt.search.study import begin_study
+from sculpt.search.workers import HowMany
+
+MOST_REQUEUES = 10_000
+"""Of a job that runs out of time; the study says when there is nothing left to do."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What runs in one job. submitit calls it, and `checkpoint` before the job is ended."""
+
+    invitation: Invitation
+
+    def __call__(self) -> None:
+        """Join the study, in processes of their own, which `checkpoint` can stop."""
+        self.invitation.accept(LiveView(Console(width=160)))
+
+    def checkpoint(self) -> Any:
+        """Put the running trials in order, and return what the job runs when it is back."""
+        from submitit.helpers import DelayedSubmission
+
+        stop_all()
+        return DelayedSubmission(self)
+
+
+def submit_jobs(
+    config: Study,
+    jobs: int,
+    how_many: HowMany,
+    device: str,
+    parameters: dict[str, Any],
+    cluster: str = "slurm",
+) -> list[str]:
+    """Make a study ready to be worked on, submit jobs that join it, and return their ids.
+
+    Logs of the jobs are written beside the study's storage, in `NAME-jobs/`.
+
+    Args:
+        config:
+            The study.
+        jobs:
+            How many.
+        how_many:
+            Workers in each of them.
+        device:
+            In each of them.
+        parameters:
+            Of each of them, as submitit's `update_parameters` takes them.
+        cluster:
+            submitit's name of it: `slurm`, or `local` for processes of this machine.
+
+    Raises:
+        InputError: the study cannot be run as it is, or the jobs cannot be submitted so.
+    """
+    submitit = _import_submitit()
+    file = storage_file(config).absolute()
+    folder = file.with_name(f"{file.stem}-jobs")
+    try:
+        executor = submitit.AutoExecutor(
+            folder, cluster=cluster, slurm_max_num_timeout=MOST_REQUEUES
+        )
+        executor.update_parameters(name=f"sculpt-{config.study}", **parameters)
+    except (RuntimeError, NameError, AssertionError, TypeError, ValueError) as error:
+        raise InputError(
+            "--slurm must find Slurm here, and --slurm-set be parameters that submitit knows, but: "
+            f"{' '.join(str(error).split())}"
+        ) from error
+    store, _ = begin_study(config, [])
+    store.storage.close()
+    job = Job(invite(config, device, how_many))
+    try:
+        submitted = executor.submit_array([job] * jobs)
+    except submitit.core.utils.FailedJobError as error:
+        raise InputError(
+            f"Slurm must take the jobs, but: {' '.join(str(error).split())}; mend --slurm-set"
+        ) from error
+    return [str(job.job_id) for job in submitted]
+
+
+def _import_submitit() -> ModuleType:
+    try:
+        import submitit
+    except ImportError:
+        raise InputError(
+            "--slurm must find submitit, but it is not installed here. Install it with: "
+            "pip install 'sculpt[slurm]'"
+        ) from None
+    return submitit
