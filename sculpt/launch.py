@@ -9,12 +9,12 @@ from typing import Any
 from sculpt.config import Study
 from sculpt.record import Clock
 from sculpt.results.records import Results
-from sculpt.search.joining import join_study
 from sculpt.search.preparation import choose_device, load_data, load_scoring_images
 from sculpt.search.progress import Watcher
-from sculpt.search.space import check_params
+from sculpt.search.sampling.space import check_params
 from sculpt.search.study import run_study
-from sculpt.search.workers import HowMany, TrialsPerDevice
+from sculpt.search.workers.joining import join_study
+from sculpt.search.workers.together import HowMany, TrialsPerDevice
 from sculpt.study_file import load_study
 from sculpt.training.precision import float32_products
 from sculpt.trial import Sculpted, candidate_budget, sculpt_network
@@ -62,7 +62,7 @@ def run(
     how_many = HowMany(workers, trials_per_device)
     config = study if isinstance(study, Study) else load_study(study, overrides)
     if ray is not None:
-        from sculpt.search.ray_cluster import run_on_ray
+        from sculpt.search.workers.ray_cluster import run_on_ray
 
         return Results(run_on_ray(config, ray, device, watcher, how_many))
     return Results(run_study(config, device=device, watcher=watcher, how_many=how_many))
@@ -147,7 +147,7 @@ def submit(
     Raises:
         InputError: the study cannot be run as it is, or the jobs cannot be submitted so.
     """
-    from sculpt.search.slurm import submit_jobs
+    from sculpt.search.workers.slurm import submit_jobs
 
     HowMany(workers)
     config = study if isinstance(study, Study) else load_study(study, overrides)

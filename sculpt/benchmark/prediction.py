@@ -7,8 +7,8 @@ from typing import Any
 from sculpt.config import Study
 from sculpt.errors import StorageError
 from sculpt.files import replacing
-from sculpt.search.early_stopping import expected_seeds
-from sculpt.search.places import storage_file
+from sculpt.search.artifacts.places import storage_file
+from sculpt.search.sampling.early_stopping import expected_seeds
 
 
 def bench_path(config: Study) -> Path:

@@ -27,8 +27,8 @@ def check(
     """
     from sculpt.benchmark.prediction import predict
     from sculpt.results.tables.computing import check_table
-    from sculpt.search.feasibility import check_study
     from sculpt.search.preparation import describe_data, missing_data
+    from sculpt.search.sampling.feasibility import check_study
 
     config = load(study, set, storage)
     document = check_study(config, describe_data(config))

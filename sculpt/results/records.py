@@ -13,18 +13,18 @@ from optuna.trial import FrozenTrial
 from sculpt.config import Study
 from sculpt.errors import InputError
 from sculpt.results.columns import describe_column, in_order
-from sculpt.search.afterwards import keep_afterwards, read_afterwards, with_later
-from sculpt.search.artifacts import read_network, read_record
-from sculpt.search.claims import (
+from sculpt.search.artifacts.records import read_network, read_record
+from sculpt.search.storage.afterwards import keep_afterwards, read_afterwards, with_later
+from sculpt.search.storage.claims import (
     ERROR,
     OUT_OF_MEMORY,
     STOPPED_BECAUSE,
     count_states,
     trial_states,
 )
-from sculpt.search.storage import INFEASIBLE
+from sculpt.search.storage.stored_trials import StoredTrial, read_trial, read_trials
+from sculpt.search.storage.study_storage import INFEASIBLE
 from sculpt.search.store import TOTAL, Store, open_store
-from sculpt.search.stored_trials import StoredTrial, read_trial, read_trials
 
 T = TypeVar("T")
 

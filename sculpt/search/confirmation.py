@@ -12,9 +12,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sculpt.config import Choice, Confirm, Study
 from sculpt.data import ImageSpec
-from sculpt.search.attempt import Job
-from sculpt.search.claims import trial_states
+from sculpt.search.storage.claims import trial_states
 from sculpt.search.store import Store
+from sculpt.search.workers.attempt import Job
 from sculpt.trial import candidate_budget, resolve_budget
 
 BASE = "base"

@@ -16,12 +16,12 @@ from sculpt.config import Study, default_storage
 from sculpt.documents import flatten, read_yaml
 from sculpt.errors import ConfigError, StorageError
 from sculpt.registry import OBJECTIVES, load_plugins
-from sculpt.search.artifact_store import ArtifactStore
-from sculpt.search.checkpoint_folder import CheckpointFolder
-from sculpt.search.claims import counts, too_large
-from sculpt.search.experimental import experimental_accepted
-from sculpt.search.places import KEY, artifacts_of, artifacts_to_read, share_artifacts
-from sculpt.search.storage import StudyStorage, open_storage
+from sculpt.search.artifacts.artifact_store import ArtifactStore
+from sculpt.search.artifacts.checkpoint_folder import CheckpointFolder
+from sculpt.search.artifacts.places import KEY, artifacts_of, artifacts_to_read, share_artifacts
+from sculpt.search.storage.claims import counts, too_large
+from sculpt.search.storage.experimental import experimental_accepted
+from sculpt.search.storage.study_storage import StudyStorage, open_storage
 
 STORE_FORMAT = 1
 """Of what sculpt adds to Optuna's tables; raised when older versions could misread it."""

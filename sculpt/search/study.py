@@ -8,14 +8,14 @@ import torch
 from sculpt.config import Study
 from sculpt.errors import InputError
 from sculpt.export.runtimes import missing_runtime
-from sculpt.search.devices import choose_devices
-from sculpt.search.feasibility import total_trials
 from sculpt.search.preparation import describe_data, load_data
 from sculpt.search.progress import Watcher
-from sculpt.search.samplers import resolve_sampler
+from sculpt.search.sampling.feasibility import total_trials
+from sculpt.search.sampling.samplers import resolve_sampler
 from sculpt.search.store import Store, start_store
-from sculpt.search.work import Work
-from sculpt.search.workers import HowMany, run_workers
+from sculpt.search.workers.devices import choose_devices
+from sculpt.search.workers.together import HowMany, run_workers
+from sculpt.search.workers.work import Work
 from sculpt.training.precision import resolve_precision
 from sculpt.trial import resolve_budget
 

@@ -35,15 +35,15 @@ from sqlalchemy import MetaData, create_engine, insert, select
 
 import sculpt
 from sculpt.config import Study
-from sculpt.search import attempt
-from sculpt.search.claims import requeue_interrupted
-from sculpt.search.interruption import Interruption
 from sculpt.search.preparation import describe_data, load_data
 from sculpt.search.progress import Watcher
-from sculpt.search.samplers import make_sampler
-from sculpt.search.storage import StudyStorage
+from sculpt.search.sampling.samplers import make_sampler
+from sculpt.search.storage.claims import requeue_interrupted
+from sculpt.search.storage.study_storage import StudyStorage
 from sculpt.search.store import start_store
-from sculpt.search.worker import Worker
+from sculpt.search.workers import attempt
+from sculpt.search.workers.interruption import Interruption
+from sculpt.search.workers.worker import Worker
 from sculpt.study_file import load_study
 from sculpt.training.loop import Epoch
 from sculpt.training.memory import long_lived

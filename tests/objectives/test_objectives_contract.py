@@ -14,7 +14,7 @@ from sculpt.data.digits import Digits
 from sculpt.objectives import Objective
 from sculpt.record import summarize
 from sculpt.registry import OBJECTIVES
-from sculpt.search.feasibility import check_study
+from sculpt.search.sampling.feasibility import check_study
 from sculpt.trial import resolve_budget, run_seed
 from studies import TINY
 

@@ -11,7 +11,7 @@ from optuna.distributions import IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from sculpt.results.records import Results, open_results
-from sculpt.search.artifacts import summary
+from sculpt.search.artifacts.records import summary
 from sculpt.search.store import Store, start_store
 from sculpt.study_file import load_study
 from studies import write_study

@@ -26,8 +26,8 @@ import torch
 
 import sculpt
 from sculpt.launch import run
-from sculpt.search import claims
 from sculpt.search.progress import Watcher
+from sculpt.search.storage import claims
 
 LOOK_SECONDS = 0.02
 

@@ -10,7 +10,7 @@ import optuna
 import pytest
 from postgres import Server
 
-from sculpt.search.storage import StudyStorage, open_storage
+from sculpt.search.storage.study_storage import StudyStorage, open_storage
 
 GRACE_SECONDS = 2
 PATIENCE_SECONDS = 120  # only a hang is ever cut off by it

@@ -17,11 +17,11 @@ from typing import Any
 import optuna
 
 from sculpt.config import Study
-from sculpt.search.claims import requeue_interrupted
-from sculpt.search.retries import PatientStorage
-from sculpt.search.samplers import make_sampler
-from sculpt.search.space import suggest
-from sculpt.search.storage import StudyFull, StudyStorage, open_storage
+from sculpt.search.sampling.samplers import make_sampler
+from sculpt.search.sampling.space import suggest
+from sculpt.search.storage.claims import requeue_interrupted
+from sculpt.search.storage.retries import PatientStorage
+from sculpt.search.storage.study_storage import StudyFull, StudyStorage, open_storage
 
 SEARCHED = Study.model_validate(
     {

@@ -20,14 +20,14 @@ import sculpt
 from sculpt.errors import InputError, SculptWarning, StorageError
 from sculpt.exports import export_trial
 from sculpt.results.records import Results
-from sculpt.search import artifact_store
-from sculpt.search.artifact_store import ArtifactStore
-from sculpt.search.artifacts import keep
-from sculpt.search.checkpoint_folder import CheckpointFolder
-from sculpt.search.failures import LostStorageError
-from sculpt.search.joining import join_study
+from sculpt.search.artifacts import artifact_store
+from sculpt.search.artifacts.artifact_store import ArtifactStore
+from sculpt.search.artifacts.checkpoint_folder import CheckpointFolder
+from sculpt.search.artifacts.records import keep
 from sculpt.search.progress import Watcher
+from sculpt.search.storage.failures import LostStorageError
 from sculpt.search.store import Store, check_artifacts, open_store, start_store
+from sculpt.search.workers.joining import join_study
 from sculpt.study_file import load_study
 from sculpt.training.loop import Epoch
 from studies import write_study

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import sculpt
 from sculpt.config import Study
-from sculpt.search.feasibility import check_study
 from sculpt.search.preparation import describe_data
-from sculpt.search.space import points
+from sculpt.search.sampling.feasibility import check_study
+from sculpt.search.sampling.space import points
 from sculpt.study_file import load_study
 from studies import write_study
 

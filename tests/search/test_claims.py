@@ -13,8 +13,8 @@ import pytest
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
 
-from sculpt.search.claims import counts, is_retry, original_number, requeue_interrupted
-from sculpt.search.storage import StudyFull, open_storage, storage_of
+from sculpt.search.storage.claims import counts, is_retry, original_number, requeue_interrupted
+from sculpt.search.storage.study_storage import StudyFull, open_storage, storage_of
 
 Run = Callable[..., list[int]]
 Start = Callable[..., subprocess.Popen[str]]

@@ -12,7 +12,7 @@ import sculpt.trial
 from sculpt.config import Study
 from sculpt.errors import SculptError
 from sculpt.results.records import Results
-from sculpt.search.artifacts import read_record
+from sculpt.search.artifacts.records import read_record
 from sculpt.search.confirmation import fresh_seeds, select, shuffled
 from sculpt.search.progress import Watcher
 from sculpt.search.store import open_store

@@ -12,9 +12,9 @@ import sculpt
 from sculpt.config import EarlyStopping, Proxy, Training
 from sculpt.errors import ConfigError
 from sculpt.results.records import Results
-from sculpt.search.early_stopping import expected_seeds, reason_to_stop, rung_epochs
 from sculpt.search.progress import Watcher
-from sculpt.search.proxies import PROXIES
+from sculpt.search.sampling.early_stopping import expected_seeds, reason_to_stop, rung_epochs
+from sculpt.search.sampling.proxies import PROXIES
 from sculpt.study_file import load_study
 from sculpt.training.loop import Epoch
 from studies import write_study

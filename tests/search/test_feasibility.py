@@ -10,8 +10,13 @@ import pytest
 from sculpt.config import Study
 from sculpt.data import ImageSpec
 from sculpt.errors import ConfigError
-from sculpt.search.feasibility import check_candidate, check_study, measure_size, total_trials
-from sculpt.search.space import space_size
+from sculpt.search.sampling.feasibility import (
+    check_candidate,
+    check_study,
+    measure_size,
+    total_trials,
+)
+from sculpt.search.sampling.space import space_size
 from sculpt.study_file import load_study
 from studies import write_study
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from sculpt.search.interruption import Interruption
+from sculpt.search.workers.interruption import Interruption
 
 
 def interrupt(number):

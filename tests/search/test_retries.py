@@ -14,11 +14,11 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage, _cached_storage
 from optuna.trial import TrialState
 
-from sculpt.search import retries
-from sculpt.search.claims import counts, requeue_interrupted
-from sculpt.search.failures import LostStorageError
-from sculpt.search.retries import IDEMPOTENT, Patience
-from sculpt.search.storage import StudyFull, StudyStorage, storage_of
+from sculpt.search.storage import retries
+from sculpt.search.storage.claims import counts, requeue_interrupted
+from sculpt.search.storage.failures import LostStorageError
+from sculpt.search.storage.retries import IDEMPOTENT, Patience
+from sculpt.search.storage.study_storage import StudyFull, StudyStorage, storage_of
 
 
 def away(*, passes: bool = True) -> LostStorageError:

@@ -14,10 +14,10 @@ from storage_worker import SEARCHED
 from sculpt.config import Study
 from sculpt.config.search import Sampler
 from sculpt.errors import ConfigError
-from sculpt.search.samplers import make_sampler, resolve_sampler
-from sculpt.search.space import points, space_size, suggest
-from sculpt.search.storage import StudyStorage
-from sculpt.search.unrepeated import first_with, key_of
+from sculpt.search.sampling.samplers import make_sampler, resolve_sampler
+from sculpt.search.sampling.space import points, space_size, suggest
+from sculpt.search.sampling.unrepeated import first_with, key_of
+from sculpt.search.storage.study_storage import StudyStorage
 
 NAMES = get_args(Sampler)
 SMALL = {

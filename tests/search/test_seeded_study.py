@@ -15,8 +15,8 @@ from sculpt.config import Study
 from sculpt.data import make_splits
 from sculpt.data.digits import Digits
 from sculpt.errors import ConfigError, InputError
-from sculpt.search.feasibility import check_study, total_trials
 from sculpt.search.preparation import describe_data
+from sculpt.search.sampling.feasibility import check_study, total_trials
 from sculpt.study_file import load_study
 from sculpt.trial import run_seed
 from studies import write_study

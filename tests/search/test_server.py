@@ -19,10 +19,10 @@ from sqlalchemy.orm import Session
 from sculpt.errors import StorageError
 from sculpt.search import server as server_module
 from sculpt.search import server_lock as lock_module
-from sculpt.search.claims import counts, requeue_interrupted
-from sculpt.search.failures import LostLockError
-from sculpt.search.server_lock import ServerLock
-from sculpt.search.storage import StudyFull, StudyStorage, open_storage
+from sculpt.search.storage.claims import counts, requeue_interrupted
+from sculpt.search.storage.failures import LostLockError
+from sculpt.search.storage.server_lock import ServerLock
+from sculpt.search.storage.study_storage import StudyFull, StudyStorage, open_storage
 from studies import write_study
 
 WaitUntil = Callable[[Callable[[], object]], None]
@@ -243,9 +243,9 @@ def test_a_server_that_stays_away_ends_the_run_and_the_next_goes_on(
     sculpt_command: Callable[..., tuple[int, str, str]],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sculpt.search.retries.Patience.__init__.__defaults__", (1.0,))
+    monkeypatch.setattr("sculpt.search.storage.retries.Patience.__init__.__defaults__", (1.0,))
     path = write_study(tmp_path, storage=postgres_url, search__trials=3, search__replicates=1)
-    from sculpt.search.attempt import Attempt
+    from sculpt.search.workers.attempt import Attempt
 
     run = Attempt.run
 

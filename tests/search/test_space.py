@@ -11,9 +11,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from sculpt.config import Range, Space
 from sculpt.errors import InputError
-from sculpt.search.experimental import experimental_accepted
-from sculpt.search.samplers import make_sampler
-from sculpt.search.space import (
+from sculpt.search.sampling.samplers import make_sampler
+from sculpt.search.sampling.space import (
     MOST_CORNERS,
     axis,
     check_params,
@@ -25,6 +24,7 @@ from sculpt.search.space import (
     space_size,
     suggest,
 )
+from sculpt.search.storage.experimental import experimental_accepted
 from sculpt.study_file import load_study
 from studies import write_study
 

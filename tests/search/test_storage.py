@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from sqlalchemy import text
 
 from sculpt.errors import StorageError
-from sculpt.search.storage import StudyFull, StudyStorage, open_storage, storage_of
+from sculpt.search.storage.study_storage import StudyFull, StudyStorage, open_storage, storage_of
 
 Run = Callable[..., list[int]]
 

@@ -14,9 +14,9 @@ from optuna.distributions import (
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState, create_trial
 
-from sculpt.search.claims import requeue_interrupted
-from sculpt.search.storage import ATTEMPTS, RETRY_OF, StudyStorage
-from sculpt.search.stored_trials import read_trial, read_trials, write_attributes
+from sculpt.search.storage.claims import requeue_interrupted
+from sculpt.search.storage.stored_trials import read_trial, read_trials, write_attributes
+from sculpt.search.storage.study_storage import ATTEMPTS, RETRY_OF, StudyStorage
 
 SPACE: dict[str, tuple[object, BaseDistribution]] = {
     "width": (2.5, FloatDistribution(1.0, 8.0, step=0.5)),

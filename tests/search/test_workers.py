@@ -18,10 +18,10 @@ from rich.console import Console
 
 import sculpt
 from sculpt.errors import InputError, SculptError
-from sculpt.search.concurrency import Concurrency
-from sculpt.search.devices import choose_devices
 from sculpt.search.progress import LiveView, Watcher
-from sculpt.search.work import Work
+from sculpt.search.workers.concurrency import Concurrency
+from sculpt.search.workers.devices import choose_devices
+from sculpt.search.workers.work import Work
 from studies import check_complete, write_study
 
 Wait = Callable[[Callable[[], object]], None]
@@ -163,7 +163,7 @@ def test_a_killed_worker_is_replaced_and_loses_no_trial(
 def test_workers_that_die_again_and_again_end_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sculpt.search.workers.MOST_REPLACEMENTS", 1)
+    monkeypatch.setattr("sculpt.search.workers.together.MOST_REPLACEMENTS", 1)
     (tmp_path / "deadly.py").write_text(
         "import multiprocessing, os, signal\n"
         "if multiprocessing.parent_process(): os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -16,10 +16,10 @@ from sculpt.results.figures import draw_pruning
 from sculpt.results.pareto import pareto_document
 from sculpt.results.ranking import rank
 from sculpt.results.records import PROBLEMS, Results
-from sculpt.search.claims import trial_states
-from sculpt.search.failures import LostStorageError
+from sculpt.search.storage.claims import trial_states
+from sculpt.search.storage.failures import LostStorageError
+from sculpt.search.storage.stored_trials import StoredTrial, read_trials
 from sculpt.search.store import Store
-from sculpt.search.stored_trials import StoredTrial, read_trials
 
 MOST_PLOTS = 30
 """Layer plots at most, the base's included: each takes about a fifth of a second to draw."""

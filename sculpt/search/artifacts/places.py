@@ -8,7 +8,7 @@ import optuna
 
 from sculpt.config import Study
 from sculpt.errors import StorageError
-from sculpt.search.artifact_store import ArtifactStore
+from sculpt.search.artifacts.artifact_store import ArtifactStore
 
 KEY = "artifacts_key"
 """Attribute of a study: what tells it from others of its name. A file among the artifacts is named

@@ -14,13 +14,20 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from sculpt.errors import StorageError
-from sculpt.search.experimental import experimental_accepted
-from sculpt.search.failures import LostStorageError, failure_in, in_one_line, name_failures
-from sculpt.search.retries import Patience, PatientStorage
-from sculpt.search.server import OPENING_SECONDS, check_server, server_options, with_driver
-from sculpt.search.server_lock import server_lock
-from sculpt.search.sqlite_file import file_lock, prepare, sqlite_options
-from sculpt.search.storage_url import file_url, is_sqlite, optuna_url, parse, scrubbed, shown
+from sculpt.search.storage.experimental import experimental_accepted
+from sculpt.search.storage.failures import LostStorageError, failure_in, in_one_line, name_failures
+from sculpt.search.storage.retries import Patience, PatientStorage
+from sculpt.search.storage.server import OPENING_SECONDS, check_server, server_options, with_driver
+from sculpt.search.storage.server_lock import server_lock
+from sculpt.search.storage.sqlite_file import file_lock, prepare, sqlite_options
+from sculpt.search.storage.storage_url import (
+    file_url,
+    is_sqlite,
+    optuna_url,
+    parse,
+    scrubbed,
+    shown,
+)
 
 INFEASIBLE = "infeasible"
 """User attribute of a trial whose parameters cannot be run; it takes no place in a limit."""

@@ -17,15 +17,15 @@ import torch
 
 from sculpt.config import Study
 from sculpt.errors import InputError, SculptError, StorageError
-from sculpt.search.interruption import Interruption
-from sculpt.search.joining import Invitation, invite
-from sculpt.search.observation import Observer
 from sculpt.search.preparation import choose_device
 from sculpt.search.progress import Watcher
-from sculpt.search.storage_url import is_sqlite, parse
+from sculpt.search.storage.storage_url import is_sqlite, parse
 from sculpt.search.store import Store
 from sculpt.search.study import begin_study
-from sculpt.search.workers import HowMany
+from sculpt.search.workers.interruption import Interruption
+from sculpt.search.workers.joining import Invitation, invite
+from sculpt.search.workers.observation import Observer
+from sculpt.search.workers.together import HowMany
 
 LOOK_SECONDS = 1.0
 """Between looks into the storage."""

@@ -14,7 +14,7 @@ from sqlalchemy import NullPool
 from sqlalchemy.exc import SQLAlchemyError
 
 from sculpt.errors import StorageError
-from sculpt.search.storage_url import file_url, optuna_url
+from sculpt.search.storage.storage_url import file_url, optuna_url
 
 BUSY_SECONDS = 60
 """How long a statement waits for SQLite's write lock; Optuna's 5 s run out under load."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from sculpt.errors import SculptWarning
-from sculpt.search.artifact_store import ArtifactStore
+from sculpt.search.artifacts.artifact_store import ArtifactStore
 
 
 @dataclass(frozen=True)

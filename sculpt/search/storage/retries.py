@@ -8,7 +8,7 @@ from typing import Any, ParamSpec, TypeVar
 from optuna.storages import RDBStorage
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
-from sculpt.search.failures import LostStorageError
+from sculpt.search.storage.failures import LostStorageError
 
 P = ParamSpec("P")
 T = TypeVar("T")

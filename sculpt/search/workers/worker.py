@@ -1,5 +1,6 @@
 """A worker: runs trials of one study in this process, one after another."""
 
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,9 +13,15 @@ from optuna.trial import FrozenTrial, TrialState
 from sculpt.config import Study
 from sculpt.data import ImageSet, Splits
 from sculpt.errors import DeviceMemoryError, SculptError
-from sculpt.search.attempt import Attempt, Job
-from sculpt.search.checkpoint_folder import CheckpointFolder
-from sculpt.search.claims import (
+from sculpt.search.artifacts.checkpoint_folder import CheckpointFolder
+from sculpt.search.confirmation import confirmation_job, queue_confirmation
+from sculpt.search.preparation import load_scoring_images
+from sculpt.search.progress import Watcher
+from sculpt.search.sampling.early_stopping import Stopped
+from sculpt.search.sampling.feasibility import check_candidate
+from sculpt.search.sampling.space import suggest
+from sculpt.search.sampling.unrepeated import first_with
+from sculpt.search.storage.claims import (
     ERROR,
     OUT_OF_MEMORY,
     counts,
@@ -23,22 +30,16 @@ from sculpt.search.claims import (
     requeue_interrupted,
     trial_states,
 )
-from sculpt.search.confirmation import confirmation_job, queue_confirmation
-from sculpt.search.early_stopping import Stopped
-from sculpt.search.failures import LostLockError, LostStorageError, storage_failure
-from sculpt.search.feasibility import check_candidate
-from sculpt.search.interruption import Interruption
-from sculpt.search.preparation import load_scoring_images
-from sculpt.search.progress import Watcher
-from sculpt.search.space import suggest
-from sculpt.search.storage import INFEASIBLE, StudyFull
+from sculpt.search.storage.failures import LostLockError, LostStorageError, storage_failure
+from sculpt.search.storage.study_storage import INFEASIBLE, StudyFull
 from sculpt.search.store import Store
-from sculpt.search.unrepeated import first_with
+from sculpt.search.workers.attempt import Attempt, Job
+from sculpt.search.workers.interruption import Interruption
 from sculpt.training.loop import Epoch, evaluations
 from sculpt.training.memory import long_lived, release_memory
 
-POLL_SECONDS = 1.0
-"""Between looks at trials that other workers are running."""
+POLL_SECONDS, LONGEST_POLL_SECONDS = 1.0, 15.0
+"""Between looks at trials that other workers are running: at first, and at most."""
 
 
 @dataclass
@@ -158,6 +159,7 @@ class Worker:
                 lost = storage_failure(error)
                 raise
 
+        waiting_since: float | None = None
         while True:
             self.interruption.check()
             requeue_interrupted(study)
@@ -168,12 +170,15 @@ class Worker:
                 study.optimize(watched, n_trials=1, catch=(Exception,), callbacks=[self._ended])
                 if lost and not isinstance(lost, LostLockError):  # Optuna caught it
                     raise lost
+                waiting_since = None
             except StudyFull:
                 tally = counts(study)
                 if not tally["queued"] and not (wait and tally["running"]):
                     return
                 self.watcher.waiting(tally["running"])
-                time.sleep(POLL_SECONDS)
+                waiting_since = waiting_since or time.monotonic()
+                with self.interruption.at_once():
+                    time.sleep(pause(time.monotonic() - waiting_since))
             except KeyboardInterrupt:
                 requeue_interrupted(study)
                 raise
@@ -288,6 +293,15 @@ class Worker:
     def _epoch_finished(self, epoch: Epoch) -> None:
         self.watcher.epoch_finished(epoch)
         self.interruption.check()
+
+
+def pause(waited: float) -> float:
+    """Return the seconds until a worker that has waited so long looks again: about a tenth of it.
+
+    However many wait for the last trials of a study, the storage must have time for those.
+    """
+    seconds = min(max(POLL_SECONDS, waited / 10), LONGEST_POLL_SECONDS)
+    return seconds * random.uniform(0.5, 1.5)
 
 
 def search_seeds(config: Study) -> range:

@@ -12,14 +12,14 @@ from typing import Any
 from sculpt.config import Study
 from sculpt.documents import assign, lookup, read_yaml
 from sculpt.errors import ConfigError, InputError
-from sculpt.search.devices import choose_devices
 from sculpt.search.preparation import describe_data, load_data
 from sculpt.search.progress import Watcher
-from sculpt.search.storage_url import file_url, is_sqlite, parse
+from sculpt.search.storage.storage_url import file_url, is_sqlite, parse
 from sculpt.search.store import Store, open_store
 from sculpt.search.study import check_machine
-from sculpt.search.work import Work
-from sculpt.search.workers import HowMany, run_workers
+from sculpt.search.workers.devices import choose_devices
+from sculpt.search.workers.together import HowMany, run_workers
+from sculpt.search.workers.work import Work
 from sculpt.study_file import document_faults
 from sculpt.trial import resolve_budget
 

@@ -8,12 +8,12 @@ from rich.console import Console
 
 from sculpt.config import Study
 from sculpt.errors import InputError
-from sculpt.search.joining import Invitation, invite
-from sculpt.search.places import storage_file
-from sculpt.search.processes import stop_all
+from sculpt.search.artifacts.places import storage_file
 from sculpt.search.progress import LiveView
 from sculpt.search.study import begin_study
-from sculpt.search.workers import HowMany
+from sculpt.search.workers.joining import Invitation, invite
+from sculpt.search.workers.processes import stop_all
+from sculpt.search.workers.together import HowMany
 
 MOST_REQUEUES = 10_000
 """Of a job that runs out of time; the study says when there is nothing left to do."""

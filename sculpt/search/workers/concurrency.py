@@ -12,8 +12,8 @@ from sculpt.data import Splits
 from sculpt.errors import SculptError
 from sculpt.pruning.masks import dense_masks
 from sculpt.registry import load_plugins
-from sculpt.search.feasibility import check_study
-from sculpt.search.processes import crew
+from sculpt.search.sampling.feasibility import check_study
+from sculpt.search.workers.processes import crew
 from sculpt.training.loop import train
 from sculpt.training.memory import keep_freed_memory
 from sculpt.trial import build_model

@@ -13,8 +13,8 @@ from optuna.artifacts import get_all_artifact_meta, upload_artifact
 from optuna.trial import FrozenTrial
 
 from sculpt.errors import InputError, StorageError
+from sculpt.search.storage.stored_trials import write_attributes
 from sculpt.search.store import Store
-from sculpt.search.stored_trials import write_attributes
 
 RECORD_FILE = "record.json"
 

@@ -14,7 +14,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 
 from sculpt.errors import InputError, StorageError
 from sculpt.files import replacing
-from sculpt.search.failures import LostStorageError, in_one_line
+from sculpt.search.storage.failures import LostStorageError, in_one_line
 
 _LOCAL = ("file://", "local://")
 

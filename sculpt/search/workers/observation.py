@@ -5,9 +5,9 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
-from sculpt.search.claims import ERROR, OUT_OF_MEMORY, STOPPED_BECAUSE, trial_states
 from sculpt.search.progress import Watcher
-from sculpt.search.storage import INFEASIBLE
+from sculpt.search.storage.claims import ERROR, OUT_OF_MEMORY, STOPPED_BECAUSE, trial_states
+from sculpt.search.storage.study_storage import INFEASIBLE
 from sculpt.search.store import Store
 
 PROBLEMS = (ERROR, OUT_OF_MEMORY, STOPPED_BECAUSE)

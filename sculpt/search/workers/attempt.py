@@ -18,12 +18,12 @@ from sculpt.errors import NumericsError
 from sculpt.export.description import describe_network
 from sculpt.record import Role, summarize
 from sculpt.registry import OBJECTIVES
-from sculpt.search.artifacts import keep, network_file
-from sculpt.search.checkpoint_folder import CheckpointFolder
-from sculpt.search.claims import STOPPED_BECAUSE
-from sculpt.search.early_stopping import Referee, Stopped
-from sculpt.search.interruption import Interruption
+from sculpt.search.artifacts.checkpoint_folder import CheckpointFolder
+from sculpt.search.artifacts.records import keep, network_file
+from sculpt.search.sampling.early_stopping import Referee, Stopped
+from sculpt.search.storage.claims import STOPPED_BECAUSE
 from sculpt.search.store import Store
+from sculpt.search.workers.interruption import Interruption
 from sculpt.training.loop import Epoch
 from sculpt.trial import Outcome, run_seed
 

@@ -8,13 +8,13 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
 
 from sculpt.errors import InputError, SculptError
-from sculpt.search.concurrency import measure_concurrency
 from sculpt.search.confirmation import queue_confirmation
-from sculpt.search.interruption import Interruption
-from sculpt.search.processes import Member, crew
 from sculpt.search.progress import Watcher
 from sculpt.search.store import Store
-from sculpt.search.work import Work
+from sculpt.search.workers.concurrency import measure_concurrency
+from sculpt.search.workers.interruption import Interruption
+from sculpt.search.workers.processes import Member, crew
+from sculpt.search.workers.work import Work
 
 TrialsPerDevice = int | Literal["auto"]
 

@@ -12,9 +12,9 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from sculpt.config import Space
-from sculpt.search.claims import original_number
-from sculpt.search.space import distribution, is_enumerable, points
-from sculpt.search.storage import INFEASIBLE
+from sculpt.search.sampling.space import distribution, is_enumerable, points
+from sculpt.search.storage.claims import original_number
+from sculpt.search.storage.study_storage import INFEASIBLE
 
 Key = frozenset[tuple[Any, ...]]
 """The parameters of a trial, as something that sets can hold."""

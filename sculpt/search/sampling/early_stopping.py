@@ -16,8 +16,8 @@ from optuna.trial import FrozenTrial
 
 from sculpt.config import EarlyStopping, Training
 from sculpt.registry import OBJECTIVES
-from sculpt.search.claims import original_number
-from sculpt.search.proxies import PROXIES
+from sculpt.search.sampling.proxies import PROXIES
+from sculpt.search.storage.claims import original_number
 from sculpt.training.loop import Epoch
 
 RUNGS = "rungs"

@@ -12,9 +12,9 @@ from optuna import Study
 from optuna.storages import RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 
-from sculpt.search.experimental import experimental_accepted
-from sculpt.search.storage import ATTEMPTS, INFEASIBLE, RETRY_OF, storage_of
-from sculpt.search.stored_trials import StoredTrial
+from sculpt.search.storage.experimental import experimental_accepted
+from sculpt.search.storage.stored_trials import StoredTrial
+from sculpt.search.storage.study_storage import ATTEMPTS, INFEASIBLE, RETRY_OF, storage_of
 
 AnyTrial = FrozenTrial | StoredTrial
 

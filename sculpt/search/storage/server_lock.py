@@ -7,9 +7,9 @@ from types import TracebackType
 from sqlalchemy import Connection, make_url, text
 from sqlalchemy.orm import Session
 
-from sculpt.search.failures import LostLockError, LostStorageError
-from sculpt.search.retries import Patience
-from sculpt.search.server import lone_engine
+from sculpt.search.storage.failures import LostLockError, LostStorageError
+from sculpt.search.storage.retries import Patience
+from sculpt.search.storage.server import lone_engine
 
 # PostgreSQL keeps advisory locks apart by database; these numbers keep ours apart from others'.
 _KEYS = {"lock": int.from_bytes(b"sculpt"), "fence": int.from_bytes(b"sculpt'")}

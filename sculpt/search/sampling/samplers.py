@@ -9,10 +9,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sculpt.config import Study
 from sculpt.errors import ConfigError
-from sculpt.search.claims import ERROR
-from sculpt.search.experimental import experimental_accepted
-from sculpt.search.space import MOST_POINTS, is_enumerable, space_size
-from sculpt.search.unrepeated import UnrepeatedSampler
+from sculpt.search.sampling.space import MOST_POINTS, is_enumerable, space_size
+from sculpt.search.sampling.unrepeated import UnrepeatedSampler
+from sculpt.search.storage.claims import ERROR
+from sculpt.search.storage.experimental import experimental_accepted
 from sculpt.seeding import derive_seed
 
 TPE_TRIALS = 1000

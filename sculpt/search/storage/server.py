@@ -5,9 +5,9 @@ from typing import Any
 from sqlalchemy import URL, Engine, NullPool, create_engine, text
 
 from sculpt.errors import StorageError
-from sculpt.search.failures import LostStorageError, in_one_line, name_failures
-from sculpt.search.retries import Patience
-from sculpt.search.storage_url import scrubbed, shown
+from sculpt.search.storage.failures import LostStorageError, in_one_line, name_failures
+from sculpt.search.storage.retries import Patience
+from sculpt.search.storage.storage_url import scrubbed, shown
 
 OPENING_SECONDS = 8.0
 """How long a server may be away when a study is opened: the URL may be wrong, so not for long."""

@@ -8,13 +8,13 @@ import torch
 from sculpt.config import Study
 from sculpt.data import Splits
 from sculpt.registry import load_plugins
-from sculpt.search.devices import use_device
-from sculpt.search.interruption import Interruption
-from sculpt.search.places import artifacts_of
+from sculpt.search.artifacts.places import artifacts_of
 from sculpt.search.progress import Watcher
-from sculpt.search.samplers import make_sampler
+from sculpt.search.sampling.samplers import make_sampler
 from sculpt.search.store import Store, check_artifacts, open_store, refuse_other_images
-from sculpt.search.worker import Worker
+from sculpt.search.workers.devices import use_device
+from sculpt.search.workers.interruption import Interruption
+from sculpt.search.workers.worker import Worker
 
 
 @dataclass(frozen=True)
