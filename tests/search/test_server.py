@@ -17,8 +17,8 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from sculpt.errors import StorageError
-from sculpt.search import server as server_module
-from sculpt.search import server_lock as lock_module
+from sculpt.search.storage import server as server_module
+from sculpt.search.storage import server_lock as lock_module
 from sculpt.search.storage.claims import counts, requeue_interrupted
 from sculpt.search.storage.failures import LostLockError
 from sculpt.search.storage.server_lock import ServerLock

@@ -1,5 +1,6 @@
 """A lock across processes and machines, kept by the PostgreSQL server that keeps the study."""
 
+import os
 import threading
 from contextlib import suppress
 from types import TracebackType
@@ -16,6 +17,7 @@ _KEYS = {"lock": int.from_bytes(b"sculpt"), "fence": int.from_bytes(b"sculpt'")}
 
 _ASK = text("SELECT 1")
 _WAIT = text("SELECT pg_advisory_lock(:lock)").bindparams(lock=_KEYS["lock"])
+_RELEASE = text("SELECT pg_advisory_unlock(:lock)").bindparams(lock=_KEYS["lock"])
 _PASS_FENCE = text("SELECT pg_advisory_xact_lock_shared(:key)").bindparams(key=_KEYS["fence"])
 _WAIT_AT_FENCE = text("SELECT pg_advisory_xact_lock(:key)").bindparams(key=_KEYS["fence"])
 
@@ -42,12 +44,14 @@ class ServerLock:
         self._owner: int | None = None
         self._depth = 0
         self._connection: Connection | None = None
+        self._idle: Connection | None = None
+        """Of the last taking: to connect takes several times as long as to lock."""
 
     def __enter__(self) -> None:
         self._threads.acquire()
         try:
             if self._depth == 0:
-                self._connection = self._patience(self._connect)
+                self._connection = self._patience(self._take)
                 self._owner = threading.get_ident()
             self._depth += 1
         except BaseException:
@@ -66,7 +70,7 @@ class ServerLock:
                 self._owner = None
                 connection, self._connection = self._connection, None
                 with suppress(LostStorageError):  # a cut connection holds no lock either
-                    connection.close()  # and not kept: an idle one may be cut unnoticed
+                    self._release(connection)
         finally:
             self._threads.release()
 
@@ -100,8 +104,31 @@ class ServerLock:
             session.execute(_PASS_FENCE)  # until the transaction's end
             self.check()
 
-    def _connect(self) -> Connection:
-        connection = self._engine.connect()
+    def disconnect(self) -> None:
+        """Close the connection that is kept for the next taking, unless the lock is held."""
+        with self._threads:
+            idle, self._idle = self._idle, None
+            if idle is not None:
+                with suppress(LostStorageError):
+                    idle.close()
+
+    def _release(self, connection: Connection) -> None:
+        if connection.invalidated:
+            connection.close()
+            return
+        try:
+            connection.execute(_RELEASE)
+            connection.commit()  # of SQLAlchemy's own transaction; the server has none
+        except BaseException:
+            connection.invalidate()
+            connection.close()
+            raise
+        self._idle = connection
+
+    def _take(self) -> Connection:
+        # If the idle one was cut meanwhile, this fails, and is done again with a new one.
+        idle, self._idle = self._idle, None
+        connection = idle or self._engine.connect()
         try:
             # Waits in the server's queue, which is fair. psycopg lets Ctrl-C interrupt it.
             connection.execute(_WAIT)
@@ -113,13 +140,14 @@ class ServerLock:
         return connection
 
 
-_locks: dict[str, ServerLock] = {}
+_locks: dict[tuple[int, str], ServerLock] = {}
 _making = threading.Lock()
 
 
 def server_lock(url: str) -> ServerLock:
     """Return the lock of the database at `url`, the same one for all storages of this process."""
+    key = os.getpid(), url  # what a process was forked with belongs to its parent
     with _making:
-        if url not in _locks:
-            _locks[url] = ServerLock(url)
-        return _locks[url]
+        if key not in _locks:
+            _locks[key] = ServerLock(url)
+        return _locks[key]

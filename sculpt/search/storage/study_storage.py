@@ -202,6 +202,8 @@ class StudyStorage(PatientStorage):
         """Close the database connections; using the storage again opens new ones."""
         self.remove_session()
         self.engine.dispose()
+        if self._file is None:
+            server_lock(self.url).disconnect()
 
 
 def open_storage(url: str, *, create: bool, grace_seconds: float = 60.0) -> StudyStorage:
