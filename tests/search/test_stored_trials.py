@@ -79,18 +79,20 @@ def test_what_is_written_at_once_is_what_optuna_reads(storage: StudyStorage) -> 
     optuna.create_study(storage=storage, study_name="other").add_trial(create_trial(value=1.0))
     study = optuna.create_study(storage=storage, study_name="study")
     study.add_trial(create_trial(value=1.0))
+    ours: list[optuna.Trial] = []
 
     def objective(trial: optuna.Trial) -> float:
         trial.set_user_attr("empty", "no more")
-        write_attributes(study, trial.number, HOSTILE)
-        write_attributes(study, trial.number, {"flag": 1})
+        ours.append(trial)
+        write_attributes(trial, HOSTILE)
+        write_attributes(trial, {"flag": 1})
         return 1.0
 
     study.optimize(objective, n_trials=1)
     assert study.trials[1].user_attrs == HOSTILE | {"flag": 1}
     assert study.trials[0].user_attrs == {}
     with pytest.raises(UpdateFinishedTrialError):
-        write_attributes(study, 1, {"flag": 2, "late": True})
+        write_attributes(ours[0], {"flag": 2, "late": True})
     assert study.trials[1].user_attrs == HOSTILE | {"flag": 1}
 
 

@@ -63,7 +63,7 @@ def keep(store: Store, trial: optuna.Trial, record: dict[str, Any], files: list[
         }
     # A private name: Optuna has no public way to the id that its storage asks for.
     store.storage.set_trial_system_attr(trial._trial_id, FILES, ids)
-    write_attributes(trial.study, trial.number, summary(record))
+    write_attributes(trial, summary(record))
 
 
 def summary(record: dict[str, Any]) -> dict[str, Any]:

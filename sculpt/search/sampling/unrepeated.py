@@ -84,7 +84,8 @@ class UnrepeatedSampler(BaseSampler):
 
     def _draw(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
         """Return a whole configuration that agrees with what the trial already has."""
-        taken = {key for number, key in enumerate(keys_of(study)) if number != trial.number}
+        keys = keys_of(study, study.get_trials(deepcopy=False))
+        taken = {key for number, key in enumerate(keys) if number != trial.number}
         samplers = [self._proposing, self._chance] if self._proposing else []
         params: dict[str, Any] = {}
         for sampler in samplers:
@@ -131,16 +132,16 @@ def first_with(params: dict[str, Any], trial: optuna.Trial) -> int | None:
     """
     trials, key = trial.study.get_trials(deepcopy=False), key_of(params)
     origin = original_number(trials[trial.number])
-    for other, taken in zip(trials[: trial.number], keys_of(trial.study), strict=False):
+    earlier = trials[: trial.number]
+    for other, taken in zip(earlier, keys_of(trial.study, earlier), strict=True):
         if taken == key and INFEASIBLE not in other.user_attrs and original_number(other) != origin:
             return other.number
     return None
 
 
-def keys_of(study: optuna.Study) -> list[Key]:
-    """Return the parameters of every trial of a study, in the order of their numbers."""
+def keys_of(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[Key]:
+    """Return the parameters of trials of a study."""
     known = _finished.setdefault(study, {})
-    trials = study.get_trials(deepcopy=False)
     new = {trial.number: trial for trial in trials if trial.number not in known}
     keys = {number: key_of(trial.params) for number, trial in new.items()}
     known |= {number: keys[number] for number, trial in new.items() if trial.state.is_finished()}

@@ -11,12 +11,12 @@ from typing import Any
 
 from optuna import Study
 from optuna.distributions import BaseDistribution, json_to_distribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic_core import from_json
 from sqlalchemy import Connection, Select, TableClause, column, func, select, table
 from sqlalchemy.dialects import postgresql, sqlite
 
-from sculpt.search.storage.study_storage import ATTEMPTS, RETRY_OF, storage_of
+from sculpt.search.storage.study_storage import ATTEMPTS, RETRY_OF, StudyStorage, storage_of
 
 # Tables and not get_trials, because asking must not slow down as a study grows: 10,000 trials of
 # 40 attributes take 13 seconds as Optuna's objects, and half a second this way. Optuna versions
@@ -97,27 +97,24 @@ def read_trial(study: Study, number: int) -> FrozenTrial:
     return storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study_id, number))
 
 
-def write_attributes(study: Study, number: int, attributes: Mapping[str, Any]) -> None:
+def write_attributes(trial: Trial, attributes: Mapping[str, Any]) -> None:
     """Set user attributes of a running trial, all or none of them, in one transaction.
 
     Args:
-        study:
-            One whose storage comes from `open_storage`.
-        number:
-            The trial's.
+        trial:
+            Of a study whose storage comes from `open_storage`.
         attributes:
             JSON values by name.
 
     Raises:
         UpdateFinishedTrialError: The trial is finished.
     """
-    storage_of(study).patience(_write_attributes, study, number, attributes)
+    storage = storage_of(trial.study)
+    # A private name: Optuna has no public way to the id that its storage asks for.
+    storage.patience(_write_attributes, storage, trial._trial_id, attributes)
 
 
-def _write_attributes(study: Study, number: int, attributes: Mapping[str, Any]) -> None:
-    storage = storage_of(study)
-    study_id = storage.get_study_id_from_name(study.study_name)
-    trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
+def _write_attributes(storage: StudyStorage, trial_id: int, attributes: Mapping[str, Any]) -> None:
     rows = [
         {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
         for key, value in attributes.items()

@@ -217,8 +217,9 @@ class Worker:
             self.store.storage.check_lock()
         candidate = config.with_parameters(params)
         found = check_candidate(config, candidate, self.splits.spec)
+        known = trial.constraints
         for name, violation in found.violations.items():
-            if name not in trial.constraints:  # a retry has them already
+            if name not in known:  # a retry has them already
                 trial.set_constraint(name, violation)
         reason = found.reason if first is None else f"it is the configuration of trial {first}"
         if reason:
@@ -235,13 +236,14 @@ class Worker:
         return [record["objectives"]["test_error"]]
 
     def _run(self, trial: optuna.Trial, job: Job) -> dict[str, Any]:
-        frozen = trial.study.get_trials(deepcopy=False)[trial.number]
+        # A private name: as it was claimed; to read it anew takes as long as to write it.
+        claimed = trial._cached_frozen_trial
         attempt = Attempt(
             self.store,
             self.splits,
             self._scoring_images(job.study),
             trial,
-            self._checkpoints(trial.study, frozen),
+            self._checkpoints(trial.study, claimed),
             self._epoch_finished,
             self.interruption,
         )
