@@ -125,12 +125,17 @@ def test_ctrl_c_ends_waiting_for_the_lock(
         os.kill(os.getpid(), signal.SIGINT)
 
     interrupting = threading.Thread(target=interrupt)
-    with ours:
-        interrupting.start()
-        with pytest.raises(KeyboardInterrupt), theirs:
-            pytest.fail("two hold the lock")
-        interrupting.join()
-        wait_until(lambda: not server.sql(waiting, database))
+    # What a shell starts in the background ignores Ctrl-C, and Python then does so, too.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with ours:
+            interrupting.start()
+            with pytest.raises(KeyboardInterrupt), theirs:
+                pytest.fail("two hold the lock")
+            interrupting.join()
+            wait_until(lambda: not server.sql(waiting, database))
+    finally:
+        signal.signal(signal.SIGINT, before)
     with theirs:
         theirs.check()
 
