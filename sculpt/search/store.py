@@ -154,9 +154,9 @@ def _make_studies(
             study = optuna.create_study(
                 study_name=name, storage=storage, directions=directions, load_if_exists=True
             )
-            trials = len(study.get_trials(deepcopy=False))
-            # Without trials it may be one whose making was interrupted: make it anew.
-            known = trials or "sculpt_format" in study.user_attrs
+            # Without trials it may be one whose making was interrupted: make it anew. They are
+            # looked at last: to read thousands under the lock would keep all others waiting.
+            known = "sculpt_format" in study.user_attrs or study.get_trials(deepcopy=False)
             if known:
                 _refuse_other_settings(config, json.loads(_attribute(study, "config")))
                 refuse_other_images(config, images, _attribute(study, "images"))

@@ -63,18 +63,24 @@ def requeue_interrupted(study: Study, *, max_retries: int = MAX_RETRIES) -> int:
 
 def _requeue(study: Study, max_retries: int) -> int:
     with experimental_accepted():  # heartbeats are
+        fail_stale_trials(study)
+        if not _owed(study, max_retries):  # as a rule; then nobody is kept from the lock
+            return 0
         retry = RetryHeartbeatStaleTrialCallback(max_retry=max_retries)
         # One lock around looking and queueing, or two processes would queue the same retry.
         with storage_of(study).lock():
-            fail_stale_trials(study)
-            trials = study.get_trials(deepcopy=False)
-            retried = _retried(trials)
-            owed = [trial for trial in trials if _is_owed(trial, retried, max_retries)]
+            owed = _owed(study, max_retries)
             for trial in owed:
                 # A copy, because Optuna's callback appends to the list inside the trial it is
                 # given, which here would be the one in the study's cache.
                 retry(study, copy.deepcopy(trial))
     return len(owed)
+
+
+def _owed(study: Study, max_retries: int) -> list[FrozenTrial]:
+    trials = study.get_trials(deepcopy=False)
+    retried = _retried(trials)
+    return [trial for trial in trials if _is_owed(trial, retried, max_retries)]
 
 
 def trial_states(trials: Sequence[AnyTrial], *, max_retries: int = MAX_RETRIES) -> dict[int, str]:
