@@ -15,6 +15,7 @@ from sculpt.export.directory import CARD, MANIFEST, describe_file
 from sculpt.export.formats import Network
 from sculpt.export.latency import describe_latency
 from sculpt.export.loading import Loaded, build_described, load
+from sculpt.export.runtimes import missing_runtime
 from sculpt.export.side_by_side import TURNS, time_side_by_side
 from sculpt.export.verification import read_manifest, read_reference
 from sculpt.files import replacing
@@ -60,6 +61,8 @@ def measure_directory(
         raise InputError(
             f"{bundle}: must be the file that was exported, but was changed since; export it anew"
         )
+    if reason := missing_runtime(runtime):
+        raise InputError(f"the runtime must be one that is there: {reason}")
     images, _ = read_reference(folder)
     network = Network(loaded.model, loaded.masks, loaded.metadata, images)
     timed = time_side_by_side(
@@ -70,9 +73,6 @@ def measure_directory(
         turns=turns,
         on_row=on_row,
     )
-    for missing in timed["missing"]:
-        if missing["runtime"] == runtime:
-            raise InputError(f"the runtime must be one that is there: {missing['reason']}")
     (seconds,) = [
         row["seconds"]["median"]
         for row in timed["rows"]

@@ -16,7 +16,7 @@ from sculpt.search.preparation import describe_data, load_data
 from sculpt.search.progress import Watcher
 from sculpt.search.storage.storage_url import file_url, is_sqlite, parse
 from sculpt.search.store import Store, open_store
-from sculpt.search.study import check_machine
+from sculpt.search.workers.beginning import check_machine
 from sculpt.search.workers.devices import choose_devices
 from sculpt.search.workers.together import HowMany, run_workers
 from sculpt.search.workers.work import Work

@@ -21,7 +21,7 @@ from sculpt.search.preparation import choose_device
 from sculpt.search.progress import Watcher
 from sculpt.search.storage.storage_url import is_sqlite, parse
 from sculpt.search.store import Store
-from sculpt.search.study import begin_study
+from sculpt.search.workers.beginning import begin_study
 from sculpt.search.workers.interruption import Interruption
 from sculpt.search.workers.joining import Invitation, invite
 from sculpt.search.workers.observation import Observer

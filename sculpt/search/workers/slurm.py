@@ -10,7 +10,7 @@ from sculpt.config import Study
 from sculpt.errors import InputError
 from sculpt.search.artifacts.places import storage_file
 from sculpt.search.progress import LiveView
-from sculpt.search.study import begin_study
+from sculpt.search.workers.beginning import begin_study
 from sculpt.search.workers.joining import Invitation, invite
 from sculpt.search.workers.processes import stop_all
 from sculpt.search.workers.together import HowMany
