@@ -15,7 +15,8 @@ from sculpt.errors import SculptWarning
 from sculpt.files import replacing
 from sculpt.training.trainer import State
 
-FORMAT = "sculpt-checkpoint-1"
+FORMAT = "sculpt-checkpoint-2"
+"""2: of pruned parameters the kept values alone."""
 
 
 @dataclass

@@ -20,7 +20,8 @@ MOST_BYTES_NORMALIZED = 2**30
 """A training set that is not augmented is kept as floats up to this size."""
 
 State = dict[str, Tensor]
-"""Everything a run depends on besides its recipe, on the CPU; see `Trainer.state`."""
+"""Everything a run depends on besides its recipe, on the CPU; see `Trainer.state`. Of what is
+pruned nothing is in it, so that it is as small as the network that is kept."""
 
 
 @dataclass(eq=False)
@@ -52,7 +53,8 @@ class Trainer:
         recipe = self.recipe
         self.batch_size = min(recipe.batch_size, len(self.images))
         self.steps_per_epoch = len(self.images) // self.batch_size
-        self.parameters = list(self.model.parameters())
+        named = dict(self.model.named_parameters())
+        self.parameters = list(named.values())
         # On CUDA the rate is a tensor, so that a captured step reads the rate of the moment.
         rate = recipe.learning_rate
         self.optimizer = torch.optim.SGD(
@@ -63,10 +65,14 @@ class Trainer:
             weight_decay=recipe.weight_decay,
             fused=True,
         )
-        named = dict(self.model.named_parameters())
-        sparse = [name for name, mask in self.masks.items() if not mask.all()]
+        sparse = {name: mask for name, mask in self.masks.items() if not mask.all()}
         self._pruned: list[Tensor] = [named[name] for name in sparse]
-        self._keep: Any = [self.masks[name].to(named[name].dtype) for name in sparse]
+        self._keep: Any = [mask.to(named[name].dtype) for name, mask in sparse.items()]
+        self._where = {f"model/{name}": mask for name, mask in sparse.items()}
+        for index, name in enumerate(named):
+            if name in sparse:
+                self._where[f"momentum/{index}"] = sparse[name]
+                self._where[f"average/{index}"] = sparse[name]
         averaged = self.parameters if recipe.weight_average else []
         self._average = [parameter.detach().clone() for parameter in averaged]
         augmented = recipe.flip or recipe.translate > 0 or recipe.cutout > 0
@@ -189,16 +195,24 @@ class Trainer:
             average.copy_(held)
 
     def state(self) -> State:
-        """Return a copy of all that changes: weights, buffers, momentum, average, randomness."""
+        """Return a copy of all that changes: weights, buffers, momentum, average, randomness.
+
+        Of a pruned parameter there are the kept values alone, (kept,), in the order of its mask:
+        its pruned weights are zero, and what momentum they gather moves nothing.
+        """
         state = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
         for index, parameter in enumerate(self.parameters):
             momentum = self.optimizer.state[parameter].get("momentum_buffer")
             if momentum is not None:
                 state[f"momentum/{index}"] = momentum
         state |= {f"average/{index}": average for index, average in enumerate(self._average)}
+        kept = {key: state[key].detach()[mask] for key, mask in self._where.items() if key in state}
         state["generator"] = self.generator.get_state()
         state["steps_done"] = torch.tensor(self.steps_done)
-        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
+        return {
+            name: kept[name].cpu() if name in kept else tensor.detach().to("cpu", copy=True)
+            for name, tensor in state.items()
+        }
 
     @torch.no_grad()
     def restore(self, state: State) -> None:
@@ -207,21 +221,27 @@ class Trainer:
         Raises:
             KeyError, RuntimeError: it is the state of another network or recipe.
         """
-        model = self.model.state_dict()
-        for name, tensor in model.items():
-            tensor.copy_(state[f"model/{name}"])
+        for name, tensor in self.model.state_dict().items():
+            self._put(tensor, f"model/{name}", state)
         for index, parameter in enumerate(self.parameters):
             held = self.optimizer.state[parameter]
-            kept = state.get(f"momentum/{index}")
             if held.get("momentum_buffer") is None:
                 held["momentum_buffer"] = torch.zeros_like(parameter)
             # In place, for captured steps; and a first step with a momentum of zero is the same
             # as one without any.
-            if kept is None:
-                held["momentum_buffer"].zero_()
+            if f"momentum/{index}" in state:
+                self._put(held["momentum_buffer"], f"momentum/{index}", state)
             else:
-                held["momentum_buffer"].copy_(kept)
+                held["momentum_buffer"].zero_()
         for index, average in enumerate(self._average):
-            average.copy_(state[f"average/{index}"])
+            self._put(average, f"average/{index}", state)
         self.generator.set_state(state["generator"])
         self.steps_done = int(state["steps_done"])
+
+    def _put(self, tensor: Tensor, key: str, state: State) -> None:
+        """Give a tensor its values of a state, in place; what is pruned of it is zero."""
+        if (mask := self._where.get(key)) is None:
+            tensor.copy_(state[key])
+        else:
+            tensor.zero_()
+            tensor[mask] = state[key].to(tensor.device)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from sculpt.errors import SculptWarning
 from sculpt.training.checkpoint import Checkpoint
@@ -120,6 +122,21 @@ def test_a_damaged_checkpoint_is_a_warning_and_a_new_start(
     whole, _, _ = run(make_network, splits, settings, path)
     path.write_bytes(path.read_bytes()[:-10] if content is None else content)
     with pytest.warns(SculptWarning, match="must be readable to go on from it"):
+        resumed, trained, _ = run(make_network, splits, settings, path)
+    assert trained.resumed_at == []
+    assert same(whole, resumed)
+
+
+def test_a_checkpoint_of_an_older_format_is_a_warning_and_a_new_start(
+    make_network, splits, recipe, tmp_path
+):
+    path = tmp_path / "training.safetensors"
+    settings = recipe(epochs=2)
+    whole, _, _ = run(make_network, splits, settings, path)
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata()
+    save_file(Checkpoint(path).read()[0], path, header | {"format": "sculpt-checkpoint-1"})
+    with pytest.warns(SculptWarning, match="'sculpt-checkpoint-1', not 'sculpt-checkpoint-2'"):
         resumed, trained, _ = run(make_network, splits, settings, path)
     assert trained.resumed_at == []
     assert same(whole, resumed)

@@ -214,6 +214,31 @@ def test_a_state_put_back_is_the_state_that_was_taken(make_network, splits, reci
     assert any(not torch.equal(kept[name], once[name]) for name in once)
 
 
+def test_a_state_holds_nothing_of_what_is_pruned(make_network, splits, recipe):
+    settings = recipe(weight_average=0.9)
+    model, masks = make_network(density=0.1, widening=4)
+    trainer = trainer_of(model, masks, splits, settings)
+    trainer.run_epoch(1)
+    state = trainer.state()
+    for index, (name, parameter) in enumerate(model.named_parameters()):
+        kept = int(masks[name].sum()) if name in masks else parameter.numel()
+        for key in (f"model/{name}", f"momentum/{index}", f"average/{index}"):
+            assert state[key].numel() == kept
+    whole = sum(p.numel() for p in model.parameters())
+    assert sum(value.numel() * value.element_size() for value in state.values()) < 4 * whole
+
+    # What the pruned weights gathered is gone, and the run does not notice.
+    trainer.run_epoch(2)
+    expected = trainer.state()
+    trainer.restore(state)
+    momenta = [trainer.optimizer.state[p]["momentum_buffer"] for p in model.parameters()]
+    for (name, _), momentum in zip(model.named_parameters(), momenta, strict=True):
+        if name in masks:
+            assert not momentum[~masks[name]].any()
+    trainer.run_epoch(2)
+    assert all(torch.equal(expected[key], value) for key, value in trainer.state().items())
+
+
 def test_precision_by_name(splits, recipe, make_network, monkeypatch):
     assert resolve_precision("float32", CPU) == "float32"
     assert resolve_precision("bfloat16", CPU) == "bfloat16"
