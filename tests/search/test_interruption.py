@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 
 import pytest
 
@@ -24,12 +25,26 @@ def test_a_signal_waits_for_the_books_and_not_for_the_training(number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_second_signal_is_obeyed_anywhere(number):
+def test_the_second_signal_is_obeyed_anywhere(number, monkeypatch):
+    monkeypatch.setattr("sculpt.search.workers.interruption.TOGETHER_SECONDS", 0.0)
     with Interruption() as interruption:
         with pytest.raises(KeyboardInterrupt), interruption.at_once():
             interrupt(number)
+        time.sleep(0.01)
         with pytest.raises(KeyboardInterrupt):
             interrupt(number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_two_signals_at_once_are_one(number, monkeypatch):
+    """As timeout(1) sends them: the second must not disturb what the first one began."""
+    monkeypatch.setattr("sculpt.search.workers.interruption.TOGETHER_SECONDS", 1e9)
+    with Interruption() as interruption:
+        with pytest.raises(KeyboardInterrupt), interruption.at_once():
+            interrupt(number)
+        interrupt(number)  # while the books are written: nothing happens
+        with pytest.raises(KeyboardInterrupt):
+            interruption.check()
 
 
 def test_the_handlers_are_put_back():

@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
@@ -10,6 +11,10 @@ from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """A service manager's stop is handled like Ctrl-C: the state is kept."""
+
+TOGETHER_SECONDS = 1.0
+"""Signals that come within this time are one: timeout(1) sends one to the process and one to its
+group."""
 
 
 class Interruption:
@@ -23,7 +28,7 @@ class Interruption:
     """
 
     def __init__(self) -> None:
-        self._requested = False
+        self._requested_at: float | None = None
         self._at_once = False
         self._before: dict[int, Any] = {}
 
@@ -47,7 +52,7 @@ class Interruption:
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if a signal has come."""
-        if self._requested:
+        if self._requested_at is not None:
             raise KeyboardInterrupt
 
     @contextmanager
@@ -73,10 +78,13 @@ class Interruption:
 
     def _not_raised(self, what: "sys.UnraisableHookArgs") -> None:
         """Be silent about an interrupt that Python swallowed: it is not lost."""
-        if not (self._requested and issubclass(what.exc_type, KeyboardInterrupt)):
+        if self._requested_at is None or not issubclass(what.exc_type, KeyboardInterrupt):
             self._hook_before(what)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        again, self._requested = self._requested, True
+        now = time.monotonic()
+        if self._requested_at is None:
+            self._requested_at = now
+        again = now - self._requested_at > TOGETHER_SECONDS
         if self._at_once or again:
             raise KeyboardInterrupt
