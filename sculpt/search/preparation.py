@@ -67,7 +67,10 @@ def choose_device(name: str) -> torch.device:
         InputError: there is no such device here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        # With its number: a process cannot be made ready for a device without one.
+        return torch.device("cuda", torch.cuda.current_device())
     try:
         return torch.zeros(1, device=name).device
     except (RuntimeError, AssertionError) as error:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sculpt.training.memory import release_memory
 from sculpt.training.trainer import Trainer
 
 WARM_UP_STEPS = 3
@@ -41,6 +42,12 @@ def choose_engine(trainer: Trainer, *, fewest_steps: int = FEWEST_STEPS) -> dict
         return {"name": "eager", "reason": "no CUDA device"}
     if steps < fewest_steps or trainer.micro_batches > 1 or trainer.offload:
         return {"name": "eager", "reason": "a short run, or one that is short of memory"}
+    # Streams and graphs are made on the current device.
+    with torch.cuda.device(trainer.device):
+        return _choose_measured(trainer)
+
+
+def _choose_measured(trainer: Trainer) -> dict[str, Any]:
     batch = torch.arange(trainer.batch_size, device=trainer.device)
     before = trainer.state()
     trainer.model.train()
@@ -59,10 +66,20 @@ def choose_engine(trainer: Trainer, *, fewest_steps: int = FEWEST_STEPS) -> dict
             trainer.update = captured
         return {"name": faster, "seconds_per_step": seconds}
     except RuntimeError as error:
+        _forget_capture(trainer)
         return {"name": "eager", "reason": f"capturing failed: {str(error).splitlines()[0]}"}
     finally:
         trainer.optimizer.zero_grad()
         trainer.restore(before)
+        # The eager steps' activations: a captured step has memory of its own.
+        release_memory(trainer.device)
+
+
+def _forget_capture(trainer: Trainer) -> None:
+    """Free the generators from a capture that was broken off: they would stay a part of it."""
+    trainer.generator = torch.Generator(trainer.device)  # its state is restored
+    default = torch.cuda.default_generators[torch.cuda.current_device()]
+    default.graphsafe_set_state(default.clone_state())
 
 
 def capture(trainer: Trainer, batch: Tensor) -> Callable[[Tensor], None]:

@@ -18,8 +18,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that a device, or the host, has no memory left."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    # The CPU's allocator, and some of CUDA's libraries, raise a plain RuntimeError.
-    words = ("not enough memory", "can't allocate memory", "CUDA out of memory", "ALLOC_FAILED")
+    # The CPU's allocator, some of CUDA's libraries, and CUDA itself where it makes a context or a
+    # graph, raise a plain RuntimeError.
+    words = (
+        "not enough memory",
+        "can't allocate memory",
+        "CUDA out of memory",
+        "CUDA error: out of memory",
+        "ALLOC_FAILED",
+    )
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 

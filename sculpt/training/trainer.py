@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +42,8 @@ class Trainer:
     """Parts that a batch is split into; their gradients add up to the whole batch's."""
     offload: bool = False
     """Keep activations in the host's memory between the forward and the backward pass."""
+    update: Callable[[Tensor], None] | None = None
+    """Takes the place of `update_eagerly`: a captured step."""
     loss_sum: Tensor = field(init=False)
     """Of the batches of this epoch."""
     wrong: Tensor = field(init=False)
@@ -67,7 +68,8 @@ class Trainer:
         )
         sparse = {name: mask for name, mask in self.masks.items() if not mask.all()}
         self._pruned: list[Tensor] = [named[name] for name in sparse]
-        self._keep: Any = [mask.to(named[name].dtype) for name, mask in sparse.items()]
+        # With the strides of the weights: only so are all of them multiplied at once.
+        self._keep = [torch.empty_like(named[name]).copy_(mask) for name, mask in sparse.items()]
         self._where = {f"model/{name}": mask for name, mask in sparse.items()}
         for index, name in enumerate(named):
             if name in sparse:
@@ -85,7 +87,6 @@ class Trainer:
             self._normalized = self.images.inputs().permute(0, 2, 3, 1).contiguous()
         self.loss_sum = torch.zeros((), device=self.device)
         self.wrong = torch.zeros((), device=self.device)
-        self.update: Callable[[Tensor], None] = self.update_eagerly
 
     @property
     def last_rate(self) -> float:
@@ -104,7 +105,7 @@ class Trainer:
         """
         norms = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
         whole = any(isinstance(module, norms) for module in self.model.modules())
-        self.update = self.update_eagerly
+        self.update = None
         if not whole and 2 * self.micro_batches <= self.batch_size:
             self.micro_batches *= 2
             return True
@@ -135,7 +136,7 @@ class Trainer:
             group["lr"].fill_(rate)
         else:
             group["lr"] = rate
-        self.update(batch)
+        (self.update or self.update_eagerly)(batch)
         if self._average:
             # At first it forgets faster, or it would remember the initial weights for long.
             decay = min(self.recipe.weight_average, (1 + self.steps_done) / (10 + self.steps_done))

@@ -88,6 +88,9 @@ def test_workers_are_dealt_out_to_the_devices_in_turn(monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     found = choose_devices("auto", several=True)
     assert [str(device) for device in found] == ["cuda:0", "cuda:1", "cuda:2"]
+    # One by itself has its number, too: torch.cuda.set_device refuses a device without one.
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    assert choose_devices("auto", several=False) == [torch.device("cuda", 0)]
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from torch import nn
 from sculpt.data import ImageSet
 from sculpt.errors import DeviceMemoryError, InputError
 from sculpt.training import loop
+from sculpt.training.capture import choose_engine
 from sculpt.training.evaluation import evaluate
 from sculpt.training.loop import train
 from sculpt.training.memory import is_out_of_memory, within_memory
@@ -92,6 +93,8 @@ def test_other_errors_are_not_taken_for_memory(splits, recipe):
         train(Broken(mlp(), 1), {}, splits, recipe(), seed=0)
     assert not is_out_of_memory(ValueError("not enough memory"))
     assert is_out_of_memory(MemoryError())
+    # What a process on a full GPU gets where it makes its context.
+    assert is_out_of_memory(RuntimeError("CUDA error: out of memory\nCUDA kernel errors might"))
 
 
 def test_what_ran_out_of_memory_is_really_freed():
@@ -156,7 +159,7 @@ def test_the_average_of_the_weights_is_what_is_evaluated_and_kept(make_network, 
     average = {name: value.detach().clone() for name, value in oracle.named_parameters()}
     steps = 0
 
-    update = trainer.update
+    update = trainer.update_eagerly
 
     def update_and_average(batch):
         nonlocal steps
@@ -239,6 +242,35 @@ def test_a_state_holds_nothing_of_what_is_pruned(make_network, splits, recipe):
     assert all(torch.equal(expected[key], value) for key, value in trainer.state().items())
 
 
+def test_masks_lie_in_memory_as_their_weights_do(make_network, splits, recipe):
+    """Else each of them is multiplied by itself, and a GPU starts a kernel for each layer."""
+    model, masks = make_network(density=0.5)
+    model = model.to(memory_format=torch.channels_last)
+    trainer = trainer_of(model, masks, splits, recipe())
+    pairs = list(zip(trainer._pruned, trainer._keep, strict=True))
+    assert any(not weight.is_contiguous() for weight, _ in pairs)
+    for weight, keep in pairs:
+        assert weight.stride() == keep.stride()
+    kept = {id(weight): keep for weight, keep in pairs}
+    for name, weight in model.named_parameters():
+        if id(weight) in kept:
+            assert torch.equal(kept[id(weight)], masks[name].float())
+
+
+def test_a_trainer_is_gone_when_nobody_has_it(make_network, splits, recipe):
+    """Its momenta and images would stay on the device until garbage is collected."""
+    model, masks = make_network(density=0.5)
+    trainer = trainer_of(model, masks, splits, recipe())
+    trainer.run_epoch(1)
+    gone = weakref.ref(trainer)
+    gc.disable()
+    try:
+        del trainer
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
 def test_precision_by_name(splits, recipe, make_network, monkeypatch):
     assert resolve_precision("float32", CPU) == "float32"
     assert resolve_precision("bfloat16", CPU) == "bfloat16"
@@ -286,3 +318,29 @@ def test_captured_steps_train_as_eager_ones(make_network, splits, recipe, precis
         states.append(trainer.state())
     for name, value in states[0].items():
         torch.testing.assert_close(states[1][name], value, rtol=2e-2, atol=2e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_what_cannot_be_captured_is_trained_eagerly(make_network, splits, recipe):
+    """A capture that is broken off leaves the generators as they were."""
+
+    class Waits(nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, inputs):
+            return self.model(inputs) * (1 + 0 * inputs.sum().item())
+
+    splits = splits.to("cuda")
+    model, masks = make_network(density=0.5)
+    masks = {f"model.{name}": mask.cuda() for name, mask in masks.items()}
+    trainer = Trainer(Waits(model).cuda(), masks, splits.train, recipe(translate=1), "float32", 0)
+    before = trainer.state()
+    found = choose_engine(trainer, fewest_steps=1)
+    assert found["name"] == "eager"
+    assert found["reason"].startswith("capturing failed")
+    assert all(torch.equal(before[name], value) for name, value in trainer.state().items())
+    trainer.run_epoch(1)  # draws shifts
+    assert torch.randn(1, device="cuda").isfinite()
