@@ -51,8 +51,9 @@ def main() -> None:
     options = parse()
     device = torch.device(options.device)
     splits = load(options.data_root).to(device)
+    # Epochs enough that on CUDA a step is captured, as in a trial.
     recipe = Training(
-        epochs=1, batch_size=options.batch, flip=True, translate=4, precision=options.precision
+        epochs=30, batch_size=options.batch, flip=True, translate=4, precision=options.precision
     )
     rows = []
     with Opponent() as opponent:

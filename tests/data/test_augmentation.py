@@ -169,6 +169,7 @@ def test_extents_beyond_the_image_are_refused(translate: int, cutout: int, messa
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_the_device_is_never_waited_for():
     images = positive_images().cuda()
     generator = torch.Generator("cuda").manual_seed(0)

@@ -1,28 +1,40 @@
 """How many trials at a time make the most of a device: measured, because nothing else tells."""
 
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import Connection
 from time import perf_counter
 
 import torch
+from torch import nn
 
-from sculpt.config import Study
+from sculpt.config import Study, Training
 from sculpt.data import Splits
 from sculpt.errors import SculptError
-from sculpt.pruning.masks import dense_masks
+from sculpt.pruning.masks import Masks, dense_masks
 from sculpt.registry import load_plugins
 from sculpt.search.sampling.feasibility import check_study
+from sculpt.search.workers.devices import use_device
 from sculpt.search.workers.processes import crew
-from sculpt.training.loop import train
-from sculpt.training.memory import keep_freed_memory
+from sculpt.training.loop import Epoch, train
 from sculpt.trial import build_model
 
 MEASURED_SECONDS = 4.0
 """Of training, for each number of trials; starting the processes comes on top."""
 
 BATCHES = 8
-"""In a pass over the sample that is trained on."""
+"""In a pass over the sample that is trained on; small, because a CPU takes long over them."""
+
+BATCHES_ON_CUDA = 100
+"""There what a pass costs besides its steps would outweigh so few of them."""
+
+WARM_UP_EPOCHS = 2
+
+MOST_EPOCHS = 1_000_000
+"""Never reached; and so many steps that they are captured, as those of all but short trials are."""
 
 LEAST_GAIN = 1.05
 """More trials at a time must be faster by this factor, because each also takes memory."""
@@ -31,6 +43,19 @@ MOST_ON_A_GPU = 8
 
 CONTEXT_BYTES = 2**30
 """What CUDA and its libraries take in each process; an estimate."""
+
+Network = Callable[[Splits], tuple[nn.Module, Masks]]
+"""Makes what is trained, on the device of the images; called in a process of its own."""
+
+
+@dataclass(frozen=True)
+class Together:
+    """What several processes that train at once reach."""
+
+    rate: float
+    """Images per second of all of them together."""
+    memory_bytes: int | None
+    """What they take of the device, CUDA's own share included; None on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -72,19 +97,15 @@ def measure_concurrency(config: Study, splits: Splits) -> Concurrency:
     if corners:
         candidate = config.with_parameters(corners[len(corners) // 2]["params"])
         memory = max(row["memory_bytes"] for row in corners)
-    size = BATCHES * candidate.training.batch_size
-    sample = replace(
-        splits.to("cpu"),
-        train=splits.train.sample(size, seed=0).to("cpu"),
-        validation=splits.validation.sample(candidate.training.batch_size, seed=0).to("cpu"),
-    )
     rates: dict[int, float] = {}
     count, most = 1, _most(device, memory)
     while count <= most:
-        rate = _rate(count, candidate, sample, str(device))
-        if rate is None:
+        together = train_together(
+            count, candidate.training, splits, partial(dense_network, candidate)
+        )
+        if together is None:
             break
-        rates[count] = rate
+        rates[count] = together.rate
         if Concurrency(rates).best != count:
             break
         count *= 2
@@ -99,45 +120,106 @@ def _most(device: torch.device, memory: int) -> int:
     return max(1, min(MOST_ON_A_GPU, free // (memory + CONTEXT_BYTES)))
 
 
-def _rate(count: int, candidate: Study, splits: Splits, device: str) -> float | None:
-    """Return the images per second of `count` processes together; None if one of them failed."""
-    with crew(count, _train_for_a_while, candidate, splits, device) as members:
+def dense_network(candidate: Study, splits: Splits) -> tuple[nn.Module, Masks]:
+    """Build a candidate's network as it is before pruning, and masks that keep all of it."""
+    load_plugins(candidate.plugins)
+    model = build_model(candidate, splits.spec).to(splits.train.device)
+    return model.to(memory_format=torch.channels_last), dense_masks(model)
+
+
+def train_together(
+    count: int, recipe: Training, splits: Splits, network: Network
+) -> Together | None:
+    """Train one network in each of `count` processes at once, for a few seconds.
+
+    Args:
+        count:
+            Processes.
+        recipe:
+            By which they train, for as long as it takes and with hardly any learning rate.
+        splits:
+            On the device to measure.
+        network:
+            What each trains.
+
+    Returns:
+        None if one of several failed: most likely there is too little memory for so many.
+
+    Raises:
+        SculptError: not even one can be trained.
+    """
+    device, batch_size = splits.train.device, recipe.batch_size
+    batches = BATCHES_ON_CUDA if device.type == "cuda" else BATCHES
+    # As many to evaluate as in CIFAR-10's usual split, about.
+    size, evaluated = batches * batch_size, batches // 8 * batch_size
+    sample = replace(
+        splits.to("cpu"),
+        train=splits.train.sample(size, seed=0).to("cpu"),
+        validation=splits.validation.sample(evaluated, seed=0).to("cpu"),
+    )
+    before = _free(device)
+    with crew(count, _train_for_a_while, recipe, sample, str(device), network) as members:
         try:
             for member in members:
                 member.receive()  # it is warm
+            free = _free(device)
+            memory = None if before is None or free is None else before - free
             for member in members:
                 member.connection.send("go")
-            return sum(member.receive() for member in members)
+            return Together(sum(member.receive() for member in members), memory)
         except (EOFError, OSError, SculptError) as error:
             if count == 1:
                 raise SculptError(
                     "a candidate must be trainable to measure how many fit on the device, but "
                     f"{error or 'its process died'}; give --trials-per-device a number"
                 ) from error
-            return None  # most likely there is too little memory for so many
+            return None
+
+
+def _free(device: torch.device) -> int | None:
+    """Return the bytes of a GPU that nobody has taken."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+
+
+class _EnoughError(Exception):
+    """Ends a training that was measured for long enough."""
 
 
 def _train_for_a_while(
-    connection: Connection, number: int, candidate: Study, splits: Splits, device: str
+    connection: Connection,
+    number: int,
+    recipe: Training,
+    splits: Splits,
+    device: str,
+    network: Network,
 ) -> None:
-    load_plugins(candidate.plugins)
-    if device == "cpu":
-        keep_freed_memory()
+    use_device(torch.device(device))
     splits = splits.to(device)
-    model = build_model(candidate, splits.spec).to(device).to(memory_format=torch.channels_last)
-    masks = dense_masks(model)
+    model, masks = network(splits)
     # So small a rate, because a loss that is not finite would end the training.
-    changes = {"epochs": 2, "learning_rate": 1e-6, "protocol": "validation"}
-    recipe = candidate.training.model_copy(update=changes)
+    changes = {
+        "epochs": MOST_EPOCHS,
+        "evaluate_every": 1,
+        "learning_rate": 1e-6,
+        "protocol": "validation",
+    }
+    recipe = recipe.model_copy(update=changes)
+    batch_size = min(recipe.batch_size, len(splits.train))
+    images_per_epoch = len(splits.train) // batch_size * batch_size
+    start = 0.0
 
-    def train_once() -> int:
-        train(model, masks, splits, recipe, seed=0)
-        return recipe.epochs * len(splits.train)
+    def after_epoch(epoch: Epoch) -> None:
+        nonlocal start
+        if epoch.epoch == WARM_UP_EPOCHS:
+            connection.send("ready")
+            connection.recv()
+            start = perf_counter()
+        seconds = perf_counter() - start
+        if epoch.epoch > WARM_UP_EPOCHS and seconds >= MEASURED_SECONDS:
+            connection.send((epoch.epoch - WARM_UP_EPOCHS) * images_per_epoch / seconds)
+            raise _EnoughError
 
-    train_once()
-    connection.send("ready")
-    connection.recv()
-    start, images = perf_counter(), 0
-    while perf_counter() - start < MEASURED_SECONDS:
-        images += train_once()
-    connection.send(images / (perf_counter() - start))
+    # One long run, so that preparing it (capturing a step, say) is not counted again and again.
+    with suppress(_EnoughError):
+        train(model, masks, splits, recipe, seed=0, on_epoch=after_epoch)
+        raise SculptError("its loss is not finite")

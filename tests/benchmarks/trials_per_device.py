@@ -1,0 +1,132 @@
+"""How many trials at a time make the most of a device: training processes side by side.
+
+    python tests/benchmarks/trials_per_device.py --counts 1 2 --widening 1          # on a CPU
+    python tests/benchmarks/trials_per_device.py --device cuda --widening 1 2 4 8
+
+The networks, recipe and images of `training.py`: ResNet(k, 3), k = 1 dense, the others pruned to
+269,034 parameters and compacted. What `sculpt run --trials-per-device auto` does for a study is
+done for each number of processes that is asked for, whether it still gains something or not: each
+trains a network of its own by sculpt's loop, warm, all for the same seconds. Images per second are
+those of all processes together; `×` is over the first number. `GiB` is what all of them take of
+the device, with CUDA's own share. What does not fit is said so.
+
+The processes take turns on the device, unless NVIDIA's MPS runs: to compare, run this before and
+after `nvidia-cuda-mps-control -d`. The script only says whether CUDA_MPS_PIPE_DIRECTORY is set.
+
+A script, not a test: it asserts nothing and pytest does not collect it.
+"""
+
+import argparse
+import json
+import os
+import platform
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from training import load, sparse_network
+
+from sculpt.benchmark.race import as_trained
+from sculpt.config import Training
+from sculpt.data import Splits
+from sculpt.pruning.masks import Masks
+from sculpt.search.workers.concurrency import train_together
+
+MPS = "CUDA_MPS_PIPE_DIRECTORY"
+
+
+def main() -> None:
+    """Measure, and print a table or JSON."""
+    options = parse()
+    splits = load(options.data_root).to(options.device)
+    device = splits.train.device
+    recipe = Training(
+        epochs=1, batch_size=options.batch, flip=True, translate=4, precision=options.precision
+    )
+    rows: list[dict[str, Any]] = []
+    for widening in options.widening:
+        alone = None
+        for count in options.counts:
+            network = partial(pruned, widening, options.seed, recipe)
+            together = train_together(count, recipe, splits, network)
+            row: dict[str, Any] = {"widening": widening, "count": count, "fits": False}
+            if together is not None:
+                alone = alone or together.rate
+                row |= {
+                    "fits": True,
+                    "images_per_second": together.rate,
+                    "relative": together.rate / alone,
+                    "memory_bytes": together.memory_bytes,
+                }
+            rows.append(row)
+            if not options.json:
+                print(as_text(row), flush=True)
+    machine = {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "processor": platform.processor() or platform.machine(),
+        "processors": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+        "mps": MPS in os.environ,
+    }
+    if options.json:
+        print(json.dumps({"options": vars(options), "machine": machine, "rows": rows}, indent=2))
+        return
+    for line in as_markdown(rows, options.counts):
+        print(line)
+    print(", ".join(f"{key} {value}" for key, value in machine.items()))
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--counts", type=int, nargs="+", default=[1, 2, 4, 8], help="of processes")
+    parser.add_argument("--widening", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--data-root", help="CIFAR-10 as folders of images; random without it")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args()
+
+
+def pruned(widening: int, seed: int, recipe: Training, splits: Splits) -> tuple[nn.Module, Masks]:
+    """Return a network as it is trained, made in the process that trains it."""
+    model, masks = sparse_network(widening, splits, seed)
+    return as_trained(model, masks, splits, recipe)
+
+
+def as_text(row: dict[str, Any]) -> str:
+    """Lay one row out for reading."""
+    start = f"k {row['widening']}  {row['count']:2d} at a time  "
+    if not row["fits"]:
+        return f"{start}do not fit"
+    memory = row["memory_bytes"]
+    return (
+        f"{start}{row['images_per_second']:10,.0f} images/s  ×{row['relative']:.2f}"
+        f"{'' if memory is None else f'  {memory / 2**30:6.2f} GiB'}"
+    )
+
+
+def as_markdown(rows: list[dict[str, Any]], counts: list[int]) -> list[str]:
+    """Return a table to paste, a network a line."""
+    lines = [
+        f"| network | {' | '.join(f'{count} at a time' for count in counts)} |",
+        "|---" * (len(counts) + 1) + "|",
+    ]
+    for widening in dict.fromkeys(row["widening"] for row in rows):
+        cells = [
+            f"{row['images_per_second']:,.0f} (×{row['relative']:.2f})" if row["fits"] else "—"
+            for row in rows
+            if row["widening"] == widening
+        ]
+        lines.append(f"| ResNet({widening}, 3) | {' | '.join(cells)} |")
+    return lines
+
+
+if __name__ == "__main__":
+    main()
