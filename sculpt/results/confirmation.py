@@ -1,12 +1,11 @@
 """What the confirmation says of the best candidates: test errors on fresh seeds."""
 
-from statistics import mean, stdev
 from typing import Any
 
 import pandas as pd
 
 from sculpt.results.records import Results
-from sculpt.results.rows import parameters_of
+from sculpt.results.rows import parameters_of, spread
 from sculpt.results.statistics import judge
 
 
@@ -70,8 +69,8 @@ def _measured(row: pd.Series) -> dict[str, Any]:
         "budget": int(row["budget"]),
         "kept_parameters": int(row["kept_parameters"]),
         "kept_macs": float(row["kept_macs"]),
-        "val_error": _spread(_errors(row, "val_errors")),
-        "test_error": _spread(_errors(row, "test_errors")),
+        "val_error": spread(_errors(row, "val_errors")),
+        "test_error": spread(_errors(row, "test_errors")),
     }
 
 
@@ -79,10 +78,3 @@ def _errors(row: pd.Series | None, kind: str) -> list[float]:
     """Return the errors of all seeds; none if the row is not there or any of them is not."""
     errors = None if row is None else row.get(kind)
     return errors if isinstance(errors, list) and None not in errors else []
-
-
-def _spread(errors: list[float]) -> dict[str, Any] | None:
-    if not errors:
-        return None
-    std = stdev(errors) if len(errors) > 1 else None
-    return {"mean": mean(errors), "std": std, "n": len(errors)}

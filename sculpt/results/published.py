@@ -8,6 +8,7 @@ import yaml
 
 from sculpt.config import Published
 from sculpt.errors import ConfigError
+from sculpt.results.against_published import FAMILIES, against_published, same_parameters
 from sculpt.results.records import Results
 
 DIGITS = 6
@@ -34,7 +35,8 @@ def compare(results: Results) -> dict[str, Any]:
     """Return every finished trial's figures beside the published ones, as a JSON document.
 
     A figure has n, mean and std over the seeds (element by element where it is a list of
-    numbers), or the seeds' values where it is no number.
+    numbers), or the seeds' values where it is no number. Where test errors are published, each
+    candidate has its differences from the base, with interval and verdict.
 
     Raises:
         ConfigError: the study compares nothing, or a figure stands in no seed's record.
@@ -47,6 +49,7 @@ def compare(results: Results) -> dict[str, Any]:
         )
     rows = []
     first: dict[str, Any] | None = None
+    differences = _differences(against_published(results))
     for trial in results.complete["trial"] if len(results.complete) else []:
         record = results.record(trial)
         first = first or record
@@ -57,7 +60,8 @@ def compare(results: Results) -> dict[str, Any]:
             figures[figure] = _summary(values)
             if figure in expected:
                 figures[figure] = {"published": expected[figure]} | figures[figure]
-        rows.append({"params": record["params"] or "base", "figures": figures})
+        row = {"params": record["params"] or "base", "figures": figures}
+        rows.append(row | differences.get(trial, {}))
     rows.sort(key=lambda row: str(row["params"]))
     document: dict[str, Any] = {"study": results.config.study, "source": published.source}
     if first:
@@ -74,9 +78,29 @@ def compare(results: Results) -> dict[str, Any]:
 def _published_row(published: Published, record: dict[str, Any]) -> dict[str, Any]:
     params = record["params"] or "base"
     for row in published.rows:
-        if row.get("params") == params:
+        if same_parameters(row.get("params"), params):
             return row
     return {}
+
+
+def _differences(found: dict[str, Any] | None) -> dict[Any, dict[str, Any]]:
+    """Return what is known of each finished candidate's difference from the base, by trial."""
+    rows: dict[Any, dict[str, Any]] = {}
+    for row in found["rows"] if found else []:
+        if row["role"] == "base" or row["trial"] is None:
+            continue
+        known: dict[str, Any] = {}
+        if row["published"] and row["published"]["difference"] is not None:
+            known["published"] = row["published"]["difference"]
+        for family in FAMILIES:
+            if row[family] and (difference := row[family]["difference"]):
+                ends = {key: difference[key] for key in ("mean", "low", "high")}
+                # To six digits, but not of what the subtraction left where there is no difference.
+                interval = {key: _rounded(round(end, 12) + 0.0) for key, end in ends.items()}
+                verdict = row[family]["verdict"]
+                known[family] = interval | {"n": row[family]["n"], "verdict": verdict}
+        rows[row["trial"]] = {"difference": known} if known else {}
+    return rows
 
 
 def _look_up(node: Any, path: str, figure: str) -> Any:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from sculpt.results.against_published import against_published
 from sculpt.results.confirmation import confirmation
 from sculpt.results.proxies import proxies
 from sculpt.results.records import Results
@@ -31,6 +32,7 @@ def rank(results: Results) -> dict[str, Any]:
         "unranked": _unranked(results.trials),
         "confirmation": confirmation(results),
         "proxies": proxies(results),
+        "published": against_published(results),
     }
 
 

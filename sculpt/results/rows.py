@@ -1,5 +1,7 @@
 """What is read off the rows of `Results.trials`."""
 
+from collections.abc import Sequence
+from statistics import mean, stdev
 from typing import Any
 
 import pandas as pd
@@ -28,6 +30,14 @@ def parameters_of(row: pd.Series) -> dict[str, Any]:
 def number_or_none(value: Any) -> float | int | None:
     """Return a number of a row of `Results.trials` as JSON has it; None where it is missing."""
     return None if _missing(value) else _plain(value)
+
+
+def spread(errors: Sequence[float]) -> dict[str, Any] | None:
+    """Return mean, standard deviation (None of one) and number of errors; None without any."""
+    if not errors:
+        return None
+    std = stdev(errors) if len(errors) > 1 else None
+    return {"mean": mean(errors), "std": std, "n": len(errors)}
 
 
 def _plain(value: Any) -> Any:

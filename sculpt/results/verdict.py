@@ -3,21 +3,20 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sculpt.config import describe_parameters
 from sculpt.results.numbers import percent, points
+from sculpt.results.verdict_cost import confirmed_cost_sentence, cost_sentences
+from sculpt.results.verdict_published import published_sentences
+from sculpt.results.wording import NAMED, counted, have, named, uncorrected, with_verdict
 
 CONFIRM = "--set 'search.confirm={top: 3, seeds: 8}'"
 """What makes `sculpt run` confirm the best candidates of a study that has run."""
-
-NAMED = 5
-"""Confirmed candidates, or budgets, that have a sentence each; the tables have the rest."""
 
 
 def verdict_sentences(document: dict[str, Any]) -> list[str]:
     """Return plain sentences, the headline first.
 
     They are about test errors on fresh seeds once the confirmation has compared anything, and
-    about validation errors until then.
+    about validation errors until then; then about published differences, if the study has any.
 
     Args:
         document:
@@ -40,9 +39,10 @@ def verdict_sentences(document: dict[str, Any]) -> list[str]:
         for row in (confirmation["rows"] if confirmation else [])
         if row["arm"] == "sculpted" and row["difference"]
     ]
+    beside = published_sentences(document["published"])
     if confirmed:
-        return _of_confirmation(confirmation, confirmed)
-    sentences = _of_ranking(base, candidates)
+        return _of_confirmation(confirmation, confirmed) + beside
+    sentences = _of_ranking(base, candidates) + cost_sentences(base, candidates) + beside
     if confirmation:
         sentences.append(
             "The best candidates are being confirmed on fresh seeds; until a candidate and the "
@@ -56,21 +56,15 @@ def verdict_sentences(document: dict[str, Any]) -> list[str]:
     return sentences
 
 
-def configuration(params: dict[str, Any]) -> str:
-    """Return a configuration as text, without the last digits of what was sampled."""
-    values = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in params.items()}
-    return describe_parameters(values) or "as the base"
-
-
 def _of_confirmation(found: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
     """Speak of test errors; `rows` are the sculpted ones that have been compared."""
-    better, worse = _with(rows, "better"), _with(rows, "worse")
+    better, worse = with_verdict(rows, "better"), with_verdict(rows, "worse")
     selected = len(found["selected"])
-    whom = f"Of {_count(selected, 'candidate')} confirmed on {found['seeds']} fresh seeds"
+    whom = f"Of {counted(selected, 'candidate')} confirmed on {found['seeds']} fresh seeds"
     lower = "a lower test error than the dense base"
-    higher = f", {len(worse)} {_have(worse)} a higher one" if worse else ""
+    higher = f", {len(worse)} {have(worse)} a higher one" if worse else ""
     if better:
-        sentences = [f"{whom}, {len(better)} {_have(better)} {lower}{higher}."]
+        sentences = [f"{whom}, {len(better)} {have(better)} {lower}{higher}."]
     elif len(rows) < selected:
         sentences = [f"{whom}, none has been told to have {lower} so far{higher}."]
     else:
@@ -81,11 +75,12 @@ def _of_confirmation(found: dict[str, Any], rows: list[dict[str, Any]]) -> list[
         )
     for row in rows[:NAMED]:
         sentences.append(
-            f"Trial {row['trial']} ({_named(row)}): {percent(row['test_error'])} test error "
+            f"Trial {row['trial']} ({named(row)}): {percent(row['test_error'])} test error "
             f"against {percent(found['base']['test_error'])} of the base, a difference of "
             f"{points(row['difference'])} points, 95 % interval in brackets: {row['verdict']}"
-            f"{_uncorrected(row, selected)}."
+            f"{uncorrected(row, selected)}."
         )
+    sentences.append(confirmed_cost_sentence(found["base"], rows))
     shuffled = [row for row in found["rows"] if row["arm"] == "shuffled" and row["difference"]]
     for row in shuffled[:NAMED]:
         sentences.append(_of_control(row))
@@ -109,7 +104,7 @@ def _of_control(row: dict[str, Any]) -> str:
 def _of_ranking(base: dict[str, Any] | None, candidates: list[dict[str, Any]]) -> list[str]:
     """Speak of validation errors; rows are in the order of the ranking."""
     best = candidates[0]
-    lowest = f"trial {best['trial']} ({_named(best)}) with {percent(best['val_error'])}"
+    lowest = f"trial {best['trial']} ({named(best)}) with {percent(best['val_error'])}"
     if base is None:
         return [
             "The dense base has no result yet, so nothing is compared with it; the lowest mean "
@@ -133,27 +128,28 @@ def _of_ranking(base: dict[str, Any] | None, candidates: list[dict[str, Any]]) -
     leading = _best_of_budgets(candidates)
     for row in leading[:NAMED]:
         where = f"With {row['budget']:,} parameters the" if len(leading) > 1 else "The"
-        text = f"{where} lowest mean error is that of trial {row['trial']} ({_named(row)}): "
+        text = f"{where} lowest mean error is that of trial {row['trial']} ({named(row)}): "
         text += f"{percent(row['val_error'])}; {against}"
         if row["difference"]:
             text += f"; difference {points(row['difference'])} points, 95 % interval in brackets: "
-            text += f"{row['verdict']}{_uncorrected(row, len(compared))}"
+            text += f"{row['verdict']}{uncorrected(row, len(compared))}"
         sentences.append(text + ".")
     if len(leading) > NAMED:
-        sentences.append(f"The other {_count(len(leading) - NAMED, 'budget')} are in the ranking.")
+        sentences.append(f"The other {counted(len(leading) - NAMED, 'budget')} are in the ranking.")
     return sentences
 
 
 def _tally_of(compared: list[dict[str, Any]]) -> str:
     """Say how many candidates are told from the base, corrected for how many there are."""
-    better, worse, like = (_with(compared, w) for w in ("better", "worse", "not distinguishable"))
+    better, worse = with_verdict(compared, "better"), with_verdict(compared, "worse")
+    like = with_verdict(compared, "not distinguishable")
     count = len(compared)
-    corrected = f"by validation error, corrected for {_count(count, 'comparison')}"
+    corrected = f"by validation error, corrected for {counted(count, 'comparison')}"
     if better:
         rest = [f"{len(worse)} worse"] if worse else []
         rest += [f"{len(like)} not distinguishable from it"] if like else []
         return (
-            f"{len(better)} of {_count(count, 'candidate')} {'is' if len(better) == 1 else 'are'} "
+            f"{len(better)} of {counted(count, 'candidate')} {'is' if len(better) == 1 else 'are'} "
             f"better than the dense base {corrected}" + "".join(f", {text}" for text in rest) + "."
         )
     if not worse:
@@ -179,17 +175,6 @@ def _best_by_luck(count: int) -> str:
     )
 
 
-def _uncorrected(row: dict[str, Any], family: int) -> str:
-    """Say why a verdict differs from what its own interval shows."""
-    difference = row["difference"]
-    outside = difference["low"] > 0 or difference["high"] < 0
-    if row["verdict"] != "not distinguishable" or not outside:
-        return ""
-    if difference["low"] == difference["high"]:
-        return " (all seeds differ by the same, which so few seeds can do by chance)"
-    return f" once corrected for {_count(family, 'comparison')}, though its own interval is not"
-
-
 def _best_of_budgets(candidates: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the best candidate of each sampled budget, smallest first; else the best alone."""
     if not any("budget" in row["params"] for row in candidates):
@@ -198,19 +183,3 @@ def _best_of_budgets(candidates: Sequence[dict[str, Any]]) -> list[dict[str, Any
     for row in candidates:
         best.setdefault(row["budget"], row)
     return [best[budget] for budget in sorted(best)]
-
-
-def _with(rows: list[dict[str, Any]], verdict: str) -> list[dict[str, Any]]:
-    return [row for row in rows if row["verdict"] == verdict]
-
-
-def _named(row: dict[str, Any]) -> str:
-    return configuration(row["params"])
-
-
-def _have(rows: list[Any]) -> str:
-    return "has" if len(rows) == 1 else "have"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,9 +1,12 @@
 """Studies whose trials are made up: kept in a real storage, or as a table alone."""
 
+import json
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import optuna
 import pandas as pd
@@ -11,7 +14,7 @@ from optuna.distributions import IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from sculpt.results.records import Results, open_results
-from sculpt.search.artifacts.records import summary
+from sculpt.search.artifacts.records import FILES, RECORD_FILE, summary
 from sculpt.search.store import Store, start_store
 from sculpt.study_file import load_study
 from studies import write_study
@@ -66,8 +69,9 @@ def add_trial(
     found: dict[str, Any],
     params: dict[str, int] | None = None,
     state: TrialState = TrialState.COMPLETE,
+    system: dict[str, Any] | None = None,
 ) -> None:
-    """Add a trial to one of the studies of a store."""
+    """Add a trial to one of the studies of a store; `system` says where its record lies."""
     complete = state is TrialState.COMPLETE
     values = [0.0] * len(study.directions) if complete else None
     given = params or {}
@@ -78,8 +82,16 @@ def add_trial(
             params=given,
             distributions={key: IntDistribution(0, 10**6) for key in given},
             user_attrs=found,
+            system_attrs=system,
         )
     )
+
+
+def keep_record(store: Store, record: dict[str, Any]) -> dict[str, Any]:
+    """Write a trial's record to a store's artifacts; return what says of the trial where it is."""
+    name = uuid4().hex
+    store.artifacts.write(name, BytesIO(json.dumps(record).encode()))
+    return {FILES: {RECORD_FILE: name}}
 
 
 class RiggedResults:
@@ -90,7 +102,10 @@ class RiggedResults:
     def __init__(self, rows: list[dict[str, Any]]):
         self.complete = self.trials = pd.DataFrame(rows).assign(state="complete")
         self.config = SimpleNamespace(
-            study="rigged", budget="base", model=SimpleNamespace(options={})
+            study="rigged",
+            budget="base",
+            model=SimpleNamespace(options={}),
+            published=None,
         )
 
     def snapshot(self) -> "RiggedResults":

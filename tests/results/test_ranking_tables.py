@@ -38,6 +38,7 @@ def document(**changes: Any) -> dict[str, Any]:
         "unranked": [],
         "confirmation": None,
         "proxies": [],
+        "published": None,
         **changes,
     }
 

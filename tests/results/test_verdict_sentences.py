@@ -16,6 +16,7 @@ def row(trial: int | str, error: float, verdict: str, found: Any = None, **chang
     role = "base" if trial == "base" else "candidate"
     val = {"mean": error, "std": 0.01, "n": 3}
     facts = {"trial": trial, "role": role, "params": {"widening": 2}, "budget": 100, "diverged": 0}
+    facts |= {"kept_macs": 2e6 if role == "candidate" else 1e6}
     return facts | {"val_error": val, "verdict": verdict, "difference": found} | changes
 
 
@@ -27,8 +28,9 @@ CORRECTED = row(3, 0.04, "not distinguishable", difference(-0.01, -0.02, -0.001)
 ALONE = row(4, 0.04, "single seed")
 
 
-def said(*rows: dict[str, Any], confirmation: Any = None) -> list[str]:
-    return verdict_sentences({"ranking": list(rows), "confirmation": confirmation})
+def said(*rows: dict[str, Any], confirmation: Any = None, published: Any = None) -> list[str]:
+    found = {"ranking": list(rows), "confirmation": confirmation, "published": published}
+    return verdict_sentences(found)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +84,7 @@ def test_each_sampled_budget_has_its_best() -> None:
 def confirmed(*rows: dict[str, Any], selected: int = 2, complete: bool = True) -> dict[str, Any]:
     test = {"mean": 0.06, "std": 0.01, "n": 8}
     shown = [{"arm": "sculpted", "test_error": test} | found for found in rows]
-    base = {"test_error": test}
+    base = {"test_error": test, "kept_macs": 1e6}
     return {
         "top": selected,
         "seeds": 8,
@@ -126,6 +128,91 @@ def test_a_confirmation_that_is_under_way_says_so() -> None:
 def test_the_control_is_read_with_care(found: dict[str, Any], words: str) -> None:
     text = said(BETTER, BASE, confirmation=confirmed(BETTER, found | {"arm": "shuffled"}))
     assert words in text[-1]
+
+
+CHEAP = {"kept_macs": 1e6}
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ([BETTER, LIKE, BASE], "No candidate is as cheap as the base: each has more multiply-acc"),
+        (
+            [BETTER | CHEAP, LIKE | CHEAP, BASE, WORSE],
+            "2 of 3 candidates have no more multiply-accumulates than the base; "
+            "1 of these is better than it by validation error.",
+        ),
+        (
+            [BETTER | {"kept_macs": 1e6 + 1}, LIKE | CHEAP, BASE],
+            "1 of 2 candidates has no more multiply-accumulates than the base; "
+            "none of these can be told to be better than it by validation error.",
+        ),
+        (
+            [BETTER | CHEAP, BETTER | CHEAP, BASE],
+            "2 of 2 candidates have no more multiply-accumulates than the base; "
+            "2 of these are better than it by validation error.",
+        ),
+        (
+            [ALONE | CHEAP, BASE],
+            "1 of 1 candidate has no more multiply-accumulates than the base.",
+        ),
+    ],
+)
+def test_what_costs_no_more_than_the_base(rows: list[dict[str, Any]], sentence: str) -> None:
+    text = said(*rows)
+    (found,) = [line for line in text if "multiply-accumulates" in line]
+    assert found.startswith(sentence)
+    assert 0 < text.index(found) < len(text) - 1, "neither the headline nor the last word"
+
+
+def test_the_best_that_costs_no_more_is_named_with_its_interval() -> None:
+    text = said(BETTER, CORRECTED | CHEAP, WORSE | CHEAP, BASE)
+    (found,) = [line for line in text if line.startswith("The lowest validation error of these")]
+    assert found == (
+        "The lowest validation error of these is that of trial 3 (widening 2): 4.00 ± 1.00 % "
+        "(n 3), a difference of −1.00 [−2.00, −0.10] points, 95 % interval in brackets: not "
+        "distinguishable once corrected for 3 comparisons, though its own interval is not."
+    )
+    alone = said(ALONE | CHEAP, BASE)
+    assert "(widening 2): 4.00 ± 1.00 % (n 3)." in " ".join(alone)
+    assert not [line for line in said(BETTER, LIKE, BASE) if line.startswith("The lowest valid")]
+
+
+def test_without_a_base_nothing_is_said_of_cost() -> None:
+    assert not [line for line in said(LIKE) if "multiply" in line]
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        (
+            [BETTER, LIKE],
+            "No candidate compared on fresh seeds is as cheap as the base: each has more "
+            "multiply-accumulates.",
+        ),
+        (
+            [BETTER, LIKE | CHEAP],
+            "1 of 2 candidates compared on fresh seeds has no more multiply-accumulates than the "
+            "base; none of these can be told to have a lower test error.",
+        ),
+        (
+            [BETTER | CHEAP, LIKE | CHEAP, BETTER | CHEAP | {"trial": 9}, BETTER],
+            "3 of 4 candidates compared on fresh seeds have no more multiply-accumulates than the "
+            "base; 2 of these have a lower test error: trial 0, trial 9.",
+        ),
+        (
+            [BETTER | CHEAP | {"trial": number} for number in range(7)],
+            "7 of 7 candidates compared on fresh seeds have no more multiply-accumulates than the "
+            "base; 7 of these have a lower test error: trial 0, trial 1, trial 2, trial 3, trial 4 "
+            "and 2 more.",
+        ),
+    ],
+)
+def test_what_was_confirmed_and_costs_no_more(rows: list[Any], sentence: str) -> None:
+    shuffled = WORSE | CHEAP | {"arm": "shuffled"}
+    text = said(WORSE | CHEAP, BASE, confirmation=confirmed(*rows, shuffled, selected=len(rows)))
+    assert [line for line in text if "multiply" in line] == [sentence]
+    assert text.index(sentence) < len(text) - 1, "the control comes last"
 
 
 def test_numbers_in_sentences() -> None:

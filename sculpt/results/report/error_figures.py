@@ -1,8 +1,8 @@
-"""Errors: against sparsity, as in Lee et al. 2020, Figure 3, and of the confirmed candidates."""
+"""Errors against sparsity, as in Lee et al. 2020, Figure 3."""
 
 from typing import Any
 
-from sculpt.results.numbers import percent, percents, points
+from sculpt.results.numbers import percent, percents
 from sculpt.results.report.content import Content
 from sculpt.results.report.drawing import (
     SERIES,
@@ -15,7 +15,6 @@ from sculpt.results.report.drawing import (
     figure,
     hover,
     marker,
-    name_of,
     spread,
     thinned,
 )
@@ -96,43 +95,3 @@ def _published(content: Content) -> list[dict[str, Any]]:
         trace = dots(x, y, texts, f"published ({NAMES[kind]})")
         traces.append(trace | {"marker": marker("@s3", "x-thin-open", 11, line={"width": 2.5})})
     return traces
-
-
-def confirmation_intervals(content: Content) -> Figure | None:
-    """Draw each confirmed difference of test errors with its interval: a forest plot."""
-    found = content.document["confirmation"]
-    rows = [row for row in (found["rows"] if found else []) if row["difference"]]
-    if not rows:
-        return None
-    traces = []
-    labels = [_label(row) for row in rows]
-    for arm, colour, symbol in (("sculpted", "@s1", "circle"), ("shuffled", "@s2", "diamond-open")):
-        part = [row for row in rows if row["arm"] == arm]
-        if not part:
-            continue
-        middle = percents(row["difference"]["mean"] for row in part)
-        up = percents(row["difference"]["high"] - row["difference"]["mean"] for row in part)
-        down = percents(row["difference"]["mean"] - row["difference"]["low"] for row in part)
-        texts = [
-            hover(_label(row), f"{points(row['difference'])} points", row["verdict"])
-            for row in part
-        ]
-        against = "candidate − base" if arm == "sculpted" else "shuffled − its own candidate"
-        trace = dots(middle, [escaped(_label(row)) for row in part], texts, against)
-        trace["marker"] = marker(colour, symbol, 11, line={"width": 2, "color": colour})
-        trace["error_x"] = spread(up, colour, arrayminus=down, thickness=2, width=6)
-        traces.append(trace)
-    zero = {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": 0, "x1": 0}
-    order = [escaped(label) for label in reversed(labels)]
-    return figure(
-        traces,
-        130 + 40 * len(rows),
-        xaxis=axis("difference of test errors (points)"),
-        yaxis=axis("", type="category", categoryorder="array", categoryarray=order),
-        shapes=[zero | {"line": {"color": "@ink", "width": 1.5}, "layer": "below"}],
-    )
-
-
-def _label(row: dict[str, Any]) -> str:
-    name = name_of({"role": "candidate", "trial": row["trial"]})
-    return name if row["arm"] == "sculpted" else f"{name}, shuffled"

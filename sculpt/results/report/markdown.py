@@ -12,16 +12,19 @@ from sculpt.results.records import Results
 from sculpt.results.report.content import Content, collect
 from sculpt.results.report.curve_figures import learning_curves
 from sculpt.results.report.drawing import Figure
-from sculpt.results.report.error_figures import confirmation_intervals, error_against_sparsity
+from sculpt.results.report.error_figures import error_against_sparsity
 from sculpt.results.report.front_figure import pareto_front
+from sculpt.results.report.interval_figures import confirmation_intervals, published_intervals
 from sculpt.results.report.pictures import write_picture
 from sculpt.results.tables import describe_tally
+from sculpt.results.tables.published import published_texts
 
 SHOWN_ROWS = 12
 """Of each table; the page has the rest."""
 
 FIGURES: dict[str, tuple[str, Callable[[Content], Figure | None]]] = {
     "errors": ("error against sparsity, with the spread of the base", error_against_sparsity),
+    "published": ("differences to the base beside the published ones", published_intervals),
     "confirmation": ("confirmed differences to the base", confirmation_intervals),
     "front": ("Pareto front", pareto_front),
     "curves": ("learning curves of the base and the best", learning_curves),
@@ -68,6 +71,7 @@ def describe(content: Content, pictures: dict[str, str]) -> str:
         _listed(others),
         f"{prose(describe_tally(content.document['trials']))}, the base included.",
         *_picture(pictures, "errors"),
+        *_beside_published(content, pictures),
         *_confirmation(content),
         *_picture(pictures, "confirmation"),
         *_ranking(content),
@@ -94,6 +98,20 @@ def _write_figures(content: Content, folder: Path) -> dict[str, Path]:
 def _picture(pictures: dict[str, str], name: str) -> list[str]:
     # In angle brackets a path may have spaces and brackets.
     return [f"![{FIGURES[name][0]}](<{pictures[name]}>)"] if name in pictures else []
+
+
+def _beside_published(content: Content, pictures: dict[str, str]) -> list[str]:
+    tables = published_texts(content.document["published"])
+    if not tables:
+        return []
+    blocks = ["## Beside the published figures", *_picture(pictures, "published")]
+    for beside in tables:
+        shown = [[prose(cell) for cell in row] for row in beside.rows[:SHOWN_ROWS]]
+        blocks.append(_table([name.removeprefix(">") for name in beside.header], shown))
+        if hidden := len(beside.rows) - len(shown):
+            blocks.append(f"and {hidden} more")
+        blocks.append(prose(beside.note))
+    return blocks
 
 
 def _confirmation(content: Content) -> list[str]:

@@ -18,11 +18,13 @@ from sculpt.results.records import Results
 from sculpt.results.report.content import Content, collect
 from sculpt.results.report.curve_figures import learning_curves, proxy_figures
 from sculpt.results.report.drawing import Figure
-from sculpt.results.report.error_figures import confirmation_intervals, error_against_sparsity
+from sculpt.results.report.error_figures import error_against_sparsity
+from sculpt.results.report.interval_figures import confirmation_intervals, published_intervals
 from sculpt.results.report.layer_figures import layer_densities, signal_figures
 from sculpt.results.report.optuna_figures import OptunaFigure, optuna_figures
 from sculpt.results.tables import describe_tally
-from sculpt.results.verdict import configuration
+from sculpt.results.tables.published import published_texts
+from sculpt.results.wording import configuration
 
 SHOWN_ROWS = 30
 """Of the ranking; the others are folded away."""
@@ -54,6 +56,7 @@ def render(content: Content, optuna: list[OptunaFigure]) -> str:
 
     single = {
         "errors": error_against_sparsity(content),
+        "published": published_intervals(content),
         "confirmation": confirmation_intervals(content),
         "layers": layer_densities(content),
         "curves": learning_curves(content),
@@ -84,6 +87,7 @@ def render(content: Content, optuna: list[OptunaFigure]) -> str:
         signals=list(signals),
         proxies=list(proxies),
         optuna=optuna,
+        beside=published_texts(content.document["published"]),
         states=_states(content),
         tally=describe_tally(content.document["trials"]),
         shown=SHOWN_ROWS,

@@ -49,7 +49,6 @@ def write_picture(figure: Figure, path: Path) -> None:
             Of the file.
     """
     from matplotlib.figure import Figure as Canvas
-    from matplotlib.ticker import EngFormatter
 
     layout = figure["layout"]
     height = max(2.4, layout["height"] / PIXELS_PER_INCH)
@@ -59,11 +58,14 @@ def write_picture(figure: Figure, path: Path) -> None:
         if setting.get("type") == "log":
             axes.set(**{f"{name}scale": "log"})
         elif not setting.get("categoryarray"):
-            getattr(axes, f"{name}axis").set_major_formatter(EngFormatter())  # 40 k, 1.2 M
+            getattr(axes, f"{name}axis").set_major_formatter(_tick)
         axes.set(**{f"{name}label": _text(setting["title"]["text"])})
     if order := layout["yaxis"].get("categoryarray"):
         axes.set_yticks(range(len(order)), [_text(name) for name in order])
         axes.set_ylim(-0.5, len(order) - 0.5)
+    if places := layout["yaxis"].get("tickvals"):
+        axes.set_yticks(places, [_text(name) for name in layout["yaxis"]["ticktext"]])
+        axes.set_ylim(*layout["yaxis"]["range"])
     for trace in figure["data"]:
         _draw_trace(axes, trace, layout["yaxis"].get("categoryarray"))
     for shape in layout.get("shapes", []):
@@ -74,6 +76,14 @@ def write_picture(figure: Figure, path: Path) -> None:
     if axes.get_legend_handles_labels()[1] and layout.get("showlegend"):
         canvas.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=8)
     canvas.savefig(path, dpi=130)
+
+
+def _tick(value: float, _: int | None = None) -> str:
+    """Return a tick's label: 40 k, 1.2 M; what is below 1 as it is, and never in thousandths."""
+    from matplotlib.ticker import EngFormatter
+
+    label = f"{value:g}" if abs(value) < 1 else EngFormatter()(value)
+    return label.replace("-", "−")
 
 
 def _draw_trace(axes: Axes, trace: dict[str, Any], categories: list[str] | None) -> None:

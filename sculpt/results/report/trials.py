@@ -7,7 +7,7 @@ import pandas as pd
 
 from sculpt.results.numbers import number
 from sculpt.results.rows import parameters_of
-from sculpt.results.verdict import configuration
+from sculpt.results.wording import configuration
 
 STEPS = ("initial", "pruned", "repaired")
 SIGNALS = ("jacobian_mean", "orthogonality_score", "effective_parameters")

@@ -1,5 +1,7 @@
 """JSON documents as tables for people: errors in percent, large numbers grouped."""
 
+from typing import Any
+
 from rich.table import Table
 
 
@@ -21,3 +23,14 @@ def new_table(title: str, *columns: str) -> Table:
         right = column.startswith(">")
         table.add_column(column.removeprefix(">"), justify="right" if right else "left")
     return table
+
+
+def how_judged(compared: list[dict[str, Any]], what: str, count: int) -> str:
+    """Return how differences were judged: those that were made, of what, over how many."""
+    methods = sorted({difference["method"] for difference in compared})
+    names = {"bootstrap": "bootstrap-t", "student": "Student's t"}
+    return (
+        f"difference of {what}, paired by seed, with its own 95 % interval "
+        f"({', '.join(names[method] for method in methods)}); verdict: Holm-corrected over "
+        f"{count} candidate{'s' * (count > 1)}, 95 %"
+    )

@@ -1,4 +1,4 @@
-"""What a study has found in tables: the ranking, its confirmation, and what foretold it."""
+"""What a study has found in tables: the ranking, confirmation, published rows, and proxies."""
 
 from collections import Counter
 from typing import Any
@@ -8,7 +8,8 @@ from rich.table import Table
 
 from sculpt.config import describe_parameters
 from sculpt.results.numbers import percent, points
-from sculpt.results.tables import describe_tally, new_table
+from sculpt.results.tables import describe_tally, how_judged, new_table
+from sculpt.results.tables.published import published_tables
 
 SHOWN_PROXIES = 8
 SHOWN_UNRANKED = 10
@@ -21,6 +22,7 @@ def ranking_tables(document: dict[str, Any]) -> Group:
         tables.append(unranked_table(document))
     if document["confirmation"]:
         tables.append(confirmation_table(document))
+    tables += published_tables(document["published"])
     if any(row["rho"] is not None for row in document["proxies"]):
         tables.append(proxies_table(document))
     return Group(*tables)
@@ -61,7 +63,7 @@ def ranking_table(document: dict[str, Any]) -> Table:
             style="bold" if row["role"] == "base" else None,
         )
     if compared:
-        table.caption = _how_judged(compared, "validation errors", len(compared))
+        table.caption = how_judged(compared, "validation errors", len(compared))
     return table
 
 
@@ -119,7 +121,7 @@ def confirmation_table(document: dict[str, Any]) -> Table:
             style="bold" if row["trial"] == "base" else None,
         )
     if compared := [row["difference"] for row in found["rows"] if row["difference"]]:
-        table.caption = _how_judged(compared, "test errors", len(found["selected"]))
+        table.caption = how_judged(compared, "test errors", len(found["selected"]))
     return table
 
 
@@ -133,13 +135,3 @@ def proxies_table(document: dict[str, Any]) -> Table:
     if len({row["budget"] for row in document["ranking"] if row["role"] == "candidate"}) > 1:
         table.caption += "; all budgets together"
     return table
-
-
-def _how_judged(compared: list[dict[str, Any]], what: str, count: int) -> str:
-    methods = sorted({difference["method"] for difference in compared})
-    names = {"bootstrap": "bootstrap-t", "student": "Student's t"}
-    return (
-        f"difference of {what}, paired by seed, with its own 95 % interval "
-        f"({', '.join(names[method] for method in methods)}); verdict: Holm-corrected over "
-        f"{count} candidate{'s' * (count > 1)}, 95 %"
-    )

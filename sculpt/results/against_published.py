@@ -1,0 +1,152 @@
+"""Published test errors beside the measured ones: the sign of every row, and what it carries."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from sculpt.config import Published
+from sculpt.errors import InputError
+from sculpt.results.numbers import number
+from sculpt.results.records import Results
+from sculpt.results.rows import parameters_of, spread
+from sculpt.results.statistics import judge
+
+FAMILIES = ("lowest_test", "selected_test", "val")
+"""Kinds of errors by which candidates are compared with the base, each corrected by itself."""
+
+Errors = dict[str, list[float]]
+"""Of each family, one per seed; none where they are not known of every seed."""
+
+
+def against_published(results: Results) -> dict[str, Any] | None:
+    """Return published and measured differences from the base as a JSON document (README, "JSON").
+
+    `lowest_test` is the published protocol, the lowest test error of all evaluations of a seed;
+    `selected_test` the test error at the evaluation with the lowest validation error; `val` the
+    validation error that candidates are ranked by. The first two are there only where the study
+    read the test images at every evaluation, and the second only where a trial's record can be
+    read. Each is compared with the base seed by seed, and corrected for all finished candidates.
+
+    Returns:
+        Rows in the order of the publication, the base first and what it does not have last; None
+        unless the study has published test errors.
+    """
+    published = results.config.published
+    known = published_errors(published) if published else []
+    if published is None or not known:
+        return None
+    table = results.complete
+    finished = {row["trial"]: row for _, row in table.iterrows()} if len(table) else {}
+    reads_test = results.config.training.protocol == "lowest_test"
+    errors, unread = _errors_of(results, finished, reads_test)
+    judged = _judged(errors)
+
+    base_error = next((error for params, error in known if params == "base"), None)
+    base = _row("base", "base" if "base" in finished else None, results.config.model.options)
+    base["published"] = None if base_error is None else _figure(base_error, None)
+    rows = [base]
+    left = {trial: parameters_of(row) for trial, row in finished.items() if trial != "base"}
+    for params, error in known:
+        if params == "base":
+            continue
+        figure = _figure(error, base_error)
+        trials = [trial for trial, found in left.items() if same_parameters(found, params)]
+        for trial in trials or [None]:
+            shown = params if trial is None else left.pop(trial)
+            rows.append(_row("candidate", trial, shown) | {"published": figure})
+    rows += [_row("candidate", trial, params) for trial, params in left.items()]
+
+    for row in rows:
+        if (trial := row["trial"]) is not None:
+            row["kept_macs"] = float(finished[trial]["kept_macs"])
+            row["kept_parameters"] = int(finished[trial]["kept_parameters"])
+            row |= judged[trial]
+    return {
+        "source": published.source,
+        "published_protocol": "lowest_test" if reads_test else None,
+        "compared": sum(trial != "base" for trial in finished),
+        "unread": unread,
+        "rows": rows,
+    }
+
+
+def published_errors(published: Published) -> list[tuple[Any, float]]:
+    """Return configurations that have a published test error, each with that error."""
+    found = [(row.get("params"), number(row.get("test_error"))) for row in published.rows]
+    return [(params, error) for params, error in found if error is not None]
+
+
+def same_parameters(one: Any, other: Any) -> bool:
+    """Return whether two configurations are the same; a parameter that is null is as if not set."""
+    if not isinstance(one, dict) or not isinstance(other, dict):
+        return bool(one == other)
+    mine, theirs = ({k: v for k, v in p.items() if v is not None} for p in (one, other))
+    return mine == theirs
+
+
+def _row(role: str, trial: int | str | None, params: Any) -> dict[str, Any]:
+    nothing = dict.fromkeys(("kept_macs", "kept_parameters", "published", *FAMILIES))
+    return {"trial": trial, "role": role, "params": params} | nothing
+
+
+def _figure(error: float, base: float | None) -> dict[str, float | None]:
+    # Rounded: a difference of two decimal numbers has digits that nobody published.
+    return {"test_error": error, "difference": None if base is None else number(error - base)}
+
+
+def _errors_of(
+    results: Results, finished: dict[Any, pd.Series], reads_test: bool
+) -> tuple[dict[Any, Errors], list[int | str]]:
+    """Return every trial's errors, and the trials whose records cannot be read."""
+    errors: dict[Any, Errors] = {}
+    unread = []
+    for trial, row in finished.items():
+        errors[trial] = {"val": _of_every_seed(row.get("val_errors"))}
+        errors[trial] |= {"lowest_test": [], "selected_test": []}
+        if not reads_test:
+            continue
+        errors[trial]["lowest_test"] = _of_every_seed(row.get("test_errors"))
+        try:
+            runs = results.record(trial).get("runs") or []
+        except InputError:  # it is missing, or where it lies cannot be asked from this machine
+            unread.append(trial)
+            continue
+        errors[trial]["selected_test"] = _of_every_seed(map(selected_test_error, runs))
+    return errors, unread
+
+
+def selected_test_error(run: dict[str, Any]) -> float | None:
+    """Return a seed's test error at the evaluation of lowest validation error, the first at ties.
+
+    None where an evaluation did not read the test images: an older record may have such.
+    """
+    history = run.get("history") or []
+    if not history or any(row.get("test_error") is None for row in history):
+        return None
+    return float(min(history, key=lambda row: row["val_error"])["test_error"])
+
+
+def _of_every_seed(errors: Any) -> list[float]:
+    """Return one error per seed; none at all if any of them is not known."""
+    values = list(errors) if isinstance(errors, Iterable) else []
+    return [] if None in values else values
+
+
+def _judged(errors: dict[Any, Errors]) -> dict[Any, dict[str, Any]]:
+    """Return each trial's families: mean and spread, the difference from the base, the verdict."""
+    base: Errors = errors.get("base", {})
+    candidates = [trial for trial in errors if trial != "base"]
+    found: dict[Any, dict[str, Any]] = {trial: dict.fromkeys(FAMILIES) for trial in errors}
+    for family in FAMILIES:
+        reference = base.get(family, [])
+        if reference:
+            none = {"difference": None, "verdict": "base"}
+            found["base"][family] = (spread(reference) or {}) | none
+        pairs = [(errors[trial][family], reference) for trial in candidates]
+        for trial, judgement in zip(candidates, judge(pairs, len(pairs)), strict=True):
+            if not reference:
+                judgement["verdict"] = None  # there is nothing to compare it with
+            if measured := spread(errors[trial][family]):
+                found[trial][family] = measured | judgement
+    return found

@@ -1,0 +1,199 @@
+"""What is shown beside published figures: in a terminal, on a page, and in Markdown."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from published_studies import BASE, BETTER, SOURCE, add_measured, published_store, whole_study
+from rich.console import Console
+from rigged import results_of, rigged_store
+
+from sculpt.results.numbers import percent, points, signed
+from sculpt.results.ranking import rank
+from sculpt.results.report.content import collect
+from sculpt.results.report.interval_figures import published_intervals
+from sculpt.results.report.markdown import describe, write_markdown
+from sculpt.results.report.page import render
+from sculpt.results.report.pictures import _tick, write_picture
+from sculpt.results.tables.published import published_texts
+from sculpt.results.tables.ranking import ranking_tables
+from sculpt.search.store import Store
+
+TITLES = [
+    "beside the published figures: lowest test error",
+    "beside the published figures: test error, selected by validation",
+]
+
+
+@pytest.fixture(autouse=True)
+def _small_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plotly.offline.get_plotlyjs", lambda: "/* plotly */")
+
+
+def texts(store: Store) -> Any:
+    return published_texts(rank(results_of(store))["published"])
+
+
+def printed(document: dict[str, Any], width: int = 160) -> str:
+    console = Console(width=width)
+    with console.capture() as capture:
+        console.print(ranking_tables(document))
+    return capture.get()
+
+
+def test_the_rows_of_both_protocols(tmp_path: Path) -> None:
+    document = rank(results_of(whole_study(tmp_path)))["published"]
+    tables = published_texts(document)
+    assert [table.family for table in tables] == ["lowest_test", "selected_test"]
+    for table in tables:
+        assert len({len(row) for row in [table.header, *table.rows]}) == 1
+        rows = dict(zip([row[0] for row in table.rows], table.rows, strict=True))
+        assert list(rows) == ["base", "2", "1", "–", "0"]
+        measured = {str(row["trial"]): row[table.family] for row in document["rows"]}
+        expected = ["widening 2, blocks 1", "7.01 %", signed(-0.34), percent(measured["1"])]
+        expected += [points(measured["1"]["difference"]), "better", "4,000"]
+        assert rows["1"] == ["1", *expected]
+        assert rows["base"][2:] == ["7.35 %", "", percent(measured["base"]), "", "base", "2,000"]
+        assert rows["–"][2:] == ["7.99 %", "+0.64", "", "", "to come", ""]
+        assert rows["0"][2:4] == ["", ""], "not published"
+        assert rows["0"][6] == "worse"
+    assert tables[0].rows[2][4] != tables[1].rows[2][4]
+
+
+def test_the_note_says_how_it_was_judged(tmp_path: Path) -> None:
+    lowest, selected = texts(whole_study(tmp_path))
+    for table in (lowest, selected):
+        assert table.note.startswith(f"Published: {SOURCE}. ")
+        assert "Holm-corrected over 3 candidates" in table.note
+        assert "Student's t" in table.note
+    assert "lowest test error of all evaluations" in lowest.note.lower()
+    assert "it is optimistic, and for comparing only" in lowest.note
+    assert "evaluation with its lowest validation error" in selected.note
+
+
+def test_what_could_not_be_read_is_named(tmp_path: Path) -> None:
+    store = published_store(tmp_path)
+    add_measured(store, BASE)
+    add_measured(store, BETTER, {"widening": 2, "blocks": 1}, with_record=False)
+    lowest, selected = texts(store)
+    assert [row[6] for row in lowest.rows if row[0] == "0"] == ["better"]
+    assert [row[6] for row in selected.rows if row[0] == "0"] == ["record not read"]
+    assert "Trials whose records cannot be read: 0." in selected.note
+    assert "Holm" not in selected.note, "nothing was compared"
+
+
+def test_before_the_base_nothing_is_a_verdict(tmp_path: Path) -> None:
+    store = published_store(tmp_path)
+    add_measured(store, BETTER, {"widening": 2, "blocks": 1})
+    for table in texts(store):
+        assert [row[6] for row in table.rows] == ["to come", "to come", "base not known", "to come"]
+
+
+def test_validation_errors_where_test_images_were_not_read(tmp_path: Path) -> None:
+    (table,) = texts(whole_study(tmp_path, protocol="validation"))
+    assert table.family == "val"
+    assert table.header[4] == ">validation error"
+    assert "The test images were not read in this study" in table.note
+    assert [row[6] for row in table.rows] == [
+        "base",
+        "not distinguishable",
+        "better",
+        "to come",
+        "worse",
+    ]
+
+
+def test_a_terminal_of_160_columns_holds_them(tmp_path: Path) -> None:
+    document = rank(results_of(whole_study(tmp_path)))
+    text = printed(document)
+    assert [line.strip() for line in text.splitlines() if "beside the" in line] == TITLES
+    assert text.index(TITLES[0]) > text.index("tiny: 4 of 99")
+    assert max(map(len, text.splitlines())) <= 160
+    assert "…" not in text
+    for table in published_texts(document["published"]):
+        for row in table.rows:
+            assert any(all(c in line for c in row[2:]) for line in text.splitlines()), row
+    assert "beside" not in printed(document | {"published": None})
+
+
+def test_the_page_and_markdown_show_them(tmp_path: Path) -> None:
+    results = results_of(whole_study(tmp_path))
+    content = collect(results)
+    page, text = render(content, []), describe(content, {"published": "p.png"})
+    assert page.index('id="h-errors"') < page.index('id="h-beside"') < page.index('id="h-pareto"')
+    assert '<a href="#beside">Published figures</a>' in page
+    assert 'data-figure="published"' in page
+    assert "## Beside the published figures" in text
+    assert "![differences to the base beside the published ones](<p.png>)" in text
+    for table in published_texts(content.document["published"]):
+        assert table.title[1:] in page
+        for row in table.rows:
+            assert all(f">{cell}</" in page for cell in row), row
+            shown = text.replace("\\", "")
+            assert f"| {' | '.join(row)} |" in shown
+        assert table.note.replace("'", "&#39;") in page
+    for sentence in content.verdict:
+        assert sentence.replace("'", "&#39;") in page
+
+
+def test_a_long_publication_is_folded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sculpt.results.report.page.SHOWN_ROWS", 3)
+    monkeypatch.setattr("sculpt.results.report.markdown.SHOWN_ROWS", 3)
+    content = collect(results_of(whole_study(tmp_path)))
+    page = render(content, [])
+    assert page.count("<summary>2 more rows</summary>") == 2
+    assert page.count("selected by validation, the rest</span>") == 1
+    assert describe(content, {}).count("and 2 more\n\nPublished") == 2
+
+
+def test_nothing_is_shown_without_published_errors(tmp_path: Path) -> None:
+    store = rigged_store(tmp_path)
+    add_measured(store, BASE)
+    add_measured(store, BETTER, {"widening": 2, "blocks": 1})
+    content = collect(results_of(store))
+    assert published_texts(content.document["published"]) == []
+    assert published_intervals(content) is None
+    assert "Beside the published" not in render(content, []) + describe(content, {})
+
+
+def test_the_figure_has_intervals_and_marks(tmp_path: Path) -> None:
+    content = collect(results_of(whole_study(tmp_path)))
+    figure = published_intervals(content)
+    assert figure is not None
+    published, lowest, selected = figure["data"]
+    assert figure["layout"]["yaxis"]["ticktext"] == ["trial 2", "trial 1", "trial 0"]
+    assert [trace["name"] for trace in (lowest, selected)] == [
+        "lowest test error",
+        "test error, selected by validation",
+    ]
+    assert published["x"] == pytest.approx([-1.23, -0.34])
+    assert "error_x" not in published
+    rows = {row["trial"]: row for row in content.document["published"]["rows"]}
+    for trace, family in ((lowest, "lowest_test"), (selected, "selected_test")):
+        for place, trial in enumerate((2, 1, 0)):
+            difference = rows[trial][family]["difference"]
+            bars = trace["error_x"]
+            assert trace["x"][place] == pytest.approx(100 * difference["mean"], rel=1e-5, abs=1e-6)
+            up, down = bars["array"][place], bars["arrayminus"][place]
+            assert trace["x"][place] + up == pytest.approx(100 * difference["high"], rel=1e-4)
+            assert trace["x"][place] - down == pytest.approx(100 * difference["low"], rel=1e-4)
+    heights = [sorted({trace["y"][place] for trace in (lowest, selected)}) for place in range(3)]
+    assert all(one < other for one, other in heights), "none hides another"
+    assert published["y"][0] < lowest["y"][0] < selected["y"][0] < published["y"][1]
+    write_picture(figure, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 5_000
+
+
+def test_markdown_draws_it(tmp_path: Path) -> None:
+    files = write_markdown(results_of(whole_study(tmp_path)), tmp_path / "report.md")
+    assert "published.png" in [file.name for file in files]
+
+
+def test_ticks_below_one_are_no_thousandths() -> None:
+    assert [_tick(value) for value in (-0.75, 0.0, 0.1 + 0.2, 1.5, 40_000)] == [
+        "−0.75",
+        "0",
+        "0.3",
+        "1.5",
+        "40 k",
+    ]
