@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from sculpt.pruning.isometry import repair_isometry as repair_isometry
     from sculpt.pruning.masks import apply_masks as apply_masks
     from sculpt.pruning.prune import prune as prune
+    from sculpt.results.archiving import archive as archive
     from sculpt.results.comparison import compare as compare
     from sculpt.results.pareto import pareto as pareto
     from sculpt.results.ranking import rank as rank
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Results": "sculpt.results.records",
     "apply_masks": "sculpt.pruning.masks",
+    "archive": "sculpt.results.archiving",
     "compact": "sculpt.export.module",
     "compare": "sculpt.results.comparison",
     "diagnose": "sculpt.diagnostics.report",

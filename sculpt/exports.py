@@ -54,6 +54,7 @@ def export_trial(
         StorageError: the network is missing from the study's artifacts.
         ExportError: the network cannot be written so.
     """
+    results.store.refuse_archive("a network must come from the study that trained it")
     results = results.snapshot()
     names = FORMATS.names() if "all" in formats else list(formats)
     for name in names:
@@ -134,6 +135,8 @@ def latency(
             the study's.
         ExportError: the network cannot be lowered.
     """
+    if results:
+        results.store.refuse_archive("a latency must be written into a study")
     trial = _origin(load(directory), results) if results else None
     chosen = runtime or (results.config.search.latency_runtime if results else "torch")
     found = measure_directory(directory, chosen, turns=turns, on_row=on_row)

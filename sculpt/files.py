@@ -1,6 +1,9 @@
 """Files that others see whole or not at all, whenever their writer dies."""
 
+import ctypes
 import os
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,3 +31,48 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Give a new folder beside `path` to write to; when the block ends, it takes its place.
+
+    A folder that was there is removed afterwards. Where the system can exchange two names at once
+    (Linux, on most file systems), there is always one of the two in its place; elsewhere there is
+    a moment in which the old one stands beside it, named `.NAME-….old`. If the block raises,
+    `path` is left as it was.
+
+    Raises:
+        OSError: the folder cannot be made, or nothing can be written there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}-{uuid4().hex}.part")
+    part.mkdir()
+    try:
+        yield part
+        for folder, _, files in os.walk(part):
+            for name in files:
+                with open(os.path.join(folder, name), "rb") as written:
+                    os.fsync(written.fileno())
+        if not path.exists():
+            part.rename(path)
+        elif not _exchange(part, path):
+            old = part.with_suffix(".old")
+            path.rename(old)
+            try:
+                part.rename(path)
+            except BaseException:
+                old.rename(path)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange the names of two folders at once; say whether the system could."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    if rename is None:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)

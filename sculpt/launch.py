@@ -9,6 +9,7 @@ from typing import Any
 from sculpt.config import Study
 from sculpt.record import Clock
 from sculpt.results.records import Results
+from sculpt.search.archive.recognition import is_archive, refuse_archive
 from sculpt.search.preparation import choose_device, load_data, load_scoring_images
 from sculpt.search.progress import Watcher
 from sculpt.search.sampling.space import check_params
@@ -60,7 +61,7 @@ def run(
         SculptError: the base failed, or every candidate did.
     """
     how_many = HowMany(workers, trials_per_device)
-    config = study if isinstance(study, Study) else load_study(study, overrides)
+    config = study if isinstance(study, Study) else _load(study, overrides)
     if ray is not None:
         from sculpt.search.workers.ray_cluster import run_on_ray
 
@@ -150,9 +151,15 @@ def submit(
     from sculpt.search.workers.slurm import submit_jobs
 
     HowMany(workers)
-    config = study if isinstance(study, Study) else load_study(study, overrides)
+    config = study if isinstance(study, Study) else _load(study, overrides)
     each = HowMany(trials_per_device=trials_per_device, apart=True)
     return submit_jobs(config, workers, each, device, parameters or {}, cluster)
+
+
+def _load(study: str | Path, overrides: dict[str, Any] | None) -> Study:
+    if is_archive(study):
+        refuse_archive(study, "what is run must be a study file")
+    return load_study(study, overrides)
 
 
 def diagnose_candidate(

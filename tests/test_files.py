@@ -1,10 +1,13 @@
-"""A file is replaced whole, or left as it was."""
+"""A file, or a folder, is replaced whole, or left as it was."""
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
 
-from sculpt.files import replacing
+from sculpt import files
+from sculpt.files import replacing, replacing_folder
 
 
 def write(path, content):
@@ -36,5 +39,57 @@ def test_whoever_dies_leaves_it_as_it_was(tmp_path, monkeypatch, when):
 def write_and_die(path, when):
     with replacing(path) as part:
         part.write_bytes(b"half")
+        if when == "writing":
+            _ = 1 / 0
+
+
+def write_folder(path, *names):
+    with replacing_folder(path) as part:
+        assert part.parent == path.parent
+        for name in names:
+            (part / name).write_text(name)
+
+
+@pytest.mark.parametrize("exchanged", [True, False])
+def test_a_folder_is_made_and_then_replaced(tmp_path, monkeypatch, exchanged):
+    if not exchanged:  # as on systems that cannot
+        monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+    path = tmp_path / "deep" / "folder"
+    for names in (["one", "two"], ["two", "three"], ["four"]):
+        write_folder(path, *names)
+        assert sorted(file.name for file in path.iterdir()) == sorted(names)
+        assert [entry.name for entry in path.parent.iterdir()] == ["folder"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="two names are exchanged at once on Linux")
+def test_a_folder_is_in_its_place_at_every_moment(tmp_path, monkeypatch):
+    path = tmp_path / "folder"
+    write_folder(path, "one")
+    monkeypatch.setattr(Path, "rename", lambda *_: pytest.fail("it was gone for a moment"))
+    write_folder(path, "two")
+    assert [file.name for file in path.iterdir()] == ["two"]
+
+
+@pytest.mark.parametrize("when", ["writing", "flushing", "renaming"])
+def test_whoever_dies_leaves_the_folder_as_it_was(tmp_path, monkeypatch, when):
+    path = tmp_path / "folder"
+    write_folder(path, "before")
+    if when == "flushing":
+        monkeypatch.setattr(os, "fsync", lambda _: 1 / 0)
+    if when == "renaming":
+        rename = Path.rename
+        monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(
+            Path, "rename", lambda p, to: 1 / 0 if p.suffix == ".part" else rename(p, to)
+        )
+    with pytest.raises(ZeroDivisionError):
+        write_folder_and_die(path, when)
+    assert [file.name for file in path.iterdir()] == ["before"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
+
+
+def write_folder_and_die(path, when):
+    with replacing_folder(path) as part:
+        (part / "half").write_text("half")
         if when == "writing":
             _ = 1 / 0

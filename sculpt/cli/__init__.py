@@ -7,7 +7,7 @@ import typer
 from sculpt.cli.asking import compare, pareto, rank, show, status
 from sculpt.cli.computing import bench, check, diagnose
 from sculpt.cli.exporting import export, latency, verify
-from sculpt.cli.reporting import report
+from sculpt.cli.reporting import archive, report
 from sculpt.cli.running import run, worker
 from sculpt.cli.serving import dashboard
 from sculpt.errors import SculptError
@@ -20,7 +20,7 @@ app = typer.Typer(
 )
 for command in (
     *(check, run, worker, status),
-    *(rank, pareto, show, compare, report, dashboard),
+    *(rank, pareto, show, compare, report, archive, dashboard),
     *(export, verify, latency),
     *(diagnose, bench),
 ):

@@ -8,18 +8,21 @@ from sculpt.cli.options import (
     AsFormat,
     Format,
     Json,
+    Kept,
     Output,
     Storage,
-    StudyName,
     show_document,
 )
 
 Studies = Annotated[
-    list[str], typer.Argument(help="Study files (YAML), or names of studies.", metavar="STUDY...")
+    list[str],
+    typer.Argument(
+        help="Study files (YAML), names of studies, or folders of archives.", metavar="STUDY..."
+    ),
 ]
 
 
-def status(study: StudyName, storage: Storage = None, as_json: Json = False) -> None:
+def status(study: Kept, storage: Storage = None, as_json: Json = False) -> None:
     """Count a study's trials by what became of them.
 
     Example: sculpt status studies/digits.yaml
@@ -33,7 +36,7 @@ def status(study: StudyName, storage: Storage = None, as_json: Json = False) -> 
 
 
 def rank(
-    study: StudyName,
+    study: Kept,
     format: AsFormat = Format.table,
     output: Output = None,
     storage: Storage = None,
@@ -122,7 +125,7 @@ def compare(
 
 
 def show(
-    study: StudyName,
+    study: Kept,
     trial: Annotated[str, typer.Argument(help="A trial's number, base or best.")],
     storage: Storage = None,
     as_json: Json = False,

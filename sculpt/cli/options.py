@@ -17,6 +17,13 @@ StudyFile = Annotated[str, typer.Argument(help="A study file (YAML).", metavar="
 StudyName = Annotated[
     str, typer.Argument(help="A study file (YAML), or the name of a study.", metavar="STUDY")
 ]
+Kept = Annotated[
+    str,
+    typer.Argument(
+        help="A study file (YAML), the name of a study, or the folder of an archive.",
+        metavar="STUDY",
+    ),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")
 ]
@@ -68,8 +75,11 @@ def load_candidate(
 
 def load(study: str, assignments: list[str] | None, storage: str | None) -> Any:
     """Return the study of a file, with changes from the command line."""
+    from sculpt.search.archive.recognition import is_archive, refuse_archive
     from sculpt.study_file import load_study
 
+    if is_archive(study):
+        refuse_archive(study, "what is run, checked or measured must be a study file")
     changes = overrides(assignments or [])
     if storage is not None:
         changes["storage"] = storage

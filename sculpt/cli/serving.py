@@ -4,11 +4,11 @@ from typing import Annotated
 
 import typer
 
-from sculpt.cli.options import Storage, StudyName, progress_console
+from sculpt.cli.options import Kept, Storage, progress_console
 
 
 def dashboard(
-    study: StudyName,
+    study: Kept,
     host: Annotated[str, typer.Option(help="Where to listen; there is no log-in.")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")
@@ -38,6 +38,8 @@ def dashboard(
                 f"listening at {host}: there is no log-in, and whoever reaches this port can "
                 "change and delete studies; 127.0.0.1 is open to this machine alone"
             )
+        if store.archive:
+            _say(f"{store.archive} is an archive: what is changed in the dashboard is not kept")
         page = server.address + StudyAttributes(store.candidates, store.storage).page
         _say(f"dashboard: {page} (Ctrl-C ends it)")
         server.serve_forever()

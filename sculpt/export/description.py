@@ -46,8 +46,8 @@ def describe_network(record: dict[str, Any], seed: int) -> dict[str, Any]:
     runs = {run["seed"]: run for run in record["runs"]}
     if seed not in runs:
         raise ValueError(f"the seed must be one of {', '.join(map(str, runs))}, but got {seed}")
-    record = _without_folders(record, _paths(record["config"]))
-    config = _without_private(record["config"])
+    record = _without_folders(record, paths_in(record["config"]))
+    config = without_private(record["config"])
     options = dict(config["model"])
     return {
         **{key: record.get(key) for key in FROM_RECORD},
@@ -62,7 +62,8 @@ def describe_network(record: dict[str, Any], seed: int) -> dict[str, Any]:
     }
 
 
-def _without_private(config: dict[str, Any]) -> dict[str, Any]:
+def without_private(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a study without those that are `PRIVATE`."""
     config = copy.deepcopy(config)
     for key in PRIVATE:
         *parents, last = key.split(".")
@@ -74,14 +75,14 @@ def _without_private(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def _paths(document: Any) -> set[str]:
+def paths_in(document: Any) -> set[str]:
     """Return the paths of files that a study's settings name."""
     found: set[str] = set()
     if isinstance(document, dict):
         found = {document[key] for key in PATHS if isinstance(document.get(key), str)}
         document = list(document.values())
     for value in document if isinstance(document, list) else []:
-        found |= _paths(value)
+        found |= paths_in(value)
     return found
 
 

@@ -53,6 +53,11 @@ class Results:
         return results
 
     @property
+    def store(self) -> Store:
+        """The opened study."""
+        return self._store
+
+    @property
     def config(self) -> Study:
         """The study's settings."""
         return self._store.config
@@ -174,9 +179,11 @@ class Results:
                 One of the trial's; by default the one with the lowest validation error.
 
         Raises:
-            InputError: there is no such trial, it is not finished, or has no such seed.
+            InputError: there is no such trial, it is not finished, or has no such seed; or this is
+                an archive, which has no networks.
             StorageError: the network is missing from the artifacts.
         """
+        self._store.refuse_archive("a network must come from the study that trained it")
         _, frozen, state = self._find(trial)
         if state != "complete":
             raise InputError(f"a trial must be complete to have a network, but {trial} is {state}")
@@ -199,8 +206,9 @@ class Results:
                 How it was measured, see `sculpt.export.latency.describe_latency`.
 
         Raises:
-            InputError: there is no such trial, or it is not finished.
+            InputError: there is no such trial, or it is not finished; or this is an archive.
         """
+        self._store.refuse_archive("a latency must be written into a study")
         study, frozen, state = self._find(trial)
         if state != "complete":
             raise InputError(f"a trial must be complete to have a latency, but {trial} is {state}")
@@ -268,12 +276,12 @@ def open_results(reference: str | Path, storage: str | None = None) -> Results:
 
     Args:
         reference:
-            A study file, or the name of a study.
+            A study file, the name of a study, or the folder of an archive (`sculpt archive`).
         storage:
             Where it is kept; by default where the file says, or `runs/NAME.db`.
 
     Raises:
-        StorageError: there is no such study there.
+        StorageError: there is no such study there, or the archive is damaged.
         ConfigError: the study file is no YAML or names no study.
     """
     return Results(open_store(reference, storage))

@@ -16,12 +16,14 @@ from sculpt.config import Study, default_storage
 from sculpt.documents import flatten, read_yaml
 from sculpt.errors import ConfigError, StorageError
 from sculpt.registry import OBJECTIVES, load_plugins
+from sculpt.search.archive.reading import ArchiveStorage, read_archive
+from sculpt.search.archive.recognition import is_archive, refuse_archive
 from sculpt.search.artifacts.artifact_store import ArtifactStore
 from sculpt.search.artifacts.checkpoint_folder import CheckpointFolder
 from sculpt.search.artifacts.places import KEY, artifacts_of, artifacts_to_read, share_artifacts
 from sculpt.search.storage.claims import counts, too_large
 from sculpt.search.storage.experimental import experimental_accepted
-from sculpt.search.storage.study_storage import StudyStorage, open_storage
+from sculpt.search.storage.study_storage import StudyStorage, open_storage, storage_of
 
 STORE_FORMAT = 1
 """Of what sculpt adds to Optuna's tables; raised when older versions could misread it."""
@@ -35,13 +37,15 @@ class Store:
     """An open study."""
 
     config: Study
-    storage: StudyStorage
+    storage: StudyStorage | ArchiveStorage
     base: optuna.Study
     candidates: optuna.Study
     artifacts: ArtifactStore
     """The files of its trials."""
     confirmation: optuna.Study | None = None
     """None where the study asks for none, and has none."""
+    archive: Path | None = None
+    """Folder of the archive that was opened; None where the study itself was."""
 
     @property
     def finished(self) -> int:
@@ -55,6 +59,15 @@ class Store:
     def total(self) -> int:
         """How many trials the study was last asked for, the base included."""
         return int(self.candidates.user_attrs[TOTAL])
+
+    def refuse_archive(self, rule: str) -> None:
+        """Refuse to do with an archive what only a study allows.
+
+        Raises:
+            InputError: it is one; the message begins with the rule.
+        """
+        if self.archive:
+            refuse_archive(self.archive, rule)
 
     def checkpoints(self, role: str, number: int) -> CheckpointFolder:
         """Return where a trial is written down while it runs.
@@ -77,16 +90,18 @@ def open_store(
 
     Args:
         reference:
-            A study file, or the name of a study.
+            A study file, the name of a study, or the folder of an archive, which is only read.
         storage:
             Where it is kept, if not where the file says (or `runs/NAME.db` for a name).
         grace_seconds:
             Silence after which a running trial counts as dead; the study's, to work on it.
 
     Raises:
-        StorageError: there is no such study there, or it is of a newer format.
+        StorageError: there is no such study there, or it is of a newer format, or damaged.
         ConfigError: the study file is no YAML or names no study.
     """
+    if is_archive(reference, storage):
+        return _open_archive(Path(reference))
     name, url = str(reference), storage
     if name.endswith((".yaml", ".yml")):
         # Only these two: what was run stands in the storage, and the file may have changed.
@@ -114,6 +129,24 @@ def open_store(
     if f"{name}/confirm" in names:
         confirmation = optuna.load_study(study_name=f"{name}/confirm", storage=opened)
     return Store(stored, opened, base, candidates, artifacts_to_read(stored), confirmation)
+
+
+def _open_archive(folder: Path) -> Store:
+    found = read_archive(folder)
+    for study in (found.base, found.candidates):  # as `_make_studies` would
+        study.set_user_attr("images", found.head.images)
+        study.set_user_attr(TOTAL, found.head.total)
+        study.set_user_attr("config", json.dumps(found.head.settings))
+        study.set_user_attr("sculpt_format", STORE_FORMAT)
+    return Store(
+        found.config,
+        found.storage,
+        found.base,
+        found.candidates,
+        found.files,
+        found.confirmation,
+        archive=folder,
+    )
 
 
 def start_store(config: Study, images: str, total: int) -> Store:
@@ -239,5 +272,5 @@ def check_artifacts(store: Store) -> None:
         StorageError: they cannot be written, or were kept elsewhere so far.
     """
     store.artifacts.check()
-    with store.storage.lock():
+    with storage_of(store.candidates).lock():
         share_artifacts(store.candidates, store.artifacts)

@@ -14,6 +14,12 @@ KEY = "artifacts_key"
 """Attribute of a study: what tells it from others of its name. A file among the artifacts is named
 by it, so that workers see whether they all keep them in one place."""
 
+RECORD_FILE = "record.json"
+
+FILES = "sculpt:files"
+"""System attribute of a trial: names of its files to ids of its artifacts. Optuna gives a retry the
+artifacts of the attempts before it, in no order."""
+
 
 def storage_file(config: Study) -> Path:
     """Return the file beside which a study keeps other files; for a server, one in `runs/`."""

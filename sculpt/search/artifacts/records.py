@@ -13,14 +13,9 @@ from optuna.artifacts import get_all_artifact_meta, upload_artifact
 from optuna.trial import FrozenTrial
 
 from sculpt.errors import InputError, StorageError
+from sculpt.search.artifacts.places import FILES, RECORD_FILE
 from sculpt.search.storage.stored_trials import write_attributes
 from sculpt.search.store import Store
-
-RECORD_FILE = "record.json"
-
-FILES = "sculpt:files"
-"""System attribute of a trial: names of its files to ids of its artifacts. Optuna gives a retry the
-artifacts of the attempts before it, in no order."""
 
 SUMMARY = (
     "role",
@@ -105,7 +100,17 @@ def read_network(store: Store, trial: FrozenTrial, seed: int, path: Path) -> Non
     Raises:
         StorageError: it is not where it was written.
     """
-    path.write_bytes(_read(store, trial, network_file(seed)))
+    try:
+        path.write_bytes(_read(store, trial, network_file(seed)))
+    except StorageError as error:
+        kept = store.config.search.networks
+        if kept == "all":
+            raise
+        raise StorageError(
+            f"the network of trial {trial.number} must have been kept to be read, but the study "
+            f"has search.networks {kept} ({error}); train this configuration again, in a study of "
+            "its own"
+        ) from None
 
 
 def _read(store: Store, trial: FrozenTrial, name: str) -> bytes:

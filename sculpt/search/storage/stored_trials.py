@@ -11,6 +11,7 @@ from typing import Any
 
 from optuna import Study
 from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic_core import from_json
 from sqlalchemy import Connection, Select, TableClause, column, func, select, table
@@ -31,6 +32,8 @@ _USER, _SYSTEM = (
     for kind in ("user", "system")
 )
 
+_SYSTEM_KEYS = (RETRY_OF, ATTEMPTS)
+
 
 @dataclass(frozen=True, slots=True)
 class StoredTrial:
@@ -49,8 +52,19 @@ def read_trials(study: Study) -> list[StoredTrial]:
 
     Args:
         study:
-            One whose storage comes from `open_storage`.
+            One whose storage comes from `open_storage`, or is in memory.
     """
+    if _is_in_memory(study):
+        return [
+            StoredTrial(
+                trial.number,
+                trial.state,
+                trial.params,
+                trial.user_attrs,
+                {key: trial.system_attrs[key] for key in _SYSTEM_KEYS if key in trial.system_attrs},
+            )
+            for trial in study.get_trials(deepcopy=False)
+        ]
     with _collector_paused():
         return storage_of(study).patience(_read_trials, study)
 
@@ -65,7 +79,7 @@ def _read_trials(study: Study) -> list[StoredTrial]:
             chosen.add_columns(_TRIALS.c.number, _TRIALS.c.state).order_by(_TRIALS.c.number)
         ).all()
         user = _read_attributes(connection, _USER, chosen)
-        system = _read_attributes(connection, _SYSTEM, chosen, keys=(RETRY_OF, ATTEMPTS))
+        system = _read_attributes(connection, _SYSTEM, chosen, keys=_SYSTEM_KEYS)
         params: dict[int, dict[str, Any]] = defaultdict(dict)
         for trial, name, value, distribution in connection.execute(
             select(
@@ -92,9 +106,16 @@ def _read_trials(study: Study) -> list[StoredTrial]:
 
 def read_trial(study: Study, number: int) -> FrozenTrial:
     """Read one trial of a study whole, as Optuna has it, without reading the others."""
+    if _is_in_memory(study):
+        return study.get_trials(deepcopy=False)[number]
     storage = storage_of(study)
     study_id = storage.get_study_id_from_name(study.study_name)
     return storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study_id, number))
+
+
+def _is_in_memory(study: Study) -> bool:
+    # A private name: Optuna has no public way from a study to its storage.
+    return isinstance(study._storage, InMemoryStorage)
 
 
 def write_attributes(trial: Trial, attributes: Mapping[str, Any]) -> None:

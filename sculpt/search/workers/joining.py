@@ -12,6 +12,7 @@ from typing import Any
 from sculpt.config import Study
 from sculpt.documents import assign, lookup, read_yaml
 from sculpt.errors import ConfigError, InputError
+from sculpt.search.archive.recognition import is_archive, refuse_archive
 from sculpt.search.preparation import describe_data, load_data
 from sculpt.search.progress import Watcher
 from sculpt.search.storage.storage_url import file_url, is_sqlite, parse
@@ -65,6 +66,8 @@ def join_study(
         SculptError: the base failed, every candidate did, or every worker died.
     """
     how_many = how_many or HowMany()
+    if is_archive(reference, storage):
+        refuse_archive(reference, "a worker must join a study where it is kept")
     _refuse_settings(overrides or {})
     devices = choose_devices(device, several=how_many.several)
     found = open_store(reference, storage)
