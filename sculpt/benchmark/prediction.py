@@ -49,7 +49,7 @@ def study_seconds(config: Study, trials: int, per_trial: dict[str, float]) -> fl
     seeds = expected_seeds(search.early_stopping, config.training, search.replicates)
     seconds = per_trial["base"] + (trials - 1) * seeds * candidate
     if confirm := search.confirm:
-        networks = confirm.top * (2 if confirm.control else 1)
+        networks = (confirm.top + confirm.cheap) * (2 if confirm.control else 1)
         seconds += confirm.seeds * (base + networks * candidate)
     return seconds
 

@@ -158,7 +158,7 @@ class Study(Section):
         free: dict[str, Any] = {
             "data": {"root", "download"},
             "pruning": {"data": {"root", "download"}},
-            "search": {"trials", "confirm", "grace_seconds", "checkpoint_seconds"},
+            "search": {"trials", "confirm", "networks", "grace_seconds", "checkpoint_seconds"},
             "storage": True,
             "artifacts": True,
             "published": True,

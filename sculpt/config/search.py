@@ -51,6 +51,8 @@ class Confirm(Section):
 
     top: Annotated[int, Field(ge=1)] = 3
     """How many candidates, by validation error; of a study with several budgets, for each."""
+    cheap: Annotated[int, Field(ge=0)] = 0
+    """Also this many, the best of those that keep no more multiply-accumulates than the base."""
     seeds: Annotated[int, Field(ge=2)] = 8
     """From 8 on, differences are resampled (bootstrap-t); below, Student's t takes its place."""
     control: Literal["shuffled"] | None = None
@@ -75,6 +77,9 @@ class Search(Section):
     """What the Pareto front is over, by default."""
     latency_runtime: Runtime = "torch"
     """What runs networks where `latency` is measured; only `c` leaves out their zeros."""
+    networks: Literal["all", "front", "none"] = "all"
+    """Which trained networks are kept for export: all; those of the base and of candidates that
+    no other beats in all objectives; or none. Records are always kept."""
     grace_seconds: Annotated[float, Field(ge=2)] = 60.0
     """A trial is taken over when its worker has not been heard of for this long."""
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0

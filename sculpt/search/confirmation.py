@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sculpt.config import Choice, Confirm, Study
 from sculpt.data import ImageSpec
 from sculpt.search.storage.claims import trial_states
+from sculpt.search.storage.study_storage import storage_of
 from sculpt.search.store import Store
 from sculpt.search.workers.attempt import Job
 from sculpt.trial import candidate_budget, resolve_budget
@@ -22,18 +23,27 @@ Key = tuple[int | str, str, int]
 """A candidate's number or `base`, `sculpted` or `shuffled`, and how many seeds."""
 
 
-def select(store: Store, top: int) -> list[int]:
-    """Return the numbers of the best candidates of each budget, by mean validation error.
+def select(store: Store, settings: Confirm) -> list[int]:
+    """Return the numbers of the candidates to confirm, of each budget by mean validation error.
 
-    At equal error the one with fewer kept multiply-accumulates is taken, then the earlier.
+    The best `top`, and the best `cheap` of those that keep no more multiply-accumulates than the
+    base. At equal error the one that keeps fewer is taken, then the earlier.
     """
-    trials = store.candidates.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    complete = (TrialState.COMPLETE,)
+    bases = store.base.get_trials(deepcopy=False, states=complete)
+    most = bases[0].user_attrs["kept_macs"] if bases else 0  # before it has finished: none
+    trials = store.candidates.get_trials(deepcopy=False, states=complete)
     trials.sort(key=lambda t: (t.user_attrs["val_error_mean"], t.user_attrs["kept_macs"]))
-    chosen: dict[Any, list[int]] = {}
+    budgets: dict[Any, list[FrozenTrial]] = {}
     for trial in trials:
         # A budget that is a share is one budget, though every network has another number.
-        chosen.setdefault(trial.params.get("budget"), []).append(trial.number)
-    return [number for numbers in chosen.values() for number in numbers[:top]]
+        budgets.setdefault(trial.params.get("budget"), []).append(trial)
+    chosen = []
+    for rows in budgets.values():
+        cheap = [t for t in rows if t.user_attrs["kept_macs"] <= most]
+        wanted = {t.number for t in rows[: settings.top] + cheap[: settings.cheap]}
+        chosen += [t.number for t in rows if t.number in wanted]
+    return chosen
 
 
 def fresh_seeds(config: Study, count: int) -> range:
@@ -57,12 +67,12 @@ def queue_confirmation(store: Store, *, dry: bool = False) -> int:
     if settings is None or store.confirmation is None:
         return 0
     # From the start if a server's connection is lost on the way: what was queued is seen then.
-    return store.storage.patience(_queue, store, settings, store.confirmation, dry)
+    return storage_of(store.confirmation).patience(_queue, store, settings, store.confirmation, dry)
 
 
 def _queue(store: Store, settings: Confirm, confirmation: optuna.Study, dry: bool) -> int:
-    with store.storage.lock():
-        selected = select(store, settings.top)
+    with storage_of(confirmation).lock():
+        selected = select(store, settings)
         arms = ["sculpted"] + ([settings.control] if settings.control else [])
         wanted: list[Key] = [(BASE, "sculpted", settings.seeds)]
         wanted += [(number, arm, settings.seeds) for number in selected for arm in arms]

@@ -9,9 +9,11 @@ from optuna.trial import TrialState
 from rigged import SIZE, add_trial, attributes, results_of, rigged_store
 from scipy.stats import ttest_rel
 
+from sculpt.config import Confirm
 from sculpt.results.confirmation import confirmation
 from sculpt.results.ranking import rank
 from sculpt.results.records import Results
+from sculpt.search.confirmation import select as best_candidates
 from sculpt.search.store import Store
 
 BASE = [0.20, 0.21, 0.22, 0.20, 0.21]
@@ -191,3 +193,20 @@ def test_the_table_of_its_trials(tmp_path: Path) -> None:
     assert list(table["seeds"]) == [5, 5]
     assert table["test_errors"].iloc[1] == GOOD
     assert list(results_of(store).trials["trial"]) == ["base", 0, 1, 2], "these stay apart"
+
+
+def test_the_best_of_the_cheap_ones(tmp_path: Path) -> None:
+    """Those that keep no more multiply-accumulates than the base are confirmed beside the best."""
+    store = rigged_store(tmp_path)
+    add_trial(store.base, attributes([0.3], "base", kept_macs=1000.0))
+    macs = [3000.0, 1000.0, 2000.0, 900.0, 1001.0, 800.0]
+    for number, kept in enumerate(macs):  # the best first
+        add_trial(store.candidates, attributes([0.1 + number / 100], kept_macs=kept))
+    for top, cheap, expected in (
+        (1, 0, [0]),
+        (1, 2, [0, 1, 3]),
+        (3, 1, [0, 1, 2]),  # a cheap one is among the best, and is one of both
+        (4, 2, [0, 1, 2, 3]),
+        (1, 9, [0, 1, 3, 5]),
+    ):
+        assert best_candidates(store, Confirm(top=top, cheap=cheap)) == expected

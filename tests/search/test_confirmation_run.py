@@ -9,7 +9,7 @@ import pytest
 
 import sculpt
 import sculpt.trial
-from sculpt.config import Study
+from sculpt.config import Confirm, Study
 from sculpt.errors import SculptError
 from sculpt.results.records import Results
 from sculpt.search.artifacts.records import read_record
@@ -199,7 +199,7 @@ def test_of_each_budget_the_best(tmp_path: Path) -> None:
     )
     results = sculpt.run(path)
     store = open_store(path)
-    chosen = select(store, 1)
+    chosen = select(store, Confirm(top=1))
     table = results.complete.set_index("trial")
     assert sorted(table.loc[chosen, "params.budget"]) == [2000, 4000]
     for number in chosen:

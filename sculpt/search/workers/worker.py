@@ -14,6 +14,7 @@ from sculpt.config import Study
 from sculpt.data import ImageSet, Splits
 from sculpt.errors import DeviceMemoryError, SculptError
 from sculpt.search.artifacts.checkpoint_folder import CheckpointFolder
+from sculpt.search.artifacts.networks import discard_networks
 from sculpt.search.confirmation import confirmation_job, queue_confirmation
 from sculpt.search.preparation import load_scoring_images
 from sculpt.search.progress import Watcher
@@ -31,7 +32,7 @@ from sculpt.search.storage.claims import (
     trial_states,
 )
 from sculpt.search.storage.failures import LostLockError, LostStorageError, storage_failure
-from sculpt.search.storage.study_storage import INFEASIBLE, StudyFull
+from sculpt.search.storage.study_storage import INFEASIBLE, StudyFull, storage_of
 from sculpt.search.store import Store
 from sculpt.search.workers.attempt import Attempt, Job
 from sculpt.search.workers.interruption import Interruption
@@ -146,7 +147,7 @@ class Worker:
             LostStorageError: the storage failed for longer than patience lasts. The trial that was
                 running then counts as interrupted, and is run again by whoever goes on.
         """
-        storage = self.store.storage
+        storage = storage_of(study)
         study_id = storage.get_study_id_from_name(study.study_name)
         lost: LostStorageError | None = None
 
@@ -209,12 +210,12 @@ class Worker:
         """
         config = self.store.config
         # Two workers that draw at the same moment must not draw the same configuration.
-        with self.store.storage.lock():
+        with storage_of(trial.study).lock():
             params = suggest(trial, config.space)
             first = first_with(params, trial)
             # If it was not locked all the while: this trial is interrupted, and its retry, which
             # has these parameters, is compared with all that others drew meanwhile.
-            self.store.storage.check_lock()
+            storage_of(trial.study).check_lock()
         candidate = config.with_parameters(params)
         found = check_candidate(config, candidate, self.splits.spec)
         known = trial.constraints
@@ -278,13 +279,15 @@ class Worker:
         return self.store.checkpoints(kind or "candidate", original_number(trial))
 
     def _ended(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Remove the checkpoints of a trial that is not run again.
+        """Remove what is needed no more: checkpoints of a trial that is not run again, networks.
 
         Optuna calls this once the trial's end is written down, and not if it was given to another
         worker meanwhile, whose checkpoints these are then.
         """
         if trial.state is not TrialState.FAIL or ERROR in trial.user_attrs:
             self._checkpoints(study, trial).remove()
+        if trial.state is TrialState.COMPLETE:
+            discard_networks(self.store, study, trial)
 
     def _scoring_images(self, study: Study) -> ImageSet:
         source = str(study.pruning.data)

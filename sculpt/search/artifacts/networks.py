@@ -1,0 +1,84 @@
+"""Which trained networks stay among the artifacts: they are most of what a study takes on disk."""
+
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+
+import numpy as np
+import optuna
+from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from sculpt.errors import SculptWarning
+from sculpt.search.artifacts.places import FILES, RECORD_FILE
+from sculpt.search.store import Store
+
+
+def discard_networks(store: Store, study: optuna.Study, trial: FrozenTrial) -> None:
+    """Remove the networks that a study does not keep (`search.networks`), now that a trial ended.
+
+    Under `front` a candidate's networks stay as long as no other of its budget dominates it, and
+    those of the base; the confirmation's go. Several workers may do this at once: at worst a
+    network stays too long. What cannot be removed is a warning, because it does no harm.
+
+    Args:
+        store:
+            Of the study.
+        study:
+            Its Optuna study that the trial belongs to.
+        trial:
+            Complete, and so written down.
+    """
+    for loser in _losers(store, study, trial):
+        files: dict[str, str] = loser.system_attrs.get(FILES) or {}
+        for name in files.keys() - {RECORD_FILE}:
+            try:
+                with suppress(ArtifactNotFound):
+                    store.artifacts.remove(files[name])
+            except Exception as error:  # drivers have errors of their own
+                warnings.warn(
+                    f"{name} of trial {loser.number} cannot be removed from "
+                    f"{store.artifacts.location} ({error}); the study goes on",
+                    SculptWarning,
+                    stacklevel=2,
+                )
+
+
+def _losers(store: Store, study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
+    policy = store.config.search.networks
+    if policy == "all" or (policy == "front" and study.study_name == store.base.study_name):
+        return []
+    if policy == "none" or study.study_name != store.candidates.study_name:
+        return [trial]
+    budget = trial.params.get("budget")
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    others = [t for t in trials if t.number != trial.number and t.params.get("budget") == budget]
+    if not others:
+        return []
+    values = _to_minimize([other.values for other in others], study.directions)
+    own = _to_minimize([trial.values], study.directions)
+    if _dominated_by(values, own[0]).any():
+        return [trial]
+    # Those that were on the front until now; the rest lost theirs before.
+    lost = np.flatnonzero(_dominated_by(own, values))
+    return [others[index] for index in lost if not _dominated_by(values, values[index]).any()]
+
+
+def _to_minimize(
+    values: Sequence[Sequence[float]], directions: Sequence[StudyDirection]
+) -> np.ndarray:
+    signs = [1 if direction is StudyDirection.MINIMIZE else -1 for direction in directions]
+    return np.asarray(values, dtype=float) * signs
+
+
+def _dominated_by(winners: np.ndarray, losers: np.ndarray) -> np.ndarray:
+    """Return, row by row of either one, whether the winner dominates the loser.
+
+    Args:
+        winners:
+            Values to minimise, (n, objectives) or (1, objectives).
+        losers:
+            Of the same shape, or one row against all winners.
+    """
+    return np.logical_and((winners <= losers).all(-1), (winners < losers).any(-1))
