@@ -12,7 +12,7 @@ from torch import nn
 from sculpt.bundle import read_bundle, write_bundle
 from sculpt.errors import InputError, SculptWarning
 from sculpt.pruning.masks import Masks, Scores
-from sculpt.training.checkpoint import Checkpoint
+from sculpt.training.checkpoint import Checkpoint, epochs_written
 
 SCULPTED_FILE = "sculpted.safetensors"
 TRAINING_FILE = "training.safetensors"
@@ -57,6 +57,15 @@ def read_sculpted(folder: Path, model: nn.Module, device: torch.device) -> Sculp
     model.load_state_dict(bundle.state)
     masks = {name: mask.to(device) for name, mask in bundle.masks.items()}
     return Sculpted(model, masks, {}, bundle.metadata)
+
+
+def progress_in(folder: Path) -> int:
+    """Return how far a trial is, of whose seeds each has a folder in this one.
+
+    Counted in epochs that are written down, and networks that are ready to train.
+    """
+    ready = list(folder.glob(f"*/{SCULPTED_FILE}"))
+    return len(ready) + sum(epochs_written(path.with_name(TRAINING_FILE)) for path in ready)
 
 
 def checkpoint_in(

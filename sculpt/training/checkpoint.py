@@ -71,3 +71,12 @@ class Checkpoint:
                 stacklevel=2,
             )
             return None
+
+
+def epochs_written(path: Path) -> int:
+    """Return after how many epochs a checkpoint was written; 0 without one that can be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return int(json.loads((file.metadata() or {})["progress"])["epoch"])
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return 0

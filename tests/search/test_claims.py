@@ -13,7 +13,14 @@ import pytest
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
 
-from sculpt.search.storage.claims import counts, is_retry, original_number, requeue_interrupted
+from sculpt.search.storage.claims import (
+    counts,
+    excuse,
+    is_retry,
+    note_progress,
+    original_number,
+    requeue_interrupted,
+)
 from sculpt.search.storage.study_storage import StudyFull, open_storage, storage_of
 
 Run = Callable[..., list[int]]
@@ -51,7 +58,7 @@ def run_one(study: optuna.Study, objective: Callable[[optuna.Trial], float]) -> 
     try:
         study.optimize(objective, n_trials=1, catch=(Exception,))
     except KeyboardInterrupt:
-        assert objective is interrupt
+        assert objective not in (succeed, fail, stop, refuse)
 
 
 def finish(study: optuna.Study) -> None:
@@ -209,6 +216,48 @@ def test_retries_run_out(study: optuna.Study, max_retries: int) -> None:
     assert [trial.params["x"] for trial in study.trials] == [x] * (max_retries + 1)
     with pytest.raises(StudyFull):  # a failed trial keeps its place
         run_one(study, succeed)
+
+
+def test_attempts_that_are_ended_on_purpose_do_not_run_out(study: optuna.Study) -> None:
+    """A study that is run in slices ends each attempt at a long trial, however many it takes."""
+
+    def end_on_purpose(trial: optuna.Trial) -> float:
+        trial.suggest_float("x", 0, 1)
+        excuse(trial)
+        raise KeyboardInterrupt
+
+    storage_of(study).limits[1] = 1
+    run_one(study, interrupt)  # one that did come to nothing
+    for _ in range(5):
+        assert requeue_interrupted(study, max_retries=2) == 1
+        run_one(study, end_on_purpose)
+    assert requeue_interrupted(study, max_retries=2) == 1
+    run_one(study, interrupt)
+    assert nonzero(study, max_retries=2) == {"interrupted": 7, "queued": 1}
+    assert requeue_interrupted(study, max_retries=2) == 1
+    run_one(study, interrupt)
+    assert requeue_interrupted(study, max_retries=2) == 0
+    assert nonzero(study, max_retries=2) == {"interrupted": 7, "failed": 1}
+
+
+def test_attempts_that_brought_a_trial_further_do_not_run_out(study: optuna.Study) -> None:
+    def killed_after(done: int) -> Callable[[optuna.Trial], float]:
+        def objective(trial: optuna.Trial) -> float:
+            trial.suggest_float("x", 0, 1)
+            note_progress(trial, done)  # what it finds when it begins
+            raise KeyboardInterrupt
+
+        return objective
+
+    storage_of(study).limits[1] = 1
+    for done in (0, 3, 4, 7, 9, 12):
+        run_one(study, killed_after(done))
+        assert requeue_interrupted(study, max_retries=2) == 1
+    for _ in range(2):  # after the attempt that found 12, two that came no further
+        run_one(study, killed_after(12))
+        left = requeue_interrupted(study, max_retries=2)
+    assert left == 0
+    assert nonzero(study, max_retries=2) == {"interrupted": 7, "failed": 1}
 
 
 def test_a_marked_trial_takes_no_place_and_is_not_tried_again(study: optuna.Study) -> None:

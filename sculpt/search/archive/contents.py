@@ -13,8 +13,8 @@ from pydantic import Field
 
 from sculpt.config import Section
 from sculpt.search.archive.privacy import Privacy
-from sculpt.search.storage.claims import ERROR, MAX_RETRIES, OUT_OF_MEMORY, STOPPED_BECAUSE
-from sculpt.search.storage.study_storage import ATTEMPTS, INFEASIBLE, RETRY_OF
+from sculpt.search.storage.claims import ERROR, OUT_OF_MEMORY, STOPPED_BECAUSE, retries_left
+from sculpt.search.storage.study_storage import ATTEMPTS, EXCUSED, INFEASIBLE, RETRY_OF
 
 MESSAGES = (ERROR, INFEASIBLE, OUT_OF_MEMORY, STOPPED_BECAUSE)
 """User attributes of a trial that are free text."""
@@ -102,7 +102,7 @@ def line_of(trial: FrozenTrial, usual: Distributions, privacy: Privacy) -> dict[
     system = {key: trial.system_attrs[key] for key in _SYSTEM if key in trial.system_attrs}
     state, start = trial.state, trial.datetime_start
     if state is TrialState.RUNNING:
-        last = len(system.get(ATTEMPTS, ())) >= MAX_RETRIES
+        last = retries_left(trial) <= 0
         state, start = (TrialState.WAITING, None) if last else (TrialState.FAIL, start)
     own = {name: _as_json(kind, privacy) for name, kind in trial.distributions.items()}
     maybe = {
@@ -156,7 +156,7 @@ def distribution_of(written: dict[str, Any]) -> BaseDistribution:
     return json_to_distribution(json.dumps(written))
 
 
-_SYSTEM = (RETRY_OF, ATTEMPTS)
+_SYSTEM = (RETRY_OF, ATTEMPTS, EXCUSED)
 """All that is read of the system attributes of trials."""
 
 

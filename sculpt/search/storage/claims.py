@@ -7,14 +7,22 @@ trial without it was interrupted (killed, Ctrl-C, node lost) and is owed another
 import copy
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-from optuna import Study
+from optuna import Study, Trial
 from optuna.storages import RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 
 from sculpt.search.storage.experimental import experimental_accepted
 from sculpt.search.storage.stored_trials import StoredTrial
-from sculpt.search.storage.study_storage import ATTEMPTS, INFEASIBLE, RETRY_OF, storage_of
+from sculpt.search.storage.study_storage import (
+    ATTEMPTS,
+    EXCUSED,
+    INFEASIBLE,
+    PROGRESS,
+    RETRY_OF,
+    storage_of,
+)
 
 AnyTrial = FrozenTrial | StoredTrial
 
@@ -29,7 +37,7 @@ STOPPED_BECAUSE = "stopped_because"
 """User attribute of a trial that was stopped early: what it was judged by."""
 
 MAX_RETRIES = 3
-"""Attempts after the first; a trial interrupted more often counts as failed."""
+"""Attempts after the first that may come to nothing in a row; then a trial counts as failed."""
 
 
 def is_retry(trial: FrozenTrial) -> bool:
@@ -43,6 +51,47 @@ def original_number(trial: FrozenTrial) -> int:
     return int(trial.system_attrs.get(RETRY_OF, trial.number))
 
 
+def retries_left(trial: AnyTrial, *, max_retries: int = MAX_RETRIES) -> int:
+    """Return how many more attempts there may be after this one, should it come to nothing."""
+    attrs = trial.system_attrs
+    return max_retries - len(attrs.get(ATTEMPTS, ())) + attrs.get(EXCUSED, 0)
+
+
+def excuse(trial: Trial) -> None:
+    """Let a running attempt not speak against its trial: it is ended on purpose.
+
+    A study that is run in slices ends every attempt so, however many a trial takes.
+    """
+    _set(trial, EXCUSED, _read(trial).get(EXCUSED, 0) + 1)
+
+
+def note_progress(trial: Trial, done: int) -> None:
+    """Let earlier attempts not speak against a trial that they have brought further.
+
+    Args:
+        trial:
+            That is running; nothing is written unless it is a retry.
+        done:
+            How far it is, in whatever grows with progress.
+    """
+    if not done:
+        return
+    known = _read(trial)
+    attempts = len(known.get(ATTEMPTS, ()))
+    if attempts and done > known.get(PROGRESS, 0):
+        _set(trial, PROGRESS, done)
+        _set(trial, EXCUSED, attempts)
+
+
+# A private name in both: Optuna has no public way to the id that its storage asks for.
+def _read(trial: Trial) -> dict[str, Any]:
+    return storage_of(trial.study).get_trial_system_attrs(trial._trial_id)
+
+
+def _set(trial: Trial, key: str, value: int) -> None:
+    storage_of(trial.study).set_trial_system_attr(trial._trial_id, key, value)
+
+
 def requeue_interrupted(study: Study, *, max_retries: int = MAX_RETRIES) -> int:
     """Queue every interrupted trial again, with its parameters and user attributes.
 
@@ -52,7 +101,7 @@ def requeue_interrupted(study: Study, *, max_retries: int = MAX_RETRIES) -> int:
 
     Args:
         study: A study whose storage comes from `open_storage`.
-        max_retries: Most attempts after the first.
+        max_retries: Most attempts after the first that may come to nothing.
 
     Returns:
         The number of trials queued by this call.
@@ -66,7 +115,7 @@ def _requeue(study: Study, max_retries: int) -> int:
         fail_stale_trials(study)
         if not _owed(study, max_retries):  # as a rule; then nobody is kept from the lock
             return 0
-        retry = RetryHeartbeatStaleTrialCallback(max_retry=max_retries)
+        retry = RetryHeartbeatStaleTrialCallback()  # of those that are owed it
         # One lock around looking and queueing, or two processes would queue the same retry.
         with storage_of(study).lock():
             owed = _owed(study, max_retries)
@@ -161,5 +210,5 @@ def _is_owed(trial: AnyTrial, retried: set[int], max_retries: int) -> bool:
         and INFEASIBLE not in trial.user_attrs  # another attempt would be so, too
         and OUT_OF_MEMORY not in trial.user_attrs
         and trial.number not in retried
-        and len(trial.system_attrs.get(ATTEMPTS, ())) < max_retries
+        and retries_left(trial, max_retries=max_retries) > 0
     )

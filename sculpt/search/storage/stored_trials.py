@@ -17,7 +17,13 @@ from pydantic_core import from_json
 from sqlalchemy import Connection, Select, TableClause, column, func, select, table
 from sqlalchemy.dialects import postgresql, sqlite
 
-from sculpt.search.storage.study_storage import ATTEMPTS, RETRY_OF, StudyStorage, storage_of
+from sculpt.search.storage.study_storage import (
+    ATTEMPTS,
+    EXCUSED,
+    RETRY_OF,
+    StudyStorage,
+    storage_of,
+)
 
 # Tables and not get_trials, because asking must not slow down as a study grows: 10,000 trials of
 # 40 attributes take 13 seconds as Optuna's objects, and half a second this way. Optuna versions
@@ -32,7 +38,7 @@ _USER, _SYSTEM = (
     for kind in ("user", "system")
 )
 
-_SYSTEM_KEYS = (RETRY_OF, ATTEMPTS)
+_SYSTEM_KEYS = (RETRY_OF, ATTEMPTS, EXCUSED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,12 @@ RETRY_OF = "failed_trial"
 ATTEMPTS = "retry_history"
 """System attribute in which it keeps the numbers of all earlier attempts."""
 
+EXCUSED = "sculpt:excused"
+"""System attribute: how many attempts, this one included, do not speak against a trial."""
+
+PROGRESS = "sculpt:progress"
+"""System attribute: how far a trial was when its last attempt began that came further."""
+
 # SQL and not get_all_trials, because this runs before every new trial, under the lock, and
 # reading 1000 trials costs 0.5 s. Optuna versions its tables, and `prepare` checks the version.
 # A retry and its first attempt share one origin, so that they count once or not at all.

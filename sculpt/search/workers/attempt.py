@@ -18,10 +18,11 @@ from sculpt.errors import NumericsError
 from sculpt.export.description import describe_network
 from sculpt.record import Role, summarize
 from sculpt.registry import OBJECTIVES
+from sculpt.sculpted import progress_in
 from sculpt.search.artifacts.checkpoint_folder import CheckpointFolder
 from sculpt.search.artifacts.records import keep, network_file
 from sculpt.search.sampling.early_stopping import Referee, Stopped
-from sculpt.search.storage.claims import STOPPED_BECAUSE
+from sculpt.search.storage.claims import STOPPED_BECAUSE, note_progress
 from sculpt.search.store import Store
 from sculpt.search.workers.interruption import Interruption
 from sculpt.training.loop import Epoch
@@ -86,6 +87,8 @@ class Attempt:
             referee = Referee(settings, job.study.training, self.trial)
         try:
             with self.interruption.at_once(), self.checkpoints.opened() as folder:
+                with self.interruption.held_back():
+                    note_progress(self.trial, progress_in(folder))
                 outcomes = [
                     self._run_seed(job, seed, folder, referee if seed == job.seeds[0] else None)
                     for seed in job.seeds

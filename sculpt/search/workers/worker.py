@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -26,6 +27,7 @@ from sculpt.search.storage.claims import (
     ERROR,
     OUT_OF_MEMORY,
     counts,
+    excuse,
     last_error,
     original_number,
     requeue_interrupted,
@@ -158,6 +160,10 @@ class Worker:
                 return objective(trial)
             except Exception as error:
                 lost = storage_failure(error)
+                raise
+            except KeyboardInterrupt:
+                with suppress(Exception):  # it then counts as an attempt that came to nothing
+                    excuse(trial)
                 raise
 
         waiting_since: float | None = None
