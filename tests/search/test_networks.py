@@ -12,8 +12,8 @@ from sculpt.errors import ConfigError, SculptWarning, StorageError
 from sculpt.results.pareto.dominance import non_dominated
 from sculpt.results.records import Results
 from sculpt.search.artifacts.artifact_store import ArtifactStore
-from sculpt.search.artifacts.networks import discard_networks
 from sculpt.search.artifacts.records import FILES, RECORD_FILE
+from sculpt.search.networks import discard_networks
 from sculpt.search.store import open_store
 from studies import write_study
 

@@ -15,8 +15,8 @@ from sculpt.config import Study
 from sculpt.data import ImageSet, Splits
 from sculpt.errors import DeviceMemoryError, SculptError
 from sculpt.search.artifacts.checkpoint_folder import CheckpointFolder
-from sculpt.search.artifacts.networks import discard_networks
 from sculpt.search.confirmation import confirmation_job, queue_confirmation
+from sculpt.search.networks import discard_networks
 from sculpt.search.preparation import load_scoring_images
 from sculpt.search.progress import Watcher
 from sculpt.search.sampling.early_stopping import Stopped
