@@ -16,7 +16,7 @@ from sculpt.config import Training
 from sculpt.data import Splits, augment
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.pruning.masks import Masks
-from sculpt.training.capture import capture, choose_engine
+from sculpt.training.capture import capture, choose_engine, forget_capture
 from sculpt.training.memory import release_memory
 from sculpt.training.precision import float32_products, resolve_precision
 from sculpt.training.trainer import Trainer
@@ -139,6 +139,7 @@ def engage(trainer: Trainer, engine: Engine) -> dict[str, Any]:
     try:
         trainer.update = capture(trainer, _batches(trainer)[0])
     except RuntimeError as error:
+        forget_capture(trainer)
         reason = str(error).partition("\n")[0]
         return {"name": "eager", "reason": f"capturing failed: {reason}"}
     finally:

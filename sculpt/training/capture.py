@@ -66,7 +66,7 @@ def _choose_measured(trainer: Trainer) -> dict[str, Any]:
             trainer.update = captured
         return {"name": faster, "seconds_per_step": seconds}
     except RuntimeError as error:
-        _forget_capture(trainer)
+        forget_capture(trainer)
         return {"name": "eager", "reason": f"capturing failed: {str(error).splitlines()[0]}"}
     finally:
         trainer.optimizer.zero_grad()
@@ -75,7 +75,7 @@ def _choose_measured(trainer: Trainer) -> dict[str, Any]:
         release_memory(trainer.device)
 
 
-def _forget_capture(trainer: Trainer) -> None:
+def forget_capture(trainer: Trainer) -> None:
     """Free the generators from a capture that was broken off: they would stay a part of it."""
     trainer.generator = torch.Generator(trainer.device)  # its state is restored
     default = torch.cuda.default_generators[torch.cuda.current_device()]

@@ -2,6 +2,7 @@
 
     python tests/benchmarks/profile_training.py --widening 1 2 --steps 3 --batch 32   # on a CPU
     python tests/benchmarks/profile_training.py --device cuda --engine auto eager --steps 100
+    python tests/benchmarks/profile_training.py --device cuda --steps 100 --cudnn-benchmark
     python tests/benchmarks/profile_training.py --device cuda --steps 100 --json > profile.json
 
 The networks, recipe and images of `training.py`: ResNet(k, 3), for k > 1 pruned to 269,034
@@ -48,6 +49,7 @@ def main() -> None:
     splits = load(options.data_root).to(options.device)
     device = splits.train.device  # with its number, which `cuda` has not
     use_device(device)
+    torch.backends.cudnn.benchmark = options.cudnn_benchmark
     recipe = Training(
         epochs=1, batch_size=options.batch, flip=True, translate=4, precision=options.precision
     )
@@ -93,6 +95,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=20, help="of an epoch")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3, help="epochs; medians count")
+    parser.add_argument(
+        "--cudnn-benchmark", action="store_true", help="let cuDNN choose algorithms by timing them"
+    )
     parser.add_argument("--top", type=int, default=10, help="kernels that are named")
     parser.add_argument("--data-root", help="CIFAR-10 as folders of images; random without it")
     parser.add_argument("--seed", type=int, default=0)
