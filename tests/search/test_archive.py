@@ -169,7 +169,7 @@ def test_places_are_hidden_wherever_they_stand(
     assert told == list(errors.values())
     assert back.config.published is not None
     assert back.config.published.source == "https://arxiv.org/abs/1"
-    assert "root" not in back.config.data.options
+    assert back.config.data.options["root"] == "DIR"
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,9 @@ from sculpt.search.storage.afterwards import PREFIX
 from sculpt.search.storage.experimental import experimental_accepted
 from sculpt.search.store import Store
 
+ROOT = "DIR"
+"""Stands for the folder of the images, which is none of an archive's business."""
+
 CONFIRMED = ("selected", "seeds")
 """Attributes of the confirmation: of which candidates it is, and on how many seeds."""
 
@@ -67,7 +70,7 @@ def write_archive(store: Store, folder: Path, recorded: Sequence[int | str] | No
         "format": FORMAT,
         "sculpt": version("sculpt"),
         "study": store.config.study,
-        "settings": privacy.hide(without_private(store.config.model_dump(mode="json"))),
+        "settings": _settings(store, privacy),
         "images": store.candidates.user_attrs["images"],
         "total": store.total,
         "studies": {name: parts.get(name) for name in ("base", "candidates", "confirmation")},
@@ -90,6 +93,13 @@ def write_archive(store: Store, folder: Path, recorded: Sequence[int | str] | No
             f"an archive must go to a folder that can be written, but got {folder} "
             f"({error.strerror or error}); give another with --output"
         ) from error
+
+
+def _settings(store: Store, privacy: Privacy) -> dict[str, Any]:
+    settings: dict[str, Any] = without_private(store.config.model_dump(mode="json"))
+    if "root" in store.config.data.options:
+        settings["data"]["root"] = ROOT  # whoever runs it again must name a folder
+    return privacy.hide(settings)
 
 
 def check_replaceable(folder: Path, study: str) -> None:
