@@ -10,11 +10,12 @@ from typing import Any
 import optuna
 import pytest
 import tenacity
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage, _cached_storage
 from optuna.trial import TrialState
+from sqlalchemy.exc import OperationalError
 
-from sculpt.search.storage import retries
+from sculpt.search.storage import retries, study_storage
 from sculpt.search.storage.claims import counts, requeue_interrupted
 from sculpt.search.storage.failures import LostStorageError
 from sculpt.search.storage.retries import IDEMPOTENT, Patience
@@ -211,3 +212,32 @@ def test_a_heartbeat_that_cannot_be_written_is_missed_and_no_more(
 
     monkeypatch.setattr(retries.PatientStorage, "record_heartbeat", fail)
     storage.record_heartbeat(trial_id)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_server_that_restarts_while_it_is_opened_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, wrapped: bool
+) -> None:
+    """SQLAlchemy's error comes by itself, or as the cause of Optuna's."""
+
+    class AdminShutdownError(Exception):
+        sqlstate = "57P01"
+
+    calls = []
+
+    def opened(*given: Any, **options: Any) -> str:
+        calls.append(given)
+        if len(calls) > 2:
+            return "the storage"
+        cause = AdminShutdownError("terminating connection due to administrator command")
+        try:
+            raise OperationalError("SELECT 1", {}, cause) from cause
+        except OperationalError as error:
+            if wrapped:
+                raise StorageInternalError("an exception is raised during the commit") from error
+            raise
+
+    monkeypatch.setattr(study_storage, "check_server", lambda url, create: None)
+    monkeypatch.setattr(study_storage, "StudyStorage", opened)
+    assert study_storage.open_storage("postgresql://me@nowhere/x", create=False) == "the storage"
+    assert len(calls) == 3

@@ -245,7 +245,9 @@ def open_storage(url: str, *, create: bool, grace_seconds: float = 60.0) -> Stud
         try:
             return StudyStorage(parsed, grace_seconds=grace_seconds, create=create)
         except (SQLAlchemyError, StorageInternalError) as error:
-            driver_error = getattr(error.__cause__ or error, "orig", None)
+            # SQLAlchemy's error holds the driver's, and is itself held by Optuna's.
+            held = [getattr(found, "orig", None) for found in (error, error.__cause__)]
+            driver_error = next(filter(None, held), None)
             raise failure_in(driver_error, shown(parsed)) or error from error
 
     try:
