@@ -18,9 +18,10 @@ from sculpt.search.storage.claims import MAX_RETRIES
 from studies import write_study
 
 SETTINGS = {
-    "training__epochs": 40,
+    "training__epochs": 20,
     "training__translate": 1,
     "search__trials": 2,
+    "search__replicates": 1,
     "search__checkpoint_seconds": 0,
     "space__parameters": {"widening": [3]},
     "storage": "runs/tiny.db",
@@ -70,7 +71,7 @@ class StopAfter(Watcher):
 
 def test_a_trial_may_take_more_slices_than_a_dying_one_has_attempts(tmp_path: Path) -> None:
     path = write_study(tmp_path, **(SETTINGS | {"training__epochs": MAX_RETRIES + 5}))
-    overrides = {"storage": str(tmp_path / "tiny.db"), "search.replicates": 1}
+    overrides = {"storage": str(tmp_path / "tiny.db")}
     slices = MAX_RETRIES + 3
     for number in range(slices):
         with pytest.raises(KeyboardInterrupt):
