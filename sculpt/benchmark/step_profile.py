@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,7 +12,7 @@ from sculpt.benchmark.race import SAFE_LEARNING_RATE, as_trained
 from sculpt.benchmark.step_times import time_epoch, time_steps
 from sculpt.benchmark.trace import Activity, record
 from sculpt.config import Training
-from sculpt.data import Splits, augment
+from sculpt.data import Splits
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.pruning.masks import Masks
 from sculpt.training.capture import capture, choose_engine, forget_capture
@@ -97,7 +96,7 @@ def profile_training(
         memory = _peak_memory(device)
         batches = _batches(trainer)
         steps = _recorded(trainer.step, batches, device)
-        data = _recorded(partial(_augmented, trainer), batches, device)
+        data = _recorded(trainer.inputs_of, batches, device)
         epoch = time_epoch(trainer, splits, precision, step["seconds"])
     rate = trainer.batch_size / step["seconds"]
     row: Row = {
@@ -153,19 +152,6 @@ def _batches(trainer: Trainer) -> list[Tensor]:
     count = min(trainer.steps_per_epoch, MOST_RECORDED)
     order = torch.randperm(len(trainer.images))[: count * trainer.batch_size]
     return list(order.to(trainer.device).split(trainer.batch_size))
-
-
-def _augmented(trainer: Trainer, batch: Tensor) -> Tensor:
-    """Return a batch as the network sees it: what a step begins with, and what it costs alone."""
-    recipe = trainer.recipe
-    raw = augment(
-        trainer.images.images[batch],
-        flip=recipe.flip,
-        translate=recipe.translate,
-        cutout=recipe.cutout,
-        generator=trainer.generator,
-    )
-    return trainer.images.normalize(raw)
 
 
 def _recorded(

@@ -147,7 +147,7 @@ class Trainer:
         """Forward, backward, optimiser, masks: the part of a step that may be captured."""
         self.optimizer.zero_grad()
         # Whole, so that random shifts do not depend on the number of parts.
-        images, targets = self._inputs(batch), self.images.labels[batch]
+        images, targets = self.inputs_of(batch), self.images.labels[batch]
         for inputs, labels in zip(
             images.tensor_split(self.micro_batches),
             targets.tensor_split(self.micro_batches),
@@ -174,7 +174,8 @@ class Trainer:
             with torch.no_grad():
                 torch._foreach_mul_(self._pruned, self._keep)
 
-    def _inputs(self, indices: Tensor) -> Tensor:
+    def inputs_of(self, indices: Tensor) -> Tensor:
+        """Return the images of these indices, (n,), as a step takes them: augmented, normalised."""
         if self._normalized is not None:
             return self._normalized.index_select(0, indices).permute(0, 3, 1, 2)
         recipe = self.recipe
