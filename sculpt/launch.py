@@ -9,13 +9,12 @@ from typing import Any
 from sculpt.config import Study
 from sculpt.record import Clock
 from sculpt.results.records import Results
-from sculpt.search.archive.recognition import is_archive, refuse_archive
-from sculpt.search.preparation import choose_device, load_data, load_scoring_images
+from sculpt.search.images import choose_device, load_data, load_scoring_images
 from sculpt.search.progress import Watcher
+from sculpt.search.references import is_archive, refuse_archive
 from sculpt.search.sampling.space import check_params
-from sculpt.search.study import run_study
-from sculpt.search.workers.joining import join_study
-from sculpt.search.workers.together import HowMany, TrialsPerDevice
+from sculpt.search.session import Session
+from sculpt.search.workers.devices import HowMany, TrialsPerDevice, choose_devices
 from sculpt.study_file import load_study
 from sculpt.training.precision import float32_products
 from sculpt.trial import Sculpted, candidate_budget, sculpt_network
@@ -63,10 +62,11 @@ def run(
     how_many = HowMany(workers, trials_per_device)
     config = study if isinstance(study, Study) else _load(study, overrides)
     if ray is not None:
-        from sculpt.search.workers.ray_cluster import run_on_ray
+        from sculpt.search.clusters.ray_cluster import run_on_ray
 
         return Results(run_on_ray(config, ray, device, watcher, how_many))
-    return Results(run_study(config, device=device, watcher=watcher, how_many=how_many))
+    session = Session.start(config, choose_devices(device, several=how_many.several))
+    return Results(session.run(watcher or Watcher(), how_many))
 
 
 def join(
@@ -105,15 +105,10 @@ def join(
         InputError: this machine cannot work on it; for example, its images are others.
         SculptError: the base failed, or every candidate did.
     """
-    store = join_study(
-        study,
-        storage,
-        overrides=overrides,
-        device=device,
-        watcher=watcher,
-        how_many=HowMany(workers, trials_per_device),
-    )
-    return Results(store)
+    how_many = HowMany(workers, trials_per_device)
+    devices = choose_devices(device, several=how_many.several)
+    session = Session.join(study, storage, overrides or {}, devices)
+    return Results(session.run(watcher or Watcher(), how_many))
 
 
 def submit(
@@ -148,7 +143,7 @@ def submit(
     Raises:
         InputError: the study cannot be run as it is, or the jobs cannot be submitted so.
     """
-    from sculpt.search.workers.slurm import submit_jobs
+    from sculpt.search.clusters.slurm import submit_jobs
 
     HowMany(workers)
     config = study if isinstance(study, Study) else _load(study, overrides)

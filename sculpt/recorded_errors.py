@@ -15,7 +15,7 @@ from sculpt.errors import DataError, UnknownNameError
 from sculpt.export.loading import Loaded
 from sculpt.pruning.trained import NETWORK_FILE
 from sculpt.registry import DATASETS
-from sculpt.search.preparation import describe_data, load_data, missing_data
+from sculpt.search.images import describe_data, load_data, missing_data
 from sculpt.study_file import options_schema
 
 ERRORS = {"val_error": "validation error", "test_error": "test error"}

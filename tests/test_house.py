@@ -30,7 +30,24 @@ FLOORS = [
     ["cli"],
     ["__main__"],
 ]
+# Floors inside of a room, lowest first: of its folders and files.
+INSIDE = {
+    "search": [
+        ["images", "plan", "progress", "references", "storage"],
+        ["artifacts", "sampling"],
+        ["store"],
+        ["confirmation", "kept_networks", "trial_files"],
+        ["archive", "workers"],
+        ["opening"],
+        ["session"],
+        ["clusters"],
+    ],
+}
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+FLOOR_INSIDE = {
+    room: {part: floor for floor, parts in enumerate(floors) for part in parts}
+    for room, floors in INSIDE.items()
+}
 
 # Configs never enter the maths: these rooms know what tensors and modules are, and no more.
 WITHOUT_CONFIG = {"models", "data", "bundle", "pruning", "diagnostics"}
@@ -71,13 +88,27 @@ def faults_of(path: Path) -> list[str]:
             place = str(path.relative_to(ROOT / "sculpt").with_suffix(""))
             if room not in MAY_IMPORT_OPTUNA and place not in MAY_IMPORT_OPTUNA:
                 faults.append(f"{path.name}: {place} may not import optuna")
-        if parts[0] != "sculpt" or len(parts) == 1 or parts[1] == room:
+        if parts[0] != "sculpt" or len(parts) == 1:
+            continue
+        if parts[1] == room:
+            faults += inside_fault(path, room, parts)
             continue
         if FLOOR_OF[parts[1]] >= FLOOR_OF[room]:
             faults.append(f"{path.name}: {room} may not import {parts[1]}: up or sideways")
         if room in WITHOUT_CONFIG and parts[1] in ("config", "study_file", "documents"):
             faults.append(f"{path.name}: {room} may not know the study's configuration")
     return faults
+
+
+def inside_fault(path: Path, room: str, imported: list[str]) -> list[str]:
+    """Return what is wrong with an import inside of a room."""
+    floors = FLOOR_INSIDE.get(room)
+    own = path.relative_to(ROOT / "sculpt" / room).parts[0].removesuffix(".py")
+    if floors is None or len(imported) == 2 or imported[2] == own or own == "__init__":
+        return []
+    if floors[imported[2]] >= floors[own]:
+        return [f"{path.name}: {room}.{own} may not import {'.'.join(imported)}: up or sideways"]
+    return []
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
@@ -95,6 +126,12 @@ def test_an_arrow_up_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     file.write_text("def f():\n    from sculpt.trial import run_seed\n    import optuna\n")
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
     assert len(faults_of(file)) == 2
+    inside = tmp_path / "sculpt" / "search" / "storage" / "bad.py"
+    inside.parent.mkdir(parents=True)
+    inside.write_text(
+        "from sculpt.search.store import Store\nfrom sculpt.search.progress import x\n"
+    )
+    assert len(faults_of(inside)) == 2
 
 
 @pytest.mark.parametrize("name", ["utils.py", "common", "base.py", "helpers.py", "misc.py"])

@@ -7,7 +7,7 @@ import torch
 
 from sculpt.data import Splits
 from sculpt.record import Clock
-from sculpt.search.preparation import load_data
+from sculpt.search.images import load_data
 from sculpt.study_file import load_study
 from sculpt.trial import resolve_budget, sculpt_network
 

@@ -7,7 +7,7 @@ from typing import Any
 from sculpt.config import Study
 from sculpt.errors import StorageError
 from sculpt.files import replacing
-from sculpt.search.artifacts.places import storage_file
+from sculpt.search.artifacts.location import storage_file
 from sculpt.search.sampling.early_stopping import expected_seeds
 
 

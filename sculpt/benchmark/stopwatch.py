@@ -14,7 +14,7 @@ from sculpt.config import Study
 from sculpt.data import ImageSet, Splits
 from sculpt.record import Clock, Role
 from sculpt.sculpted import Sculpted
-from sculpt.search.preparation import load_scoring_images
+from sculpt.search.images import load_scoring_images
 from sculpt.training.evaluation import evaluate
 from sculpt.training.loop import evaluations
 from sculpt.training.precision import resolve_precision

@@ -12,7 +12,7 @@ from sculpt.config import Study, describe_parameters
 from sculpt.data import ImageSpec
 from sculpt.errors import InputError
 from sculpt.record import Role, describe_machine
-from sculpt.search.preparation import choose_device, describe_data, load_data
+from sculpt.search.images import choose_device, describe_data, load_data
 from sculpt.search.sampling.feasibility import check_candidate, total_trials
 from sculpt.search.sampling.space import check_params, extremes
 

@@ -27,7 +27,7 @@ def check(
     """
     from sculpt.benchmark.prediction import predict
     from sculpt.results.tables.computing import check_table
-    from sculpt.search.preparation import describe_data, missing_data
+    from sculpt.search.images import describe_data, missing_data
     from sculpt.search.sampling.feasibility import check_study
 
     config = load(study, set, storage)

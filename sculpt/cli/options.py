@@ -75,7 +75,7 @@ def load_candidate(
 
 def load(study: str, assignments: list[str] | None, storage: str | None) -> Any:
     """Return the study of a file, with changes from the command line."""
-    from sculpt.search.archive.recognition import is_archive, refuse_archive
+    from sculpt.search.references import is_archive, refuse_archive
     from sculpt.study_file import load_study
 
     if is_archive(study):

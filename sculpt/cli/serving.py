@@ -23,7 +23,7 @@ def dashboard(
     from sculpt.results.dashboard.annotations import annotate
     from sculpt.results.dashboard.attributes import StudyAttributes
     from sculpt.results.dashboard.server import is_loopback, open_server
-    from sculpt.search.store import open_store
+    from sculpt.search.opening import open_store
 
     store = open_store(study, storage)
     server = None

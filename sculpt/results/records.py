@@ -13,23 +13,20 @@ from optuna.trial import FrozenTrial
 from sculpt.config import Study
 from sculpt.errors import InputError
 from sculpt.results.columns import describe_column, in_order
-from sculpt.search.artifacts.records import read_network, read_record
-from sculpt.search.storage.afterwards import keep_afterwards, read_afterwards, with_later
-from sculpt.search.storage.claims import (
-    ERROR,
-    OUT_OF_MEMORY,
-    STOPPED_BECAUSE,
-    count_states,
-    trial_states,
-)
+from sculpt.search.opening import open_store
+from sculpt.search.storage.attributes import PROBLEMS
 from sculpt.search.storage.stored_trials import StoredTrial, read_trial, read_trials
-from sculpt.search.storage.study_storage import INFEASIBLE
-from sculpt.search.store import TOTAL, Store, open_store
+from sculpt.search.storage.trials import count_states, trial_states
+from sculpt.search.store import TOTAL, Store
+from sculpt.search.trial_files import (
+    keep_later,
+    read_later,
+    read_network,
+    read_record,
+    with_later,
+)
 
 T = TypeVar("T")
-
-PROBLEMS = (ERROR, INFEASIBLE, OUT_OF_MEMORY, STOPPED_BECAUSE)
-"""Attributes of a trial that say why it has no result."""
 
 
 class Results:
@@ -65,7 +62,7 @@ class Results:
     @property
     def images(self) -> str:
         """Fingerprint of the images and their split: studies of the same one can be compared."""
-        return str(self._store.candidates.user_attrs["images"])
+        return self._store.images
 
     @property
     def trials(self) -> pd.DataFrame:
@@ -82,7 +79,7 @@ class Results:
         for study, is_base in ((self._store.base, True), (self._store.candidates, False)):
             trials = self._read(study)
             states = trial_states(trials)
-            later = read_afterwards(study)
+            later = read_later(study)
             for trial in trials:
                 label = "base" if is_base else trial.number
                 found = later.get(trial.number, {})
@@ -164,7 +161,7 @@ class Results:
             rungs = frozen.user_attrs.get("rungs")
             return found | ({"rungs": rungs} if rungs else {})
         record = {"state": state} | read_record(self._store, frozen)
-        later = read_afterwards(study).get(frozen.number, {})
+        later = read_later(study).get(frozen.number, {})
         return with_later(record, later) if later else record
 
     def copy_network(self, trial: int | str, path: Path, seed: int | None = None) -> None:
@@ -213,7 +210,7 @@ class Results:
         if state != "complete":
             raise InputError(f"a trial must be complete to have a latency, but {trial} is {state}")
         found = {"latency": latency, "latency_by": latency_by}
-        keep_afterwards(study, frozen.number, found)
+        keep_later(study, frozen.number, found)
 
     def _find(self, trial: int | str) -> tuple[optuna.Study, FrozenTrial, str]:
         """Return a trial, its study and its state; of several attempts at the base, the best."""
@@ -224,7 +221,8 @@ class Results:
         states = trial_states(trials)
         for found in sorted(trials, key=lambda t: states[t.number] != "complete"):
             if trial in ("base", found.number):
-                return study, read_trial(study, found.number), states[found.number]
+                frozen = read_trial(study, self._store.storage, found.number)
+                return study, frozen, states[found.number]
         numbers = _ranges([candidate.number for candidate in self._read(self._store.candidates)])
         raise InputError(
             f"a trial must be base, best or one of {numbers or 'none yet'}, but got {trial}"
@@ -239,7 +237,7 @@ class Results:
         return int(ranked["trial"].iloc[0])
 
     def _read(self, study: optuna.Study) -> list[StoredTrial]:
-        return self._once(study.study_name, lambda: read_trials(study))
+        return self._once(study.study_name, lambda: read_trials(study, self._store.storage))
 
     def _once(self, key: str, read: Callable[[], T]) -> T:
         """Return what is read, and in a snapshot what was read first."""

@@ -5,17 +5,17 @@ Here each of them is trained anew, with the seeds and the data order of the base
 error is read once.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from sculpt.config import Choice, Confirm, Study
 from sculpt.data import ImageSpec
-from sculpt.search.storage.claims import trial_states
-from sculpt.search.storage.study_storage import storage_of
+from sculpt.search.plan import TrialPlan
+from sculpt.search.storage.trials import Trials, trial_states
 from sculpt.search.store import Store
-from sculpt.search.workers.attempt import Job
 from sculpt.trial import candidate_budget, resolve_budget
 
 BASE = "base"
@@ -59,53 +59,63 @@ def queue_confirmation(store: Store, *, dry: bool = False) -> int:
 
     Args:
         store:
-            The study, with a section `search.confirm`.
+            The study, kept in a storage.
         dry:
             Only count.
     """
-    settings = store.config.search.confirm
-    if settings is None or store.confirmation is None:
+    if store.config.search.confirm is None or store.confirmation is None:
         return 0
+    trials = store.trials(store.confirmation)
     # From the start if a server's connection is lost on the way: what was queued is seen then.
-    return storage_of(store.confirmation).patience(_queue, store, settings, store.confirmation, dry)
+    return trials.storage.patience(_queue, store, store.config.search.confirm, trials, dry)
 
 
-def _queue(store: Store, settings: Confirm, confirmation: optuna.Study, dry: bool) -> int:
-    with storage_of(confirmation).lock():
+def _queue(store: Store, settings: Confirm, trials: Trials, dry: bool) -> int:
+    with trials.storage.lock():
         selected = select(store, settings)
         arms = ["sculpted"] + ([settings.control] if settings.control else [])
         wanted: list[Key] = [(BASE, "sculpted", settings.seeds)]
         wanted += [(number, arm, settings.seeds) for number in selected for arm in arms]
-        trials = confirmation.get_trials(deepcopy=False)
-        states = trial_states(trials)
-        state_of = {_key(trial): states[trial.number] for trial in trials}  # the last attempt's
+        found = trials.read()
+        states = trial_states(found)
+        state_of = {_key(trial): states[trial.number] for trial in found}  # the last attempt's
         if not dry:
-            confirmation.set_user_attr("selected", selected)
-            confirmation.set_user_attr("seeds", settings.seeds)
+            trials.study.set_user_attr("selected", selected)
+            trials.study.set_user_attr("seeds", settings.seeds)
             for key in wanted:
                 if state_of.get(key, "failed") == "failed":  # or was never queued
                     candidate, arm, seeds = key
                     attributes = {"candidate": candidate, "arm": arm, "seeds": seeds}
-                    confirmation.enqueue_trial({}, user_attrs=attributes)
+                    trials.study.enqueue_trial({}, user_attrs=attributes)
     return sum(state_of.get(key) != "complete" for key in wanted)
 
 
-def confirmation_job(store: Store, trial: optuna.Trial, spec: ImageSpec) -> Job:
-    """Return what a queued trial is to train."""
+def confirmation_plan(
+    store: Store, attributes: Mapping[str, int | str], spec: ImageSpec
+) -> TrialPlan:
+    """Return what a queued trial is to train, by the user attributes that it was queued with."""
     config = store.config
-    candidate, arm, count = (trial.user_attrs[key] for key in ("candidate", "arm", "seeds"))
-    facts = {"confirms": candidate, "arm": arm}
-    seeds = fresh_seeds(config, count)
+    candidate, arm = attributes["candidate"], attributes["arm"]
+    plan = TrialPlan(
+        label=f"confirm {candidate}",
+        study=config,
+        role="base",
+        params={},
+        budget=resolve_budget(config, spec),
+        seeds=fresh_seeds(config, int(attributes["seeds"])),
+        objectives=["test_error"],
+        read_test=True,
+        facts={"confirms": candidate, "arm": arm},
+    )
     if candidate == BASE:
-        budget = resolve_budget(config, spec)
-        return Job("confirm base", config, "base", {}, budget, seeds, read_test=True, facts=facts)
-    params = store.candidates.get_trials(deepcopy=False)[candidate].params
+        return plan
+    params = store.candidates.get_trials(deepcopy=False)[int(candidate)].params
     study = config.with_parameters(params)
     budget = candidate_budget(config, study, spec)
-    label = f"confirm {candidate}"
-    if arm == "shuffled":
-        study, label = shuffled(study), f"{label} shuffled"
-    return Job(label, study, "candidate", params, budget, seeds, read_test=True, facts=facts)
+    plan = replace(plan, study=study, role="candidate", params=params, budget=budget)
+    if arm != "shuffled":
+        return plan
+    return replace(plan, study=shuffled(study), label=f"{plan.label} shuffled")
 
 
 def shuffled(study: Study) -> Study:

@@ -5,25 +5,18 @@ samplers learn from every trial of a study, and the base is not a point of the s
 reason what is confirmed after the search is a third one, `NAME/confirm`.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import optuna
 
-from sculpt.config import Study, default_storage
-from sculpt.documents import flatten, read_yaml
-from sculpt.errors import ConfigError, StorageError
-from sculpt.registry import OBJECTIVES, load_plugins
-from sculpt.search.archive.reading import ArchiveStorage, read_archive
-from sculpt.search.archive.recognition import is_archive, refuse_archive
+from sculpt.config import Study
 from sculpt.search.artifacts.artifact_store import ArtifactStore
 from sculpt.search.artifacts.checkpoint_folder import CheckpointFolder
-from sculpt.search.artifacts.places import KEY, artifacts_of, artifacts_to_read, share_artifacts
-from sculpt.search.storage.claims import counts, too_large
-from sculpt.search.storage.experimental import experimental_accepted
-from sculpt.search.storage.study_storage import StudyStorage, open_storage, storage_of
+from sculpt.search.artifacts.location import KEY
+from sculpt.search.references import refuse_archive
+from sculpt.search.storage.study_storage import MemoryStorage, StudyStorage
+from sculpt.search.storage.trials import Trials, counts, too_large
 
 STORE_FORMAT = 1
 """Of what sculpt adds to Optuna's tables; raised when older versions could misread it."""
@@ -37,7 +30,8 @@ class Store:
     """An open study."""
 
     config: Study
-    storage: StudyStorage | ArchiveStorage
+    storage: StudyStorage | MemoryStorage
+    """In memory are the trials of an archive."""
     base: optuna.Study
     candidates: optuna.Study
     artifacts: ArtifactStore
@@ -60,6 +54,11 @@ class Store:
         """How many trials the study was last asked for, the base included."""
         return int(self.candidates.user_attrs[TOTAL])
 
+    @property
+    def images(self) -> str:
+        """Fingerprint of the images and their split that the study was started with."""
+        return str(self.candidates.user_attrs["images"])
+
     def refuse_archive(self, rule: str) -> None:
         """Refuse to do with an archive what only a study allows.
 
@@ -68,6 +67,16 @@ class Store:
         """
         if self.archive:
             refuse_archive(self.archive, rule)
+
+    def trials(self, study: optuna.Study) -> Trials:
+        """Return the trials of one of its Optuna studies, to work on them.
+
+        Raises:
+            TypeError: this is an archive.
+        """
+        if not isinstance(self.storage, StudyStorage):
+            raise TypeError(f"a study must be kept in a storage to be worked on: {self.archive}")
+        return Trials(study, self.storage)
 
     def checkpoints(self, role: str, number: int) -> CheckpointFolder:
         """Return where a trial is written down while it runs.
@@ -81,196 +90,3 @@ class Store:
         # Not by the study's name: one that was deleted may have left checkpoints behind.
         key = self.candidates.user_attrs[KEY]
         return CheckpointFolder(self.artifacts, f"checkpoints/{key}/{role}/{number}")
-
-
-def open_store(
-    reference: str | Path, storage: str | None = None, *, grace_seconds: float = 60.0
-) -> Store:
-    """Open a study that has been run, to read it, or to work on it.
-
-    Args:
-        reference:
-            A study file, the name of a study, or the folder of an archive, which is only read.
-        storage:
-            Where it is kept, if not where the file says (or `runs/NAME.db` for a name).
-        grace_seconds:
-            Silence after which a running trial counts as dead; the study's, to work on it.
-
-    Raises:
-        StorageError: there is no such study there, or it is of a newer format, or damaged.
-        ConfigError: the study file is no YAML or names no study.
-    """
-    if is_archive(reference, storage):
-        return _open_archive(Path(reference))
-    name, url = str(reference), storage
-    if name.endswith((".yaml", ".yml")):
-        # Only these two: what was run stands in the storage, and the file may have changed.
-        document = read_yaml(Path(name))
-        if not isinstance(document.get("study"), str):
-            given = document.get("study")
-            raise ConfigError(f"{reference}: study: must be a name, but got {given!r}")
-        name, url = document["study"], storage or document.get("storage")
-    url = str(url or default_storage(name))
-    opened = open_storage(url, create=False, grace_seconds=grace_seconds)
-    names = optuna.get_all_study_names(opened)
-    known = [n for n in names if not n.endswith(("/base", "/confirm"))]
-    if name not in known:
-        opened.close()
-        raise StorageError(
-            f"a study must have been started to be read, but {name!r} is not among those kept "
-            f"here ({', '.join(known) or 'none'}); run it first, or give another --storage"
-        )
-    candidates = optuna.load_study(study_name=name, storage=opened)
-    settings = json.loads(_attribute(candidates, "config"))
-    stored = Study.model_validate(settings | {"storage": url})
-    load_plugins(stored.plugins)
-    base = optuna.load_study(study_name=f"{name}/base", storage=opened)
-    confirmation = None
-    if f"{name}/confirm" in names:
-        confirmation = optuna.load_study(study_name=f"{name}/confirm", storage=opened)
-    return Store(stored, opened, base, candidates, artifacts_to_read(stored), confirmation)
-
-
-def _open_archive(folder: Path) -> Store:
-    found = read_archive(folder)
-    for study in (found.base, found.candidates):  # as `_make_studies` would
-        study.set_user_attr("images", found.head.images)
-        study.set_user_attr(TOTAL, found.head.total)
-        study.set_user_attr("config", json.dumps(found.head.settings))
-        study.set_user_attr("sculpt_format", STORE_FORMAT)
-    return Store(
-        found.config,
-        found.storage,
-        found.base,
-        found.candidates,
-        found.files,
-        found.confirmation,
-        archive=folder,
-    )
-
-
-def start_store(config: Study, images: str, total: int) -> Store:
-    """Open a study to run it, and make what is missing.
-
-    Args:
-        config:
-            The study.
-        images:
-            Fingerprint of its images and their split.
-        total:
-            How many trials it is asked for now, the base included.
-
-    Raises:
-        ConfigError: a study of this name was started with other settings, or other images.
-        StorageError: the storage cannot be used, or its artifacts are not where they were.
-    """
-    artifacts = artifacts_of(config)
-    artifacts.check()
-    storage = open_storage(
-        config.storage_url, create=True, grace_seconds=config.search.grace_seconds
-    )
-    # From the start if a server's connection is lost on the way: all of it may be done twice.
-    studies, confirmation = storage.patience(
-        _make_studies, config, storage, artifacts, images, total
-    )
-    return Store(config, storage, studies[0], studies[1], artifacts, confirmation)
-
-
-def _make_studies(
-    config: Study, storage: StudyStorage, artifacts: ArtifactStore, images: str, total: int
-) -> tuple[list[optuna.Study], optuna.Study | None]:
-    directions = [OBJECTIVES.get(name).direction for name in config.search.objectives]
-    # Candidates last: a study that can be found by its name is complete.
-    with storage.lock():
-        studies = []
-        for name in (f"{config.study}/base", config.study):
-            study = optuna.create_study(
-                study_name=name, storage=storage, directions=directions, load_if_exists=True
-            )
-            # Without trials it may be one whose making was interrupted: make it anew. They are
-            # looked at last: to read thousands under the lock would keep all others waiting.
-            known = "sculpt_format" in study.user_attrs or study.get_trials(deepcopy=False)
-            if known:
-                _refuse_other_settings(config, json.loads(_attribute(study, "config")))
-                refuse_other_images(config, images, _attribute(study, "images"))
-            else:
-                with experimental_accepted():
-                    study.set_metric_names(config.search.objectives)
-                study.set_user_attr("images", images)
-            if study.study_name == config.study:
-                share_artifacts(study, artifacts)
-            study.set_user_attr(TOTAL, total)
-            # With spaces between its parts: Optuna's dashboard shows it, and wraps lines there.
-            study.set_user_attr("config", json.dumps(config.model_dump(mode="json")))
-            if not known:
-                study.set_user_attr("sculpt_format", STORE_FORMAT)  # last: now it can be read
-            studies.append(study)
-        confirmation = None
-        if config.search.confirm:
-            confirmation = optuna.create_study(
-                study_name=f"{config.study}/confirm", storage=storage, load_if_exists=True
-            )
-    return studies, confirmation
-
-
-def _attribute(study: optuna.Study, name: str) -> Any:
-    attributes = study.user_attrs
-    written = attributes.get("sculpt_format")
-    if written is None or written > STORE_FORMAT:
-        raise StorageError(
-            f"study {study.study_name!r} must have been written by sculpt in format "
-            f"{STORE_FORMAT} or older, but its format is {written}; "
-            + ("upgrade sculpt" if written else "it belongs to another program: rename yours")
-        )
-    return attributes[name]
-
-
-def _refuse_other_settings(config: Study, stored: dict[str, Any]) -> None:
-    before = Study.model_validate(stored)
-    if config.fingerprint() == before.fingerprint():
-        return
-    old, new = flatten(before.identity()), flatten(config.identity())
-    changed = [
-        f"{key} (was {old.get(key)!r}, is {new.get(key)!r})"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
-    ]
-    raise ConfigError(
-        f"study {config.study!r} must be resumed with the settings it was started with, but "
-        f"these differ: {'; '.join(changed)}; restore them, or give the study another name "
-        "(--set study=NAME)"
-    )
-
-
-def refuse_other_images(config: Study, images: str, stored: str) -> None:
-    """Refuse images that are not those which a study was started with.
-
-    Args:
-        config:
-            The study.
-        images:
-            Fingerprint of the images at hand, and of their split.
-        stored:
-            Fingerprint of those that it was started with.
-
-    Raises:
-        ConfigError: they are others.
-    """
-    if images != stored:
-        raise ConfigError(
-            f"study {config.study!r} must be resumed on the images it was started with "
-            f"(fingerprint {stored}), but those of {config.data.name} {config.data.options} are "
-            f"others ({images}); restore them, or give the study another name (--set study=NAME)"
-        )
-
-
-def check_artifacts(store: Store) -> None:
-    """Make sure that this process keeps artifacts where all others that run the study do.
-
-    Raises:
-        InputError: the driver of their location is not installed.
-        StorageError: they cannot be written, or were kept elsewhere so far.
-    """
-    store.artifacts.check()
-    with storage_of(store.candidates).lock():
-        share_artifacts(store.candidates, store.artifacts)

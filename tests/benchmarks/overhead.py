@@ -35,12 +35,12 @@ from sqlalchemy import MetaData, create_engine, insert, select
 
 import sculpt
 from sculpt.config import Study
-from sculpt.search.preparation import describe_data, load_data
+from sculpt.search.images import describe_data, load_data
+from sculpt.search.opening import start_store
 from sculpt.search.progress import Watcher
 from sculpt.search.sampling.samplers import make_sampler
-from sculpt.search.storage.claims import requeue_interrupted
 from sculpt.search.storage.study_storage import StudyStorage
-from sculpt.search.store import start_store
+from sculpt.search.storage.trials import requeue_interrupted
 from sculpt.search.workers import attempt
 from sculpt.search.workers.interruption import Interruption
 from sculpt.search.workers.worker import Worker

@@ -14,8 +14,9 @@ from optuna.distributions import IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from sculpt.results.records import Results, open_results
-from sculpt.search.artifacts.records import FILES, RECORD_FILE, summary
-from sculpt.search.store import Store, start_store
+from sculpt.search.opening import start_store
+from sculpt.search.store import Store
+from sculpt.search.trial_files import FILES, RECORD_FILE, summary
 from sculpt.study_file import load_study
 from studies import write_study
 

@@ -24,7 +24,7 @@ from sculpt.results.report import details
 from sculpt.results.report.content import collect
 from sculpt.results.report.optuna_figures import optuna_figures
 from sculpt.search.archive import writing
-from sculpt.search.store import open_store
+from sculpt.search.opening import open_store
 from studies import write_study
 
 PLACES = ("storage", "artifacts")

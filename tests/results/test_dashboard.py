@@ -32,7 +32,8 @@ from sculpt.results.dashboard.server import (
     open_server,
 )
 from sculpt.results.markdown import code, prose
-from sculpt.search.store import Store, open_store
+from sculpt.search.opening import open_store
+from sculpt.search.store import Store
 
 LAYERS = [{"name": "stem.weight", "shape": [4, 1, 3, 3], "kept": 20}]
 
@@ -298,7 +299,7 @@ def test_reading_does_not_wait_for_pytorch(store: Store) -> None:
         "import sys",
         "from sculpt.results.dashboard.annotations import annotate",
         "from sculpt.results.dashboard.server import open_server",
-        "from sculpt.search.store import open_store",
+        "from sculpt.search.opening import open_store",
         "store = open_store('tiny', sys.argv[1])",
         "annotate(store)",
         "open_server(store, '127.0.0.1', 0).server_close()",
@@ -463,7 +464,7 @@ class TestCommand:
             event.listen(found.storage.engine, "connect", refuse_writing)
             return found
 
-        monkeypatch.setattr("sculpt.search.store.open_store", open_read_only)
+        monkeypatch.setattr("sculpt.search.opening.open_store", open_read_only)
         before = written(store)
         arguments = ["dashboard", "tiny", "--storage", store.config.storage_url, "--port", 0]
         code, _, err = sculpt_command(*arguments)

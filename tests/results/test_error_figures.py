@@ -10,7 +10,7 @@ from rigged import attributes, results_of
 from sculpt.config import Choice
 from sculpt.results.report.content import collect
 from sculpt.results.report.error_figures import error_against_sparsity
-from sculpt.search.store import start_store
+from sculpt.search.opening import start_store
 from sculpt.study_file import load_study
 
 TABLE_6 = Path(__file__).resolve().parents[2] / "studies" / "paper" / "table6.yaml"

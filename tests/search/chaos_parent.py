@@ -27,7 +27,7 @@ import torch
 import sculpt
 from sculpt.launch import run
 from sculpt.search.progress import Watcher
-from sculpt.search.storage import claims
+from sculpt.search.storage import trials
 
 LOOK_SECONDS = 0.02
 
@@ -72,9 +72,7 @@ if __name__ == "__main__":
     count, kills, seed = map(int, sys.argv[3:])
     chance = random.Random(seed)
     # Chance may hit one trial more often than the product is patient with.
-    for function in (claims.requeue_interrupted, claims.trial_states, claims.count_states):
-        function.__kwdefaults__["max_retries"] = kills
-    claims.counts.__kwdefaults__["max_retries"] = kills
+    trials.MAX_RETRIES = kills
     total = sculpt.load_study(study).search.trials
     for name in ("finished", "errors"):
         (folder / name).touch()

@@ -11,6 +11,7 @@ import pytest
 from postgres import Server
 
 from sculpt.search.storage.study_storage import StudyStorage, open_storage
+from sculpt.search.storage.trials import Trials
 
 GRACE_SECONDS = 2
 PATIENCE_SECONDS = 120  # only a hang is ever cut off by it
@@ -74,6 +75,12 @@ def storage(storage_url: str) -> Iterator[StudyStorage]:
 def study(storage: StudyStorage) -> optuna.Study:
     """Return the study that the workers use, too."""
     return optuna.create_study(study_name="s", storage=storage, load_if_exists=True)
+
+
+@pytest.fixture
+def trials(study: optuna.Study, storage: StudyStorage) -> Trials:
+    """Return the trials that the workers run, too."""
+    return Trials(study, storage)
 
 
 @pytest.fixture

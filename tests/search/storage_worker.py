@@ -12,16 +12,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import optuna
+from optuna.storages import RDBStorage
 
 from sculpt.config import Study
 from sculpt.search.sampling.samplers import make_sampler
 from sculpt.search.sampling.space import suggest
-from sculpt.search.storage.claims import requeue_interrupted
-from sculpt.search.storage.retries import PatientStorage
-from sculpt.search.storage.study_storage import StudyFull, StudyStorage, open_storage
+from sculpt.search.storage.study_storage import StudyStorage, open_storage
+from sculpt.search.storage.trials import ClaimedTrial, Trials
 
 SEARCHED = Study.model_validate(
     {
@@ -49,10 +48,10 @@ def die(*_: object, **__: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def log(trial: optuna.Trial) -> None:
+def log(claimed: ClaimedTrial) -> None:
     """Append a line; one write of O_APPEND is never mixed with another."""
     with open(folder / "log", "a") as file:
-        file.write(f"{trial.number}\n")
+        file.write(f"{claimed.trial.number}\n")
 
 
 def sleep_first(method: Callable[..., object]) -> Callable[..., object]:
@@ -65,46 +64,46 @@ def sleep_first(method: Callable[..., object]) -> Callable[..., object]:
     return slow
 
 
-def short(trial: optuna.Trial) -> float:
+def short(claimed: ClaimedTrial) -> list[float]:
     """Take long enough for others to ask for the same trial."""
-    log(trial)
-    x = trial.suggest_float("x", 0, 1)
+    log(claimed)
+    x = claimed.trial.suggest_float("x", 0, 1)
     time.sleep(0.02)
-    return x
+    return [x]
 
 
-def die_in_trial(trial: optuna.Trial) -> float:
+def die_in_trial(claimed: ClaimedTrial) -> list[float]:
     """Get killed after some parameters are drawn."""
-    log(trial)
-    trial.set_user_attr("kind", "candidate")
-    trial.suggest_float("x", 0, 1)
-    trial.suggest_categorical("c", ["a", "b"])
+    log(claimed)
+    claimed.trial.set_user_attr("kind", "candidate")
+    claimed.trial.suggest_float("x", 0, 1)
+    claimed.trial.suggest_categorical("c", ["a", "b"])
     die()
-    return 0.0
+    return [0.0]
 
 
-def sleep_in_trial(trial: optuna.Trial) -> float:
+def sleep_in_trial(claimed: ClaimedTrial) -> list[float]:
     """Freeze, as a suspended machine does, until the parent sends SIGCONT."""
-    trial.suggest_float("x", 0, 1)
+    claimed.trial.suggest_float("x", 0, 1)
     os.kill(os.getpid(), signal.SIGSTOP)
-    return 0.0
+    return [0.0]
 
 
-def search(trial: optuna.Trial) -> tuple[float, float]:
+def search(claimed: ClaimedTrial) -> list[float]:
     """Draw a configuration as `sculpt run` does, and take no time to judge it."""
     with storage.lock():
-        params = suggest(trial, SEARCHED.space)
-    return float(params["a"]) + len(params["b"]), float(params["c"])
+        params = suggest(claimed.trial, SEARCHED.space)
+    return [float(params["a"]) + len(params["b"]), float(params["c"])]
 
 
-def work(study: optuna.Study, objective: Callable[[optuna.Trial], Any] = short) -> None:
-    """Run trials until the study is full."""
+def work(trials: Trials, objective: Callable[[ClaimedTrial], list[float]] = short) -> None:
+    """Run trials until there are as many as the limit."""
     while True:
-        requeue_interrupted(study)
-        try:
-            study.optimize(objective, n_trials=1, catch=(Exception,))
-        except StudyFull:
+        trials.requeue()
+        claimed = trials.claim(limit)
+        if claimed is None:
             return
+        trials.run(claimed, objective)
 
 
 if __name__ == "__main__":
@@ -119,35 +118,36 @@ if __name__ == "__main__":
     study = optuna.create_study(
         study_name="s", storage=storage, directions=directions, load_if_exists=True
     )
-    if len(sys.argv) > 3:
-        storage.limits[storage.get_study_id_from_name("s")] = int(sys.argv[3])
+    trials = Trials(study, storage)
+    limit = int(sys.argv[3]) if len(sys.argv) > 3 else 10**6
     if role == "work":
         StudyStorage.create_new_trial = sleep_first(StudyStorage.create_new_trial)
-        work(study)
+        work(trials)
     elif role == "search":
         settings = SEARCHED.search.model_copy(update={"sampler": sys.argv[4]})
         searched = SEARCHED.model_copy(update={"search": settings})
-        study.sampler = make_sampler(searched, 0, int(sys.argv[5]))
-        work(study, search)
+        study.sampler = make_sampler(searched, storage, 0, int(sys.argv[5]))
+        work(trials, search)
     elif role == "die in trial":
-        study.optimize(die_in_trial, n_trials=1)
+        trials.run(trials.claim(limit), die_in_trial)
     elif role == "die before a heartbeat thread":
-        study.ask()  # exactly what optimize does before it starts that thread
+        trials.claim(limit)
         die()
     elif role == "die while claiming":
-        PatientStorage.record_heartbeat = die
-        study.optimize(short, n_trials=1)
+        RDBStorage.record_heartbeat = die
+        trials.claim(limit)
     elif role == "die while requeueing":
         add = optuna.Study.add_trial
         optuna.Study.add_trial = lambda *args: (
             die() if study.get_trials(states=[optuna.trial.TrialState.WAITING]) else add(*args)
         )
-        requeue_interrupted(study)
+        trials.requeue()
     elif role == "hold":
         with storage.lock():
             (folder / "held").touch()
             time.sleep(600)
     elif role == "requeue":
-        requeue_interrupted(study)
+        trials.requeue()
     elif role == "sleep in trial":
-        study.optimize(sleep_in_trial, n_trials=1, catch=(Exception,))
+        ended = trials.run(trials.claim(limit), sleep_in_trial)
+        (folder / ("told" if ended else "dropped")).touch()

@@ -16,13 +16,14 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sculpt.errors import SculptWarning, StorageError
 from sculpt.search.archive.privacy import Privacy, privacy_of
-from sculpt.search.archive.recognition import is_archive
 from sculpt.search.archive.writing import write_archive
-from sculpt.search.storage.afterwards import keep_afterwards
-from sculpt.search.storage.claims import MAX_RETRIES, count_states, trial_states
+from sculpt.search.opening import open_store, start_store
+from sculpt.search.references import is_archive
+from sculpt.search.storage.attributes import ATTEMPTS, RETRY_OF
 from sculpt.search.storage.stored_trials import read_trial, read_trials
-from sculpt.search.storage.study_storage import ATTEMPTS, RETRY_OF
-from sculpt.search.store import Store, open_store, start_store
+from sculpt.search.storage.trials import MAX_RETRIES, count_states, trial_states
+from sculpt.search.store import Store
+from sculpt.search.trial_files import keep_later
 from sculpt.study_file import load_study
 from studies import write_study
 
@@ -62,7 +63,8 @@ def test_trials_are_read_as_they_were(tmp_path: Path) -> None:
     other = {"blocks": IntDistribution(1, 9)}
     add(store.candidates, params={"blocks": 9}, distributions=other)
     add(store.candidates, TrialState.PRUNED, user_attrs={"stopped_because": "beaten"})
-    back = archived(store, tmp_path / "made").candidates
+    made = archived(store, tmp_path / "made")
+    back = made.candidates
     assert back.directions == store.candidates.directions
     assert back.metric_names == store.candidates.metric_names == ["val_error", "kept_macs"]
     for number, ours in enumerate(store.candidates.get_trials()):
@@ -73,8 +75,8 @@ def test_trials_are_read_as_they_were(tmp_path: Path) -> None:
         ):
             assert getattr(theirs, attribute) == getattr(ours, attribute), attribute
         assert list(theirs.params) == list(ours.params)
-        assert read_trial(back, number) == theirs
-    assert read_trials(back) == read_trials(store.candidates)
+        assert read_trial(back, made.storage, number) == theirs
+    assert read_trials(back, made.storage) == read_trials(store.candidates, store.storage)
     assert {type(value) for value in back.trials[0].params.values()} == {float, int, str, bool}
 
 
@@ -98,12 +100,15 @@ def test_retries_and_what_runs_keep_their_numbers(tmp_path: Path) -> None:
     add(store.candidates, TrialState.RUNNING, system_attrs=last)
     add(store.candidates, TrialState.WAITING)
     add(store.candidates)
-    back = archived(store, tmp_path / "made").candidates
+    made = archived(store, tmp_path / "made")
+    back = made.candidates
     states = ["interrupted", "complete", "interrupted", "queued", "queued", "complete"]
-    assert trial_states(read_trials(back)) == dict(enumerate(states))
+    read = read_trials(back, made.storage)
+    assert trial_states(read) == dict(enumerate(states))
     assert [trial.number for trial in back.trials] == list(range(6))
     # Whoever runs it or waits in the study itself is still to be done.
-    ours, theirs = count_states(read_trials(store.candidates)), count_states(read_trials(back))
+    ours = count_states(read_trials(store.candidates, store.storage))
+    theirs = count_states(read)
     assert theirs["queued"] == ours["running"] + ours["queued"] == 3
     assert "mine" not in back.trials[1].system_attrs
 
@@ -112,7 +117,7 @@ def test_what_is_read_of_the_studies_is_kept(tmp_path: Path) -> None:
     store = started(tmp_path / "study", search__confirm={"top": 1, "seeds": 2})
     assert store.confirmation is not None
     add(store.candidates)
-    keep_afterwards(store.candidates, 0, {"latency": 0.5})
+    keep_later(store.candidates, 0, {"latency": 0.5})
     store.confirmation.set_user_attr("selected", [0])
     store.confirmation.set_user_attr("seeds", 2)
     back = archived(store, tmp_path / "made")

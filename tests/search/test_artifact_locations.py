@@ -10,10 +10,10 @@ from typing import Any
 from uuid import uuid4
 
 import fsspec
-import optuna
 import pytest
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import TrialState
+from outcomes import run_one
 from sqlalchemy import text
 
 import sculpt
@@ -23,11 +23,12 @@ from sculpt.results.records import Results
 from sculpt.search.artifacts import artifact_store
 from sculpt.search.artifacts.artifact_store import ArtifactStore
 from sculpt.search.artifacts.checkpoint_folder import CheckpointFolder
-from sculpt.search.artifacts.records import keep
+from sculpt.search.opening import check_artifacts, open_store, start_store
 from sculpt.search.progress import Watcher
 from sculpt.search.storage.failures import LostStorageError
-from sculpt.search.store import Store, check_artifacts, open_store, start_store
-from sculpt.search.workers.joining import join_study
+from sculpt.search.storage.trials import ClaimedTrial
+from sculpt.search.store import Store
+from sculpt.search.trial_files import keep
 from sculpt.study_file import load_study
 from sculpt.training.loop import Epoch
 from studies import write_study
@@ -261,13 +262,13 @@ def start(path: Path, **overrides: Any) -> Store:
 def add_kept(store: Store, attempts: int = 1) -> None:
     """Add a finished candidate, whose record says of which attempt it is."""
 
-    def objective(trial: optuna.Trial) -> tuple[float, float]:
+    def objective(claimed: ClaimedTrial) -> list[float]:
         for attempt in range(attempts):
             record = {"role": "candidate", "val_error": {"mean": 0.1}, "signal": {}, "of": attempt}
-            keep(store, trial, record, [])
-        return 0.1, 1000.0
+            keep(store, claimed, record, [])
+        return [0.1, 1000.0]
 
-    store.candidates.optimize(objective, n_trials=1)
+    run_one(store.trials(store.candidates), objective)
 
 
 class TestPlaces:
@@ -333,9 +334,9 @@ class TestPlaces:
     def test_a_worker_that_joins_elsewhere_is_refused(self, tmp_path: Path, bucket: str) -> None:
         path = write_study(tmp_path, artifacts=bucket, **SHORT)
         sculpt.run(path)
-        join_study(path, overrides={"artifacts": bucket})
+        sculpt.join(path, overrides={"artifacts": bucket})
         with pytest.raises(StorageError, match="must be reachable by all workers"):
-            join_study(path, overrides={"artifacts": str(tmp_path / "elsewhere")})
+            sculpt.join(path, overrides={"artifacts": str(tmp_path / "elsewhere")})
 
     def test_two_studies_may_share_a_place(self, tmp_path: Path, bucket: str) -> None:
         """Also two of one name, of which one was deleted: neither goes on from the other's."""

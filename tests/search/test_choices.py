@@ -4,7 +4,7 @@ from pathlib import Path
 
 import sculpt
 from sculpt.config import Study
-from sculpt.search.preparation import describe_data
+from sculpt.search.images import describe_data
 from sculpt.search.sampling.feasibility import check_study
 from sculpt.search.sampling.space import points
 from sculpt.study_file import load_study

@@ -12,10 +12,10 @@ import sculpt.trial
 from sculpt.config import Confirm, Study
 from sculpt.errors import SculptError
 from sculpt.results.records import Results
-from sculpt.search.artifacts.records import read_record
 from sculpt.search.confirmation import fresh_seeds, select, shuffled
+from sculpt.search.opening import open_store
 from sculpt.search.progress import Watcher
-from sculpt.search.store import open_store
+from sculpt.search.trial_files import read_record
 from studies import TINY, write_study
 
 

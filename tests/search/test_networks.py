@@ -12,9 +12,9 @@ from sculpt.errors import ConfigError, SculptWarning, StorageError
 from sculpt.results.pareto.dominance import non_dominated
 from sculpt.results.records import Results
 from sculpt.search.artifacts.artifact_store import ArtifactStore
-from sculpt.search.artifacts.records import FILES, RECORD_FILE
-from sculpt.search.networks import discard_networks
-from sculpt.search.store import open_store
+from sculpt.search.kept_networks import discard_networks
+from sculpt.search.opening import open_store
+from sculpt.search.trial_files import FILES, RECORD_FILE
 from studies import write_study
 
 

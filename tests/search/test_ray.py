@@ -12,8 +12,8 @@ import pytest
 
 import sculpt
 from sculpt.errors import InputError, StorageError
-from sculpt.search.workers.ray_cluster import _refuse_lone_file, share_out
-from sculpt.search.workers.together import HowMany
+from sculpt.search.clusters.ray_cluster import _refuse_lone_file, share_out
+from sculpt.search.workers.devices import HowMany
 from sculpt.study_file import load_study
 from studies import check_complete, write_study
 

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import optuna
 import pytest
+from optuna.storages import InMemoryStorage
 from storage_worker import SEARCHED
 
 from sculpt.config import Study
@@ -52,7 +53,9 @@ def optuna_study(config: Study) -> Iterator[optuna.Study]:
     with warnings.catch_warnings():
         # What is experimental about a sampler was accepted when it was made.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield optuna.create_study(directions=directions, sampler=make_sampler(config, 0))
+        storage = InMemoryStorage()
+        sampler = make_sampler(config, storage, 0)
+        yield optuna.create_study(storage=storage, directions=directions, sampler=sampler)
 
 
 def draw(config: Study, count: int) -> list[dict[str, Any]]:
@@ -90,7 +93,7 @@ def test_a_space_without_end_is_drawn_from(name: str) -> None:
 def test_what_goes_through_all_points_needs_an_end_of_them(name: str) -> None:
     config = study_of(ENDLESS, sampler=name)
     with pytest.raises(ConfigError, match=f"{name} must have at most .* infinitely many; give"):
-        make_sampler(config, 0)
+        make_sampler(config, InMemoryStorage(), 0)
 
 
 def test_a_grid_is_in_the_order_of_the_file() -> None:
@@ -111,7 +114,9 @@ def test_other_workers_and_later_runs_draw_other_values() -> None:
     config = study_of(ENDLESS, sampler="random")
     firsts = set()
     for before, worker in ((0, 0), (0, 1), (0, 2), (7, 0)):
-        study = optuna.create_study(sampler=make_sampler(config, before, worker))
+        storage = InMemoryStorage()
+        sampler = make_sampler(config, storage, before, worker)
+        study = optuna.create_study(storage=storage, sampler=sampler)
         firsts.add(suggest(study.ask(), config.space)["x"])
     assert len(firsts) == 4
 

@@ -15,7 +15,7 @@ from sculpt.config import Study
 from sculpt.data import make_splits
 from sculpt.data.digits import Digits
 from sculpt.errors import ConfigError, InputError
-from sculpt.search.preparation import describe_data
+from sculpt.search.images import describe_data
 from sculpt.search.sampling.feasibility import check_study, total_trials
 from sculpt.study_file import load_study
 from sculpt.trial import run_seed

@@ -5,7 +5,7 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,14 @@ import pytest
 from optuna.trial import TrialState
 from postgres import Server
 from sqlalchemy import text
-from sqlalchemy.orm import Session
 
 from sculpt.errors import StorageError
 from sculpt.search.storage import server as server_module
-from sculpt.search.storage import server_lock as lock_module
-from sculpt.search.storage.claims import counts, requeue_interrupted
+from sculpt.search.storage import trials as trials_module
 from sculpt.search.storage.failures import LostLockError
 from sculpt.search.storage.server_lock import ServerLock
-from sculpt.search.storage.study_storage import StudyFull, StudyStorage, open_storage
+from sculpt.search.storage.study_storage import StudyStorage, open_storage
+from sculpt.search.storage.trials import ClaimedTrial, Trials, count_originals
 from studies import write_study
 
 WaitUntil = Callable[[Callable[[], object]], None]
@@ -38,15 +37,7 @@ def storage(postgres_url: str) -> Iterator[StudyStorage]:
 @pytest.fixture
 def locks(storage: StudyStorage) -> tuple[ServerLock, ServerLock]:
     """Return the lock of one database as two machines have it."""
-    return ServerLock(storage.url), ServerLock(storage.url)
-
-
-@contextmanager
-def another_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Forget that this process may hold the lock."""
-    with monkeypatch.context() as patch:
-        patch.setattr(lock_module, "_locks", {})
-        yield
+    return ServerLock(storage._tables.url), ServerLock(storage._tables.url)
 
 
 def cut(server: Server, database: str) -> None:
@@ -155,42 +146,40 @@ def test_who_lost_the_lock_creates_nothing(
     postgres_url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    study = optuna.create_study(storage=storage)
-    storage.limits[1] = 1
-    count = StudyStorage._refuse_when_full
+    trials = Trials(optuna.create_study(study_name="s", storage=storage), storage)
 
-    def lose_the_lock_to_another(self: StudyStorage, study_id: int) -> None:
-        count(self, study_id)
-        monkeypatch.setattr(StudyStorage, "_refuse_when_full", count)
+    def lose_the_lock_to_another(found: Any) -> int:
+        count = count_originals(found)
+        monkeypatch.setattr(trials_module, "count_originals", count_originals)
         cut(server, database)
-        with (
-            another_machine(monkeypatch),
-            closing(open_storage(postgres_url, create=False)) as other,
-        ):
-            other.limits[1] = 1
-            other.create_new_trial(1)
+        with closing(open_storage(postgres_url, create=False)) as other:
+            assert Trials(optuna.load_study(study_name="s", storage=other), other).claim(1)
+        return count
 
-    monkeypatch.setattr(StudyStorage, "_refuse_when_full", lose_the_lock_to_another)
-    with pytest.raises(StudyFull):
-        storage.create_new_trial(1)
-    assert len(study.trials) == 1
+    monkeypatch.setattr(trials_module, "count_originals", lose_the_lock_to_another)
+    assert trials.claim(1) is None
+    assert len(trials.read()) == 1
 
 
 def test_the_next_holder_waits_for_what_the_last_one_is_creating(
     server: Server, database: str, storage: StudyStorage, locks: tuple[ServerLock, ServerLock]
 ) -> None:
     ours, theirs = locks
-    with ours, Session(storage.engine) as session:
-        ours.fence(session)
+    study = optuna.create_study(study_name="s", storage=storage)
+    ours.fence(storage.engine)
+    insert = "INSERT INTO trials (number, study_id, state) VALUES (0, 1, 'WAITING')"
+    with ours, storage.engine.connect() as connection:
+        connection.exec_driver_sql(insert)
         server.sql(
             "SELECT pg_terminate_backend(pid, 60000) FROM pg_locks WHERE locktype = 'advisory' "
             "AND mode = 'ExclusiveLock' AND granted"
         )
         thread, taken = in_thread(theirs)
         assert not taken.wait(0.5)
-        session.commit()
+        connection.commit()
         assert taken.wait(60)
     thread.join()
+    assert len(study.trials) == 1
 
 
 def test_a_draw_that_was_not_locked_all_the_while_is_known(
@@ -211,33 +200,29 @@ def test_a_draw_that_was_not_locked_all_the_while_is_known(
 def test_a_restart_in_the_middle_of_a_trial_loses_nothing(
     server: Server, storage: StudyStorage, wait_until: WaitUntil, mode: str
 ) -> None:
-    study = optuna.create_study(storage=storage, study_name="s")
-    storage.limits[1] = 3
+    trials = Trials(optuna.create_study(storage=storage, study_name="s"), storage)
 
     def last_heartbeat() -> Any:
         with storage.engine.connect() as connection:
             return connection.execute(text("SELECT max(heartbeat) FROM trial_heartbeats")).scalar()
 
-    def objective(trial: optuna.Trial) -> float:
-        if trial.number == 1:
+    def objective(claimed: ClaimedTrial) -> list[float]:
+        if claimed.trial.number == 1:
             server.stop(mode)
             starting = threading.Timer(1.0, server.start)
             starting.start()
-            trial.report(0.5, 1)  # while it is away
+            claimed.trial.report(0.5, 1)  # while it is away
             starting.join()
             before = last_heartbeat()
             wait_until(lambda: last_heartbeat() > before)
-        return trial.suggest_float("x", 0, 1)
+        return [claimed.trial.suggest_float("x", 0, 1)]
 
-    while True:
-        requeue_interrupted(study)
-        try:
-            study.optimize(objective, n_trials=1)
-        except StudyFull:
-            break
-    assert counts(study)["complete"] == 3
-    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 3
-    assert study.trials[1].intermediate_values == {1: 0.5}
+    while claimed := trials.claim(3):
+        trials.run(claimed, objective)
+        trials.requeue()
+    assert trials.counts()["complete"] == 3
+    assert [trial.state for trial in trials.read()] == [TrialState.COMPLETE] * 3
+    assert trials.read()[1].intermediate_values == {1: 0.5}
 
 
 def test_a_server_that_stays_away_ends_the_run_and_the_next_goes_on(
@@ -248,17 +233,17 @@ def test_a_server_that_stays_away_ends_the_run_and_the_next_goes_on(
     sculpt_command: Callable[..., tuple[int, str, str]],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sculpt.search.storage.retries.Patience.__init__.__defaults__", (1.0,))
+    monkeypatch.setattr("sculpt.search.storage.patience.Patience.__init__.__defaults__", (1.0,))
     path = write_study(tmp_path, storage=postgres_url, search__trials=3, search__replicates=1)
     from sculpt.search.workers.attempt import Attempt
 
     run = Attempt.run
 
-    def stop_first(self: Attempt, job: Any) -> dict[str, Any]:
-        if job.label != "base":
+    def stop_first(self: Attempt, plan: Any) -> Any:
+        if plan.label != "base":
             monkeypatch.setattr(Attempt, "run", run)
             server.stop()
-        return run(self, job)
+        return run(self, plan)
 
     monkeypatch.setattr(Attempt, "run", stop_first)
     code, _, error = sculpt_command("run", path)

@@ -8,6 +8,7 @@ from typing import Any
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import InMemoryStorage
 
 from sculpt.config import Range, Space
 from sculpt.errors import InputError
@@ -24,7 +25,7 @@ from sculpt.search.sampling.space import (
     space_size,
     suggest,
 )
-from sculpt.search.storage.experimental import experimental_accepted
+from sculpt.search.storage.optuna_names import experimental_accepted
 from sculpt.study_file import load_study
 from studies import write_study
 
@@ -205,9 +206,10 @@ def test_the_first_parameters_of_many_are_shown_at_both_ends() -> None:
 def test_a_sampler_draws_every_point_once(tmp_path: Path) -> None:
     config = load_study(write_study(tmp_path, search__trials="all"))
     drawn = []
-    study = optuna.create_study()
+    storage = InMemoryStorage()
+    study = optuna.create_study(storage=storage)
     for trials_before in range(4):  # each time as a newly started process would
-        study.sampler = make_sampler(config, trials_before)
+        study.sampler = make_sampler(config, storage, trials_before)
         study.optimize(lambda t: drawn.append(suggest(t, config.space)) or 0.0, n_trials=1)
     assert sorted(map(str, drawn)) == sorted(map(str, points(config.space)))
 
@@ -217,7 +219,9 @@ def test_a_resumed_continuous_search_does_not_start_again(tmp_path: Path) -> Non
     config = load_study(write_study(tmp_path, space__parameters=space))
     rates = set()
     for trials_before in range(5):
-        study = optuna.create_study(sampler=make_sampler(config, trials_before))
+        storage = InMemoryStorage()
+        sampler = make_sampler(config, storage, trials_before)
+        study = optuna.create_study(storage=storage, sampler=sampler)
         study.optimize(
             lambda t: rates.add(suggest(t, config.space)["training.learning_rate"]) or 0.0,
             n_trials=1,

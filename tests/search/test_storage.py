@@ -6,16 +6,18 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.trial import TrialState
+from outcomes import run_one
 from sqlalchemy import text
 
 from sculpt.errors import StorageError
-from sculpt.search.storage.study_storage import StudyFull, StudyStorage, open_storage, storage_of
+from sculpt.search.storage.study_storage import StudyStorage, open_storage
+from sculpt.search.storage.trials import ClaimedTrial, Trials
 
 Run = Callable[..., list[int]]
 
@@ -41,9 +43,9 @@ def test_a_new_file_is_wal_and_its_folders_are_made(tmp_path: Path) -> None:
 
 def test_heartbeats_are_six_to_a_grace_period(tmp_path: Path) -> None:
     with closing(open_storage(f"{tmp_path}/s.db", create=True, grace_seconds=60)) as storage:
-        assert (storage.heartbeat_interval, storage.grace_period) == (10, 60)
-    with closing(open_storage(f"{tmp_path}/s.db", create=True, grace_seconds=2.5)) as storage:
-        assert (storage.heartbeat_interval, storage.grace_period) == (1, 3)
+        assert storage.heartbeat_seconds == 10
+        storage.allow_silence(2.5)
+        assert storage.heartbeat_seconds == 1
 
 
 @pytest.mark.parametrize("name", ["plain.db", "a b.db", "{x}.db", "100%25.db", "w?y#z.db"])
@@ -250,39 +252,37 @@ def test_a_grace_that_heartbeats_cannot_keep_is_refused(tmp_path: Path, grace: f
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_foreign_storage_is_a_bug_of_the_caller() -> None:
-    with pytest.raises(TypeError, match="open_storage"):
-        storage_of(optuna.create_study())
-
-
 # --- sharing ---------------------------------------------------------------------------------
 
 
-def test_the_lock_is_re_entrant_across_storages_and_keeps_out_threads(
+def test_the_lock_is_re_entrant_and_keeps_out_threads_and_other_storages(
     storage: StudyStorage, storage_url: str
 ) -> None:
-    entered = threading.Event()
+    entered: dict[str, threading.Event] = {}
 
-    def enter() -> None:
-        with storage.lock():
-            entered.set()
+    def enter(name: str, lock: AbstractContextManager[object]) -> None:
+        with lock:
+            entered[name].set()
 
-    thread = threading.Thread(target=enter)
     with closing(open_storage(storage_url, create=False)) as other:
-        with storage.lock(), storage.lock(), other.lock():
-            thread.start()
-            assert not entered.wait(0.2)
-        assert entered.wait(60)
-    thread.join()
+        threads = []
+        with storage.lock(), storage.lock():
+            for name, lock in (("thread", storage.lock()), ("storage", other.lock())):
+                entered[name] = threading.Event()
+                threads.append(threading.Thread(target=enter, args=(name, lock)))
+                threads[-1].start()
+                assert not entered[name].wait(0.2)
+        assert all(event.wait(60) for event in entered.values())
+        for thread in threads:
+            thread.join()
 
 
-def test_a_study_survives_pickling(study: optuna.Study) -> None:
-    storage_of(study).limits[1] = 1
-    copy = pickle.loads(pickle.dumps(study))
-    copy.optimize(lambda trial: 1.0, n_trials=1)
-    with pytest.raises(StudyFull):
-        copy.optimize(lambda trial: 1.0, n_trials=1)
-    storage_of(copy).close()
+def test_a_study_survives_pickling(study: optuna.Study, storage: StudyStorage) -> None:
+    copy, kept = pickle.loads(pickle.dumps((study, storage)))
+    trials = Trials(copy, kept)
+    assert run_one(trials, lambda _: [1.0], limit=1)
+    assert trials.claim(1) is None
+    kept.close()
     assert len(study.trials) == 1
 
 
@@ -307,36 +307,38 @@ def test_processes_that_start_at_once_make_exactly_the_limit(
     assert {trial.state for trial in trials} == {TrialState.COMPLETE}
 
 
-def test_a_full_study_creates_nothing_but_takes_enqueued_trials(study: optuna.Study) -> None:
-    storage_of(study).limits[1] = 2
-    study.optimize(lambda trial: 1.0, n_trials=2)
-    with pytest.raises(StudyFull, match="2 trials of 2"):
-        study.optimize(lambda trial: 1.0, n_trials=1, catch=(Exception,))
-    assert len(study.trials) == 2
-    study.enqueue_trial({"x": 0.5})
-    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
-    assert [trial.value for trial in study.trials] == [1, 1, 0.5]
+def draw_x(claimed: ClaimedTrial) -> list[float]:
+    return [claimed.trial.suggest_float("x", 0, 1)]
 
 
-def test_a_limit_holds_for_its_study_alone(study: optuna.Study, storage: StudyStorage) -> None:
-    storage.limits[1] = 0
-    other = optuna.create_study(study_name="other", storage=storage)
-    other.optimize(lambda trial: 1.0, n_trials=3)
-    with pytest.raises(StudyFull):
-        study.optimize(lambda trial: 1.0, n_trials=1)
-    storage.limits[1] = 1
-    study.optimize(lambda trial: 1.0, n_trials=1)
-    assert (len(study.trials), len(other.trials)) == (1, 3)
+def test_a_full_study_creates_nothing_but_takes_enqueued_trials(trials: Trials) -> None:
+    assert run_one(trials, lambda _: [1.0], limit=2)
+    assert run_one(trials, lambda _: [1.0], limit=2)
+    assert trials.claim(2) is None
+    assert len(trials.read()) == 2
+    trials.study.enqueue_trial({"x": 0.5})
+    assert run_one(trials, draw_x, limit=2)
+    assert [trial.value for trial in trials.read()] == [1, 1, 0.5]
 
 
-def test_a_fresh_trial_runs_with_a_heartbeat(study: optuna.Study) -> None:
-    trial_id = storage_of(study).create_new_trial(1)
-    trial = storage_of(study).get_trial(trial_id)
+def test_a_limit_holds_for_its_study_alone(trials: Trials, storage: StudyStorage) -> None:
+    other = Trials(optuna.create_study(study_name="other", storage=storage), storage)
+    for _ in range(3):
+        assert run_one(other, lambda _: [1.0], limit=3)
+    assert trials.claim(0) is None
+    assert run_one(trials, lambda _: [1.0], limit=1)
+    assert (len(trials.read()), len(other.read())) == (1, 3)
+
+
+def test_a_fresh_trial_runs_with_a_heartbeat(trials: Trials, storage: StudyStorage) -> None:
+    claimed = trials.claim(1)
+    assert claimed
+    trial = storage.get_trial(claimed.trial_id)
     assert trial.state is TrialState.RUNNING
     assert trial.datetime_start is not None
-    with storage_of(study).engine.connect() as connection:
+    with storage.engine.connect() as connection:
         beats = connection.execute(text("SELECT trial_id FROM trial_heartbeats")).all()
-    assert beats == [(trial_id,)]
+    assert beats == [(claimed.trial_id,)]
 
 
 def test_a_claim_is_granted_once(study: optuna.Study, storage: StudyStorage) -> None:

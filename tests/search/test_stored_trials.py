@@ -13,10 +13,12 @@ from optuna.distributions import (
 )
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState, create_trial
+from outcomes import run_one
 
-from sculpt.search.storage.claims import requeue_interrupted
-from sculpt.search.storage.stored_trials import read_trial, read_trials, write_attributes
-from sculpt.search.storage.study_storage import ATTEMPTS, RETRY_OF, StudyStorage
+from sculpt.search.storage.attributes import ATTEMPTS, RETRY_OF
+from sculpt.search.storage.stored_trials import read_trial, read_trials
+from sculpt.search.storage.study_storage import StudyStorage
+from sculpt.search.storage.trials import ClaimedTrial, Trials
 
 SPACE: dict[str, tuple[object, BaseDistribution]] = {
     "width": (2.5, FloatDistribution(1.0, 8.0, step=0.5)),
@@ -56,20 +58,20 @@ def test_agrees_with_optuna(storage: StudyStorage) -> None:
         study.add_trial(trial)
         other.add_trial(create_trial(value=1.0, user_attrs={"belongs": "elsewhere"}))
 
-    read = read_trials(study)
+    read = read_trials(study, storage)
     assert len(read) == 5
     for ours, theirs in zip(read, study.get_trials(), strict=True):
         assert (ours.number, ours.state) == (theirs.number, theirs.state)
         assert ours.user_attrs == theirs.user_attrs
         assert list(ours.params.items()) == list(theirs.params.items())
-    assert read_trial(study, 0) == study.trials[0]
+    assert read_trial(study, storage, 0) == study.trials[0]
 
 
 def test_says_which_attempt_it_is(storage: StudyStorage) -> None:
     study = optuna.create_study(storage=storage, study_name="study")
     study.add_trial(create_trial(state=TrialState.FAIL, user_attrs={"kept": 1}))
-    assert requeue_interrupted(study) == 1
-    first, retry = read_trials(study)
+    assert Trials(study, storage).requeue() == 1
+    first, retry = read_trials(study, storage)
     assert dict(first.system_attrs) == {}
     assert retry.system_attrs[RETRY_OF] == 0
     assert retry.system_attrs[ATTEMPTS] == [0]
@@ -79,24 +81,24 @@ def test_what_is_written_at_once_is_what_optuna_reads(storage: StudyStorage) -> 
     optuna.create_study(storage=storage, study_name="other").add_trial(create_trial(value=1.0))
     study = optuna.create_study(storage=storage, study_name="study")
     study.add_trial(create_trial(value=1.0))
-    ours: list[optuna.Trial] = []
+    ours: list[ClaimedTrial] = []
 
-    def objective(trial: optuna.Trial) -> float:
-        trial.set_user_attr("empty", "no more")
-        ours.append(trial)
-        write_attributes(trial, HOSTILE)
-        write_attributes(trial, {"flag": 1})
-        return 1.0
+    def objective(claimed: ClaimedTrial) -> list[float]:
+        claimed.trial.set_user_attr("empty", "no more")
+        ours.append(claimed)
+        claimed.write(HOSTILE)
+        claimed.write({"flag": 1})
+        return [1.0]
 
-    study.optimize(objective, n_trials=1)
+    assert run_one(Trials(study, storage), objective)
     assert study.trials[1].user_attrs == HOSTILE | {"flag": 1}
     assert study.trials[0].user_attrs == {}
     with pytest.raises(UpdateFinishedTrialError):
-        write_attributes(ours[0], {"flag": 2, "late": True})
+        ours[0].write({"flag": 2, "late": True})
     assert study.trials[1].user_attrs == HOSTILE | {"flag": 1}
 
 
 def test_no_trials_and_the_collector_runs_on(storage: StudyStorage) -> None:
     study = optuna.create_study(storage=storage, study_name="study")
-    assert read_trials(study) == []
+    assert read_trials(study, storage) == []
     assert gc.isenabled()

@@ -22,9 +22,9 @@ from sculpt.data import Splits, make_splits
 from sculpt.data.digits import Digits
 from sculpt.errors import ConfigError, DataError, InputError, SculptError
 from sculpt.results.records import Results
+from sculpt.search.opening import open_store
 from sculpt.search.progress import Watcher
 from sculpt.search.storage.stored_trials import StoredTrial, read_trials
-from sculpt.search.store import open_store
 from sculpt.study_file import load_study
 from sculpt.training.evaluation import evaluate
 from sculpt.training.loop import Epoch
@@ -422,12 +422,12 @@ def test_reading_while_another_process_adds_a_trial(
 ) -> None:
     _, results = finished
     candidates = results._store.candidates
-    all_trials = read_trials(candidates)
+    all_trials = read_trials(candidates, results.store.storage)
     reads = []
 
-    def one_more_at_each_read(study: optuna.Study) -> list[StoredTrial]:
+    def one_more_at_each_read(study: optuna.Study, storage: Any) -> list[StoredTrial]:
         if study is not candidates:
-            return read_trials(study)
+            return read_trials(study, storage)
         reads.append(1)
         return all_trials[: len(reads)]
 

@@ -19,9 +19,9 @@ from rich.console import Console
 import sculpt
 from sculpt.errors import InputError, SculptError
 from sculpt.search.progress import LiveView, Watcher
+from sculpt.search.session import Session
 from sculpt.search.workers.concurrency import Concurrency
 from sculpt.search.workers.devices import choose_devices
-from sculpt.search.workers.work import Work
 from studies import check_complete, write_study
 
 Wait = Callable[[Callable[[], object]], None]
@@ -79,8 +79,9 @@ def test_two_at_a_time_reach_the_exact_total(tmp_path: Path) -> None:
 
 def test_workers_are_dealt_out_to_the_devices_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     devices = [torch.device("cpu"), torch.device("meta")]
-    work = Work(config=None, splits=None, devices=devices, budget=0, total=None)  # type: ignore
-    assert [work.device_of(number).type for number in range(5)] == [
+    session = object.__new__(Session)  # of a study that is of no account here
+    session.devices = devices
+    assert [session.device_of(number).type for number in range(5)] == [
         *("cpu", "cpu", "meta", "cpu", "meta")
     ]
     assert choose_devices("cpu, cpu", several=False) == [torch.device("cpu")] * 2
@@ -166,7 +167,7 @@ def test_a_killed_worker_is_replaced_and_loses_no_trial(
 def test_workers_that_die_again_and_again_end_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sculpt.search.workers.together.MOST_REPLACEMENTS", 1)
+    monkeypatch.setattr("sculpt.search.session.MOST_REPLACEMENTS", 1)
     (tmp_path / "deadly.py").write_text(
         "import multiprocessing, os, signal\n"
         "if multiprocessing.parent_process(): os.kill(os.getpid(), signal.SIGKILL)\n"

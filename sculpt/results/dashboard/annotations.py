@@ -16,9 +16,9 @@ from sculpt.results.figures import draw_pruning
 from sculpt.results.pareto import pareto_document
 from sculpt.results.ranking import rank
 from sculpt.results.records import PROBLEMS, Results
-from sculpt.search.storage.claims import trial_states
 from sculpt.search.storage.failures import LostStorageError
 from sculpt.search.storage.stored_trials import StoredTrial, read_trials
+from sculpt.search.storage.trials import trial_states
 from sculpt.search.store import Store
 
 MOST_PLOTS = 30
@@ -97,7 +97,7 @@ def _note_search(store: Store, document: Mapping[str, Any], front: Mapping[str, 
     for study in (store.base, store.candidates):
         attributes = StudyAttributes(study, store.storage)
         files = attributes.files
-        for trial, state in _ended(study):
+        for trial, state in _ended(store, study):
             label = "base" if study is store.base else trial.number
             complete = state == "complete"
             if complete and label not in rows:
@@ -121,7 +121,7 @@ def _note_confirmation(store: Store, study: optuna.Study, document: Mapping[str,
     rows["base", "sculpted"] = found["base"]
     params = {row["trial"]: row["params"] for row in document["ranking"]}
     attributes = StudyAttributes(study, store.storage)
-    for trial, state in _ended(study):
+    for trial, state in _ended(store, study):
         label, arm = trial.user_attrs["candidate"], trial.user_attrs["arm"]
         attempt = Attempt(
             label=label,
@@ -148,8 +148,8 @@ def _note_studies(store: Store, document: Mapping[str, Any], front: Mapping[str,
             found.write_note(study_note(document, front["objectives"], pages, MOST_PLOTS))
 
 
-def _ended(study: optuna.Study) -> Iterator[tuple[StoredTrial, str]]:
-    trials = read_trials(study)
+def _ended(store: Store, study: optuna.Study) -> Iterator[tuple[StoredTrial, str]]:
+    trials = read_trials(study, store.storage)
     states = trial_states(trials)
     for trial in trials:
         if states[trial.number] not in ("running", "queued"):

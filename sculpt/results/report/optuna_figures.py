@@ -22,7 +22,7 @@ from sculpt.results.numbers import number
 from sculpt.results.report.content import Content
 from sculpt.results.report.drawing import Figure, cut, escaped, thinned
 from sculpt.search.sampling.space import distribution
-from sculpt.search.storage.experimental import experimental_accepted
+from sculpt.search.storage.optuna_names import experimental_accepted
 
 FEWEST = 4
 """Finished candidates from which on a figure over parameters says anything."""

@@ -13,11 +13,11 @@ from pydantic import Field
 
 from sculpt.config import Section
 from sculpt.search.archive.privacy import Privacy
-from sculpt.search.storage.claims import ERROR, OUT_OF_MEMORY, STOPPED_BECAUSE, retries_left
-from sculpt.search.storage.study_storage import ATTEMPTS, EXCUSED, INFEASIBLE, RETRY_OF
+from sculpt.search.storage.attributes import ATTEMPTS, EXCUSED, PROBLEMS, RETRY_OF
+from sculpt.search.storage.trials import retries_left
 
-MESSAGES = (ERROR, INFEASIBLE, OUT_OF_MEMORY, STOPPED_BECAUSE)
-"""User attributes of a trial that are free text."""
+FORMAT_FAMILY, FORMAT = "sculpt-archive-", "sculpt-archive-1"
+"""Raised when older versions could misread it."""
 
 RECORDS = "records"
 """Folder of the records: `base.json`, `3.json`."""
@@ -96,7 +96,7 @@ def line_of(trial: FrozenTrial, usual: Distributions, privacy: Privacy) -> dict[
     because it has been interrupted as often as it may be, it is written as queued.
     """
     user = {
-        name: (privacy.hide_message if name in MESSAGES else privacy.hide)(value)
+        name: (privacy.hide_message if name in PROBLEMS else privacy.hide)(value)
         for name, value in sorted(trial.user_attrs.items())
     }
     system = {key: trial.system_attrs[key] for key in _SYSTEM if key in trial.system_attrs}

@@ -4,20 +4,20 @@ import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.storages import InMemoryStorage
 from pydantic import ValidationError
 
 from sculpt.config import Study
 from sculpt.errors import ConfigError, SculptWarning, StorageError
 from sculpt.registry import load_plugins
 from sculpt.search.archive.contents import (
+    FORMAT,
+    FORMAT_FAMILY,
     RECORDS,
     Head,
     Line,
@@ -25,17 +25,12 @@ from sculpt.search.archive.contents import (
     distribution_of,
     trial_of,
 )
-from sculpt.search.archive.recognition import FORMAT, FORMAT_FAMILY, STUDY_FILE
 from sculpt.search.artifacts.artifact_store import ArtifactStore
-from sculpt.search.artifacts.places import FILES, RECORD_FILE
-from sculpt.search.storage.experimental import experimental_accepted
-
-
-class ArchiveStorage(InMemoryStorage):
-    """Where the trials of an archive are while it is read."""
-
-    def close(self) -> None:
-        """Do nothing: there is no connection to end."""
+from sculpt.search.artifacts.location import FILES, RECORD_FILE
+from sculpt.search.references import STUDY_FILE
+from sculpt.search.storage.optuna_names import experimental_accepted
+from sculpt.search.storage.study_storage import MemoryStorage
+from sculpt.search.store import STORE_FORMAT, TOTAL, Store
 
 
 class ArchivedFiles(ArtifactStore):
@@ -81,20 +76,7 @@ class ArchivedFiles(ArtifactStore):
         return BytesIO(text)
 
 
-@dataclass(frozen=True)
-class Archived:
-    """An archive that was read."""
-
-    head: Head
-    config: Study
-    storage: ArchiveStorage
-    base: optuna.Study
-    candidates: optuna.Study
-    confirmation: optuna.Study | None
-    files: ArchivedFiles
-
-
-def read_archive(folder: Path) -> Archived:
+def read_archive(folder: Path) -> Store:
     """Read an archive, and check all of it but the records, which are read when asked for.
 
     A plug-in that is not installed is a warning: only what it registers is missing.
@@ -120,7 +102,7 @@ def read_archive(folder: Path) -> Archived:
         load_plugins(config.plugins)
     except ConfigError as error:
         warnings.warn(f"{folder}: {error}; reading goes on without", SculptWarning, stacklevel=3)
-    storage = ArchiveStorage()
+    storage = MemoryStorage()
     parts = head.studies
     files = [f"{trial}.json" for trial in head.records]
     with _quiet():
@@ -132,9 +114,13 @@ def read_archive(folder: Path) -> Archived:
         if parts.confirmation:
             name, file = f"{head.study}/confirm", folder / "confirmation.jsonl"
             confirmation = _read_part(storage, name, file, parts.confirmation, None)
-    return Archived(
-        head, config, storage, base, candidates, confirmation, ArchivedFiles(folder, files)
-    )
+    for study in (base, candidates):  # as one that was run has them
+        study.set_user_attr("images", head.images)
+        study.set_user_attr(TOTAL, head.total)
+        study.set_user_attr("config", json.dumps(head.settings))
+        study.set_user_attr("sculpt_format", STORE_FORMAT)
+    archived = ArchivedFiles(folder, files)
+    return Store(config, storage, base, candidates, archived, confirmation, archive=folder)
 
 
 def damaged(file: Path, problem: str) -> StorageError:
@@ -162,7 +148,7 @@ def _read_head(folder: Path) -> Head:
 
 
 def _read_part(
-    storage: ArchiveStorage, name: str, file: Path, part: Part, record: str | None
+    storage: MemoryStorage, name: str, file: Path, part: Part, record: str | None
 ) -> optuna.Study:
     """Return an Optuna study with its trials, each of which is told what its record is called."""
     with experimental_accepted():

@@ -13,13 +13,20 @@ from optuna.trial import FrozenTrial, TrialState
 from sculpt.errors import InputError
 from sculpt.export.description import without_private
 from sculpt.files import replacing_folder
-from sculpt.search.archive.contents import RECORDS, Parts, dumps, line_of, usual_distributions
+from sculpt.search.archive.contents import (
+    FORMAT,
+    FORMAT_FAMILY,
+    RECORDS,
+    Parts,
+    dumps,
+    line_of,
+    usual_distributions,
+)
 from sculpt.search.archive.privacy import Privacy, privacy_of
-from sculpt.search.archive.recognition import FORMAT, FORMAT_FAMILY, STUDY_FILE
-from sculpt.search.artifacts.records import read_record
-from sculpt.search.storage.afterwards import PREFIX
-from sculpt.search.storage.experimental import experimental_accepted
+from sculpt.search.references import STUDY_FILE
+from sculpt.search.storage.optuna_names import experimental_accepted
 from sculpt.search.store import Store
+from sculpt.search.trial_files import LATER, read_record
 
 ROOT = "DIR"
 """Stands for the folder of the images, which is none of an archive's business."""
@@ -71,7 +78,7 @@ def write_archive(store: Store, folder: Path, recorded: Sequence[int | str] | No
         "sculpt": version("sculpt"),
         "study": store.config.study,
         "settings": _settings(store, privacy),
-        "images": store.candidates.user_attrs["images"],
+        "images": store.images,
         "total": store.total,
         "studies": {name: parts.get(name) for name in ("base", "candidates", "confirmation")},
         "records": list(kept),
@@ -157,7 +164,7 @@ def _describe(study: optuna.Study, privacy: Privacy) -> tuple[dict[str, Any], li
 
 def _is_read(attribute: str) -> bool:
     """Return whether an attribute of an Optuna study is read, and not said elsewhere."""
-    return attribute in CONFIRMED or attribute.startswith(PREFIX)
+    return attribute in CONFIRMED or attribute.startswith(LATER)
 
 
 def _finished(trials: dict[str, list[FrozenTrial]]) -> Iterator[tuple[int | str, FrozenTrial]]:

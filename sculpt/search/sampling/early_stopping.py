@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial
 from sculpt.config import EarlyStopping, Training
 from sculpt.registry import OBJECTIVES
 from sculpt.search.sampling.proxies import PROXIES
-from sculpt.search.storage.claims import original_number
+from sculpt.search.storage.trials import original_number
 from sculpt.training.loop import Epoch
 
 RUNGS = "rungs"

@@ -1,18 +1,22 @@
 """Samplers by the names that a study gives them; all are Optuna's."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
+import optuna
 from optuna import samplers
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from sculpt.config import Study
 from sculpt.errors import ConfigError
 from sculpt.search.sampling.space import MOST_POINTS, is_enumerable, space_size
 from sculpt.search.sampling.unrepeated import UnrepeatedSampler
-from sculpt.search.storage.claims import ERROR
-from sculpt.search.storage.experimental import experimental_accepted
+from sculpt.search.storage.attributes import ERROR
+from sculpt.search.storage.delegating import DelegatingStorage
+from sculpt.search.storage.optuna_names import experimental_accepted
 from sculpt.seeding import derive_seed
 
 TPE_TRIALS = 1000
@@ -51,13 +55,17 @@ def resolve_sampler(study: Study) -> str:
     return "nsga2" if many and len(search.objectives) > 1 else "tpe"
 
 
-def make_sampler(study: Study, trials_before: int, worker: int = 0) -> BaseSampler:
+def make_sampler(
+    study: Study, storage: BaseStorage, trials_before: int, worker: int = 0
+) -> BaseSampler:
     """Return the study's sampler, which never proposes a configuration again.
 
     Args:
         study:
             The study. `random` draws from a space that can be enumerated without replacement,
             as `brute_force` does.
+        storage:
+            Where its trials are kept.
         trials_before:
             Trials there are already. A resumed study must not draw the same values again.
         worker:
@@ -71,9 +79,11 @@ def make_sampler(study: Study, trials_before: int, worker: int = 0) -> BaseSampl
         name = "brute_force"
     stream = f"sampler of worker {worker}" if worker else "sampler"
     seed = derive_seed(study.search.seed, stream, trials_before) % 2**32
-    proposing = None
-    if name != "grid":
-        with experimental_accepted():
+    proposing: BaseSampler | None = None
+    with experimental_accepted():
+        if name == "brute_force":
+            proposing = InterruptibleBruteForce(storage, seed)
+        elif name != "grid":
             proposing = _PROPOSING[name](study, seed)
     return UnrepeatedSampler(study.space, proposing, seed)
 
@@ -81,13 +91,48 @@ def make_sampler(study: Study, trials_before: int, worker: int = 0) -> BaseSampl
 class InterruptibleBruteForce(samplers.BruteForceSampler):
     """Optuna's sampler, which takes every trial that has ended for one that knew all its values.
 
-    One that was killed before it had drawn them, or any, would make it refuse the whole space.
+    One that was killed before it had drawn them, or any, would make it refuse the whole space. It
+    is shown the others alone.
+
+    Args:
+        storage:
+            Where the study is kept.
+        seed:
+            Of the draws.
     """
 
-    @staticmethod
-    def _populate_tree(tree: Any, trials: list[FrozenTrial], params: dict[str, Any]) -> None:
-        whole = [t for t in trials if t.state is not TrialState.FAIL or ERROR in t.user_attrs]
-        samplers.BruteForceSampler._populate_tree(tree, whole, params)
+    def __init__(self, storage: BaseStorage, seed: int) -> None:
+        super().__init__(seed=seed)
+        self._whole_trials = _WholeTrials(storage)  # type: ignore[abstract]
+        self._views: dict[str, optuna.Study] = {}
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        name = study.study_name
+        if name not in self._views:
+            self._views[name] = optuna.load_study(study_name=name, storage=self._whole_trials)
+        return super().sample_independent(self._views[name], trial, param_name, param_distribution)
+
+    def after_trial(self, study: optuna.Study, *ended: Any) -> None:
+        """Do nothing: the study says itself when there are enough trials."""
+
+
+class _WholeTrials(DelegatingStorage):
+    """Leaves out trials that failed without an error of their own: they were interrupted."""
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        found = self._backend.get_all_trials(study_id, deepcopy=deepcopy, states=states)
+        return [t for t in found if t.state is not TrialState.FAIL or ERROR in t.user_attrs]
 
 
 def _tpe(study: Study, seed: int) -> BaseSampler:
@@ -104,7 +149,6 @@ def _quasi_random(study: Study, seed: int) -> BaseSampler:
 
 
 _PROPOSING: dict[str, Callable[[Study, int], Any]] = {
-    "brute_force": lambda study, seed: InterruptibleBruteForce(seed=seed),
     "random": lambda study, seed: samplers.RandomSampler(seed=seed),
     "quasi_random": _quasi_random,
     "tpe": _tpe,

@@ -13,8 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sculpt.config import Space
 from sculpt.search.sampling.space import distribution, is_enumerable, points
-from sculpt.search.storage.claims import original_number
-from sculpt.search.storage.study_storage import INFEASIBLE
+from sculpt.search.storage.attributes import INFEASIBLE
+from sculpt.search.storage.trials import original_number
 
 Key = frozenset[tuple[Any, ...]]
 """The parameters of a trial, as something that sets can hold."""
@@ -64,6 +64,9 @@ class UnrepeatedSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
+        if param_name not in self._space.parameters:
+            other = self._proposing or self._chance
+            return other.sample_independent(study, trial, param_name, param_distribution)
         if trial.number not in self._drawn:
             self._drawn = {trial.number: self._draw(study, trial)}
         return self._drawn[trial.number][param_name]

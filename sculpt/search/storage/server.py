@@ -6,7 +6,7 @@ from sqlalchemy import URL, Engine, NullPool, create_engine, text
 
 from sculpt.errors import StorageError
 from sculpt.search.storage.failures import LostStorageError, in_one_line, name_failures
-from sculpt.search.storage.retries import Patience
+from sculpt.search.storage.patience import Patience
 from sculpt.search.storage.storage_url import scrubbed, shown
 
 OPENING_SECONDS = 8.0

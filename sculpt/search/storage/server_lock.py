@@ -1,20 +1,20 @@
 """A lock across processes and machines, kept by the PostgreSQL server that keeps the study."""
 
-import os
 import threading
 from contextlib import suppress
 from types import TracebackType
+from typing import Any
 
-from sqlalchemy import Connection, make_url, text
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Engine, event, make_url, text
 
 from sculpt.search.storage.failures import LostLockError, LostStorageError
-from sculpt.search.storage.retries import Patience
+from sculpt.search.storage.patience import Patience
 from sculpt.search.storage.server import lone_engine
 
 # PostgreSQL keeps advisory locks apart by database; these numbers keep ours apart from others'.
 _KEYS = {"lock": int.from_bytes(b"sculpt"), "fence": int.from_bytes(b"sculpt'")}
 
+_CREATES_A_TRIAL = "INSERT INTO trials "
 _ASK = text("SELECT 1")
 _WAIT = text("SELECT pg_advisory_lock(:lock)").bindparams(lock=_KEYS["lock"])
 _RELEASE = text("SELECT pg_advisory_unlock(:lock)").bindparams(lock=_KEYS["lock"])
@@ -94,15 +94,19 @@ class ServerLock:
         except LostStorageError as error:
             raise lost from error
 
-    def fence(self, session: Session) -> None:
-        """Let a transaction commit only what is written under the lock, if this thread took it.
+    def fence(self, engine: Engine) -> None:
+        """Let transactions of an engine create trials only while the thread that took this lock
+        still holds it; of threads that have not taken it nothing is asked.
 
-        Raises:
-            LostLockError: The lock is held no more.
+        Their statements raise `LostLockError` where it is held no more.
         """
-        if self._owner == threading.get_ident():
-            session.execute(_PASS_FENCE)  # until the transaction's end
-            self.check()
+
+        def before(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+            if statement.startswith(_CREATES_A_TRIAL) and self._owner == threading.get_ident():
+                connection.execute(_PASS_FENCE)  # until the transaction's end
+                self.check()
+
+        event.listen(engine, "before_cursor_execute", before)
 
     def disconnect(self) -> None:
         """Close the connection that is kept for the next taking, unless the lock is held."""
@@ -138,16 +142,3 @@ class ServerLock:
             connection.close()
             raise
         return connection
-
-
-_locks: dict[tuple[int, str], ServerLock] = {}
-_making = threading.Lock()
-
-
-def server_lock(url: str) -> ServerLock:
-    """Return the lock of the database at `url`, the same one for all storages of this process."""
-    key = os.getpid(), url  # what a process was forked with belongs to its parent
-    with _making:
-        if key not in _locks:
-            _locks[key] = ServerLock(url)
-        return _locks[key]

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from filelock import BaseFileLock, FileLock
+from filelock import FileLock
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy import NullPool
@@ -38,15 +38,13 @@ def sqlite_options() -> dict[str, Any]:
     return {"connect_args": {"timeout": BUSY_SECONDS}}
 
 
-def file_lock(file: Path) -> BaseFileLock:
+def file_lock(file: Path) -> FileLock:
     """Return the lock kept beside `file`; the kernel frees it when its holder is killed."""
-    # A singleton per path: two storages open on one file in one process then share the lock
-    # instead of waiting for each other for ever, and a storage need not carry it when pickled.
-    return FileLock(_beside(file, ".lock"), is_singleton=True, poll_interval=0.01)
+    return FileLock(_beside(file, ".lock"), poll_interval=0.01)
 
 
 def prepare(file: Path, *, create: bool) -> None:
-    """Make sure that `file` is an Optuna storage of this version.
+    """Make sure that `file` is an Optuna storage; Optuna itself compares the versions.
 
     Args:
         file: An absolute path.
@@ -54,7 +52,7 @@ def prepare(file: Path, *, create: bool) -> None:
 
     Raises:
         StorageError: The file is absent and `create` is false, cannot be made, is something
-            else than an Optuna storage of this version, or would lie on a network file system.
+            else than an Optuna storage, or would lie on a network file system.
             What was there is left as it was.
     """
     _refuse_network(file)
@@ -77,7 +75,6 @@ def prepare(file: Path, *, create: bool) -> None:
             "Choose another path, or mend the permissions."
         ) from error
     _refuse_foreign(file)
-    _refuse_other_version(file)
 
 
 def _refuse_network(file: Path) -> None:
@@ -127,37 +124,37 @@ def _create(file: Path) -> None:
 
 
 def _refuse_foreign(file: Path) -> None:
+    """Look before Optuna does, which writes what it misses: what is refused stays as it was."""
     try:
         with closing(_connect_read_only(file)) as connection:
             rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             tables = {name for (name,) in rows}
+            if not tables >= _TABLES:
+                raise StorageError(
+                    f"A study's file must be Optuna's, got {file}, a SQLite database with "
+                    f"{'the tables ' + ', '.join(sorted(tables)) if tables else 'no tables'}. "
+                    "Choose another path."
+                )
+            _refuse_damaged(file, connection)
     except sqlite3.Error as error:
         raise StorageError(
             f"A study's file must be a readable SQLite database, got {file}: {error}. "
             "Choose another path, or restore the file from a copy."
         ) from error
-    if not tables >= _TABLES:
-        raise StorageError(
-            f"A study's file must be Optuna's, got {file}, a SQLite database with "
-            f"{'the tables ' + ', '.join(sorted(tables)) if tables else 'no tables'}. "
-            "Choose another path."
-        )
 
 
-def _refuse_other_version(file: Path) -> None:
-    # Optuna itself compares the versions; read-only, because it also writes what it misses.
-    engine = {"creator": lambda: _connect_read_only(file), "poolclass": NullPool}
+def _refuse_damaged(file: Path, connection: sqlite3.Connection) -> None:
+    problem: object = "it does not say its version"
     try:
-        RDBStorage(optuna_url(file_url(file)), engine, skip_table_creation=True)
-    except RuntimeError as error:
-        raise StorageError(
-            f"A study's file must have the schema of the installed Optuna, got {file}: {error}"
-        ) from error
-    except (SQLAlchemyError, StorageInternalError) as error:
-        raise StorageError(
-            f"A study's file must be a whole Optuna storage, got {file}: "
-            f"{error.__cause__ or error}. Choose another path, or restore the file from a copy."
-        ) from error
+        versions = "SELECT version_num, schema_version FROM alembic_version, version_info"
+        if connection.execute(versions).fetchone():
+            return
+    except sqlite3.OperationalError as error:  # of a column that is not there
+        problem = error
+    raise StorageError(
+        f"A study's file must be a whole Optuna storage, got {file}: {problem}. Choose another "
+        "path, or restore the file from a copy."
+    )
 
 
 def _connect_read_only(file: Path) -> sqlite3.Connection:

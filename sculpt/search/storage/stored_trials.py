@@ -11,19 +11,14 @@ from typing import Any
 
 from optuna import Study
 from optuna.distributions import BaseDistribution, json_to_distribution
-from optuna.storages import InMemoryStorage
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
 from pydantic_core import from_json
 from sqlalchemy import Connection, Select, TableClause, column, func, select, table
 from sqlalchemy.dialects import postgresql, sqlite
 
-from sculpt.search.storage.study_storage import (
-    ATTEMPTS,
-    EXCUSED,
-    RETRY_OF,
-    StudyStorage,
-    storage_of,
-)
+from sculpt.search.storage.attributes import ATTEMPTS, EXCUSED, RETRY_OF
+from sculpt.search.storage.study_storage import StudyStorage
 
 # Tables and not get_trials, because asking must not slow down as a study grows: 10,000 trials of
 # 40 attributes take 13 seconds as Optuna's objects, and half a second this way. Optuna versions
@@ -53,30 +48,31 @@ class StoredTrial:
     """Those that say which attempt it is, and no others."""
 
 
-def read_trials(study: Study) -> list[StoredTrial]:
+def read_trials(study: Study, storage: BaseStorage) -> list[StoredTrial]:
     """Read all trials of a study, in the order of their numbers.
 
     Args:
         study:
-            One whose storage comes from `open_storage`, or is in memory.
+            One that is kept in `storage`.
+        storage:
+            One from `open_storage` is read at once; any other one as Optuna reads it.
     """
-    if _is_in_memory(study):
-        return [
-            StoredTrial(
-                trial.number,
-                trial.state,
-                trial.params,
-                trial.user_attrs,
-                {key: trial.system_attrs[key] for key in _SYSTEM_KEYS if key in trial.system_attrs},
-            )
-            for trial in study.get_trials(deepcopy=False)
-        ]
-    with _collector_paused():
-        return storage_of(study).patience(_read_trials, study)
+    if isinstance(storage, StudyStorage):
+        with _collector_paused():
+            return storage.patience(_read_trials, study, storage)
+    return [
+        StoredTrial(
+            trial.number,
+            trial.state,
+            trial.params,
+            trial.user_attrs,
+            {key: trial.system_attrs[key] for key in _SYSTEM_KEYS if key in trial.system_attrs},
+        )
+        for trial in study.get_trials(deepcopy=False)
+    ]
 
 
-def _read_trials(study: Study) -> list[StoredTrial]:
-    storage = storage_of(study)
+def _read_trials(study: Study, storage: StudyStorage) -> list[StoredTrial]:
     study_id = storage.get_study_id_from_name(study.study_name)
     chosen = select(_TRIALS.c.trial_id).where(_TRIALS.c.study_id == study_id)
     with storage.engine.connect() as connection:
@@ -110,38 +106,26 @@ def _read_trials(study: Study) -> list[StoredTrial]:
     ]
 
 
-def read_trial(study: Study, number: int) -> FrozenTrial:
+def read_trial(study: Study, storage: BaseStorage, number: int) -> FrozenTrial:
     """Read one trial of a study whole, as Optuna has it, without reading the others."""
-    if _is_in_memory(study):
-        return study.get_trials(deepcopy=False)[number]
-    storage = storage_of(study)
     study_id = storage.get_study_id_from_name(study.study_name)
     return storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study_id, number))
 
 
-def _is_in_memory(study: Study) -> bool:
-    # A private name: Optuna has no public way from a study to its storage.
-    return isinstance(study._storage, InMemoryStorage)
-
-
-def write_attributes(trial: Trial, attributes: Mapping[str, Any]) -> None:
+def write_attributes(storage: StudyStorage, trial_id: int, attributes: Mapping[str, Any]) -> None:
     """Set user attributes of a running trial, all or none of them, in one transaction.
 
     Args:
-        trial:
-            Of a study whose storage comes from `open_storage`.
+        storage:
+            Where the trial is kept.
+        trial_id:
+            Of the trial in its tables.
         attributes:
             JSON values by name.
 
     Raises:
         UpdateFinishedTrialError: The trial is finished.
     """
-    storage = storage_of(trial.study)
-    # A private name: Optuna has no public way to the id that its storage asks for.
-    storage.patience(_write_attributes, storage, trial._trial_id, attributes)
-
-
-def _write_attributes(storage: StudyStorage, trial_id: int, attributes: Mapping[str, Any]) -> None:
     rows = [
         {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
         for key, value in attributes.items()

@@ -1,24 +1,25 @@
 """Where a study is kept: Optuna's RDBStorage, made safe for many processes and machines."""
 
 import math
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-from optuna import Study
+from filelock import FileLock
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy import URL, text
+from sqlalchemy import URL, Engine
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session
 
 from sculpt.errors import StorageError
-from sculpt.search.storage.experimental import experimental_accepted
+from sculpt.search.storage.delegating import DelegatingStorage
 from sculpt.search.storage.failures import LostStorageError, failure_in, in_one_line, name_failures
-from sculpt.search.storage.retries import Patience, PatientStorage
+from sculpt.search.storage.optuna_names import cached, experimental_accepted, stale_trial_ids
+from sculpt.search.storage.patience import Patience
 from sculpt.search.storage.server import OPENING_SECONDS, check_server, server_options, with_driver
-from sculpt.search.storage.server_lock import server_lock
+from sculpt.search.storage.server_lock import ServerLock
 from sculpt.search.storage.sqlite_file import file_lock, prepare, sqlite_options
 from sculpt.search.storage.storage_url import (
     file_url,
@@ -29,46 +30,21 @@ from sculpt.search.storage.storage_url import (
     shown,
 )
 
-INFEASIBLE = "infeasible"
-"""User attribute of a trial whose parameters cannot be run; it takes no place in a limit."""
+P = ParamSpec("P")
+T = TypeVar("T")
 
-RETRY_OF = "failed_trial"
-"""System attribute in which Optuna's retry callback keeps the number of the first attempt."""
-
-ATTEMPTS = "retry_history"
-"""System attribute in which it keeps the numbers of all earlier attempts."""
-
-EXCUSED = "sculpt:excused"
-"""System attribute: how many attempts, this one included, do not speak against a trial."""
-
-PROGRESS = "sculpt:progress"
-"""System attribute: how far a trial was when its last attempt began that came further."""
-
-# SQL and not get_all_trials, because this runs before every new trial, under the lock, and
-# reading 1000 trials costs 0.5 s. Optuna versions its tables, and `prepare` checks the version.
-# A retry and its first attempt share one origin, so that they count once or not at all.
-_ORIGINS = f"""
-    SELECT COALESCE(retry.value_json, CAST(trials.number AS VARCHAR)) FROM trials
-    LEFT JOIN trial_system_attributes AS retry
-    ON retry.trial_id = trials.trial_id AND retry.key = '{RETRY_OF}'"""
-_COUNT_ORIGINALS = text(f"""
-    SELECT COUNT(*) FROM ({_ORIGINS} WHERE trials.study_id = :study EXCEPT {_ORIGINS}
-    JOIN trial_user_attributes AS mark
-    ON mark.trial_id = trials.trial_id AND mark.key = '{INFEASIBLE}'
-    WHERE trials.study_id = :study) AS originals""")
+NOT_REPEATED = ("create_new_study", "delete_study", "create_new_trial")
+"""Methods of a storage that make something or take it away. After a lost answer nobody knows
+whether it is there, so whoever called starts over by looking. All others may be called twice: they
+read, or say what shall be (a parameter written before is ignored by Optuna)."""
 
 
-class StudyFull(Exception):  # noqa: N818 - the end of the work, not an error
-    """The study already holds as many trials as its limit allows; nothing was created."""
-
-
-class StudyStorage(PatientStorage):
-    """An RDBStorage that runs no trial twice, loses none, and keeps exact totals.
+class StudyStorage(DelegatingStorage):
+    """An RDBStorage for many workers: no trial is claimed twice, and a server may be away.
 
     Attributes:
-        limits: Study id -> the most original trials (neither retries nor infeasible) it may
-            hold. A study without an entry is unlimited.
         patience: Repeats what may be repeated while a server is away; see `Patience`.
+        heartbeat_seconds: Between two signs of life of a running trial; six to a grace period.
     """
 
     def __init__(
@@ -82,31 +58,59 @@ class StudyStorage(PatientStorage):
             file: The SQLite file behind `url`, if there is one.
             create: Make missing tables.
         """
-        self.limits: dict[int, int] = {}
         self.patience = Patience()
+        self._only_queued = False
         self._file = file
         self._place = str(file or shown(url))
         with experimental_accepted():  # heartbeats are
-            super().__init__(
+            self._tables = RDBStorage(
                 optuna_url(url),
                 sqlite_options() if file else server_options(url),
-                heartbeat_interval=max(1, int(grace_seconds / 6)),
-                grace_period=math.ceil(grace_seconds),
+                heartbeat_interval=1,
                 skip_table_creation=not create,
             )
+        self.allow_silence(grace_seconds)
+        super().__init__(cached(self._tables))
+        self._begin()
+
+    def allow_silence(self, grace_seconds: float) -> None:
+        """Let a running trial count as dead once its worker has been silent for so long."""
+        self.heartbeat_seconds = max(1, int(grace_seconds / 6))
+        self._tables.grace_period = math.ceil(grace_seconds)
+
+    def _begin(self) -> None:
         name_failures(self.engine, self._place)
+        self._lock: FileLock | ServerLock
+        if self._file:
+            self._lock = file_lock(self._file)
+        else:
+            self._lock = ServerLock(self._tables.url)
+            self._lock.fence(self.engine)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        name_failures(self.engine, self._place)
+        self.__dict__.update(state)
+        self._begin()
+
+    @property
+    def engine(self) -> Engine:
+        """SQLAlchemy's, for statements that Optuna has no method for."""
+        return self._tables.engine
+
+    def _hand_on(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        if method.__name__ in NOT_REPEATED:
+            return method(*args, **kwargs)
+        return self.patience(method, *args, **kwargs)
 
     def lock(self) -> AbstractContextManager[object]:
-        """Return the lock under which trials are claimed, counted and requeued.
+        """Return the lock under which trials are claimed, drawn and requeued.
 
-        It keeps out other processes and other threads, and the thread that holds it may take
-        it again.
+        It keeps out other processes, threads and storages; the thread that holds it may take it
+        again.
         """
-        return file_lock(self._file) if self._file else server_lock(self.url)
+        return self._lock
 
     def check_lock(self) -> None:
         """Make sure that the lock, if this thread has taken it, was held up to now.
@@ -114,8 +118,39 @@ class StudyStorage(PatientStorage):
         Raises:
             LostLockError: A server's lock was not: its connection was cut.
         """
-        if self._file is None:
-            server_lock(self.url).check()
+        if isinstance(self._lock, ServerLock):
+            self._lock.check()
+
+    @contextmanager
+    def only_queued(self) -> Iterator[None]:
+        """Create no trial in this context but queued ones; for whoever holds the lock.
+
+        Optuna makes a new trial where it finds none queued. Where there may be no new one, a
+        queued one whose claim was not answered must not become two.
+        """
+        self._only_queued = True
+        try:
+            yield
+        finally:
+            self._only_queued = False
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """Create a trial; without a template it runs, with a heartbeat from the first moment on.
+
+        Raises:
+            LostClaimError: It was queued, but nobody knows who runs it; look again.
+        """
+        if template_trial is not None:
+            return self._backend.create_new_trial(study_id, template_trial)
+        if self._only_queued:
+            raise LostClaimError("a queued trial was claimed by another process, or unanswered")
+        # Queued first: killed here, it waits for whoever pops it next, whereas a trial born
+        # RUNNING would be without a heartbeat, and Optuna never calls such a trial stale.
+        queued = create_trial(state=TrialState.WAITING)
+        trial_id = self._backend.create_new_trial(study_id, queued)
+        if not self.set_trial_state_values(trial_id, TrialState.RUNNING):
+            raise LostClaimError("a new trial was claimed by another process, or unanswered")
+        return trial_id
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
@@ -134,7 +169,7 @@ class StudyStorage(PatientStorage):
             nonlocal tries
             tries += 1
             try:
-                return super(StudyStorage, self).set_trial_state_values(trial_id, state, values)
+                return self._backend.set_trial_state_values(trial_id, state, values)
             except UpdateFinishedTrialError:
                 if tries > 1 and self._is_set(trial_id, state, values):
                     return True
@@ -143,9 +178,7 @@ class StudyStorage(PatientStorage):
         # Upstream relies on SELECT FOR UPDATE, which SQLite lacks: queued trials ran twice.
         with self.lock() if self._file else nullcontext():
             if state is TrialState.RUNNING and self.get_trial(trial_id).state is TrialState.WAITING:
-                # Optuna never calls a running trial stale that has no heartbeat at all, so the
-                # first one comes before the state, not after it from the heartbeat thread.
-                super().record_heartbeat(trial_id)
+                self.patience(self._tables.record_heartbeat, trial_id)
             return self.patience(set_once)
 
     def _is_set(self, trial_id: int, state: TrialState, values: Sequence[float] | None) -> bool:
@@ -154,62 +187,34 @@ class StudyStorage(PatientStorage):
 
     def record_heartbeat(self, trial_id: int) -> None:
         """Say that a trial is alive; a storage that cannot be written now is told later."""
-        # Optuna's heartbeat thread ends with what is raised here, and a living trial with it.
         with suppress(LostStorageError):
-            super().record_heartbeat(trial_id)
+            self.patience(self._tables.record_heartbeat, trial_id)
 
-    # A private name, because Optuna's cache, which wraps every RDBStorage that a study is given,
-    # calls it and not `create_new_trial`; the public method ends here, too.
-    def _create_new_trial(
-        self, study_id: int, template_trial: FrozenTrial | None = None
-    ) -> FrozenTrial:
-        """Create a trial; one without a template is counted, and claimed for the caller.
-
-        Raises:
-            StudyFull: The study's limit is reached and no template was given.
-        """
-        if template_trial is not None:
-            # Not repeated: if the answer is lost, whoever wanted it must look what is there.
-            return super()._create_new_trial(study_id, template_trial)
-        # Repeated from counting on: a trial that was queued although the answer was lost is
-        # counted then, and run by whoever looks into the queue next.
-        return self.patience(self._create_and_claim, study_id)
-
-    def _create_and_claim(self, study_id: int) -> FrozenTrial:
-        with self.lock():
-            while True:
-                self._refuse_when_full(study_id)
-                # Queued first: killed here, it waits for whoever pops it next, whereas a trial
-                # born RUNNING would be without a heartbeat.
-                queued = create_trial(state=TrialState.WAITING)
-                trial_id = self.create_new_trial(study_id, queued)
-                if self.set_trial_state_values(trial_id, TrialState.RUNNING):
-                    return self.get_trial(trial_id)
-                # Queued trials are popped without the lock: another process was faster.
-
-    # A private name again: the one place inside of the transaction that creates a trial.
-    def _get_prepared_new_trial(
-        self, study_id: int, template_trial: FrozenTrial | None, session: Session
-    ) -> Any:
-        if self._file is None:
-            server_lock(self.url).fence(session)
-        return super()._get_prepared_new_trial(study_id, template_trial, session)
-
-    def _refuse_when_full(self, study_id: int) -> None:
-        limit = self.limits.get(study_id)
-        if limit is None:
-            return
-        with self.engine.connect() as connection:
-            originals = connection.execute(_COUNT_ORIGINALS, {"study": study_id}).scalar_one()
-        if originals >= limit:
-            raise StudyFull(f"the study holds {originals} trials of {limit}")
+    def fail_silent(self, study_id: int) -> None:
+        """Fail the running trials of a study whose workers have not been heard of for too long."""
+        for trial_id in self.patience(stale_trial_ids, self._tables, study_id):
+            with suppress(UpdateFinishedTrialError):  # it has just ended, or others were faster
+                self.set_trial_state_values(trial_id, TrialState.FAIL)
 
     def close(self) -> None:
         """Close the database connections; using the storage again opens new ones."""
-        self.remove_session()
+        self._tables.remove_session()
         self.engine.dispose()
-        if self._file is None:
-            server_lock(self.url).disconnect()
+        if isinstance(self._lock, ServerLock):
+            self._lock.disconnect()
+
+
+class MemoryStorage(InMemoryStorage):
+    """Where trials are that are only read, of an archive."""
+
+    def close(self) -> None:
+        """Do nothing: there is no connection to end."""
+
+
+class LostClaimError(LostStorageError):
+    """A trial was made, and it is not known who runs it: start over by looking."""
+
+    passes = True
 
 
 def open_storage(url: str, *, create: bool, grace_seconds: float = 60.0) -> StudyStorage:
@@ -238,50 +243,51 @@ def open_storage(url: str, *, create: bool, grace_seconds: float = 60.0) -> Stud
     if is_sqlite(parsed):
         file = Path(parsed.database or "").expanduser().absolute()
         prepare(file, create=create)
-        return StudyStorage(file_url(file), grace_seconds=grace_seconds, file=file)
-    parsed = with_driver(parsed)
+        try:
+            return StudyStorage(  # type: ignore[abstract]
+                file_url(file), grace_seconds=grace_seconds, file=file
+            )
+        except RuntimeError as error:
+            raise StorageError(
+                f"A study's file must have the schema of the installed Optuna, got {file}: {error}"
+            ) from error
+    return _open_server(with_driver(parsed), create=create, grace_seconds=grace_seconds)
 
+
+def _open_server(url: URL, *, create: bool, grace_seconds: float) -> StudyStorage:
     def connect() -> StudyStorage:
         try:
-            return StudyStorage(parsed, grace_seconds=grace_seconds, create=create)
+            return StudyStorage(  # type: ignore[abstract]
+                url, grace_seconds=grace_seconds, create=create
+            )
         except (SQLAlchemyError, StorageInternalError) as error:
             # SQLAlchemy's error holds the driver's, and is itself held by Optuna's.
             held = [getattr(found, "orig", None) for found in (error, error.__cause__)]
             driver_error = next(filter(None, held), None)
-            raise failure_in(driver_error, shown(parsed)) or error from error
+            raise failure_in(driver_error, shown(url)) or error from error
 
     try:
-        check_server(parsed, create=create)
+        check_server(url, create=create)
         # Under the lock, because tables are made in several steps.
-        with server_lock(parsed.render_as_string(False)) if create else nullcontext():
-            return Patience(OPENING_SECONDS)(connect)
+        lock = ServerLock(url.render_as_string(False)) if create else None
+        with lock or nullcontext():
+            opened = Patience(OPENING_SECONDS)(connect)
+        if lock:
+            lock.disconnect()
+        return opened
     except ImportError:
         raise StorageError(
-            f"{shown(parsed)} needs a PostgreSQL driver that is not installed. "
+            f"{shown(url)} needs a PostgreSQL driver that is not installed. "
             "Install it with: pip install 'sculpt[postgres]'"
         ) from None
     except RuntimeError as error:
         raise StorageError(
             "A study's database must have the schema of the installed Optuna, got "
-            f"{shown(parsed)}: {scrubbed(error, parsed)}"
+            f"{shown(url)}: {scrubbed(error, url)}"
         ) from None
     except (SQLAlchemyError, StorageInternalError) as error:
         raise StorageError(
-            f"A study's database must be Optuna's, and writable, got {shown(parsed)}: "
-            f"{in_one_line(scrubbed(error.__cause__ or error, parsed))}. Mend its permissions, or "
+            f"A study's database must be Optuna's, and writable, got {shown(url)}: "
+            f"{in_one_line(scrubbed(error.__cause__ or error, url))}. Mend its permissions, or "
             "the URL."
         ) from None
-
-
-def storage_of(study: Study) -> StudyStorage:
-    """Return the storage that `study` was given.
-
-    Raises:
-        TypeError: It is not a `StudyStorage`.
-    """
-    # Private names, because Optuna has no public way from a study to its storage, and hides
-    # every RDBStorage behind a cache of its own.
-    storage = getattr(study._storage, "_backend", study._storage)
-    if not isinstance(storage, StudyStorage):
-        raise TypeError(f"the study's storage must come from open_storage, got {storage!r}")
-    return storage

@@ -1,1 +1,1 @@
-"""Who trains: one worker, several on a machine, and those that Ray and Slurm start."""
+"""Workers: they run trials in this process, or in several of this machine."""

@@ -3,27 +3,26 @@
 import math
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import optuna
-
 from sculpt.bundle import write_bundle
-from sculpt.config import Study
 from sculpt.data import ImageSet, Splits
 from sculpt.errors import NumericsError
 from sculpt.export.description import describe_network
-from sculpt.record import Role, summarize
+from sculpt.record import summarize
 from sculpt.registry import OBJECTIVES
 from sculpt.sculpted import progress_in
 from sculpt.search.artifacts.checkpoint_folder import CheckpointFolder
-from sculpt.search.artifacts.records import keep, network_file
+from sculpt.search.plan import TrialPlan
 from sculpt.search.sampling.early_stopping import Referee, Stopped
-from sculpt.search.storage.claims import STOPPED_BECAUSE, note_progress
+from sculpt.search.storage.attributes import STOPPED_BECAUSE
+from sculpt.search.storage.trials import ClaimedTrial
 from sculpt.search.store import Store
+from sculpt.search.trial_files import keep, network_file
 from sculpt.search.workers.interruption import Interruption
 from sculpt.training.loop import Epoch
 from sculpt.trial import Outcome, run_seed
@@ -43,84 +42,71 @@ KNOWN_BEFORE_TRAINING = (
 """What is kept of a candidate of early stopping as soon as its first seed is pruned."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """What one trial is to train."""
-
-    label: int | str
-    """What the trial is called where people read: a number, or `base`, `confirm 3`, ..."""
-    study: Study
-    """With the sampled parameters in place."""
-    role: Role
-    params: dict[str, Any]
-    budget: int
-    seeds: Sequence[int]
-    read_test: bool = False
-    """Read the test images, once, when the training of a seed has ended."""
-    facts: dict[str, Any] = field(default_factory=dict)
-    """More to be recorded."""
-
-
 @dataclass
 class Attempt:
-    """Runs a job as an Optuna trial, in a folder that a later attempt can go on from."""
+    """Runs a plan as an Optuna trial, in a folder that a later attempt can go on from."""
 
     store: Store
     splits: Splits
     scoring: ImageSet
-    trial: optuna.Trial
+    claimed: ClaimedTrial
     checkpoints: CheckpointFolder
     on_epoch: Callable[[Epoch], None]
     interruption: Interruption
 
-    def run(self, job: Job) -> dict[str, Any]:
-        """Train all seeds of a job, keep the outcome, and return its record.
+    def run(self, plan: TrialPlan) -> dict[str, Any]:
+        """Train all seeds of a plan, keep the outcome, and return its record.
 
         Raises:
             Stopped: early; what was known by then is kept.
-            SculptError: the job failed.
+            SculptError: the trial failed.
         """
-        start = perf_counter()
+        start, trial = perf_counter(), self.claimed.trial
         referee = None
-        if job.study.search.early_stopping and job.role == "candidate" and not job.read_test:
-            settings = job.study.search.early_stopping
-            referee = Referee(settings, job.study.training, self.trial)
+        if plan.study.search.early_stopping and plan.role == "candidate" and not plan.read_test:
+            settings = plan.study.search.early_stopping
+            referee = Referee(settings, plan.study.training, trial)
         try:
             with self.interruption.at_once(), self.checkpoints.opened() as folder:
                 with self.interruption.held_back():
-                    note_progress(self.trial, progress_in(folder))
+                    self.claimed.note_progress(progress_in(folder))
                 outcomes = [
-                    self._run_seed(job, seed, folder, referee if seed == job.seeds[0] else None)
-                    for seed in job.seeds
+                    self._run_seed(plan, seed, folder, referee if seed == plan.seeds[0] else None)
+                    for seed in plan.seeds
                 ]
         except Stopped as stopped:
-            self.trial.set_user_attr(STOPPED_AT, stopped.epochs)
-            self.trial.set_user_attr(STOPPED_BECAUSE, str(stopped))
-            self.trial.set_user_attr("epochs", stopped.epochs)
-            self.trial.set_user_attr("seconds", perf_counter() - start)
+            self.claimed.write(
+                {
+                    STOPPED_AT: stopped.epochs,
+                    STOPPED_BECAUSE: str(stopped),
+                    "epochs": stopped.epochs,
+                    "seconds": perf_counter() - start,
+                }
+            )
             raise
         record = summarize(
-            job.study,
+            plan.study,
             self.splits,
             [outcome.record for outcome in outcomes],
-            role=job.role,
-            params=job.params,
-            budget=job.budget,
+            role=plan.role,
+            params=plan.params,
+            budget=plan.budget,
         )
-        objectives = read_objectives(record, job.study.search.objectives)
-        record = {"trial": job.label, "objectives": objectives} | job.facts | record
+        objectives = read_objectives(record, plan.study.search.objectives)
+        record = {"trial": plan.label, "objectives": objectives} | plan.facts | record
         with tempfile.TemporaryDirectory() as networks:
             files = write_networks(Path(networks), outcomes, record)
-            keep(self.store, self.trial, record, files)
+            keep(self.store, self.claimed, record, files)
         return record
 
-    def _run_seed(self, job: Job, seed: int, folder: Path, referee: Referee | None) -> Outcome:
+    def _run_seed(
+        self, plan: TrialPlan, seed: int, folder: Path, referee: Referee | None
+    ) -> Outcome:
         def on_sculpted(record: dict[str, Any]) -> None:
             if referee:
                 with self.interruption.held_back():
                     # A trial that is stopped has its costs, too.
-                    for key in KNOWN_BEFORE_TRAINING:
-                        self.trial.set_user_attr(key, record.get(key))
+                    self.claimed.write({key: record.get(key) for key in KNOWN_BEFORE_TRAINING})
                     referee.on_sculpted(record)
 
         def on_epoch(epoch: Epoch) -> None:
@@ -130,15 +116,15 @@ class Attempt:
                     referee.on_epoch(epoch)
 
         return run_seed(
-            job.study,
+            plan.study,
             self.splits,
-            role=job.role,
-            budget=job.budget,
+            role=plan.role,
+            budget=plan.budget,
             seed=seed,
             scoring=self.scoring,
             on_sculpted=on_sculpted,
             on_epoch=on_epoch,
-            read_test=job.read_test,
+            read_test=plan.read_test,
             folder=folder / f"seed-{seed}",
             on_written=partial(self.checkpoints.put, folder),
         )

@@ -1,9 +1,55 @@
-"""The devices of this machine, and how several workers are dealt out to them."""
+"""The devices of this machine, and how many workers train on them."""
+
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
-from sculpt.search.preparation import choose_device
+from sculpt.errors import InputError
+from sculpt.search.images import choose_device
 from sculpt.training.memory import keep_freed_memory
+
+TrialsPerDevice = int | Literal["auto"]
+
+
+@dataclass(frozen=True)
+class HowMany:
+    """How many workers a machine is asked for.
+
+    Raises:
+        InputError: one of the numbers is none, or both are given.
+    """
+
+    workers: int | None = None
+    """In all."""
+    trials_per_device: TrialsPerDevice = 1
+    """On each device; `auto` measures which number is the fastest."""
+    apart: bool = False
+    """Whether a single one, too, gets a process of its own."""
+
+    def __post_init__(self) -> None:
+        each = self.trials_per_device
+        if each != "auto" and (type(each) is not int or each < 1):
+            raise InputError(
+                "--trials-per-device must be a whole number of at least 1, or auto, but got "
+                f"{each!r}"
+            )
+        if self.workers is None:
+            return
+        if type(self.workers) is not int or self.workers < 1:
+            raise InputError(
+                f"--workers must be a whole number of at least 1, but got {self.workers!r}"
+            )
+        if each != 1:
+            raise InputError(
+                "the number of workers must be given once, but got both --workers "
+                f"{self.workers} and --trials-per-device {each}; leave out one of them"
+            )
+
+    @property
+    def several(self) -> bool:
+        """Whether there may be more than one worker for each device that is named."""
+        return self.trials_per_device != 1 or (self.workers or 1) > 1
 
 
 def choose_devices(names: str, *, several: bool) -> list[torch.device]:

@@ -2,47 +2,41 @@
 
 import random
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from sculpt.config import Study
 from sculpt.data import ImageSet, Splits
 from sculpt.errors import DeviceMemoryError, SculptError
 from sculpt.search.artifacts.checkpoint_folder import CheckpointFolder
-from sculpt.search.confirmation import confirmation_job, queue_confirmation
-from sculpt.search.networks import discard_networks
-from sculpt.search.preparation import load_scoring_images
+from sculpt.search.confirmation import confirmation_plan, queue_confirmation
+from sculpt.search.images import load_scoring_images
+from sculpt.search.kept_networks import discard_networks
+from sculpt.search.plan import TrialPlan
 from sculpt.search.progress import Watcher
 from sculpt.search.sampling.early_stopping import Stopped
 from sculpt.search.sampling.feasibility import check_candidate
 from sculpt.search.sampling.space import suggest
 from sculpt.search.sampling.unrepeated import first_with
-from sculpt.search.storage.claims import (
-    ERROR,
-    OUT_OF_MEMORY,
-    counts,
-    excuse,
-    last_error,
-    original_number,
-    requeue_interrupted,
-    trial_states,
-)
-from sculpt.search.storage.failures import LostLockError, LostStorageError, storage_failure
-from sculpt.search.storage.study_storage import INFEASIBLE, StudyFull, storage_of
+from sculpt.search.storage.attributes import ERROR, INFEASIBLE, OUT_OF_MEMORY
+from sculpt.search.storage.failures import storage_failure
+from sculpt.search.storage.trials import ClaimedTrial, Trials, last_error, original_number
 from sculpt.search.store import Store
-from sculpt.search.workers.attempt import Attempt, Job
+from sculpt.search.workers.attempt import Attempt
 from sculpt.search.workers.interruption import Interruption
 from sculpt.training.loop import Epoch, evaluations
 from sculpt.training.memory import long_lived, release_memory
 
 POLL_SECONDS, LONGEST_POLL_SECONDS = 1.0, 15.0
 """Between looks at trials that other workers are running: at first, and at most."""
+
+Planner = Callable[[ClaimedTrial], TrialPlan]
+"""Says what a claimed trial is to train; raises TrialPruned where it cannot be run."""
 
 
 @dataclass
@@ -55,13 +49,11 @@ class Worker:
     """Of the base."""
     watcher: Watcher
     interruption: Interruption
-    _number: int | None = None
-    """Of the trial that was begun last."""
     _scoring: dict[str, ImageSet] = field(default_factory=dict)
     """Images to score on, by the settings of `pruning.data`: a space may name several sets."""
 
     def run(self, total: int | None) -> None:
-        """Run the base and then candidates, until `total` trials are finished; then confirm.
+        """Run the base and candidates until `total` trials are finished; then confirm the best.
 
         Args:
             total:
@@ -69,159 +61,94 @@ class Worker:
                 when it is raised meanwhile.
 
         Raises:
-            SculptError: the base failed, or every candidate did.
+            SculptError: the base failed, every candidate did, or a confirmation.
         """
-        self.store.candidates.get_trials(deepcopy=False)  # now they are in the cache
+        base = self.store.trials(self.store.base)
+        candidates = self.store.trials(self.store.candidates)
+        candidates.read()  # now they are in the cache
         with long_lived():
-            self.train_base(wait=False)  # candidates need not wait for one that others train
-            self.search(total)
-            self.train_base()
-            self.confirm()
+            # Candidates need not wait for a base that another worker trains.
+            self._drain(base, _one_more(base), self._plan_base, wait=False)
+            _check_base(base)
+            self._drain(candidates, partial(self._limit, total), self._plan_candidate)
+            if not candidates.counts()["complete"]:
+                raise SculptError(
+                    "a candidate must finish, but all failed; the last: "
+                    f"{last_error(candidates.study)}"
+                )
+            self._drain(base, _one_more(base), self._plan_base)
+            _check_base(base)
+            if self.store.confirmation is not None:
+                confirmation = self.store.trials(self.store.confirmation)
+                self.watcher.confirmation_started(queue_confirmation(self.store))
+                # No trial is made here but those in the queue.
+                self._drain(confirmation, lambda: 0, self._plan_confirmation)
+                if missing := queue_confirmation(self.store, dry=True):
+                    raise SculptError(
+                        f"every confirmation must finish, but {missing} failed: "
+                        f"{last_error(confirmation.study)}; the same command tries again"
+                    )
 
-    def train_base(self, *, wait: bool = True) -> None:
-        """Run the base until it is finished, or, unless `wait`, until another worker runs it.
-
-        Raises:
-            SculptError: the base failed.
-        """
-        base = self.store.base
-        # A base that failed is tried again by the next run: nothing can be ranked without it.
-        limit = 1 + counts(base)["failed"]
-        self.drain(base, lambda: limit, self.run_base, wait=wait)
-        tally = counts(base)
-        if not (tally["complete"] or tally["running"] or tally["queued"]):
-            raise SculptError(f"the dense base must finish, but failed: {last_error(base)}")
-
-    def search(self, total: int | None) -> None:
-        """Run candidates until `total` trials (see `run`) are finished, the base included.
-
-        Raises:
-            SculptError: every candidate failed.
-        """
-        candidates = self.store.candidates
-        limit = partial(self._candidates_of, total)
-        self.drain(candidates, limit, self.run_candidate)
-        if not counts(candidates)["complete"]:
-            raise SculptError(
-                f"a candidate must finish, but all failed; the last: {last_error(candidates)}"
-            )
-
-    def confirm(self) -> None:
-        """Train the best candidates and the base anew, if the study asks for it.
-
-        Raises:
-            SculptError: one of them failed.
-        """
-        confirmation = self.store.confirmation
-        if confirmation is None:
-            return
-        queued = queue_confirmation(self.store)
-        self.watcher.confirmation_started(queued)
-        # No trial is made here but those in the queue.
-        self.drain(confirmation, lambda: 0, self.run_confirmation)
-        if missing := queue_confirmation(self.store, dry=True):
-            raise SculptError(
-                f"every confirmation must finish, but {missing} failed: "
-                f"{last_error(confirmation)}; the same command tries again"
-            )
-
-    def drain(
-        self,
-        study: optuna.Study,
-        limit: Callable[[], int],
-        objective: Callable[[optuna.Trial], list[float]],
-        *,
-        wait: bool = True,
+    def _drain(
+        self, trials: Trials, limit: Callable[[], int], plan: Planner, *, wait: bool = True
     ) -> None:
         """Run trials until `limit` of them are finished, here or in other processes.
 
         Args:
-            study:
-                Whose trials.
+            trials:
+                Of one of the study's Optuna studies.
             limit:
                 Says how many; it is asked before each trial, because it may be raised.
-            objective:
-                Runs one.
+            plan:
+                Says what a trial is to train.
             wait:
                 Whether to wait for trials that other workers are running.
 
         Raises:
-            LostStorageError: the storage failed for longer than patience lasts. The trial that was
-                running then counts as interrupted, and is run again by whoever goes on.
+            LostStorageError: the storage failed for longer than patience lasts.
         """
-        storage = storage_of(study)
-        study_id = storage.get_study_id_from_name(study.study_name)
-        lost: LostStorageError | None = None
-
-        def watched(trial: optuna.Trial) -> list[float]:
-            nonlocal lost
-            self._number = trial.number
-            try:
-                return objective(trial)
-            except Exception as error:
-                lost = storage_failure(error)
-                raise
-            except KeyboardInterrupt:
-                with suppress(Exception):  # it then counts as an attempt that came to nothing
-                    excuse(trial)
-                raise
-
         waiting_since: float | None = None
         while True:
             self.interruption.check()
-            requeue_interrupted(study)
-            storage.limits[study_id] = limit()
-            lost = None
-            try:
-                # optimize, because ask and tell send no heartbeat.
-                study.optimize(watched, n_trials=1, catch=(Exception,), callbacks=[self._ended])
-                if lost and not isinstance(lost, LostLockError):  # Optuna caught it
-                    raise lost
+            trials.requeue()
+            claimed = trials.claim(limit())
+            if claimed:
                 waiting_since = None
-            except StudyFull:
-                tally = counts(study)
-                if not tally["queued"] and not (wait and tally["running"]):
-                    return
-                self.watcher.waiting(tally["running"])
-                waiting_since = waiting_since or time.monotonic()
-                with self.interruption.at_once():
-                    time.sleep(pause(time.monotonic() - waiting_since))
-            except KeyboardInterrupt:
-                requeue_interrupted(study)
-                raise
-            except Exception as error:
-                if lost := storage_failure(error):
-                    raise lost from None
-                # What Optuna raises when this worker was frozen past its grace, so that its
-                # trial was given to another one. This result is dropped; the retry's counts.
-                if self._number is None or not isinstance(error, AssertionError | ValueError):
+                try:
+                    ended = trials.run(claimed, partial(self._train, plan))
+                except KeyboardInterrupt:
+                    trials.requeue()
                     raise
-                states = trial_states(study.get_trials(deepcopy=False))
-                if states.get(self._number) != "interrupted":
-                    raise
+                if ended:
+                    self._clean_up(trials.study, ended)
+                continue
+            tally = trials.counts()
+            if not tally["queued"] and not (wait and tally["running"]):
+                return
+            self.watcher.waiting(tally["running"])
+            waiting_since = waiting_since or time.monotonic()
+            with self.interruption.at_once():
+                time.sleep(pause(time.monotonic() - waiting_since))
 
-    def run_base(self, trial: optuna.Trial) -> list[float]:
-        """Train the dense base."""
+    def _plan_base(self, claimed: ClaimedTrial) -> TrialPlan:
         config = self.store.config
-        record = self._run(
-            trial, Job("base", config, "base", {}, self.budget, search_seeds(config))
-        )
-        return [record["objectives"][name] for name in config.search.objectives]
+        seeds, objectives = search_seeds(config), config.search.objectives
+        return TrialPlan("base", config, "base", {}, self.budget, seeds, objectives)
 
-    def run_candidate(self, trial: optuna.Trial) -> list[float]:
-        """Sample a configuration, prune it to the budget and train it.
+    def _plan_candidate(self, claimed: ClaimedTrial) -> TrialPlan:
+        """Draw a configuration, and refuse one that cannot be run.
 
         Raises:
-            optuna.TrialPruned: the configuration cannot be run, or is stopped early.
+            optuna.TrialPruned: it is infeasible, or the configuration of another trial.
         """
-        config = self.store.config
+        config, trial = self.store.config, claimed.trial
         # Two workers that draw at the same moment must not draw the same configuration.
-        with storage_of(trial.study).lock():
+        with claimed.storage.lock():
             params = suggest(trial, config.space)
             first = first_with(params, trial)
             # If it was not locked all the while: this trial is interrupted, and its retry, which
             # has these parameters, is compared with all that others drew meanwhile.
-            storage_of(trial.study).check_lock()
+            claimed.storage.check_lock()
         candidate = config.with_parameters(params)
         found = check_candidate(config, candidate, self.splits.spec)
         known = trial.constraints
@@ -230,70 +157,69 @@ class Worker:
                 trial.set_constraint(name, violation)
         reason = found.reason if first is None else f"it is the configuration of trial {first}"
         if reason:
-            trial.set_user_attr(INFEASIBLE, reason)
+            claimed.write({INFEASIBLE: reason})
             raise optuna.TrialPruned(reason)
-        seeds = search_seeds(config)
-        job = Job(trial.number, candidate, "candidate", params, found.budget, seeds)
-        record = self._run(trial, job)
-        return [record["objectives"][name] for name in config.search.objectives]
+        return TrialPlan(
+            trial.number,
+            candidate,
+            "candidate",
+            params,
+            found.budget,
+            search_seeds(config),
+            config.search.objectives,
+        )
 
-    def run_confirmation(self, trial: optuna.Trial) -> list[float]:
-        """Train a selected candidate, its control or the base on fresh seeds; read the test set."""
-        record = self._run(trial, confirmation_job(self.store, trial, self.splits.spec))
-        return [record["objectives"]["test_error"]]
+    def _plan_confirmation(self, claimed: ClaimedTrial) -> TrialPlan:
+        return confirmation_plan(self.store, claimed.attributes, self.splits.spec)
 
-    def _run(self, trial: optuna.Trial, job: Job) -> dict[str, Any]:
-        # A private name: as it was claimed; to read it anew takes as long as to write it.
-        claimed = trial._cached_frozen_trial
+    def _train(self, plan_of: Planner, claimed: ClaimedTrial) -> Sequence[float]:
+        """Train a trial, and return the values of its objectives."""
+        plan = plan_of(claimed)
         attempt = Attempt(
             self.store,
             self.splits,
-            self._scoring_images(job.study),
-            trial,
-            self._checkpoints(trial.study, claimed),
+            self._scoring_images(plan.study),
+            claimed,
+            self._checkpoints(claimed.trial.study, claimed.origin),
             self._epoch_finished,
             self.interruption,
         )
-        epochs = len(job.seeds) * evaluations(job.study.training)
-        self.watcher.trial_started(job.label, job.params, epochs)
+        epochs = len(plan.seeds) * evaluations(plan.study.training)
+        self.watcher.trial_started(plan.label, plan.params, epochs)
         try:
-            record = attempt.run(job)
+            record = attempt.run(plan)
         except Stopped as stopped:
-            self.watcher.trial_finished(job.label, None, f"stopped: {stopped}")
+            self.watcher.trial_finished(plan.label, None, f"stopped: {stopped}")
             raise
         except Exception as error:
-            if storage_failure(error):  # not its own: a later attempt goes on from here
-                raise
+            if storage_failure(error) or isinstance(error, UpdateFinishedTrialError):
+                raise  # it is not the trial that failed: a later attempt goes on from here
             problem = f"{type(error).__name__}: {error}"
-            too_large = isinstance(error, DeviceMemoryError) and job.role == "candidate"
-            trial.set_user_attr(OUT_OF_MEMORY if too_large else ERROR, problem)
-            self.watcher.trial_finished(job.label, None, problem)
+            too_large = isinstance(error, DeviceMemoryError) and plan.role == "candidate"
+            claimed.write({OUT_OF_MEMORY if too_large else ERROR: problem})
+            self.watcher.trial_finished(plan.label, None, problem)
             if too_large:
                 raise optuna.TrialPruned(problem) from None
             raise
         finally:
             release_memory(self.splits.train.device)
-        self.watcher.trial_finished(job.label, record["val_error"]["mean"], None)
-        return record
+        self.watcher.trial_finished(plan.label, record["val_error"]["mean"], None)
+        return [record["objectives"][name] for name in plan.objectives]
 
-    def _candidates_of(self, total: int | None) -> int:
+    def _limit(self, total: int | None) -> int:
         return (self.store.total if total is None else total) - 1
 
-    def _checkpoints(self, study: optuna.Study, trial: FrozenTrial) -> CheckpointFolder:
+    def _checkpoints(self, study: optuna.Study, origin: int) -> CheckpointFolder:
+        """Return where a trial is written down: by its first attempt, from which others go on."""
         kind = study.study_name.removeprefix(self.store.config.study).strip("/")
-        # Under the number of its first attempt: what was interrupted goes on from there.
-        return self.store.checkpoints(kind or "candidate", original_number(trial))
+        return self.store.checkpoints(kind or "candidate", origin)
 
-    def _ended(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Remove what is needed no more: checkpoints of a trial that is not run again, networks.
-
-        Optuna calls this once the trial's end is written down, and not if it was given to another
-        worker meanwhile, whose checkpoints these are then.
-        """
-        if trial.state is not TrialState.FAIL or ERROR in trial.user_attrs:
-            self._checkpoints(study, trial).remove()
-        if trial.state is TrialState.COMPLETE:
-            discard_networks(self.store, study, trial)
+    def _clean_up(self, study: optuna.Study, ended: FrozenTrial) -> None:
+        """Remove checkpoints of a trial that is not run again, and networks that are not kept."""
+        if ended.state is not TrialState.FAIL or ERROR in ended.user_attrs:
+            self._checkpoints(study, original_number(ended)).remove()
+        if ended.state is TrialState.COMPLETE:
+            discard_networks(self.store, study, ended)
 
     def _scoring_images(self, study: Study) -> ImageSet:
         source = str(study.pruning.data)
@@ -304,6 +230,18 @@ class Worker:
     def _epoch_finished(self, epoch: Epoch) -> None:
         self.watcher.epoch_finished(epoch)
         self.interruption.check()
+
+
+def _one_more(trials: Trials) -> Callable[[], int]:
+    """Return a limit that lets a trial be made in the place of those that have failed so far."""
+    limit = 1 + trials.counts()["failed"]
+    return lambda: limit
+
+
+def _check_base(base: Trials) -> None:
+    tally = base.counts()
+    if not (tally["complete"] or tally["running"] or tally["queued"]):
+        raise SculptError(f"the dense base must finish, but failed: {last_error(base.study)}")
 
 
 def pause(waited: float) -> float:

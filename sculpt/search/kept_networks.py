@@ -1,4 +1,4 @@
-"""Which trained networks stay among the artifacts: they are most of what a study takes on disk."""
+"""Trained networks that stay among the artifacts: they are most of what a study takes on disk."""
 
 import warnings
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from sculpt.errors import SculptWarning
-from sculpt.search.artifacts.places import FILES, RECORD_FILE
+from sculpt.search.artifacts.location import FILES, RECORD_FILE
 from sculpt.search.store import Store
 
 

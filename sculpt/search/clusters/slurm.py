@@ -8,12 +8,12 @@ from rich.console import Console
 
 from sculpt.config import Study
 from sculpt.errors import InputError
-from sculpt.search.artifacts.places import storage_file
+from sculpt.search.artifacts.location import storage_file
+from sculpt.search.clusters.invitation import Invitation, invite
 from sculpt.search.progress import LiveView
-from sculpt.search.workers.beginning import begin_study
-from sculpt.search.workers.joining import Invitation, invite
+from sculpt.search.session import Session
+from sculpt.search.workers.devices import HowMany
 from sculpt.search.workers.processes import stop_all
-from sculpt.search.workers.together import HowMany
 
 MOST_REQUEUES = 10_000
 """Of a job that runs out of time; the study says when there is nothing left to do."""
@@ -79,8 +79,7 @@ def submit_jobs(
             "--slurm must find Slurm here, and --slurm-set be parameters that submitit knows, but: "
             f"{' '.join(str(error).split())}"
         ) from error
-    store, _ = begin_study(config, [])
-    store.storage.close()
+    Session.start(config, []).store.storage.close()
     job = Job(invite(config, device, how_many))
     try:
         submitted = executor.submit_array([job] * jobs)

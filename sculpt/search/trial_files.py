@@ -1,6 +1,7 @@
-"""What is kept of a finished trial: its whole record and its networks, in files of their own.
+"""Files of finished trials: the whole record and the networks, each in a file of its own.
 
-The storage holds only the few numbers that queries need; see `summary`.
+The storage holds only the few numbers that queries need; see `summary`. A finished trial of
+Optuna's cannot be changed: what is measured of it later is an attribute of its study.
 """
 
 import json
@@ -9,13 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.artifacts import get_all_artifact_meta, upload_artifact
+from optuna.artifacts import upload_artifact
 from optuna.trial import FrozenTrial
 
 from sculpt.errors import InputError, StorageError
-from sculpt.search.artifacts.places import FILES, RECORD_FILE
-from sculpt.search.storage.stored_trials import write_attributes
+from sculpt.registry import OBJECTIVES
+from sculpt.search.artifacts.location import FILES, RECORD_FILE
+from sculpt.search.storage.trials import ClaimedTrial
 from sculpt.search.store import Store
+
+LATER = "afterwards/"
+"""Beginning of an attribute of a study, which ends in the number of a trial: what was measured of
+it after it had ended."""
 
 SUMMARY = (
     "role",
@@ -42,7 +48,7 @@ SUMMARY = (
 )
 
 
-def keep(store: Store, trial: optuna.Trial, record: dict[str, Any], files: list[Path]) -> None:
+def keep(store: Store, claimed: ClaimedTrial, record: dict[str, Any], files: list[Path]) -> None:
     """Keep a finished trial's record, the files that belong to it, and its summary."""
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder, RECORD_FILE)
@@ -51,14 +57,13 @@ def keep(store: Store, trial: optuna.Trial, record: dict[str, Any], files: list[
             file.name: upload_artifact(
                 artifact_store=store.artifacts,
                 file_path=str(file),
-                study_or_trial=trial,
+                study_or_trial=claimed.trial,
                 storage=store.storage,
             )
             for file in [written, *files]
         }
-    # A private name: Optuna has no public way to the id that its storage asks for.
-    store.storage.set_trial_system_attr(trial._trial_id, FILES, ids)
-    write_attributes(trial, summary(record))
+    claimed.write_system(FILES, ids)
+    claimed.write(summary(record))
 
 
 def summary(record: dict[str, Any]) -> dict[str, Any]:
@@ -113,11 +118,28 @@ def read_network(store: Store, trial: FrozenTrial, seed: int, path: Path) -> Non
         ) from None
 
 
+def keep_later(study: optuna.Study, number: int, found: dict[str, Any]) -> None:
+    """Keep values that were measured of a finished trial, in the place of those that it has."""
+    study.set_user_attr(f"{LATER}{number}", found)
+
+
+def read_later(study: optuna.Study) -> dict[int, dict[str, Any]]:
+    """Return what `keep_later` kept of each trial of a study."""
+    return {
+        int(key.removeprefix(LATER)): found
+        for key, found in study.user_attrs.items()
+        if key.startswith(LATER)
+    }
+
+
+def with_later(record: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """Return a trial's record, or its summary, with what was measured later in its place."""
+    objectives = {name: later[name] for name in OBJECTIVES.names() if name in later}
+    return record | later | {"objectives": (record.get("objectives") or {}) | objectives}
+
+
 def _read(store: Store, trial: FrozenTrial, name: str) -> bytes:
-    ids: dict[str, str] | None = store.storage.get_trial_system_attrs(trial._trial_id).get(FILES)
-    if ids is None:  # kept by an older version
-        metas = get_all_artifact_meta(trial, storage=store.storage)
-        ids = {meta.filename: meta.artifact_id for meta in metas}
+    ids: dict[str, str] = trial.system_attrs.get(FILES, {})
     problem: Exception | str = "the trial has none"
     if name in ids:
         try:

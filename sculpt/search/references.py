@@ -1,14 +1,12 @@
-"""What tells an archive of a study from a study file and from a study's name."""
+"""What is given for a study: its file, its name, or the folder of an archive of it."""
 
 from pathlib import Path
 from typing import NoReturn
 
 from sculpt.errors import InputError
 
-FORMAT_FAMILY, FORMAT = "sculpt-archive-", "sculpt-archive-1"
-"""Raised when older versions could misread it."""
-
 STUDY_FILE = "study.json"
+"""The file that an archive is known by."""
 
 
 def is_archive(reference: str | Path, storage: str | None = None) -> bool:

@@ -1,4 +1,4 @@
-"""What workers elsewhere do, as it can be read from a study's storage."""
+"""The progress of workers elsewhere, read from a study's storage."""
 
 from typing import Any
 
@@ -6,11 +6,9 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from sculpt.search.progress import Watcher
-from sculpt.search.storage.claims import ERROR, OUT_OF_MEMORY, STOPPED_BECAUSE, trial_states
-from sculpt.search.storage.study_storage import INFEASIBLE
+from sculpt.search.storage.attributes import INFEASIBLE, PROBLEMS
+from sculpt.search.storage.trials import trial_states
 from sculpt.search.store import Store
-
-PROBLEMS = (ERROR, OUT_OF_MEMORY, STOPPED_BECAUSE)
 
 
 class Observer:

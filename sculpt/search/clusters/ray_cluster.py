@@ -1,6 +1,6 @@
 """A study on a Ray cluster: Ray starts the workers where there is room, and replaces lost ones.
 
-Ray knows nothing of trials. Its tasks are workers that join the study (`joining`), and what
+Ray knows nothing of trials. Its tasks are workers that join the study, and what
 they do is coordinated by the study's storage, as everywhere.
 """
 
@@ -17,15 +17,15 @@ import torch
 
 from sculpt.config import Study
 from sculpt.errors import InputError, SculptError, StorageError
-from sculpt.search.preparation import choose_device
+from sculpt.search.clusters.invitation import Invitation, invite
+from sculpt.search.clusters.observer import Observer
+from sculpt.search.images import choose_device
 from sculpt.search.progress import Watcher
+from sculpt.search.session import Session
 from sculpt.search.storage.storage_url import is_sqlite, parse
 from sculpt.search.store import Store
-from sculpt.search.workers.beginning import begin_study
+from sculpt.search.workers.devices import HowMany
 from sculpt.search.workers.interruption import Interruption
-from sculpt.search.workers.joining import Invitation, invite
-from sculpt.search.workers.observation import Observer
-from sculpt.search.workers.together import HowMany
 
 LOOK_SECONDS = 1.0
 """Between looks into the storage."""
@@ -85,7 +85,7 @@ def run_on_ray(
         on_gpu = device == "cuda" or (device == "auto" and "GPU" in ray.cluster_resources())
         room = share_out(ray.nodes(), how_many, on_gpu=on_gpu)
         # The devices of this machine are none of the workers'; but every machine has this one.
-        store, _ = begin_study(config, [] if on_gpu else [choose_device("cpu")])
+        store = Session.start(config, [] if on_gpu else [choose_device("cpu")]).store
         invitation = invite(config, "cuda" if on_gpu else "cpu", HowMany())
         worker = ray.remote(_work).options(
             num_cpus=room.cpus, num_gpus=room.gpus, max_retries=-1, name=f"sculpt {config.study}"

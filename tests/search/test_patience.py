@@ -1,7 +1,6 @@
 """What is repeated while a server is away, for how long, and what is not."""
 
 import inspect
-import re
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -11,15 +10,17 @@ import optuna
 import pytest
 import tenacity
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.storages import RDBStorage, _cached_storage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import TrialState
+from outcomes import run_one
 from sqlalchemy.exc import OperationalError
 
-from sculpt.search.storage import retries, study_storage
-from sculpt.search.storage.claims import counts, requeue_interrupted
+from sculpt.search.storage import patience as patience_module
+from sculpt.search.storage import study_storage
 from sculpt.search.storage.failures import LostStorageError
-from sculpt.search.storage.retries import IDEMPOTENT, Patience
-from sculpt.search.storage.study_storage import StudyFull, StudyStorage, storage_of
+from sculpt.search.storage.patience import Patience
+from sculpt.search.storage.study_storage import StudyStorage
+from sculpt.search.storage.trials import ClaimedTrial, Trials
 
 
 def away(*, passes: bool = True) -> LostStorageError:
@@ -33,7 +34,9 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Let time pass by sleeping alone; return how long each sleep was."""
     slept: list[float] = []
     monkeypatch.setattr(tenacity.nap.time, "sleep", slept.append)
-    monkeypatch.setattr(retries, "time", SimpleNamespace(monotonic=lambda: 1000.0 + sum(slept)))
+    monkeypatch.setattr(
+        patience_module, "time", SimpleNamespace(monotonic=lambda: 1000.0 + sum(slept))
+    )
     return slept
 
 
@@ -77,21 +80,12 @@ def test_all_calls_share_one_patience_until_one_succeeds(slept: list[float]) -> 
     assert patience(failing(3, away())) == 4
 
 
-@pytest.mark.parametrize("error", [away(passes=False), KeyError("x"), StudyFull()])
+@pytest.mark.parametrize("error", [away(passes=False), KeyError("x")])
 def test_what_does_not_pass_is_raised_at_once(error: Exception, slept: list[float]) -> None:
     with pytest.raises(type(error)) as raised:
         Patience()(failing(1, error))
     assert raised.value is error
     assert slept == []
-
-
-def test_every_call_of_optunas_cache_is_repeated_or_known_not_to_be() -> None:
-    called = set(re.findall(r"_backend\.(\w+)", inspect.getsource(_cached_storage)))
-    # They make something or take it away, or are not statements, or have code of their own here.
-    others = {"create_new_study", "_create_new_trial", "delete_study", "set_trial_state_values"}
-    others |= {"get_heartbeat_interval", "get_heartbeat_stale_trial_callback"}
-    assert called - others <= set(IDEMPOTENT)
-    assert others <= called
 
 
 def losing_answers(method: Callable[..., Any], times: int = 1) -> Callable[..., Any]:
@@ -111,51 +105,80 @@ def losing_answers(method: Callable[..., Any], times: int = 1) -> Callable[..., 
 
 @pytest.mark.parametrize("name", ["set_trial_user_attr", "_set_trial_param", "record_heartbeat"])
 def test_what_was_written_though_the_answer_was_lost_is_written_once(
-    study: optuna.Study, monkeypatch: pytest.MonkeyPatch, name: str
+    trials: Trials, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(
-        retries.PatientStorage, name, losing_then_patient(getattr(RDBStorage, name))
-    )
+    monkeypatch.setattr(RDBStorage, name, losing_answers(getattr(RDBStorage, name)))
 
-    def objective(trial: optuna.Trial) -> float:
-        trial.set_user_attr("kind", "candidate")
-        return trial.suggest_float("x", 0, 1)
+    def objective(claimed: ClaimedTrial) -> list[float]:
+        claimed.trial.set_user_attr("kind", "candidate")
+        return [claimed.trial.suggest_float("x", 0, 1)]
 
-    study.optimize(objective, n_trials=2)
-    for trial in study.trials:
+    for _ in range(2):
+        assert run_one(trials, objective)
+    for trial in trials.read():
         assert (trial.value, trial.user_attrs) == (trial.params["x"], {"kind": "candidate"})
 
 
-def losing_then_patient(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Return what a patient storage makes of a method that loses its first answer."""
-    losing = losing_answers(method)
-    return lambda self, *args, **options: self.patience(losing, self, *args, **options)
+@pytest.mark.parametrize(
+    "name",  # but those that are tested by what they do
+    sorted(BaseStorage.__abstractmethods__ - {"create_new_trial", "set_trial_state_values"}),
+)
+def test_every_method_is_repeated_unless_it_makes_something(
+    storage: StudyStorage, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    calls: list[str] = []
+
+    def fail_once(*given: Any, **options: Any) -> str:
+        calls.append(name)
+        if len(calls) == 1:
+            raise away()
+        return "answer"
+
+    fail_once.__name__ = name
+    given = [1] * (len(inspect.signature(getattr(BaseStorage, name)).parameters) - 1)
+    monkeypatch.setattr(storage._backend, name, fail_once)
+    if name in ("create_new_study", "delete_study"):
+        with pytest.raises(LostStorageError):
+            getattr(storage, name)(*given)
+    else:
+        assert getattr(storage, name)(*given) == "answer"
 
 
 def test_a_trial_whose_making_was_not_answered_is_counted_and_run(
-    study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+    trials: Trials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    storage_of(study).limits[1] = 2
     create = RDBStorage._create_new_trial
     monkeypatch.setattr(RDBStorage, "_create_new_trial", losing_answers(create))
-    study.optimize(lambda trial: 1.0, n_trials=2)
-    with pytest.raises(StudyFull):
-        study.optimize(lambda trial: 1.0, n_trials=1)
-    assert len(study.trials) == 2
-    assert counts(study)["complete"] == 2
+    while run_one(trials, lambda _: [1.0], limit=2):
+        pass
+    assert len(trials.read()) == 2
+    assert trials.counts()["complete"] == 2
+
+
+@pytest.mark.parametrize("queued", [True, False])
+def test_a_claim_that_was_not_answered_makes_not_one_too_many(
+    trials: Trials, monkeypatch: pytest.MonkeyPatch, queued: bool
+) -> None:
+    """It runs for nobody, and counts: in its place there is no new trial, nor a second one."""
+    if queued:
+        trials.study.enqueue_trial({"x": 0.5})
+    set_state = RDBStorage.set_trial_state_values
+    monkeypatch.setattr(RDBStorage, "set_trial_state_values", losing_answers(set_state))
+    assert trials.claim(1) is None
+    assert [trial.state for trial in trials.read()] == [TrialState.RUNNING]
 
 
 def test_a_retry_whose_making_was_not_answered_is_made_once(
-    study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+    trials: Trials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(3):
-        trial_id = storage_of(study).create_new_trial(1)
-        storage_of(study).set_trial_state_values(trial_id, TrialState.FAIL)
+        claimed = trials.claim(10)
+        trials.storage.set_trial_state_values(claimed.trial_id, TrialState.FAIL)
     create = RDBStorage._create_new_trial
     monkeypatch.setattr(RDBStorage, "_create_new_trial", losing_answers(create, 2))
-    requeue_interrupted(study)
-    assert (counts(study)["interrupted"], counts(study)["queued"]) == (3, 3)
-    assert len(study.trials) == 6
+    trials.requeue()
+    assert (trials.counts()["interrupted"], trials.counts()["queued"]) == (3, 3)
+    assert len(trials.read()) == 6
 
 
 def test_an_end_that_was_not_answered_is_an_end(
@@ -176,7 +199,7 @@ def test_another_workers_end_is_not_taken_for_ones_own(
     trial_id = storage.create_new_trial(1)
     set_state = RDBStorage.set_trial_state_values
 
-    def failed_by_another(self: RDBStorage, *args: Any) -> bool:
+    def failed_by_another(self: RDBStorage, *args: Any, **options: Any) -> bool:
         monkeypatch.setattr(RDBStorage, "set_trial_state_values", set_state)
         set_state(self, trial_id, TrialState.FAIL)
         raise away()
@@ -187,31 +210,29 @@ def test_another_workers_end_is_not_taken_for_ones_own(
 
 
 def test_a_claim_that_was_not_answered_is_found_dead(
-    study: optuna.Study,
-    storage: StudyStorage,
+    trials: Trials,
     monkeypatch: pytest.MonkeyPatch,
     wait_until: Callable[[Callable[[], object]], None],
 ) -> None:
-    study.enqueue_trial({"x": 0.5})
+    trials.study.enqueue_trial({"x": 0.5})
     set_state = RDBStorage.set_trial_state_values
     monkeypatch.setattr(RDBStorage, "set_trial_state_values", losing_answers(set_state))
-    assert not storage.set_trial_state_values(1, TrialState.RUNNING)
-    assert study.trials[0].state is TrialState.RUNNING
-    wait_until(lambda: requeue_interrupted(study) or time.sleep(0.1))
-    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
-    assert [trial.value for trial in study.trials] == [None, 0.5]
+    assert trials.claim(1) is None
+    wait_until(lambda: trials.requeue() or time.sleep(0.1))
+    run_one(trials, lambda claimed: [claimed.trial.suggest_float("x", 0, 1)], limit=1)
+    assert [trial.value for trial in trials.read()] == [None, 0.5]
 
 
 def test_a_heartbeat_that_cannot_be_written_is_missed_and_no_more(
-    study: optuna.Study, storage: StudyStorage, monkeypatch: pytest.MonkeyPatch
+    trials: Trials, storage: StudyStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trial_id = storage.create_new_trial(1)
+    claimed = trials.claim(1)
 
     def fail(*_: object) -> None:
         raise away(passes=False)
 
-    monkeypatch.setattr(retries.PatientStorage, "record_heartbeat", fail)
-    storage.record_heartbeat(trial_id)
+    monkeypatch.setattr(RDBStorage, "record_heartbeat", fail)
+    storage.record_heartbeat(claimed.trial_id)
 
 
 @pytest.mark.parametrize("wrapped", [False, True])

@@ -1,0 +1,1 @@
+"""Workers that others start: Ray, and Slurm."""

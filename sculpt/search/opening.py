@@ -1,0 +1,192 @@
+"""Opening a study: one that has been run, to read it or to work on it, or to start one."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from sculpt.config import Study, default_storage
+from sculpt.documents import flatten, read_yaml
+from sculpt.errors import ConfigError, StorageError
+from sculpt.registry import OBJECTIVES, load_plugins
+from sculpt.search.archive.reading import read_archive
+from sculpt.search.artifacts.artifact_store import ArtifactStore
+from sculpt.search.artifacts.location import artifacts_of, artifacts_to_read, share_artifacts
+from sculpt.search.references import is_archive
+from sculpt.search.storage.optuna_names import experimental_accepted
+from sculpt.search.storage.study_storage import StudyStorage, open_storage
+from sculpt.search.store import STORE_FORMAT, TOTAL, Store
+
+
+def open_store(reference: str | Path, storage: str | None = None) -> Store:
+    """Open a study that has been run, to read it, or to work on it.
+
+    Args:
+        reference:
+            A study file, the name of a study, or the folder of an archive, which is only read.
+        storage:
+            Where it is kept, if not where the file says (or `runs/NAME.db` for a name).
+
+    Raises:
+        StorageError: there is no such study there, or it is of a newer format, or damaged.
+        ConfigError: the study file is no YAML or names no study.
+    """
+    if is_archive(reference, storage):
+        return read_archive(Path(reference))
+    name, url = str(reference), storage
+    if name.endswith((".yaml", ".yml")):
+        # Only these two: what was run stands in the storage, and the file may have changed.
+        document = read_yaml(Path(name))
+        if not isinstance(document.get("study"), str):
+            given = document.get("study")
+            raise ConfigError(f"{reference}: study: must be a name, but got {given!r}")
+        name, url = document["study"], storage or document.get("storage")
+    url = str(url or default_storage(name))
+    opened = open_storage(url, create=False)
+    names = optuna.get_all_study_names(opened)
+    known = [n for n in names if not n.endswith(("/base", "/confirm"))]
+    if name not in known:
+        opened.close()
+        raise StorageError(
+            f"a study must have been started to be read, but {name!r} is not among those kept "
+            f"here ({', '.join(known) or 'none'}); run it first, or give another --storage"
+        )
+    candidates = optuna.load_study(study_name=name, storage=opened)
+    settings = json.loads(_attribute(candidates, "config"))
+    stored = Study.model_validate(settings | {"storage": url})
+    opened.allow_silence(stored.search.grace_seconds)
+    load_plugins(stored.plugins)
+    base = optuna.load_study(study_name=f"{name}/base", storage=opened)
+    confirmation = None
+    if f"{name}/confirm" in names:
+        confirmation = optuna.load_study(study_name=f"{name}/confirm", storage=opened)
+    return Store(stored, opened, base, candidates, artifacts_to_read(stored), confirmation)
+
+
+def start_store(config: Study, images: str, total: int) -> Store:
+    """Open a study to run it, and make what is missing.
+
+    Args:
+        config:
+            The study.
+        images:
+            Fingerprint of its images and their split.
+        total:
+            How many trials it is asked for now, the base included.
+
+    Raises:
+        ConfigError: a study of this name was started with other settings, or other images.
+        StorageError: the storage cannot be used, or its artifacts are not where they were.
+    """
+    artifacts = artifacts_of(config)
+    artifacts.check()
+    storage = open_storage(
+        config.storage_url, create=True, grace_seconds=config.search.grace_seconds
+    )
+    # From the start if a server's connection is lost on the way: all of it may be done twice.
+    studies, confirmation = storage.patience(
+        _make_studies, config, storage, artifacts, images, total
+    )
+    return Store(config, storage, studies[0], studies[1], artifacts, confirmation)
+
+
+def _make_studies(
+    config: Study, storage: StudyStorage, artifacts: ArtifactStore, images: str, total: int
+) -> tuple[list[optuna.Study], optuna.Study | None]:
+    directions = [OBJECTIVES.get(name).direction for name in config.search.objectives]
+    # Candidates last: a study that can be found by its name is complete.
+    with storage.lock():
+        studies = []
+        for name in (f"{config.study}/base", config.study):
+            study = optuna.create_study(
+                study_name=name, storage=storage, directions=directions, load_if_exists=True
+            )
+            # Without trials it may be one whose making was interrupted: make it anew. They are
+            # looked at last: to read thousands under the lock would keep all others waiting.
+            known = "sculpt_format" in study.user_attrs or study.get_trials(deepcopy=False)
+            if known:
+                _refuse_other_settings(config, json.loads(_attribute(study, "config")))
+                refuse_other_images(config, images, _attribute(study, "images"))
+            else:
+                with experimental_accepted():
+                    study.set_metric_names(config.search.objectives)
+                study.set_user_attr("images", images)
+            if study.study_name == config.study:
+                share_artifacts(study, artifacts)
+            study.set_user_attr(TOTAL, total)
+            # With spaces between its parts: Optuna's dashboard shows it, and wraps lines there.
+            study.set_user_attr("config", json.dumps(config.model_dump(mode="json")))
+            if not known:
+                study.set_user_attr("sculpt_format", STORE_FORMAT)  # last: now it can be read
+            studies.append(study)
+        confirmation = None
+        if config.search.confirm:
+            confirmation = optuna.create_study(
+                study_name=f"{config.study}/confirm", storage=storage, load_if_exists=True
+            )
+    return studies, confirmation
+
+
+def _attribute(study: optuna.Study, name: str) -> Any:
+    attributes = study.user_attrs
+    written = attributes.get("sculpt_format")
+    if written is None or written > STORE_FORMAT:
+        raise StorageError(
+            f"study {study.study_name!r} must have been written by sculpt in format "
+            f"{STORE_FORMAT} or older, but its format is {written}; "
+            + ("upgrade sculpt" if written else "it belongs to another program: rename yours")
+        )
+    return attributes[name]
+
+
+def _refuse_other_settings(config: Study, stored: Mapping[str, object]) -> None:
+    before = Study.model_validate(stored)
+    if config.fingerprint() == before.fingerprint():
+        return
+    old, new = flatten(before.identity()), flatten(config.identity())
+    changed = [
+        f"{key} (was {old.get(key)!r}, is {new.get(key)!r})"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+    raise ConfigError(
+        f"study {config.study!r} must be resumed with the settings it was started with, but "
+        f"these differ: {'; '.join(changed)}; restore them, or give the study another name "
+        "(--set study=NAME)"
+    )
+
+
+def refuse_other_images(config: Study, images: str, stored: str) -> None:
+    """Refuse images that are not those which a study was started with.
+
+    Args:
+        config:
+            The study.
+        images:
+            Fingerprint of the images at hand, and of their split.
+        stored:
+            Fingerprint of those that it was started with.
+
+    Raises:
+        ConfigError: they are others.
+    """
+    if images != stored:
+        raise ConfigError(
+            f"study {config.study!r} must be resumed on the images it was started with "
+            f"(fingerprint {stored}), but those of {config.data.name} {config.data.options} are "
+            f"others ({images}); restore them, or give the study another name (--set study=NAME)"
+        )
+
+
+def check_artifacts(store: Store) -> None:
+    """Make sure that this process keeps artifacts where all others that run the study do.
+
+    Raises:
+        InputError: the driver of their location is not installed.
+        StorageError: they cannot be written, or were kept elsewhere so far.
+    """
+    store.artifacts.check()
+    with store.trials(store.candidates).storage.lock():
+        share_artifacts(store.candidates, store.artifacts)

@@ -1,0 +1,348 @@
+"""A session: this machine's part in a study, from its first check to its last trial.
+
+`sculpt run` starts the study, or goes on with it; `sculpt worker`, a task of Ray's and a job of
+Slurm's join it. From there on all are the same: each worker takes the next trial from the study's
+storage.
+"""
+
+import secrets
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import cached_property, partial
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+
+from sculpt.config import Study
+from sculpt.data import Splits
+from sculpt.documents import assign, lookup, read_yaml
+from sculpt.errors import ConfigError, InputError, SculptError
+from sculpt.export.runtimes import missing_runtime
+from sculpt.registry import load_plugins
+from sculpt.search.artifacts.location import artifacts_of
+from sculpt.search.confirmation import queue_confirmation
+from sculpt.search.images import describe_data, load_data
+from sculpt.search.opening import (
+    check_artifacts,
+    open_store,
+    refuse_other_images,
+    start_store,
+)
+from sculpt.search.progress import Watcher
+from sculpt.search.references import is_archive, refuse_archive
+from sculpt.search.sampling.feasibility import total_trials
+from sculpt.search.sampling.samplers import make_sampler, resolve_sampler
+from sculpt.search.store import Store
+from sculpt.search.workers.concurrency import measure_concurrency
+from sculpt.search.workers.devices import HowMany, use_device
+from sculpt.search.workers.interruption import Interruption
+from sculpt.search.workers.processes import Member, crew
+from sculpt.search.workers.worker import Worker
+from sculpt.study_file import document_faults
+from sculpt.training.precision import resolve_precision
+from sculpt.trial import resolve_budget
+
+OF_THE_MACHINE = (
+    "data.root",
+    "data.download",
+    "pruning.data.root",
+    "pruning.data.download",
+    "artifacts",
+)
+"""Settings that a worker may have for itself: images and artifacts are checked to be the same."""
+
+LOOK_SECONDS = 1.0
+"""Between looks for a Ctrl-C that Python swallowed."""
+
+MOST_REPLACEMENTS = 3
+"""Of a worker that dies again and again without a finished trial in between."""
+
+
+class Session:
+    """A study that was checked, and what the workers of this machine need to train it.
+
+    A process opens the study once. Processes that are given a session open it for themselves.
+
+    Attributes:
+        config: The study.
+        splits: Its images, on the CPU, so that all processes share one copy.
+        devices: Dealt out to the workers in turn.
+        total: Of trials, the base included; None is what the study was last asked for, now or
+            later.
+        stream: Of chance: workers that start at once must not draw the same configurations.
+    """
+
+    def __init__(
+        self, config: Study, devices: Sequence[torch.device], *, total: int | None, stream: int = 0
+    ) -> None:
+        """Read what the study needs; see `start` and `join`.
+
+        Raises:
+            InputError: its images are not at hand.
+        """
+        self.config, self.devices = config, list(devices)
+        self.total, self.stream = total, stream
+        self.budget = resolve_budget(config, describe_data(config))
+        self.splits: Splits = load_data(config)
+
+    @classmethod
+    def start(cls, config: Study, devices: Sequence[torch.device]) -> "Session":
+        """Check a study, and make what is missing where it is kept; train nothing.
+
+        Args:
+            config:
+                The study.
+            devices:
+                Those of this machine that will train it; none where others do.
+
+        Raises:
+            InputError: the study cannot be run as it is; nothing was written.
+        """
+        _check_machine(config, devices)
+        total = total_trials(config, describe_data(config))
+        resolve_sampler(config)
+        session = cls(config, devices, total=total)
+        _silence_optuna()
+        session.store = start_store(config, session.splits.fingerprint, total)
+        return session
+
+    @classmethod
+    def join(
+        cls,
+        reference: str | Path,
+        storage: str | None,
+        overrides: Mapping[str, Any],
+        devices: Sequence[torch.device],
+    ) -> "Session":
+        """Open a study that was started elsewhere; a total that is raised later is followed.
+
+        Args:
+            reference:
+                A study file, of which only its name and what may differ by machine is read, or
+                the name of a study.
+            storage:
+                Where it is kept, if not where the file says (or `runs/NAME.db` for a name).
+            overrides:
+                Keys of `OF_THE_MACHINE` to values.
+            devices:
+                Those of this machine that will train it.
+
+        Raises:
+            StorageError: there is no such study; run it first.
+            InputError: this machine cannot work on it, or another setting is given.
+        """
+        if is_archive(reference, storage):
+            refuse_archive(reference, "a worker must join a study where it is kept")
+        if others := [key for key in overrides if key not in OF_THE_MACHINE]:
+            raise InputError(
+                f"a worker must train what the study was started with, so --set takes only "
+                f"{', '.join(OF_THE_MACHINE)}, but got {', '.join(others)}; change the study where "
+                "it is run (sculpt run)"
+            )
+        found = open_store(reference, storage)
+        config = _with_places(found.config, _places(found.config, reference) | dict(overrides))
+        _check_machine(config, devices)
+        # Another stream than of workers that start beside these.
+        session = cls(config, devices, total=None, stream=secrets.randbits(32))
+        session.store = session._to_work_on(found)
+        return session
+
+    @cached_property
+    def store(self) -> Store:
+        """The study, opened by this process to work on it.
+
+        Raises:
+            ConfigError: it was begun with other images.
+            StorageError: it cannot be opened, or its artifacts cannot.
+        """
+        return self._to_work_on(open_store(self.config.study, self.config.storage_url))
+
+    def _to_work_on(self, found: Store) -> Store:
+        refuse_other_images(self.config, self.splits.fingerprint, found.images)
+        store = replace(found, config=self.config, artifacts=artifacts_of(self.config))
+        check_artifacts(store)
+        return store
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "store"}
+
+    def run(self, watcher: Watcher, how_many: HowMany) -> Store:
+        """Run the base and candidates until the total of trials is finished.
+
+        Args:
+            watcher:
+                Is told of the progress.
+            how_many:
+                Workers; by default one for each device.
+
+        Returns:
+            The study.
+
+        Raises:
+            SculptError: the base failed, every candidate did, or every worker died.
+        """
+        store = self.store
+        total = store.total if self.total is None else self.total
+        try:
+            with Interruption() as interruption:
+                watcher.run_started(total, store.finished)
+                left = total - store.finished + queue_confirmation(store, dry=True)
+                count = self._count(how_many, watcher, interruption) if left > 0 else 0
+                count = min(count, left)
+                if count > 1 or (how_many.apart and count == 1):
+                    self._work_together(watcher, interruption, count)
+                # By itself; or the rest, should the others have left any.
+                self.worker(0, watcher, interruption).run(self.total)
+        finally:
+            watcher.run_finished()
+        return store
+
+    def worker(self, number: int, watcher: Watcher, interruption: Interruption) -> Worker:
+        """Return a worker of this process.
+
+        Args:
+            number:
+                Among those of this machine, from 1; 0 is the process that started them.
+            watcher:
+                Is told of the progress.
+            interruption:
+                Cuts short what it does.
+        """
+        load_plugins(self.config.plugins)
+        _silence_optuna()
+        device = self.device_of(number)
+        use_device(device)
+        study = self.store.candidates
+        before = len(study.get_trials(deepcopy=False))
+        study.sampler = make_sampler(self.config, self.store.storage, before, self.stream + number)
+        return Worker(self.store, self.splits.to(device), self.budget, watcher, interruption)
+
+    def device_of(self, number: int) -> torch.device:
+        """Return the device of a worker; see `worker`."""
+        return self.devices[max(0, number - 1) % len(self.devices)]
+
+    def _count(self, how_many: HowMany, watcher: Watcher, interruption: Interruption) -> int:
+        """Return how many workers are asked for."""
+        if how_many.workers is not None:
+            return how_many.workers
+        each = how_many.trials_per_device
+        if each == "auto":
+            # On the first device; the others are taken to be of the same kind.
+            with interruption.at_once():
+                measured = measure_concurrency(self.config, self.splits.to(self.devices[0]))
+            watcher.message(str(measured))
+            each = measured.best
+        return each * len(self.devices)
+
+    def _work_together(self, watcher: Watcher, interruption: Interruption, count: int) -> None:
+        """Let workers in processes of their own run trials, and replace those that die."""
+        with crew(count, _run_trials, self) as members:
+            working: dict[Any, Member] = {member.connection: member for member in members}
+            last: dict[int, str] = {}
+            deaths: Counter[int] = Counter()  # since the last trial that finished
+            given_up = []
+            while working:
+                interruption.check()
+                for connection in wait(list(working), LOOK_SECONDS):
+                    member = working[connection]
+                    watcher.from_worker(member.number)
+                    try:
+                        name, arguments = member.receive()
+                    except (EOFError, OSError):
+                        del working[connection]
+                        if problem := member.why_it_ended():
+                            watcher.worker_lost(problem)
+                            deaths[member.number] += 1
+                            if deaths[member.number] > MOST_REPLACEMENTS:
+                                given_up.append(problem)
+                            else:
+                                member.start()
+                                working[member.connection] = member
+                                last.pop(member.number, None)
+                        continue
+                    last[member.number] = name
+                    if name == "trial_finished":
+                        deaths[member.number] = 0
+                    # That one waits for another of these workers is no news.
+                    waits = all(last.get(m.number) == name for m in working.values())
+                    if name != "waiting" or waits:
+                        getattr(watcher, name)(*arguments)
+        watcher.from_worker(0)
+        if len(given_up) == count:
+            raise SculptError(
+                f"a worker must live to the end, but all {count} died: {'; '.join(given_up)}. If "
+                "memory ran out, lower --workers or --trials-per-device; the same command goes on"
+            )
+
+
+class Reporter(Watcher):
+    """Tells the process that started this one whatever a watcher can be told."""
+
+    def __init__(self, connection: Connection):
+        self._connection = connection
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("_") or not hasattr(Watcher, name):
+            return super().__getattribute__(name)
+        return partial(self._tell, name)
+
+    def _tell(self, name: str, *arguments: Any) -> None:
+        with suppress(OSError):  # nobody is there any more, and this process about to be stopped
+            self._connection.send((name, arguments))
+
+
+def _run_trials(connection: Connection, number: int, session: Session) -> None:
+    """Run trials in this process until none is left to run."""
+    with Interruption() as interruption:
+        session.worker(number, Reporter(connection), interruption).run(session.total)
+
+
+def _check_machine(config: Study, devices: Sequence[torch.device]) -> None:
+    """Refuse what a study needs and this machine has not.
+
+    Raises:
+        InputError: it cannot train on these devices, or cannot measure what is asked for.
+    """
+    for device in devices:
+        resolve_precision(config.training.precision, device)
+    measures = devices and "latency" in config.search.objectives
+    if measures and (missing := missing_runtime(config.search.latency_runtime)):
+        raise InputError(
+            f"search.latency_runtime must be one that is there, but "
+            f"{config.search.latency_runtime} is not: {missing}"
+        )
+
+
+def _silence_optuna() -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def _places(stored: Study, reference: str | Path) -> dict[str, Any]:
+    """Return what a local study file says of where this machine keeps its images."""
+    if not str(reference).endswith((".yaml", ".yml")):
+        return {}
+    local = read_yaml(Path(reference))
+    before = stored.model_dump()
+    found = {}
+    for key in OF_THE_MACHINE:
+        name = f"{key.rpartition('.')[0]}.name"
+        value = lookup(local, key)
+        if value is not None and lookup(local, name) == lookup(before, name):
+            found[key] = value
+    return found
+
+
+def _with_places(stored: Study, places: Mapping[str, Any]) -> Study:
+    if not places:
+        return stored
+    document = stored.model_dump()
+    for key, value in places.items():
+        assign(document, key, value)
+    if faults := document_faults(document):
+        raise ConfigError("\n".join(faults))
+    return Study.model_validate(document)

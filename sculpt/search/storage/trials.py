@@ -1,0 +1,366 @@
+"""The trials of one study: claimed by many workers, counted exactly, retried if their worker dies.
+
+A trial that fails by itself carries the user attribute `error`, set before it is told. A failed
+trial without it was interrupted (killed, Ctrl-C, node lost) and is owed another attempt, which is
+a new trial with the same parameters.
+
+A worker may be frozen for so long that its trial is given to another one. Whatever it then tries
+to write of that trial ends in Optuna's `UpdateFinishedTrialError`, at any moment: `Trials.run`
+drops its result, and the worker goes on.
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+from optuna import Study, Trial, TrialPruned
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from sculpt.search.storage.attributes import (
+    ATTEMPTS,
+    ERROR,
+    EXCUSED,
+    INFEASIBLE,
+    OUT_OF_MEMORY,
+    PROGRESS,
+    RETRY_OF,
+)
+from sculpt.search.storage.failures import LostLockError, storage_failure
+from sculpt.search.storage.stored_trials import StoredTrial, write_attributes
+from sculpt.search.storage.study_storage import StudyStorage
+
+AnyTrial = FrozenTrial | StoredTrial
+
+MAX_RETRIES = 3
+"""Attempts after the first that may come to nothing in a row; then a trial counts as failed."""
+
+
+class ClaimedTrial:
+    """A running trial that belongs to this worker, unless it falls silent for too long.
+
+    Whatever is written raises `UpdateFinishedTrialError` if the trial was taken away.
+
+    Attributes:
+        trial: Optuna's.
+        storage: Where it is kept.
+        trial_id: Of its row there.
+        origin: The number of its first attempt, under which checkpoints are kept.
+        attributes: User attributes as they were when it was claimed: of earlier attempts, or of
+            whoever queued it.
+    """
+
+    def __init__(self, trial: Trial, storage: StudyStorage, trial_id: int) -> None:
+        self.trial, self.storage, self.trial_id = trial, storage, trial_id
+        frozen = storage.get_trial(trial_id)
+        self.origin = original_number(frozen)
+        self.attributes: Mapping[str, Any] = frozen.user_attrs
+        self._system = frozen.system_attrs
+
+    def write(self, attributes: Mapping[str, Any]) -> None:
+        """Set user attributes, all or none of them."""
+        self.storage.patience(write_attributes, self.storage, self.trial_id, attributes)
+
+    def write_system(self, key: str, value: Any) -> None:
+        """Set a system attribute."""
+        self.storage.set_trial_system_attr(self.trial_id, key, value)
+
+    def excuse(self) -> None:
+        """Let this attempt not speak against the trial: it is ended on purpose.
+
+        A study that is run in slices ends every attempt so, however many a trial takes.
+        """
+        known = self.storage.get_trial_system_attrs(self.trial_id)
+        self.write_system(EXCUSED, known.get(EXCUSED, 0) + 1)
+
+    def note_progress(self, done: int) -> None:
+        """Let earlier attempts not speak against a trial that they have brought further.
+
+        Args:
+            done: How far it is, in whatever grows with progress. Nothing is written unless it is
+                more than the last attempt found.
+        """
+        known = self._system
+        attempts = len(known.get(ATTEMPTS, ()))
+        if attempts and done > known.get(PROGRESS, 0):
+            self.write_system(PROGRESS, done)
+            self.write_system(EXCUSED, attempts)
+
+    def alive(self) -> AbstractContextManager[object]:
+        """Return a context in which signs of life are written."""
+        beat = partial(self.storage.record_heartbeat, self.trial_id)
+        return _Heartbeat(beat, self.storage.heartbeat_seconds)
+
+
+class Trials:
+    """The trials of one Optuna study, for a worker.
+
+    Args:
+        study: One that is kept in `storage`.
+        storage: From `open_storage`.
+    """
+
+    def __init__(self, study: Study, storage: StudyStorage) -> None:
+        self.study, self.storage = study, storage
+        self._study_id = storage.get_study_id_from_name(study.study_name)
+
+    def read(self) -> list[FrozenTrial]:
+        """Return all trials as they are now; they are the cache's, and must not be changed."""
+        return self.study.get_trials(deepcopy=False)
+
+    def counts(self) -> dict[str, int]:
+        """Count the trials by what became of them; see `count_states`."""
+        return count_states(self.read())
+
+    def claim(self, limit: int) -> ClaimedTrial | None:
+        """Claim a queued trial, or a new one as long as there are fewer than `limit` of them.
+
+        Any number of workers may ask at once: retries and what is infeasible not counted, there
+        are never more than `limit` trials but those that were queued.
+
+        Returns:
+            None if nothing is queued and there are so many.
+        """
+        # Repeated from counting on if a server's answer is lost: what was made is seen then.
+        return self.storage.patience(self._claim, limit)
+
+    def _claim(self, limit: int) -> ClaimedTrial | None:
+        with self.storage.lock():
+            trials = self.read()
+            queued = any(trial.state is TrialState.WAITING for trial in trials)
+            full = count_originals(trials) >= limit
+            if full and not queued:
+                return None
+            with self.storage.only_queued() if full else nullcontext():
+                trial = self.study.ask()
+        found = self.storage.get_trial_id_from_study_id_trial_number(self._study_id, trial.number)
+        return ClaimedTrial(trial, self.storage, found)
+
+    def run(
+        self, claimed: ClaimedTrial, objective: Callable[[ClaimedTrial], Sequence[float]]
+    ) -> FrozenTrial | None:
+        """Run a claimed trial, and write down how it ends.
+
+        Args:
+            claimed: The trial.
+            objective: Returns its values, or raises: `TrialPruned` stops it early, anything else
+                fails it. What it fails by itself with is its attribute `error` by then.
+
+        Returns:
+            The trial as it ended. None if it was taken away from this worker: its result is
+            dropped, and another attempt's counts.
+
+        Raises:
+            KeyboardInterrupt: from `objective`; the trial counts as interrupted.
+            LostStorageError: the storage failed for longer than patience lasts. The trial counts
+                as interrupted, now or when it is found to be silent.
+        """
+        state, values, error = TrialState.FAIL, None, None
+        with claimed.alive():
+            try:
+                values, state = objective(claimed), TrialState.COMPLETE
+            except TrialPruned:
+                state = TrialState.PRUNED
+            except (Exception, KeyboardInterrupt) as raised:
+                error = raised
+        if isinstance(error, UpdateFinishedTrialError):
+            return None
+        if isinstance(error, KeyboardInterrupt):
+            with suppress(Exception):  # else it counts as an attempt that came to nothing
+                claimed.excuse()
+        lost = storage_failure(error) if isinstance(error, Exception) else None
+        try:
+            ended = self._tell(claimed, state, values)
+        except UpdateFinishedTrialError:
+            ended = None
+        except Exception as raised:
+            if isinstance(error, KeyboardInterrupt):
+                raise error from None
+            raise (lost or storage_failure(raised) or raised) from None
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+        if lost and not isinstance(lost, LostLockError):
+            raise lost
+        return ended
+
+    def _tell(
+        self, claimed: ClaimedTrial, state: TrialState, values: Sequence[float] | None
+    ) -> FrozenTrial:
+        try:
+            return self.study.tell(claimed.trial, values, state)
+        except ValueError:
+            # Optuna's word for a trial that has ended is that of a wrong call; ask in ours.
+            found = self.storage.get_trial(claimed.trial_id)
+            self.storage.check_trial_is_updatable(claimed.trial_id, found.state)
+            raise
+
+    def requeue(self) -> int:
+        """Queue every interrupted trial again, with its parameters and user attributes.
+
+        Running trials whose worker fell silent are failed first. Any number of processes may call
+        this at any time, and be killed in it: each attempt is followed by one retry at most, and
+        an attempt that is still owed its retry gets it from the next call.
+
+        Returns:
+            The number of trials queued by this call.
+        """
+        # From the start if a server's connection is lost on the way: what was queued is seen then.
+        return self.storage.patience(self._requeue)
+
+    def _requeue(self) -> int:
+        self.storage.fail_silent(self._study_id)
+        if not owed(self.read()):  # as a rule; then nobody is kept from the lock
+            return 0
+        # One lock around looking and queueing, or two processes would queue the same retry.
+        with self.storage.lock():
+            trials = owed(self.read())
+            for trial in trials:
+                known = trial.system_attrs
+                attempts = [*known.get(ATTEMPTS, ()), trial.number]
+                retry = create_trial(
+                    state=TrialState.WAITING,
+                    params=trial.params,
+                    distributions=trial.distributions,
+                    user_attrs=trial.user_attrs,
+                    system_attrs=known | {RETRY_OF: attempts[0], ATTEMPTS: attempts},
+                )
+                self.study.add_trial(retry)
+        return len(trials)
+
+
+class _Heartbeat:
+    """Calls a function every few seconds, in a thread of its own, as long as its context lasts."""
+
+    def __init__(self, beat: Callable[[], None], seconds: float) -> None:
+        self._beat, self._seconds = beat, seconds
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with suppress(UpdateFinishedTrialError):
+                self._beat()
+            if self._ended.wait(self._seconds):
+                return
+
+
+def original_number(trial: AnyTrial) -> int:
+    """Return the number of the first attempt at a trial; its own unless it is a retry."""
+    return int(trial.system_attrs.get(RETRY_OF, trial.number))
+
+
+def retries_left(trial: AnyTrial) -> int:
+    """Return how many more attempts there may be after this one, should it come to nothing."""
+    attrs = trial.system_attrs
+    return MAX_RETRIES - len(attrs.get(ATTEMPTS, ())) + attrs.get(EXCUSED, 0)
+
+
+def count_originals(trials: Iterable[AnyTrial]) -> int:
+    """Count trials, but not retries, nor those that an attempt has shown to be infeasible."""
+    origins, infeasible = set(), set()
+    for trial in trials:
+        origin = original_number(trial)
+        origins.add(origin)
+        if INFEASIBLE in trial.user_attrs:
+            infeasible.add(origin)
+    return len(origins - infeasible)
+
+
+def owed(trials: Sequence[AnyTrial]) -> list[Any]:
+    """Return the interrupted trials that have not been followed by another attempt."""
+    retried = _retried(trials)
+    return [trial for trial in trials if _is_owed(trial, retried)]
+
+
+def trial_states(trials: Sequence[AnyTrial]) -> dict[int, str]:
+    """Say what became of each trial.
+
+    Args:
+        trials: All trials of a study, as read at one moment.
+
+    Returns:
+        Trial number -> `complete`, `stopped` early, `failed` (by itself or interrupted too
+        often), `running`, `queued`, `interrupted` (retried, or about to be) or `infeasible`
+        (marked so, in whatever state).
+    """
+    retried = _retried(trials)
+    return {trial.number: _state(trial, retried) for trial in trials}
+
+
+def count_states(trials: Sequence[AnyTrial]) -> dict[str, int]:
+    """Count trials by what became of them, in the words of `trial_states`.
+
+    complete + stopped + failed + running + queued is the number of original trials that are
+    feasible, at any moment; nothing is left to do when running + queued is 0.
+
+    Args:
+        trials: All trials of a study, as read at one moment.
+    """
+    states = ("complete", "stopped", "failed", "running", "queued", "interrupted", "infeasible")
+    tally = Counter(trial_states(trials).values())
+    # A retry that is owed counts as queued already, or a worker might see nothing left to do.
+    tally["queued"] += len(owed(trials))
+    return {state: tally[state] for state in states}
+
+
+def counts(study: Study) -> dict[str, int]:
+    """Count a study's trials by what became of them; see `count_states`."""
+    return count_states(study.get_trials(deepcopy=False))
+
+
+def too_large(study: Study) -> int:
+    """Return how many trials did not fit into the memory of the device."""
+    return sum(OUT_OF_MEMORY in trial.user_attrs for trial in study.get_trials(deepcopy=False))
+
+
+def last_error(study: Study) -> str:
+    """Return what went wrong in the last trial that failed by itself."""
+    trials = study.get_trials(deepcopy=False)
+    errors = [trial.user_attrs[ERROR] for trial in trials if ERROR in trial.user_attrs]
+    return errors[-1] if errors else "it was interrupted too often"
+
+
+def _state(trial: AnyTrial, retried: set[int]) -> str:
+    if trial.number in retried or _is_owed(trial, retried):
+        return "interrupted"
+    infeasible = INFEASIBLE in trial.user_attrs or OUT_OF_MEMORY in trial.user_attrs
+    return "infeasible" if infeasible else _NAMES[trial.state]
+
+
+_NAMES = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "stopped",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "queued",
+}
+
+
+def _retried(trials: Iterable[AnyTrial]) -> set[int]:
+    return {number for trial in trials for number in trial.system_attrs.get(ATTEMPTS, ())}
+
+
+def _is_owed(trial: AnyTrial, retried: set[int]) -> bool:
+    return (
+        trial.state is TrialState.FAIL
+        # Another attempt would end like this one.
+        and not {ERROR, INFEASIBLE, OUT_OF_MEMORY} & trial.user_attrs.keys()
+        and trial.number not in retried
+        and retries_left(trial) > 0
+    )
