@@ -1,8 +1,6 @@
 """Training recipes by name: values for the keys of `training` that a study leaves out."""
 
-from typing import Any
-
-RECIPES: dict[str, dict[str, Any]] = {
+RECIPES: dict[str, dict[str, float | str]] = {
     # Lee et al. 2020, §5 and appendix: 100k iterations of 128 images, of 45,000; evaluated
     # every 1k iterations. The rate falls by 10 at each quarter (every 25k).
     "paper_cifar10": {
