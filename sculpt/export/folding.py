@@ -2,9 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
-from sculpt.export.program import Affine, Conv, Linear, Operation, Program, sources
+from sculpt.export.program import Add, Affine, Conv, Input, Linear, Operation, Program
 
 
 def fold_affine(program: Program) -> Program:
@@ -51,7 +50,9 @@ def without(operations: list[Operation], gone: dict[int, int]) -> Program:
 
 def resourced(operation: Operation, place_of: Callable[[int], int]) -> Operation:
     """Return an operation that reads from where others have moved to."""
-    moved: dict[str, Any] = dict(
-        zip(("source", "other"), map(place_of, sources(operation)), strict=False)
-    )
-    return replace(operation, **moved)
+    match operation:
+        case Input():
+            return operation
+        case Add(source=source, other=other):
+            return replace(operation, source=place_of(source), other=place_of(other))
+    return replace(operation, source=place_of(operation.source))

@@ -11,7 +11,7 @@ from sculpt.config.search import Runtime
 from sculpt.errors import InputError
 from sculpt.export.c_code.generate import c_code
 from sculpt.export.c_code.library import CLibrary, compile_library, find_compiler
-from sculpt.export.module import to_module
+from sculpt.export.evaluation import to_module
 from sculpt.export.program import Program
 
 Runner = Callable[[Tensor], object]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sculpt.export.gaps import encode_gaps
+from sculpt.export.onnx_graph import encode_gaps
 
 
 @given(

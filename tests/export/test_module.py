@@ -9,9 +9,9 @@ from torch import nn
 
 import sculpt
 from sculpt.errors import ExportError, InputError
-from sculpt.export.evaluation import evaluate_program
+from sculpt.export.evaluation import evaluate_program, to_module
 from sculpt.export.lowering import lower
-from sculpt.export.module import compact, to_module
+from sculpt.export.module import compact
 from sculpt.pruning.masks import dense_masks
 
 

@@ -16,9 +16,10 @@ from onnx.reference import ReferenceEvaluator
 from programs import Builder, programs, resnet20
 
 from sculpt.errors import InputError, NumericsError
-from sculpt.export import onnx_weights
+from sculpt.export import onnx_graph
 from sculpt.export.evaluation import evaluate_program
-from sculpt.export.onnx_file import to_onnx, write_onnx
+from sculpt.export.formats.onnx import write_onnx
+from sculpt.export.onnx_file import to_onnx
 from sculpt.export.program import Conv
 
 SETTINGS = settings(
@@ -150,7 +151,7 @@ def _sparse_codes(request):
     """The choice of codes, as it is, and as if unpacking cost nothing: so for small weights too."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "always":
-            patch.setattr(onnx_weights, "UNPACKING_BYTES", 0)
+            patch.setattr(onnx_graph, "UNPACKING_BYTES", 0)
         yield
 
 
@@ -316,10 +317,8 @@ def test_the_file_says_what_it_is(tmp_path):
     builder.conv(4, (3, 3), 0.5)
     program = builder.program()
     path = tmp_path / "new" / "network.onnx"
-    metadata = {"trial": "3", "labels": '["a", "ß"]'}
-    write_onnx(program, path, metadata=metadata)
+    write_onnx(program, path)
     model = onnx.load(path)
-    assert {entry.key: entry.value for entry in model.metadata_props} == metadata
     assert (model.producer_name, model.producer_version) == ("sculpt", version("sculpt"))
     weight = program.operations[1].weight
     assert f"{np.count_nonzero(weight)} of {weight.size} weights" in model.doc_string
@@ -332,7 +331,7 @@ def test_the_file_says_what_it_is(tmp_path):
         ("logits", ["batch", prod(program.operations[-1].shape)]),
     ]
     written = path.read_bytes()
-    write_onnx(program, path, metadata=metadata)
+    write_onnx(program, path)
     assert path.read_bytes() == written
 
 

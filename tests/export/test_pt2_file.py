@@ -10,7 +10,7 @@ from torch import nn
 
 import sculpt
 from sculpt.errors import ExportError
-from sculpt.export.pt2_file import write_pt2
+from sculpt.export.formats.pt2 import write_pt2
 from sculpt.models.resnet import resnet
 from sculpt.pruning.initializers import initialize
 

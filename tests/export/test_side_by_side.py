@@ -14,10 +14,11 @@ import sculpt
 from sculpt.bundle import write_bundle
 from sculpt.cli import app
 from sculpt.errors import InputError
-from sculpt.export import side_by_side
-from sculpt.export.directory import MANIFEST, export_network
+from sculpt.export import latency
+from sculpt.export.directory import export_network
+from sculpt.export.latency import time_side_by_side
+from sculpt.export.manifest import MANIFEST
 from sculpt.export.measuring import measure_directory
-from sculpt.export.side_by_side import time_side_by_side
 from sculpt.export.verification import verify
 from studies import write_study
 
@@ -34,8 +35,8 @@ BASES = [("base", "onnxruntime"), ("base", "torch")]
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(side_by_side, "LEAST_SECONDS", 1e-6)
-    monkeypatch.setattr(side_by_side, "available_threads", lambda: 2)
+    monkeypatch.setattr(latency, "TURN_SECONDS", 1e-6)
+    monkeypatch.setattr(latency, "available_threads", lambda: 2)
 
 
 @pytest.fixture
@@ -142,7 +143,7 @@ def test_a_runtime_that_is_not_there_cannot_be_the_records(
 def test_the_command_makes_latency_an_objective(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(side_by_side, "available_threads", lambda: 1)
+    monkeypatch.setattr(latency, "available_threads", lambda: 1)
     monkeypatch.chdir(tmp_path)
     path = write_study(tmp_path, search__trials=3)
     results = sculpt.run(path)
