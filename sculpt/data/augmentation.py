@@ -64,9 +64,7 @@ def _move(
     columns = torch.arange(width, device=device).expand(count, width)
     outside = None
     # Working back from an output pixel to its source, flipping first means undoing it last.
-    mirrored = None
-    if flip:
-        mirrored = _integers(0, 2, count, generator, device).bool()
+    mirrored = _integers(0, 2, count, generator, device).bool() if flip else None
     if translate:
         rows = rows - _integers(-translate, translate + 1, count, generator, device)
         columns = columns - _integers(-translate, translate + 1, count, generator, device)

@@ -45,7 +45,12 @@ def _rows(network: Network, facts: Facts) -> list[list[str]]:
         ["counting rule", COUNTING.get(str(found.get("counting")), "")],
         ["budget", _count(record.get("budget"))],
         ["sparsity", f"{record['sparsity']:.2%}" if "sparsity" in record else ""],
-        ["multiply-accumulates per image", _macs(record)],
+        [
+            "multiply-accumulates per image",
+            f"{record['kept_macs']:,.0f} of {record['dense_macs']:,} in the dense network"
+            if "kept_macs" in record
+            else "",
+        ],
         ["validation error of this seed", _percent(found.get("val_error"))],
         ["validation error of its trial", _error(record.get("val_error"))],
         ["test error of this seed", _percent(found.get("test_error"))],
@@ -58,12 +63,6 @@ def _rows(network: Network, facts: Facts) -> list[list[str]]:
 
 def _count(number: int | None) -> str:
     return "" if number is None else f"{number:,}"
-
-
-def _macs(record: Mapping[str, Any]) -> str:
-    if "kept_macs" not in record:
-        return ""
-    return f"{record['kept_macs']:,.0f} of {record['dense_macs']:,} in the dense network"
 
 
 def _recipe(config: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import copy
 import operator
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -65,6 +66,16 @@ def certify(model: nn.Module, masks: Masks, program: Program, images: Tensor) ->
 def evaluate_program(program: Program, images: Tensor) -> Tensor:
     """Return the logits (N, classes) of images (N, ...), float32 or float64, on the CPU."""
     return to_module(program, images.dtype)(images)
+
+
+def without_gradients(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return what runs a module in inference."""
+
+    @torch.no_grad()
+    def run(images: Tensor) -> Tensor:
+        return module(images)
+
+    return run
 
 
 def to_module(program: Program, dtype: torch.dtype = torch.float32) -> fx.GraphModule:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from sculpt.config.search import Runtime
 from sculpt.errors import ExportError, InputError
 from sculpt.export.condensing import condense
+from sculpt.export.formats import Network
 from sculpt.export.lowering import lower
 from sculpt.export.manifest import Latency, LatencyRow
 from sculpt.export.program import Program
@@ -86,9 +87,7 @@ def measure_latency(
 
 
 def time_side_by_side(
-    model: nn.Module,
-    masks: Masks,
-    images: Tensor,
+    network: Network,
     base: nn.Module | None = None,
     *,
     turns: int = TURNS,
@@ -99,12 +98,8 @@ def time_side_by_side(
     The runtimes take turns, so that what else the machine does falls on all of them.
 
     Args:
-        model:
-            In eval mode, float32, on the CPU; it is not changed.
-        masks:
-            Keyed by parameter name.
-        images:
-            (N, ...); they are repeated to fill a batch.
+        network:
+            It is not changed; its images are repeated to fill a batch.
         base:
             The dense base; its values do not matter.
         turns:
@@ -121,7 +116,8 @@ def time_side_by_side(
     """
     if turns < 1:
         raise InputError(f"the number of turns must be at least 1, but got {turns}")
-    missing = {name: reason for name in RUNTIMES if (reason := missing_runtime(name))}
+    missing = {runtime: why for runtime in RUNTIMES if (why := missing_runtime(runtime))}
+    model, masks, images = network.model, network.masks, network.images
     wide = lower(model, masks, images)
     compact = condense(wide)
     # Of each network what is lowered, and what PyTorch runs.
@@ -133,12 +129,12 @@ def time_side_by_side(
         whole = dense_masks(base)
         networks["base"] = lower(base, whole, images), masked_copy(base, whole)
     prepared: dict[Contender, Prepared] = {}
-    for network, (program, module) in networks.items():
-        if network == "compact" and "c" not in missing:
-            prepared[network, "c"] = by_c(program)
+    for name, (program, module) in networks.items():
+        if name == "compact" and "c" not in missing:
+            prepared[name, "c"] = by_c(program)
         if "onnxruntime" not in missing:
-            prepared[network, "onnxruntime"] = by_onnxruntime(program)
-        prepared[network, "torch"] = by_torch(module)
+            prepared[name, "onnxruntime"] = by_onnxruntime(program)
+        prepared[name, "torch"] = by_torch(module)
     reference: Contender = ("wide", "torch" if "onnxruntime" in missing else "onnxruntime")
     everything = available_threads()
     rows: list[LatencyRow] = []
@@ -166,7 +162,7 @@ def time_side_by_side(
         "versions": _versions(set(RUNTIMES) - set(missing)),
         "reference": {"network": reference[0], "runtime": reference[1]},
         "rows": rows,
-        "missing": [{"runtime": name, "reason": reason} for name, reason in missing.items()],
+        "missing": [{"runtime": runtime, "reason": why} for runtime, why in missing.items()],
     }
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from sculpt.bundle import Bundle, read_bundle
+from sculpt.config import Params
 from sculpt.diagnostics.layers import Masks, check_masks
 from sculpt.errors import InputError, SculptWarning
 from sculpt.models import build_network
@@ -62,8 +63,7 @@ class Metadata(TypedDict, total=False):
     trial: int | str
     """A number, or `base`."""
     role: str
-    params: dict[str, object]
-    """Sampled values by dotted key."""
+    params: Params
     counting: Literal["paper", "total"]
     """Rule that `kept_parameters` are counted by."""
     kept_parameters: int
@@ -119,16 +119,15 @@ def load(path: str | Path) -> Loaded:
     bundle = read_bundle(file)
     _check_finite(file, bundle)
     build = _builder(file, bundle.metadata)
-    with _bounded(bundle.state), torch.device("meta"):
-        plan = build()
+    with _bounded(bundle.state):
+        plan = build("meta")
     _check_state(file, plan, bundle)
     try:
         check_masks(plan, bundle.masks)
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
     # Built for good only now that it is known to be of the file's own size.
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        model = build()
+    model = build("cpu")
     model.load_state_dict(bundle.state)
     return Loaded(model.eval(), bundle.masks, cast(Metadata, bundle.metadata))
 
@@ -150,10 +149,9 @@ def build_described(
         InputError: the description does not fit its family, or asks for too much.
     """
     build = _builder(file, described)
-    with _bounded(state), torch.device("meta"):
-        build()
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        return build()
+    with _bounded(state):
+        build("meta")
+    return build("cpu")
 
 
 def _check_finite(file: Path, bundle: Bundle) -> None:
@@ -172,8 +170,8 @@ def _check_finite(file: Path, bundle: Bundle) -> None:
     )
 
 
-def _builder(file: Path, metadata: Mapping[str, object]) -> Callable[[], nn.Module]:
-    """Return what builds the network that a file describes, as far as that can be checked before.
+def _builder(file: Path, metadata: Mapping[str, object]) -> Callable[[str], nn.Module]:
+    """Return what builds, on a device, the network that a file describes, once that is checked.
 
     Raises:
         InputError: the description is not sound. What is returned raises it, too.
@@ -212,9 +210,10 @@ def _builder(file: Path, metadata: Mapping[str, object]) -> Callable[[], nn.Modu
     pixels = lengths.pop("height") * lengths.pop("width")
     arguments = {**lengths, "pixels": pixels, **options}
 
-    def build() -> nn.Module:
+    def build(device: str) -> nn.Module:
         try:
-            return build_network(family, **arguments)
+            with torch.random.fork_rng(devices=[]), torch.device(device):
+                return build_network(family, **arguments)
         except Exception as error:
             # The options come from anybody, and families do not foresee all of them.
             raise InputError(

@@ -45,8 +45,8 @@ class Seconds(TypedDict):
     """90th percentile."""
 
 
-class Contender(TypedDict):
-    """A network, and what runs it."""
+class Timed(TypedDict):
+    """A network, and what ran it."""
 
     network: str
     """`compact`: without the channels that no path uses (C also leaves out the zeros); `wide`:
@@ -54,8 +54,8 @@ class Contender(TypedDict):
     runtime: Runtime
 
 
-class LatencyRow(Contender):
-    """How long a contender takes."""
+class LatencyRow(Timed):
+    """How long it takes."""
 
     batch: int
     """Images at a time."""
@@ -80,18 +80,22 @@ class Latency(TypedDict):
     """All there are."""
     versions: dict[str, str]
     """Of `python`, `torch` and, if it is there, `onnxruntime`."""
-    reference: Contender
+    reference: Timed
     rows: list[LatencyRow]
     missing: list[MissingRuntime]
 
 
-class RecordedLatency(Latency):
-    """A table of latencies with the one that counts for the network's trial."""
+class Recorded(TypedDict):
+    """The latency that counts for the network's trial."""
 
     latency: float
     """Seconds for one image, on one thread."""
     latency_by: str
     """What ran it, and on which CPU."""
+
+
+class RecordedLatency(Latency, Recorded):
+    """All of them, and the one."""
 
 
 class Manifest(TypedDict):

@@ -17,6 +17,7 @@ from sculpt.export.manifest import (
     MANIFEST,
     LatencyRow,
     Manifest,
+    Recorded,
     RecordedLatency,
     describe_file,
     read_manifest,
@@ -74,28 +75,23 @@ def measure_directory(
         raise InputError(f"the runtime must be one that is there: {reason}")
     images, _ = read_reference(folder)
     network = Network(loaded.model, loaded.masks, loaded.metadata, images)
-    timed = time_side_by_side(
-        loaded.model,
-        loaded.masks,
-        images,
-        _base(folder, manifest, loaded),
-        turns=turns,
-        on_row=on_row,
-    )
+    base = _base(folder, manifest, loaded)
+    timed = time_side_by_side(network, base, turns=turns, on_row=on_row)
     (seconds,) = [
         row["seconds"]["median"]
         for row in timed["rows"]
         if (row["network"], row["runtime"]) == ("compact", runtime)
         and (row["batch"], row["threads"]) == (1, 1)
     ]
-    found: RecordedLatency = {
-        **timed,
-        "latency": seconds,
-        "latency_by": describe_latency(runtime),
-    }
-    manifest["latency"] = found
-    _write(folder, manifest, network)
-    return {"directory": str(folder), **found}
+    recorded: Recorded = {"latency": seconds, "latency_by": describe_latency(runtime)}
+    metadata: Metadata = {**loaded.metadata, "record": {**loaded.record, **recorded}}
+    write_bundle(bundle, loaded.model, loaded.masks, metadata)
+    exported.update(describe_file(bundle))
+    manifest["latency"] = {**timed, **recorded}
+    write_manifest(folder, manifest)
+    with replacing(folder / CARD) as part:
+        part.write_text(model_card(network, manifest), encoding="utf-8")
+    return {"directory": str(folder), **timed, **recorded}
 
 
 def _base(folder: Path, manifest: Manifest, loaded: Loaded) -> nn.Module | None:
@@ -106,15 +102,3 @@ def _base(folder: Path, manifest: Manifest, loaded: Loaded) -> nn.Module | None:
         return None
     described = {"model": model, "input": loaded.metadata.get("input")}
     return build_described(folder / MANIFEST, described, loaded.model.state_dict()).eval()
-
-
-def _write(folder: Path, manifest: Manifest, network: Network) -> None:
-    """Write the bundle with its record's latency, and the manifest and the card with all."""
-    found = manifest["latency"]
-    recorded = {"latency": found["latency"], "latency_by": found["latency_by"]}
-    metadata: Metadata = {**network.metadata, "record": {**network.record, **recorded}}
-    write_bundle(folder / NETWORK_FILE, network.model, network.masks, metadata)
-    manifest["files"][NETWORK_FILE].update(describe_file(folder / NETWORK_FILE))
-    write_manifest(folder, manifest)
-    with replacing(folder / CARD) as part:
-        part.write_text(model_card(network, manifest), encoding="utf-8")

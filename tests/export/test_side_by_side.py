@@ -16,6 +16,7 @@ from sculpt.cli import app
 from sculpt.errors import InputError
 from sculpt.export import latency
 from sculpt.export.directory import export_network
+from sculpt.export.formats import Network
 from sculpt.export.latency import time_side_by_side
 from sculpt.export.manifest import MANIFEST
 from sculpt.export.measuring import measure_directory
@@ -64,7 +65,8 @@ def check_rows(document: dict[str, Any], contenders: list[tuple[str, str]]) -> N
 def test_every_runtime_at_every_setting() -> None:
     loaded, seen = network(), []
     images = torch.randn(8, 3, 16, 16)
-    found = time_side_by_side(loaded.model, loaded.masks, images, turns=2, on_row=seen.append)
+    timed = Network(loaded.model, loaded.masks, loaded.metadata, images)
+    found = time_side_by_side(timed, turns=2, on_row=seen.append)
     assert found["rows"] == seen
     check_rows(found, CONTENDERS)
     assert found["threads"] == 2
@@ -77,7 +79,9 @@ def test_without_a_runtime_the_others_are_timed(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.setenv("CC", "no-such-compiler")
     loaded = network()
-    found = time_side_by_side(loaded.model, loaded.masks, torch.randn(2, 3, 16, 16), turns=1)
+    images = torch.randn(2, 3, 16, 16)
+    timed = Network(loaded.model, loaded.masks, loaded.metadata, images)
+    found = time_side_by_side(timed, turns=1)
     assert {row["runtime"] for row in found["rows"]} == {"torch"}
     assert found["reference"] == {"network": "wide", "runtime": "torch"}
     missing = {row["runtime"]: row["reason"] for row in found["missing"]}

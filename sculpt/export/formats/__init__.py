@@ -10,8 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Protocol
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sculpt.export.condensing import condense
 from sculpt.export.evaluation import certify
@@ -70,13 +69,3 @@ class Format(Protocol):
         Raises:
             InputError: the file cannot be read, or what runs it is not installed.
         """
-
-
-def without_gradients(module: nn.Module) -> Run:
-    """Return what runs a module in inference."""
-
-    @torch.no_grad()
-    def run(images: Tensor) -> Tensor:
-        return module(images)
-
-    return run

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from sculpt.bundle import read_bundle, write_bundle
 from sculpt.errors import InputError
-from sculpt.export.formats import Network, Run, without_gradients
+from sculpt.export.evaluation import without_gradients
+from sculpt.export.formats import Network, Run
 from sculpt.pruning.trained import NETWORK_FILE
 from sculpt.registry import FORMATS
 

@@ -7,7 +7,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from sculpt.errors import InputError
-from sculpt.export.formats import Network, Run, without_gradients
+from sculpt.export.evaluation import without_gradients
+from sculpt.export.formats import Network, Run
 from sculpt.files import replacing
 from sculpt.registry import FORMATS
 
