@@ -2,12 +2,17 @@
 
 import copy
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from sculpt.errors import ConfigError
+
+Document = dict[str, Any]
+"""A mapping as YAML or JSON has them: keys to scalars, lists and further mappings. That it is one
+is all that is known of it: what its keys mean is for a schema to say."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -45,7 +50,7 @@ def parse_value(text: str) -> Any:
         raise ConfigError(f"a value must be YAML, but got {text!r} ({error})") from error
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> Document:
     """Read a YAML file whose top level is a mapping.
 
     Raises:
@@ -67,7 +72,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return document
 
 
-def lookup(document: dict[str, Any], key: str) -> Any:
+def lookup(document: Mapping[str, object], key: str) -> Any:
     """Return the value at a dotted key, or None where there is none."""
     value: Any = document
     for part in key.split("."):
@@ -75,7 +80,7 @@ def lookup(document: dict[str, Any], key: str) -> Any:
     return value
 
 
-def assign(document: dict[str, Any], key: str, value: Any) -> None:
+def assign(document: Document, key: str, value: Any) -> None:
     """Set the value at a dotted key, making the mappings on the way to it.
 
     A whole number addresses an element of a list (`model.blocks.1`). The list is copied, because
@@ -114,9 +119,9 @@ def _place(section: Any, part: str, key: str, parents: list[str]) -> str | int:
     return int(part)
 
 
-def flatten(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(document: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """Return a document's values by dotted key; a list is one value."""
-    flat: dict[str, Any] = {}
+    flat: dict[str, object] = {}
     for key, value in document.items():
         if isinstance(value, dict):
             flat |= flatten(value, f"{prefix}{key}.")

@@ -13,9 +13,11 @@ from sculpt.config.search import Runtime
 from sculpt.errors import InputError, SculptWarning
 from sculpt.export import verification
 from sculpt.export.directory import export_network
+from sculpt.export.latency import TURNS
 from sculpt.export.loading import Loaded, load
-from sculpt.export.measuring import measure_directory
-from sculpt.export.side_by_side import TURNS
+from sculpt.export.manifest import Facts, LatencyRow, Manifest
+from sculpt.export.measuring import FolderLatency, measure_directory
+from sculpt.export.verification import Verification, conclude
 from sculpt.pruning.trained import NETWORK_FILE
 from sculpt.recorded_errors import check_errors
 from sculpt.registry import FORMATS
@@ -31,7 +33,7 @@ def export_trial(
     formats: Sequence[str] = ("bundle",),
     *,
     seed: int | None = None,
-) -> dict[str, Any]:
+) -> Manifest:
     """Export a trained network of a study into a folder.
 
     Args:
@@ -64,12 +66,13 @@ def export_trial(
         file = Path(folder, NETWORK_FILE)
         results.copy_network(trial, file, seed)
         loaded = load(file)
-    base = {"name": results.config.model.name, "options": results.config.model.options}
-    facts = _facts(rank(results), record["trial"]) | {"base_model": base}
+    facts = _facts(rank(results), record["trial"])
+    model = results.config.model
+    facts["base_model"] = {"name": model.name, "options": model.options}
     return export_network(loaded, directory, names, facts)
 
 
-def verify(directory: str | Path, *, data_root: str | Path | None = None) -> dict[str, Any]:
+def verify(directory: str | Path, *, data_root: str | Path | None = None) -> Verification:
     """Check an exported folder, and the errors recorded in it where the images are at hand.
 
     An error agrees if it is counted the same, but for images that are too close to call: other
@@ -95,12 +98,7 @@ def verify(directory: str | Path, *, data_root: str | Path | None = None) -> dic
         # That a network diverged was said when it was loaded the first time.
         warnings.simplefilter("ignore", SculptWarning)
         loaded = load(directory)
-    found = check_errors(loaded, data_root)
-    return {
-        "directory": document["directory"],
-        "ok": document["ok"] and all(check["ok"] is not False for check in found),
-        "checks": document["checks"] + found,
-    }
+    return conclude(Path(directory), document["checks"] + check_errors(loaded, data_root))
 
 
 def latency(
@@ -109,8 +107,8 @@ def latency(
     *,
     runtime: Runtime | None = None,
     turns: int = TURNS,
-    on_row: Callable[[dict[str, Any]], None] = lambda row: None,
-) -> dict[str, Any]:
+    on_row: Callable[[LatencyRow], None] = lambda row: None,
+) -> FolderLatency:
     """Time an exported network in every runtime of this machine, and write down what was found.
 
     Args:
@@ -174,12 +172,12 @@ def _origin(loaded: Loaded, results: Results) -> int | str:
     return trial
 
 
-def _facts(document: dict[str, Any], trial: int | str) -> dict[str, Any]:
+def _facts(document: dict[str, Any], trial: int | str) -> Facts:
     """Return what a ranking says of a trial, for its model card."""
     row = next((row for row in document["ranking"] if row["trial"] == trial), None)
     found = document["confirmation"] or {"rows": [], "seeds": 0}
     confirmed = [r for r in found["rows"] if (r["trial"], r["arm"]) == (trial, "sculpted")]
-    facts: dict[str, Any] = {}
+    facts: Facts = {}
     if row and row["role"] == "candidate":
         difference = points(row["difference"])
         facts["verdict"] = row["verdict"] + (f", {difference} points" if difference else "")

@@ -1,8 +1,7 @@
 """The errors that are recorded of an exported network, counted again on the images at hand."""
 
-from dataclasses import fields
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -13,6 +12,7 @@ from sculpt.data import ImageSet, ImageSpec, Splits
 from sculpt.documents import lookup
 from sculpt.errors import DataError, UnknownNameError
 from sculpt.export.loading import Loaded
+from sculpt.export.verification import Check
 from sculpt.pruning.trained import NETWORK_FILE
 from sculpt.registry import DATASETS
 from sculpt.search.images import describe_data, load_data, missing_data
@@ -32,7 +32,7 @@ BATCH = 100
 """Images whose logits are computed at a time: changes nothing but time and memory."""
 
 
-def check_errors(loaded: Loaded, data_root: str | Path | None = None) -> list[dict[str, Any]]:
+def check_errors(loaded: Loaded, data_root: str | Path | None = None) -> list[Check]:
     """Return one check for each error that is recorded of a network.
 
     An error agrees if it is counted the same, but for images that are too close to call: other
@@ -45,23 +45,21 @@ def check_errors(loaded: Loaded, data_root: str | Path | None = None) -> list[di
         data_root:
             See `sculpt.exports.verify`.
 
-    Returns:
-        For each a mapping of `file`, `check`, `ok` (None: it could not be checked here) and
-        `detail`.
     """
-    recorded = {key: loaded.metadata.get(key) for key in ERRORS}
+    metadata: Mapping[str, object] = loaded.metadata
+    recorded = {key: metadata.get(key) for key in ERRORS}
     splits, reason = None, ""
     try:
         if any(error is not None for error in recorded.values()):
             splits = _read_images(loaded, data_root)
     except DataError as fault:
         reason = str(fault)
-    checks = []
+    checks: list[Check] = []
     for key, error in recorded.items():
         if error is None:
             continue
         ok, detail = None, reason
-        if type(error) not in (int, float) or not 0 <= error <= 1:
+        if isinstance(error, bool) or not (isinstance(error, int | float) and 0 <= error <= 1):
             ok, detail = False, f"it must be a share from 0 to 1, but is {error!a:.60}"
         elif key == "test_error" and (otherwise := _measured_otherwise(loaded)):
             detail = otherwise
@@ -139,7 +137,9 @@ def _read_images(loaded: Loaded, data_root: str | Path | None) -> Splits:
     # Only the images of the study matter: its other settings may be of another version.
     study = Study.model_construct(data=_find_data(loaded, data_root))
     described = loaded.metadata["input"]
-    expected = ImageSpec(**{field.name: described[field.name] for field in fields(ImageSpec)})
+    expected = ImageSpec(
+        described["channels"], described["height"], described["width"], described["classes"]
+    )
     try:
         missing = missing_data(study)
         if missing:

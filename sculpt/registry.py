@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from sculpt.errors import ConfigError, UnknownNameError
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Callable[..., Any])
 
 
 class Registry:
@@ -28,7 +28,7 @@ class Registry:
     def __init__(self, kind: str, package: str):
         self.kind = kind
         self._package = package
-        self._entries: dict[str, Any] = {}
+        self._entries: dict[str, Callable[..., Any]] = {}
         self._loaded = False
 
     def register(self, name: str) -> Callable[[T], T]:

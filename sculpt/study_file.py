@@ -16,6 +16,8 @@ from pydantic import BaseModel, ValidationError, create_model
 from sculpt.config import (
     Choice,
     Data,
+    Overrides,
+    Params,
     Range,
     Section,
     Space,
@@ -24,7 +26,7 @@ from sculpt.config import (
     parameter_path,
     sample_budgets,
 )
-from sculpt.documents import assign, lookup, read_yaml
+from sculpt.documents import Document, assign, lookup, read_yaml
 from sculpt.errors import ConfigError, UnknownNameError
 from sculpt.registry import (
     CRITERIA,
@@ -45,7 +47,7 @@ CHOICES: dict[str, Registry] = {
 }
 
 
-def load_study(path: str | Path, overrides: dict[str, Any] | None = None) -> Study:
+def load_study(path: str | Path, overrides: Overrides | None = None) -> Study:
     """Read a study file and check all of it.
 
     Args:
@@ -75,7 +77,7 @@ def load_study(path: str | Path, overrides: dict[str, Any] | None = None) -> Stu
     return Study.model_validate(document)
 
 
-def document_faults(document: dict[str, Any]) -> list[str]:
+def document_faults(document: Document) -> list[str]:
     """Return every fault of a study document, one line each."""
     faults = _validation_faults(Study, document)
     for key, registry in CHOICES.items():
@@ -85,7 +87,7 @@ def document_faults(document: dict[str, Any]) -> list[str]:
     return faults + _objective_faults(document)
 
 
-def space_faults(document: dict[str, Any]) -> list[str]:
+def space_faults(document: Document) -> list[str]:
     """Return the faults that values of the space would bring into a sound study.
 
     Each value is tried by itself, or, if the parameter depends on others, beside each combination
@@ -138,14 +140,14 @@ def _tried(space: Space, key: str) -> list[Any]:
     return list(dict.fromkeys([dimension.low, dimension.high, *named]))
 
 
-def _point_faults(study: Study, point: dict[str, Any]) -> list[str]:
+def _point_faults(study: Study, point: Params) -> list[str]:
     try:
         return document_faults(study.document_with(point))
     except ConfigError as error:
         return [str(error)]
 
 
-def _objective_faults(document: dict[str, Any]) -> list[str]:
+def _objective_faults(document: Document) -> list[str]:
     """Return the faults of what a search is told to choose by."""
     known = {name: OBJECTIVES.get(name) for name in OBJECTIVES.names()}
     reported = [name for name, kind in known.items() if kind.report_only]
@@ -166,7 +168,7 @@ def _objective_faults(document: dict[str, Any]) -> list[str]:
     return faults
 
 
-def _choice_faults(registry: Registry, choice: dict[str, Any]) -> list[str]:
+def _choice_faults(registry: Registry, choice: Document) -> list[str]:
     try:
         entry = registry.get(choice["name"])
     except UnknownNameError as error:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Floors, lowest first. A module may import what stands on a lower floor, and its own room.
 FLOORS = [
     ["errors"],
-    ["registry", "seeding", "documents", "recipes", "files"],
+    ["registry", "seeding", "documents", "files"],
     ["config"],
     ["study_file"],
     ["models", "data", "bundle"],

@@ -15,7 +15,7 @@ from sculpt.config import Training
 from sculpt.data import Splits
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.pruning.masks import Masks
-from sculpt.training.capture import capture, choose_engine, forget_capture
+from sculpt.training.capture import ChosenEngine, capture, choose_engine, forget_capture
 from sculpt.training.memory import release_memory
 from sculpt.training.precision import float32_products, resolve_precision
 from sculpt.training.trainer import Trainer
@@ -124,7 +124,7 @@ def profile_training(
     return row
 
 
-def engage(trainer: Trainer, engine: Engine) -> dict[str, Any]:
+def engage(trainer: Trainer, engine: Engine) -> ChosenEngine:
     """Let a trainer take its steps in a way, and return what `choose_engine` would say of it."""
     if engine == "eager":
         return {"name": "eager", "reason": "asked for"}

@@ -8,6 +8,7 @@ than mapped, so that it may be cut short by others meanwhile.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -43,7 +44,7 @@ class Header:
     """What a file says of itself: `texts` by key, and where its tensors are."""
 
     texts: dict[str, str]
-    tensors: dict[str, Any]
+    tensors: Mapping[str, object]
     """By name: dtype, shape and data_offsets, not yet checked."""
 
     def checksum(self, data: bytes) -> str:
@@ -53,7 +54,7 @@ class Header:
         followed by the bytes of the tensors.
         """
         texts = {key: text for key, text in self.texts.items() if key != "checksum"}
-        document = {"__metadata__": texts} | self.tensors
+        document = {"__metadata__": texts, **self.tensors}
         text = json.dumps(document, sort_keys=True, separators=(",", ":"))
         digest = hashlib.sha256(text.encode())
         digest.update(data)
@@ -171,7 +172,7 @@ def strict_json(text: str) -> Any:
     return value
 
 
-def _place(name: str, entry: Any) -> tuple[int, int, torch.dtype, list[int]]:
+def _place(name: str, entry: object) -> tuple[int, int, torch.dtype, list[int]]:
     """Return (begin, end, type, shape) of a tensor, or raise ValueError."""
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"the header says not what, or where, {name!a:.80} is")
@@ -190,7 +191,7 @@ def _place(name: str, entry: Any) -> tuple[int, int, torch.dtype, list[int]]:
     return begin, end, DTYPES[dtype], shape
 
 
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
     mapping = dict(pairs)
     if len(mapping) != len(pairs):
         raise ValueError("a key is given twice in its JSON")

@@ -30,6 +30,7 @@ class Bundle:
     masks: dict[str, Tensor]
     """Bool, True = kept, keyed by parameter name."""
     metadata: dict[str, Any]
+    """JSON values, as its writer gave them; nothing of them is checked."""
 
     @property
     def not_finite(self) -> list[str]:

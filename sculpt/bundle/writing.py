@@ -1,6 +1,7 @@
 """Writing a masked network as a bundle; see `sculpt.bundle` for what is in it."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from sculpt.errors import InputError
 
 
 def write_bundle(
-    path: str | Path, model: nn.Module, masks: dict[str, Tensor], metadata: dict[str, Any]
+    path: str | Path, model: nn.Module, masks: dict[str, Tensor], metadata: Mapping[str, object]
 ) -> None:
     """Write a model's state and masks, whole or not at all; what is written can be read.
 
@@ -60,7 +61,7 @@ def write_bundle(
     write_container(Path(path), tensors, texts)
 
 
-def _as_json(metadata: dict[str, Any]) -> str:
+def _as_json(metadata: Mapping[str, object]) -> str:
     try:
         text = json.dumps(metadata, allow_nan=False)
         if not isinstance(strict_json(text), dict):

@@ -2,11 +2,14 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sculpt.cli.options import Json, Storage, StudyName, progress_console, show_document
+
+if TYPE_CHECKING:
+    from sculpt.export.manifest import LatencyRow
 
 
 class RuntimeName(StrEnum):
@@ -106,7 +109,7 @@ def latency(
 
     results = open_results(study, storage) if study else None
 
-    def show(row: dict[str, Any]) -> None:
+    def show(row: "LatencyRow") -> None:
         progress_console.print(
             f"{row['network']} in {row['runtime']}, {row['batch']} image(s), {row['threads']} "
             f"thread(s): {1e3 * row['seconds']['median']:.3f} ms an image",

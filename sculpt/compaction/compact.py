@@ -9,7 +9,7 @@ factor as one more parameter.
 import copy
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sculpt.compaction.flow import analyse
 from sculpt.compaction.graph import read_graph
 from sculpt.compaction.narrowing import Narrowing, Part, named_tensors
-from sculpt.compaction.plan import find_present, plan_layers
+from sculpt.compaction.plan import LayerEntry, find_present, plan_layers
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.diagnostics.layers import Masks
 from sculpt.errors import CompactionError
@@ -39,6 +39,20 @@ class CompactNetwork(nn.Module):
         return self.network(inputs) + 0 * self.decay
 
 
+class Plan(TypedDict):
+    """What a compaction removes."""
+
+    dense_macs: int
+    """Multiply-accumulates for one image, before."""
+    macs: int
+    """After, those of gathering and scattering included."""
+    saving: float
+    """Share of them that is saved."""
+    layers: list[LayerEntry]
+    removed_parameters: int
+    """Which the masks had kept in vain."""
+
+
 @dataclass(frozen=True, eq=False)
 class Compaction:
     """A network to train in the place of a larger one that computes the same."""
@@ -47,9 +61,7 @@ class Compaction:
     """Compact, trainable, a copy: the original stays as it is until `restore`."""
     masks: Masks
     """Of the compact network, keyed by its parameter names."""
-    plan: dict[str, Any]
-    """What was removed: `dense_macs` and `macs` per image, `saving` (a fraction), of each layer
-    its rows and columns, and `removed_parameters`, which were kept by the masks in vain."""
+    plan: Plan
     original: nn.Module = field(repr=False)
     parts: dict[str, Part] = field(repr=False)
     """Where the compact network's parameters and buffers come from."""
@@ -134,7 +146,7 @@ def compact(
     shape = tuple(example_inputs.shape[1:])
     dense = measure_cost(model, shape).dense_macs
     macs = measure_cost(compact_model, shape).dense_macs + sum(p.selection_macs for p in plans)
-    plan = {
+    plan: Plan = {
         "dense_macs": dense,
         "macs": macs,
         "saving": 1 - macs / dense,

@@ -1,7 +1,7 @@
 """What stays of each layer, and where narrow layers sit on wide streams."""
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TypedDict, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,23 @@ from sculpt.compaction.flow import needed, needed_columns
 from sculpt.compaction.graph import Step
 from sculpt.compaction.selection import Shape, choose_selection
 from sculpt.diagnostics.layers import Masks
+
+
+class LayerEntry(TypedDict):
+    """What stays of a layer, in numbers."""
+
+    name: str
+    """Of its weight."""
+    rows: int
+    """Output channels that it still computes, of so many."""
+    of_rows: int
+    columns: int
+    """Input channels that it still reads, of so many."""
+    of_columns: int
+    gathered: bool
+    """Whether its columns are taken from a wider stream."""
+    scattered: bool
+    """Whether its rows are put into a wider stream."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +64,7 @@ class LayerPlan:
             macs += wide * narrow * self.step.positions
         return macs
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> LayerEntry:
         """Return its entry in the plan."""
         return {
             "name": f"{self.step.name}.weight",

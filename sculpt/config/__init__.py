@@ -18,13 +18,15 @@ from sculpt.config.search import Proxy as Proxy
 from sculpt.config.search import Search as Search
 from sculpt.config.sections import Choice as Choice
 from sculpt.config.sections import Fraction
+from sculpt.config.sections import Overrides as Overrides
+from sculpt.config.sections import Params as Params
 from sculpt.config.sections import Section as Section
 from sculpt.config.space import Constraints as Constraints
 from sculpt.config.space import Range as Range
 from sculpt.config.space import Space as Space
 from sculpt.config.space import label as label
 from sculpt.config.training import Training as Training
-from sculpt.documents import assign, lookup
+from sculpt.documents import Document, assign, lookup
 
 
 class Data(Choice):
@@ -125,11 +127,11 @@ class Study(Section):
         """Where the study is kept."""
         return self.storage or default_storage(self.study)
 
-    def with_parameters(self, params: dict[str, Any]) -> "Study":
+    def with_parameters(self, params: Params) -> "Study":
         """Return the study with sampled values in place, for example {"widening": 2}."""
         return Study.model_validate(self.document_with(params))
 
-    def document_with(self, params: dict[str, Any]) -> dict[str, Any]:
+    def document_with(self, params: Params) -> Document:
         """Return the study as a document with sampled values in place, which nobody else holds.
 
         Raises:
@@ -149,21 +151,23 @@ class Study(Section):
         text = json.dumps(self.identity(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Document:
         """Return the settings that must not change while a study goes on.
 
         The total may grow, and the storage, the artifacts and the images may move (that they are
         the same images is checked by their fingerprint).
         """
-        free: dict[str, Any] = {
-            "data": {"root", "download"},
-            "pruning": {"data": {"root", "download"}},
-            "search": {"trials", "confirm", "networks", "grace_seconds", "checkpoint_seconds"},
-            "storage": True,
-            "artifacts": True,
-            "published": True,
-        }
-        return self.model_dump(mode="json", exclude=free)
+        return self.model_dump(
+            mode="json",
+            exclude={
+                "data": {"root", "download"},
+                "pruning": {"data": {"root", "download"}},
+                "search": {"trials", "confirm", "networks", "grace_seconds", "checkpoint_seconds"},
+                "storage": True,
+                "artifacts": True,
+                "published": True,
+            },
+        )
 
 
 def default_storage(study: str) -> str:
@@ -190,7 +194,7 @@ def sample_budgets(document: Any) -> Any:
     return document | {"budget": "base", "space": space}
 
 
-def describe_parameters(params: dict[str, Any]) -> str:
+def describe_parameters(params: Params) -> str:
     """Return parameters as one short text for people."""
     # The number of an element says nothing without the name of its list.
     names = (re.sub(r".*\.(?=[^.]*[^.\d])", "", key) for key in params)

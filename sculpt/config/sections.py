@@ -7,6 +7,14 @@ from pydantic import BaseModel, ConfigDict, Field
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Scalar = bool | int | float | str
 
+Params = dict[str, Any]
+"""Sampled values, for example `{"widening": 2}`: of each parameter of the space that is active, by
+its key there (bare keys are options of the model). A whole choice or a list may stand there itself
+or by its label."""
+Overrides = dict[str, Any]
+"""Values that are set in a study file before it is checked, by dotted key, as `--set` gives them,
+for example `{"search.trials": 4}`."""
+
 
 class Section(BaseModel):
     """A part of a study file. Unknown keys and silent conversions are faults."""

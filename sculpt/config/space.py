@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import ByteSize, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from sculpt.config.sections import Choice, Scalar, Section
+from sculpt.config.sections import Choice, Params, Scalar, Section
 
 
 class Range(Section):
@@ -132,7 +132,7 @@ class Space(Section):
         names = [called, self._name(parent, called)]
         return any(_same(name, one) for name in names for one in self.wanted(key)[parent])
 
-    def is_active(self, key: str, params: dict[str, Any]) -> bool:
+    def is_active(self, key: str, params: Params) -> bool:
         """Return whether a parameter is sampled, given the values of those before it."""
         return all(
             parent in params and self.admits(key, parent, params[parent])
@@ -141,7 +141,7 @@ class Space(Section):
 
     def combinations(
         self, keys: Iterable[str], values: Callable[[str], Iterable[Any]]
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[Params]:
         """Yield every combination of values once, without the parameters that are not sampled.
 
         Args:
@@ -153,7 +153,7 @@ class Space(Section):
         """
         order = list(keys)
 
-        def extend(params: dict[str, Any], place: int) -> Iterator[dict[str, Any]]:
+        def extend(params: Params, place: int) -> Iterator[Params]:
             if place == len(order):
                 yield params
             elif not self.is_active(order[place], params):

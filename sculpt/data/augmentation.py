@@ -13,9 +13,10 @@ def augment(
     translate: int,
     cutout: int,
     generator: torch.Generator,
-    fill: float = 0,
 ) -> Tensor:
     """Return a randomly varied copy of a batch; each image draws for itself.
+
+    Pixels that are shifted in or wiped are 0: black for uint8, the mean for normalised images.
 
     Flip, shift and square are composed into one lookup of source pixels and one fill, with
     nothing read back by the host, so a batch costs a handful of kernels at any size.
@@ -31,9 +32,6 @@ def augment(
             Side of one square, in pixels, wiped at a random place entirely inside the image.
         generator:
             Source of all randomness, on the images' device.
-        fill:
-            Value of pixels shifted in and of wiped ones. Zero is black for uint8 pixels, and
-            the mean for normalised ones.
 
     Raises:
         DataError: `translate` or `cutout` is negative or too large for the images.
@@ -52,10 +50,8 @@ def augment(
         return result
     if result is images:
         result = images.clone()
-    # uint8 tensors take only whole numbers to fill with.
-    value = fill if images.is_floating_point() else int(fill)
     # In place, because the copying fill forgets a channels-last layout.
-    return result.masked_fill_(wiped, value)
+    return result.masked_fill_(wiped, 0)
 
 
 def _move(
@@ -68,9 +64,7 @@ def _move(
     columns = torch.arange(width, device=device).expand(count, width)
     outside = None
     # Working back from an output pixel to its source, flipping first means undoing it last.
-    mirrored = None
-    if flip:
-        mirrored = _integers(0, 2, count, generator, device).bool()
+    mirrored = _integers(0, 2, count, generator, device).bool() if flip else None
     if translate:
         rows = rows - _integers(-translate, translate + 1, count, generator, device)
         columns = columns - _integers(-translate, translate + 1, count, generator, device)

@@ -120,7 +120,7 @@ class _TorchvisionSet:
         import torchvision.datasets
 
         reader = getattr(torchvision.datasets, self.source.reader)
-        part: dict[str, Any] = {"train": train}
+        part: dict[str, bool | str] = {"train": train}
         if self.source.reader == "SVHN":  # it alone has a third part, and so names them
             part = {"split": "train" if train else "test"}
         # Standard output belongs to the command line's answer; torchvision prints progress.

@@ -1,9 +1,12 @@
 """The model card: what a network is, how good it is, and how to use it without sculpt."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from sculpt.config import describe_parameters
 from sculpt.export.formats import Network
+from sculpt.export.loading import NetworkInput
+from sculpt.export.manifest import Facts, Manifest, RecordedLatency
 from sculpt.registry import FORMATS
 
 COUNTING = {
@@ -12,20 +15,20 @@ COUNTING = {
 }
 
 
-def model_card(network: Network, manifest: dict[str, Any]) -> str:
+def model_card(network: Network, manifest: Manifest) -> str:
     """Return the card of an exported network as Markdown."""
     found, facts = network.metadata, manifest["facts"]
-    record = found.get("record") or {}
+    record = network.record
     blocks = [
         f"# A sparse network of the study `{found.get('study')}`, trial {found.get('trial')}",
         f"{describe_parameters(found.get('params') or {}) or 'the dense base'}; "
         f"seed {found.get('seed')} of {len(record.get('seeds') or [1])}.",
-        _table(_rows(network, record, facts)),
+        _table(_rows(network, facts)),
         "## Files",
         _files(manifest),
         *_latency(manifest.get("latency")),
         "## Images",
-        _images(found.get("input") or {}),
+        _images(found.get("input")),
         "## Using it without sculpt",
         *_examples(network, manifest),
         "## Using it with sculpt",
@@ -35,14 +38,19 @@ def model_card(network: Network, manifest: dict[str, Any]) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _rows(network: Network, record: dict[str, Any], facts: dict[str, Any]) -> list[list[str]]:
-    found = network.metadata
+def _rows(network: Network, facts: Facts) -> list[list[str]]:
+    found, record = network.metadata, network.record
     rows = [
         ["parameters kept", _count(found.get("kept_parameters"))],
         ["counting rule", COUNTING.get(str(found.get("counting")), "")],
         ["budget", _count(record.get("budget"))],
         ["sparsity", f"{record['sparsity']:.2%}" if "sparsity" in record else ""],
-        ["multiply-accumulates per image", _macs(record)],
+        [
+            "multiply-accumulates per image",
+            f"{record['kept_macs']:,.0f} of {record['dense_macs']:,} in the dense network"
+            if "kept_macs" in record
+            else "",
+        ],
         ["validation error of this seed", _percent(found.get("val_error"))],
         ["validation error of its trial", _error(record.get("val_error"))],
         ["test error of this seed", _percent(found.get("test_error"))],
@@ -57,13 +65,7 @@ def _count(number: int | None) -> str:
     return "" if number is None else f"{number:,}"
 
 
-def _macs(record: dict[str, Any]) -> str:
-    if "kept_macs" not in record:
-        return ""
-    return f"{record['kept_macs']:,.0f} of {record['dense_macs']:,} in the dense network"
-
-
-def _recipe(config: dict[str, Any]) -> str:
+def _recipe(config: Mapping[str, Any]) -> str:
     pruning = config.get("pruning") or {}
     if not pruning:
         return ""
@@ -77,14 +79,14 @@ def _percent(error: float | None) -> str:
     return "" if error is None else f"{100 * error:.2f} %"
 
 
-def _error(error: dict[str, Any] | None) -> str:
+def _error(error: Mapping[str, Any] | None) -> str:
     if not error:
         return ""
     spread = "" if error["std"] is None else f" ± {100 * error['std']:.2f}"
     return f"{100 * error['mean']:.2f}{spread} % (n {error['n']})"
 
 
-def _files(manifest: dict[str, Any]) -> str:
+def _files(manifest: Manifest) -> str:
     rows = []
     for file, found in manifest["files"].items():
         name = found.get("format")
@@ -93,7 +95,7 @@ def _files(manifest: dict[str, Any]) -> str:
     return _table(rows)
 
 
-def _latency(timed: dict[str, Any] | None) -> list[str]:
+def _latency(timed: RecordedLatency | None) -> list[str]:
     if not timed:
         return []
     reference = timed["reference"]
@@ -126,7 +128,7 @@ def _latency(timed: dict[str, Any] | None) -> list[str]:
     ]
 
 
-def _images(described: dict[str, Any]) -> str:
+def _images(described: NetworkInput | None) -> str:
     if not described:
         return ""
     names = described.get("class_names")
@@ -143,9 +145,10 @@ def _numbers(values: list[float]) -> str:
     return ", ".join(f"{value:.6g}" for value in values)
 
 
-def _examples(network: Network, manifest: dict[str, Any]) -> list[str]:
+def _examples(network: Network, manifest: Manifest) -> list[str]:
     shape = (1, *network.images.shape[1:])
-    classes = (network.metadata.get("input") or {}).get("classes")
+    described = network.metadata.get("input")
+    classes = described["classes"] if described else None
     blocks = []
     for file, found in manifest["files"].items():
         if "format" in found:

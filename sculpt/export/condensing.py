@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from sculpt.export.evaluation import activation
 from sculpt.export.program import (
     Activation,
     Add,
@@ -30,7 +32,6 @@ from sculpt.export.program import (
     Program,
     sources,
 )
-from sculpt.export.scalars import activate
 
 Mask = NDArray[np.bool_]
 
@@ -90,7 +91,8 @@ def _forward(operation: Operation, given: list[Flow]) -> tuple[Mask, Array]:
         case Affine(scale=scale, shift=shift):
             return given[0].alive & scale.astype(np.bool_), given[0].constant * scale + shift
         case Activation():
-            return given[0].alive, activate(operation, given[0].constant)
+            constant = activation(operation)(torch.from_numpy(given[0].constant)).numpy()
+            return given[0].alive, constant
         case Add():
             one, other = given
             return one.alive | other.alive, one.constant + other.constant

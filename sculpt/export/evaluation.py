@@ -1,9 +1,15 @@
-"""Evaluating a program by PyTorch, in any precision: what formats are checked against."""
+"""A program as a module of PyTorch: to run it, and to certify that it is a network's."""
 
+import copy
+import operator
+from collections.abc import Callable
+
+import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, fx, nn
+from torch.nn.utils import skip_init
 
+from sculpt.errors import ExportError
 from sculpt.export.program import (
     Activation,
     Add,
@@ -17,70 +23,159 @@ from sculpt.export.program import (
     Operation,
     Pool,
     Program,
+    as_float32,
 )
+from sculpt.pruning.masks import Masks, apply_masks
+
+LARGEST = 1e-10
+"""Of the difference in float64, as a share of the largest logit."""
+
+
+def certify(model: nn.Module, masks: Masks, program: Program, images: Tensor) -> float:
+    """Return how far a program's logits are from the network's, as a share of the largest.
+
+    Args:
+        model:
+            Trained, on any device; it is not changed.
+        masks:
+            Keyed by parameter name.
+        program:
+            What is to be exported.
+        images:
+            (N, ...) to compare them on.
+
+    Raises:
+        ExportError: they differ by 1e-10 or more, or are not finite; nothing should be written.
+    """
+    network = copy.deepcopy(model).to("cpu", torch.float64).eval()
+    apply_masks(network, {name: mask.cpu() for name, mask in masks.items()})
+    inputs = images.detach().to("cpu", torch.float64)
+    with torch.no_grad():
+        expected = network(inputs).flatten(1)
+    scale = expected.abs().max().clamp(min=torch.finfo(torch.float64).tiny)
+    difference = float((evaluate_program(program, inputs) - expected).abs().max() / scale)
+    if not difference < LARGEST:  # also where it is no number
+        raise ExportError(
+            f"what is exported must compute what the network does, to {LARGEST:g} in float64, but "
+            f"the logits differ by {difference:.3g}; please report this, with the network"
+        )
+    return difference
 
 
 @torch.no_grad()
 def evaluate_program(program: Program, images: Tensor) -> Tensor:
-    """Return the logits (N, classes) of images (N, ...), in the precision of the images."""
-    results: list[Tensor] = []
-    for operation in program.operations:
-        results.append(images if isinstance(operation, Input) else _apply(operation, results))
-    return results[-1].flatten(1)
+    """Return the logits (N, classes) of images (N, ...), float32 or float64, on the CPU."""
+    return to_module(program, images.dtype)(images)
 
 
-def _apply(operation: Operation, results: list[Tensor]) -> Tensor:
-    assert not isinstance(operation, Input)
-    source = results[operation.source]
+def without_gradients(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return what runs a module in inference."""
 
+    @torch.no_grad()
+    def run(images: Tensor) -> Tensor:
+        return module(images)
+
+    return run
+
+
+def to_module(program: Program, dtype: torch.dtype = torch.float32) -> fx.GraphModule:
+    """Return a program as a module in eval mode, on the CPU; in float64 it is not rounded.
+
+    Raises:
+        NumericsError: a value is too large for float32.
+    """
+    layers = nn.Module()
+    graph = fx.Graph()
+    nodes: list[fx.Node] = []
+    for place, operation in enumerate(program.operations):
+        if isinstance(operation, Input):
+            nodes.append(graph.placeholder("images"))
+        elif isinstance(operation, Add):
+            terms = nodes[operation.source], nodes[operation.other]
+            nodes.append(graph.call_function(operator.add, terms))
+        else:
+            name = operation.name.replace(".", "_")
+            name = f"{name}_{place}" if hasattr(layers, name) else name
+            layers.add_module(name, _layer(operation, dtype))
+            nodes.append(graph.call_module(name, (nodes[operation.source],)))
+    graph.output(graph.call_function(torch.flatten, (nodes[-1], 1)))
+    return fx.GraphModule(layers, graph, "CompactNetwork").eval().requires_grad_(False)
+
+
+class ChannelScale(nn.Module):
+    """A scale and a shift for each channel: a batch norm that no layer before it takes up."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, scale: Tensor, shift: Tensor):
+        super().__init__()
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (N, channels, ...) to the same shape."""
+        shape = (-1, *[1] * (images.dim() - 2))
+        return images * self.scale.view(shape) + self.shift.view(shape)
+
+
+class TakeChannels(nn.Module):
+    """Some channels in a new order, and zeros."""
+
+    taken: Tensor
+    there: Tensor
+
+    def __init__(self, taken: Tensor, dtype: torch.dtype):
+        super().__init__()
+        self.register_buffer("taken", taken.clamp(min=0))
+        self.register_buffer("there", (taken >= 0).to(dtype))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (N, channels, ...) to (N, len(taken), ...)."""
+        shape = (-1, *[1] * (images.dim() - 2))
+        return images.index_select(1, self.taken) * self.there.view(shape)
+
+
+def _layer(operation: Operation, dtype: torch.dtype) -> nn.Module:
     def tensor(values: Array) -> Tensor:
-        return torch.from_numpy(values).to(source.device, source.dtype)
+        rounded = values if dtype == torch.float64 else as_float32(values, operation.name)
+        return torch.from_numpy(np.ascontiguousarray(rounded))
 
     match operation:
-        case Conv(weight=weight, bias=bias, stride=stride, padding=padding):
-            return F.conv2d(source, tensor(weight), tensor(bias), stride, padding)
-        case Linear(weight=weight, bias=bias):
-            return F.linear(source, tensor(weight), tensor(bias))
+        case Conv(weight=weight, stride=stride, padding=padding):
+            layer: nn.Conv2d | nn.Linear = skip_init(
+                nn.Conv2d,
+                weight.shape[1],
+                weight.shape[0],
+                weight.shape[2:],
+                stride=stride,
+                padding=padding,
+                dtype=dtype,
+            )
+        case Linear(weight=weight):
+            layer = skip_init(nn.Linear, weight.shape[1], weight.shape[0], dtype=dtype)
         case Affine(scale=scale, shift=shift):
-            shape = (-1, *[1] * (source.dim() - 2))
-            return source * tensor(scale).view(shape) + tensor(shift).view(shape)
-        case Activation():
-            return _activate(operation, source)
-        case Add(other=other):
-            return source + results[other]
-        case Pool(function="max"):
-            return F.max_pool2d(
-                source,
-                operation.window,
-                operation.stride,
-                operation.padding,
-                ceil_mode=operation.ceil_mode,
-            )
-        case Pool():
-            return F.avg_pool2d(
-                source,
-                operation.window,
-                operation.stride,
-                operation.padding,
-                ceil_mode=operation.ceil_mode,
-            )
+            return ChannelScale(tensor(scale), tensor(shift))
+        case Pool(window=window, stride=stride, padding=padding):
+            kind = nn.MaxPool2d if operation.function == "max" else nn.AvgPool2d
+            return kind(window, stride, padding, ceil_mode=operation.ceil_mode)
         case Channels(taken=taken):
-            index = torch.from_numpy(taken).to(source.device)
-            shape = (-1, *[1] * (source.dim() - 2))
-            return source[:, index.clamp(min=0)] * (index >= 0).view(shape).to(source.dtype)
+            return TakeChannels(torch.from_numpy(np.ascontiguousarray(taken)), dtype)
         case Flatten():
-            return source.flatten(1)
+            return nn.Flatten(1)
+        case Activation():
+            return activation(operation)
+        case _:
+            raise TypeError(f"{type(operation).__name__} is no layer")
+    assert layer.bias is not None
+    layer.weight.data.copy_(tensor(operation.weight))
+    layer.bias.data.copy_(tensor(operation.bias))
+    return layer
 
 
-def _activate(operation: Activation, source: Tensor) -> Tensor:
-    match operation.function:
-        case "relu":
-            return F.relu(source)
-        case "relu6":
-            return F.relu6(source)
-        case "leaky_relu":
-            return F.leaky_relu(source, operation.slope)
-        case "tanh":
-            return torch.tanh(source)
-        case "selu":
-            return F.selu(source)
+def activation(operation: Activation) -> nn.Module:
+    """Return an activation as a module."""
+    if operation.function == "leaky_relu":
+        return nn.LeakyReLU(operation.slope)
+    kinds = {"relu": nn.ReLU, "relu6": nn.ReLU6, "tanh": nn.Tanh, "selu": nn.SELU}
+    return kinds[operation.function]()

@@ -2,9 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
-from sculpt.export.program import Affine, Conv, Linear, Operation, Program, sources
+from sculpt.export.program import Add, Affine, Conv, Input, Linear, Operation, Program
 
 
 def fold_affine(program: Program) -> Program:
@@ -14,7 +13,7 @@ def fold_affine(program: Program) -> Program:
     """
     users = program.users()
     operations = list(program.operations)
-    gone: dict[int, int] = {}
+    gone: dict[int, int] = {}  # position of what goes -> of what is read in its place
     for place, operation in enumerate(operations):
         if not isinstance(operation, Affine):
             continue
@@ -28,30 +27,20 @@ def fold_affine(program: Program) -> Program:
                 bias=layer.bias * operation.scale + operation.shift,
             )
             gone[place] = source
-    return without(operations, gone)
-
-
-def without(operations: list[Operation], gone: dict[int, int]) -> Program:
-    """Return the program of operations without some, in whose place others are read.
-
-    Args:
-        operations:
-            In order.
-        gone:
-            Position of each that goes -> position of one that stays.
-    """
     staying = [place for place in range(len(operations)) if place not in gone]
     moved = {place: number for number, place in enumerate(staying)}
 
     def place_of(place: int) -> int:
         return moved[gone.get(place, place)]
 
-    return Program(tuple(resourced(operations[place], place_of) for place in staying))
+    return Program(tuple(_resourced(operations[place], place_of) for place in staying))
 
 
-def resourced(operation: Operation, place_of: Callable[[int], int]) -> Operation:
+def _resourced(operation: Operation, place_of: Callable[[int], int]) -> Operation:
     """Return an operation that reads from where others have moved to."""
-    moved: dict[str, Any] = dict(
-        zip(("source", "other"), map(place_of, sources(operation)), strict=False)
-    )
-    return replace(operation, **moved)
+    match operation:
+        case Input():
+            return operation
+        case Add(source=source, other=other):
+            return replace(operation, source=place_of(source), other=place_of(other))
+    return replace(operation, source=place_of(operation.source))

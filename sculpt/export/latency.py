@@ -1,28 +1,52 @@
-"""How long a trained network takes for one image, once it is exported."""
+"""How long a trained network takes, once it is exported: for one image, or runtimes in turns."""
 
 import copy
+import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, sleep
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sculpt.config.search import Runtime
 from sculpt.errors import ExportError, InputError
 from sculpt.export.condensing import condense
+from sculpt.export.formats import Network
 from sculpt.export.lowering import lower
+from sculpt.export.manifest import Latency, LatencyRow
 from sculpt.export.program import Program
-from sculpt.export.runtimes import RUNTIMES, Runner, by_torch, missing_runtime
-from sculpt.pruning.masks import Masks, apply_masks
+from sculpt.export.runtimes import (
+    RUNTIMES,
+    Prepared,
+    Runner,
+    by_c,
+    by_onnxruntime,
+    by_torch,
+    missing_runtime,
+)
+from sculpt.pruning.masks import Masks, apply_masks, dense_masks
 
 LEAST_SECONDS = 0.3
-"""Of measuring, unless the number of repeats is given."""
 LEAST_REPEATS = 5
+"""A measurement takes as long, and as many runs, at least."""
 WARM_UP = 3
+
+BATCHES = (1, 64)
+"""Numbers of images that are given at a time where runtimes take turns."""
+TURNS = 7
+TURN_SECONDS = 0.01
+"""Of a network's turn: a small one is run several times in it."""
+PAUSE_SECONDS = 0.005
+"""Before a turn: threads of other runtimes wait actively for a while after their last work."""
+
+Contender = tuple[str, Runtime]
+"""A network, and what runs it."""
 
 
 def measure_latency(
@@ -31,7 +55,6 @@ def measure_latency(
     example_input: Tensor,
     *,
     runtime: Runtime = "torch",
-    repeats: int | None = None,
 ) -> float:
     """Return the seconds that a trained network takes for one image.
 
@@ -51,20 +74,96 @@ def measure_latency(
             (N, ...), of which the first is the image.
         runtime:
             What runs it.
-        repeats:
-            Runs of which the median is taken; by default as many as take 0.3 s, at least 5.
 
     Raises:
-        InputError: `repeats` is below 1, the runtime is not there, or the masks do not fit.
+        InputError: the runtime is not there, or the masks do not fit.
         ExportError: the network cannot be exported for that runtime.
     """
-    if repeats is not None and repeats < 1:
-        raise InputError(f"repeats must be at least 1, but got {repeats}; leave it out for 0.3 s")
     if missing := missing_runtime(runtime):
         raise InputError(missing)
     image = example_input[:1].detach().to("cpu", torch.float32, copy=True).contiguous()
     with torch_threads(1):
-        return _median_seconds(_runner(model, masks, image, runtime), image, repeats)
+        return _median_seconds(_runner(model, masks, image, runtime), image)
+
+
+def time_side_by_side(
+    network: Network,
+    base: nn.Module | None = None,
+    *,
+    turns: int = TURNS,
+    on_row: Callable[[LatencyRow], None] = lambda row: None,
+) -> Latency:
+    """Return how long a trained network takes in each runtime, on one thread and on all.
+
+    The runtimes take turns, so that what else the machine does falls on all of them.
+
+    Args:
+        network:
+            It is not changed; its images are repeated to fill a batch.
+        base:
+            The dense base; its values do not matter.
+        turns:
+            Of which the median is taken.
+        on_row:
+            Called with each row of what is returned, as soon as it is known.
+
+    Returns:
+        The times, beside the wide network's in ONNX Runtime (PyTorch where that is missing).
+
+    Raises:
+        InputError: `turns` is below 1.
+        ExportError: the network cannot be lowered, see `lower`.
+    """
+    if turns < 1:
+        raise InputError(f"the number of turns must be at least 1, but got {turns}")
+    missing = {runtime: why for runtime in RUNTIMES if (why := missing_runtime(runtime))}
+    model, masks, images = network.model, network.masks, network.images
+    wide = lower(model, masks, images)
+    compact = condense(wide)
+    # Of each network what is lowered, and what PyTorch runs.
+    networks: dict[str, tuple[Program, Program | nn.Module]] = {
+        "compact": (compact, compact),
+        "wide": (wide, masked_copy(model, masks)),
+    }
+    if base is not None:
+        whole = dense_masks(base)
+        networks["base"] = lower(base, whole, images), masked_copy(base, whole)
+    prepared: dict[Contender, Prepared] = {}
+    for name, (program, module) in networks.items():
+        if name == "compact" and "c" not in missing:
+            prepared[name, "c"] = by_c(program)
+        if "onnxruntime" not in missing:
+            prepared[name, "onnxruntime"] = by_onnxruntime(program)
+        prepared[name, "torch"] = by_torch(module)
+    reference: Contender = ("wide", "torch" if "onnxruntime" in missing else "onnxruntime")
+    everything = available_threads()
+    rows: list[LatencyRow] = []
+    for threads in sorted({1, everything}):
+        runners = {key: start(threads) for key, start in prepared.items()}
+        for batch in BATCHES:
+            given = images.repeat(-(-batch // len(images)), *[1] * (images.dim() - 1))[:batch]
+            with torch_threads(threads):
+                seconds = _in_turns(runners, given.contiguous(), turns)
+            for key, measured in seconds.items():
+                low, middle, high = np.percentile(measured, [10, 50, 90]) / batch
+                row: LatencyRow = {
+                    "network": key[0],
+                    "runtime": key[1],
+                    "batch": batch,
+                    "threads": threads,
+                    "seconds": {"median": float(middle), "low": float(low), "high": float(high)},
+                    "ratio": float(np.median(np.divide(seconds[reference], measured))),
+                }
+                on_row(row)
+                rows.append(row)
+    return {
+        "cpu": cpu_name(),
+        "threads": everything,
+        "versions": _versions(set(RUNTIMES) - set(missing)),
+        "reference": {"network": reference[0], "runtime": reference[1]},
+        "rows": rows,
+        "missing": [{"runtime": runtime, "reason": why} for runtime, why in missing.items()],
+    }
 
 
 def describe_latency(runtime: Runtime) -> str:
@@ -102,7 +201,7 @@ def masked_copy(model: nn.Module, masks: Masks) -> nn.Module:
 
 def _runner(model: nn.Module, masks: Masks, image: Tensor, runtime: Runtime) -> Runner:
     try:
-        program: Program = condense(lower(model, masks, image))
+        program = condense(lower(model, masks, image))
     except ExportError:
         if runtime != "torch":
             raise
@@ -110,16 +209,50 @@ def _runner(model: nn.Module, masks: Masks, image: Tensor, runtime: Runtime) -> 
     return RUNTIMES[runtime](program)(1)
 
 
-def _median_seconds(run: Runner, image: Tensor, repeats: int | None) -> float:
+def _median_seconds(run: Runner, image: Tensor) -> float:
     for _ in range(WARM_UP):
         run(image)
     seconds: list[float] = []
     begin = start = perf_counter()
-    while len(seconds) < (repeats or LEAST_REPEATS) or (
-        repeats is None and start - begin < LEAST_SECONDS
-    ):
+    while len(seconds) < LEAST_REPEATS or start - begin < LEAST_SECONDS:
         run(image)
         end = perf_counter()
         seconds.append(end - start)
         start = end
     return median(seconds)
+
+
+def available_threads() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _in_turns(
+    runners: dict[Contender, Runner], images: Tensor, turns: int
+) -> dict[Contender, list[float]]:
+    """Return the seconds of one run of each, once for each turn."""
+    runs = {}
+    for key, run in runners.items():
+        run(images)
+        begin = perf_counter()
+        run(images)
+        runs[key] = max(1, round(TURN_SECONDS / (perf_counter() - begin)))
+    seconds: dict[Contender, list[float]] = {key: [] for key in runners}
+    for _ in range(turns):
+        for key, run in runners.items():
+            sleep(PAUSE_SECONDS)
+            run(images)  # to be in the caches, and its threads awake
+            begin = perf_counter()
+            for _ in range(runs[key]):
+                run(images)
+            seconds[key].append((perf_counter() - begin) / runs[key])
+    return seconds
+
+
+def _versions(runtimes: set[Runtime]) -> dict[str, str]:
+    found = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    if "onnxruntime" in runtimes:
+        found["onnxruntime"] = version("onnxruntime")
+    return found

@@ -2,11 +2,11 @@
 
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict, cast
 
 import torch
 from pydantic import ValidationError
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from sculpt.bundle import Bundle, read_bundle
+from sculpt.config import Params
 from sculpt.diagnostics.layers import Masks, check_masks
 from sculpt.errors import InputError, SculptWarning
 from sculpt.models import build_network
@@ -28,6 +29,58 @@ SPARE = 4
 """How many times the tensors of the file a family may make while it builds; it may replace some."""
 
 
+class Architecture(TypedDict):
+    """Which network it is."""
+
+    name: str
+    """Of a registered family."""
+    options: dict[str, object]
+    """Of that family, by keyword."""
+
+
+class NetworkInput(TypedDict):
+    """What images a network takes."""
+
+    channels: int
+    height: int
+    """Pixels."""
+    width: int
+    classes: int
+    mean: list[float]
+    """Of each channel, of pixels from 0 to 1: what images are normalised by."""
+    std: list[float]
+    class_names: list[str] | None
+
+
+class Metadata(TypedDict, total=False):
+    """What stands in a network's file about it, see `sculpt.export.description`.
+
+    Earlier versions wrote less, and anybody may have written the file: `load` has checked
+    `model` and `input` and that `record` and the others are JSON, and nothing more.
+    """
+
+    study: str
+    trial: int | str
+    """A number, or `base`."""
+    role: str
+    params: Params
+    counting: Literal["paper", "total"]
+    """Rule that `kept_parameters` are counted by."""
+    kept_parameters: int
+    seed: int
+    val_error: float
+    """Of this seed, as a fraction."""
+    test_error: float | None
+    diverged: bool
+    model: Architecture
+    input: NetworkInput
+    plugins: list[str]
+    """Modules of the study, of which one may have the family."""
+    versions: dict[str, str]
+    record: Mapping[str, Any]
+    """Of the trial, without its runs' histories."""
+
+
 @dataclass(frozen=True, eq=False)
 class Loaded:
     """A network as it was trained."""
@@ -35,11 +88,10 @@ class Loaded:
     model: nn.Module
     """In eval mode, float32, on the CPU; pruned weights are 0."""
     masks: Masks
-    metadata: dict[str, Any]
-    """See `sculpt.export.description.describe_network`."""
+    metadata: Metadata
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Mapping[str, Any]:
         """The record of the network's trial; empty where the file has none."""
         return self.metadata.get("record") or {}
 
@@ -67,28 +119,29 @@ def load(path: str | Path) -> Loaded:
     bundle = read_bundle(file)
     _check_finite(file, bundle)
     build = _builder(file, bundle.metadata)
-    with _bounded(bundle.state), torch.device("meta"):
-        plan = _build(file, build)
+    with _bounded(bundle.state):
+        plan = build("meta")
     _check_state(file, plan, bundle)
     try:
         check_masks(plan, bundle.masks)
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
     # Built for good only now that it is known to be of the file's own size.
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        model = _build(file, build)
+    model = build("cpu")
     model.load_state_dict(bundle.state)
-    return Loaded(model.eval(), bundle.masks, bundle.metadata)
+    return Loaded(model.eval(), bundle.masks, cast(Metadata, bundle.metadata))
 
 
-def build_described(file: Path, described: dict[str, Any], state: dict[str, Tensor]) -> nn.Module:
+def build_described(
+    file: Path, described: Mapping[str, object], state: dict[str, Tensor]
+) -> nn.Module:
     """Build a network that a file describes, untrained.
 
     Args:
         file:
             For messages.
         described:
-            With `model` and `input`, see `sculpt.export.description.describe_network`.
+            With `model` and `input`, see `Metadata`; not checked yet.
         state:
             Tensors that the network must not be far larger than: the file may be anybody's.
 
@@ -96,10 +149,9 @@ def build_described(file: Path, described: dict[str, Any], state: dict[str, Tens
         InputError: the description does not fit its family, or asks for too much.
     """
     build = _builder(file, described)
-    with _bounded(state), torch.device("meta"):
-        _build(file, build)
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        return _build(file, build)
+    with _bounded(state):
+        build("meta")
+    return build("cpu")
 
 
 def _check_finite(file: Path, bundle: Bundle) -> None:
@@ -118,8 +170,12 @@ def _check_finite(file: Path, bundle: Bundle) -> None:
     )
 
 
-def _builder(file: Path, metadata: dict[str, Any]) -> dict[str, Any]:
-    """Return the checked arguments of `build_network`."""
+def _builder(file: Path, metadata: Mapping[str, object]) -> Callable[[str], nn.Module]:
+    """Return what builds, on a device, the network that a file describes, once that is checked.
+
+    Raises:
+        InputError: the description is not sound. What is returned raises it, too.
+    """
     model, images = metadata.get("model"), metadata.get("input")
     if not isinstance(model, dict) or not isinstance(images, dict):
         missing = "input" if isinstance(model, dict) else "model"
@@ -131,14 +187,13 @@ def _builder(file: Path, metadata: dict[str, Any]) -> dict[str, Any]:
     family, options = model.get("name"), model.get("options")
     if not isinstance(family, str) or family not in MODELS.names():
         plugins = metadata.get("plugins")
-        named = isinstance(plugins, list) and bool(plugins)
         raise InputError(
             f"{file}: the model family must be one of {', '.join(MODELS.names())}, but is "
             f"{family!a:.60}; "
             + (
                 f"its study had plug-ins: {', '.join(f'{p!a:.60}' for p in plugins[:5])}. Import "
                 "the one that has the family first, if you trust it; a file never does"
-                if named and isinstance(plugins, list)
+                if isinstance(plugins, list) and plugins
                 else "import the module that registers it first"
             )
         )
@@ -151,14 +206,26 @@ def _builder(file: Path, metadata: dict[str, Any]) -> dict[str, Any]:
                 f"{length!a:.60}"
             )
         lengths[key] = length
+    options = _checked_options(file, family, options)
     pixels = lengths.pop("height") * lengths.pop("width")
-    facts = {"family": family, **lengths, "pixels": pixels}
-    return facts | _checked_options(file, family, options, facts)
+    arguments = {**lengths, "pixels": pixels, **options}
+
+    def build(device: str) -> nn.Module:
+        try:
+            with torch.random.fork_rng(devices=[]), torch.device(device):
+                return build_network(family, **arguments)
+        except Exception as error:
+            # The options come from anybody, and families do not foresee all of them.
+            raise InputError(
+                f"{file}: the options of {family} must fit it, but it cannot be built "
+                f"({type(error).__name__}: {error!s:.200})"
+            ) from error
+
+    return build
 
 
-def _checked_options(
-    file: Path, family: str, options: Any, facts: dict[str, Any]
-) -> dict[str, Any]:
+def _checked_options(file: Path, family: str, options: Any) -> Mapping[str, Any]:
+    """Return the keyword arguments of a family, of a file by anybody."""
     try:
         options_schema(MODELS.get(family)).model_validate(options)
     except ValidationError as error:
@@ -178,18 +245,7 @@ def _checked_options(
                 f"{file}: options of {family} must be at most {LARGEST_NUMBER}, but one is "
                 f"{value!a:.60}"
             )
-    return dict(options)
-
-
-def _build(file: Path, arguments: dict[str, Any]) -> nn.Module:
-    try:
-        return build_network(**arguments)
-    except Exception as error:
-        # The options come from anybody, and families do not foresee all of them.
-        raise InputError(
-            f"{file}: the options of {arguments['family']} must fit it, but it cannot be built "
-            f"({type(error).__name__}: {error!s:.200})"
-        ) from error
+    return options
 
 
 @contextmanager

@@ -1,9 +1,7 @@
 """Timing an exported folder's network, and writing down there what was measured."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -11,15 +9,30 @@ from sculpt.bundle import write_bundle
 from sculpt.config.search import Runtime
 from sculpt.errors import InputError
 from sculpt.export.card import model_card
-from sculpt.export.directory import CARD, MANIFEST, describe_file
 from sculpt.export.formats import Network
-from sculpt.export.latency import describe_latency
-from sculpt.export.loading import Loaded, build_described, load
+from sculpt.export.latency import TURNS, describe_latency, time_side_by_side
+from sculpt.export.loading import Loaded, Metadata, build_described, load
+from sculpt.export.manifest import (
+    CARD,
+    MANIFEST,
+    LatencyRow,
+    Manifest,
+    Recorded,
+    RecordedLatency,
+    describe_file,
+    read_manifest,
+    write_manifest,
+)
 from sculpt.export.runtimes import missing_runtime
-from sculpt.export.side_by_side import TURNS, time_side_by_side
-from sculpt.export.verification import read_manifest, read_reference
+from sculpt.export.verification import read_reference
 from sculpt.files import replacing
 from sculpt.pruning.trained import NETWORK_FILE
+
+
+class FolderLatency(RecordedLatency):
+    """What was measured of an exported folder."""
+
+    directory: str
 
 
 def measure_directory(
@@ -27,8 +40,8 @@ def measure_directory(
     runtime: Runtime = "torch",
     *,
     turns: int = TURNS,
-    on_row: Callable[[dict[str, Any]], None] = lambda row: None,
-) -> dict[str, Any]:
+    on_row: Callable[[LatencyRow], None] = lambda row: None,
+) -> FolderLatency:
     """Time an exported network in every runtime, and write it into the folder.
 
     Its manifest and model card hold the whole table afterwards, the bundle's record the
@@ -43,9 +56,6 @@ def measure_directory(
         turns, on_row:
             See `time_side_by_side`.
 
-    Returns:
-        What `time_side_by_side` returns, with `directory`, `latency` (seconds) and `latency_by`.
-
     Raises:
         InputError: it is no exported folder, its bundle is not the one that was exported, or the
             runtime is not there.
@@ -56,8 +66,8 @@ def measure_directory(
     manifest = read_manifest(folder)
     bundle = folder / NETWORK_FILE
     loaded = load(folder)
-    exported = manifest["files"].get(NETWORK_FILE, {})
-    if describe_file(bundle)["sha256"] != exported.get("sha256"):
+    exported = manifest["files"].get(NETWORK_FILE)
+    if exported is None or describe_file(bundle)["sha256"] != exported.get("sha256"):
         raise InputError(
             f"{bundle}: must be the file that was exported, but was changed since; export it anew"
         )
@@ -65,26 +75,26 @@ def measure_directory(
         raise InputError(f"the runtime must be one that is there: {reason}")
     images, _ = read_reference(folder)
     network = Network(loaded.model, loaded.masks, loaded.metadata, images)
-    timed = time_side_by_side(
-        loaded.model,
-        loaded.masks,
-        images,
-        _base(folder, manifest, loaded),
-        turns=turns,
-        on_row=on_row,
-    )
+    base = _base(folder, manifest, loaded)
+    timed = time_side_by_side(network, base, turns=turns, on_row=on_row)
     (seconds,) = [
         row["seconds"]["median"]
         for row in timed["rows"]
         if (row["network"], row["runtime"]) == ("compact", runtime)
         and (row["batch"], row["threads"]) == (1, 1)
     ]
-    found = {"latency": seconds, "latency_by": describe_latency(runtime)}
-    _write(folder, manifest | {"latency": timed | found}, loaded, found, network)
-    return {"directory": str(folder)} | timed | found
+    recorded: Recorded = {"latency": seconds, "latency_by": describe_latency(runtime)}
+    metadata: Metadata = {**loaded.metadata, "record": {**loaded.record, **recorded}}
+    write_bundle(bundle, loaded.model, loaded.masks, metadata)
+    exported.update(describe_file(bundle))
+    manifest["latency"] = {**timed, **recorded}
+    write_manifest(folder, manifest)
+    with replacing(folder / CARD) as part:
+        part.write_text(model_card(network, manifest), encoding="utf-8")
+    return {"directory": str(folder), **timed, **recorded}
 
 
-def _base(folder: Path, manifest: dict[str, Any], loaded: Loaded) -> nn.Module | None:
+def _base(folder: Path, manifest: Manifest, loaded: Loaded) -> nn.Module | None:
     """Return the dense base, untrained; None where an earlier export does not say what it is."""
     facts = manifest.get("facts")
     model = facts.get("base_model") if isinstance(facts, dict) else None
@@ -92,19 +102,3 @@ def _base(folder: Path, manifest: dict[str, Any], loaded: Loaded) -> nn.Module |
         return None
     described = {"model": model, "input": loaded.metadata.get("input")}
     return build_described(folder / MANIFEST, described, loaded.model.state_dict()).eval()
-
-
-def _write(
-    folder: Path,
-    manifest: dict[str, Any],
-    loaded: Loaded,
-    found: dict[str, Any],
-    network: Network,
-) -> None:
-    metadata = loaded.metadata | {"record": loaded.record | found}
-    write_bundle(folder / NETWORK_FILE, loaded.model, loaded.masks, metadata)
-    manifest["files"][NETWORK_FILE] |= describe_file(folder / NETWORK_FILE)
-    with replacing(folder / MANIFEST) as part:
-        part.write_text(json.dumps(manifest, indent=1, allow_nan=False), encoding="utf-8")
-    with replacing(folder / CARD) as part:
-        part.write_text(model_card(network, manifest), encoding="utf-8")

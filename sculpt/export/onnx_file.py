@@ -1,18 +1,29 @@
 """A program as an ONNX file: for every runtime, small because its weights unpack themselves."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
+from onnx import TensorProto, helper
 
-from sculpt.errors import InputError
-from sculpt.export.program import Flatten, Program
-from sculpt.files import replacing
+from sculpt.export.onnx_graph import INPUT, OUTPUT, Graph, Values, add_weight
+from sculpt.export.program import (
+    Activation,
+    Add,
+    Affine,
+    Channels,
+    Conv,
+    Flatten,
+    Input,
+    Linear,
+    Operation,
+    Pool,
+    Program,
+    as_float32,
+)
 
-if TYPE_CHECKING:
-    import onnx
+AddWeight = Callable[[Graph, Values, str], str]
 
 OPSET, IR_VERSION = 13, 7
 """Of ONNX 1.8 (2020): what is needed is in it, so runtimes of all ages can load the files."""
@@ -20,9 +31,7 @@ BATCH = "batch"
 """Name of the first dimension, whose size is open."""
 
 
-def to_onnx(
-    program: Program, *, plain: bool = False, metadata: Mapping[str, str] | None = None
-) -> "onnx.ModelProto":
+def to_onnx(program: Program, *, plain: bool = False) -> onnx.ModelProto:
     """Return a program as an ONNX model in float32, of `images` (batch, ...) to `logits`.
 
     Args:
@@ -32,28 +41,19 @@ def to_onnx(
             Whether every weight is stored whole, zeros and all. Otherwise sparse ones are
             stored sparse, with nodes that unpack them when a runtime loads the file; that is
             smaller, computes the same, and is as fast with runtimes that compute constants once.
-        metadata:
-            Texts that are kept in the file, by name.
 
     Raises:
-        InputError: the package `onnx` is not installed.
         NumericsError: a value is not finite in float32.
     """
-    try:
-        from onnx import TensorProto, helper
-    except ImportError as error:
-        raise InputError(
-            "ONNX files must be made by the package onnx, but it is not installed; pip install "
-            "'sculpt[export]'"
-        ) from error
-    # It imports onnx itself.
-    from sculpt.export.onnx_graph import INPUT, OUTPUT
-    from sculpt.export.onnx_operations import build_graph
-
-    graph = build_graph(_flat(program), plain=plain)
+    graph = Graph()
+    weight = Graph.constant if plain else add_weight
+    results: list[str] = []
+    whole = _flat(program)
+    for operation in whole.operations:
+        results.append(_add_operation(graph, operation, results, whole, weight))
     graph.nodes[-1].output[0] = OUTPUT
     images: list[str | int | None] = [BATCH, *program.input_shape]
-    model = helper.make_model(
+    return helper.make_model(
         helper.make_graph(
             graph.nodes,
             "network",
@@ -67,27 +67,6 @@ def to_onnx(
         producer_version=version("sculpt"),
         doc_string=_description(program, plain=plain),
     )
-    helper.set_model_props(model, dict(metadata or {}))
-    return model
-
-
-def write_onnx(
-    program: Program,
-    path: Path,
-    *,
-    plain: bool = False,
-    metadata: Mapping[str, str] | None = None,
-) -> None:
-    """Write a program as an ONNX file, see `to_onnx`.
-
-    Raises:
-        InputError: the package `onnx` is not installed.
-        NumericsError: a value is not finite in float32.
-        OSError: nothing can be written there; the file is then as it was.
-    """
-    data = to_onnx(program, plain=plain, metadata=metadata).SerializeToString(deterministic=True)
-    with replacing(path) as part:
-        part.write_bytes(data)
 
 
 def _flat(program: Program) -> Program:
@@ -111,3 +90,118 @@ def _description(program: Program, *, plain: bool) -> str:
         f"Sparse network: {kept:,} of {sum(weight.size for weight in weights):,} weights are not "
         f"zero; {stored}."
     )
+
+
+def _add_operation(
+    graph: Graph, operation: Operation, results: list[str], program: Program, weight: AddWeight
+) -> str:
+    if isinstance(operation, Input):
+        return INPUT
+    source, name = results[operation.source], operation.name
+    match operation:
+        case Conv() | Linear():
+            return _layer(graph, operation, source, weight)
+        case Affine(scale=scale, shift=shift):
+            shape = (-1, *[1] * (len(operation.shape) - 1))
+            factor = as_float32(scale, f"{name}.scale").reshape(shape)
+            term = as_float32(shift, f"{name}.shift").reshape(shape)
+            scaled = [source, graph.constant(factor, f"{name}.scale")]
+            product = graph.node("Mul", scaled, f"{name}.scaled")
+            return graph.node("Add", [product, graph.constant(term, f"{name}.shift")], name)
+        case Activation():
+            return _activation(graph, operation, source)
+        case Add(other=other):
+            return graph.node("Add", [source, results[other]], name)
+        case Pool():
+            return _pool(graph, operation, source, program.operations[operation.source].shape)
+        case Channels():
+            return _channels(graph, operation, source, program.operations[operation.source].shape)
+        case Flatten():
+            return graph.node("Flatten", [source], name, axis=1)
+
+
+def _layer(graph: Graph, layer: Conv | Linear, source: str, weight: AddWeight) -> str:
+    name = layer.name
+    inputs = [
+        source,
+        weight(graph, as_float32(layer.weight, f"{name}.weight"), f"{name}.weight"),
+        graph.constant(as_float32(layer.bias, f"{name}.bias"), f"{name}.bias"),
+    ]
+    if isinstance(layer, Linear):
+        return graph.node("Gemm", inputs, name, transB=1)
+    return graph.node(
+        "Conv",
+        inputs,
+        name,
+        kernel_shape=layer.weight.shape[2:],
+        strides=layer.stride,
+        pads=[*layer.padding, *layer.padding],
+    )
+
+
+def _activation(graph: Graph, operation: Activation, source: str) -> str:
+    name = operation.name
+    match operation.function:
+        case "relu":
+            return graph.node("Relu", [source], name)
+        case "relu6":
+            bounds = [graph.shared(np.array(bound, np.float32)) for bound in (0, 6)]
+            return graph.node("Clip", [source, *bounds], name)
+        case "leaky_relu":
+            return graph.node("LeakyRelu", [source], name, alpha=operation.slope)
+        case "tanh":
+            return graph.node("Tanh", [source], name)
+        case "selu":
+            # ONNX's own two constants are PyTorch's, rounded to float32.
+            return graph.node("Selu", [source], name)
+
+
+def _pool(graph: Graph, pool: Pool, source: str, shape: tuple[int, ...]) -> str:
+    """Add a pool that leaves nothing to `ceil_mode`, of which runtimes had different views.
+
+    Where the last window ends outside of the padded image, the lines that it lacks are padding.
+    A mean counts all padding or none, so where some is to be counted, but not those lines, all is,
+    and the means are scaled afterwards. (A `Pad` before would do it, but ONNX Runtime 1.20 takes
+    that into the pool, and then counts all.)
+    """
+    name, mean = pool.name, pool.function == "average"
+    lines = zip(shape[1:], pool.shape[1:], pool.window, pool.stride, pool.padding, strict=True)
+    lacking = [
+        max(0, (results - 1) * stride + window - (length + 2 * padding))
+        for length, results, window, stride, padding in lines
+    ]
+    counts_padding = mean and any(pool.padding)
+    result = graph.node(
+        "AveragePool" if mean else "MaxPool",
+        [source],
+        f"{name}.unscaled" if counts_padding and any(lacking) else name,
+        kernel_shape=pool.window,
+        strides=pool.stride,
+        pads=[*pool.padding, *np.add(pool.padding, lacking).tolist()],
+        **({"count_include_pad": 1} if counts_padding else {}),
+    )
+    if not (counts_padding and any(lacking)):
+        return result
+    scales = np.ones((1, 1, *pool.shape[1:]), np.float32)
+    # Only the last window of a row or a column lacks anything.
+    scales[..., -1, :] *= pool.window[0] / (pool.window[0] - lacking[0])
+    scales[..., :, -1] *= pool.window[1] / (pool.window[1] - lacking[1])
+    return graph.node("Mul", [result, graph.constant(scales, f"{name}.scales")], name)
+
+
+def _channels(graph: Graph, operation: Channels, source: str, shape: tuple[int, ...]) -> str:
+    """Pad by zeros what is taken whole and in order; else gather, from zeros too if need be."""
+    name, taken, count = operation.name, operation.taken, shape[0]
+    others = [0] * (len(shape) - 1)
+    before = int(np.argmax(taken >= 0))
+    after = len(taken) - count - before
+    if after >= 0:
+        around = np.full(before, -1), np.arange(count), np.full(after, -1)
+        if np.array_equal(taken, np.concatenate(around)):
+            pads = graph.integers(0, before, *others, 0, after, *others)
+            return graph.node("Pad", [source, pads], name)
+    if np.any(taken < 0):
+        pads = graph.integers(0, 0, *others, 0, 1, *others)
+        source = graph.node("Pad", [source, pads], f"{name}.and_zeros")
+    indices = graph.constant(np.where(taken < 0, count, taken), f"{name}.taken")
+    return graph.node("Gather", [source, indices], name, axis=1)

@@ -1,13 +1,32 @@
-"""An ONNX graph under construction: nodes, constants, and a name of its own for every value."""
+"""An ONNX graph under construction, and its sparse weights, which standard nodes unpack.
 
+What a runtime sees is a graph whose weights are computed from constants alone; it computes them
+once, when it loads the file. Of the codes of a weight the one is taken that needs the fewest
+bytes; at every density that is less than a fifth above what kept weights and their positions need
+at least.
+
+- whole: 4 bytes a weight, kept or not. Best when nearly all are kept.
+- bits: a bit for each weight, 4 bytes for each kept one.
+- gaps: one or two bytes and 4 bytes for each kept weight and each filler, see `encode_gaps`.
+  Two bytes are for densities below about 0.008, where fillers of one byte would be many.
+- nothing: all are pruned.
+"""
+
+import math
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
+
+Values = NDArray[np.float32]
+Steps = NDArray[np.uint8 | np.uint16]
 
 INPUT, OUTPUT = "images", "logits"
+
+UNPACKING_BYTES = 500
+"""About what the nodes take that unpack a weight: small weights are cheaper whole."""
 
 
 class Graph:
@@ -49,3 +68,116 @@ class Graph:
             found = f"{name}_{count}"
         self._names.add(found)
         return found
+
+
+def add_weight(graph: Graph, values: Values, name: str) -> str:
+    """Add a weight in the code that takes the fewest bytes, and return the name of its result."""
+    kept = values.ravel() != 0
+    if not kept.any():
+        return _zeros(graph, values.shape, name)
+    kept_bytes = 4 * int(np.count_nonzero(kept))
+    short, long = encode_gaps(kept, np.uint8), encode_gaps(kept, np.uint16)
+    sizes = {
+        "whole": values.nbytes,
+        "bits": UNPACKING_BYTES + math.ceil(kept.size / 8) + kept_bytes,
+        "short gaps": UNPACKING_BYTES + (1 + 4) * short[0].size,
+        "long gaps": UNPACKING_BYTES + (2 + 4) * long[0].size,
+    }
+    match min(sizes, key=lambda code: sizes[code]):
+        case "whole":
+            return graph.constant(values, name)
+        case "bits":
+            return _from_bits(graph, values, kept, name)
+        case "short gaps":
+            return _from_gaps(graph, values, kept, *short, name)
+        case _:
+            return _from_gaps(graph, values, kept, *long, name)
+
+
+def encode_gaps(
+    kept: NDArray[np.bool_], dtype: type[np.uint8] | type[np.uint16] = np.uint8
+) -> tuple[Steps, NDArray[np.bool_]]:
+    """Return the steps to the kept entries of a flat mask, and which of them only fill the way.
+
+    A step says how far the next entry lies from the last one. Where it is longer than its type
+    allows, entries between, of weights that are zero, fill the way.
+    `numpy.cumsum(steps)` are the positions of all entries, no two of them the same, and
+    `numpy.cumsum(steps)[~fillers]` those of the kept ones.
+
+    Args:
+        kept:
+            (N,).
+        dtype:
+            Of the steps: small ones for dense masks, large ones where fillers would be many.
+    """
+    largest = np.iinfo(dtype).max
+    # The first is counted from 0 and may be 0; all others are at least 1.
+    distances = np.diff(np.flatnonzero(kept), prepend=0)
+    fillers_before = np.maximum(distances - 1, 0) // largest
+    ends = np.cumsum(fillers_before + 1) - 1
+    entries = int(ends[-1]) + 1 if ends.size else 0
+    steps = np.full(entries, largest, dtype)
+    steps[ends] = distances - fillers_before * largest
+    fillers = np.ones(entries, bool)
+    fillers[ends] = False
+    return steps, fillers
+
+
+def _zeros(graph: Graph, shape: tuple[int, ...], name: str) -> str:
+    zero = helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0])
+    return graph.node("ConstantOfShape", [graph.integers(*shape)], name, value=zero)
+
+
+def _from_gaps(
+    graph: Graph,
+    values: Values,
+    kept: NDArray[np.bool_],
+    steps: Steps,
+    fillers: NDArray[np.bool_],
+    name: str,
+) -> str:
+    """Scatter the kept weights, and the zeros of fillers, to the sums of the steps."""
+    entries = np.zeros(steps.size, np.float32)
+    entries[~fillers] = values.ravel()[kept]
+    gaps = graph.constant(steps, f"{name}.gaps")
+    gaps = graph.node("Cast", [gaps], f"{name}.steps", to=TensorProto.INT64)
+    positions = graph.node("CumSum", [gaps, _first_axis(graph)], f"{name}.positions")
+    flat = graph.node(
+        "ScatterElements",
+        [
+            _zeros(graph, (values.size,), f"{name}.zeros"),
+            positions,
+            graph.constant(entries, f"{name}.values"),
+        ],
+        f"{name}.flat",
+        axis=0,
+    )
+    return graph.node("Reshape", [flat, graph.integers(*values.shape)], name)
+
+
+def _from_bits(graph: Graph, values: Values, kept: NDArray[np.bool_], name: str) -> str:
+    """Take the kept weight that a running sum of the bits counts, or the zero before the first.
+
+    Every shape is known before anything is computed, which `NonZero` would not give.
+    """
+    bytes_ = graph.constant(np.packbits(kept)[:, None], f"{name}.bits")
+    bytes_ = graph.node("Cast", [bytes_], f"{name}.bytes", to=TensorProto.INT64)
+    # As in `numpy.packbits`, the first weight is the highest bit: halved until it is the lowest.
+    powers = graph.shared(np.array([[128, 64, 32, 16, 8, 4, 2, 1]], np.int64))
+    halved = graph.node("Div", [bytes_, powers], f"{name}.halved")
+    bits = graph.node("Mod", [halved, graph.shared(np.array(2, np.int64))], f"{name}.kept")
+    bits = graph.node("Reshape", [bits, graph.integers(-1)], f"{name}.flat_kept")
+    counts = graph.node("CumSum", [bits, _first_axis(graph)], f"{name}.counts")
+    indices = graph.node("Mul", [counts, bits], f"{name}.indices")
+    if values.size % 8:
+        ends = [graph.integers(0), graph.integers(values.size)]
+        indices = graph.node("Slice", [indices, *ends], f"{name}.whole_indices")
+    entries = np.concatenate([np.zeros(1, np.float32), values.ravel()[kept]])
+    flat = graph.node(
+        "Gather", [graph.constant(entries, f"{name}.values"), indices], f"{name}.flat", axis=0
+    )
+    return graph.node("Reshape", [flat, graph.integers(*values.shape)], name)
+
+
+def _first_axis(graph: Graph) -> str:
+    return graph.shared(np.array(0, np.int64))

@@ -11,7 +11,7 @@ from sculpt.config.search import Runtime
 from sculpt.errors import InputError
 from sculpt.export.c_code.generate import c_code
 from sculpt.export.c_code.library import CLibrary, compile_library, find_compiler
-from sculpt.export.module import to_module
+from sculpt.export.evaluation import to_module, without_gradients
 from sculpt.export.program import Program
 
 Runner = Callable[[Tensor], object]
@@ -27,10 +27,7 @@ def by_torch(network: Program | nn.Module) -> Prepared:
     # In which the CPU's convolutions take two thirds of the time (ResNet and VGG16, batch 1).
     module = module.to(memory_format=torch.channels_last)
 
-    def run(images: Tensor) -> Tensor:
-        with torch.no_grad():
-            return module(images)
-
+    run = without_gradients(module)
     return lambda threads: run
 
 

@@ -1,30 +1,44 @@
 """Checking an exported folder: every file's sum, and that every format computes the same."""
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from sculpt.errors import ExportError, InputError
-from sculpt.export.directory import (
-    MANIFEST,
-    MANIFEST_FORMAT,
-    REFERENCE,
-    TOLERANCE,
-    compare,
-    describe_file,
-)
-from sculpt.export.formats import Network
+from sculpt.export.directory import TOLERANCE, compare
+from sculpt.export.formats import Format, Network
 from sculpt.export.loading import load
+from sculpt.export.manifest import REFERENCE, describe_file, read_manifest
 from sculpt.pruning.masks import count_kept
 from sculpt.registry import FORMATS
 
 
-def verify(directory: str | Path) -> dict[str, Any]:
-    """Check an exported folder, as a JSON document.
+class Check(TypedDict):
+    """One thing that was checked of a folder."""
+
+    file: str
+    check: str
+    """What was looked at, in words."""
+    ok: bool | None
+    """None: it could not be checked here."""
+    detail: str
+    """What was found; empty where there is nothing to say."""
+
+
+class Verification(TypedDict):
+    """Everything that was checked of a folder."""
+
+    directory: str
+    ok: bool
+    """No check has failed."""
+    checks: list[Check]
+
+
+def verify(directory: str | Path) -> Verification:
+    """Check an exported folder.
 
     Args:
         directory:
@@ -32,16 +46,12 @@ def verify(directory: str | Path) -> dict[str, Any]:
             PyTorch's and ONNX Runtime's own readers. C code is compiled and run only if it is,
             letter by letter, what this version makes of the bundle beside it.
 
-    Returns:
-        `directory`, `ok` and `checks`: of each `file`, `check`, `ok` (None: it could not be
-        checked here) and `detail`.
-
     Raises:
         InputError: it is no exported folder, or its network cannot be loaded.
     """
     folder = Path(directory)
     manifest = read_manifest(folder)
-    checks: list[dict[str, Any]] = []
+    checks: list[Check] = []
 
     def check(file: str, what: str, ok: bool | None, detail: str = "") -> None:
         checks.append({"file": file, "check": what, "ok": ok, "detail": detail})
@@ -62,13 +72,13 @@ def verify(directory: str | Path) -> dict[str, Any]:
         images, logits = read_reference(folder)
     except InputError as error:
         check(REFERENCE, "can be read", False, str(error))
-        return _document(folder, checks)
+        return conclude(folder, checks)
     network = Network(loaded.model, loaded.masks, loaded.metadata, images)
     for file, found in manifest["files"].items():
         if found.get("format") is None or not (folder / file).is_file():
             continue
         try:
-            kind = FORMATS.get(found["format"])
+            kind: type[Format] = FORMATS.get(found["format"])
             if _is_foreign_code(kind, folder / file, network):
                 reason = (
                     "it is not the code that this version makes of the bundle, so it is not run"
@@ -82,7 +92,7 @@ def verify(directory: str | Path) -> dict[str, Any]:
             continue
         detail = f"{difference:.2g} of the largest logit, at batch 1 and {len(images)}"
         check(file, "logits", difference < TOLERANCE, detail)
-    return _document(folder, checks)
+    return conclude(folder, checks)
 
 
 def read_reference(folder: Path) -> tuple[Tensor, Tensor]:
@@ -101,33 +111,13 @@ def read_reference(folder: Path) -> tuple[Tensor, Tensor]:
         ) from error
 
 
-def _is_foreign_code(kind: Any, file: Path, network: Network) -> bool:
+def _is_foreign_code(kind: type[Format], file: Path, network: Network) -> bool:
     """Return whether a file is a program by itself, and not the one that we would write."""
     text = getattr(kind, "text", None)
     return text is not None and file.read_bytes() != text(network).encode()
 
 
-def _document(folder: Path, checks: list[dict[str, Any]]) -> dict[str, Any]:
+def conclude(folder: Path, checks: list[Check]) -> Verification:
+    """Return checks of a folder with what they come to."""
     ok = all(check["ok"] is not False for check in checks)
     return {"directory": str(folder), "ok": ok, "checks": checks}
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read what an exported folder says of itself; whoever has sent it, its files lie in it.
-
-    Raises:
-        InputError: it is no exported folder.
-    """
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if manifest["format"] != MANIFEST_FORMAT:
-            raise ValueError(f"its format is {manifest['format']!r}")
-        for file, found in manifest["files"].items():
-            if Path(file).name != file or not isinstance(found, dict):
-                raise ValueError(f"{file!r} is no file of it")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(
-            f"{folder}: must be a folder that sculpt export wrote, but its {MANIFEST} is not read "
-            f"({type(error).__name__}: {error!s:.200})"
-        ) from error
-    return manifest

@@ -5,7 +5,7 @@ Small networks on a GPU spend their time launching kernels. A captured step is l
 
 from collections.abc import Callable
 from time import perf_counter
-from typing import Any
+from typing import Literal, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
@@ -22,7 +22,18 @@ LARGEST_DIFFERENCE = 0.02
 algorithms, which round otherwise."""
 
 
-def choose_engine(trainer: Trainer, *, fewest_steps: int = FEWEST_STEPS) -> dict[str, Any]:
+EngineName = Literal["eager", "cuda_graph"]
+
+
+class ChosenEngine(TypedDict):
+    """How steps are taken, and why: either the reason, or what both ways were measured to take."""
+
+    name: EngineName
+    reason: NotRequired[str]
+    seconds_per_step: NotRequired[dict[EngineName, float]]
+
+
+def choose_engine(trainer: Trainer, *, fewest_steps: int = FEWEST_STEPS) -> ChosenEngine:
     """Let a trainer take captured steps from now on, if that is measured to be faster.
 
     The trainer's state is what it was before. Whatever goes wrong, it takes its steps eagerly.
@@ -32,10 +43,6 @@ def choose_engine(trainer: Trainer, *, fewest_steps: int = FEWEST_STEPS) -> dict
             Whole batches, activations on the device.
         fewest_steps:
             Do not try for runs shorter than this.
-
-    Returns:
-        What was chosen and why: `name` (`eager` or `cuda_graph`), and either `reason` or
-        `seconds_per_step` of both.
     """
     steps = trainer.recipe.epochs * trainer.steps_per_epoch
     if trainer.device.type != "cuda":
@@ -47,24 +54,24 @@ def choose_engine(trainer: Trainer, *, fewest_steps: int = FEWEST_STEPS) -> dict
         return _choose_measured(trainer)
 
 
-def _choose_measured(trainer: Trainer) -> dict[str, Any]:
+def _choose_measured(trainer: Trainer) -> ChosenEngine:
     batch = torch.arange(trainer.batch_size, device=trainer.device)
     before = trainer.state()
     trainer.model.train()
     try:
         captured = capture(trainer, batch)
-        losses, seconds = {}, {}
-        for name, update in (("eager", trainer.update_eagerly), ("cuda_graph", captured)):
+        losses, seconds = [], []
+        for update in (trainer.update_eagerly, captured):
             trainer.restore(before)
-            losses[name] = _loss_after(trainer, update, batch)
-            seconds[name] = _seconds_per_step(update, batch)
-        difference = abs(losses["eager"] - losses["cuda_graph"]) / max(losses["eager"], 1e-3)
+            losses.append(_loss_after(trainer, update, batch))
+            seconds.append(_seconds_per_step(update, batch))
+        difference = abs(losses[0] - losses[1]) / max(losses[0], 1e-3)
         if not difference <= LARGEST_DIFFERENCE:  # NaN is a difference, too
             return {"name": "eager", "reason": f"captured steps differ by {difference:.2%}"}
-        faster = min(seconds, key=lambda name: seconds[name])
-        if faster == "cuda_graph":
+        both: dict[EngineName, float] = {"eager": seconds[0], "cuda_graph": seconds[1]}
+        if seconds[1] < seconds[0]:
             trainer.update = captured
-        return {"name": faster, "seconds_per_step": seconds}
+        return {"name": min(both, key=both.__getitem__), "seconds_per_step": both}
     except RuntimeError as error:
         forget_capture(trainer)
         return {"name": "eager", "reason": f"capturing failed: {str(error).splitlines()[0]}"}

@@ -2,11 +2,11 @@
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, TypedDict
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -17,6 +17,18 @@ from sculpt.training.trainer import State
 
 FORMAT = "sculpt-checkpoint-2"
 """2: of pruned parameters the kept values alone."""
+
+
+class Progress(TypedDict):
+    """What a run has done, beside its state."""
+
+    epoch: int
+    """The last one that is done, counted from 1."""
+    history: list[Mapping[str, Any]]
+    """Of each evaluated epoch the fields of `sculpt.training.loop.Epoch`."""
+    diverged: bool
+    resumed_at: list[int]
+    """Epochs after which it went on from a checkpoint before."""
 
 
 @dataclass
@@ -33,14 +45,14 @@ class Checkpoint:
         """Return whether it is time to write."""
         return monotonic() - self._last >= self.every_seconds
 
-    def write(self, state: State, progress: dict[str, Any]) -> None:
+    def write(self, state: State, progress: Progress) -> None:
         """Replace the file by this state, at once: killed at any moment, one of both is there.
 
         Args:
             state:
                 See `Trainer.state`.
             progress:
-                JSON-serialisable; returned as it was by `read`.
+                Returned as it was by `read`.
         """
         header = {"format": FORMAT, "progress": json.dumps(progress)}
         tensors = {name: tensor.contiguous() for name, tensor in state.items()}
@@ -49,7 +61,7 @@ class Checkpoint:
         self.on_written(self.path)
         self._last = monotonic()
 
-    def read(self) -> tuple[State, dict[str, Any]] | None:
+    def read(self) -> tuple[State, Progress] | None:
         """Return (state, progress) as they were written last; None if there is nothing.
 
         A file that cannot be read is nothing, with a warning: the run starts anew.

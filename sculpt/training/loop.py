@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from time import perf_counter
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from torch import nn
 
@@ -13,8 +13,8 @@ from sculpt.config import Training
 from sculpt.data import Splits
 from sculpt.errors import DeviceMemoryError, SculptWarning
 from sculpt.pruning.masks import Masks
-from sculpt.training.capture import choose_engine
-from sculpt.training.checkpoint import Checkpoint
+from sculpt.training.capture import ChosenEngine, choose_engine
+from sculpt.training.checkpoint import Checkpoint, Progress
 from sculpt.training.evaluation import evaluate
 from sculpt.training.memory import is_out_of_memory, release_memory
 from sculpt.training.precision import float32_products, resolve_precision
@@ -44,18 +44,30 @@ class Epoch:
     """Training alone."""
 
 
+class Computation(TypedDict):
+    """How a run was computed; only the precision where it had no epochs."""
+
+    precision: str
+    """A resolved one, see `sculpt.training.precision`."""
+    engine: NotRequired[ChosenEngine]
+    """Missing where nothing was left to do after a checkpoint."""
+    micro_batches: NotRequired[int]
+    """Parts that a batch was taken in, so that it fits into memory."""
+    offload: NotRequired[bool]
+    """Whether activations were kept in the host's memory."""
+
+
 @dataclass
 class Trained:
     """How the training of one network went."""
 
+    facts: Computation
     history: list[Epoch] = field(default_factory=list)
     """One entry per evaluation."""
     diverged: bool = False
     """A loss was not finite, and training ended there."""
     resumed_at: list[int] = field(default_factory=list)
     """Epochs after which it went on from a checkpoint."""
-    facts: dict[str, Any] = field(default_factory=dict)
-    """How it was computed: `precision`, `engine`, `micro_batches`, `offload`."""
 
 
 def train(
@@ -103,7 +115,7 @@ def train(
     """
     device = splits.train.device
     precision = resolve_precision(recipe.precision, device)
-    run = Trained(facts={"precision": precision})
+    run = Trained({"precision": precision})
     with float32_products(precision, device):
         if recipe.epochs == 0:
             blank = Epoch(0, 0.0, None, None, None, 0.0, None, 0.0, None)
@@ -117,7 +129,7 @@ def train(
             run.facts["engine"] = choose_engine(trainer)
             _train_epochs(trainer, splits, run, done + 1, on_epoch, checkpoint)
         trainer.swap_average()
-    run.facts |= {"micro_batches": trainer.micro_batches, "offload": trainer.offload}
+    run.facts["micro_batches"], run.facts["offload"] = trainer.micro_batches, trainer.offload
     return run
 
 
@@ -161,7 +173,8 @@ def _train_epochs(
     on_epoch: Callable[[Epoch], None],
     checkpoint: Checkpoint | None,
 ) -> None:
-    state, progress = trainer.state(), None
+    state = trainer.state()
+    progress: Progress | None = None
     start = perf_counter()
     try:
         for number in range(first, trainer.recipe.epochs + 1):

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sculpt.data import image_decoding, tensor_cache
 from sculpt.data import image_folder as module
+from sculpt.data import tensor_cache
 from sculpt.data.image_folder import ImageFolder
 from sculpt.data.images import ImageSpec
 from sculpt.errors import DataError
@@ -27,13 +27,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files decoded so far."""
     paths: list[str] = []
-    original = image_decoding.decode_image
+    original = module.decode_image
 
     def recording(path: str, size: int, channels: int) -> np.ndarray:
         paths.append(path)
         return original(path, size, channels)
 
-    monkeypatch.setattr(image_decoding, "decode_image", recording)
+    monkeypatch.setattr(module, "decode_image", recording)
     return paths
 
 
@@ -72,7 +72,7 @@ def test_order_and_labels_are_torchvisions(image_folder: Path):
 def test_more_files_than_one_task_takes_keep_their_order(image_folder: Path, monkeypatch):
     expected = ImageFolder(root=str(image_folder)).read()
     shutil.rmtree(tensor_cache.cache_folder())
-    monkeypatch.setattr(image_decoding, "_FILES_PER_TASK", 2)
+    monkeypatch.setattr(module, "_FILES_PER_TASK", 2)
     assert torch.equal(
         ImageFolder(root=str(image_folder)).read().train_images, expected.train_images
     )

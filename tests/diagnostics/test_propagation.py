@@ -7,14 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sculpt.diagnostics import propagation
 from sculpt.diagnostics.propagation import (
     JacobianSpectrum,
     jacobian_singular_values,
-    layer_jacobian_singular_values,
     summarize_jacobian,
 )
 from sculpt.errors import InputError, NumericsError
@@ -121,14 +119,15 @@ class TestNetworkJacobian:
         model[0].weight.data.zero_()
         assert not jacobian_singular_values(model, randn(2, 6)).any()
 
-    def test_precision_and_chunks_do_not_matter(self):
+    def test_precision_and_chunks_do_not_matter(self, monkeypatch: pytest.MonkeyPatch):
         model = resnet(3, 10, blocks=1, stem_width=4)
         images = torch.randn(5, 3, 8, 8)
         expected = jacobian_singular_values(model, images)
 
         assert expected.dtype == torch.float64
-        for batch_size in (1, 2, 5):
-            values = jacobian_singular_values(model, images, batch_size=batch_size)
+        for at_once in (1, 2, 5):
+            monkeypatch.setattr(propagation, "IMAGES_AT_ONCE", at_once)
+            values = jacobian_singular_values(model, images)
             torch.testing.assert_close(values, expected, rtol=1e-10, atol=0)
         values = jacobian_singular_values(model.double(), images.double())
         torch.testing.assert_close(values, expected, rtol=1e-10, atol=0)
@@ -176,7 +175,6 @@ class TestNetworkJacobian:
 
         with mode():
             jacobian_singular_values(model, images)
-            layer_jacobian_singular_values(model, images)
 
         assert torch.equal(images, kept)
         assert not images.requires_grad
@@ -192,9 +190,8 @@ class TestNetworkJacobian:
             assert torch.equal(tensor, state[key]), key
 
     def test_no_images(self):
-        for function in (jacobian_singular_values, layer_jacobian_singular_values):
-            with pytest.raises(InputError, match="there must be images"):
-                function(nn.Linear(3, 2), torch.zeros(0, 3))
+        with pytest.raises(InputError, match="there must be images"):
+            jacobian_singular_values(nn.Linear(3, 2), torch.zeros(0, 3))
 
     def test_a_derivative_that_is_no_number(self):
         model = nn.Linear(3, 2)
@@ -226,114 +223,6 @@ class TestSummary:
     def test_no_values(self):
         with pytest.raises(InputError, match="must be singular values"):
             summarize_jacobian(torch.zeros(0, 10))
-
-
-def spectrum(*matrices: Tensor) -> JacobianSpectrum:
-    values = [torch.linalg.svdvals(matrix.detach()) for matrix in matrices]
-    return pytest.approx(summarize_jacobian(torch.stack(values)).__dict__, rel=1e-9)
-
-
-class TestLayerJacobians:
-    def test_they_are_d_times_w(self):
-        model, images = tanh_mlp(7, 6, 9, 4), randn(5, 7)
-
-        spectra = layer_jacobian_singular_values(model, images)
-
-        hidden, expected = images, {}
-        for index in (0, 2, 4):
-            layer = model[index]
-            output = hidden @ layer.weight.T + layer.bias
-            slopes = 1 - output.tanh() ** 2 if index < 4 else torch.ones_like(output)
-            expected[f"{index}.weight"] = spectrum(*(torch.diag(d) @ layer.weight for d in slopes))
-            hidden = output.tanh()
-        assert {name: s.__dict__ for name, s in spectra.items()} == expected
-        assert list(spectra) == ["0.weight", "2.weight", "4.weight"]
-        assert {s.images for s in spectra.values()} == {5}
-
-    def test_a_convolution_with_its_batch_norm_and_activation(self):
-        """The dense matrix of a convolution, column by column."""
-        block = nn.Sequential(nn.Conv2d(2, 3, 3, stride=2), nn.BatchNorm2d(3), nn.Softplus())
-        model = nn.Sequential(block, nn.Flatten(), nn.Linear(12, 2)).double()
-        block[1].running_var.copy_(1 + randn(3) ** 2)
-        block[1].bias.data = randn(3)
-        images = randn(3, 2, 5, 5)
-
-        layer = layer_jacobian_singular_values(model, images)["0.0.weight"]
-
-        model.eval()
-        units = torch.eye(50, dtype=torch.float64).view(50, 2, 5, 5)
-        matrix = F.conv2d(units, block[0].weight, stride=2).flatten(1).T
-        norm = block[1].weight / (block[1].running_var + block[1].eps).sqrt()
-        slopes = norm.repeat_interleave(4) * block[:2](images).flatten(1).sigmoid()
-        assert layer.__dict__ == spectrum(*(torch.diag(d) @ matrix for d in slopes))
-
-    def test_what_follows_a_residual_sum_belongs_to_no_layer(self):
-        model = resnet(1, 10, blocks=1, stem_width=2).double()
-        images = randn(1, 1, 4, 4)
-        second = model.stages[0][0].second
-        second.norm.running_var.fill_(0.3)
-        captured = []
-        hook = second.conv.register_forward_hook(lambda _, args, __: captured.append(args[0]))
-        model.eval()(images)
-        hook.remove()
-
-        spectra = layer_jacobian_singular_values(model, images)
-
-        units = torch.eye(32, dtype=torch.float64).view(32, 2, 4, 4)
-        matrix = F.conv2d(units, second.conv.weight, padding=1).flatten(1).T
-        assert captured[0].shape == (1, 2, 4, 4)
-        expected = spectrum(matrix / math.sqrt(0.3 + second.norm.eps))
-        assert spectra["stages.0.0.second.conv.weight"].__dict__ == expected
-        weights = [name for name, p in model.named_parameters() if p.dim() > 1]
-        assert sorted(spectra) == sorted(weights)
-
-    def test_a_sum_in_place_is_noticed(self):
-        """The tensor is the one that left the layer, but what is in it no longer is."""
-
-        class Residual(nn.Module):
-            def __init__(self) -> None:
-                super().__init__()
-                self.layer = nn.Linear(4, 4)
-                self.activation = nn.ReLU(inplace=True)
-
-            def forward(self, inputs: Tensor) -> Tensor:
-                hidden = self.layer(inputs)
-                hidden += inputs
-                return self.activation(hidden)
-
-        model = Residual().double()
-        spectra = layer_jacobian_singular_values(model, randn(3, 4))
-        assert spectra["layer.weight"].__dict__ == spectrum(*[model.layer.weight] * 3)
-
-    def test_an_activation_in_place_does_not_change_what_a_layer_was_given(self):
-        def network(inplace: bool) -> nn.Module:
-            torch.manual_seed(0)
-            activation = nn.ReLU(inplace=inplace)
-            return nn.Sequential(nn.Linear(5, 6), activation, nn.Linear(6, 5), activation)
-
-        images = randn(4, 5)
-        assert layer_jacobian_singular_values(
-            network(True), images
-        ) == layer_jacobian_singular_values(network(False), images)
-
-    def test_a_layer_that_is_used_twice_pools_both_uses(self):
-        shared = tanh_mlp(5, 5)[0]
-        model, images = nn.Sequential(shared, nn.Tanh(), shared), randn(2, 5)
-
-        layer = layer_jacobian_singular_values(model, images)["0.weight"]
-
-        slopes = 1 - shared(images).tanh() ** 2
-        first = [torch.linalg.svdvals(torch.diag(d) @ shared.weight) for d in slopes]
-        pool = torch.stack([*first, *[torch.linalg.svdvals(shared.weight)] * 2]).detach()
-        assert layer.mean == pytest.approx(float(pool.mean()), rel=1e-9)
-        assert layer.images == 2
-
-    def test_a_layer_that_is_too_large_is_left_out(self, monkeypatch: pytest.MonkeyPatch):
-        model, images = tanh_mlp(6, 7, 2), randn(2, 6)
-        monkeypatch.setattr(propagation, "LARGEST_LAYER_JACOBIAN", 41)
-        assert list(layer_jacobian_singular_values(model, images)) == ["2.weight"]
-        monkeypatch.setattr(propagation, "LARGEST_LAYER_JACOBIAN", 42)
-        assert list(layer_jacobian_singular_values(model, images)) == ["0.weight", "2.weight"]
 
 
 def test_proposition_1():

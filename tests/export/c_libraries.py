@@ -1,10 +1,12 @@
 """Programs compiled for a test, and how far what they compute is from float64."""
 
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
 
+from sculpt.export.c_code import library
 from sculpt.export.c_code.generate import c_code
 from sculpt.export.c_code.library import CLibrary, compile_library
 from sculpt.export.evaluation import evaluate_program
@@ -33,9 +35,10 @@ LANES = {
 def built(program: Program, folder: Path, *flags: str) -> CLibrary:
     # A library of a name that was loaded before would not be loaded anew.
     number = len(list(folder.iterdir()))
-    source, library = folder / f"network{number}.c", folder / f"network{number}.so"
+    source, compiled = folder / f"network{number}.c", folder / f"network{number}.so"
     source.write_text(c_code(program), encoding="utf-8")
-    return CLibrary(compile_library(source, library, *flags))
+    with patch.object(library, "FLAGS", (*library.FLAGS, *flags)):
+        return CLibrary(compile_library(source, compiled))
 
 
 def images_for(program: Program, batch: int) -> torch.Tensor:

@@ -72,7 +72,7 @@ def test_pruned_networks(family: str, options: dict, shape: tuple, folder: Path)
     model(images)  # for the statistics of batch norms
     program = lower(model, masks, images)
     compiled = built(program, folder)
-    assert compiled.info()["nonzero_weights"] <= 5_000
+    assert compiled.info["nonzero_weights"] <= 5_000
     for batch in BATCHES:
         assert error_of(program, compiled, batch) < 1e-5
 

@@ -118,7 +118,7 @@ def test_info_is_exact(folder: Path) -> None:
     program = small()
     source, compiled = folder / "named.c", folder / "named.so"
     source.write_text(c_code(program, name='a "b" */ \\ ??/ ü %s'))
-    info = CLibrary(compile_library(source, compiled)).info()
+    info = CLibrary(compile_library(source, compiled)).info
     layers = list(program.layers())
     assert info == {
         "format": FORMAT,

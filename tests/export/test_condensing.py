@@ -9,8 +9,8 @@ from test_lowering import FAMILIES, trained_like
 from torch import Tensor, nn
 
 from sculpt.errors import ExportError
-from sculpt.export.certificate import certify
 from sculpt.export.condensing import analyse, condense
+from sculpt.export.evaluation import certify
 from sculpt.export.lowering import lower
 from sculpt.export.program import Channels, Conv, Linear, Program
 from sculpt.models import build_network

@@ -12,13 +12,16 @@ import onnxruntime
 import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 from programs import Builder, programs, resnet20
 
 from sculpt.errors import InputError, NumericsError
-from sculpt.export import onnx_weights
+from sculpt.export import onnx_graph
 from sculpt.export.evaluation import evaluate_program
-from sculpt.export.onnx_file import to_onnx, write_onnx
+from sculpt.export.formats.onnx import write_onnx
+from sculpt.export.onnx_file import to_onnx
+from sculpt.export.onnx_graph import encode_gaps
 from sculpt.export.program import Conv
 
 SETTINGS = settings(
@@ -150,7 +153,7 @@ def _sparse_codes(request):
     """The choice of codes, as it is, and as if unpacking cost nothing: so for small weights too."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "always":
-            patch.setattr(onnx_weights, "UNPACKING_BYTES", 0)
+            patch.setattr(onnx_graph, "UNPACKING_BYTES", 0)
         yield
 
 
@@ -316,10 +319,8 @@ def test_the_file_says_what_it_is(tmp_path):
     builder.conv(4, (3, 3), 0.5)
     program = builder.program()
     path = tmp_path / "new" / "network.onnx"
-    metadata = {"trial": "3", "labels": '["a", "ß"]'}
-    write_onnx(program, path, metadata=metadata)
+    write_onnx(program, path)
     model = onnx.load(path)
-    assert {entry.key: entry.value for entry in model.metadata_props} == metadata
     assert (model.producer_name, model.producer_version) == ("sculpt", version("sculpt"))
     weight = program.operations[1].weight
     assert f"{np.count_nonzero(weight)} of {weight.size} weights" in model.doc_string
@@ -332,7 +333,7 @@ def test_the_file_says_what_it_is(tmp_path):
         ("logits", ["batch", prod(program.operations[-1].shape)]),
     ]
     written = path.read_bytes()
-    write_onnx(program, path, metadata=metadata)
+    write_onnx(program, path)
     assert path.read_bytes() == written
 
 
@@ -363,3 +364,43 @@ def test_onnx_that_is_not_installed_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(InputError, match=r"pip install 'sculpt\[export\]'"):
         write_onnx(builder.program(), tmp_path / "n.onnx")
+
+
+@given(
+    st.lists(st.integers(0, 200_000), unique=True, max_size=20),
+    st.integers(0, 400),
+    st.sampled_from([np.uint8, np.uint16]),
+)
+def test_positions_come_back(positions, behind, dtype):
+    kept = np.zeros(max(positions, default=0) + 1 + behind, bool)
+    kept[positions] = True
+    steps, fillers = encode_gaps(kept, dtype)
+    entries = np.cumsum(steps)
+    assert steps.dtype == dtype
+    assert steps.shape == fillers.shape
+    assert entries[~fillers].tolist() == sorted(positions)
+    assert len(set(entries)) == len(entries)
+
+
+@pytest.mark.parametrize(
+    ("position", "steps"),
+    [
+        (0, [0]),
+        (255, [255]),
+        (256, [255, 1]),
+        (510, [255, 255]),
+        (511, [255, 255, 1]),
+    ],
+)
+def test_only_steps_that_are_too_long_are_filled(position, steps):
+    kept = np.zeros(600, bool)
+    kept[position] = True
+    found, fillers = encode_gaps(kept)
+    assert found.tolist() == steps
+    assert fillers.tolist() == [True] * (len(steps) - 1) + [False]
+
+
+def test_nothing_kept_and_all_kept():
+    assert encode_gaps(np.zeros(1000, bool))[0].tolist() == []
+    assert encode_gaps(np.ones(4, bool))[0].tolist() == [0, 1, 1, 1]
+    assert not encode_gaps(np.ones(4, bool))[1].any()

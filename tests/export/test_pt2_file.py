@@ -10,7 +10,9 @@ from torch import nn
 
 import sculpt
 from sculpt.errors import ExportError
-from sculpt.export.pt2_file import write_pt2
+from sculpt.export.directory import TOLERANCE, compare
+from sculpt.export.formats import Network
+from sculpt.export.formats.pt2 import Pt2Format, write_pt2
 from sculpt.models.resnet import resnet
 from sculpt.pruning.initializers import initialize
 
@@ -82,12 +84,12 @@ def test_a_forward_pass_that_cannot_be_traced_is_refused(tmp_path, module):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_logits_are_refused(tmp_path):
-    path = tmp_path / "n.pt2"
-    path.write_bytes(b"before")
-    with pytest.raises(ExportError, match=r"differ by .* at batch 3"):
-        write_pt2(Shy(), (1, 8, 8), path)
-    assert path.read_bytes() == b"before"
+def test_other_logits_are_found_out(tmp_path):
+    path, inputs = tmp_path / "n.pt2", images(3)
+    write_pt2(Shy(), (1, 8, 8), path)
+    network = Network(Shy(), {}, {}, inputs)
+    assert compare(Pt2Format, path, network, inputs, Shy()(inputs)) > TOLERANCE
+    assert compare(Pt2Format, path, network, inputs, 2 * Shy()(inputs)) < TOLERANCE
 
 
 def test_a_network_of_rows(tmp_path):

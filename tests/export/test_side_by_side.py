@@ -14,10 +14,12 @@ import sculpt
 from sculpt.bundle import write_bundle
 from sculpt.cli import app
 from sculpt.errors import InputError
-from sculpt.export import side_by_side
-from sculpt.export.directory import MANIFEST, export_network
+from sculpt.export import latency
+from sculpt.export.directory import export_network
+from sculpt.export.formats import Network
+from sculpt.export.latency import time_side_by_side
+from sculpt.export.manifest import MANIFEST
 from sculpt.export.measuring import measure_directory
-from sculpt.export.side_by_side import time_side_by_side
 from sculpt.export.verification import verify
 from studies import write_study
 
@@ -34,8 +36,8 @@ BASES = [("base", "onnxruntime"), ("base", "torch")]
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(side_by_side, "LEAST_SECONDS", 1e-6)
-    monkeypatch.setattr(side_by_side, "available_threads", lambda: 2)
+    monkeypatch.setattr(latency, "TURN_SECONDS", 1e-6)
+    monkeypatch.setattr(latency, "available_threads", lambda: 2)
 
 
 @pytest.fixture
@@ -63,7 +65,8 @@ def check_rows(document: dict[str, Any], contenders: list[tuple[str, str]]) -> N
 def test_every_runtime_at_every_setting() -> None:
     loaded, seen = network(), []
     images = torch.randn(8, 3, 16, 16)
-    found = time_side_by_side(loaded.model, loaded.masks, images, turns=2, on_row=seen.append)
+    timed = Network(loaded.model, loaded.masks, loaded.metadata, images)
+    found = time_side_by_side(timed, turns=2, on_row=seen.append)
     assert found["rows"] == seen
     check_rows(found, CONTENDERS)
     assert found["threads"] == 2
@@ -76,7 +79,9 @@ def test_without_a_runtime_the_others_are_timed(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.setenv("CC", "no-such-compiler")
     loaded = network()
-    found = time_side_by_side(loaded.model, loaded.masks, torch.randn(2, 3, 16, 16), turns=1)
+    images = torch.randn(2, 3, 16, 16)
+    timed = Network(loaded.model, loaded.masks, loaded.metadata, images)
+    found = time_side_by_side(timed, turns=1)
     assert {row["runtime"] for row in found["rows"]} == {"torch"}
     assert found["reference"] == {"network": "wide", "runtime": "torch"}
     missing = {row["runtime"]: row["reason"] for row in found["missing"]}
@@ -142,7 +147,7 @@ def test_a_runtime_that_is_not_there_cannot_be_the_records(
 def test_the_command_makes_latency_an_objective(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(side_by_side, "available_threads", lambda: 1)
+    monkeypatch.setattr(latency, "available_threads", lambda: 1)
     monkeypatch.chdir(tmp_path)
     path = write_study(tmp_path, search__trials=3)
     results = sculpt.run(path)

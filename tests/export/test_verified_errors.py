@@ -20,8 +20,8 @@ from sculpt.data import make_splits
 from sculpt.data.digits import Digits
 from sculpt.documents import assign, lookup
 from sculpt.errors import SculptWarning
-from sculpt.export.directory import MANIFEST, describe_file
 from sculpt.export.loading import NETWORK_FILE, load
+from sculpt.export.manifest import MANIFEST, describe_file
 from sculpt.recorded_errors import CLOSE, find_wrong_and_close
 from sculpt.training.evaluation import evaluate
 from studies import write_study

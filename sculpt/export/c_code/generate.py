@@ -4,6 +4,7 @@ import json
 import re
 from importlib.resources import files
 from math import prod
+from typing import TypedDict
 
 import numpy as np
 
@@ -13,6 +14,22 @@ from sculpt.export.c_code.tables import Tables, plans_text
 from sculpt.export.program import Program
 
 FORMAT = "sculpt-c-1"
+
+
+class Info(TypedDict):
+    """What `sculpt_info()` says of a network."""
+
+    format: str
+    name: str
+    input_shape: list[int]
+    """Of one image: channels, height, width; or the length of a row."""
+    classes: int
+    parameters: int
+    """All numbers of its layers, zeros included."""
+    nonzero_weights: int
+    macs: int
+    """Multiply-accumulates for one image, of weights that are not zero."""
+
 
 LONGEST_NAME = 200
 RUNTIME = "runtime.c"
@@ -54,7 +71,7 @@ def c_code(program: Program, name: str = "network") -> str:
     return runtime.replace(PLACE_OF_TITLE, title, 1).replace(PLACE_OF_TABLES, text, 1)
 
 
-def info(program: Program, name: str) -> dict[str, object]:
+def info(program: Program, name: str) -> Info:
     """Return what `sculpt_info()` says."""
     nnz = sum(np.count_nonzero(layer.weight.astype(np.float32)) for layer in program.layers())
     return {

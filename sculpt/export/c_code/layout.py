@@ -218,7 +218,7 @@ def _place(values: list[Value], steps: list[Step]) -> int:
 
     A result never lies where something that it is computed from lies.
     """
-    last = {position: len(steps) for position in [steps[-1].out]}
+    last = {steps[-1].out: len(steps)}
     for time, step in reversed(list(enumerate(steps))):
         for read in (step.source, step.other, step.out):
             last.setdefault(read, time)

@@ -8,12 +8,12 @@ import shutil
 import subprocess
 import threading
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sculpt.errors import InputError
+from sculpt.export.c_code.generate import Info
 
 COMPILERS = ("cc", "gcc", "clang")
 FLAGS = ("-std=c11", "-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-shared")
@@ -57,7 +57,7 @@ def find_compiler() -> list[str]:
     )
 
 
-def compile_library(source: Path, library: Path, *flags: str) -> Path:
+def compile_library(source: Path, library: Path) -> Path:
     """Compile an exported C file for this machine; with threads if the compiler has OpenMP.
 
     Args:
@@ -65,8 +65,6 @@ def compile_library(source: Path, library: Path, *flags: str) -> Path:
             As `c_code` wrote it.
         library:
             The shared library to write.
-        flags:
-            More of the compiler's, after ours.
 
     Returns:
         `library`.
@@ -77,7 +75,7 @@ def compile_library(source: Path, library: Path, *flags: str) -> Path:
     command = find_compiler()
     for threads in ([OPENMP], []):
         done = subprocess.run(
-            [*command, *FLAGS, *threads, *flags, str(source), "-o", str(library), *LIBRARIES],
+            [*command, *FLAGS, *threads, str(source), "-o", str(library), *LIBRARIES],
             capture_output=True,
             text=True,
             errors="replace",
@@ -105,7 +103,7 @@ class CLibrary:
                 self._library.sculpt_workspace_bytes,
                 self._library.sculpt_run,
             )
-            self._info = self._library.sculpt_info
+            info = self._library.sculpt_info
         except (OSError, AttributeError) as error:
             raise InputError(
                 f"{path}: must be a shared library compiled from a file of `sculpt export "
@@ -115,15 +113,12 @@ class CLibrary:
         self._bytes.restype, self._bytes.argtypes = size, [integer, integer]
         self._run.restype = integer
         self._run.argtypes = [pointer, integer, pointer, pointer, size, integer]
-        self._info.restype, self._info.argtypes = ctypes.c_char_p, []
-        self._about: dict[str, Any] = json.loads(self._info())
+        info.restype, info.argtypes = ctypes.c_char_p, []
+        self.info: Info = json.loads(info())
+        """What the library says of its network."""
         # Each thread keeps what it works in: new memory for every call costs a small network more
         # than the call does.
         self._memory = threading.local()
-
-    def info(self) -> dict[str, Any]:
-        """Return what the library says of its network."""
-        return dict(self._about)
 
     def run(self, images: NDArray[np.float32], *, threads: int = 1) -> NDArray[np.float32]:
         """Return the logits (N, classes) of images (N, channels, height, width).
@@ -137,14 +132,14 @@ class CLibrary:
         Raises:
             InputError: the images or the threads do not fit.
         """
-        shape = tuple(self._about["input_shape"])
+        shape = tuple(self.info["input_shape"])
         if images.dtype != np.float32 or images.shape[1:] != shape or len(images) < 1:
             raise InputError(
                 f"images must be float32 of shape (N, {', '.join(map(str, shape))}) with N of at "
                 f"least 1, but got {images.dtype} of shape {images.shape}; convert them before"
             )
         images = np.ascontiguousarray(images)
-        logits = np.empty((len(images), self._about["classes"]), np.float32)
+        logits = np.empty((len(images), self.info["classes"]), np.float32)
         size = self._bytes(len(images), threads)
         workspace = self._workspace(size)
         code = self._run(

@@ -118,6 +118,6 @@ def _closed(nodes: list[Node | None]) -> list[Node]:
 
 
 def _as_image(shape: Shape) -> tuple[int, int, int]:
-    channels, height, width = (*shape, 1, 1)[:3] if len(shape) < 3 else shape
+    channels, height, width = (*shape, 1, 1)[:3]
     assert prod(shape) == channels * height * width
     return channels, height, width

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from sculpt.errors import ExportError
 from sculpt.export.c_code.layout import Plan
 from sculpt.export.c_code.nodes import Node
-from sculpt.export.program import Affine, Array, Channels, Conv, Linear, Pool
-from sculpt.export.rounding import as_float32
+from sculpt.export.program import Affine, Array, Channels, Conv, Linear, Pool, as_float32
 
 MOST_CODES = 2**16 - 1
 """Taps of a block of input channels: they, and their number, are 16-bit integers."""

@@ -8,29 +8,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from sculpt.export.certificate import certify
 from sculpt.export.condensing import condense
+from sculpt.export.evaluation import certify
+from sculpt.export.loading import Loaded
 from sculpt.export.lowering import lower
 from sculpt.export.program import Program
-from sculpt.pruning.masks import Masks
 
 Run = Callable[[Tensor], Tensor]
 """From images (N, ...) to logits (N, classes), both float32 on the CPU."""
 
 
 @dataclass(frozen=True, eq=False)
-class Network:
+class Network(Loaded):
     """A trained network that is being exported."""
 
-    model: nn.Module
-    """In eval mode, float32, on the CPU."""
-    masks: Masks
-    metadata: dict[str, Any]
-    """See `sculpt.export.description.describe_network`."""
     images: Tensor
     """Reference images (N, ...), normalised."""
 

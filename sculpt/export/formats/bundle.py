@@ -3,11 +3,9 @@
 import copy
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from sculpt.bundle import read_bundle, write_bundle
 from sculpt.errors import InputError
+from sculpt.export.evaluation import without_gradients
 from sculpt.export.formats import Network, Run
 from sculpt.pruning.trained import NETWORK_FILE
 from sculpt.registry import FORMATS
@@ -53,8 +51,4 @@ for name, shape in shapes.items():
                 f"{path}: must be of the network beside it, but is not ({error!s:.300})"
             ) from error
 
-        def run(images: Tensor) -> Tensor:
-            with torch.no_grad():
-                return model(images)
-
-        return run
+        return without_gradients(model)

@@ -7,38 +7,31 @@ from torch import Tensor
 
 from sculpt.errors import InputError
 from sculpt.export.formats import Network, Run
-from sculpt.export.onnx_file import write_onnx
+from sculpt.export.program import Program
+from sculpt.files import replacing
 from sculpt.registry import FORMATS
 
 
-def open_onnx(path: Path, threads: int = 0) -> Run:
-    """Return what runs an ONNX file by ONNX Runtime, on so many threads; 0 is its own choice.
+def write_onnx(program: Program, path: Path, *, plain: bool = False) -> None:
+    """Write a program as an ONNX file, see `sculpt.export.onnx_file.to_onnx`.
 
     Raises:
-        InputError: ONNX Runtime is not installed, or does not read the file.
+        InputError: the package `onnx` is not installed.
+        NumericsError: a value is not finite in float32.
+        OSError: nothing can be written there; the file is then as it was.
     """
     try:
-        import onnxruntime
+        import onnx  # noqa: F401
     except ImportError as error:
         raise InputError(
-            "ONNX files must be run by ONNX Runtime, but it is not installed; pip install "
+            "ONNX files must be made by the package onnx, but it is not installed; pip install "
             "'sculpt[export]'"
         ) from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # what is wrong with a file is in the exception
-    try:
-        providers = ["CPUExecutionProvider"]
-        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:  # its exceptions have no common class but this
-        raise InputError(
-            f"{path}: must be an ONNX file, but is not read ({error!s:.300})"
-        ) from error
+    from sculpt.export.onnx_file import to_onnx
 
-    def run(images: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
-
-    return run
+    data = to_onnx(program, plain=plain).SerializeToString(deterministic=True)
+    with replacing(path) as part:
+        part.write_bytes(data)
 
 
 class _Onnx:
@@ -51,8 +44,28 @@ logits = session.run(None, {{"images": images}})[0]
 
     @staticmethod
     def open(path: Path, network: Network) -> Run:
-        """Return what runs the file."""
-        return open_onnx(path)
+        """Return what runs the file, by ONNX Runtime."""
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise InputError(
+                "ONNX files must be run by ONNX Runtime, but it is not installed; pip install "
+                "'sculpt[export]'"
+            ) from error
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # what is wrong with a file is in the exception
+        try:
+            providers = ["CPUExecutionProvider"]
+            session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        except Exception as error:  # its exceptions have no common class but this
+            raise InputError(
+                f"{path}: must be an ONNX file, but is not read ({error!s:.300})"
+            ) from error
+
+        def run(images: Tensor) -> Tensor:
+            return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+        return run
 
 
 @FORMATS.register("onnx")

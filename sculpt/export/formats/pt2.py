@@ -1,14 +1,19 @@
 """PyTorch's own program (`torch.export`): runs without the network's code."""
 
+import copy
+import io
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import nn
 
-from sculpt.errors import InputError
+from sculpt.errors import ExportError, InputError
+from sculpt.export.evaluation import without_gradients
 from sculpt.export.formats import Network, Run
-from sculpt.export.pt2_file import write_pt2
+from sculpt.files import replacing
 from sculpt.registry import FORMATS
+
+LARGEST_BATCH = 65536
 
 
 @FORMATS.register("pt2")
@@ -39,8 +44,45 @@ logits = network(images)
                 f"{path}: must be a program of torch.export, but is not read ({error!s:.300})"
             ) from error
 
-        def run(images: Tensor) -> Tensor:
-            with torch.no_grad():
-                return program(images)
+        return without_gradients(program)
 
-        return run
+
+def write_pt2(module: nn.Module, example_shape: tuple[int, ...], path: Path) -> None:
+    """Write a network in evaluation mode, for float32 and batches of any size up to 65536.
+
+    `torch.export.load(path).module()` is the network.
+
+    Args:
+        module:
+            On any device; it is not changed.
+        example_shape:
+            Of one image.
+        path:
+            The file to write.
+
+    Raises:
+        ExportError: its forward pass cannot be traced.
+        OSError: nothing can be written there; the file is then as it was.
+    """
+    network = copy.deepcopy(module).to("cpu", torch.float32).eval().requires_grad_(False)
+    batch = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
+    # A size of 1 would be taken as a constant of the network.
+    images = torch.zeros(2, *example_shape)
+    try:
+        with torch.no_grad():
+            exported = torch.export.export(network, (images,), dynamic_shapes=({0: batch},))
+    except Exception as error:
+        # Whatever a foreign forward pass raises when it is given symbols for tensors.
+        raise ExportError(
+            "a network's forward pass must be traceable to be exported as pt2 (torch.export), but "
+            f"that of {type(network).__name__} is not ({str(error).strip().partition(chr(10))[0]})"
+            "; export it as bundle or state_dict"
+        ) from error
+    for node in exported.graph.nodes:
+        # It names files of this machine.
+        node.meta.pop("stack_trace", None)
+    # Not by its path: PyTorch insists on an ending that an unfinished file does not have.
+    written = io.BytesIO()
+    torch.export.save(exported, written)
+    with replacing(path) as part:
+        part.write_bytes(written.getvalue())

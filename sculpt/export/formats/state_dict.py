@@ -3,12 +3,11 @@
 import copy
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
 
 from sculpt.errors import InputError
+from sculpt.export.evaluation import without_gradients
 from sculpt.export.formats import Network, Run
 from sculpt.files import replacing
 from sculpt.registry import FORMATS
@@ -46,8 +45,4 @@ shapes = {{name: tuple(tensor.shape) for name, tensor in state.items()}}
                 f"{path}: must be the state of the network beside it, but is not ({error!s:.300})"
             ) from error
 
-        def run(images: Tensor) -> Tensor:
-            with torch.no_grad():
-                return model(images)
-
-        return run
+        return without_gradients(model)

@@ -34,7 +34,7 @@ def verification_table(document: dict[str, Any]) -> Table:
 
 
 def latency_table(document: dict[str, Any]) -> Table:
-    """Show how long a network takes; see `sculpt.export.side_by_side.time_side_by_side`."""
+    """Show how long a network takes; see `sculpt.export.latency.time_side_by_side`."""
     columns = ("network", "runtime", ">images", ">threads", ">ms for one image", ">times as fast")
     table = new_table(f"{document['directory']}: latency on {document['cpu']}", *columns)
     for row in document["rows"]:
