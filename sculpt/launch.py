@@ -1,17 +1,32 @@
-"""Run a study, join one, and hand out its results; look at one candidate without training.
+"""What is done with a study file: check it, measure it, look at one candidate; run it, and join.
 
 Apart from `results`, because asking for results must not wait for PyTorch to be imported.
 """
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sculpt.benchmark.prediction import predict
+from sculpt.benchmark.race import Effort
+from sculpt.benchmark.throughput import measure_study
 from sculpt.config import Study
+from sculpt.errors import SculptWarning
 from sculpt.record import Clock
+from sculpt.results.figures import plot_pruning
+from sculpt.results.published import measured_path, write_measured
 from sculpt.results.records import Results
 from sculpt.search.archive.recognition import is_archive, refuse_archive
-from sculpt.search.preparation import choose_device, load_data, load_scoring_images
+from sculpt.search.preparation import (
+    choose_device,
+    describe_data,
+    load_data,
+    load_scoring_images,
+    missing_data,
+)
 from sculpt.search.progress import Watcher
+from sculpt.search.sampling.feasibility import check_study
 from sculpt.search.sampling.space import check_params
 from sculpt.search.study import run_study
 from sculpt.search.workers.joining import join_study
@@ -19,6 +34,86 @@ from sculpt.search.workers.together import HowMany, TrialsPerDevice
 from sculpt.study_file import load_study
 from sculpt.training.precision import float32_products
 from sculpt.trial import Sculpted, candidate_budget, sculpt_network
+
+
+def check(
+    study: str | Path | Study,
+    overrides: dict[str, Any] | None = None,
+    storage: str | None = None,
+) -> dict[str, Any]:
+    """Validate a study, and return the size of every corner of its space; trains nothing.
+
+    Args:
+        study:
+            A study file, or a loaded one.
+        overrides:
+            Dotted keys to values, set in the file first, for example {"search.trials": 4}.
+        storage:
+            Where the study is kept, and with it the last measurement by `bench`; by default where
+            the file says, or `runs/NAME.db`.
+
+    Returns:
+        The JSON document of `sculpt check` (README, "JSON").
+
+    Raises:
+        InputError: the study cannot be run as it is.
+
+    Warns:
+        SculptWarning: its images are not here yet, and how to get them.
+    """
+    config = _open(study, overrides, storage)
+    document = check_study(config, describe_data(config))
+    document["predicted"] = predict(config, document["trials"])
+    if missing := missing_data(config):
+        warnings.warn(missing, SculptWarning, stacklevel=2)
+    return document
+
+
+def bench(
+    study: str | Path | Study,
+    overrides: dict[str, Any] | None = None,
+    *,
+    device: str = "auto",
+    against_standard: bool = False,
+    effort: Effort | None = None,
+    on_network: Callable[[str], None] = lambda name: None,
+) -> dict[str, Any]:
+    """Measure the speed of this machine on a study, and predict what running it takes.
+
+    With `against_standard` a script calls this under `if __name__ == "__main__":`.
+
+    Args:
+        study:
+            A study file, or a loaded one.
+        overrides:
+            Dotted keys to values, set in the file first. `params.KEY` chooses one candidate, as in
+            {"params.widening": 2}; without any, the feasible corners of the space are measured, at
+            most 8 of them. The measurement is kept beside `storage`, where `check` finds it.
+        device:
+            A torch device, or `auto`.
+        against_standard:
+            Train by a plain PyTorch loop too, in turns.
+        effort:
+            How much to spend on it.
+        on_network:
+            Is told which network is measured next.
+
+    Returns:
+        The JSON document of `sculpt bench` (README, "JSON").
+
+    Raises:
+        InputError: the study cannot be run as it is, or not with these parameters.
+    """
+    config, params = _open_candidate(study, overrides)
+    check_params(config.space, params)
+    return measure_study(
+        config,
+        params,
+        choose_device(device),
+        against_standard=against_standard,
+        effort=effort or Effort(),
+        on_network=on_network,
+    )
 
 
 def run(
@@ -32,6 +127,9 @@ def run(
     ray: str | None = None,
 ) -> Results:
     """Start a study, or go on with it, until its total of trials is finished.
+
+    A study file with a section `published` gets the measured figures written beside it, in
+    `NAME.measured.yaml`.
 
     Several workers are processes of their own, and need what every use of Python's
     `multiprocessing` needs: a script calls this under `if __name__ == "__main__":`.
@@ -61,12 +159,19 @@ def run(
         SculptError: the base failed, or every candidate did.
     """
     how_many = HowMany(workers, trials_per_device)
-    config = study if isinstance(study, Study) else _load(study, overrides)
+    config = _open(study, overrides)
     if ray is not None:
         from sculpt.search.workers.ray_cluster import run_on_ray
 
-        return Results(run_on_ray(config, ray, device, watcher, how_many))
-    return Results(run_study(config, device=device, watcher=watcher, how_many=how_many))
+        results = Results(run_on_ray(config, ray, device, watcher, how_many))
+    else:
+        results = Results(run_study(config, device=device, watcher=watcher, how_many=how_many))
+    if config.published and not isinstance(study, Study):
+        path = measured_path(study)
+        write_measured(results, path)
+        if watcher is not None:
+            watcher.message(f"measured figures: {path}")
+    return results
 
 
 def join(
@@ -125,8 +230,8 @@ def submit(
     trials_per_device: TrialsPerDevice = 1,
     parameters: dict[str, Any] | None = None,
     cluster: str = "slurm",
-) -> list[str]:
-    """Start a study in jobs of Slurm, each of which joins it, and return their ids at once.
+) -> dict[str, Any]:
+    """Start a study in jobs of Slurm, each of which joins it, and return at once.
 
     Args:
         study:
@@ -145,35 +250,61 @@ def submit(
         cluster:
             `local` runs the jobs on this machine, without Slurm.
 
+    Returns:
+        The study's name and the ids of the jobs (README, "JSON", `run --slurm`).
+
     Raises:
         InputError: the study cannot be run as it is, or the jobs cannot be submitted so.
     """
     from sculpt.search.workers.slurm import submit_jobs
 
     HowMany(workers)
-    config = study if isinstance(study, Study) else _load(study, overrides)
+    config = _open(study, overrides)
     each = HowMany(trials_per_device=trials_per_device, apart=True)
-    return submit_jobs(config, workers, each, device, parameters or {}, cluster)
+    jobs = submit_jobs(config, workers, each, device, parameters or {}, cluster)
+    return {"study": config.study, "jobs": jobs}
 
 
-def _load(study: str | Path, overrides: dict[str, Any] | None) -> Study:
+def _open(
+    study: str | Path | Study, overrides: dict[str, Any] | None, storage: str | None = None
+) -> Study:
+    """Return a study with its changes; one that is loaded is taken as it is."""
+    if isinstance(study, Study):
+        return study
     if is_archive(study):
-        refuse_archive(study, "what is run must be a study file")
-    return load_study(study, overrides)
+        refuse_archive(study, "what is run, checked or measured must be a study file")
+    return load_study(study, (overrides or {}) | ({} if storage is None else {"storage": storage}))
+
+
+def _open_candidate(
+    study: str | Path | Study, overrides: dict[str, Any] | None
+) -> tuple[Study, dict[str, Any]]:
+    """Return a study, and the values that `params.KEY` among the overrides gives its space."""
+    given = overrides or {}
+    params = {key: value for key, value in given.items() if key.startswith("params.")}
+    config = _open(study, {key: value for key, value in given.items() if key not in params})
+    return config, {key.removeprefix("params."): value for key, value in params.items()}
 
 
 def diagnose_candidate(
-    config: Study, params: dict[str, Any], *, device: str = "auto"
+    study: str | Path | Study,
+    overrides: dict[str, Any] | None = None,
+    *,
+    device: str = "auto",
+    plot: str | Path | None = None,
 ) -> tuple[dict[str, Any], Sculpted]:
     """Prune and repair one candidate of a study, with its first seed, and train nothing.
 
     Args:
-        config:
-            The study.
-        params:
-            Values of the space's parameters; those left out stay as in the study file.
+        study:
+            A study file, or a loaded one.
+        overrides:
+            Dotted keys to values, set in the file first; `params.KEY` is a value of the space's
+            parameter KEY, and those left out stay as in the study file.
         device:
             A torch device, or `auto`.
+        plot:
+            A file to draw layer sparsities and scores into; its ending says the format.
 
     Returns:
         What is known of it as a JSON document (README, "JSON"), and the network itself.
@@ -181,6 +312,7 @@ def diagnose_candidate(
     Raises:
         InputError: a parameter is none of the space's, or the candidate cannot be pruned so.
     """
+    config, params = _open_candidate(study, overrides)
     check_params(config.space, params)
     target = choose_device(device)
     candidate = config.with_parameters(params)
@@ -222,4 +354,6 @@ def diagnose_candidate(
         },
         "seconds": record["seconds"],
     }
+    if plot is not None:
+        plot_pruning(document, sculpted.scores, Path(plot))
     return document, sculpted

@@ -1,4 +1,4 @@
-"""The commands that write a study down for others to read."""
+"""Commands that write a study down for others, or show it to them in a browser."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from sculpt.cli.options import Kept, Storage, progress_console
+import sculpt
+from sculpt.cli.options import Kept, Storage, say
 
 
 class ReportFormat(StrEnum):
@@ -42,19 +43,7 @@ def report(
 
     Example: sculpt report studies/digits.yaml --format md --output report.md
     """
-    from sculpt.results.records import open_results
-
-    results = open_results(study, storage)
-    path = output or Path(f"{results.config.study}-report.{format.value}")
-    if format is ReportFormat.md:
-        from sculpt.results.report.markdown import write_markdown
-
-        write_markdown(results, path)
-    else:
-        from sculpt.results.report.page import write_report
-
-        write_report(results, path)
-    progress_console.print(f"report: {path}", highlight=False, markup=False, soft_wrap=True)
+    say(f"report: {sculpt.report(study, output, format=format.value, storage=storage)}")
 
 
 def archive(
@@ -76,10 +65,20 @@ def archive(
 
     Example: sculpt archive studies/digits.yaml --output results/digits
     """
-    from sculpt.results import archiving
-    from sculpt.results.records import open_results
+    results = sculpt.open_results(study, storage)
+    say(f"archive: {sculpt.archive(results, output, records=records.value)}")
 
-    results = open_results(study, storage)
-    folder = output or Path("results", results.config.study)
-    archiving.archive(results, folder, records=records.value)
-    progress_console.print(f"archive: {folder}", highlight=False, markup=False, soft_wrap=True)
+
+def dashboard(
+    study: Kept,
+    host: Annotated[str, typer.Option(help="Where to listen; there is no log-in.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")
+    ] = 8080,
+    storage: Storage = None,
+) -> None:
+    """Show a study in Optuna's dashboard, with notes and layer plots; Ctrl-C ends it.
+
+    Example: sculpt dashboard studies/digits.yaml --port 8081
+    """
+    sculpt.dashboard(study, host=host, port=port, storage=storage, say=say)

@@ -29,8 +29,7 @@ import torch
 from torch import nn
 
 import sculpt
-from sculpt.benchmark.opponent import Opponent
-from sculpt.benchmark.race import race
+from sculpt.benchmark.race import Effort, Opponent, race, standard_opponent
 from sculpt.config import Training
 from sculpt.data import ImageArrays, Splits, make_splits
 from sculpt.data.image_folder import ImageFolder
@@ -56,7 +55,7 @@ def main() -> None:
         epochs=30, batch_size=options.batch, flip=True, translate=4, precision=options.precision
     )
     rows = []
-    with Opponent() as opponent:
+    with standard_opponent() as opponent:
         for widening in options.widening:
             rows.append(measure(widening, splits, recipe, opponent, options))
             if not options.json:
@@ -134,15 +133,8 @@ def measure(
     """Return one row of the table."""
     model, masks = sparse_network(widening, splits, options.seed)
     product = matmul_rate(splits.train.device, options.repeats)
-    rates = race(
-        model,
-        masks,
-        splits,
-        recipe,
-        repeats=options.repeats,
-        steps=options.steps,
-        opponent=opponent,
-    )
+    effort = Effort(options.repeats, steps=options.steps)
+    rates = race(model, masks, splits, recipe, effort, opponent)
     ours = median(rates.sculpt)
     dense = measure_cost(model, INPUT_SHAPE)
     trained = 6 * measure_cost(rates.trained, INPUT_SHAPE).dense_macs * ours

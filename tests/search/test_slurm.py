@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 import sculpt
-from sculpt import launch
 from sculpt.errors import InputError
 from studies import check_complete, write_study
 
@@ -22,10 +21,10 @@ def _submitit() -> None:
     pytest.importorskip("submitit", reason="needs submitit (pip install submitit)")
 
 
-def submitted(path: Path, **options: Any) -> list[str]:
+def submitted(path: Path, **options: Any) -> dict[str, Any]:
     """Submit a study to processes of this machine."""
     minutes = {"timeout_min": 10}
-    return launch.submit(path, cluster="local", device="cpu", parameters=minutes, **options)
+    return sculpt.submit(path, cluster="local", device="cpu", parameters=minutes, **options)
 
 
 def children(parent: int) -> list[int]:
@@ -49,7 +48,7 @@ def tally(path: Path) -> dict[str, int]:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_two_jobs_complete_a_study(tmp_path: Path, wait_until: Wait) -> None:
     path = write_study(tmp_path, search__trials=4, training__epochs=8)
-    jobs = submitted(path, workers=2)
+    jobs = submitted(path, workers=2)["jobs"]
     assert len(set(jobs)) == 2
     wait_until(lambda: tally(path)["running"] == 2)
     # What Slurm sends before it takes a machine away, or when the time is up.
@@ -75,7 +74,7 @@ def test_jobs_that_cannot_be_submitted(
     code, _, error = sculpt_command("run", path, "--slurm", "--ray", "local")
     assert (code, "by Slurm or by Ray" in error) == (2, True)
     with pytest.raises(InputError, match=r"parameters that submitit knows, but: .*'nonsense'"):
-        launch.submit(path, cluster="local", parameters={"nonsense": 1})
+        sculpt.submit(path, cluster="local", parameters={"nonsense": 1})
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(InputError, match=r"pip install 'sculpt\[slurm\]'"):
-        launch.submit(path)
+        sculpt.submit(path)
