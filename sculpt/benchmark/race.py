@@ -14,7 +14,6 @@ from time import perf_counter
 
 from torch import nn
 
-from sculpt.benchmark.standard_loop import train_standard
 from sculpt.compaction import compact_where_it_pays
 from sculpt.config import Training
 from sculpt.data import ImageSet, Splits
@@ -118,7 +117,7 @@ def standard_opponent() -> Iterator[Opponent]:
         SculptError: by the call; the loop stopped before its end.
     """
     # Spawned: a forked process would share the settings, and could not use a GPU.
-    with ProcessPoolExecutor(1, get_context("spawn"), _stop_by_ctrl_c) as process:
+    with ProcessPoolExecutor(1, get_context("spawn"), _prepare) as process:
 
         def rate(model: nn.Module, masks: Masks, splits: Splits, recipe: Training) -> float:
             local = splits.to("cpu")
@@ -138,12 +137,15 @@ def standard_opponent() -> Iterator[Opponent]:
         yield rate
 
 
-def _stop_by_ctrl_c() -> None:
-    """End this process at once, without a traceback: the one that measures says what is to say."""
+def _prepare() -> None:
+    """Import what the loop needs; and let Ctrl-C end this process at once, without a traceback."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    import sculpt.benchmark.standard_loop  # noqa: F401
 
 
 def _standard_rate(message: bytes) -> float:
+    from sculpt.benchmark.standard_loop import train_standard  # nobody else needs torchvision
+
     given: tuple[nn.Module, Masks, ImageSet, ImageSet, Training]
     given, device = pickle.loads(message)
     return train_standard(*given, device=device)[-1].images_per_second

@@ -54,28 +54,16 @@ def measure_study(
     effort: Effort,
     on_network: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Measure the dense base and candidates of a study; keep the result for `sculpt check`.
+    """Measure the dense base and candidates of a study; see `sculpt.launch.bench`.
+
+    The document that is returned is also kept, for `sculpt check`.
 
     Args:
-        config:
-            The study.
         params:
-            The one candidate to measure; values left out stay as in the study file. Empty: the
-            feasible corners of the space, at most 8 of them.
-        device:
-            Where to measure.
-        against_standard:
-            Train by the standard loop too, in turns.
-        effort:
-            How much to spend on it.
-        on_network:
-            Is told which network is measured next.
-
-    Returns:
-        The JSON document of `sculpt bench` (README, "JSON").
+            The one candidate to measure. Empty: the feasible corners of the space.
 
     Raises:
-        InputError: the study cannot be run as it is, or not with these parameters.
+        InputError: the study cannot be run as it is, or no candidate holds the budget.
     """
     spec = describe_data(config)
     trials = total_trials(config, spec)

@@ -7,7 +7,6 @@ import typer
 import sculpt
 from sculpt.cli.options import (
     AsFormat,
-    Format,
     Json,
     Kept,
     Output,
@@ -38,7 +37,7 @@ def status(study: Kept, storage: Storage = None, as_json: Json = False) -> None:
 
 def rank(
     study: Kept,
-    format: AsFormat = Format.table,
+    format: AsFormat = "table",
     output: Output = None,
     storage: Storage = None,
     as_json: Json = False,
@@ -52,13 +51,13 @@ def rank(
     from sculpt.results.tables.ranking import ranking_tables
 
     document = sculpt.rank(sculpt.open_results(study, storage))
-    if not as_json and format in (Format.csv, Format.parquet):
+    if not as_json and format in ("csv", "parquet"):
         from sculpt.results.formats import flat_frame, write_table
         from sculpt.results.ranking import all_rows
 
         write_table(flat_frame(all_rows(document)), format, output)
         return
-    show_document(document, as_json or format is Format.json, ranking_tables, output=output)
+    show_document(document, as_json or format == "json", ranking_tables, output=output)
 
 
 def pareto(
@@ -78,7 +77,7 @@ def pareto(
     dominated: Annotated[
         bool, typer.Option("--dominated", help="Show the trials that others dominate, too.")
     ] = False,
-    format: AsFormat = Format.table,
+    format: AsFormat = "table",
     output: Output = None,
     storage: Storage = None,
     as_json: Json = False,
@@ -92,7 +91,7 @@ def pareto(
 
     names = listed(objectives) if objectives else None
     opened = [sculpt.open_results(study, storage) for study in studies]
-    if not as_json and format in (Format.csv, Format.parquet):
+    if not as_json and format in ("csv", "parquet"):
         from sculpt.results.formats import write_table
 
         table = sculpt.pareto(opened, names, where, dominated)
@@ -100,7 +99,7 @@ def pareto(
         write_table(table.astype({"trial": str}), format, output)
         return
     document = pareto_document(opened, names, where, dominated)
-    show_document(document, as_json or format is Format.json, pareto_table, output=output)
+    show_document(document, as_json or format == "json", pareto_table, output=output)
 
 
 def compare(

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import sculpt
-from sculpt.cli.options import Device, Json, Set, Storage, StudyFile, changes, say, show_document
+from sculpt.cli.options import Device, Json, Set, Storage, StudyFile, overrides, say, show_document
 from sculpt.errors import SculptWarning
 
 
@@ -22,7 +22,7 @@ def check(
 
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always", SculptWarning)
-        document = sculpt.check(study, changes(set), storage)
+        document = sculpt.check(study, overrides(set), storage)
     for note in notes:
         say(f"note: {note.message}", style="yellow")
     show_document(document, as_json, check_table)
@@ -45,7 +45,7 @@ def diagnose(
     """
     from sculpt.results.tables.diagnosis import diagnosis_tables
 
-    document, _ = sculpt.diagnose_candidate(study, changes(set), device=device, plot=plot)
+    document, _ = sculpt.diagnose_candidate(study, overrides(set), device=device, plot=plot)
     show_document(document, as_json, diagnosis_tables)
 
 
@@ -72,7 +72,7 @@ def bench(
 
     document = sculpt.bench(
         study,
-        changes(set, storage),
+        overrides(set, storage),
         device=device,
         against_standard=against_standard,
         effort=Effort(repeats, seconds),

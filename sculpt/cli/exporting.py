@@ -1,21 +1,12 @@
 """Commands that hand out a trained network, and check what was handed out."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 import sculpt
 from sculpt.cli.options import Json, Storage, StudyName, label, listed, say, show_document
-
-
-class RuntimeName(StrEnum):
-    """What runs an exported network; `sculpt.config.search.Runtime`."""
-
-    torch = "torch"
-    onnxruntime = "onnxruntime"
-    c = "c"
 
 
 def export(
@@ -84,7 +75,7 @@ def latency(
     ] = None,
     storage: Storage = None,
     runtime: Annotated[
-        RuntimeName | None,
+        Literal["torch", "onnxruntime", "c"] | None,
         typer.Option(help="Whose time is the record's; by default the study's, or torch."),
     ] = None,
     turns: Annotated[int, typer.Option(min=1, help="Of which the medians are taken.")] = 7,
@@ -102,7 +93,7 @@ def latency(
     document = sculpt.latency(
         directory,
         sculpt.open_results(study, storage) if study else None,
-        runtime=runtime.value if runtime else None,
+        runtime=runtime,
         turns=turns,
         on_row=_say_row,
     )

@@ -2,9 +2,8 @@
 
 import json
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -45,16 +44,10 @@ Storage = Annotated[
 ]
 
 
-class Format(StrEnum):
-    """How an answer is printed, or written to a file."""
-
-    table = "table"
-    csv = "csv"
-    json = "json"
-    parquet = "parquet"
-
-
-AsFormat = Annotated[Format, typer.Option("--format", help="How to print it.")]
+AsFormat = Annotated[
+    Literal["table", "csv", "json", "parquet"],
+    typer.Option("--format", help="How to print it."),
+]
 Output = Annotated[Path | None, typer.Option(metavar="FILE", help="Write it to a file instead.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Devices = Annotated[
@@ -70,13 +63,10 @@ TrialsPerDevice = Annotated[
 ]
 
 
-def changes(assignments: list[str] | None, storage: str | None = None) -> dict[str, Any]:
-    """Return what a command line changes of a study file: `--set` and `--storage`."""
-    return overrides(assignments) | ({} if storage is None else {"storage": storage})
-
-
-def overrides(assignments: list[str] | None, option: str = "--set") -> dict[str, Any]:
-    """Return the values that `KEY=VALUE` entries give to keys.
+def overrides(
+    assignments: list[str] | None, storage: str | None = None, *, option: str = "--set"
+) -> dict[str, Any]:
+    """Return the values that `KEY=VALUE` entries give to keys, and `--storage` to that key.
 
     Raises:
         InputError: an entry is none, or its value is not YAML.
@@ -89,7 +79,7 @@ def overrides(assignments: list[str] | None, option: str = "--set") -> dict[str,
         if not equals or not key:
             raise InputError(f"{option} must be KEY=VALUE, but got {assignment!r}")
         found[key] = parse_value(value)
-    return found
+    return found if storage is None else found | {"storage": storage}
 
 
 def listed(text: str) -> list[str]:

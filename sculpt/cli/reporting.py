@@ -1,28 +1,12 @@
 """Commands that write a study down for others, or show it to them in a browser."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 import sculpt
 from sculpt.cli.options import Kept, Storage, say
-
-
-class ReportFormat(StrEnum):
-    """What a report is written as; the ending of its file."""
-
-    html = "html"
-    md = "md"
-
-
-class RecordChoice(StrEnum):
-    """Of which trials an archive has the whole record; `sculpt.results.archiving.Records`."""
-
-    report = "report"
-    all = "all"
-    none = "none"
 
 
 def report(
@@ -32,9 +16,9 @@ def report(
         typer.Option(metavar="FILE", help="Where to; by default NAME-report.html, here."),
     ] = None,
     format: Annotated[
-        ReportFormat,
+        Literal["html", "md"],
         typer.Option(help="A page, or Markdown with its figures as PNG in a folder beside it."),
-    ] = ReportFormat.html,
+    ] = "html",
     storage: Storage = None,
 ) -> None:
     """Write down what a study has found, the verdict first: a page that works offline.
@@ -43,7 +27,7 @@ def report(
 
     Example: sculpt report studies/digits.yaml --format md --output report.md
     """
-    say(f"report: {sculpt.report(study, output, format=format.value, storage=storage)}")
+    say(f"report: {sculpt.report(study, output, format=format, storage=storage)}")
 
 
 def archive(
@@ -53,9 +37,9 @@ def archive(
         typer.Option(metavar="DIR", help="Where to; by default results/NAME, here."),
     ] = None,
     records: Annotated[
-        RecordChoice,
+        Literal["report", "all", "none"],
         typer.Option(help="Whose layers and learning curves: those that report shows, or all."),
-    ] = RecordChoice.report,
+    ] = "report",
     storage: Storage = None,
 ) -> None:
     """Write what a study has found as small text files, which are asked like the study itself.
@@ -66,7 +50,7 @@ def archive(
     Example: sculpt archive studies/digits.yaml --output results/digits
     """
     results = sculpt.open_results(study, storage)
-    say(f"archive: {sculpt.archive(results, output, records=records.value)}")
+    say(f"archive: {sculpt.archive(results, output, records=records)}")
 
 
 def dashboard(

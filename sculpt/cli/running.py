@@ -16,7 +16,6 @@ from sculpt.cli.options import (
     StudyName,
     TrialsPerDevice,
     Workers,
-    changes,
     overrides,
     progress_console,
     read_trials_per_device,
@@ -75,18 +74,18 @@ def run(
     if slurm:
         jobs = sculpt.submit(
             study,
-            overrides=changes(set, storage),
+            overrides=overrides(set, storage),
             device=device,
             workers=1 if workers is None else workers,
             trials_per_device=each,
-            parameters=overrides(slurm_set, "--slurm-set"),
+            parameters=overrides(slurm_set, option="--slurm-set"),
         )
         show_document(jobs, as_json, _describe_jobs)
         return
     with _interruptible():
         results = sculpt.run(
             study,
-            overrides=changes(set, storage),
+            overrides=overrides(set, storage),
             device=device,
             watcher=LiveView(progress_console),
             workers=workers,

@@ -20,9 +20,7 @@ A script, not a test: it asserts nothing and pytest does not collect it.
 """
 
 import argparse
-import json
 import os
-import platform
 import re
 import timeit
 from collections import defaultdict
@@ -34,7 +32,7 @@ import torch
 from torch import Tensor
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
-from training import load, sparse_network
+from training import finish, load, parse, sparse_network
 
 from sculpt.benchmark.race import as_trained
 from sculpt.config import Training
@@ -66,7 +64,17 @@ OTHER = "other"
 
 def main() -> None:
     """Measure, and print text or JSON."""
-    options = parse()
+    parser = parse(__doc__)
+    parser.add_argument(
+        "--engine", nargs="+", default=["auto"], choices=["auto", "eager", "cuda_graph"]
+    )
+    parser.add_argument("--steps", type=int, default=20, help="of an epoch")
+    parser.add_argument("--repeats", type=int, default=3, help="epochs; medians count")
+    parser.add_argument(
+        "--cudnn-benchmark", action="store_true", help="let cuDNN choose algorithms by timing them"
+    )
+    parser.add_argument("--top", type=int, default=10, help="kernels that are named")
+    options = parser.parse_args()
     # The profiler and captured steps share a part of the driver that must not be taken down.
     os.environ.setdefault("TEARDOWN_CUPTI", "0")
     os.environ.setdefault("DISABLE_CUPTI_LAZY_REINIT", "1")
@@ -80,41 +88,7 @@ def main() -> None:
             rows.append({"widening": widening} | measure(widening, engine, splits, options))
             if not options.json:
                 print(as_text(rows[-1]), flush=True)
-    machine = {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": str(torch.__version__),
-        "cuda": torch.version.cuda if device.type == "cuda" else None,
-    }
-    if options.json:
-        print(json.dumps({"options": vars(options), "machine": machine, "rows": rows}, indent=2))
-    else:
-        print(", ".join(f"{key} {value}" for key, value in machine.items()))
-
-
-def parse() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--widening", type=int, nargs="+", default=[1, 2, 4, 8])
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", default="auto")
-    parser.add_argument(
-        "--engine", nargs="+", default=["auto"], choices=["auto", "eager", "cuda_graph"]
-    )
-    parser.add_argument("--steps", type=int, default=20, help="of an epoch")
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--repeats", type=int, default=3, help="epochs; medians count")
-    parser.add_argument(
-        "--cudnn-benchmark", action="store_true", help="let cuDNN choose algorithms by timing them"
-    )
-    parser.add_argument("--top", type=int, default=10, help="kernels that are named")
-    parser.add_argument("--data-root", help="CIFAR-10 as folders of images; random without it")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true")
-    return parser.parse_args()
+    finish(options, device, rows, cuda=torch.version.cuda)
 
 
 def measure(
