@@ -35,11 +35,15 @@ from sculpt.study_file import load_study
 from sculpt.training.precision import float32_products
 from sculpt.trial import Sculpted, candidate_budget, sculpt_network
 
+StudySource = str | Path | Study
+"""A study file; or a loaded study, which is taken as it is, whatever the overrides."""
+
+Overrides = dict[str, Any]
+"""Dotted keys of a study file to the values that they get before it is checked."""
+
 
 def check(
-    study: str | Path | Study,
-    overrides: dict[str, Any] | None = None,
-    storage: str | None = None,
+    study: StudySource, overrides: Overrides | None = None, storage: str | None = None
 ) -> dict[str, Any]:
     """Validate a study, and return the size of every corner of its space; trains nothing.
 
@@ -70,8 +74,8 @@ def check(
 
 
 def bench(
-    study: str | Path | Study,
-    overrides: dict[str, Any] | None = None,
+    study: StudySource,
+    overrides: Overrides | None = None,
     *,
     device: str = "auto",
     against_standard: bool = False,
@@ -117,9 +121,9 @@ def bench(
 
 
 def run(
-    study: str | Path | Study,
+    study: StudySource,
     *,
-    overrides: dict[str, Any] | None = None,
+    overrides: Overrides | None = None,
     device: str = "auto",
     watcher: Watcher | None = None,
     workers: int | None = None,
@@ -178,7 +182,7 @@ def join(
     study: str | Path,
     storage: str | None = None,
     *,
-    overrides: dict[str, Any] | None = None,
+    overrides: Overrides | None = None,
     device: str = "auto",
     watcher: Watcher | None = None,
     workers: int | None = None,
@@ -222,9 +226,9 @@ def join(
 
 
 def submit(
-    study: str | Path | Study,
+    study: StudySource,
     *,
-    overrides: dict[str, Any] | None = None,
+    overrides: Overrides | None = None,
     device: str = "auto",
     workers: int = 1,
     trials_per_device: TrialsPerDevice = 1,
@@ -265,10 +269,7 @@ def submit(
     return {"study": config.study, "jobs": jobs}
 
 
-def _open(
-    study: str | Path | Study, overrides: dict[str, Any] | None, storage: str | None = None
-) -> Study:
-    """Return a study with its changes; one that is loaded is taken as it is."""
+def _open(study: StudySource, overrides: Overrides | None, storage: str | None = None) -> Study:
     if isinstance(study, Study):
         return study
     if is_archive(study):
@@ -277,7 +278,7 @@ def _open(
 
 
 def _open_candidate(
-    study: str | Path | Study, overrides: dict[str, Any] | None
+    study: StudySource, overrides: Overrides | None
 ) -> tuple[Study, dict[str, Any]]:
     """Return a study, and the values that `params.KEY` among the overrides gives its space."""
     given = overrides or {}
@@ -287,8 +288,8 @@ def _open_candidate(
 
 
 def diagnose_candidate(
-    study: str | Path | Study,
-    overrides: dict[str, Any] | None = None,
+    study: StudySource,
+    overrides: Overrides | None = None,
     *,
     device: str = "auto",
     plot: str | Path | None = None,
