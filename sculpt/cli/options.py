@@ -42,8 +42,6 @@ Storage = Annotated[
     str | None,
     typer.Option(metavar="URL", help="Where the study is kept: a .db path or a database URL."),
 ]
-
-
 AsFormat = Annotated[
     Literal["table", "csv", "json", "parquet"],
     typer.Option("--format", help="How to print it."),

@@ -141,9 +141,7 @@ def test_criteria_that_look_at_no_images_have_no_rate(tmp_path: Path, sculpt_com
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--set", "params.depth=2"], "params must be parameters of the space (blocks, widening)"),
         (["--set", "params.widening=7"], "params.widening must be one of 2, 3, but got 7"),
-        (["--set", "training.epoch=2"], "training.epoch: must be one of"),
         (["--device", "tpu:7"], "--device must be auto, cpu"),
         (["--set", "budget=4000000"], "must hold the budget, but none does"),
     ],
