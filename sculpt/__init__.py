@@ -5,9 +5,11 @@ needs them.
 
     import sculpt
 
-    study = sculpt.run("studies/digits.yaml")           # start, or go on, up to its total
+    sculpt.check("studies/digits.yaml")                  # sizes of its space; trains nothing
+    study = sculpt.run("studies/digits.yaml")            # start, or go on, up to its total
     study.trials                                         # a DataFrame
     sculpt.pareto(study, ["val_error", "kept_macs"])     # a DataFrame; or of several studies
+    sculpt.report(study, "digits.html")                  # one page that works offline
 
     sculpt.export_trial(study, "best", "winner", ["onnx"])       # a folder, with a model card
     network = sculpt.load("winner")                      # .model, .masks, .record
@@ -29,12 +31,19 @@ if TYPE_CHECKING:
     from sculpt.exports import export_trial as export_trial
     from sculpt.exports import latency as latency
     from sculpt.exports import verify as verify
+    from sculpt.launch import bench as bench
+    from sculpt.launch import check as check
+    from sculpt.launch import diagnose_candidate as diagnose_candidate
     from sculpt.launch import join as join
     from sculpt.launch import run as run
+    from sculpt.launch import submit as submit
     from sculpt.pruning.initializers import initialize as initialize
     from sculpt.pruning.isometry import repair_isometry as repair_isometry
     from sculpt.pruning.masks import apply_masks as apply_masks
     from sculpt.pruning.prune import prune as prune
+    from sculpt.reports import dashboard as dashboard
+    from sculpt.reports import report as report
+    from sculpt.reports import status as status
     from sculpt.results.archiving import archive as archive
     from sculpt.results.comparison import compare as compare
     from sculpt.results.pareto import pareto as pareto
@@ -47,9 +56,13 @@ _HOMES = {
     "Results": "sculpt.results.records",
     "apply_masks": "sculpt.pruning.masks",
     "archive": "sculpt.results.archiving",
+    "bench": "sculpt.launch",
+    "check": "sculpt.launch",
     "compact": "sculpt.export.module",
     "compare": "sculpt.results.comparison",
+    "dashboard": "sculpt.reports",
     "diagnose": "sculpt.diagnostics.report",
+    "diagnose_candidate": "sculpt.launch",
     "export_trial": "sculpt.exports",
     "initialize": "sculpt.pruning.initializers",
     "join": "sculpt.launch",
@@ -61,7 +74,10 @@ _HOMES = {
     "prune": "sculpt.pruning.prune",
     "rank": "sculpt.results.ranking",
     "repair_isometry": "sculpt.pruning.isometry",
+    "report": "sculpt.reports",
     "run": "sculpt.launch",
+    "status": "sculpt.reports",
+    "submit": "sculpt.launch",
     "verify": "sculpt.exports",
 }
 

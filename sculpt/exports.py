@@ -23,13 +23,13 @@ from sculpt.recorded_errors import check_errors
 from sculpt.registry import FORMATS
 from sculpt.results.numbers import percent, points
 from sculpt.results.ranking import rank
-from sculpt.results.records import Results
+from sculpt.results.records import Results, open_results
 
 
 def export_trial(
-    results: Results,
-    trial: int | str,
-    directory: str | Path,
+    study: Results | str | Path,
+    trial: int | str = "best",
+    directory: str | Path | None = None,
     formats: Sequence[str] = ("bundle",),
     *,
     seed: int | None = None,
@@ -37,12 +37,12 @@ def export_trial(
     """Export a trained network of a study into a folder.
 
     Args:
-        results:
-            The study.
+        study:
+            Its results, or whatever `open_results` takes.
         trial:
             A candidate's number, "base", or "best".
         directory:
-            A new folder, or an older export, which is replaced.
+            A new folder, or an older export, which is replaced; by default `default_directory`.
         formats:
             Registered names, or "all"; the bundle is always written.
         seed:
@@ -56,6 +56,7 @@ def export_trial(
         StorageError: the network is missing from the study's artifacts.
         ExportError: the network cannot be written so.
     """
+    results = study if isinstance(study, Results) else open_results(study)
     results.store.refuse_archive("a network must come from the study that trained it")
     results = results.snapshot()
     names = FORMATS.names() if "all" in formats else list(formats)
@@ -69,7 +70,12 @@ def export_trial(
     facts = _facts(rank(results), record["trial"])
     model = results.config.model
     facts["base_model"] = {"name": model.name, "options": model.options}
-    return export_network(loaded, directory, names, facts)
+    return export_network(loaded, directory or default_directory(results, trial), names, facts)
+
+
+def default_directory(results: Results, trial: int | str) -> Path:
+    """Return where a trial is exported to if nothing is said: `STUDY-TRIAL`, here."""
+    return Path(f"{results.config.study}-{trial}")
 
 
 def verify(directory: str | Path, *, data_root: str | Path | None = None) -> Verification:

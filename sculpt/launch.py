@@ -1,17 +1,32 @@
-"""Run a study, join one, and hand out its results; look at one candidate without training.
+"""What is done with a study file: check it, measure it, look at one candidate; run it, and join.
 
 Apart from `results`, because asking for results must not wait for PyTorch to be imported.
 """
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sculpt.config import Study
+from sculpt.benchmark.prediction import predict
+from sculpt.benchmark.race import Effort
+from sculpt.benchmark.throughput import measure_study
+from sculpt.config import Overrides, Study
+from sculpt.errors import SculptWarning
 from sculpt.record import Clock
+from sculpt.results.figures import plot_pruning
+from sculpt.results.published import measured_path, write_measured
 from sculpt.results.records import Results
-from sculpt.search.images import choose_device, load_data, load_scoring_images
+from sculpt.search.images import (
+    choose_device,
+    describe_data,
+    load_data,
+    load_scoring_images,
+    missing_data,
+)
 from sculpt.search.progress import Watcher
 from sculpt.search.references import is_archive, refuse_archive
+from sculpt.search.sampling.feasibility import check_study
 from sculpt.search.sampling.space import check_params
 from sculpt.search.session import Session
 from sculpt.search.workers.devices import HowMany, TrialsPerDevice, choose_devices
@@ -19,11 +34,92 @@ from sculpt.study_file import load_study
 from sculpt.training.precision import float32_products
 from sculpt.trial import Sculpted, candidate_budget, sculpt_network
 
+StudySource = str | Path | Study
+"""A study file; or a loaded study, which is taken as it is, whatever the overrides."""
+
+
+def check(
+    study: StudySource, overrides: Overrides | None = None, storage: str | None = None
+) -> dict[str, Any]:
+    """Validate a study, and return the size of every corner of its space; trains nothing.
+
+    Args:
+        study:
+            A study file, or a loaded one.
+        overrides:
+            Dotted keys to values, set in the file first, for example {"search.trials": 4}.
+        storage:
+            Where the study is kept, and with it the last measurement by `bench`; by default where
+            the file says, or `runs/NAME.db`.
+
+    Returns:
+        The JSON document of `sculpt check` (README, "JSON").
+
+    Raises:
+        InputError: the study cannot be run as it is.
+
+    Warns:
+        SculptWarning: its images are not here yet, and how to get them.
+    """
+    config = open_study(study, overrides, storage)
+    document = check_study(config, describe_data(config))
+    document["predicted"] = predict(config, document["trials"])
+    if missing := missing_data(config):
+        warnings.warn(missing, SculptWarning, stacklevel=2)
+    return document
+
+
+def bench(
+    study: StudySource,
+    overrides: Overrides | None = None,
+    *,
+    device: str = "auto",
+    against_standard: bool = False,
+    effort: Effort | None = None,
+    on_network: Callable[[str], None] = lambda name: None,
+) -> dict[str, Any]:
+    """Measure the speed of this machine on a study, and predict what running it takes.
+
+    With `against_standard` a script calls this under `if __name__ == "__main__":`.
+
+    Args:
+        study:
+            A study file, or a loaded one.
+        overrides:
+            Dotted keys to values, set in the file first. `params.KEY` chooses one candidate, as in
+            {"params.widening": 2}; without any, the feasible corners of the space are measured, at
+            most 8 of them. The measurement is kept beside `storage`, where `check` finds it.
+        device:
+            A torch device, or `auto`.
+        against_standard:
+            Train by a plain PyTorch loop too, in turns.
+        effort:
+            How much to spend on it.
+        on_network:
+            Is told which network is measured next.
+
+    Returns:
+        The JSON document of `sculpt bench` (README, "JSON").
+
+    Raises:
+        InputError: the study cannot be run as it is, or not with these parameters.
+    """
+    config, params = _open_candidate(study, overrides)
+    check_params(config.space, params)
+    return measure_study(
+        config,
+        params,
+        choose_device(device),
+        against_standard=against_standard,
+        effort=effort or Effort(),
+        on_network=on_network,
+    )
+
 
 def run(
-    study: str | Path | Study,
+    study: StudySource,
     *,
-    overrides: dict[str, Any] | None = None,
+    overrides: Overrides | None = None,
     device: str = "auto",
     watcher: Watcher | None = None,
     workers: int | None = None,
@@ -31,6 +127,9 @@ def run(
     ray: str | None = None,
 ) -> Results:
     """Start a study, or go on with it, until its total of trials is finished.
+
+    A study file with a section `published` gets the measured figures written beside it, in
+    `NAME.measured.yaml`.
 
     Several workers are processes of their own, and need what every use of Python's
     `multiprocessing` needs: a script calls this under `if __name__ == "__main__":`.
@@ -60,20 +159,27 @@ def run(
         SculptError: the base failed, or every candidate did.
     """
     how_many = HowMany(workers, trials_per_device)
-    config = study if isinstance(study, Study) else _load(study, overrides)
+    config = open_study(study, overrides)
     if ray is not None:
         from sculpt.search.clusters.ray_cluster import run_on_ray
 
-        return Results(run_on_ray(config, ray, device, watcher, how_many))
-    session = Session.start(config, choose_devices(device, several=how_many.several))
-    return Results(session.run(watcher or Watcher(), how_many))
+        results = Results(run_on_ray(config, ray, device, watcher, how_many))
+    else:
+        session = Session.start(config, choose_devices(device, several=how_many.several))
+        results = Results(session.run(watcher or Watcher(), how_many))
+    if config.published and not isinstance(study, Study):
+        path = measured_path(study)
+        write_measured(results, path)
+        if watcher is not None:
+            watcher.message(f"measured figures: {path}")
+    return results
 
 
 def join(
     study: str | Path,
     storage: str | None = None,
     *,
-    overrides: dict[str, Any] | None = None,
+    overrides: Overrides | None = None,
     device: str = "auto",
     watcher: Watcher | None = None,
     workers: int | None = None,
@@ -112,9 +218,9 @@ def join(
 
 
 def submit(
-    study: str | Path | Study,
+    study: StudySource,
     *,
-    overrides: dict[str, Any] | None = None,
+    overrides: Overrides | None = None,
     device: str = "auto",
     workers: int = 1,
     trials_per_device: TrialsPerDevice = 1,
@@ -146,29 +252,56 @@ def submit(
     from sculpt.search.clusters.slurm import submit_jobs
 
     HowMany(workers)
-    config = study if isinstance(study, Study) else _load(study, overrides)
     each = HowMany(trials_per_device=trials_per_device, apart=True)
-    return submit_jobs(config, workers, each, device, parameters or {}, cluster)
+    return submit_jobs(
+        open_study(study, overrides), workers, each, device, parameters or {}, cluster
+    )
 
 
-def _load(study: str | Path, overrides: dict[str, Any] | None) -> Study:
+def open_study(
+    study: StudySource, overrides: Overrides | None, storage: str | None = None
+) -> Study:
+    """Return the study of a file, with changes.
+
+    Raises:
+        InputError: it is no study file, or the study cannot be run as it is.
+    """
+    if isinstance(study, Study):
+        return study
     if is_archive(study):
-        refuse_archive(study, "what is run must be a study file")
-    return load_study(study, overrides)
+        refuse_archive(study, "what is run, checked or measured must be a study file")
+    return load_study(study, (overrides or {}) | ({} if storage is None else {"storage": storage}))
+
+
+def _open_candidate(
+    study: StudySource, overrides: Overrides | None
+) -> tuple[Study, dict[str, Any]]:
+    """Return a study, and the values that `params.KEY` among the overrides gives its space."""
+    given = overrides or {}
+    params = {key: value for key, value in given.items() if key.startswith("params.")}
+    config = open_study(study, {key: value for key, value in given.items() if key not in params})
+    return config, {key.removeprefix("params."): value for key, value in params.items()}
 
 
 def diagnose_candidate(
-    config: Study, params: dict[str, Any], *, device: str = "auto"
+    study: StudySource,
+    overrides: Overrides | None = None,
+    *,
+    device: str = "auto",
+    plot: str | Path | None = None,
 ) -> tuple[dict[str, Any], Sculpted]:
     """Prune and repair one candidate of a study, with its first seed, and train nothing.
 
     Args:
-        config:
-            The study.
-        params:
-            Values of the space's parameters; those left out stay as in the study file.
+        study:
+            A study file, or a loaded one.
+        overrides:
+            Dotted keys to values, set in the file first; `params.KEY` is a value of the space's
+            parameter KEY, and those left out stay as in the study file.
         device:
             A torch device, or `auto`.
+        plot:
+            A file to draw layer sparsities and scores into; its ending says the format.
 
     Returns:
         What is known of it as a JSON document (README, "JSON"), and the network itself.
@@ -176,6 +309,7 @@ def diagnose_candidate(
     Raises:
         InputError: a parameter is none of the space's, or the candidate cannot be pruned so.
     """
+    config, params = _open_candidate(study, overrides)
     check_params(config.space, params)
     target = choose_device(device)
     candidate = config.with_parameters(params)
@@ -217,4 +351,6 @@ def diagnose_candidate(
         },
         "seconds": record["seconds"],
     }
+    if plot is not None:
+        plot_pruning(document, sculpted.scores, Path(plot))
     return document, sculpted

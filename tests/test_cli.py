@@ -10,7 +10,9 @@ from typing import Any
 import optuna
 import pytest
 
+import sculpt
 from sculpt.cli import app
+from sculpt.errors import InputError, SculptWarning
 from studies import write_study
 
 
@@ -83,11 +85,6 @@ def test_check(study: tuple[Path, dict[str, Any]], sculpt_command: Any) -> None:
         assert (corner["feasible"], corner["reason"]) == (True, None)
 
 
-def test_status(study: tuple[Path, dict[str, Any]], sculpt_command: Any) -> None:
-    _, out, _ = sculpt_command("status", study[0], "--json")
-    assert json.loads(out) == {"study": "tiny", "trials": study[1]["trials"]}
-
-
 def test_pareto(study: tuple[Path, dict[str, Any]], sculpt_command: Any) -> None:
     _, out, _ = sculpt_command("pareto", study[0], "--objectives", "val_error,macs", "--json")
     document = json.loads(out)
@@ -127,6 +124,60 @@ def test_show(study: tuple[Path, dict[str, Any]], sculpt_command: Any) -> None:
                 assert bound - 1e-4 <= after
         steps = {"initial"} if row["role"] == "base" else {"initial", "pruned", "repaired"}
         assert record["signal"].keys() == steps
+
+
+def test_python_functions_answer_as_commands_do(
+    study: tuple[Path, dict[str, Any]], sculpt_command: Any
+) -> None:
+    path, printed = study
+    results = sculpt.open_results(path)
+    assert sculpt.status(results) == {"study": "tiny", "trials": printed["trials"]}
+    small = {"params.widening": 2, "pruning.repair": False}
+    settings = ["--set", "params.widening=2", "--set", "pruning.repair=false"]
+    for command, answer in [
+        (["status", path], sculpt.status(path)),
+        (["rank", path], sculpt.rank(results)),
+        (["check", path, *settings[2:]], sculpt.check(path, {"pruning.repair": False})),
+        (["diagnose", path, *settings], sculpt.diagnose_candidate(path, small)[0]),
+    ]:
+        code, out, _ = sculpt_command(*command, "--json")
+        found, expected = json.loads(out), json.loads(json.dumps(answer))
+        if command[0] == "diagnose":
+            assert found.pop("seconds").keys() == expected.pop("seconds").keys()
+        assert (code, found) == (0, expected)
+
+
+def test_files_go_where_nothing_else_is_said(
+    study: tuple[Path, dict[str, Any]],
+    sculpt_command: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = study[0]
+    assert sculpt.report(path, format="md") == Path("tiny-report.md")
+    assert sculpt.archive(path) == Path("results/tiny")
+    manifest = sculpt.export_trial(path)
+    assert json.loads(Path("tiny-best/manifest.json").read_text()) == manifest
+    with pytest.raises(InputError, match="format must be one of html, md, but got 'pdf'"):
+        sculpt.report(path, format="pdf")  # type: ignore[arg-type]
+    for command, place in [
+        (["report", "--format", "md"], "report: tiny-report.md"),
+        (["archive"], "archive: results/tiny"),
+        (["export", "--json"], "exported: tiny-best"),
+    ]:
+        code, out, err = sculpt_command(command[0], path, *command[1:])
+        assert (code, err) == (0, f"{place}\n")
+    assert json.loads(out) == manifest
+
+
+def test_images_that_are_missing_are_said(tmp_path: Path, sculpt_command: Any) -> None:
+    path = write_study(tmp_path, data={"name": "mnist", "root": str(tmp_path)})
+    with pytest.warns(SculptWarning, match="data.download=true"):
+        document = sculpt.check(path)
+    code, out, err = sculpt_command("check", path, "--json")
+    assert (code, json.loads(out)) == (0, json.loads(json.dumps(document)))
+    assert err.startswith("note: ")
 
 
 def test_asking_does_not_wait_for_pytorch(study: tuple[Path, dict[str, Any]]) -> None:
@@ -392,8 +443,14 @@ def test_a_study_that_compares_writes_what_it_measured(tmp_path: Path, sculpt_co
         training__epochs=0,
         search__trials=2,
     )
+    measured = tmp_path / "tiny.measured.yaml"
     code, out, err = sculpt_command("run", path, "--json")
-    assert code == 0, err
-    assert json.loads(out)["trials"]["complete"] == 2
+    assert (code, json.loads(out)["trials"]["complete"]) == (0, 2)
     assert "measured figures" in err
-    assert "val_error" in (tmp_path / "tiny.measured.yaml").read_text()
+    written = measured.read_bytes()
+    assert b"val_error" in written
+    measured.unlink()
+    sculpt.run(sculpt.load_study(path))
+    assert not measured.exists(), "a study without a file has no place beside it"
+    sculpt.run(path)
+    assert measured.read_bytes() == written

@@ -26,7 +26,8 @@ FLOORS = [
     ["trial"],
     ["search"],
     ["results", "recorded_errors"],
-    ["launch", "exports", "benchmark"],
+    ["benchmark"],
+    ["launch", "exports", "reports"],
     ["cli"],
     ["__main__"],
 ]

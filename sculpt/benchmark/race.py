@@ -1,17 +1,23 @@
 """How fast a network is trained: sculpt's own loop, and in turns with it the standard one."""
 
 import copy
+import pickle
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import ceil
+from multiprocessing import get_context
 from statistics import median
 from time import perf_counter
 
 from torch import nn
 
-from sculpt.benchmark.opponent import Opponent
 from sculpt.compaction import compact_where_it_pays
 from sculpt.config import Training
-from sculpt.data import Splits
+from sculpt.data import ImageSet, Splits
+from sculpt.errors import SculptError
 from sculpt.pruning.masks import Masks
 from sculpt.training.capture import FEWEST_STEPS as FEWEST_CAPTURED
 from sculpt.training.loop import train
@@ -21,6 +27,21 @@ FEWEST_STEPS = 2
 """Of a measured epoch, however slow the network."""
 
 SAFE_LEARNING_RATE = 1e-3
+
+Opponent = Callable[[nn.Module, Masks, Splits, Training], float]
+"""Trains by the standard loop; returns images per second of the last epoch."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is spent on measuring."""
+
+    repeats: int = 5
+    """Turns, of which the median counts."""
+    seconds: float = 2.0
+    """What one measured epoch of sculpt's should take, about."""
+    steps: int | None = None
+    """Of a measured epoch, in place of `seconds`; there are never more than the images give."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +66,7 @@ def race(
     masks: Masks,
     splits: Splits,
     recipe: Training,
-    *,
-    repeats: int,
-    steps: int | None = None,
-    seconds: float = 2.0,
+    effort: Effort,
     opponent: Opponent | None = None,
 ) -> Rates:
     """Measure the rate of training, whole data path included, on a sample of the images.
@@ -66,31 +84,71 @@ def race(
             As for training.
         recipe:
             As of the study.
-        repeats:
-            Turns.
-        steps:
-            Of an epoch; there are never more than the images give.
-        seconds:
-            Where `steps` is left out: what an epoch of sculpt's should take, about.
+        effort:
+            How much to measure.
         opponent:
-            The standard loop's process, to take turns with.
+            To take turns with; see `standard_opponent`.
     """
     keep_freed_memory()  # as the process of a study does
     start = perf_counter()
     trained, kept = as_trained(model, masks, splits, recipe)
     seconds_to_compact = perf_counter() - start
+    steps = effort.steps
     if steps is None:
         first_try = train_rate(trained, kept, _sample(splits, recipe, FEWEST_STEPS), recipe)
-        steps = max(FEWEST_STEPS, round(seconds * first_try / _batch_size(splits, recipe)))
+        steps = max(FEWEST_STEPS, round(effort.seconds * first_try / _batch_size(splits, recipe)))
     sample = _sample(splits, recipe, steps)
-    if opponent is not None:
-        opponent.prepare(model, masks, sample, _shortened(recipe, epochs=2))
     rates = Rates([], [], trained, seconds_to_compact)
-    for _ in range(repeats):
+    for _ in range(effort.repeats):
         rates.sculpt.append(train_rate(trained, kept, sample, recipe))
         if opponent is not None:
-            rates.standard.append(opponent.images_per_second())
+            rates.standard.append(opponent(model, masks, sample, _shortened(recipe, epochs=2)))
     return rates
+
+
+@contextmanager
+def standard_opponent() -> Iterator[Opponent]:
+    """Give the standard loop in a process of its own, which is idle until it is called.
+
+    Of its own, because a study changes settings of its process (of the memory allocator, of
+    torch) that a user's loop would not have.
+
+    Raises:
+        SculptError: by the call; the loop stopped before its end.
+    """
+    # Spawned: a forked process would share the settings, and could not use a GPU.
+    with ProcessPoolExecutor(1, get_context("spawn"), _prepare) as process:
+
+        def rate(model: nn.Module, masks: Masks, splits: Splits, recipe: Training) -> float:
+            local = splits.to("cpu")
+            kept = {name: mask.cpu() for name, mask in masks.items()}
+            given = (copy.deepcopy(model).to("cpu"), kept, local.train, local.validation, recipe)
+            # As bytes, because torch would hand over tensors by sharing our memory.
+            message = pickle.dumps((given, str(splits.train.device)))
+            try:
+                return process.submit(_standard_rate, message).result()
+            except Exception as error:
+                raise SculptError(
+                    f"the standard loop must run to its end, but stopped: {error}"
+                ) from error
+
+        # Afterwards it has imported what it needs, and disturbs nobody until it is called.
+        process.submit(len, ()).result()
+        yield rate
+
+
+def _prepare() -> None:
+    """Import what the loop needs; and let Ctrl-C end this process at once, without a traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    import sculpt.benchmark.standard_loop  # noqa: F401
+
+
+def _standard_rate(message: bytes) -> float:
+    from sculpt.benchmark.standard_loop import train_standard  # nobody else needs torchvision
+
+    given: tuple[nn.Module, Masks, ImageSet, ImageSet, Training]
+    given, device = pickle.loads(message)
+    return train_standard(*given, device=device)[-1].images_per_second
 
 
 def as_trained(
@@ -115,12 +173,6 @@ def train_rate(model: nn.Module, masks: Masks, splits: Splits, recipe: Training)
     rate = train(copy.deepcopy(model), masks, splits, short, seed=0).history[-1].images_per_second
     assert rate is not None, "an epoch was trained"
     return rate
-
-
-def images_trained_on(splits: Splits, recipe: Training) -> int:
-    """Return how many images a whole run trains on: every epoch without its unfinished batch."""
-    batch_size = _batch_size(splits, recipe)
-    return recipe.epochs * (len(splits.train) // batch_size) * batch_size
 
 
 def _shortened(recipe: Training, epochs: int) -> Training:

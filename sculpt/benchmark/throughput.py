@@ -1,82 +1,90 @@
 """Images per second of every phase of a study on this machine, and what the study will take."""
 
-from collections.abc import Callable
-from contextlib import ExitStack
-from statistics import mean
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from statistics import mean, median
+from time import perf_counter
+from typing import Any, NotRequired, TypedDict
 
-from sculpt.benchmark.opponent import Opponent
+import torch
+from torch import Tensor
+
 from sculpt.benchmark.prediction import keep_bench, study_seconds
-from sculpt.benchmark.stopwatch import Effort, Row, Stopwatch
+from sculpt.benchmark.race import Effort, Opponent, Rates, race, standard_opponent
 from sculpt.config import Study, describe_parameters
-from sculpt.data import ImageSpec
+from sculpt.data import ImageSet, ImageSpec, Splits
 from sculpt.errors import InputError
-from sculpt.record import Role, describe_machine
-from sculpt.search.images import choose_device, describe_data, load_data
+from sculpt.record import Clock, Role, describe_machine
+from sculpt.sculpted import Sculpted
+from sculpt.search.images import describe_data, load_data, load_scoring_images
 from sculpt.search.sampling.feasibility import check_candidate, total_trials
-from sculpt.search.sampling.space import check_params, extremes
+from sculpt.search.sampling.space import extremes
+from sculpt.training.evaluation import evaluate
+from sculpt.training.loop import evaluations
+from sculpt.training.precision import resolve_precision
+from sculpt.trial import candidate_budget, resolve_budget, sculpt_network
 
 MOST_CANDIDATES = 8
 
+SCORED = 512
+"""Images that are scored on to measure scoring; its cost grows in proportion to them."""
 
-def bench(
+Params = dict[str, Any]
+"""Values of the space's parameters."""
+
+
+class Row(TypedDict):
+    """What one phase of one network's trial takes (README, "JSON")."""
+
+    params: Params
+    role: str
+    phase: str
+    images_per_second: float | None
+    seconds: float
+    ratio: NotRequired[float]
+
+
+def measure_study(
     config: Study,
-    params: dict[str, Any],
+    params: Params,
+    device: torch.device,
     *,
-    device: str = "auto",
-    against_standard: bool = False,
-    effort: Effort | None = None,
-    on_network: Callable[[str], None] = lambda name: None,
+    against_standard: bool,
+    effort: Effort,
+    on_network: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Measure the dense base and candidates of a study; keep the result for `sculpt check`.
+    """Measure the dense base and candidates of a study; see `sculpt.launch.bench`.
+
+    The document that is returned is also kept, for `sculpt check`.
 
     Args:
-        config:
-            The study.
         params:
-            The one candidate to measure; values left out stay as in the study file. Empty: the
-            feasible corners of the space, at most 8 of them.
-        device:
-            A torch device, or `auto`.
-        against_standard:
-            Train by the standard loop too, in turns.
-        effort:
-            How much to spend on it.
-        on_network:
-            Is told which network is measured next.
-
-    Returns:
-        The JSON document of `sculpt bench` (README, "JSON").
+            The one candidate to measure. Empty: the feasible corners of the space.
 
     Raises:
-        InputError: the study cannot be run as it is, or not with these parameters.
+        InputError: the study cannot be run as it is, or no candidate holds the budget.
     """
-    check_params(config.space, params)
-    target = choose_device(device)
     spec = describe_data(config)
     trials = total_trials(config, spec)
     candidates = choose_candidates(config, params, spec)
-    splits = load_data(config).to(target)
-
+    splits = load_data(config).to(device)
+    networks: list[tuple[Role, Params]] = [("base", {}), *(("candidate", p) for p in candidates)]
     rows: list[Row] = []
-    seconds: dict[str, list[float]] = {"base": [], "candidate": []}
-    with ExitStack() as stack:
-        opponent = stack.enter_context(Opponent()) if against_standard else None
-        stopwatch = Stopwatch(config, splits, effort or Effort(), opponent)
-        everything: list[tuple[Role, dict[str, Any]]] = [("base", {})]
-        everything += [("candidate", point) for point in candidates]
-        for role, point in everything:
+    seconds: dict[Role, list[float]] = {"base": [], "candidate": []}
+    with standard_opponent() if against_standard else nullcontext() as opponent:
+        for role, point in networks:
             on_network(describe_parameters(point) or "the base")
-            measured, total = stopwatch.measure(role, point)
+            measured, total = _measure_network(config, splits, role, point, effort, opponent)
             rows += measured
             seconds[role].append(total)
 
     replicates = config.search.replicates
-    per_trial = {role: replicates * mean(times) for role, times in seconds.items()}
+    per_trial = {str(role): replicates * mean(times) for role, times in seconds.items()}
     document = {
         "study": config.study,
         "fingerprint": config.fingerprint(),
-        **describe_machine(target),
+        **describe_machine(device),
         "rows": rows,
         "predicted": {
             "seconds": study_seconds(config, trials, per_trial),
@@ -88,19 +96,15 @@ def bench(
     return document
 
 
-def choose_candidates(
-    config: Study, params: dict[str, Any], spec: ImageSpec
-) -> list[dict[str, Any]]:
-    """Return the points of the space that are measured; see `bench`.
+def choose_candidates(config: Study, params: Params, spec: ImageSpec) -> list[Params]:
+    """Return the points of the space that are measured; see `measure_study`.
 
     Raises:
         InputError: none of them can hold the budget.
     """
-    points = [params] if params else list(extremes(config.space))
     feasible, reason = [], None
-    for point in points:
-        candidate = config.with_parameters(point)
-        found = check_candidate(config, candidate, spec).reason
+    for point in [params] if params else extremes(config.space):
+        found = check_candidate(config, config.with_parameters(point), spec).reason
         if found is None:
             feasible.append(point)
         reason = found or reason
@@ -112,3 +116,108 @@ def choose_candidates(
     # Spread evenly: the first ones would differ in the last parameters alone.
     count = min(MOST_CANDIDATES, len(feasible))
     return [feasible[i * (len(feasible) - 1) // max(1, count - 1)] for i in range(count)]
+
+
+def _measure_network(
+    config: Study,
+    splits: Splits,
+    role: Role,
+    params: Params,
+    effort: Effort,
+    opponent: Opponent | None,
+) -> tuple[list[Row], float]:
+    """Return a network's rows, and the seconds that a trial of it takes with one seed."""
+    study = config.with_parameters(params)
+    recipe = study.training
+    budget = resolve_budget(config, splits.spec)
+    if role == "candidate":
+        budget = candidate_budget(config, study, splits.spec)
+    sculpted, phases, scoring_rate = _time_sculpting(study, splits, role, budget, effort)
+    rates = race(sculpted.model, sculpted.masks, splits, recipe, effort, opponent)
+    ours = median(rates.sculpt)
+    batch_size = min(recipe.batch_size, len(splits.train))
+    # Of a whole run: every epoch without its unfinished batch.
+    trained = recipe.epochs * (len(splits.train) // batch_size) * batch_size
+    evaluated = len(splits.validation)
+    if recipe.protocol == "lowest_test":
+        evaluated += len(splits.test)
+    evaluation_rate = _evaluation_rate(rates, splits, recipe.precision, effort)
+
+    def row(phase: str, rate: float | None, seconds: float, who: str = role) -> Row:
+        return Row(params=params, role=who, phase=phase, images_per_second=rate, seconds=seconds)
+
+    training = row("train", ours, trained / ours)
+    evaluation = row("evaluate", evaluation_rate, evaluations(recipe) * evaluated / evaluation_rate)
+    rows = [
+        *([row("score", scoring_rate, phases["score"])] if "score" in phases else []),
+        *([row("repair", None, phases["repair"])] if "repair" in phases else []),
+        training,
+        evaluation,
+    ]
+    if rates.standard:
+        theirs = median(rates.standard)
+        rows.append(row("train", theirs, trained / theirs, "standard_loop"))
+        rows[-1]["ratio"] = rates.ratio
+    # All phases, also those without a row: building, initialising, masking, reading signals.
+    prepared = sum(phases.values()) + rates.seconds_to_compact
+    return rows, prepared + training["seconds"] + evaluation["seconds"]
+
+
+@dataclass(frozen=True, eq=False)
+class WatchedImages(ImageSet):
+    """Images that note whether a criterion looked at them; some look at none."""
+
+    passes: list[int] = field(default_factory=list)
+
+    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield every image once, as `ImageSet.batches` does, and note it."""
+        self.passes.append(len(self))
+        return ImageSet.batches(self, batch_size)
+
+
+def _time_sculpting(
+    study: Study, splits: Splits, role: Role, budget: int, effort: Effort
+) -> tuple[Sculpted, dict[str, float], float | None]:
+    """Return the network, seconds of each phase of a trial before training, scoring's rate.
+
+    The rate is in images per second, None where no images are scored on.
+    """
+    images = load_scoring_images(study, splits)
+    watched = WatchedImages(images.images, images.labels, images.mean, images.std)
+    wanted = min(study.pruning.images or len(images), len(images))
+    scored = min(SCORED, wanted)
+    pruning = study.pruning.model_copy(update={"images": scored})
+    short = study.model_copy(update={"pruning": pruning})
+    taken: list[dict[str, float]] = []
+    start = perf_counter()
+    # More than once where it is quick, because the first time warms up.
+    while not taken or (len(taken) < effort.repeats and perf_counter() - start < effort.seconds):
+        sculpted = sculpt_network(
+            short,
+            splits,
+            role=role,
+            budget=budget,
+            seed=study.search.seed,
+            scoring=watched,
+            clock=Clock(splits.train.device),
+        )
+        taken.append(sculpted.record["seconds"])
+    phases = {phase: median(seconds[phase] for seconds in taken) for phase in taken[0]}
+    if not watched.passes:
+        return sculpted, phases, None
+    rate = scored / phases["score"]
+    return sculpted, phases | {"score": wanted / rate}, rate
+
+
+def _evaluation_rate(rates: Rates, splits: Splits, precision: str, effort: Effort) -> float:
+    """Return images per second in inference mode."""
+    # A forward pass is about a third of a training step.
+    worth = max(1, round(3 * median(rates.sculpt) * effort.seconds))
+    images = splits.validation.sample(worth, seed=0)
+    resolved = resolve_precision(precision, images.device)
+    seconds = []
+    for _ in range(effort.repeats + 1):
+        start = perf_counter()
+        evaluate(rates.trained, images, precision=resolved)  # waits for the device
+        seconds.append(perf_counter() - start)
+    return len(images) / median(seconds[1:])  # the first one warms up

@@ -7,9 +7,8 @@ import typer
 from sculpt.cli.asking import compare, pareto, rank, show, status
 from sculpt.cli.computing import bench, check, diagnose
 from sculpt.cli.exporting import export, latency, verify
-from sculpt.cli.reporting import archive, report
+from sculpt.cli.reporting import archive, dashboard, report
 from sculpt.cli.running import run, worker
-from sculpt.cli.serving import dashboard
 from sculpt.errors import SculptError
 
 app = typer.Typer(

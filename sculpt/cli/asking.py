@@ -4,13 +4,15 @@ from typing import Annotated
 
 import typer
 
+import sculpt
 from sculpt.cli.options import (
     AsFormat,
-    Format,
     Json,
     Kept,
     Output,
     Storage,
+    label,
+    listed,
     show_document,
 )
 
@@ -27,17 +29,15 @@ def status(study: Kept, storage: Storage = None, as_json: Json = False) -> None:
 
     Example: sculpt status studies/digits.yaml
     """
-    from sculpt.results.records import open_results
     from sculpt.results.tables import describe_tally
 
-    results = open_results(study, storage)
-    document = {"study": results.config.study, "trials": results.tally()}
+    document = sculpt.status(study, storage)
     show_document(document, as_json, lambda d: f"{d['study']}: {describe_tally(d['trials'])}")
 
 
 def rank(
     study: Kept,
-    format: AsFormat = Format.table,
+    format: AsFormat = "table",
     output: Output = None,
     storage: Storage = None,
     as_json: Json = False,
@@ -48,17 +48,16 @@ def rank(
 
     Example: sculpt rank studies/digits.yaml --format csv
     """
-    from sculpt.results import ranking
-    from sculpt.results.records import open_results
     from sculpt.results.tables.ranking import ranking_tables
 
-    document = ranking.rank(open_results(study, storage))
-    if not as_json and format in (Format.csv, Format.parquet):
+    document = sculpt.rank(sculpt.open_results(study, storage))
+    if not as_json and format in ("csv", "parquet"):
         from sculpt.results.formats import flat_frame, write_table
+        from sculpt.results.ranking import all_rows
 
-        write_table(flat_frame(ranking.all_rows(document)), format, output)
+        write_table(flat_frame(all_rows(document)), format, output)
         return
-    show_document(document, as_json or format is Format.json, ranking_tables, output=output)
+    show_document(document, as_json or format == "json", ranking_tables, output=output)
 
 
 def pareto(
@@ -78,7 +77,7 @@ def pareto(
     dominated: Annotated[
         bool, typer.Option("--dominated", help="Show the trials that others dominate, too.")
     ] = False,
-    format: AsFormat = Format.table,
+    format: AsFormat = "table",
     output: Output = None,
     storage: Storage = None,
     as_json: Json = False,
@@ -87,21 +86,20 @@ def pareto(
 
     Example: sculpt pareto studies/digits.yaml --objectives val_error,macs --format csv
     """
-    from sculpt.results import pareto as fronts
-    from sculpt.results.records import open_results
+    from sculpt.results.pareto import pareto_document
     from sculpt.results.tables.pareto import pareto_table
 
-    names = [name.strip() for name in objectives.split(",")] if objectives else None
-    opened = [open_results(study, storage) for study in studies]
-    if not as_json and format in (Format.csv, Format.parquet):
+    names = listed(objectives) if objectives else None
+    opened = [sculpt.open_results(study, storage) for study in studies]
+    if not as_json and format in ("csv", "parquet"):
         from sculpt.results.formats import write_table
 
-        table = fronts.pareto(opened, names, where, dominated)
+        table = sculpt.pareto(opened, names, where, dominated)
         # Text in every file, also in one that happens to hold no base.
         write_table(table.astype({"trial": str}), format, output)
         return
-    document = fronts.pareto_document(opened, names, where, dominated)
-    show_document(document, as_json or format is Format.json, pareto_table, output=output)
+    document = pareto_document(opened, names, where, dominated)
+    show_document(document, as_json or format == "json", pareto_table, output=output)
 
 
 def compare(
@@ -118,10 +116,9 @@ def compare(
 
     Example: sculpt compare studies/digits.yaml:base studies/digits.yaml:3 studies/mnist.yaml
     """
-    from sculpt.results import comparison
     from sculpt.results.tables.comparison import comparison_tables
 
-    show_document(comparison.compare(networks, storage), as_json, comparison_tables)
+    show_document(sculpt.compare(networks, storage), as_json, comparison_tables)
 
 
 def show(
@@ -134,8 +131,7 @@ def show(
 
     Example: sculpt show studies/digits.yaml best
     """
-    from sculpt.results.records import open_results
     from sculpt.results.tables.trial import trial_tables
 
-    record = open_results(study, storage).record(int(trial) if trial.isdigit() else trial)
+    record = sculpt.open_results(study, storage).record(label(trial))
     show_document(record, as_json, trial_tables)

@@ -1,21 +1,14 @@
 """Commands that compute: check a study, look at one candidate, measure its speed."""
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sculpt.cli.options import (
-    Device,
-    Json,
-    Set,
-    Storage,
-    StudyFile,
-    load,
-    load_candidate,
-    progress_console,
-    show_document,
-)
+import sculpt
+from sculpt.cli.options import Device, Json, Set, Storage, StudyFile, overrides, say, show_document
+from sculpt.errors import SculptWarning
 
 
 def check(
@@ -25,16 +18,13 @@ def check(
 
     Example: sculpt check studies/cifar10_smoke.yaml
     """
-    from sculpt.benchmark.prediction import predict
     from sculpt.results.tables.computing import check_table
-    from sculpt.search.images import describe_data, missing_data
-    from sculpt.search.sampling.feasibility import check_study
 
-    config = load(study, set, storage)
-    document = check_study(config, describe_data(config))
-    document["predicted"] = predict(config, document["trials"])
-    if missing := missing_data(config):
-        progress_console.print(f"note: {missing}", style="yellow", markup=False, highlight=False)
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always", SculptWarning)
+        document = sculpt.check(study, overrides(set), storage)
+    for note in notes:
+        say(f"note: {note.message}", style="yellow")
     show_document(document, as_json, check_table)
 
 
@@ -53,14 +43,9 @@ def diagnose(
 
     Example: sculpt diagnose studies/digits.yaml --set params.widening=2 --plot layers.png
     """
-    from sculpt.launch import diagnose_candidate
-    from sculpt.results.figures import plot_pruning
     from sculpt.results.tables.diagnosis import diagnosis_tables
 
-    config, params = load_candidate(study, set, None)
-    document, sculpted = diagnose_candidate(config, params, device=device)
-    if plot is not None:
-        plot_pruning(document, sculpted.scores, plot)
+    document, _ = sculpt.diagnose_candidate(study, overrides(set), device=device, plot=plot)
     show_document(document, as_json, diagnosis_tables)
 
 
@@ -82,16 +67,15 @@ def bench(
 
     Example: sculpt bench studies/digits.yaml --against-standard
     """
-    from sculpt.benchmark import throughput
+    from sculpt.benchmark.race import Effort
     from sculpt.results.tables.computing import bench_table
 
-    config, params = load_candidate(study, set, storage)
-    document = throughput.bench(
-        config,
-        params,
+    document = sculpt.bench(
+        study,
+        overrides(set, storage),
         device=device,
         against_standard=against_standard,
-        effort=throughput.Effort(repeats, seconds),
-        on_network=lambda name: progress_console.print(f"measuring {name}", highlight=False),
+        effort=Effort(repeats, seconds),
+        on_network=lambda name: say(f"measuring {name}"),
     )
     show_document(document, as_json, bench_table)

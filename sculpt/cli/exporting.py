@@ -1,23 +1,15 @@
 """Commands that hand out a trained network, and check what was handed out."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sculpt.cli.options import Json, Storage, StudyName, progress_console, show_document
+import sculpt
+from sculpt.cli.options import Json, Storage, StudyName, label, listed, say, show_document
 
 if TYPE_CHECKING:
     from sculpt.export.manifest import LatencyRow
-
-
-class RuntimeName(StrEnum):
-    """What runs an exported network; `sculpt.config.search.Runtime`."""
-
-    torch = "torch"
-    onnxruntime = "onnxruntime"
-    c = "c"
 
 
 def export(
@@ -42,16 +34,13 @@ def export(
 
     Example: sculpt export studies/digits.yaml --trial best --format bundle,onnx --output winner
     """
-    from sculpt.exports import export_trial
-    from sculpt.results.records import open_results
+    from sculpt.exports import default_directory
     from sculpt.results.tables.export import export_table
 
-    results = open_results(study, storage)
-    chosen = int(trial) if trial.isdigit() else trial
-    folder = output or Path(f"{results.config.study}-{trial}")
-    names = [name.strip() for name in format.split(",") if name.strip()]
-    document = export_trial(results, chosen, folder, names, seed=seed)
-    progress_console.print(f"exported: {folder}", highlight=False, markup=False, soft_wrap=True)
+    results = sculpt.open_results(study, storage)
+    folder = output or default_directory(results, trial)
+    document = sculpt.export_trial(results, label(trial), folder, listed(format), seed=seed)
+    say(f"exported: {folder}")
     show_document(document, as_json, export_table)
 
 
@@ -71,10 +60,9 @@ def verify(
 
     Example: sculpt verify winner
     """
-    from sculpt import exports
     from sculpt.results.tables.export import verification_table
 
-    document = exports.verify(directory, data_root=data_root)
+    document = sculpt.verify(directory, data_root=data_root)
     show_document(document, as_json, verification_table)
     if not document["ok"]:
         raise typer.Exit(1)
@@ -90,7 +78,7 @@ def latency(
     ] = None,
     storage: Storage = None,
     runtime: Annotated[
-        RuntimeName | None,
+        Literal["torch", "onnxruntime", "c"] | None,
         typer.Option(help="Whose time is the record's; by default the study's, or torch."),
     ] = None,
     turns: Annotated[int, typer.Option(min=1, help="Of which the medians are taken.")] = 7,
@@ -103,20 +91,20 @@ def latency(
 
     Example: sculpt latency winner --study studies/digits.yaml
     """
-    from sculpt import exports
-    from sculpt.results.records import open_results
     from sculpt.results.tables.export import latency_table
 
-    results = open_results(study, storage) if study else None
-
-    def show(row: "LatencyRow") -> None:
-        progress_console.print(
-            f"{row['network']} in {row['runtime']}, {row['batch']} image(s), {row['threads']} "
-            f"thread(s): {1e3 * row['seconds']['median']:.3f} ms an image",
-            highlight=False,
-        )
-
-    document = exports.latency(
-        directory, results, runtime=runtime.value if runtime else None, turns=turns, on_row=show
+    document = sculpt.latency(
+        directory,
+        sculpt.open_results(study, storage) if study else None,
+        runtime=runtime,
+        turns=turns,
+        on_row=_say_row,
     )
     show_document(document, as_json, latency_table)
+
+
+def _say_row(row: "LatencyRow") -> None:
+    say(
+        f"{row['network']} in {row['runtime']}, {row['batch']} image(s), {row['threads']} "
+        f"thread(s): {1e3 * row['seconds']['median']:.3f} ms an image"
+    )

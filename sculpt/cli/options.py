@@ -2,9 +2,8 @@
 
 import json
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -12,6 +11,12 @@ from rich.console import Console
 from sculpt.errors import InputError
 
 progress_console = Console(stderr=True)
+
+
+def say(message: str, style: str | None = None) -> None:
+    """Print a message on stderr, in whole lines: addresses and paths must be easy to copy."""
+    progress_console.print(message, style=style, markup=False, highlight=False, soft_wrap=True)
+
 
 StudyFile = Annotated[str, typer.Argument(help="A study file (YAML).", metavar="STUDY.yaml")]
 StudyName = Annotated[
@@ -37,18 +42,10 @@ Storage = Annotated[
     str | None,
     typer.Option(metavar="URL", help="Where the study is kept: a .db path or a database URL."),
 ]
-
-
-class Format(StrEnum):
-    """How an answer is printed, or written to a file."""
-
-    table = "table"
-    csv = "csv"
-    json = "json"
-    parquet = "parquet"
-
-
-AsFormat = Annotated[Format, typer.Option("--format", help="How to print it.")]
+AsFormat = Annotated[
+    Literal["table", "csv", "json", "parquet"],
+    typer.Option("--format", help="How to print it."),
+]
 Output = Annotated[Path | None, typer.Option(metavar="FILE", help="Write it to a file instead.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Devices = Annotated[
@@ -64,30 +61,10 @@ TrialsPerDevice = Annotated[
 ]
 
 
-def load_candidate(
-    study: str, assignments: list[str] | None, storage: str | None
-) -> tuple[Any, dict[str, Any]]:
-    """Return the study, and the values given for parameters of its space (`params.KEY=VALUE`)."""
-    chosen = [entry for entry in assignments or [] if entry.startswith("params.")]
-    config = load(study, [entry for entry in assignments or [] if entry not in chosen], storage)
-    return config, overrides([entry.removeprefix("params.") for entry in chosen])
-
-
-def load(study: str, assignments: list[str] | None, storage: str | None) -> Any:
-    """Return the study of a file, with changes from the command line."""
-    from sculpt.search.references import is_archive, refuse_archive
-    from sculpt.study_file import load_study
-
-    if is_archive(study):
-        refuse_archive(study, "what is run, checked or measured must be a study file")
-    changes = overrides(assignments or [])
-    if storage is not None:
-        changes["storage"] = storage
-    return load_study(study, changes)
-
-
-def overrides(assignments: list[str], option: str = "--set") -> dict[str, Any]:
-    """Return the values that `KEY=VALUE` entries give to keys.
+def overrides(
+    assignments: list[str] | None, storage: str | None = None, *, option: str = "--set"
+) -> dict[str, Any]:
+    """Return the values that `KEY=VALUE` entries give to keys, and `--storage` to that key.
 
     Raises:
         InputError: an entry is none, or its value is not YAML.
@@ -95,12 +72,22 @@ def overrides(assignments: list[str], option: str = "--set") -> dict[str, Any]:
     from sculpt.documents import parse_value
 
     found: dict[str, Any] = {}
-    for assignment in assignments:
+    for assignment in assignments or []:
         key, equals, value = assignment.partition("=")
         if not equals or not key:
             raise InputError(f"{option} must be KEY=VALUE, but got {assignment!r}")
         found[key] = parse_value(value)
-    return found
+    return found if storage is None else found | {"storage": storage}
+
+
+def listed(text: str) -> list[str]:
+    """Return the names in `A,B,...`."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def label(trial: str) -> int | str:
+    """Return a trial as Python users name it: a number, `base` or `best`."""
+    return int(trial) if trial.isdigit() else trial
 
 
 def show_document(document: Any, as_json: bool, *views: Any, output: Path | None = None) -> None:

@@ -1,27 +1,12 @@
-"""The commands that write a study down for others to read."""
+"""Commands that write a study down for others, or show it to them in a browser."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from sculpt.cli.options import Kept, Storage, progress_console
-
-
-class ReportFormat(StrEnum):
-    """What a report is written as; the ending of its file."""
-
-    html = "html"
-    md = "md"
-
-
-class RecordChoice(StrEnum):
-    """Of which trials an archive has the whole record; `sculpt.results.archiving.Records`."""
-
-    report = "report"
-    all = "all"
-    none = "none"
+import sculpt
+from sculpt.cli.options import Kept, Storage, say
 
 
 def report(
@@ -31,9 +16,9 @@ def report(
         typer.Option(metavar="FILE", help="Where to; by default NAME-report.html, here."),
     ] = None,
     format: Annotated[
-        ReportFormat,
+        Literal["html", "md"],
         typer.Option(help="A page, or Markdown with its figures as PNG in a folder beside it."),
-    ] = ReportFormat.html,
+    ] = "html",
     storage: Storage = None,
 ) -> None:
     """Write down what a study has found, the verdict first: a page that works offline.
@@ -42,19 +27,7 @@ def report(
 
     Example: sculpt report studies/digits.yaml --format md --output report.md
     """
-    from sculpt.results.records import open_results
-
-    results = open_results(study, storage)
-    path = output or Path(f"{results.config.study}-report.{format.value}")
-    if format is ReportFormat.md:
-        from sculpt.results.report.markdown import write_markdown
-
-        write_markdown(results, path)
-    else:
-        from sculpt.results.report.page import write_report
-
-        write_report(results, path)
-    progress_console.print(f"report: {path}", highlight=False, markup=False, soft_wrap=True)
+    say(f"report: {sculpt.report(study, output, format=format, storage=storage)}")
 
 
 def archive(
@@ -64,9 +37,9 @@ def archive(
         typer.Option(metavar="DIR", help="Where to; by default results/NAME, here."),
     ] = None,
     records: Annotated[
-        RecordChoice,
+        Literal["report", "all", "none"],
         typer.Option(help="Whose layers and learning curves: those that report shows, or all."),
-    ] = RecordChoice.report,
+    ] = "report",
     storage: Storage = None,
 ) -> None:
     """Write what a study has found as small text files, which are asked like the study itself.
@@ -76,10 +49,20 @@ def archive(
 
     Example: sculpt archive studies/digits.yaml --output results/digits
     """
-    from sculpt.results import archiving
-    from sculpt.results.records import open_results
+    results = sculpt.open_results(study, storage)
+    say(f"archive: {sculpt.archive(results, output, records=records)}")
 
-    results = open_results(study, storage)
-    folder = output or Path("results", results.config.study)
-    archiving.archive(results, folder, records=records.value)
-    progress_console.print(f"archive: {folder}", highlight=False, markup=False, soft_wrap=True)
+
+def dashboard(
+    study: Kept,
+    host: Annotated[str, typer.Option(help="Where to listen; there is no log-in.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")
+    ] = 8080,
+    storage: Storage = None,
+) -> None:
+    """Show a study in Optuna's dashboard, with notes and layer plots; Ctrl-C ends it.
+
+    Example: sculpt dashboard studies/digits.yaml --port 8081
+    """
+    sculpt.dashboard(study, host=host, port=port, storage=storage, say=say)

@@ -1,9 +1,12 @@
 """Commands that train: run a study, and join one that others run."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 
+import sculpt
 from sculpt.cli.options import (
     Devices,
     Json,
@@ -13,15 +16,13 @@ from sculpt.cli.options import (
     StudyName,
     TrialsPerDevice,
     Workers,
-    load,
     overrides,
     progress_console,
     read_trials_per_device,
+    say,
     show_document,
 )
 from sculpt.errors import InputError
-
-INTERRUPTED = "interrupted: finished trials are kept, the same command goes on"
 
 
 def run(
@@ -60,9 +61,6 @@ def run(
 
     Example: sculpt run studies/cifar10.yaml --slurm --workers 8 --slurm-set gpus_per_node=1
     """
-    from sculpt import launch
-    from sculpt.results import ranking
-    from sculpt.results.published import measured_path, write_measured
     from sculpt.results.tables.ranking import ranking_tables
     from sculpt.search.progress import LiveView
 
@@ -73,34 +71,30 @@ def run(
         raise InputError(
             "the workers must be started by Slurm or by Ray, but got --slurm and --ray"
         )
-    config = load(study, set, storage)
     if slurm:
-        parameters = overrides(slurm_set or [], "--slurm-set")
-        jobs = launch.submit(
+        from sculpt.launch import open_study
+
+        config = open_study(study, overrides(set, storage))
+        jobs = sculpt.submit(
             config,
             device=device,
             workers=1 if workers is None else workers,
             trials_per_device=each,
-            parameters=parameters,
+            parameters=overrides(slurm_set, option="--slurm-set"),
         )
         show_document({"study": config.study, "jobs": jobs}, as_json, _describe_jobs)
         return
-    try:
-        results = launch.run(
-            config,
+    with _interruptible():
+        results = sculpt.run(
+            study,
+            overrides=overrides(set, storage),
             device=device,
             watcher=LiveView(progress_console),
             workers=workers,
             trials_per_device=each,
             ray=ray,
         )
-    except KeyboardInterrupt:
-        progress_console.print(INTERRUPTED)
-        raise typer.Exit(130) from None
-    if config.published:
-        write_measured(results, measured_path(study))
-        progress_console.print(f"measured figures: {measured_path(study)}", highlight=False)
-    show_document(ranking.rank(results), as_json, ranking_tables)
+    show_document(sculpt.rank(results), as_json, ranking_tables)
 
 
 def worker(
@@ -121,38 +115,31 @@ def worker(
 
     Example: sculpt worker cifar10 --storage postgresql://me@server/studies --set data.root=/images
     """
-    from sculpt import launch
-    from sculpt.results.tables import describe_tally
     from sculpt.search.progress import LiveView
 
     each = read_trials_per_device(trials_per_device, workers)
     view = LiveView(progress_console)
-    try:
-        results = launch.join(
+    with _interruptible():
+        results = sculpt.join(
             study,
             storage,
-            overrides=overrides(set or []),
+            overrides=overrides(set),
             device=device,
             watcher=view,
             workers=workers,
             trials_per_device=each,
         )
+    document = sculpt.status(results) | {"finished_here": view.finished}
+    show_document(document, as_json, _describe_work)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
     except KeyboardInterrupt:
-        progress_console.print(INTERRUPTED)
+        say("interrupted: finished trials are kept, the same command goes on")
         raise typer.Exit(130) from None
-    document = {
-        "study": results.config.study,
-        "finished_here": view.finished,
-        "trials": results.tally(),
-    }
-    show_document(
-        document,
-        as_json,
-        lambda d: (
-            f"{d['study']}: {d['finished_here']} trial(s) finished here, and nothing is left to "
-            f"do: {describe_tally(d['trials'])}"
-        ),
-    )
 
 
 def _describe_jobs(document: dict[str, Any]) -> str:
@@ -160,4 +147,13 @@ def _describe_jobs(document: dict[str, Any]) -> str:
     return (
         f"{study}: submitted {len(jobs)} jobs ({', '.join(jobs)}); the study goes on in them, "
         "and sculpt status shows how far it is"
+    )
+
+
+def _describe_work(document: dict[str, Any]) -> str:
+    from sculpt.results.tables import describe_tally
+
+    return (
+        f"{document['study']}: {document['finished_here']} trial(s) finished here, and nothing is "
+        f"left to do: {describe_tally(document['trials'])}"
     )

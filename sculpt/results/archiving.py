@@ -12,8 +12,11 @@ Records = Literal["report", "all", "none"]
 
 
 def archive(
-    study: Results | str | Path, directory: str | Path, *, records: Records = "report"
-) -> None:
+    study: Results | str | Path,
+    directory: str | Path | None = None,
+    *,
+    records: Records = "report",
+) -> Path:
     """Write what a study has found into a folder of small text files, to be committed to git.
 
     Whatever asks a study takes the folder in its place and gives the same answers. It holds no
@@ -24,10 +27,14 @@ def archive(
         study:
             Its results, or whatever `open_results` takes: an archive can be archived, too.
         directory:
-            A new folder, or an older archive of this study, which is replaced as a whole.
+            A new folder, or an older archive of this study, which is replaced as a whole; by
+            default `results/NAME`.
         records:
             Of which trials the whole record is written, with layers and learning curves: those
             that a ranking or a report reads, all, or none.
+
+    Returns:
+        The folder.
 
     Raises:
         InputError: the folder holds something else, or cannot be written; nothing was changed.
@@ -35,7 +42,7 @@ def archive(
     """
     check_choice("records", records, get_args(Records))
     results = study if isinstance(study, Results) else open_results(study)
-    folder = Path(directory)
+    folder = Path(directory or Path("results", results.config.study))
     check_replaceable(folder, results.config.study)
     chosen: list[int | str] | None = []
     if records == "all":
@@ -43,6 +50,7 @@ def archive(
     elif records == "report":
         chosen = _shown(results.snapshot())
     write_archive(results.store, folder, chosen)
+    return folder
 
 
 def _shown(results: Results) -> list[int | str]:

@@ -1,5 +1,6 @@
 """The opponent is a fair one: the same sums as sculpt's own loop, in another style."""
 
+import multiprocessing
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 
-from sculpt.benchmark.opponent import Opponent
-from sculpt.benchmark.race import race
+from sculpt.benchmark.race import Effort, race, standard_opponent
 from sculpt.benchmark.standard_loop import PillowImages, train_standard
 from sculpt.config import Training
 from sculpt.data import ImageSet, Splits, make_splits
 from sculpt.data.digits import Digits
+from sculpt.errors import SculptError
 from sculpt.models.resnet import resnet
 from sculpt.pruning.initializers import initialize
 from sculpt.pruning.masks import Masks, apply_masks, dense_masks, keep_highest
@@ -122,11 +123,20 @@ def test_a_race_leaves_the_network_as_it_is_and_takes_turns(splits: Splits) -> N
     recipe = Training.model_validate(SAME_ORDER)
     model, masks = network(0.5)
     start = {name: value.clone() for name, value in model.state_dict().items()}
-    with Opponent() as opponent:
-        rates = race(model, masks, splits, recipe, repeats=3, seconds=0.01, opponent=opponent)
-        assert opponent._process.pid is not None
-    assert opponent._process.exitcode == 0, "it must end with the race"
+    with standard_opponent() as opponent:
+        rates = race(model, masks, splits, recipe, Effort(3, 0.01), opponent)
+        (process,) = multiprocessing.active_children()
+    assert not process.is_alive(), "it must end with the race"
     assert len(rates.sculpt) == len(rates.standard) == 3
     assert min(rates.sculpt + rates.standard + [rates.ratio]) > 0
     for name, value in model.state_dict().items():
         assert torch.equal(value, start[name])
+
+
+def test_a_standard_loop_that_stops_is_one_message(splits: Splits) -> None:
+    model, masks = network(0.5)
+    with standard_opponent() as opponent:
+        (process,) = multiprocessing.active_children()
+        process.kill()
+        with pytest.raises(SculptError, match="the standard loop must run to its end"):
+            opponent(model, masks, splits, Training.model_validate(SAME_ORDER))

@@ -29,8 +29,7 @@ import torch
 from torch import nn
 
 import sculpt
-from sculpt.benchmark.opponent import Opponent
-from sculpt.benchmark.race import race
+from sculpt.benchmark.race import Effort, Opponent, race, standard_opponent
 from sculpt.config import Training
 from sculpt.data import ImageArrays, Splits, make_splits
 from sculpt.data.image_folder import ImageFolder
@@ -48,7 +47,10 @@ RANDOM_IMAGES = 20_000
 
 def main() -> None:
     """Measure, and print a table or JSON."""
-    options = parse()
+    parser = parse(__doc__)
+    parser.add_argument("--steps", type=int, default=20, help="of a measured epoch")
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
     device = torch.device(options.device)
     splits = load(options.data_root).to(device)
     # Epochs enough that on CUDA a step is captured, as in a trial.
@@ -56,38 +58,44 @@ def main() -> None:
         epochs=30, batch_size=options.batch, flip=True, translate=4, precision=options.precision
     )
     rows = []
-    with Opponent() as opponent:
+    with standard_opponent() as opponent:
         for widening in options.widening:
             rows.append(measure(widening, splits, recipe, opponent, options))
             if not options.json:
                 print(as_text(rows[-1]), flush=True)
+    finish(options, device, rows)
+
+
+def parse(document: str) -> argparse.ArgumentParser:
+    """Return a parser of the options that scripts on these networks have in common."""
+    parser = argparse.ArgumentParser(
+        description=document, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--widening", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="auto", help="of sculpt's loop")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--data-root", help="CIFAR-10 as folders of images; random without it")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true")
+    return parser
+
+
+def finish(
+    options: argparse.Namespace, device: torch.device, rows: list[dict[str, Any]], **more: Any
+) -> None:
+    """Print what was measured where: all of it as JSON, or the machine alone, below its rows."""
     machine = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "processor": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "torch": str(torch.__version__),
+        **more,
     }
     if options.json:
         print(json.dumps({"options": vars(options), "machine": machine, "rows": rows}, indent=2))
     else:
         print(", ".join(f"{key} {value}" for key, value in machine.items()))
-
-
-def parse() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--widening", type=int, nargs="+", default=[1, 2, 4, 8])
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", default="auto", help="of sculpt's loop")
-    parser.add_argument("--steps", type=int, default=20, help="of a measured epoch")
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--data-root", help="CIFAR-10 as folders of images; random without it")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true")
-    return parser.parse_args()
 
 
 def load(root: str | None) -> Splits:
@@ -134,15 +142,8 @@ def measure(
     """Return one row of the table."""
     model, masks = sparse_network(widening, splits, options.seed)
     product = matmul_rate(splits.train.device, options.repeats)
-    rates = race(
-        model,
-        masks,
-        splits,
-        recipe,
-        repeats=options.repeats,
-        steps=options.steps,
-        opponent=opponent,
-    )
+    effort = Effort(options.repeats, steps=options.steps)
+    rates = race(model, masks, splits, recipe, effort, opponent)
     ours = median(rates.sculpt)
     dense = measure_cost(model, INPUT_SHAPE)
     trained = 6 * measure_cost(rates.trained, INPUT_SHAPE).dense_macs * ours

@@ -16,16 +16,12 @@ after `nvidia-cuda-mps-control -d`. The script only says whether CUDA_MPS_PIPE_D
 A script, not a test: it asserts nothing and pytest does not collect it.
 """
 
-import argparse
-import json
 import os
-import platform
 from functools import partial
 from typing import Any
 
-import torch
 from torch import nn
-from training import load, sparse_network
+from training import finish, load, parse, sparse_network
 
 from sculpt.benchmark.race import as_trained
 from sculpt.config import Training
@@ -38,7 +34,9 @@ MPS = "CUDA_MPS_PIPE_DIRECTORY"
 
 def main() -> None:
     """Measure, and print a table or JSON."""
-    options = parse()
+    parser = parse(__doc__)
+    parser.add_argument("--counts", type=int, nargs="+", default=[1, 2, 4, 8], help="of processes")
+    options = parser.parse_args()
     splits = load(options.data_root).to(options.device)
     device = splits.train.device
     recipe = Training(
@@ -62,36 +60,9 @@ def main() -> None:
             rows.append(row)
             if not options.json:
                 print(as_text(row), flush=True)
-    machine = {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "processor": platform.processor() or platform.machine(),
-        "processors": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": str(torch.__version__),
-        "mps": MPS in os.environ,
-    }
-    if options.json:
-        print(json.dumps({"options": vars(options), "machine": machine, "rows": rows}, indent=2))
-        return
-    for line in as_markdown(rows, options.counts):
-        print(line)
-    print(", ".join(f"{key} {value}" for key, value in machine.items()))
-
-
-def parse() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--counts", type=int, nargs="+", default=[1, 2, 4, 8], help="of processes")
-    parser.add_argument("--widening", type=int, nargs="+", default=[1, 2, 4, 8])
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", default="auto")
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--data-root", help="CIFAR-10 as folders of images; random without it")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true")
-    return parser.parse_args()
+    if not options.json:
+        print("\n".join(as_markdown(rows, options.counts)))
+    finish(options, device, rows, processors=os.cpu_count(), mps=MPS in os.environ)
 
 
 def pruned(widening: int, seed: int, recipe: Training, splits: Splits) -> tuple[nn.Module, Masks]:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 import sculpt
-from sculpt import launch
 from sculpt.errors import InputError
 from studies import check_complete, write_study
 
@@ -25,7 +24,7 @@ def _submitit() -> None:
 def submitted(path: Path, **options: Any) -> list[str]:
     """Submit a study to processes of this machine."""
     minutes = {"timeout_min": 10}
-    return launch.submit(path, cluster="local", device="cpu", parameters=minutes, **options)
+    return sculpt.submit(path, cluster="local", device="cpu", parameters=minutes, **options)
 
 
 def children(parent: int) -> list[int]:
@@ -75,7 +74,7 @@ def test_jobs_that_cannot_be_submitted(
     code, _, error = sculpt_command("run", path, "--slurm", "--ray", "local")
     assert (code, "by Slurm or by Ray" in error) == (2, True)
     with pytest.raises(InputError, match=r"parameters that submitit knows, but: .*'nonsense'"):
-        launch.submit(path, cluster="local", parameters={"nonsense": 1})
+        sculpt.submit(path, cluster="local", parameters={"nonsense": 1})
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(InputError, match=r"pip install 'sculpt\[slurm\]'"):
-        launch.submit(path)
+        sculpt.submit(path)
