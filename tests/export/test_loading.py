@@ -6,8 +6,9 @@ import time
 
 import pytest
 import torch
-from bundles import masked_state, random_masks, same_bits
+from bundles import masked_state, same_bits
 from earlier_files import write_earlier
+from networks import random_masks
 from torch import nn
 
 import sculpt
