@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import equal, random_masks
+from networks import Undecided, equal, random_masks
 from torch import Tensor, nn
 from torchvision.models import resnet18, vgg
 
@@ -407,17 +407,6 @@ def test_what_is_not_understood_is_left_alone():
     check_trajectory(model, masks, compaction)
 
 
-class Undecided(nn.Module):
-    """Its path depends on the images."""
-
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(4, 4)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.layer(inputs) if inputs.sum() > 0 else inputs
-
-
 class Halved(Undecided):
     """It skips its layer in evaluation."""
 
@@ -428,8 +417,8 @@ class Halved(Undecided):
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (Undecided(), "traceable"),
-        (Halved(), "the same layers in training and in evaluation"),
+        (Undecided(4, 4), "traceable"),
+        (Halved(4, 4), "the same layers in training and in evaluation"),
         (nn.Sequential(nn.Flatten(), nn.Linear(5, 2)), "traceable"),
         (nn.Linear(4, 4), "used once"),
     ],
