@@ -116,9 +116,7 @@ def test_two_definitions_of_one_name_are_both_named(write_lab: WriteLab):
     assert "rename one" in message
 
 
-def test_a_folder_that_cannot_be_loaded_fails_again_instead_of_missing_names(
-    write_lab: WriteLab,
-):
+def test_a_folder_that_cannot_be_loaded_fails_again_instead_of_missing_names(write_lab: WriteLab):
     shapes = write_lab({"circle.py": "import no_such_module_anywhere\n", "square.py": square()})
     for _ in range(2):
         with pytest.raises(ModuleNotFoundError, match="no_such_module_anywhere"):

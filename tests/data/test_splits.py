@@ -206,15 +206,15 @@ def test_batches_cover_everything_in_order():
     assert torch.equal(inputs, images.normalize(images.images))
 
 
-def test_a_batch_size_below_one_is_refused_at_once():
-    with pytest.raises(DataError, match="at least 1"):
-        small_set().batches(0)
-
-
-def test_an_image_set_lives_on_one_device():
+def test_a_malformed_image_set_is_refused():
     images = small_set()
     with pytest.raises(DataError, match="one device, but they are on cpu, meta"):
         replace(images, mean=images.mean.to("meta"))
+    for statistic in (torch.ones(2), torch.ones(3, dtype=torch.float64)):
+        with pytest.raises(DataError, match="one float32 per channel"):
+            replace(images, std=statistic)
+    with pytest.raises(DataError, match="at least 1"):
+        images.batches(0)
 
 
 @pytest.mark.parametrize(
@@ -235,9 +235,3 @@ def test_malformed_arrays_are_refused(
     arrays = synthetic_arrays([2, 2])
     with pytest.raises(DataError, match=message):
         replace(arrays, **{field: value})
-
-
-@pytest.mark.parametrize("statistic", [torch.ones(2), torch.ones(3, dtype=torch.float64)])
-def test_statistics_are_one_float_per_channel(statistic: Tensor):
-    with pytest.raises(DataError, match="one float32 per channel"):
-        replace(small_set(), std=statistic)

@@ -88,14 +88,6 @@ class TestNetworkJacobian:
             expected = np.linalg.svd(jacobian.numpy(), compute_uv=False)
             np.testing.assert_allclose(of_image.numpy(), expected, rtol=1e-7)
 
-    def test_an_orthogonal_linear_network_is_an_isometry(self):
-        model = nn.Sequential(nn.Linear(30, 20), nn.Linear(20, 20), nn.Linear(20, 10))
-        initialize(model, "ldi", seed=0)
-
-        values = jacobian_singular_values(model, torch.randn(4, 30))
-
-        torch.testing.assert_close(values, torch.ones(4, 10).double(), rtol=0, atol=1e-5)
-
     def test_small_values_keep_their_digits(self):
         """A condition of 1e12, which the eigenvalues of J Jᵀ cannot show."""
         model = nn.Linear(8, 3, bias=False).double()

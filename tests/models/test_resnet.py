@@ -135,8 +135,7 @@ def test_the_stem_is_not_widened_so_stage_1_changes_width_without_a_stride(
 
 
 @pytest.mark.parametrize(
-    ("options", "expected"),
-    [({"widening": 1.3}, [21, 42, 83]), ({"stem_width": 4}, [4, 8, 16])],
+    ("options", "expected"), [({"widening": 1.3}, [21, 42, 83]), ({"stem_width": 4}, [4, 8, 16])]
 )
 def test_widening_need_not_be_whole_and_a_base_may_be_narrower(options: Any, expected: list[int]):
     assert widths(meta_resnet(blocks=1, **options)) == expected
@@ -212,32 +211,6 @@ def test_a_pre_activation_block_adds_its_input_as_it_is(stride: int, width: int)
     expected = ZeroPad(stride, width - 4)(hidden)
     torch.testing.assert_close(block(hidden), expected, rtol=0, atol=0)
     assert (expected < 0).any()
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-def test_a_pre_activation_block_projects_its_activated_input(stride: int):
-    block = PreActivationBlock(4, 6, stride, "projection", conv_bias=True)
-    nn.init.zeros_(block.second.conv.weight)
-    nn.init.zeros_(block.second.conv.bias)
-    hidden = torch.randn(2, 4, 6, 6)
-
-    out = block(hidden)
-
-    activated = block.first.norm(hidden).relu()[:, :, ::stride, ::stride]
-    weight, bias = block.shortcut.conv.weight, block.shortcut.conv.bias
-    expected = torch.einsum("oi,nihw->nohw", weight[:, :, 0, 0], activated)
-    torch.testing.assert_close(out, expected + bias[:, None, None])
-
-
-def test_both_convolutions_of_a_pre_activation_block_are_behind_norm_and_activation():
-    torch.manual_seed(0)
-    block = PreActivationBlock(4, 4, 1, "zeropad", conv_bias=True, activation="tanh")
-    hidden = torch.randn(2, 4, 5, 5)
-
-    once = block.first.conv(block.first.norm(hidden).tanh())
-    twice = block.second.conv(block.second.norm(once).tanh())
-
-    torch.testing.assert_close(block(hidden), hidden + twice)
 
 
 @pytest.mark.parametrize(

@@ -235,52 +235,31 @@ class TestRepair:
             else:
                 assert torch.equal(tensor, before[name]), name
 
-    def test_a_layer_that_is_an_isometry_already_takes_no_step(self):
-        layer = nn.Linear(20, 12)
+    @pytest.mark.parametrize("kind", ["isometry", "high bound", "repaired", "nothing kept"])
+    def test_a_layer_at_its_bound_takes_no_step(self, kind: str):
+        layer = nn.Linear(6, 4)
         initialize(layer, "ldi", seed=0)
+        mask = torch.ones(4, 6, dtype=torch.bool)
+        if kind == "high bound":
+            mask[:] = False
+            mask[0, 1] = mask[1, 1] = True
+            layer.weight.data.zero_()[0, 1] = 1
+        if kind == "repaired":
+            mask = drawn_mask(4, 6, density=0.7)
+            assert repair_one(layer, mask).steps > 0
+        if kind == "nothing kept":
+            mask[:] = False
+            layer.weight.data.zero_()
         before = layer.weight.clone()
 
-        repaired = repair_isometry(layer, dense_masks(layer))["weight"]
+        repaired = repair_isometry(layer, dense_masks(layer) | {"weight": mask})["weight"]
 
         assert repaired.steps == 0
-        assert repaired.bound == 0
-        assert repaired.before == repaired.after < 1e-5
+        assert repaired.before == repaired.after
+        assert repaired.after == pytest.approx(repaired.bound, abs=reach(4))
+        squared = {"high bound": 3, "nothing kept": 4}.get(kind, 0)
+        assert repaired.bound == pytest.approx(math.sqrt(squared))
         assert torch.equal(layer.weight, before)
-
-    def test_a_layer_at_its_bound_takes_no_step_although_the_bound_is_high(self):
-        layer = nn.Linear(4, 4, bias=False)
-        mask = torch.zeros(4, 4, dtype=torch.bool)
-        mask[0, 1] = mask[1, 1] = True
-        with torch.no_grad():
-            layer.weight.copy_(torch.zeros(4, 4))
-            layer.weight[0, 1] = 1
-
-        repaired = repair_isometry(layer, {"weight": mask})["weight"]
-
-        assert repaired.steps == 0
-        assert repaired.after == repaired.before == pytest.approx(repaired.bound)
-        assert repaired.bound == pytest.approx(3**0.5)
-
-    def test_repairing_twice_changes_nothing_the_second_time(self):
-        layer = nn.Conv2d(4, 8, 3)
-        mask = drawn_mask(8, 4, 3, 3, density=0.5)
-        first = repair_one(layer, mask)
-        before = layer.weight.clone()
-
-        second = repair_isometry(layer, dense_masks(layer) | {"weight": mask})["weight"]
-
-        assert first.steps > 0
-        assert second.steps == 0
-        assert second.before == pytest.approx(first.after, rel=1e-6)
-        assert torch.equal(layer.weight, before)
-
-    def test_a_layer_without_weights_stays_without(self):
-        layer = nn.Linear(5, 9)
-        repaired = repair_one(layer, torch.zeros(9, 5, dtype=torch.bool))
-
-        assert (repaired.before, repaired.after, repaired.bound) == (3, 3, 3)
-        assert repaired.steps == 0
-        assert not layer.weight.any()
 
     @pytest.mark.parametrize("max_steps", [0, 1, 2, 4, 11, 25])
     @pytest.mark.parametrize("seed", range(5))

@@ -50,11 +50,7 @@ def fixed_point(activation: Activation, gain: float, bias_variance: float) -> fl
 @pytest.mark.parametrize("q", [0, *VARIANCES])
 @pytest.mark.parametrize(
     ("activation", "expected"),
-    [
-        ("linear", 1),
-        ("relu", math.sqrt(2)),
-        ("leaky_relu", math.sqrt(2 / (1 + LEAKY_SLOPE**2))),
-    ],
+    [("linear", 1), ("relu", math.sqrt(2)), ("leaky_relu", math.sqrt(2 / (1 + LEAKY_SLOPE**2)))],
 )
 def test_homogeneous_activations_have_one_gain_and_need_no_biases(
     activation: Activation, expected: float, q: float

@@ -11,13 +11,7 @@ from torch import nn
 import sculpt
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.diagnostics.topology import measure_topology
-from sculpt.errors import (
-    BudgetError,
-    DryRankingError,
-    InputError,
-    NumericsError,
-    SculptWarning,
-)
+from sculpt.errors import BudgetError, DryRankingError, InputError, NumericsError, SculptWarning
 from sculpt.models.resnet import resnet
 from sculpt.pruning.masks import (
     Masks,

@@ -97,14 +97,6 @@ def test_few_seeds_as_scipy_has_it(seeds: int, confidence: float) -> None:
     assert (found.n, found.method) == (seeds, "student")
 
 
-def test_student_by_hand() -> None:
-    """Differences 1, 2, 3: mean 2, std 1, and t(0.975, 2) = 4.302653."""
-    half = 4.302653 / 3**0.5
-    found = compare_paired([11, 22, 33], [10, 20, 30])
-    assert found is not None
-    assert (found.low, found.high) == pytest.approx((2 - half, 2 + half), abs=1e-6)
-
-
 def test_bootstrap_against_itself_written_out() -> None:
     """The oracle draws and studentises one resample after another."""
     rng = np.random.default_rng(3)

@@ -61,14 +61,6 @@ def test_pruned_weights_are_zero_after_every_step(
             assert (parameters[name] != initial[name])[mask].all(), name
 
 
-def test_dense_masks_change_nothing(make_network, splits, recipe):
-    """A network that keeps everything trains as one without a single mask."""
-    (masked, masks), (free, _) = make_network(), make_network()
-    train(masked, masks, splits, recipe(), seed=0)
-    train(free, {}, splits, recipe(), seed=0)
-    assert equal(masked.state_dict(), free.state_dict())
-
-
 def test_networks_of_one_seed_see_the_same_batches(make_network, splits, recipe, record_inputs):
     settings = recipe(flip=True, translate=1, cutout=2)
     recorded = []

@@ -51,7 +51,9 @@ def test_an_image_keeps_its_norm_and_the_adjoint_is_the_way_back(build: Any, siz
 
     torch.testing.assert_close(norms(back), norms(outputs), **PRECISE)
     torch.testing.assert_close(circular(back, kernel), outputs, **PRECISE)
-    if build is block_kernel and size % 2:  # the kernel into more channels from the same draws is the adjoint
+    if (
+        build is block_kernel and size % 2
+    ):  # the kernel into more channels from the same draws is the adjoint
         widening = build(8, 3, size, generator())
         torch.testing.assert_close(circular(outputs, widening), back, **PRECISE)
 
