@@ -13,11 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna_dashboard
 import pytest
-from optuna.distributions import IntDistribution
-from optuna.trial import TrialState, create_trial
+from optuna.trial import TrialState
 from rigged import add_trial, attributes, rigged_store
 from sqlalchemy import event
 
@@ -39,22 +37,14 @@ LAYERS = [{"name": "stem.weight", "shape": [4, 1, 3, 3], "kept": 20}]
 
 def add_recorded(store: Store, errors: list[float], role: str = "candidate", **found: Any) -> None:
     """Add a finished trial with a record whose layers can be drawn."""
-    study = store.base if role == "base" else store.candidates
-    name = str(uuid.uuid4())
-    params = {} if role == "base" else {"widening": 2}
+    base = role == "base"
+    params, name = {} if base else {"widening": 2}, str(uuid.uuid4())
     record = json.dumps({"layers": LAYERS, "params": params})
     store.artifacts.write(name, io.BytesIO(record.encode()))
     meta = {"artifact_id": name, "filename": "record.json", "mimetype": "application/json"}
-    study.add_trial(
-        create_trial(
-            state=TrialState.COMPLETE,
-            values=[float(np.mean(errors)), found.get("kept_macs", 1000.0)],
-            params=params,
-            distributions={key: IntDistribution(1, 8) for key in params},
-            user_attrs=attributes(errors, role, **found),
-            system_attrs={f"artifacts:{name}": json.dumps(meta | {"encoding": None})},
-        )
-    )
+    system = {f"artifacts:{name}": json.dumps(meta | {"encoding": None})}
+    study = store.base if base else store.candidates
+    add_trial(study, attributes(errors, role, **found), params, system=system)
 
 
 @pytest.fixture
