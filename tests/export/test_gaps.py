@@ -34,9 +34,3 @@ def test_only_steps_that_are_too_long_are_filled(position, steps):
     found, fillers = encode_gaps(kept)
     assert found.tolist() == steps
     assert fillers.tolist() == [True] * (len(steps) - 1) + [False]
-
-
-def test_nothing_kept_and_all_kept():
-    assert encode_gaps(np.zeros(1000, bool))[0].tolist() == []
-    assert encode_gaps(np.ones(4, bool))[0].tolist() == [0, 1, 1, 1]
-    assert not encode_gaps(np.ones(4, bool))[1].any()

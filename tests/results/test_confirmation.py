@@ -76,11 +76,11 @@ def test_better_and_the_same(tmp_path: Path) -> None:
     }
     assert document["selected"] == [2, 0]
     good, same = document["rows"]
-    p = ttest_rel(GOOD, BASE).pvalue
+    expected = ttest_rel(GOOD, BASE)
+    p, interval = expected.pvalue, expected.confidence_interval()
     assert good.pop("difference") == pytest.approx(
-        {"mean": -0.098, "p": p, "p_holm": 2 * p}
-        | {key: good_interval()[key] for key in ("low", "high")}
-        | {"method": "student"}
+        {"mean": -0.098, "low": interval.low, "high": interval.high}
+        | {"p": p, "p_holm": 2 * p, "method": "student"}
     )
     assert good == {
         "trial": 2,
@@ -95,11 +95,6 @@ def test_better_and_the_same(tmp_path: Path) -> None:
         "verdict": "better",
     }
     assert (same["trial"], same["verdict"]) == (0, "not distinguishable")
-
-
-def good_interval() -> dict[str, float]:
-    interval = ttest_rel(GOOD, BASE).confidence_interval()
-    return {"low": interval.low, "high": interval.high}
 
 
 def test_a_shuffled_mask_is_compared_with_its_own_candidate(tmp_path: Path) -> None:

@@ -88,14 +88,6 @@ def test_large_tables_as_by_definition(objectives):
         assert non_dominated(values).tolist() == by_definition(values)
 
 
-@pytest.mark.parametrize("objectives", [1, 2, 3, 4])
-def test_nothing_to_compare(objectives):
-    assert non_dominated(np.empty((0, objectives))).shape == (0,)
-    assert non_dominated(np.full((3, objectives), np.nan)).tolist() == [False] * 3
-    assert hypervolume(np.empty((0, objectives)), np.ones(objectives)) == 0
-    assert hypervolume(np.full((3, objectives), np.nan), np.ones(objectives)) == 0
-
-
 def cells_dominated(values, reference):
     """The oracle: count the unit cells of the grid whose lower corner a row dominates."""
     sound = [row for row in values.tolist() if all(map(math.isfinite, row))]
