@@ -444,14 +444,14 @@ def test_a_wrong_removal_is_found():
 
 
 def test_of_a_flattened_channel_each_position_may_be_read():
-    """The second is read in none of its four, the third in one; the first is zero."""
-    head = [nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 2)]
-    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), *head).double()
+    """The first is zero; the second is read in none of its four, the third in one."""
+    head = [nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 2)]
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), *head).double()
     masks = dense_masks(model)
     masks["0.weight"][0] = masks["0.bias"][0] = False
     masks["4.weight"][:, 4:11] = False
     compaction = prepare(model, masks)
-    assert [layer["rows"] for layer in compaction.plan["layers"]] == [1, 2]
+    assert [layer["rows"] for layer in compaction.plan["layers"]] == [2, 2]
     assert largest_difference(model, masks, compaction, images()) < 1e-12
 
 
