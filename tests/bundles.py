@@ -7,20 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from networks import random_masks
 from torch import Tensor, nn
 
 from sculpt.bundle import write_bundle
 from sculpt.models.resnet import resnet
 from sculpt.pruning.initializers import initialize
-from sculpt.pruning.masks import apply_masks, dense_masks, keep_highest, prunable_parameters
-
-
-def random_masks(model: nn.Module, density: float, seed: int = 0) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        name: torch.rand(mask.shape, generator=generator) < density
-        for name, mask in dense_masks(model).items()
-    }
+from sculpt.pruning.masks import apply_masks, keep_highest, prunable_parameters
 
 
 def sparse_resnet(density: float = 0.3, **options: Any) -> tuple[nn.Module, dict[str, Tensor]]:

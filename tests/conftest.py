@@ -16,17 +16,24 @@ from sculpt.cli import main
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def _real_data(name: str) -> Path:
-    """Return a file or folder of the real data, which lies outside the repository.
+def _outside(folder: str, variable: str) -> Path:
+    """Return a folder that lies outside the repository: $VARIABLE, or `shared` beside it has it.
 
-    It is looked for in $SCULPT_TEST_DATA, else in `shared/data` beside the repository; the
-    test is skipped where it is in neither.
+    The test is skipped where it is in neither.
     """
-    repository = Path(__file__).resolve().parents[1]
-    folder = Path(os.environ.get("SCULPT_TEST_DATA") or repository.parent / "shared" / "data")
-    if not (folder / name).exists():
-        pytest.skip(f"needs {folder / name}; SCULPT_TEST_DATA can name another folder")
-    return folder / name
+    beside = Path(__file__).resolve().parents[2] / "shared" / folder
+    found = Path(os.environ.get(variable) or beside)
+    if not found.is_dir():
+        pytest.skip(f"needs {found}; {variable} can name another folder")
+    return found
+
+
+def _real_data(name: str) -> Path:
+    """Return a file or folder of the real data."""
+    found = _outside("data", "SCULPT_TEST_DATA") / name
+    if not found.exists():
+        pytest.skip(f"needs {found}; SCULPT_TEST_DATA can name another folder")
+    return found
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -62,15 +69,8 @@ def cifar10_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def reference_masks() -> Path:
-    """The folder of the masks that the paper's own code made, with the weights it made them of.
-
-    It is looked for in $SCULPT_TEST_REFERENCE, else in `shared/reference` beside the repository.
-    """
-    beside = Path(__file__).resolve().parents[2] / "shared" / "reference"
-    folder = Path(os.environ.get("SCULPT_TEST_REFERENCE") or beside)
-    if not folder.is_dir():
-        pytest.skip(f"needs {folder}; SCULPT_TEST_REFERENCE can name another folder")
-    return folder
+    """The folder of the masks that the paper's own code made, with the weights it made them of."""
+    return _outside("reference", "SCULPT_TEST_REFERENCE")
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ from sculpt.export.program import (
     Program,
 )
 
+SIDES = st.sampled_from([1, 2, 3, 5, 7, 8, 8, 11, 16])
+"""Of images, of which some can be cut into tiles."""
 DENSITIES = [0.0, 1e-3, 0.05, 0.5, 1.0]
 """Of which every code of a weight is the shortest for one, if the weight is large."""
 
@@ -65,9 +67,10 @@ class Builder:
         weight = self.sparse((width, *self.shape), density)
         return self.add(Linear, (width,), weight, self.rng.normal(size=width))
 
-    def affine(self):
-        scale, shift = self.rng.normal(size=(2, self.shape[0]))
-        return self.add(Affine, self.shape, scale, shift)
+    def affine(self, source=None):
+        shape = self.operations[self.last if source is None else source].shape
+        scale, shift = self.rng.normal(size=(2, shape[0]))
+        return self.add(Affine, shape, scale, shift, source=source)
 
     def activation(self, function):
         return self.add(Activation, self.shape, function, 0.2 * (function == "leaky_relu"))
@@ -81,9 +84,10 @@ class Builder:
         shape = (self.shape[0], *size)
         return self.add(Pool, shape, function, window, stride, padding, ceil_mode)
 
-    def channels(self, taken):
+    def channels(self, taken, source=None):
+        shape = self.operations[self.last if source is None else source].shape
         taken = np.array(taken, np.int64)
-        return self.add(Channels, (len(taken), *self.shape[1:]), taken)
+        return self.add(Channels, (len(taken), *shape[1:]), taken, source=source)
 
     def flatten(self):
         return self.add(Flatten, (math.prod(self.shape),))
@@ -111,7 +115,7 @@ def programs(draw):
     flat = draw(st.booleans())
     shape = (draw(st.integers(1, 40)),)
     if not flat:
-        shape = (draw(st.integers(1, 4)), draw(st.integers(5, 11)), draw(st.integers(5, 11)))
+        shape = (draw(st.integers(1, 4)), draw(SIDES), draw(SIDES))
     builder = Builder(shape, draw(st.integers(0, 1000)))
     for _ in range(draw(st.integers(1, 6))):
         _draw_operation(draw, builder, density)
@@ -124,10 +128,14 @@ def programs(draw):
 
 def _draw_operation(draw, builder, density):
     image = len(builder.shape) == 3
+    # Convolutions and what is channel by channel may read anything of before.
+    alike = [i for i, o in enumerate(builder.operations) if len(o.shape) == len(builder.shape)]
+    source = draw(st.sampled_from(alike))
+    shape = builder.operations[source].shape
     kinds = ["affine", "activation", "plus", "channels", "layer", *["pool"] * image]
     match draw(st.sampled_from(kinds)):
         case "affine":
-            builder.affine()
+            builder.affine(source)
         case "activation":
             functions = ["relu", "relu6", "leaky_relu", "tanh", "selu"]
             builder.activation(draw(st.sampled_from(functions)))
@@ -135,17 +143,17 @@ def _draw_operation(draw, builder, density):
             same = [i for i, o in enumerate(builder.operations) if o.shape == builder.shape]
             builder.plus(draw(st.sampled_from(same)))
         case "channels":
-            count = builder.shape[0]
-            whole, pads = list(range(count)), st.integers(0, 2)
+            whole, pads = list(range(shape[0])), st.integers(0, 2)
             padded = [-1] * draw(pads) + whole + [-1] * draw(pads)
-            anyhow = draw(st.lists(st.integers(-1, count - 1), min_size=1, max_size=8))
-            builder.channels(draw(st.sampled_from([padded, anyhow])))
+            anyhow = draw(st.lists(st.integers(-1, shape[0] - 1), min_size=1, max_size=8))
+            builder.channels(draw(st.sampled_from([padded, anyhow])), source)
         case "layer" if image:
-            window = draw(st.tuples(*[st.integers(1, min(3, n)) for n in builder.shape[1:]]))
-            pairs = st.tuples(st.integers(1, 2), st.integers(1, 2))
-            padding = draw(st.tuples(st.integers(0, 2), st.integers(0, 1)))
-            width = draw(st.integers(1, 24))
-            builder.conv(width, window, draw(density), draw(pairs), padding)
+            window = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+            # Windows may be larger than the image, but not than what it is padded to.
+            least = [max(0, -(-(w - n) // 2)) for w, n in zip(window, shape[1:], strict=True)]
+            padding = draw(st.tuples(*[st.integers(n, n + 2) for n in least]))
+            stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+            builder.conv(draw(st.integers(1, 24)), window, draw(density), stride, padding, source)
         case "layer":
             builder.linear(draw(st.integers(1, 40)), draw(density))
         case "pool":

@@ -10,10 +10,21 @@ from sculpt import files
 from sculpt.files import replacing, replacing_folder
 
 
-def write(path, content):
+def write(path, content, *, die=False):
     with replacing(path) as part:
         assert part.parent == path.parent  # a rename across disks is none
         part.write_bytes(content)
+        if die:
+            _ = 1 / 0
+
+
+def write_folder(path, *names, die=False):
+    with replacing_folder(path) as part:
+        assert part.parent == path.parent
+        for name in names:
+            (part / name).write_text(name)
+        if die:
+            _ = 1 / 0
 
 
 def test_a_file_is_made_with_its_folder_and_then_replaced(tmp_path):
@@ -31,23 +42,9 @@ def test_whoever_dies_leaves_it_as_it_was(tmp_path, monkeypatch, when):
     if when == "flushing":
         monkeypatch.setattr(os, "fsync", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        write_and_die(path, when)
+        write(path, b"half", die=when == "writing")
     assert path.read_bytes() == b"before"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
-
-
-def write_and_die(path, when):
-    with replacing(path) as part:
-        part.write_bytes(b"half")
-        if when == "writing":
-            _ = 1 / 0
-
-
-def write_folder(path, *names):
-    with replacing_folder(path) as part:
-        assert part.parent == path.parent
-        for name in names:
-            (part / name).write_text(name)
 
 
 @pytest.mark.parametrize("exchanged", [True, False])
@@ -83,13 +80,6 @@ def test_whoever_dies_leaves_the_folder_as_it_was(tmp_path, monkeypatch, when):
             Path, "rename", lambda p, to: 1 / 0 if p.suffix == ".part" else rename(p, to)
         )
     with pytest.raises(ZeroDivisionError):
-        write_folder_and_die(path, when)
+        write_folder(path, "half", die=when == "writing")
     assert [file.name for file in path.iterdir()] == ["before"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
-
-
-def write_folder_and_die(path, when):
-    with replacing_folder(path) as part:
-        (part / "half").write_text("half")
-        if when == "writing":
-            _ = 1 / 0

@@ -78,27 +78,20 @@ def square(name: str = "square") -> str:
     return CIRCLE.replace("circle", name).replace("round", "square")
 
 
-def test_a_file_in_the_folder_is_found_by_itself(write_lab: WriteLab):
-    shapes = write_lab({"circle.py": CIRCLE, "square.py": square()})
+def test_a_file_in_the_folder_is_found_by_itself_when_it_is_asked_for(
+    write_lab: WriteLab, outside: Path
+):
+    shapes = write_lab({"circle.py": CIRCLE})
+    package = outside / "lab" / "shapes" / "square_ones"  # a folder counts as a file
+    package.mkdir()
+    (package / "__init__.py").write_text(square())
 
+    assert "lab.shapes.circle" not in sys.modules
     assert shapes.names() == ["circle", "square"]
+    assert "lab.shapes.circle" in sys.modules
     assert shapes.get("circle")() == "round"
     assert shapes.get("square")() == "square"
-
-
-def test_a_folder_in_the_folder_counts_as_a_file(write_lab: WriteLab, outside: Path):
-    shapes = write_lab({})
-    package = outside / "lab" / "shapes" / "round_ones"
-    package.mkdir()
-    (package / "__init__.py").write_text(CIRCLE)
-    assert shapes.names() == ["circle"]
-
-
-def test_nothing_is_imported_before_the_first_lookup(write_lab: WriteLab):
-    shapes = write_lab({"circle.py": CIRCLE})
-    assert "lab.shapes.circle" not in sys.modules
-    shapes.names()
-    assert "lab.shapes.circle" in sys.modules
+    assert shapes.register("triangle")(square) is shapes.get("triangle") is square
 
 
 def test_a_file_may_register_several_things_and_any_kind_of_thing(write_lab: WriteLab):
@@ -113,16 +106,6 @@ def test_a_file_may_look_up_what_another_registers(write_lab: WriteLab):
     assert shapes.names() == ["circle"]
 
 
-def test_the_decorator_returns_what_it_is_given(write_lab: WriteLab):
-    shapes = write_lab({})
-
-    def triangle() -> str:
-        return "three"
-
-    assert shapes.register("triangle")(triangle) is triangle
-    assert shapes.get("triangle") is triangle
-
-
 def test_two_definitions_of_one_name_are_both_named(write_lab: WriteLab):
     shapes = write_lab({"circle.py": CIRCLE, "disk.py": CIRCLE.replace("def circle", "def disk")})
     with pytest.raises(ConfigError) as clash:
@@ -133,9 +116,7 @@ def test_two_definitions_of_one_name_are_both_named(write_lab: WriteLab):
     assert "rename one" in message
 
 
-def test_a_folder_that_cannot_be_loaded_fails_again_instead_of_missing_names(
-    write_lab: WriteLab,
-):
+def test_a_folder_that_cannot_be_loaded_fails_again_instead_of_missing_names(write_lab: WriteLab):
     shapes = write_lab({"circle.py": "import no_such_module_anywhere\n", "square.py": square()})
     for _ in range(2):
         with pytest.raises(ModuleNotFoundError, match="no_such_module_anywhere"):
@@ -177,24 +158,19 @@ def test_the_registries_hold_what_is_promised_sorted(registry: Registry, promise
         registry.get("no such thing")
 
 
-def test_a_plugin_registers_from_outside(outside: Path):
-    (outside / "my_lab.py").write_text(PLUGIN)
+@pytest.mark.parametrize("name", ["my_lab", "my_lab.criteria.index"])
+def test_a_plugin_registers_from_outside(outside: Path, name: str):
+    path = outside / f"{name.replace('.', '/')}.py"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(PLUGIN)
     assert "largest_index" not in CRITERIA.names()
 
-    load_plugins(["my_lab"])
+    load_plugins([name])
 
     assert "largest_index" in CRITERIA.names()
     scores = CRITERIA.get("largest_index")(nn.Linear(2, 1), None)
     assert scores["weight"].tolist() == [[1, 2]]
-    load_plugins(["my_lab"])  # again is no clash
-
-
-def test_a_plugin_may_be_deep_in_a_package(outside: Path):
-    package = outside / "my_lab" / "criteria"
-    package.mkdir(parents=True)
-    (package / "index.py").write_text(PLUGIN)
-    load_plugins(["my_lab.criteria.index"])
-    assert "largest_index" in CRITERIA.names()
+    load_plugins([name])  # again is no clash
 
 
 def test_a_plugin_cannot_take_a_name_that_is_taken(outside: Path):

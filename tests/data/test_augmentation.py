@@ -44,23 +44,20 @@ def candidates(image: Tensor, flip: bool, translate: int) -> dict[tuple, Tensor]
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
-    ("flip", "translate", "cutout"), [(True, 2, 3), (True, 0, 0), (False, 0, 2)]
+    ("flip", "translate", "cutout"), [(True, 2, 3), (True, 0, 0), (False, 0, 2), (False, 0, 0)]
 )
 def test_type_shape_layout_and_input_are_kept(dtype, layout, flip, translate, cutout):
     images = positive_images(dtype=dtype).contiguous(memory_format=layout)
-    before = images.clone()
-    result = augment(images, flip=flip, translate=translate, cutout=cutout, generator=seeded())
+    before, state = images.clone(), torch.random.get_rng_state()
+    options = {"flip": flip, "translate": translate, "cutout": cutout}
+    result = augment(images, **options, generator=seeded())
     assert result.dtype == dtype
     assert result.shape == images.shape
     assert result.is_contiguous(memory_format=layout)
-    assert not torch.equal(result, images)
+    assert torch.equal(result, images) == (not any(options.values())), "all off is the identity"
     assert torch.equal(images, before)
-
-
-def test_everything_off_is_the_identity():
-    images = positive_images()
-    result = augment(images, flip=False, translate=0, cutout=0, generator=seeded())
-    assert torch.equal(result, images)
+    assert torch.equal(torch.random.get_rng_state(), state), "the global one is left alone"
+    assert augment(images[:0], **options, generator=seeded()).shape == images[:0].shape
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -74,18 +71,17 @@ def test_flips_mirror_half_of_the_images(layout):
     assert 880 < int(mirrored.sum()) < 1120
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize(("dtype", "fill"), [(torch.uint8, 0), (torch.float32, -1.5)])
 @pytest.mark.parametrize("flip", [False, True])
-def test_shifts_are_those_of_the_naive_loop(dtype, flip):
+def test_shifts_are_those_of_the_naive_loop(dtype, fill, flip):
     images = positive_images(60, dtype)
-    result = augment(images, flip=flip, translate=1, cutout=0, generator=seeded())
+    options = {"flip": flip, "translate": 1, "cutout": 0, "fill": fill}
+    result = augment(images, **options, generator=seeded())
     seen = set()
     for image, output in zip(images, result, strict=True):
-        matches = [
-            move for move, moved in candidates(image, flip, 1).items() if torch.equal(moved, output)
-        ]
-        assert len(matches) == 1
-        seen.add(matches[0])
+        moves = candidates(image, flip, 1, fill).items()
+        (found,) = [move for move, moved in moves if torch.equal(moved, output)]
+        seen.add(found)
     # Each of the 9 (18 with flips) moves is equally likely; 60 draws meet most of them.
     assert len(seen) > (12 if flip else 7)
 
@@ -128,18 +124,6 @@ def test_the_generator_decides():
     generator = seeded(1)
     augment(images, generator=generator, **options)
     assert not torch.equal(augment(images, generator=generator, **options), first)
-
-
-def test_the_global_random_state_is_left_alone():
-    before = torch.random.get_rng_state()
-    augment(positive_images(), flip=True, translate=2, cutout=2, generator=seeded())
-    assert torch.equal(torch.random.get_rng_state(), before)
-
-
-def test_an_empty_batch_stays_empty():
-    empty = positive_images()[:0]
-    result = augment(empty, flip=True, translate=2, cutout=2, generator=seeded())
-    assert result.shape == empty.shape
 
 
 @pytest.mark.parametrize(

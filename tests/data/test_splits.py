@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +15,12 @@ from sculpt.errors import DataError
 MakeArrays = Callable[..., ImageArrays]
 
 
+def identity(image: Tensor) -> bytes:
+    return image.numpy().tobytes()
+
+
 def identities(images: Tensor) -> set[bytes]:
-    return {image.numpy().tobytes() for image in images}
+    return set(map(identity, images))
 
 
 def small_set(count: int = 10, channels: int = 3) -> ImageSet:
@@ -28,7 +33,9 @@ def small_set(count: int = 10, channels: int = 3) -> ImageSet:
 # ---- who is in which split
 
 
-def test_splits_are_disjoint_and_complete(synthetic_arrays: MakeArrays):
+def test_splits_are_disjoint_and_complete_and_images_keep_their_labels(
+    synthetic_arrays: MakeArrays,
+):
     arrays = synthetic_arrays([40, 40, 20])
     splits = make_splits(arrays, validation_fraction=0.2)
     train, validation, test = (
@@ -39,18 +46,10 @@ def test_splits_are_disjoint_and_complete(synthetic_arrays: MakeArrays):
     assert not (train | validation) & test
     assert train | validation == identities(arrays.train_images)
     assert test == identities(arrays.test_images)
-
-
-def test_images_keep_their_labels(synthetic_arrays: MakeArrays):
-    arrays = synthetic_arrays([30, 30])
-    label_of = {
-        image.numpy().tobytes(): int(label)
-        for image, label in zip(arrays.train_images, arrays.train_labels, strict=True)
-    }
-    splits = make_splits(arrays)
+    labels = arrays.train_labels.tolist()
+    label_of = dict(zip(map(identity, arrays.train_images), labels, strict=True))
     for part in (splits.train, splits.validation):
-        expected = [label_of[image.numpy().tobytes()] for image in part.images]
-        assert part.labels.tolist() == expected
+        assert part.labels.tolist() == [label_of[identity(image)] for image in part.images]
 
 
 def test_classes_keep_their_proportions(synthetic_arrays: MakeArrays):
@@ -102,44 +101,33 @@ def test_no_class_is_favoured_when_shares_do_not_divide():
 
 # ---- what is refused
 
-
-@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 1.5, float("nan")])
-def test_fraction_must_lie_between_zero_and_one(synthetic_arrays: MakeArrays, fraction: float):
-    with pytest.raises(DataError, match="strictly between 0 and 1"):
-        make_splits(synthetic_arrays([20]), validation_fraction=fraction)
+FRACTIONS = [0.0, 1.0, -0.1, 1.5, float("nan")]
 
 
-@pytest.mark.parametrize("count", [0, -1, 41])
-def test_the_subset_must_exist(synthetic_arrays: MakeArrays, count: int):
-    with pytest.raises(DataError, match="between 1 and 40"):
-        make_splits(synthetic_arrays([20, 20]), train_images=count)
+@pytest.mark.parametrize(
+    ("per_class", "options", "message"),
+    [
+        *(([20], {"validation_fraction": f}, "strictly between 0 and 1") for f in FRACTIONS),
+        *(([20, 20], {"train_images": count}, "between 1 and 40") for count in (0, -1, 41)),
+        ([4], {"validation_fraction": 0.1}, "validation would be empty"),
+        ([4], {"validation_fraction": 0.9}, "train would be empty"),
+        ([100, 1], {"train_images": 20}, "none would be left of: class 1"),
+    ],
+)
+def test_splits_that_cannot_be_made_are_refused(
+    synthetic_arrays: MakeArrays, per_class: list[int], options: dict[str, Any], message: str
+):
+    with pytest.raises(DataError, match=message):
+        make_splits(synthetic_arrays(per_class), **options)
 
 
-def test_an_empty_validation_split_is_refused(synthetic_arrays: MakeArrays):
-    with pytest.raises(DataError, match="validation would be empty"):
-        make_splits(synthetic_arrays([4]), validation_fraction=0.1)
-
-
-def test_an_empty_training_split_is_refused(synthetic_arrays: MakeArrays):
-    with pytest.raises(DataError, match="train would be empty"):
-        make_splits(synthetic_arrays([4]), validation_fraction=0.9)
-
-
-def test_an_empty_test_split_is_refused(synthetic_arrays: MakeArrays):
-    with pytest.raises(DataError, match="test would be empty"):
-        make_splits(synthetic_arrays([40], test=0))
-
-
-def test_a_class_without_training_images_is_refused(synthetic_arrays: MakeArrays):
-    with pytest.raises(DataError, match="none would be left of: class 1"):
-        make_splits(synthetic_arrays([100, 1]), train_images=20)
-
-
-def test_a_constant_channel_is_refused(synthetic_arrays: MakeArrays):
+def test_a_constant_channel_and_an_empty_test_split_are_refused(synthetic_arrays: MakeArrays):
     arrays = synthetic_arrays([20], channels=3)
     arrays.train_images[:, 1] = 7
     with pytest.raises(DataError, match="all pixels of channel 1 are 7"):
         make_splits(arrays)
+    with pytest.raises(DataError, match="test would be empty"):
+        make_splits(synthetic_arrays([40], test=0))
 
 
 # ---- statistics and fingerprint
@@ -179,13 +167,11 @@ def test_the_fingerprint_names_images_labels_and_membership(synthetic_arrays: Ma
     assert len({original, *others}) == 5
 
 
-def test_the_spec_is_that_of_the_arrays(synthetic_arrays: MakeArrays):
+def test_all_three_splits_move_together_and_the_spec_is_that_of_the_arrays(
+    synthetic_arrays: MakeArrays,
+):
     splits = make_splits(synthetic_arrays([20, 20], channels=3, side=5))
     assert splits.spec == ImageSpec(channels=3, height=5, width=5, classes=2)
-
-
-def test_all_three_splits_move_together(synthetic_arrays: MakeArrays):
-    splits = make_splits(synthetic_arrays([20, 20]))
     moved = splits.to("meta")
     assert {part.device.type for part in (moved.train, moved.validation, moved.test)} == {"meta"}
     assert moved.fingerprint == splits.fingerprint
@@ -194,32 +180,21 @@ def test_all_three_splits_move_together(synthetic_arrays: MakeArrays):
 # ---- image sets
 
 
-def test_normalisation_is_the_formula():
+def test_normalisation_is_the_formula_of_the_images_that_are_chosen():
     images = small_set()
+    before = images.images.clone()
     mean, std = images.mean.view(-1, 1, 1).double(), images.std.view(-1, 1, 1).double()
     expected = (images.images.double() / 255 - mean) / std
     inputs = images.normalize(images.images)
     assert inputs.dtype == torch.float32
     assert inputs.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(inputs.double(), expected, rtol=1e-6, atol=1e-5)
-    single = images.normalize(images.images[3])
-    torch.testing.assert_close(single, inputs[3])
-
-
-def test_normalised_training_images_have_mean_zero_and_std_one(synthetic_arrays: MakeArrays):
-    train = make_splits(synthetic_arrays([50, 50], channels=3)).train
-    inputs = train.inputs(slice(None))
-    torch.testing.assert_close(inputs.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
-    torch.testing.assert_close(
-        inputs.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-5, rtol=0
-    )
-
-
-def test_normalising_leaves_the_stored_images_alone():
-    images = small_set()
-    before = images.images.clone()
+    torch.testing.assert_close(images.normalize(images.images[3]), inputs[3])
+    for chosen in (torch.tensor([7, 2, 2]), slice(3, 6)):
+        assert torch.equal(images.inputs(chosen), inputs[chosen])
     images.inputs(slice(0, 5)).zero_()
-    assert torch.equal(images.images, before)
+    assert torch.equal(images.images, before), "the stored images are left alone"
+    assert len(images) == 10
 
 
 def test_batches_cover_everything_in_order():
@@ -231,24 +206,15 @@ def test_batches_cover_everything_in_order():
     assert torch.equal(inputs, images.normalize(images.images))
 
 
-def test_inputs_are_chosen_by_index_or_slice():
-    images = small_set()
-    everything = images.normalize(images.images)
-    chosen = torch.tensor([7, 2, 2])
-    assert torch.equal(images.inputs(chosen), everything[chosen])
-    assert torch.equal(images.inputs(slice(3, 6)), everything[3:6])
-    assert len(images) == 10
-
-
-def test_a_batch_size_below_one_is_refused_at_once():
-    with pytest.raises(DataError, match="at least 1"):
-        small_set().batches(0)
-
-
-def test_an_image_set_lives_on_one_device():
+def test_a_malformed_image_set_is_refused():
     images = small_set()
     with pytest.raises(DataError, match="one device, but they are on cpu, meta"):
         replace(images, mean=images.mean.to("meta"))
+    for statistic in (torch.ones(2), torch.ones(3, dtype=torch.float64)):
+        with pytest.raises(DataError, match="one float32 per channel"):
+            replace(images, std=statistic)
+    with pytest.raises(DataError, match="at least 1"):
+        images.batches(0)
 
 
 @pytest.mark.parametrize(
@@ -269,9 +235,3 @@ def test_malformed_arrays_are_refused(
     arrays = synthetic_arrays([2, 2])
     with pytest.raises(DataError, match=message):
         replace(arrays, **{field: value})
-
-
-@pytest.mark.parametrize("statistic", [torch.ones(2), torch.ones(3, dtype=torch.float64)])
-def test_statistics_are_one_float_per_channel(statistic: Tensor):
-    with pytest.raises(DataError, match="one float32 per channel"):
-        replace(small_set(), std=statistic)

@@ -27,38 +27,22 @@ def test_it_is_the_formula_of_every_layer():
         assert scores[name] == pytest.approx(expected, rel=1e-5), name
 
 
-def test_an_orthogonal_linear_network_scores_zero():
-    model = nn.Sequential(nn.Linear(12, 9), nn.Linear(9, 9), nn.Linear(9, 4))
-    initialize(model, "ldi", seed=0)
-    layers = layer_orthogonality(model)
-
-    assert list(layers) == ["0.weight", "1.weight", "2.weight"]
-    assert orthogonality_score(layers) == pytest.approx(0, abs=1e-5)
-
-
-def test_more_outputs_than_inputs_cannot_score_zero():
-    model = nn.Linear(4, 13)
-    initialize(model, "ldi", seed=0)
-    assert layer_orthogonality(model) == {"weight": pytest.approx(3, abs=1e-5)}
-
-
-def test_pruned_rows_cost_1_each():
-    model = nn.Linear(20, 8)
-    initialize(model, "ldi", seed=0)
-    masks = dense_masks(model)
-    masks["weight"][:5] = False
-    apply_masks(model, masks)
-    assert layer_orthogonality(model)["weight"] == pytest.approx(math.sqrt(5), abs=1e-5)
-
-
-def test_the_score_is_the_mean_over_layers():
-    assert orthogonality_score({"a": 1.0, "b": 2.0, "c": 6.0}) == 3
-
-
-def test_the_scale_matters():
-    model = nn.Linear(6, 6)
-    initialize(model, "ldi", seed=0, gain=2.0)
-    assert layer_orthogonality(model)["weight"] == pytest.approx(3 * math.sqrt(6), rel=1e-5)
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "dead", "gain", "expected"),
+    [
+        (12, 9, 0, 1.0, 0),
+        (4, 13, 0, 1.0, 3),  # more outputs than inputs cannot score zero
+        (20, 8, 5, 1.0, math.sqrt(5)),  # a pruned row costs 1
+        (6, 6, 0, 2.0, 3 * math.sqrt(6)),
+    ],
+)
+def test_orthogonal_layers(inputs: int, outputs: int, dead: int, gain: float, expected: float):
+    model = nn.Sequential(nn.Linear(inputs, outputs), nn.Linear(outputs, outputs))
+    initialize(model, "ldi", seed=0, gain=gain)
+    model[0].weight.data[:dead] = 0
+    found = layer_orthogonality(model)
+    assert found["0.weight"] == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    assert orthogonality_score(found) == sum(found.values()) / 2
 
 
 def test_the_repair_reports_the_same_figure():

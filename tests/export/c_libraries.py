@@ -1,25 +1,18 @@
 """Programs compiled for a test, and how far what they compute is from float64."""
 
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import torch
+from programs import Builder
 
 from sculpt.export.c_code import library
 from sculpt.export.c_code.generate import c_code
 from sculpt.export.c_code.library import CLibrary, compile_library
 from sculpt.export.evaluation import evaluate_program
-from sculpt.export.program import (
-    Activation,
-    Add,
-    Conv,
-    Flatten,
-    Input,
-    Linear,
-    Pool,
-    Program,
-)
+from sculpt.export.program import Program
 
 BATCHES = (1, 3, 35)
 """An image, fewer than there are lanes, and more."""
@@ -57,20 +50,14 @@ def error_of(program: Program, library: CLibrary, batch: int) -> float:
 
 def small(seed: int = 0) -> Program:
     """Return a residual network of a few weights, whose images can be cut into tiles."""
-    random = np.random.default_rng(seed)
-    weight = random.normal(size=(5, 5, 3, 3)) * (random.random((5, 5, 3, 3)) < 0.4)
-    stem, bias = random.normal(size=(5, 3, 3, 3)), random.normal(size=5)
-    image = (5, 8, 8)
-    return Program(
-        (
-            Input((3, 8, 8)),
-            Conv(image, "stem", 0, stem, bias, (1, 1), (1, 1)),
-            Activation(image, "relu", 1, "relu"),
-            Conv(image, "conv", 2, weight, bias, (1, 1), (1, 1)),
-            Add(image, "add", 3, 2),
-            Conv((5, 4, 4), "down", 4, weight, bias, (2, 2), (1, 1)),
-            Pool((5, 1, 1), "pool", 5, "average", (4, 4), (4, 4), (0, 0), False),
-            Flatten((5,), "flat", 6),
-            Linear((4,), "classes", 7, random.normal(size=(4, 5)), np.arange(4.0)),
-        )
-    )
+    builder = Builder((3, 8, 8), seed)
+    one: dict[str, Any] = {"window": (3, 3), "padding": (1, 1)}
+    builder.conv(5, density=1.0, **one)
+    stream = builder.activation("relu")
+    builder.conv(5, density=0.4, **one)
+    builder.plus(stream)
+    builder.conv(5, density=0.4, stride=(2, 2), **one)
+    builder.pool("average", (4, 4), (4, 4), (0, 0), ceil_mode=False)
+    builder.flatten()
+    builder.linear(4, 1.0)
+    return builder.program()

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from c_libraries import BATCHES, LANES, built, error_of, small
-from c_programs import programs
 from hypothesis import HealthCheck, example, given, settings
+from programs import programs
 
 import sculpt
 from sculpt.errors import ExportError, NumericsError

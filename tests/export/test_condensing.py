@@ -51,50 +51,39 @@ def chain(*layers: nn.Module) -> nn.Sequential:
     return nn.Sequential(*layers).double()
 
 
-def pruned(model: nn.Module, gone: dict[str, list[int]]) -> Masks:
-    """Return masks without some rows of some weights."""
-    masks = dense_masks(model)
-    for name, rows in gone.items():
-        masks[name][rows] = False
-    apply_masks(model, masks)
-    return masks
-
-
 def test_dead_channels_go_and_their_constants_become_biases() -> None:
     # Without padding: what a row without weights gives is its bias, everywhere.
     model = chain(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 2), nn.Flatten(), nn.Linear(20, 3))
-    masks = pruned(model, {"0.weight": [1, 2], "2.weight": [0]})
+    masks = dense_masks(model)
+    masks["0.weight"][[1, 2]] = False
+    masks["2.weight"][[0]] = False
+    apply_masks(model, masks)
     program = condensed(model, masks, (1, 5, 5))
     assert [layer.weight.shape[:2] for layer in program.layers()] == [(2, 1), (4, 2), (3, 16)]
 
 
-def test_what_is_never_read_goes() -> None:
-    model = chain(nn.Conv2d(1, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 2, 3, padding=1))
-    model.append(nn.AdaptiveAvgPool2d(1)).append(nn.Flatten())
+@pytest.mark.parametrize(
+    ("activation", "rows", "columns", "left"),
+    [
+        (nn.Tanh(), [], [0, 2, 3, 5], 2),  # what is never read goes
+        (nn.Tanh(), [0, 2, 3, 5], [], 3),  # of constants that padding cuts off one stays
+        (nn.ReLU(), [0, 2, 3], [], 3),  # and none where they are zero
+    ],
+    ids=["unread", "constants", "zeros"],
+)
+def test_behind_padding(activation: nn.Module, rows: list, columns: list, left: int) -> None:
+    layers = [nn.Conv2d(1, 6, 3, padding=1), activation, nn.Conv2d(6, 2, 3, padding=1)]
+    model = chain(*layers, nn.Flatten())
     masks = dense_masks(model)
-    masks["2.weight"][:, [0, 3]] = False
+    masks["0.weight"][rows] = False
+    masks["2.weight"][:, columns] = False
     apply_masks(model, masks)
-    program = condensed(model, masks, (1, 5, 5))
-    assert [layer.weight.shape[:2] for layer in program.layers()] == [(2, 1), (2, 2)]
-
-
-def test_of_constants_that_padding_cuts_off_one_stays() -> None:
-    model = chain(nn.Conv2d(1, 6, 3, padding=1), nn.Tanh(), nn.Conv2d(6, 2, 3, padding=1))
-    model.append(nn.Flatten())
-    masks = pruned(model, {"0.weight": [0, 2, 3, 5]})
-    program = condensed(model, masks, (1, 5, 5))
-    first, second = program.layers()
-    assert first.weight.shape[0] == second.weight.shape[1] == 3
-    assert [bool(row.any()) for row in first.weight].count(False) == 1
-
-
-def test_constants_of_zero_need_no_channel() -> None:
-    model = chain(nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 2, 3, padding=1))
-    model.append(nn.Flatten())
-    masks = pruned(model, {"0.weight": [0, 2, 3]})
-    with torch.no_grad():
-        model[0].bias[[0, 2, 3]] = torch.tensor([-1.0, 0.0, -3.0], dtype=torch.float64)
-    assert condensed(model, masks, (1, 5, 5)).operations[1].shape[0] == 3
+    if isinstance(activation, nn.ReLU):
+        model[0].bias.data[rows] = torch.tensor([-1.0, 0.0, -3.0], dtype=torch.float64)
+    first, second = condensed(model, masks, (1, 5, 5)).layers()
+    assert first.weight.shape[0] == second.weight.shape[1] == left
+    constants = [bool(row.any()) for row in first.weight].count(False)
+    assert constants == (1 if rows and isinstance(activation, nn.Tanh) else 0)
 
 
 class Stream(nn.Module):

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+from networks import Undecided
 from safetensors.torch import load_file, save_file
 from test_lowering import trained_like
-from torch import nn
 from typer.testing import CliRunner
 
 from sculpt.cli import app
@@ -89,11 +89,8 @@ def test_what_is_written_says_what_it_is(exported: Path) -> None:
     card = (exported / "README.md").read_text()
     for part in ("25.00 ± 1.00 % (n 3)", "better, −1.00", "90.00%", "mean 0.5, 0.5, 0.5"):
         assert part in card
-    assert {path.name for path in exported.iterdir()} == {
-        *manifest["files"],
-        MANIFEST,
-        "README.md",
-    }
+    names = {path.name for path in exported.iterdir()}
+    assert names == {*manifest["files"], MANIFEST, "README.md"}
     assert all(path.stat().st_mode & 0o044 for path in exported.iterdir()), "others may read it"
 
 
@@ -134,12 +131,8 @@ def test_the_bundle_decoded_by_the_card_is_the_network(exported: Path) -> None:
     exec(example, scope)
     loaded = load(exported)
     for name in loaded.masks:
-        torch.testing.assert_close(
-            torch.from_numpy(scope["weights"][name]),
-            loaded.model.state_dict()[name],
-            rtol=0,
-            atol=0,
-        )
+        decoded = torch.from_numpy(scope["weights"][name])
+        assert torch.equal(decoded, loaded.model.state_dict()[name])
 
 
 def copy_of(exported: Path, folder: Path) -> Path:
@@ -205,9 +198,8 @@ def test_what_is_no_export(exported: Path, tmp_path: Path) -> None:
         (folder / MANIFEST).write_text(manifest)
         with pytest.raises(InputError, match=r"its manifest\.json is not read"):
             verify(folder)
-    names = {"../outside": {}, "/etc/passwd": {}}
-    for name in names:
-        text = json.dumps({"format": "sculpt-export-1", "files": {name: names[name]}})
+    for name in ("../outside", "/etc/passwd"):
+        text = json.dumps({"format": "sculpt-export-1", "files": {name: {}}})
         (folder / MANIFEST).write_text(text)
         with pytest.raises(InputError, match="is no file of it"):
             verify(folder)
@@ -234,17 +226,7 @@ def test_where_to_and_what(exported: Path, tmp_path: Path) -> None:
 
 
 def test_a_network_that_no_graph_has_can_be_a_bundle(tmp_path: Path) -> None:
-    class Asks(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = nn.Linear(768, 7)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            x = x.flatten(1)
-            return self.layer(x) if x.sum() < 1e9 else x
-
-    model = Asks().eval()
-    loaded = network()
+    model, loaded = Undecided(768, 7).eval(), network()
     strange = Loaded(model, dense_masks(model), loaded.metadata)
     apply_masks(model, strange.masks)
     export_network(strange, tmp_path / "bundle", ["state_dict"], {})

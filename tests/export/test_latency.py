@@ -1,11 +1,12 @@
 """What is timed is the trained network, exported without what it does not need, and only that."""
 
 import itertools
+import operator
 import sys
 
 import pytest
 import torch
-from torch import nn
+from networks import Undecided, appearance, equal
 
 import sculpt.export.latency as latency
 from sculpt.errors import ExportError, InputError
@@ -89,20 +90,16 @@ def test_what_is_timed_computes_the_networks_logits(family, options, runtime, ti
 @pytest.mark.parametrize("training", [True, False])
 def test_the_model_is_left_as_it_was(training):
     model, masks = sparse(*FAMILIES[0])
-    model.train(training)
-    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    gradients = {name: p.grad for name, p in model.named_parameters()}
-    held = {name: gradient.clone() for name, gradient in gradients.items()}
+    before, held = appearance(model.train(training)), [p.grad.clone() for p in model.parameters()]
     kept = {name: mask.clone() for name, mask in masks.items()}
     drawn, threads = torch.get_rng_state(), torch.get_num_threads()
+    gradients = before.pop("gradients")
     measure_latency(model, masks, IMAGES)
-    assert all(module.training is training for module in model.modules())
-    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
-    for name, parameter in model.named_parameters():
-        assert parameter.requires_grad
-        assert parameter.grad is gradients[name]
-        assert torch.equal(parameter.grad, held[name])
-    assert all(torch.equal(mask, kept[name]) for name, mask in masks.items())
+    after = appearance(model)
+    assert all(map(operator.is_, after.pop("gradients"), gradients))
+    assert after == before
+    assert all(map(torch.equal, gradients, held))
+    assert equal(masks, kept)
     assert torch.equal(torch.get_rng_state(), drawn)
     assert torch.get_num_threads() == threads
 
@@ -119,25 +116,13 @@ def test_pruned_weights_are_zero_in_the_program(timed):
     torch.testing.assert_close(run(image), expected, rtol=1e-4, atol=1e-5)
 
 
-class Awkward(nn.Module):
-    """Branches on a shape, which torch.fx cannot follow."""
-
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(3 * 32 * 32, 5)
-
-    def forward(self, images):
-        hidden = self.linear(images.flatten(1))
-        return hidden if hidden.shape[1] > 1 else -hidden
-
-
 def test_what_cannot_be_traced_is_timed_as_it_is(timed):
-    model = Awkward()
+    model = Undecided(3 * 32 * 32, 5)
     masks = dense_masks(model)
-    masks["linear.weight"][2:] = False
+    masks["layer.weight"][2:] = False
     assert measure_latency(model, masks, IMAGES) > 0
     ((run, image, _),) = timed
-    assert model.linear.weight[2:].any()
+    assert model.layer.weight[2:].any()
     apply_masks(model, masks)
     torch.testing.assert_close(run(image), model(image))
     with pytest.raises(ExportError):

@@ -6,8 +6,9 @@ import time
 
 import pytest
 import torch
-from bundles import masked_state, random_masks, same_bits
+from bundles import masked_state, same_bits
 from earlier_files import write_earlier
+from networks import random_masks
 from torch import nn
 
 import sculpt
@@ -55,21 +56,16 @@ def test_a_network_is_the_one_that_was_written(path, family):
         assert torch.equal(found.model(images), model.eval()(images))
 
 
-def test_options_and_folders(path):
-    model, masks = network("resnet", widening=2.5, blocks=[1, 2, 1], activation="tanh")
-    metadata = about("resnet", widening=2.5, blocks=[1, 2, 1], activation="tanh")
-    write_bundle(path, model, masks, metadata)
+def test_options_and_folders_whatever_the_default_device(path):
+    options = {"widening": 2.5, "blocks": [1, 2, 1], "activation": "tanh"}
+    model, masks = network("resnet", **options)
+    write_bundle(path, model, masks, about("resnet", **options))
     for place in (path, path.parent, str(path)):
-        found = sculpt.load(place)
+        with torch.device("meta"):
+            found = sculpt.load(place)
+        assert {parameter.device.type for parameter in found.model.parameters()} == {"cpu"}
         assert same_bits(dict(found.model.state_dict()), masked_state(model, masks))
         assert found.record == {}
-
-
-def test_the_default_device_does_not_matter(path):
-    write_bundle(path, *network(), about())
-    with torch.device("meta"):
-        found = sculpt.load(path)
-    assert {parameter.device.type for parameter in found.model.parameters()} == {"cpu"}
 
 
 def refused(path):
@@ -129,31 +125,38 @@ def test_descriptions_that_do_not_fit(path, metadata, message):
     refused(path)
 
 
-def test_tensors_more_than_the_network_has(path):
-    model, masks = network()
+def more(model, masks):
     model.register_buffer("more", torch.ones(3))
-    write_bundle(path, model, masks, about())
-    assert "for more it has torch.float32 of shape (3,), and the network has no" in refused(path)
 
 
-def test_tensors_that_are_missing(path):
-    model, masks = network()
+def missing(model, masks):
     model.get_submodule("5").register_parameter("bias", None)
-    write_bundle(path, model, {"1.weight": masks["1.weight"]}, about())
-    assert "for 5.bias it has no such tensor, and the network has torch.float32" in refused(path)
+    for name in list(masks)[1:]:
+        del masks[name]
 
 
-def test_other_types_than_float32(path):
+def other_types(model, masks):
+    model.double()
+
+
+def fewer_masks(model, masks):
+    del masks["1.weight"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (more, "for more it has torch.float32 of shape (3,), and the network has no"),
+        (missing, "for 5.bias it has no such tensor, and the network has torch.float32"),
+        (other_types, "torch.float64"),
+        (fewer_masks, "one mask for each weight and bias"),
+    ],
+)
+def test_tensors_and_masks_that_do_not_fit(path, change, message):
     model, masks = network()
-    write_bundle(path, model.double(), masks, about())
-    assert "torch.float64" in refused(path)
-
-
-def test_masks_of_some_parameters_only(path):
-    model, masks = network()
-    masks.pop("1.weight")
+    change(model, masks)
     write_bundle(path, model, masks, about())
-    assert "one mask for each weight and bias" in refused(path)
+    assert message in refused(path)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])

@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -51,7 +52,7 @@ def retold(exported: Path, folder: Path, changes: dict[str, Any], *, weight: flo
 
     `NOTHING` leaves a key out; every weight is multiplied.
     """
-    other = Path(shutil.copytree(exported, folder / "other"))
+    other = Path(shutil.copytree(exported, Path(mkdtemp(dir=folder)) / "other"))
     loaded = load(exported)
     metadata = copy.deepcopy(loaded.metadata)
     for key, value in changes.items():
@@ -106,17 +107,14 @@ def test_a_test_error_is_that_of_the_weights_or_is_not_checked(
 ) -> None:
     _, error = evaluate(load(exported).model, SPLITS.test)
     key = "record.config.training.protocol"
-    for number, (recorded, protocol, expected, said) in enumerate(
-        [
-            (error, "validation", True, "(359 images)"),
-            (error / 2, "validation", False, "(359 images)"),
-            (error / 2, "lowest_test", None, "the lowest of several evaluations"),
-            (error, "other", None, "does not say how it was measured"),
-        ]
-    ):
-        (tmp_path / str(number)).mkdir()
+    for recorded, protocol, expected, said in [
+        (error, "validation", True, "(359 images)"),
+        (error / 2, "validation", False, "(359 images)"),
+        (error / 2, "lowest_test", None, "the lowest of several evaluations"),
+        (error, "other", None, "does not say how it was measured"),
+    ]:
         changes = {"test_error": recorded, key: protocol}
-        found = errors_of(retold(exported, tmp_path / str(number), changes))
+        found = errors_of(retold(exported, tmp_path, changes))
         assert found["validation"][0] is True
         ok, detail = found["test"]
         assert ok is expected
@@ -161,7 +159,6 @@ def test_a_file_does_not_say_which_folder_is_read(exported: Path, tmp_path: Path
     ok, detail = errors_of(folder, data_root=trap)["validation"]
     assert ok is None
     assert detail == "the images at hand are not those that the error was recorded on"
-    shutil.rmtree(folder)
     folder = retold(exported, tmp_path, changes | {"record.data_fingerprint": NOTHING})
     _, detail = errors_of(folder, data_root=trap)["validation"]
     assert detail.endswith("(10 images)"), "then they are read"
@@ -236,7 +233,6 @@ def test_plugins_are_never_imported_by_a_file(
     plugins = {"plugins": [name], "record.config.plugins": [name]}
     folder = retold(exported, tmp_path, plugins)
     assert errors_of(folder)["validation"][0] is True
-    shutil.rmtree(folder)
     folder = retold(exported, tmp_path, plugins | {"record.config.data.name": "digits_of_somebody"})
     ok, detail = errors_of(folder)["validation"]
     assert (ok, "unknown here" in detail) == (None, True)
@@ -244,11 +240,9 @@ def test_plugins_are_never_imported_by_a_file(
     __import__(name)
     try:
         assert errors_of(folder)["validation"][0] is True
-        shutil.rmtree(folder)
         data = {"name": "digits_of_somebody", "folder": "/etc"}
-        ok, detail = errors_of(retold(exported, tmp_path, {"record.config.data": data}))[
-            "validation"
-        ]
+        folder = retold(exported, tmp_path, {"record.config.data": data})
+        ok, detail = errors_of(folder)["validation"]
         assert ok is None
         assert "texts may be paths" in detail
     finally:
@@ -264,7 +258,6 @@ def test_a_network_that_diverged(exported: Path, tmp_path: Path) -> None:
             found = errors_of(folder)
         assert len(caught) == 1
         assert found["validation"][0] is expected
-        shutil.rmtree(folder)
 
 
 def test_what_is_too_close_to_call() -> None:
@@ -312,4 +305,3 @@ def test_images_that_are_close_may_be_counted_differently(
         ok, detail = errors_of(folder)["validation"]
         assert ok is expected
         assert ("too close to call" in detail) == bool(close.any())
-        shutil.rmtree(folder)

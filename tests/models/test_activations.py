@@ -22,28 +22,12 @@ VALUES = {
 }
 
 
-def test_every_name_has_values_to_be_checked_against():
-    assert set(VALUES) == set(NAMES)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_the_values(name: Activation):
     inputs = torch.tensor([-2.0, 3.0], dtype=torch.float64)
-
-    outputs = make_activation(name)(inputs)
-
-    assert outputs.tolist() == pytest.approx(VALUES[name], rel=1e-12)
+    assert make_activation(name)(inputs).tolist() == pytest.approx(VALUES[name], rel=1e-12)
     assert inputs.tolist() == [-2, 3]  # not in place
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_place_gets_a_module_of_its_own(name: Activation):
-    assert make_activation(name) is not make_activation(name)
-
-
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "linear"])
-def test_the_path_count_knows_it(name: Activation):
-    assert isinstance(make_activation(name), REPLACED_BY_IDENTITY)
+    assert name == "linear" or isinstance(make_activation(name), REPLACED_BY_IDENTITY)
 
 
 def test_an_unknown_name_is_refused():

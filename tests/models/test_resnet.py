@@ -30,40 +30,23 @@ def widths(model: nn.Module) -> list[int]:
     return [block.second.conv.out_channels for block in blocks_of(model)]
 
 
-def convolution_names(model: nn.Module) -> list[str]:
-    return [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-def test_resnet20_has_the_papers_size(version: str):
-    zeropad, projection = (
-        meta_resnet(version=version, shortcut=shortcut) for shortcut in ("zeropad", "projection")
-    )
-    assert count_parameters(zeropad, "paper") == golden.RESNET20_PAPER
-    assert count_parameters(projection, "paper") == golden.RESNET20_PAPER_PROJECTION
-
-
-@pytest.mark.parametrize(("blocks", "expected"), golden.RESNET_TOTAL.items())
-def test_known_sizes_when_everything_trainable_counts(blocks: int, expected: int):
-    model = meta_resnet(blocks=blocks, conv_bias=False)
-    assert count_parameters(model, "total") == expected
-
-
-def test_the_projection_shortcut_has_its_known_size():
-    model = meta_resnet(shortcut="projection", conv_bias=False)
-    assert count_parameters(model, "total") == golden.RESNET20_TOTAL_PROJECTION
-
-
 @pytest.mark.parametrize(
-    ("shortcut", "expected"),
+    ("options", "total"),
     [
-        ("zeropad", golden.RESNET20_V2_TOTAL_ZEROPAD),
-        ("projection", golden.RESNET20_V2_TOTAL_PROJECTION),
+        *(({"blocks": blocks}, total) for blocks, total in golden.RESNET_TOTAL.items()),
+        ({"shortcut": "projection"}, golden.RESNET20_TOTAL_PROJECTION),
+        ({"version": "v2"}, golden.RESNET20_V2_TOTAL_ZEROPAD),
+        # Of version 2, projections have no batch norm.
+        ({"version": "v2", "shortcut": "projection"}, golden.RESNET20_V2_TOTAL_PROJECTION),
     ],
+    ids=str,
 )
-def test_in_version_2_projections_have_no_batch_norm(shortcut: str, expected: int):
-    model = meta_resnet(version="v2", shortcut=shortcut, conv_bias=False)
-    assert count_parameters(model, "total") == expected
+def test_known_sizes(options: dict[str, Any], total: int):
+    assert count_parameters(meta_resnet(**options, conv_bias=False), "total") == total
+    projects = "shortcut" in options
+    paper = golden.RESNET20_PAPER_PROJECTION if projects else golden.RESNET20_PAPER
+    if options.get("blocks", 3) == 3:
+        assert count_parameters(meta_resnet(**options), "paper") == paper
 
 
 def test_the_parameters_have_the_names_that_files_of_weights_have():
@@ -83,15 +66,25 @@ def test_the_parameters_have_the_names_that_files_of_weights_have():
 
 
 @pytest.mark.parametrize("shortcut", ["zeropad", "projection"])
-def test_a_convolution_has_one_name_and_shape_in_both_versions(shortcut: str):
-    """So that one seed draws the same weights for both."""
+def test_versions_differ_in_where_norm_and_activation_are(shortcut: str):
+    """A convolution has one name and shape in both: one seed draws the same weights for both."""
     first, second = (
-        prunable_parameters(meta_resnet(version=version, shortcut=shortcut, widening=2))
+        meta_resnet(version=version, shortcut=shortcut, widening=2, activation="leaky_relu")
         for version in VERSIONS
     )
-    assert {name: x.shape for name, x in first.items()} == {
-        name: x.shape for name, x in second.items()
-    }
+    shapes = [{n: x.shape for n, x in prunable_parameters(m).items()} for m in (first, second)]
+    assert shapes[0] == shapes[1]
+    # Version 2 ends in norm and activation, and its stem has neither.
+    assert [type(module) for module in second.stem] == [nn.Conv2d]
+    assert not hasattr(second, "stem_activation")
+    assert second.last_norm.num_features == 128
+    for model in (first, second):
+        assert sum(isinstance(module, nn.LeakyReLU) for module in model.modules()) == 19
+        assert not any(isinstance(module, nn.ReLU) for module in model.modules())
+    if shortcut == "zeropad":
+        for model in (first, second):
+            kinds = [type(module) for module in model.modules()]
+            assert kinds.count(nn.BatchNorm2d) == kinds.count(nn.Conv2d) == 19
 
 
 @pytest.mark.parametrize(("shape", "percent"), golden.SPARSITY_AT_RESNET20.items())
@@ -108,25 +101,21 @@ def test_pruned_to_resnet20_the_sparsities_are_the_papers(shape: tuple[int, int]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("blocks", [1, 2, 5])
-def test_each_stage_has_n_blocks_and_halves_the_image_but_the_first(blocks: int, version: str):
+@pytest.mark.parametrize("blocks", [1, 2, 5, [1, 3, 2]], ids=str)
+def test_each_stage_has_n_blocks_and_halves_the_image_but_the_first(blocks: Any, version: str):
     model = meta_resnet(blocks=blocks, version=version)
 
-    assert widths(model) == [16] * blocks + [32] * blocks + [64] * blocks
+    counts = blocks if isinstance(blocks, list) else [blocks] * 3
+    assert widths(model) == [16] * counts[0] + [32] * counts[1] + [64] * counts[2]
     strides = [block.first.conv.stride[0] for block in blocks_of(model)]
-    later = [2] + [1] * (blocks - 1)
-    assert strides == [1] * blocks + later + later
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-def test_each_stage_may_have_its_own_number_of_blocks(version: str):
-    model = meta_resnet(blocks=[1, 3, 2], version=version)
-
-    assert widths(model) == [16, 32, 32, 32, 64, 64]
-    strides = [block.first.conv.stride[0] for block in blocks_of(model)]
-    assert strides == [1, 2, 1, 1, 2, 1]
-    one, each = (dict(meta_resnet(blocks=n).named_parameters()) for n in (2, [2, 2, 2]))
-    assert {name: x.shape for name, x in one.items()} == {name: x.shape for name, x in each.items()}
+    later = [[2] + [1] * (count - 1) for count in counts[1:]]
+    assert strides == [1] * counts[0] + later[0] + later[1]
+    shortcuts = [isinstance(block.shortcut, nn.Identity) for block in blocks_of(model)]
+    assert shortcuts == [stride == 1 for stride in strides], "where nothing changes"
+    each = dict(meta_resnet(blocks=counts, version=version).named_parameters())
+    assert [(name, p.shape) for name, p in model.named_parameters()] == [
+        (name, p.shape) for name, p in each.items()
+    ]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -145,21 +134,12 @@ def test_the_stem_is_not_widened_so_stage_1_changes_width_without_a_stride(
     assert isinstance(second.shortcut, nn.Identity)
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_where_nothing_changes_the_shortcut_is_the_identity(version: str):
-    shortcuts = [block.shortcut for block in blocks_of(meta_resnet(blocks=2, version=version))]
-    identities = [isinstance(shortcut, nn.Identity) for shortcut in shortcuts]
-    assert identities == [True, True, False, True, False, True]
-
-
-def test_widening_need_not_be_whole():
-    assert widths(meta_resnet(widening=1.3, blocks=1)) == [21, 42, 83]
-    model = resnet(1, 10, widening=1.3, blocks=1)
-    assert model(torch.randn(2, 1, 8, 8)).shape == (2, 10)
-
-
-def test_a_base_may_be_narrower():
-    assert widths(meta_resnet(stem_width=4, blocks=1)) == [4, 8, 16]
+@pytest.mark.parametrize(
+    ("options", "expected"), [({"widening": 1.3}, [21, 42, 83]), ({"stem_width": 4}, [4, 8, 16])]
+)
+def test_widening_need_not_be_whole_and_a_base_may_be_narrower(options: Any, expected: list[int]):
+    assert widths(meta_resnet(blocks=1, **options)) == expected
+    assert resnet(1, 10, blocks=1, **options)(torch.randn(2, 1, 8, 8)).shape == (2, 10)
 
 
 def test_tiny_imagenet_is_halved_by_the_stem():
@@ -191,25 +171,24 @@ def test_both_ways_through_a_block_have_the_same_size(
     assert out.shape == (2, 6, -(-size[0] // 2), -(-size[1] // 2))
 
 
-def test_zeropad_averages_by_the_stride_and_appends_zero_channels():
-    hidden = torch.tensor([[[[1.0, 2, 3, 4], [5, 6, 7, 8], [0, 0, 0, 1], [0, 0, 1, 2]]]])
-
-    out = ZeroPad(2, 2)(hidden)
-
-    assert out.tolist() == [[[[3.5, 5.5], [0, 1]], [[0, 0], [0, 0]], [[0, 0], [0, 0]]]]
-
-
-def test_zeropad_averages_at_an_odd_edge_over_the_pixels_there_are():
-    hidden = torch.tensor([[[[1.0, 2, 3], [4, 5, 6], [7, 8, 9]]]])
-    assert ZeroPad(2, 0)(hidden).tolist() == [[[[3, 4.5], [7.5, 9]]]]
-
-
-def test_zeropad_without_stride_only_appends():
-    hidden = torch.randn(2, 3, 4, 5)
-    out = ZeroPad(1, 2)(hidden)
-    assert torch.equal(out[:, :3], hidden)
-    assert out.shape == (2, 5, 4, 5)
-    assert not out[:, 3:].any()
+@pytest.mark.parametrize(
+    ("zeropad", "hidden", "expected"),
+    [
+        (
+            ZeroPad(2, 2),
+            [[1, 2, 3, 4], [5, 6, 7, 8], [0, 0, 0, 1], [0, 0, 1, 2]],
+            [[[3.5, 5.5], [0, 1]], [[0, 0], [0, 0]], [[0, 0], [0, 0]]],
+        ),
+        # At an odd edge over the pixels there are; without a stride it only appends.
+        (ZeroPad(2, 0), [[1, 2, 3], [4, 5, 6], [7, 8, 9]], [[[3, 4.5], [7.5, 9]]]),
+        (ZeroPad(1, 1), [[1, 2], [3, 4]], [[[1, 2], [3, 4]], [[0, 0], [0, 0]]]),
+    ],
+    ids=str,
+)
+def test_zeropad_averages_by_the_stride_and_appends_zero_channels(
+    zeropad: ZeroPad, hidden: Any, expected: Any
+):
+    assert zeropad(torch.tensor([[hidden]], dtype=torch.float)).tolist() == [expected]
 
 
 def test_a_block_adds_its_input():
@@ -232,53 +211,6 @@ def test_a_pre_activation_block_adds_its_input_as_it_is(stride: int, width: int)
     expected = ZeroPad(stride, width - 4)(hidden)
     torch.testing.assert_close(block(hidden), expected, rtol=0, atol=0)
     assert (expected < 0).any()
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-def test_a_pre_activation_block_projects_its_activated_input(stride: int):
-    block = PreActivationBlock(4, 6, stride, "projection", conv_bias=True)
-    nn.init.zeros_(block.second.conv.weight)
-    nn.init.zeros_(block.second.conv.bias)
-    hidden = torch.randn(2, 4, 6, 6)
-
-    out = block(hidden)
-
-    activated = block.first.norm(hidden).relu()[:, :, ::stride, ::stride]
-    weight, bias = block.shortcut.conv.weight, block.shortcut.conv.bias
-    expected = torch.einsum("oi,nihw->nohw", weight[:, :, 0, 0], activated)
-    torch.testing.assert_close(out, expected + bias[:, None, None])
-
-
-def test_both_convolutions_of_a_pre_activation_block_are_behind_norm_and_activation():
-    torch.manual_seed(0)
-    block = PreActivationBlock(4, 4, 1, "zeropad", conv_bias=True, activation="tanh")
-    hidden = torch.randn(2, 4, 5, 5)
-
-    once = block.first.conv(block.first.norm(hidden).tanh())
-    twice = block.second.conv(block.second.norm(once).tanh())
-
-    torch.testing.assert_close(block(hidden), hidden + twice)
-
-
-def test_version_2_ends_in_norm_and_activation_and_its_stem_has_neither():
-    first, second = (meta_resnet(blocks=2, version=version) for version in VERSIONS)
-
-    assert [type(module) for module in second.stem] == [nn.Conv2d]
-    assert not hasattr(second, "stem_activation")
-    assert second.last_norm.num_features == 64
-    for model in (first, second):
-        norms = sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
-        activations = sum(isinstance(module, nn.ReLU) for module in model.modules())
-        assert norms == activations == len(convolution_names(model)) == 13
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("shortcut", ["zeropad", "projection"])
-def test_the_activation_reaches_the_blocks_of_both_versions(shortcut: Any, version: Any):
-    model = meta_resnet(blocks=2, version=version, shortcut=shortcut, activation="leaky_relu")
-
-    assert sum(isinstance(module, nn.LeakyReLU) for module in model.modules()) == 13
-    assert not any(isinstance(module, nn.ReLU) for module in model.modules())
 
 
 @pytest.mark.parametrize(

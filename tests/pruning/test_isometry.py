@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from networks import equal, random_masks
 from torch import Tensor, nn
 
 from sculpt.diagnostics.orthogonality import isometry_bound
@@ -63,12 +64,8 @@ def all_masks(rows: int, columns: int) -> list[np.ndarray]:
     return [np.array(cell).reshape(rows, columns) for cell in cells]
 
 
-def random_masks(model: nn.Module, density: float, seed: int = 0) -> Masks:
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        name: torch.rand(parameter.shape, generator=generator) < density
-        for name, parameter in prunable_parameters(model).items()
-    }
+def drawn_mask(*shape: int, density: float, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < density
 
 
 def repair_one(
@@ -78,6 +75,11 @@ def repair_one(
     masks = dense_masks(layer) | {"weight": mask}
     apply_masks(layer, masks)
     return repair_isometry(layer, masks, **options)["weight"]
+
+
+def reach(rows: int, tolerance: float = TOLERANCE) -> float:
+    """Return how far above its bound a layer of so many rows may end."""
+    return 1.01 * tolerance * math.sqrt(rows)
 
 
 class TestBound:
@@ -112,23 +114,21 @@ class TestBound:
             losses.sum().backward()
             optimiser.step()
 
-    def test_a_dead_row_costs_exactly_1_squared(self):
-        mask = torch.ones(6, 20, dtype=torch.bool)
-        assert isometry_bound(mask) == 0
-        mask[[0, 3, 4]] = False
-        assert isometry_bound(mask) == pytest.approx(math.sqrt(3))
-
-    def test_more_outputs_than_inputs_cost_their_difference(self):
-        assert isometry_bound(torch.ones(20, 6, dtype=torch.bool)) == pytest.approx(math.sqrt(14))
-
-    def test_a_convolution_is_a_matrix_of_outputs_by_fan_in(self):
-        mask = torch.ones(7, 1, 2, 2, dtype=torch.bool)
-        assert isometry_bound(mask) == pytest.approx(math.sqrt(7 - 4))
-        mask[:, :, 0] = False
-        assert isometry_bound(mask) == pytest.approx(math.sqrt(7 - 2))
-
-    def test_nothing_kept_leaves_the_identity(self):
-        assert isometry_bound(torch.zeros(9, 4, dtype=torch.bool)) == 3
+    @pytest.mark.parametrize(
+        ("shape", "pruned", "squared"),
+        [
+            ((6, 20), [], 0),
+            ((6, 20), [0, 3, 4], 3),  # a dead row costs 1
+            ((20, 6), [], 14),  # and so does every output beyond the inputs
+            ((9, 4), range(9), 9),
+            ((7, 1, 2, 2), [], 7 - 4),  # a convolution is a matrix of outputs by fan-in
+            ((7, 1, 2, 2), (slice(None), slice(None), 0), 7 - 2),
+        ],
+    )
+    def test_of_larger_masks_by_hand(self, shape: tuple[int, ...], pruned: Any, squared: int):
+        mask = torch.ones(shape, dtype=torch.bool)
+        mask[pruned if isinstance(pruned, tuple) else list(pruned)] = False
+        assert isometry_bound(mask) == pytest.approx(math.sqrt(squared))
 
     def test_rows_that_share_their_only_column_count_once(self):
         mask = torch.zeros(4, 50, dtype=torch.bool)
@@ -160,7 +160,7 @@ class TestRepair:
             assert layer.after == pytest.approx(residual(weight), rel=1e-4, abs=1e-4), name
             assert layer.bound == isometry_bound(masks[name]), name
             assert layer.bound <= layer.after + 1e-4, name
-            assert layer.after <= layer.bound + 1.01 * TOLERANCE * math.sqrt(len(weight)), name
+            assert layer.after <= layer.bound + reach(len(weight)), name
             assert layer.seconds >= 0
         assert sum(layer.after for layer in report.values()) < sum(before.values()) / 2
 
@@ -172,16 +172,14 @@ class TestRepair:
         ids=str,
     )
     def test_random_masks_with_dead_rows_and_columns(self, layer: Any, density: float, seed: int):
-        generator = torch.Generator().manual_seed(seed)
-        mask = torch.rand(layer.weight.shape, generator=generator) < density
+        mask = drawn_mask(*layer.weight.shape, density=density, seed=seed)
         mask[:3] = False
         mask.flatten(1)[:, -2:] = False
 
         repaired = repair_one(layer, mask)
 
         assert repaired.bound >= math.sqrt(3)
-        slack = 1.01 * TOLERANCE * math.sqrt(len(mask))
-        assert repaired.bound - 1e-4 <= repaired.after <= repaired.bound + slack
+        assert repaired.bound - 1e-4 <= repaired.after <= repaired.bound + reach(len(mask))
 
     def test_where_hardly_anything_is_kept_layers_reach_their_bound_too(self):
         """The problem is not convex: a row may end at zero although a matching has room for it.
@@ -191,17 +189,13 @@ class TestRepair:
         short, constructed = [], 0
         for seed, density in itertools.product(range(20), [0.05, 0.1]):
             layer = nn.Conv2d(4, 24, 3)
-            generator = torch.Generator().manual_seed(seed)
-            mask = torch.rand(layer.weight.shape, generator=generator) < density
-            repaired = repair_one(layer, mask)
+            repaired = repair_one(layer, drawn_mask(24, 4, 3, 3, density=density, seed=seed))
             short.append(repaired.after**2 - repaired.bound**2)
             constructed += repaired.constructed
             assert repaired.converged
             assert repaired.after == pytest.approx(residual(layer.weight), rel=1e-5, abs=1e-5)
-            assert repaired.after <= repaired.bound + 1.01 * TOLERANCE * math.sqrt(24)
+            assert repaired.after <= repaired.bound + reach(24)
 
-        assert max(short) < 1.1
-        assert sum(missing < 0.1 for missing in short) >= 0.8 * len(short)
         assert max(short) < 0.1
         assert 0 < constructed <= 0.3 * len(short)
 
@@ -214,7 +208,7 @@ class TestRepair:
 
         repaired = repair_isometry(layer, masks)["weight"]
 
-        assert repaired.after <= repaired.bound + 1.01 * TOLERANCE * math.sqrt(32)
+        assert repaired.after <= repaired.bound + reach(32)
         assert repaired.after == pytest.approx(residual(layer.weight), abs=1e-4)
 
     @pytest.mark.parametrize("method", METHODS)
@@ -228,9 +222,12 @@ class TestRepair:
                 if name in masks:  # pruned biases too: they are not the repair's business
                     masks[name][0] = False
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        given = {name: mask.clone() for name, mask in masks.items()}
 
         report = repair_isometry(model, masks, method=method)
 
+        assert equal(masks, given)
+        assert all(parameter.requires_grad for parameter in model.parameters())
         for name, tensor in model.state_dict().items():
             if name in report:
                 assert not tensor[~masks[name]].any(), name
@@ -238,89 +235,59 @@ class TestRepair:
             else:
                 assert torch.equal(tensor, before[name]), name
 
-    def test_a_layer_that_is_an_isometry_already_takes_no_step(self):
-        layer = nn.Linear(20, 12)
+    @pytest.mark.parametrize("kind", ["isometry", "high bound", "repaired", "nothing kept"])
+    def test_a_layer_at_its_bound_takes_no_step(self, kind: str):
+        layer = nn.Linear(6, 4)
         initialize(layer, "ldi", seed=0)
+        mask = torch.ones(4, 6, dtype=torch.bool)
+        if kind == "high bound":
+            mask[:] = False
+            mask[0, 1] = mask[1, 1] = True
+            layer.weight.data.zero_()[0, 1] = 1
+        if kind == "repaired":
+            mask = drawn_mask(4, 6, density=0.7)
+            assert repair_one(layer, mask).steps > 0
+        if kind == "nothing kept":
+            mask[:] = False
+            layer.weight.data.zero_()
         before = layer.weight.clone()
 
-        repaired = repair_isometry(layer, dense_masks(layer))["weight"]
+        repaired = repair_isometry(layer, dense_masks(layer) | {"weight": mask})["weight"]
 
         assert repaired.steps == 0
-        assert repaired.bound == 0
-        assert repaired.before == repaired.after < 1e-5
+        assert repaired.before == repaired.after
+        assert repaired.after == pytest.approx(repaired.bound, abs=reach(4))
+        squared = {"high bound": 3, "nothing kept": 4}.get(kind, 0)
+        assert repaired.bound == pytest.approx(math.sqrt(squared))
         assert torch.equal(layer.weight, before)
 
-    def test_a_layer_at_its_bound_takes_no_step_although_the_bound_is_high(self):
-        layer = nn.Linear(4, 4, bias=False)
-        mask = torch.zeros(4, 4, dtype=torch.bool)
-        mask[0, 1] = mask[1, 1] = True
-        with torch.no_grad():
-            layer.weight.copy_(torch.zeros(4, 4))
-            layer.weight[0, 1] = 1
-
-        repaired = repair_isometry(layer, {"weight": mask})["weight"]
-
-        assert repaired.steps == 0
-        assert repaired.after == repaired.before == pytest.approx(repaired.bound)
-        assert repaired.bound == pytest.approx(3**0.5)
-
-    def test_repairing_twice_changes_nothing_the_second_time(self):
-        layer = nn.Conv2d(4, 8, 3)
-        mask = torch.rand(8, 4, 3, 3, generator=torch.Generator().manual_seed(0)) < 0.5
-        first = repair_one(layer, mask)
-        before = layer.weight.clone()
-
-        second = repair_isometry(layer, dense_masks(layer) | {"weight": mask})["weight"]
-
-        assert first.steps > 0
-        assert second.steps == 0
-        assert second.before == pytest.approx(first.after, rel=1e-6)
-        assert torch.equal(layer.weight, before)
-
-    def test_a_layer_without_weights_stays_without(self):
-        layer = nn.Linear(5, 9)
-        repaired = repair_one(layer, torch.zeros(9, 5, dtype=torch.bool))
-
-        assert (repaired.before, repaired.after, repaired.bound) == (3, 3, 3)
-        assert repaired.steps == 0
-        assert not layer.weight.any()
-
-    @pytest.mark.parametrize("max_steps", [0, 1, 3, 10, 25])
-    def test_the_steps_are_limited(self, max_steps: int):
-        layer = nn.Conv2d(16, 16, 3)
-        mask = torch.rand(16, 16, 3, 3, generator=torch.Generator().manual_seed(0)) < 0.25
-
-        repaired = repair_one(layer, mask, max_steps=max_steps, tolerance=0.0)
-
-        assert repaired.steps <= max_steps
-        assert repaired.after <= repaired.before
-        # A tolerance of 0 is never met this soon: all the steps there are were taken.
-        assert repaired.steps == max_steps
-
-    @pytest.mark.parametrize("max_steps", [1, 2, 4, 11])
+    @pytest.mark.parametrize("max_steps", [0, 1, 2, 4, 11, 25])
     @pytest.mark.parametrize("seed", range(5))
-    def test_it_never_makes_a_layer_worse(self, max_steps: int, seed: int):
+    def test_the_steps_are_limited_and_never_make_a_layer_worse(self, max_steps: int, seed: int):
         """Momentum overshoots on the way, and few steps leave it there."""
         layer = nn.Linear(30, 30)
-        generator = torch.Generator().manual_seed(seed)
         initialize(layer, "ldi", seed=seed)
-        masks = dense_masks(layer)
-        masks["weight"] = torch.rand(30, 30, generator=generator) < 0.95
+        masks = dense_masks(layer) | {"weight": drawn_mask(30, 30, density=0.95, seed=seed)}
         apply_masks(layer, masks)
         before = residual(layer.weight)
 
+        # A tolerance of 0 is never met this soon: all the steps there are were taken.
         repaired = repair_isometry(layer, masks, max_steps=max_steps, tolerance=0.0)["weight"]
 
+        assert repaired.steps == max_steps
         assert residual(layer.weight) <= before + 1e-5
         assert repaired.after <= repaired.before
 
-    def test_a_smaller_tolerance_comes_closer(self):
-        mask = torch.rand(16, 4, 3, 3, generator=torch.Generator().manual_seed(0)) < 0.3
+    @pytest.mark.parametrize("method", ["frobenius", "spectral"])
+    def test_a_smaller_tolerance_comes_closer(self, method: Method):
+        mask = drawn_mask(16, 4, 3, 3, density=0.3)
         loose, tight = (
-            repair_one(nn.Conv2d(4, 16, 3), mask, tolerance=tolerance) for tolerance in (1e-1, 1e-3)
+            repair_one(nn.Conv2d(4, 16, 3), mask, method=method, tolerance=tolerance)
+            for tolerance in (1e-1, 1e-3)
         )
-        assert loose.after <= loose.bound + 1e-1 * 4
-        assert tight.after <= tight.bound + 1e-3 * 4
+        rows = 16 if method == "frobenius" else 1  # a norm of all rows together, or of one
+        assert loose.after <= loose.bound + reach(rows, 1e-1)
+        assert tight.after <= tight.bound + reach(rows, 1e-3)
         assert tight.after < loose.after
         assert loose.steps < tight.steps
 
@@ -337,27 +304,13 @@ class TestRepair:
         assert not layer.weight[:, :3].any()
         assert repaired.after <= TOLERANCE * math.sqrt(6)
 
-    def test_the_masks_are_only_read(self):
-        layer = nn.Linear(10, 10)
-        masks = random_masks(layer, 0.5)
-        before = {name: mask.clone() for name, mask in masks.items()}
-        repair_isometry(layer, masks)
-        for name, mask in masks.items():
-            assert torch.equal(mask, before[name])
-
-    def test_gradients_can_flow_afterwards(self):
-        layer = nn.Linear(4, 4)
-        repair_isometry(layer, random_masks(layer, 0.5))
-        layer(torch.ones(1, 4)).sum().backward()
-        assert layer.weight.grad is not None
-
     def test_no_layer_takes_a_step_more_than_it_needs(self):
-        mask = torch.rand(16, 4, 3, 3, generator=torch.Generator().manual_seed(0)) < 0.3
+        mask = drawn_mask(16, 4, 3, 3, density=0.3)
         repaired = repair_one(nn.Conv2d(4, 16, 3), mask)
         one_less = repair_one(nn.Conv2d(4, 16, 3), mask, max_steps=repaired.steps - 1)
 
         assert repaired.converged
-        assert repaired.after <= repaired.bound + 1.01 * TOLERANCE * 4
+        assert repaired.after <= repaired.bound + reach(16)
         assert not one_less.converged
         assert not one_less.constructed  # it was told to stop, it did not stall
         assert one_less.after > one_less.bound + TOLERANCE * 4
@@ -365,7 +318,7 @@ class TestRepair:
     @pytest.mark.parametrize("method", ["frobenius", "spectral"])
     def test_float64_stays_float64_and_may_ask_for_its_precision(self, method: Method):
         layer = nn.Conv2d(4, 16, 3).double()
-        mask = torch.rand(16, 4, 3, 3, generator=torch.Generator().manual_seed(0)) < 0.5
+        mask = drawn_mask(16, 4, 3, 3, density=0.5)
 
         repaired = repair_one(layer, mask, method=method, tolerance=1e-11)
 
@@ -418,6 +371,16 @@ class TestStacks:
 
     DENSITIES = (0.9, 0.5, 0.3, 0.2, 0.15, 0.0)
 
+    @pytest.fixture
+    def stacks(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """The sizes of the stacks that have descended."""
+        sizes: list[int] = []
+        descend = isometry.descend
+        monkeypatch.setattr(
+            isometry, "descend", lambda w, *a, **k: sizes.append(len(w)) or descend(w, *a, **k)
+        )
+        return sizes
+
     def network(self, shape: tuple[int, int] = (20, 40)) -> tuple[nn.Module, Masks]:
         rows, columns = shape
         model = nn.Sequential(*(nn.Linear(columns, rows) for _ in self.DENSITIES)).double()
@@ -435,14 +398,9 @@ class TestStacks:
     @pytest.mark.parametrize("method", ["frobenius", "spectral"])
     @pytest.mark.parametrize("shape", [(20, 40), (40, 20), (30, 30)], ids=str)
     def test_together_is_as_one_by_one(
-        self, shape: tuple[int, int], method: Method, monkeypatch: pytest.MonkeyPatch
+        self, shape: tuple[int, int], method: Method, stacks: list[int]
     ):
         together, masks = self.network(shape)
-        stacks: list[int] = []
-        descend = isometry.descend
-        monkeypatch.setattr(
-            isometry, "descend", lambda w, *a, **k: stacks.append(len(w)) or descend(w, *a, **k)
-        )
         report = repair_isometry(together, masks, method=method)
         assert stacks == [len(self.DENSITIES)]
 
@@ -483,15 +441,10 @@ class TestStacks:
         for name, layer in report.items():
             assert layer.converged, name
             after = residual(model.get_parameter(name))
-            assert after <= layer.bound + 1.01 * TOLERANCE * math.sqrt(20), name
+            assert after <= layer.bound + reach(20), name
 
-    def test_what_is_stacked_is_limited(self, monkeypatch: pytest.MonkeyPatch):
+    def test_what_is_stacked_is_limited(self, monkeypatch: pytest.MonkeyPatch, stacks: list[int]):
         model, masks = self.network()
-        stacks: list[int] = []
-        descend = isometry.descend
-        monkeypatch.setattr(
-            isometry, "descend", lambda w, *a, **k: stacks.append(len(w)) or descend(w, *a, **k)
-        )
         monkeypatch.setattr(isometry, "STACK_ON_CPU", 4 * 20 * 40)
         report = repair_isometry(model, masks)
         assert stacks == [4, 2]
@@ -504,8 +457,7 @@ class TestSpectral:
     @pytest.mark.parametrize("seed", range(3))
     def test_with_full_rank_the_spectral_norm_becomes_0(self, density: float, seed: int):
         layer = nn.Conv2d(6, 24, 3)
-        generator = torch.Generator().manual_seed(seed)
-        mask = torch.rand(layer.weight.shape, generator=generator) < density
+        mask = drawn_mask(24, 6, 3, 3, density=density, seed=seed)
         repaired = repair_one(layer, mask, method="spectral")
 
         assert repaired.bound == isometry_bound(mask) == 0
@@ -518,7 +470,7 @@ class TestSpectral:
     @pytest.mark.parametrize("shape", [(24, 54), (40, 20)], ids=str)
     def test_without_it_the_norm_is_1_and_all_else_becomes_an_isometry(self, shape):
         layer = nn.Linear(shape[1], shape[0])
-        mask = torch.rand(shape, generator=torch.Generator().manual_seed(0)) < 0.4
+        mask = drawn_mask(*shape, density=0.4)
         mask[[1, 5]] = False
         rank = shape[0] - round(isometry_bound(mask) ** 2)
         repaired = repair_one(layer, mask, method="spectral", tolerance=1e-3)
@@ -533,7 +485,7 @@ class TestSpectral:
     def test_it_lowers_a_norm_above_1(self):
         layer = nn.Linear(30, 20)
         nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(0))
-        mask = torch.rand(20, 30, generator=torch.Generator().manual_seed(0)) < 0.5
+        mask = drawn_mask(20, 30, density=0.5)
         mask[0] = False
         masks = dense_masks(layer) | {"weight": mask}
         apply_masks(layer, masks)
@@ -544,15 +496,6 @@ class TestSpectral:
         assert repaired.before == pytest.approx(before, rel=1e-5)
         assert repaired.before > 5
         assert repaired.after == 1
-
-    def test_a_smaller_tolerance_comes_closer(self):
-        mask = torch.rand(16, 4, 3, 3, generator=torch.Generator().manual_seed(0)) < 0.3
-        loose, tight = (
-            repair_one(nn.Conv2d(4, 16, 3), mask, method="spectral", tolerance=tolerance)
-            for tolerance in (1e-1, 1e-3)
-        )
-        assert tight.after <= 1.001e-3 < loose.after <= 0.1
-        assert loose.steps < tight.steps
 
 
 class TestExact:
@@ -577,8 +520,12 @@ class TestExact:
         assert not (singular[rank:] > 1e-12).any()
 
     @pytest.mark.parametrize("shape", [(2, 2), (2, 4), (3, 3), (4, 2)])
-    def test_every_small_mask(self, shape: tuple[int, int]):
-        weight = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    @pytest.mark.parametrize("equal_rows", [False, True])
+    def test_every_small_mask(self, shape: tuple[int, int], equal_rows: bool):
+        """Also where a row has no room beside others, or they are copies of each other."""
+        weight = torch.ones(shape, dtype=torch.float64)
+        if not equal_rows:
+            weight.normal_(generator=torch.Generator().manual_seed(0))
         for cells in all_masks(*shape):
             mask = torch.from_numpy(cells)
             built = construct_isometry(weight, mask)
@@ -595,18 +542,6 @@ class TestExact:
         assert torch.equal(built != 0, mask)
         # It stays near the old weights, up to each row's length.
         assert (nn.functional.cosine_similarity(built, weight) > 0.7).all()
-
-    def test_rows_without_room_stand_alone_on_a_column(self):
-        """Three rows on three columns, each on two: no third is orthogonal to two full ones."""
-        mask = torch.tensor([[1, 1, 0], [0, 1, 1], [1, 0, 1]]).bool()
-        built = construct_isometry(torch.rand(3, 3, dtype=torch.float64) + 0.1, mask)
-        assert residual(built) < 1e-12
-        assert not built[~mask].any()
-
-    def test_rows_that_are_copies_of_each_other_are_told_apart(self):
-        weight = torch.ones(4, 10, dtype=torch.float64)
-        mask = torch.ones(4, 10, dtype=torch.bool)
-        assert residual(construct_isometry(weight, mask)) < 1e-12
 
     def test_what_is_an_isometry_already_stays(self):
         weight = torch.linalg.qr(torch.randn(9, 5, dtype=torch.float64)).Q.T.contiguous()

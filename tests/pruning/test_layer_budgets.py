@@ -1,6 +1,7 @@
 """Layer budgets: the formula, the cap, and sums that are exact."""
 
 import math
+from collections.abc import Sequence
 
 import pytest
 
@@ -20,13 +21,12 @@ WEIGHTS = {name: shape for name, shape in SHAPES.items() if len(shape) > 1}
 TOTAL = sum(math.prod(shape) for shape in SHAPES.values())
 
 
-def real_counts(kept: int) -> dict[str, float]:
+def real_counts(shapes: dict[str, tuple[int, ...]], kept: int) -> dict[str, float]:
     """Return ε · (sum of the shape), at most the size, with ε found by bisection."""
+    weights = {name: shape for name, shape in shapes.items() if len(shape) > 1}
 
     def counts(epsilon: float) -> dict[str, float]:
-        return {
-            name: min(math.prod(shape), epsilon * sum(shape)) for name, shape in WEIGHTS.items()
-        }
+        return {n: min(math.prod(shape), epsilon * sum(shape)) for n, shape in weights.items()}
 
     low, high = 0.0, 1e6
     for _ in range(200):
@@ -35,33 +35,25 @@ def real_counts(kept: int) -> dict[str, float]:
     return counts(low)
 
 
-@pytest.mark.parametrize("kept", [0, 1, 5, 100, 1234, 5000, 12000, 20000])
-def test_counts_are_the_formulas_to_the_next_integer_and_add_up(kept: int):
-    counts = erk_counts(SHAPES, kept)
-
-    assert list(counts) == list(SHAPES)
-    assert sum(counts.values()) == kept
-    for name, count in real_counts(kept).items():
-        assert abs(counts[name] - count) < 1, name
-
-
-def test_densities_are_in_proportion_to_the_formula():
-    counts = erk_counts({"a": (100, 300), "b": (100, 100, 3, 3)}, 9000)
-    densities = {"a": counts["a"] / 30_000, "b": counts["b"] / 90_000}
-    assert densities["a"] / densities["b"] == pytest.approx(
-        (400 / 30_000) / (206 / 90_000), rel=1e-3
-    )
-
-
-def test_a_full_layer_gives_the_rest_away():
-    # Of 300 the first would get 300 · 6/206 = 8.7, more than its 8.
-    assert erk_counts({"small": (2, 4), "large": (100, 100)}, 300) == {"small": 8, "large": 292}
-
-
-def test_filling_one_layer_can_fill_the_next():
-    # First 1 is full, which leaves 2 more than its 20 · 9/29 … of the others' shares.
-    counts = erk_counts({"a": (1, 1), "b": (3, 4), "c": (10, 10)}, 50)
-    assert counts == {"a": 1, "b": 12, "c": 37}
+@pytest.mark.parametrize(
+    ("shapes", "budgets"),
+    [
+        (SHAPES, [0, 1, 5, 100, 1234, 5000, 12000, 20000]),
+        ({"a": (2, 1, 2, 2), "b": (3, 2), "c": (1, 3), "d": (4,)}, range(22)),
+        ({"a": (1, 1), "b": (3, 4), "c": (10, 10)}, range(114)),  # a full layer fills the next
+    ],
+    ids=["network", "small", "chain"],
+)
+def test_counts_are_the_formulas_to_the_next_integer_and_add_up(
+    shapes: dict[str, tuple[int, ...]], budgets: Sequence[int]
+):
+    for kept in budgets:
+        counts = erk_counts(shapes, kept)
+        assert list(counts) == list(shapes)
+        assert sum(counts.values()) == kept
+        assert all(0 <= counts[name] <= math.prod(shape) for name, shape in shapes.items())
+        for name, count in real_counts(shapes, kept).items():
+            assert abs(counts[name] - count) < 1, (kept, name)
 
 
 def test_the_largest_remainders_are_rounded_up_and_ties_go_to_the_first():
@@ -85,11 +77,3 @@ def test_biases_keep_nothing_until_every_weight_is_kept():
 def test_a_budget_out_of_range_is_refused(kept: int):
     with pytest.raises(BudgetError, match=f"must be from 0 to {TOTAL}, but got {kept}"):
         erk_counts(SHAPES, kept)
-
-
-def test_every_budget_is_met_without_overfilling():
-    shapes = {"a": (2, 1, 2, 2), "b": (3, 2), "c": (1, 3), "d": (4,)}
-    for kept in range(22):
-        counts = erk_counts(shapes, kept)
-        assert sum(counts.values()) == kept
-        assert all(0 <= counts[name] <= math.prod(shape) for name, shape in shapes.items())

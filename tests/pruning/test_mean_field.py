@@ -8,7 +8,6 @@ import pytest
 import torch
 from scipy.integrate import quad
 from scipy.optimize import brentq
-from scipy.special import erfcx, ndtr
 
 from sculpt.errors import InputError
 from sculpt.models.activations import LEAKY_SLOPE, Activation, make_activation
@@ -48,18 +47,10 @@ def fixed_point(activation: Activation, gain: float, bias_variance: float) -> fl
     return brentq(lambda q: gain**2 * mean_squares(activation, q)[0] + bias_variance - q, 0.1, 10)
 
 
-def test_every_activation_is_looked_at():
-    assert set(FUNCTIONS) == set(NAMES)
-
-
 @pytest.mark.parametrize("q", [0, *VARIANCES])
 @pytest.mark.parametrize(
     ("activation", "expected"),
-    [
-        ("linear", 1),
-        ("relu", math.sqrt(2)),
-        ("leaky_relu", math.sqrt(2 / (1 + LEAKY_SLOPE**2))),
-    ],
+    [("linear", 1), ("relu", math.sqrt(2)), ("leaky_relu", math.sqrt(2 / (1 + LEAKY_SLOPE**2)))],
 )
 def test_homogeneous_activations_have_one_gain_and_need_no_biases(
     activation: Activation, expected: float, q: float
@@ -72,35 +63,8 @@ def test_homogeneous_activations_have_one_gain_and_need_no_biases(
 @pytest.mark.parametrize("activation", NAMES)
 def test_the_integrals_agree_with_adaptive_quadrature(activation: Activation, q: float):
     expected = [by_quadrature(function, q) for function in FUNCTIONS[activation]]
-    assert mean_squares(activation, q) == pytest.approx(expected, rel=1e-12)
-
-
-@pytest.mark.parametrize("q", VARIANCES)
-def test_the_integrals_of_selu_in_closed_form(q: float):
-    """∫_{x<0} e^{tx} over N(0, q) is e^{t²q/2} Φ(−t√q)."""
-
-    def half_exponential(t: float) -> float:
-        return erfcx(t * math.sqrt(q / 2)) / 2
-
-    slope = SCALE**2 * (1 / 2 + ALPHA**2 * half_exponential(2))
-    square = SCALE**2 * (q / 2 + ALPHA**2 * (half_exponential(2) - 2 * half_exponential(1) + 1 / 2))
-    assert half_exponential(1) == pytest.approx(math.exp(q / 2) * ndtr(-math.sqrt(q)), rel=1e-12)
-    # The square is a difference of numbers near 1: its own error in the test, for a small q.
-    assert mean_squares("selu", q) == pytest.approx((square, slope), rel=1e-12, abs=1e-14)
-
-
-@pytest.mark.parametrize("activation", NAMES)
-def test_the_integrals_agree_with_samples(activation: Activation):
-    """Within five standard errors of a million draws, the slope from autograd."""
-    draws = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0)).double()
-    inputs = (1.5**0.5 * draws).requires_grad_()
-    outputs = make_activation(activation)(inputs)
-    (slopes,) = torch.autograd.grad(outputs.sum(), inputs)
-
-    for found, values in zip(mean_squares(activation, 1.5), (outputs, slopes), strict=True):
-        squares = values.detach().square()
-        error = float(squares.std()) / 1000
-        assert float(squares.mean()) == pytest.approx(found, abs=5 * error + 1e-12)
+    with torch.no_grad():  # the slope is asked for all the same
+        assert mean_squares(activation, q) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("q", [0, 0.3, 1.0, 4.0])
@@ -180,18 +144,14 @@ def test_a_wide_orthogonal_network_keeps_its_gradients_at_this_gain_alone(
     assert not 0.5 < jacobian_power(wrong) < 2
 
 
-@pytest.mark.parametrize("q", [-0.1, float("nan")])
-def test_what_is_no_variance_is_refused(q: float):
-    with pytest.raises(InputError, match="q is a variance and must be at least 0"):
-        mean_field_gain("tanh", q)
-
-
-def test_an_unknown_activation_is_refused():
-    unknown: Any = "gelu"
-    with pytest.raises(InputError, match=r"activation must be one of .* but got 'gelu'"):
-        mean_field_gain(unknown)
-
-
-def test_gradients_may_be_off():
-    with torch.no_grad():
-        assert mean_field_gain("relu", 0.123) == pytest.approx(math.sqrt(2))
+@pytest.mark.parametrize(
+    ("activation", "q", "message"),
+    [
+        ("tanh", -0.1, "q is a variance and must be at least 0"),
+        ("tanh", math.nan, "q is a variance and must be at least 0"),
+        ("gelu", 1.0, r"activation must be one of .* but got 'gelu'"),
+    ],
+)
+def test_what_has_no_gain_is_refused(activation: Any, q: float, message: str):
+    with pytest.raises(InputError, match=message):
+        mean_field_gain(activation, q)

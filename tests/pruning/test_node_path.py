@@ -149,25 +149,25 @@ def test_equal_inputs_and_outputs_share_evenly(beta: float):
         assert np.ptp(counts.sum(1)) <= 1
 
 
-def test_the_regulariser_spreads_and_without_it_the_best_input_is_filled_first():
-    p = np.array([1.0, 2.0])
-    spread = kernel_counts(p, 2, 9, 6, alpha=0.0, beta=1.0)
-    filled = kernel_counts(p, 2, 9, 6, alpha=0.0, beta=0.0)
+def test_the_regulariser_spreads():
+    spread = kernel_counts(np.array([1.0, 2.0]), 2, 9, 6, alpha=0.0, beta=1.0)
     assert (spread >= 1).all()
     assert spread.sum(0).tolist() == [2, 4]
-    assert filled.tolist() == [[0, 3], [0, 3]]
 
 
-def test_dead_inputs_are_filled_only_when_the_others_are_full():
-    p = np.array([0.0, 1.0])
-    assert kernel_counts(p, 2, 3, 6, alpha=0.9, beta=1.0).tolist() == [[0, 3], [0, 3]]
-    assert kernel_counts(p, 2, 3, 8, alpha=0.9, beta=1.0).tolist() == [[1, 3], [1, 3]]
-
-
-def test_nothing_and_everything_can_be_kept():
-    p = np.array([0.0, 1.0, 2.0])
-    assert not kernel_counts(p, 2, 3, 0, alpha=0.1, beta=1.0).any()
-    assert (kernel_counts(p, 2, 3, 18, alpha=0.1, beta=1.0) == 3).all()
+@pytest.mark.parametrize(
+    ("paths", "budget", "alpha", "beta", "counts"),
+    [
+        ([1, 2], 6, 0.0, 0.0, [[0, 3], [0, 3]]),  # the best input is filled first
+        ([0, 1], 6, 0.9, 1.0, [[0, 3], [0, 3]]),  # dead ones only when the others are full
+        ([0, 1], 8, 0.9, 1.0, [[1, 3], [1, 3]]),
+        ([0, 1], 0, 0.1, 1.0, [[0, 0], [0, 0]]),
+        ([0, 1], 12, 0.1, 1.0, [[3, 3], [3, 3]]),
+    ],
+)
+def test_by_hand(paths: list[int], budget: int, alpha: float, beta: float, counts: Any):
+    found = kernel_counts(np.array(paths, float), 2, 3, budget, alpha=alpha, beta=beta)
+    assert found.tolist() == counts
 
 
 @pytest.mark.parametrize("capacities", [[3, 1, 4], [2, 2, 2], [0, 5], [7], [0, 0]], ids=str)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from bundles import write_trained
+from networks import appearance, equal
 from torch import nn
 
 from sculpt.errors import BudgetError, InputError, UnknownNameError
@@ -52,12 +53,7 @@ def test_by_default_it_is_connection_sensitivity_without_labels():
     scores = CRITERIA.get("connection_sensitivity")(
         model, PruningTask(model, 900, lambda: [(IMAGES, LABELS)]), targets="uniform"
     )
-    expected = keep_highest(scores, 900)
-
-    masks = prune(model, 900, inputs=IMAGES)
-
-    for name in expected:
-        assert torch.equal(masks[name], expected[name]), name
+    assert equal(prune(model, 900, inputs=IMAGES), keep_highest(scores, 900))
 
 
 def test_options_reach_the_criterion():
@@ -65,7 +61,7 @@ def test_options_reach_the_criterion():
         prune(small_network(), 900, inputs=IMAGES, labels=LABELS, targets=targets)
         for targets in ("uniform", "gt")
     )
-    assert any(not torch.equal(uniform[name], gt[name]) for name in gt)
+    assert not equal(uniform, gt)
 
 
 def test_the_batch_size_is_obeyed():
@@ -99,10 +95,9 @@ def test_the_seed_is_the_criterions():
 )
 def test_a_refusal_changes_nothing(options: dict[str, Any], error: type, message: str):
     model = small_network()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    before = appearance(model)
 
     with pytest.raises(error, match=message):
         prune(model, **({"inputs": IMAGES} | options))
 
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, before[name]), name
+    assert appearance(model) == before

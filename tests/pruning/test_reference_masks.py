@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import count
 from torch import Tensor, nn
 
 from sculpt.models.resnet import resnet
@@ -65,10 +66,6 @@ def agreement(ours: Masks, theirs: Masks) -> float:
     return count({name: ours[name] & theirs[name] for name in theirs}) / count(theirs)
 
 
-def count(masks: Masks) -> int:
-    return sum(int(mask.sum()) for mask in masks.values())
-
-
 def mlp7() -> nn.Module:
     layers: list[nn.Module] = [nn.Flatten()]
     for inputs in [784] + 5 * [100]:
@@ -109,39 +106,30 @@ def cifar10_images(cifar10_folder: Path) -> Tensor:
     return standardise(arrays.train_images[::100])
 
 
-def resnet32_agreement(
-    model: nn.Module, images: Tensor, reference_masks: Path, **options: Any
-) -> float:
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("padding", "batch_norm", "expected", "tolerance"),
+    [
+        ("same", "identity", 1, 1 - golden.REFERENCE_RESNET32_AGREEMENT),
+        ("symmetric", "identity", golden.REFERENCE_RESNET32_AGREEMENT_SYMMETRIC_PADDING, 1e-3),
+        ("same", "batch", golden.REFERENCE_RESNET32_AGREEMENT_TRAINING_MODE, 1e-2),
+    ],
+)
+def test_resnet32s_mask_is_the_authors_as_far_as_was_measured(
+    cifar10_images: Tensor,
+    reference_masks: Path,
+    padding: Any,
+    batch_norm: str,
+    expected: float,
+    tolerance: float,
+):
+    model = tensorflow_resnet32(padding)
     theirs = load_reference(reference_masks / "resnet32_uniform.npz", model)
     assert count_parameters(model, "paper") == golden.REFERENCE_RESNET32["parameters"]
     assert count(theirs) == golden.REFERENCE_RESNET32["kept"]
-    no_labels = torch.full((len(images),), -1)
+    no_labels = torch.full((len(cifar10_images),), -1)
+    options = {"targets": "uniform", "batch_norm": batch_norm}
 
-    ours = prune(model, images, no_labels, count(theirs), targets="uniform", **options)
+    ours = prune(model, cifar10_images, no_labels, count(theirs), **options)
 
-    return agreement(ours, theirs)
-
-
-@pytest.mark.slow
-def test_resnet32s_mask_is_the_authors(cifar10_images: Tensor, reference_masks: Path):
-    model = tensorflow_resnet32("same")
-    agreed = resnet32_agreement(model, cifar10_images, reference_masks)
-    assert agreed >= golden.REFERENCE_RESNET32_AGREEMENT
-
-
-@pytest.mark.slow
-def test_with_symmetric_padding_resnet32_agrees_as_far_as_was_measured(
-    cifar10_images: Tensor, reference_masks: Path
-):
-    model = tensorflow_resnet32("symmetric")
-    agreed = resnet32_agreement(model, cifar10_images, reference_masks)
-    assert agreed == pytest.approx(golden.REFERENCE_RESNET32_AGREEMENT_SYMMETRIC_PADDING, abs=1e-3)
-
-
-@pytest.mark.slow
-def test_with_batch_norm_training_resnet32_agrees_as_far_as_was_measured(
-    cifar10_images: Tensor, reference_masks: Path
-):
-    model = tensorflow_resnet32("same")
-    agreed = resnet32_agreement(model, cifar10_images, reference_masks, batch_norm="batch")
-    assert agreed == pytest.approx(golden.REFERENCE_RESNET32_AGREEMENT_TRAINING_MODE, abs=1e-2)
+    assert agreement(ours, theirs) == pytest.approx(expected, abs=tolerance)

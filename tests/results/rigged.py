@@ -10,8 +10,9 @@ from uuid import uuid4
 
 import optuna
 import pandas as pd
-from optuna.distributions import IntDistribution
+from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
+from rich.console import Console
 
 from sculpt.results.records import Results, open_results
 from sculpt.search.opening import start_store
@@ -68,20 +69,20 @@ def attributes(errors: Sequence[float], role: str = "candidate", **changes: Any)
 def add_trial(
     study: optuna.Study,
     found: dict[str, Any],
-    params: dict[str, int] | None = None,
+    params: dict[str, Any] | None = None,
     state: TrialState = TrialState.COMPLETE,
     system: dict[str, Any] | None = None,
+    distribution: BaseDistribution | None = None,
 ) -> None:
     """Add a trial to one of the studies of a store; `system` says where its record lies."""
-    complete = state is TrialState.COMPLETE
-    values = [0.0] * len(study.directions) if complete else None
+    values = [found.get(key, 0.0) for key in ("val_error_mean", "kept_macs")]
     given = params or {}
     study.add_trial(
         create_trial(
             state=state,
-            values=values,
+            values=values[: len(study.directions)] if state is TrialState.COMPLETE else None,
             params=given,
-            distributions={key: IntDistribution(0, 10**6) for key in given},
+            distributions=dict.fromkeys(given, distribution or IntDistribution(0, 10**6)),
             user_attrs=found,
             system_attrs=system,
         )
@@ -93,6 +94,14 @@ def keep_record(store: Store, record: dict[str, Any]) -> dict[str, Any]:
     name = uuid4().hex
     store.artifacts.write(name, BytesIO(json.dumps(record).encode()))
     return {FILES: {RECORD_FILE: name}}
+
+
+def printed(renderable: Any, width: int = 200) -> str:
+    """Return what a terminal of so many columns shows."""
+    console = Console(width=width)
+    with console.capture() as capture:
+        console.print(renderable)
+    return capture.get()
 
 
 class RiggedResults:

@@ -57,17 +57,32 @@ def test_rows_stand_in_the_order_of_the_publication(tmp_path: Path) -> None:
     assert [row["params"].get("widening") for row in rows] == [1, 4, 2, 3, 5]
     assert [row["kept_macs"] for row in rows] == [2000.0, 1500.0, 4000.0, None, 3000.0]
     assert [row["kept_parameters"] for row in rows] == [4874, 4874, 4874, None, 4874]
+    *published, unpublished = [row["published"] for row in rows]
+    assert [row["test_error"] for row in published] == [0.0735, 0.0612, 0.0701, 0.0799]
+    assert [row["difference"] for row in published] == [None, -0.0123, -0.0034, 0.0064]
+    assert unpublished is None
 
 
-def test_published_differences(tmp_path: Path) -> None:
-    published = [row["published"] for row in found(whole_study(tmp_path))["rows"]]
-    assert published == [
-        {"test_error": 0.0735, "difference": None},
-        {"test_error": 0.0612, "difference": -0.0123},
-        {"test_error": 0.0701, "difference": -0.0034},
-        {"test_error": 0.0799, "difference": 0.0064},
-        None,
-    ]
+def test_without_a_published_base_there_is_no_published_difference(tmp_path: Path) -> None:
+    store = published_store(tmp_path, [ROWS[2]])
+    add_measured(store, BASE)
+    add_measured(store, BETTER, {"widening": 2, "blocks": 1})
+    published = [row["published"] for row in found(store)["rows"]]
+    assert published == [None, {"test_error": 0.0701, "difference": None}]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ({"a": 1, "b": 0.5}, {"b": 0.5, "a": 1}, True),
+        ({"a": 1, "b": None}, {"a": 1}, True),
+        ({"a": 1}, {"a": 2}, False),
+        ({}, "base", False),
+        ("base", "base", True),
+    ],
+)
+def test_configurations_are_compared_by_their_parameters(one: Any, other: Any, same: bool) -> None:
+    assert same_parameters(one, other) is same
 
 
 def test_every_interval_is_what_judge_gives(tmp_path: Path) -> None:
@@ -193,23 +208,6 @@ def test_nothing_is_read_where_no_test_error_is_published(tmp_path: Path, rows: 
     document = rank(results_of(store))
     assert document["published"] is None
     assert len(document["ranking"]) == 2
-
-
-def test_without_a_published_base_there_is_no_published_difference(tmp_path: Path) -> None:
-    store = published_store(tmp_path, [ROWS[2]])
-    add_measured(store, BASE)
-    add_measured(store, BETTER, {"widening": 2, "blocks": 1})
-    base, row = found(store)["rows"]
-    assert base["published"] is None
-    assert row["published"] == {"test_error": 0.0701, "difference": None}
-
-
-def test_configurations_are_compared_by_their_parameters() -> None:
-    assert same_parameters({"a": 1, "b": 0.5}, {"b": 0.5, "a": 1})
-    assert same_parameters({"a": 1, "b": None}, {"a": 1})
-    assert not same_parameters({"a": 1}, {"a": 2})
-    assert not same_parameters({}, "base")
-    assert same_parameters("base", "base")
 
 
 def test_the_measured_file_has_signs_and_intervals(tmp_path: Path) -> None:

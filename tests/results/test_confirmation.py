@@ -12,7 +12,6 @@ from scipy.stats import ttest_rel
 from sculpt.config import Confirm
 from sculpt.results.confirmation import confirmation
 from sculpt.results.ranking import rank
-from sculpt.results.records import Results
 from sculpt.search.confirmation import select as best_candidates
 from sculpt.search.store import Store
 
@@ -47,18 +46,15 @@ def confirm(store: Store, candidate: int | str, errors: list[float | None], **ch
     add_trial(store.confirmation, found | facts, state=state)
 
 
-def rows_of(results: Results) -> dict[tuple[Any, str], dict[str, Any]]:
-    document = confirmation(results)
+def found(store: Store) -> dict[str, Any]:
+    document = confirmation(results_of(store))
     assert document is not None
-    return {(row["trial"], row["arm"]): row for row in document["rows"]}
+    return document
 
 
-def test_without_one(tmp_path: Path) -> None:
-    assert confirmation(results_of(rigged_store(tmp_path))) is None
-
-
-def test_before_the_search_has_ended(tmp_path: Path) -> None:
-    store = searched(tmp_path)
+def test_without_one_and_before_the_search_has_ended(tmp_path: Path) -> None:
+    assert confirmation(results_of(rigged_store(tmp_path / "without"))) is None
+    store = searched(tmp_path / "searched")
     assert confirmation(results_of(store)) is None
     assert rank(results_of(store))["confirmation"] is None
 
@@ -80,11 +76,11 @@ def test_better_and_the_same(tmp_path: Path) -> None:
     }
     assert document["selected"] == [2, 0]
     good, same = document["rows"]
-    p = ttest_rel(GOOD, BASE).pvalue
+    expected = ttest_rel(GOOD, BASE)
+    p, interval = expected.pvalue, expected.confidence_interval()
     assert good.pop("difference") == pytest.approx(
-        {"mean": -0.098, "p": p, "p_holm": 2 * p}
-        | {key: good_interval()[key] for key in ("low", "high")}
-        | {"method": "student"}
+        {"mean": -0.098, "low": interval.low, "high": interval.high}
+        | {"p": p, "p_holm": 2 * p, "method": "student"}
     )
     assert good == {
         "trial": 2,
@@ -101,11 +97,6 @@ def test_better_and_the_same(tmp_path: Path) -> None:
     assert (same["trial"], same["verdict"]) == (0, "not distinguishable")
 
 
-def good_interval() -> dict[str, float]:
-    interval = ttest_rel(GOOD, BASE).confidence_interval()
-    return {"low": interval.low, "high": interval.high}
-
-
 def test_a_shuffled_mask_is_compared_with_its_own_candidate(tmp_path: Path) -> None:
     store = searched(tmp_path, "shuffled")
     select(store, 0, 1)
@@ -113,13 +104,11 @@ def test_a_shuffled_mask_is_compared_with_its_own_candidate(tmp_path: Path) -> N
     confirm(store, 1, GOOD)
     confirm(store, 1, SHUFFLED, arm="shuffled")
     confirm(store, 0, SHUFFLED)
-    document = confirmation(results_of(store))
-    assert document is not None
+    document = found(store)
     assert document["complete"] is False, "candidate 0 is not shuffled yet"
     confirm(store, 0, SHUFFLED, arm="shuffled")
 
-    document = confirmation(results_of(store))
-    assert document is not None
+    document = found(store)
     assert document["complete"] is True
     said = [(r["trial"], r["arm"], r["against"], r["verdict"]) for r in document["rows"]]
     assert said == [
@@ -139,14 +128,13 @@ def test_nothing_is_compared_with_what_is_not_finished(tmp_path: Path) -> None:
     confirm(store, 1, GOOD)
     confirm(store, 0, SHUFFLED, arm="shuffled")
     confirm(store, "base", BASE, state=TrialState.RUNNING)
-    document = confirmation(results_of(store))
-    assert document is not None
+    document = found(store)
     assert (document["base"], document["complete"]) == (None, False)
     for row in document["rows"]:
         assert (row["difference"], row["verdict"]) == (None, None)
 
     confirm(store, "base", BASE)
-    row = rows_of(results_of(store))[1, "sculpted"]
+    (row,) = [r for r in found(store)["rows"] if (r["trial"], r["arm"]) == (1, "sculpted")]
     p = ttest_rel(GOOD, BASE).pvalue
     assert row["verdict"] == "better"
     assert row["difference"]["p_holm"] == pytest.approx(2 * p), "the other one is still to come"
@@ -159,26 +147,15 @@ def test_only_what_is_selected_on_as_many_seeds_counts(tmp_path: Path) -> None:
     confirm(store, 1, SHUFFLED[:3])
     confirm(store, 0, GOOD)
     confirm(store, 1, GOOD, state=TrialState.FAIL, error="it failed")
-    document = confirmation(results_of(store))
-    assert document is not None
+    document = found(store)
     assert (document["rows"], document["base"], document["complete"]) == ([], None, False)
 
     confirm(store, "base", BASE)
     confirm(store, 1, GOOD)
-    document = confirmation(results_of(store))
-    assert document is not None
+    document = found(store)
     assert [row["trial"] for row in document["rows"]] == [1]
     assert document["complete"] is True
     assert document["rows"][0]["difference"]["p_holm"] == document["rows"][0]["difference"]["p"]
-
-
-def test_an_unread_test_error_is_none(tmp_path: Path) -> None:
-    store = searched(tmp_path)
-    select(store, 1)
-    confirm(store, "base", BASE)
-    confirm(store, 1, [None] * 5)
-    row = rows_of(results_of(store))[1, "sculpted"]
-    assert row["test_error"] is row["difference"] is row["verdict"] is None
 
 
 def test_the_table_of_its_trials(tmp_path: Path) -> None:
@@ -187,10 +164,15 @@ def test_the_table_of_its_trials(tmp_path: Path) -> None:
     select(store, 1)
     confirm(store, "base", BASE)
     confirm(store, 1, GOOD)
+    confirm(store, 0, [None] * 5)
+    select(store, 0)
+    (row,) = found(store)["rows"]
+    assert row["test_error"] is row["difference"] is row["verdict"] is None, "it was not read"
+
     table = results_of(store).confirmation
-    assert list(table["trial"]) == ["base", 1]
-    assert list(table["arm"]) == ["sculpted"] * 2
-    assert list(table["seeds"]) == [5, 5]
+    assert list(table["trial"]) == ["base", 1, 0]
+    assert list(table["arm"]) == ["sculpted"] * 3
+    assert list(table["seeds"]) == [5] * 3
     assert table["test_errors"].iloc[1] == GOOD
     assert list(results_of(store).trials["trial"]) == ["base", 0, 1, 2], "these stay apart"
 

@@ -88,21 +88,6 @@ def test_large_tables_as_by_definition(objectives):
         assert non_dominated(values).tolist() == by_definition(values)
 
 
-def test_the_order_of_rows_does_not_matter():
-    values = np.array([[0.0, 3.0], [1.0, 1.0], [3.0, 0.0], [2.0, 2.0], [1.0, 1.0], [np.nan, 0.0]])
-    expected = np.array([True, True, True, False, True, False])
-    for order in itertools.permutations(range(6)):
-        assert (non_dominated(values[list(order)]) == expected[list(order)]).all()
-
-
-@pytest.mark.parametrize("objectives", [1, 2, 3, 4])
-def test_nothing_to_compare(objectives):
-    assert non_dominated(np.empty((0, objectives))).shape == (0,)
-    assert non_dominated(np.full((3, objectives), np.nan)).tolist() == [False] * 3
-    assert hypervolume(np.empty((0, objectives)), np.ones(objectives)) == 0
-    assert hypervolume(np.full((3, objectives), np.nan), np.ones(objectives)) == 0
-
-
 def cells_dominated(values, reference):
     """The oracle: count the unit cells of the grid whose lower corner a row dominates."""
     sound = [row for row in values.tolist() if all(map(math.isfinite, row))]
@@ -218,7 +203,3 @@ def test_the_knee_does_not_depend_on_units(values, data):
 )
 def test_knees(front, expected):
     assert knee(np.array(front, dtype=float)) == expected
-
-
-def test_no_front_has_no_knee():
-    assert knee(np.empty((0, 2))) is None

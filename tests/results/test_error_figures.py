@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 from optuna.distributions import CategoricalDistribution
-from optuna.trial import create_trial
-from rigged import attributes, results_of
+from rigged import add_trial, attributes, results_of
 
 from sculpt.config import Choice
 from sculpt.results.report.content import collect
@@ -20,25 +19,15 @@ def test_table_6_is_overlaid(tmp_path: Path) -> None:
     config = load_study(TABLE_6, {"storage": str(tmp_path / "table6.db")})
     store = start_store(config, "no images", 17)
     tested = {"test_errors": [0.081, 0.079]}
-    store.base.add_trial(
-        create_trial(values=[0.1, 0.1], user_attrs=attributes([0.1, 0.1], "base") | tested)
-    )
+    add_trial(store.base, attributes([0.1, 0.1], "base") | tested)
     shapes = [m.label for m in config.space.parameters["model"] if isinstance(m, Choice)]
     assert len(shapes) == 8
     for number, shape in enumerate(shapes):
         for repair in (False, True):
             found = attributes([0.1, 0.1], sparsity=0.5 + 0.05 * number) | tested
-            store.candidates.add_trial(
-                create_trial(
-                    values=[0.1, 0.1],
-                    params={"model": shape, "pruning.repair": repair},
-                    distributions={
-                        "model": CategoricalDistribution(shapes),
-                        "pruning.repair": CategoricalDistribution([False, True]),
-                    },
-                    user_attrs=found,
-                )
-            )
+            params = {"model": shape, "pruning.repair": repair}
+            choices = CategoricalDistribution([*shapes, False, True])
+            add_trial(store.candidates, found, params, distribution=choices)
     content = collect(results_of(store))
     assert content.error == "test"
     assert content.published is not None

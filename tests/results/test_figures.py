@@ -58,9 +58,10 @@ def test_sparsities():
     assert bottom > 2 > 0 > top, "the first layer is on top, and all are inside"
 
 
-def test_the_scores_of_each_layer():
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_scores_of_each_layer_or_their_magnitudes(sign: int):
     given = scores()
-    _, right = draw_pruning(DOCUMENT, given).axes
+    _, right = draw_pruning(DOCUMENT, {name: sign * s for name, s in given.items()}).axes
 
     assert right.get_xscale() == "log"
     assert texts(right) == ["no score above 0"]
@@ -77,22 +78,14 @@ def test_the_scores_of_each_layer():
     assert right.get_xlim()[1] < 1e6, "a bias is no layer"
 
 
-def test_signed_scores_show_their_magnitude():
-    given = {name: -score for name, score in scores().items()}
-    expected = [list(line.get_xdata()) for line in draw_pruning(LAYERS, scores()).axes[1].lines]
-    drawn = [list(line.get_xdata()) for line in draw_pruning(LAYERS, given).axes[1].lines]
-    assert drawn == expected
-
-
-def test_without_scores_there_is_one_panel():
-    assert len(draw_pruning(LAYERS, {}).axes) == 1
-    assert len(draw_pruning(LAYERS, {"stem.bias": torch.ones(4)}).axes) == 1
-
-
-def test_the_title_says_what_was_pruned():
+def test_the_title_and_one_panel_without_scores():
     title = draw_pruning(DOCUMENT, {}).get_suptitle()
-    assert title == "tiny: widening 2\n29 parameters, sparsity 69.80%"
+    assert all(part in title for part in ("tiny", "widening 2", "29 parameters", "69.80%"))
     assert draw_pruning(LAYERS, {}).get_suptitle() == ""
+    for without in ({}, {"stem.bias": torch.ones(4)}):
+        assert len(draw_pruning(LAYERS, without).axes) == 1
+    with pytest.raises(InputError, match="there must be layers"):
+        draw_pruning([], {})
 
 
 @pytest.mark.parametrize("count", [1, 7, 20, 55])
@@ -138,8 +131,3 @@ def test_nothing_global_is_touched(tmp_path: Path):
 def test_a_file_that_cannot_be_written(name: str, tmp_path: Path):
     with pytest.raises(InputError, match="must go to a file that can be written"):
         plot_pruning(LAYERS, scores(), tmp_path / name)
-
-
-def test_no_layers():
-    with pytest.raises(InputError, match="there must be layers"):
-        draw_pruning([], {})

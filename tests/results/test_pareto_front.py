@@ -62,13 +62,8 @@ def test_one_budget_is_one_front(tmp_path: Path) -> None:
     # The three lie on one line.
     (front,) = document["fronts"]
     assert front.pop("hypervolume")["volume"] == 0
-    assert front == {
-        "budget": SIZE,
-        "front": document["front"],
-        "dominated": 1,
-        "missing": 0,
-        "knee": None,
-    }
+    assert front.pop("front") == document["front"]
+    assert front == {"budget": SIZE, "dominated": 1, "missing": 0, "knee": None}
 
 
 def test_the_table_says_what_the_document_says(tmp_path: Path) -> None:
@@ -210,17 +205,8 @@ def test_an_empty_study_has_an_empty_front(tmp_path: Path) -> None:
     results = results_of(rigged_store(tmp_path))
     document = pareto_document(results, BOTH, "widening > 2", dominated=True)
     assert document["front"] == []
-    assert document["fronts"] == [
-        {
-            "budget": None,
-            "front": [],
-            "dominated": 0,
-            "missing": 0,
-            "hypervolume": None,
-            "knee": None,
-            "dominated_rows": [],
-        }
-    ]
+    empty = {"front": [], "dominated": 0, "missing": 0, "dominated_rows": []}
+    assert document["fronts"] == [dict.fromkeys(["budget", "hypervolume", "knee"]) | empty]
     assert pareto_table(document).row_count == 0
     front = pareto(results, BOTH)
     expected = ["study", "trial", "role", "budget", "on_front", "knee", *BOTH]

@@ -107,9 +107,6 @@ def test_lists_are_walked_through() -> None:
 def test_spread_is_that_of_the_seeds() -> None:
     assert _summary([1.0, 3.0]) == {"n": 2, "mean": 2.0, "std": 1.41421, "values": [1.0, 3.0]}
     assert _summary([5.0])["std"] is None
-    assert _summary([[1.0, 2.0], [3.0, 2.0]]) == {
-        "n": 2,
-        "mean": [2.0, 2.0],
-        "std": [1.41421, 0.0],
-    }
+    both = {"n": 2, "mean": [2.0, 2.0], "std": [1.41421, 0.0]}
+    assert _summary([[1.0, 2.0], [3.0, 2.0]]) == both
     assert _summary([["a"], []]) == {"n": 2, "values": [["a"], []]}

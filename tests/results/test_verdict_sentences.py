@@ -1,5 +1,6 @@
 """What a study's report, its Markdown and its dashboard say first: no more than is known."""
 
+import re
 from typing import Any
 
 import pytest
@@ -53,15 +54,14 @@ def test_the_headline_of_a_search(rows: list[dict[str, Any]], headline: str) -> 
 
 def test_single_seeds_are_named_as_such() -> None:
     error = {"mean": 0.05, "std": None, "n": 1}
-    base = BASE | {"val_error": error}
-    text = " ".join(said(ALONE | {"val_error": error}, base))
-    assert text.startswith("Base and candidates were trained with a single seed each")
+    text = " ".join(said(ALONE | {"val_error": error}, BASE | {"val_error": error}))
+    assert "a single seed each" in text
+    assert "search.replicates" in text
     assert "better" not in text
     assert "± " not in text
-    assert "search.replicates" in text
 
 
-def test_the_best_of_many_is_best_by_luck_too() -> None:
+def test_the_last_word_of_a_search_is_a_warning() -> None:
     assert "the best of 3 is best by luck, too" in said(BETTER, LIKE, BASE, WORSE)[-1]
     assert "search.confirm={top: 3, seeds: 8}" in said(LIKE, BASE)[-1]
 
@@ -69,52 +69,42 @@ def test_the_best_of_many_is_best_by_luck_too() -> None:
 def test_an_interval_without_zero_that_is_not_enough_is_explained() -> None:
     text = said(CORRECTED, LIKE, BASE)[1]
     assert "−1.00 [−2.00, −0.10] points" in text
-    assert text.endswith(
-        "not distinguishable once corrected for 2 comparisons, though its own interval is not."
-    )
+    assert "not distinguishable once corrected for 2 comparisons" in text
 
 
 def test_each_sampled_budget_has_its_best() -> None:
     small = LIKE | {"params": {"budget": 50}, "budget": 50, "trial": 7}
-    text = said(BETTER | {"params": {"budget": 100}}, small, BASE)
-    assert text[1].startswith("With 50 parameters the lowest mean error is that of trial 7")
-    assert text[2].startswith("With 100 parameters the lowest mean error is that of trial 0")
+    _, *text = said(BETTER | {"params": {"budget": 100}}, small, BASE)
+    assert re.search("50 parameters .* trial 7 ", text[0])
+    assert re.search("100 parameters .* trial 0 ", text[1])
 
 
 def confirmed(*rows: dict[str, Any], selected: int = 2, complete: bool = True) -> dict[str, Any]:
     test = {"mean": 0.06, "std": 0.01, "n": 8}
     shown = [{"arm": "sculpted", "test_error": test} | found for found in rows]
-    base = {"test_error": test, "kept_macs": 1e6}
-    return {
-        "top": selected,
-        "seeds": 8,
-        "selected": list(range(selected)),
-        "complete": complete,
-        "base": base,
-        "rows": shown,
-    }
+    found = {"top": selected, "seeds": 8, "selected": list(range(selected)), "complete": complete}
+    return found | {"base": {"test_error": test, "kept_macs": 1e6}, "rows": shown}
 
 
-def test_the_confirmation_has_the_last_word() -> None:
-    text = said(WORSE, BASE, confirmation=confirmed(BETTER, LIKE))
-    assert text[0] == (
-        "Of 2 candidates confirmed on 8 fresh seeds, 1 has a lower test error than the dense base."
-    )
-    assert "6.00 ± 1.00 % (n 8) test error" in text[1]
-    assert not [sentence for sentence in text if "luck" in sentence or "validation" in sentence]
-    text = said(BETTER, BASE, confirmation=confirmed(LIKE, WORSE))
-    assert text[0].endswith(
-        "none can be told to have a lower test error than the dense base, 1 has a higher one."
-    )
-
-
-def test_a_confirmation_that_is_under_way_says_so() -> None:
-    text = said(BETTER, BASE, confirmation=confirmed(complete=False))
-    assert text[0].startswith("1 of 1 candidate is better")
-    assert "are being confirmed on fresh seeds" in text[-1]
-    text = said(BETTER, BASE, confirmation=confirmed(LIKE, complete=False))
-    assert "none has been told to have a lower test error than the dense base so far" in text[0]
-    assert text[1].startswith("The confirmation is not complete yet")
+@pytest.mark.parametrize(
+    ("search", "rows", "complete", "words"),
+    [
+        (WORSE, [BETTER, LIKE], True, ["2 candidates confirmed on 8 fresh seeds, 1 has a lower"]),
+        (BETTER, [LIKE, WORSE], True, ["none can be told to have a lower", "1 has a higher one"]),
+        (BETTER, [], False, ["1 of 1 candidate is better"]),
+        (BETTER, [LIKE], False, ["none has been told to have a lower", "so far"]),
+    ],
+)
+def test_the_confirmation_has_the_last_word(
+    search: Any, rows: list[Any], complete: bool, words: list[str]
+) -> None:
+    text = said(search, BASE, confirmation=confirmed(*rows, complete=complete))
+    assert all(part in text[0] for part in words)
+    if complete:
+        assert "6.00 ± 1.00 % (n 8) test error" in text[1]
+        assert not [sentence for sentence in text if "luck" in sentence or "validation" in sentence]
+    else:
+        assert "are being confirmed" in text[-1] or "confirmation is not complete" in text[1]
 
 
 @pytest.mark.parametrize(
@@ -134,84 +124,53 @@ CHEAP = {"kept_macs": 1e6}
 
 
 @pytest.mark.parametrize(
-    ("rows", "sentence"),
+    ("rows", "words"),
     [
-        ([BETTER, LIKE, BASE], "No candidate is as cheap as the base: each has more multiply-acc"),
-        (
-            [BETTER | CHEAP, LIKE | CHEAP, BASE, WORSE],
-            "2 of 3 candidates have no more multiply-accumulates than the base; "
-            "1 of these is better than it by validation error.",
-        ),
-        (
-            [BETTER | {"kept_macs": 1e6 + 1}, LIKE | CHEAP, BASE],
-            "1 of 2 candidates has no more multiply-accumulates than the base; "
-            "none of these can be told to be better than it by validation error.",
-        ),
-        (
-            [BETTER | CHEAP, BETTER | CHEAP, BASE],
-            "2 of 2 candidates have no more multiply-accumulates than the base; "
-            "2 of these are better than it by validation error.",
-        ),
-        (
-            [ALONE | CHEAP, BASE],
-            "1 of 1 candidate has no more multiply-accumulates than the base.",
-        ),
+        ([BETTER, LIKE, BASE], "No candidate is as cheap as the base"),
+        ([BETTER | CHEAP, LIKE | CHEAP, BASE, WORSE], "2 of 3 candidates .*; 1 of these is better"),
+        ([BETTER | {"kept_macs": 1e6 + 1}, LIKE | CHEAP, BASE], "1 of 2 candidates .*; none of th"),
+        ([BETTER | CHEAP, BETTER | CHEAP, BASE], "2 of 2 candidates .*; 2 of these are better"),
+        ([ALONE | CHEAP, BASE], r"1 of 1 candidate has no more [a-z -]*\."),
     ],
 )
-def test_what_costs_no_more_than_the_base(rows: list[dict[str, Any]], sentence: str) -> None:
+def test_what_costs_no_more_than_the_base(rows: list[dict[str, Any]], words: str) -> None:
     text = said(*rows)
     (found,) = [line for line in text if "multiply-accumulates" in line]
-    assert found.startswith(sentence)
+    assert re.match(words, found)
     assert 0 < text.index(found) < len(text) - 1, "neither the headline nor the last word"
 
 
 def test_the_best_that_costs_no_more_is_named_with_its_interval() -> None:
     text = said(BETTER, CORRECTED | CHEAP, WORSE | CHEAP, BASE)
     (found,) = [line for line in text if line.startswith("The lowest validation error of these")]
-    assert found == (
-        "The lowest validation error of these is that of trial 3 (widening 2): 4.00 ± 1.00 % "
-        "(n 3), a difference of −1.00 [−2.00, −0.10] points, 95 % interval in brackets: not "
-        "distinguishable once corrected for 3 comparisons, though its own interval is not."
-    )
-    alone = said(ALONE | CHEAP, BASE)
-    assert "(widening 2): 4.00 ± 1.00 % (n 3)." in " ".join(alone)
+    assert "trial 3 (widening 2): 4.00 ± 1.00 % (n 3)" in found
+    assert "−1.00 [−2.00, −0.10] points" in found
+    assert "not distinguishable once corrected for 3 comparisons" in found
+    assert "(widening 2): 4.00 ± 1.00 % (n 3)." in " ".join(said(ALONE | CHEAP, BASE))
     assert not [line for line in said(BETTER, LIKE, BASE) if line.startswith("The lowest valid")]
-
-
-def test_without_a_base_nothing_is_said_of_cost() -> None:
-    assert not [line for line in said(LIKE) if "multiply" in line]
+    assert not [line for line in said(LIKE) if "multiply" in line], "there is no base"
 
 
 @pytest.mark.parametrize(
-    ("rows", "sentence"),
+    ("rows", "words"),
     [
-        (
-            [BETTER, LIKE],
-            "No candidate compared on fresh seeds is as cheap as the base: each has more "
-            "multiply-accumulates.",
-        ),
-        (
-            [BETTER, LIKE | CHEAP],
-            "1 of 2 candidates compared on fresh seeds has no more multiply-accumulates than the "
-            "base; none of these can be told to have a lower test error.",
-        ),
+        ([BETTER, LIKE], "No candidate .* is as cheap as the base"),
+        ([BETTER, LIKE | CHEAP], "1 of 2 candidates .*; none of these can be told"),
         (
             [BETTER | CHEAP, LIKE | CHEAP, BETTER | CHEAP | {"trial": 9}, BETTER],
-            "3 of 4 candidates compared on fresh seeds have no more multiply-accumulates than the "
-            "base; 2 of these have a lower test error: trial 0, trial 9.",
+            "3 of 4 candidates .*; 2 of these .*: trial 0, trial 9.$",
         ),
         (
             [BETTER | CHEAP | {"trial": number} for number in range(7)],
-            "7 of 7 candidates compared on fresh seeds have no more multiply-accumulates than the "
-            "base; 7 of these have a lower test error: trial 0, trial 1, trial 2, trial 3, trial 4 "
-            "and 2 more.",
+            "7 of 7 candidates .*; 7 of these .*: trial 0, .*, trial 4 and 2 more.$",
         ),
     ],
 )
-def test_what_was_confirmed_and_costs_no_more(rows: list[Any], sentence: str) -> None:
+def test_what_was_confirmed_and_costs_no_more(rows: list[Any], words: str) -> None:
     shuffled = WORSE | CHEAP | {"arm": "shuffled"}
     text = said(WORSE | CHEAP, BASE, confirmation=confirmed(*rows, shuffled, selected=len(rows)))
-    assert [line for line in text if "multiply" in line] == [sentence]
+    (sentence,) = [line for line in text if "multiply" in line]
+    assert re.match(words, sentence)
     assert text.index(sentence) < len(text) - 1, "the control comes last"
 
 

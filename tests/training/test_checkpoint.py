@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from networks import equal
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -41,11 +42,6 @@ def run(make_network, splits, settings, path, stop_after=None, every=0.0, signal
     return model, trained, heard
 
 
-def same(one, other):
-    state, yours = one.state_dict(), other.state_dict()
-    return state.keys() == yours.keys() and all(torch.equal(state[n], yours[n]) for n in state)
-
-
 def without_times(history):
     return [replace(epoch, seconds=0.0, images_per_second=0.0) for epoch in history]
 
@@ -67,7 +63,7 @@ def test_an_interrupted_run_ends_bit_for_bit_as_one_that_was_not(
     path = tmp_path / "deep" / "training.safetensors"
     assert run(make_network, splits, settings, path, stop_after)[0] is None
     resumed, trained, heard = run(make_network, splits, settings, path)
-    assert same(whole, resumed)
+    assert equal(whole.state_dict(), resumed.state_dict())
     assert without_times(trained.history) == without_times(expected.history)
     assert len(trained.resumed_at) == 1
     assert heard == [epoch.epoch for epoch in expected.history]  # those before are told again
@@ -82,8 +78,8 @@ def test_interrupted_twice_and_resumed_when_all_is_done(make_network, splits, re
     resumed, trained, _ = run(make_network, splits, settings, path)
     assert trained.resumed_at == [1, 3]
     again, finished, _ = run(make_network, splits, settings, path)
-    assert same(whole, resumed)
-    assert same(whole, again)  # nothing is left to train
+    assert equal(whole.state_dict(), resumed.state_dict())
+    assert equal(whole.state_dict(), again.state_dict())  # nothing is left to train
     assert finished.resumed_at == [1, 3, 5]
 
 
@@ -113,51 +109,46 @@ def test_a_run_that_diverged_is_not_gone_on_with(make_network, splits, recipe, t
     assert len(second.history) == 1
 
 
-@pytest.mark.parametrize("content", [b"", b"no tensors", None])
-def test_a_damaged_checkpoint_is_a_warning_and_a_new_start(
-    make_network, splits, recipe, tmp_path, content
-):
-    path = tmp_path / "training.safetensors"
-    settings = recipe(epochs=2)
-    whole, _, _ = run(make_network, splits, settings, path)
-    path.write_bytes(path.read_bytes()[:-10] if content is None else content)
-    with pytest.warns(SculptWarning, match="must be readable to go on from it"):
-        resumed, trained, _ = run(make_network, splits, settings, path)
-    assert trained.resumed_at == []
-    assert same(whole, resumed)
-
-
-def test_a_checkpoint_of_an_older_format_is_a_warning_and_a_new_start(
-    make_network, splits, recipe, tmp_path
-):
-    path = tmp_path / "training.safetensors"
-    settings = recipe(epochs=2)
-    whole, _, _ = run(make_network, splits, settings, path)
+def of_an_older_format(path):
     with safe_open(path, framework="pt") as file:
         header = file.metadata()
     save_file(Checkpoint(path).read()[0], path, header | {"format": "sculpt-checkpoint-1"})
-    with pytest.warns(SculptWarning, match="'sculpt-checkpoint-1', not 'sculpt-checkpoint-2'"):
-        resumed, trained, _ = run(make_network, splits, settings, path)
-    assert trained.resumed_at == []
-    assert same(whole, resumed)
 
 
-@pytest.mark.parametrize("name", ["generator", "model/classifier.bias"])
-def test_a_checkpoint_of_another_device_or_network_is_a_warning_and_a_new_start(
-    make_network, splits, recipe, tmp_path, name
+def of_another(name):
+    def change(path):
+        checkpoint = Checkpoint(path)
+        state, progress = checkpoint.read()
+        assert name in state
+        checkpoint.write(state | {name: torch.zeros(16, dtype=torch.uint8)}, progress)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.write_bytes(b""), "must be readable to go on from it"),
+        (lambda path: path.write_bytes(b"no tensors"), "must be readable to go on from it"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-10]), "must be readable to go on"),
+        (of_an_older_format, "'sculpt-checkpoint-1', not 'sculpt-checkpoint-2'"),
+        (of_another("generator"), "same network and kind of device .* generator;"),
+        (of_another("model/classifier.bias"), "same network and kind .* model/classifier.bias;"),
+    ],
+    ids=["empty", "other", "cut", "format", "device", "network"],
+)
+def test_a_checkpoint_that_does_not_fit_is_a_warning_and_a_new_start(
+    make_network, splits, recipe, tmp_path, damage, message
 ):
     path = tmp_path / "training.safetensors"
     settings = recipe(epochs=3)
     whole, _, _ = run(make_network, splits, settings, None)
     run(make_network, splits, settings, path, stop_after=2)
-    checkpoint = Checkpoint(path)
-    state, progress = checkpoint.read()
-    assert name in state
-    checkpoint.write(state | {name: torch.zeros(16, dtype=torch.uint8)}, progress)
-    with pytest.warns(SculptWarning, match=f"same network and kind of device .* {name};"):
+    damage(path)
+    with pytest.warns(SculptWarning, match=message):
         resumed, trained, _ = run(make_network, splits, settings, path)
     assert trained.resumed_at == []
-    assert same(whole, resumed)
+    assert equal(whole.state_dict(), resumed.state_dict())
 
 
 STUDY = """
@@ -214,21 +205,13 @@ def test_a_killed_process_goes_on_to_the_same_network(tmp_path: Path, kills: int
             for key in ("val_loss", "train_loss", "val_error", "kept_macs"):
                 assert run_[key] == yours[key]
     assert resumed >= 1
-    networks = [
-        sorted(file for file in (tmp_path / name / "tiny-artifacts").iterdir() if file.is_file())
-        for name in ("whole", "killed")
-    ]
-    states = []
-    for files in networks:
-        loaded = []
-        for file in files:
-            if file.read_bytes()[:1] != b"{":
-                found = read_bundle(file)
-                origin = found.metadata
-                loaded.append(((origin["role"], origin["seed"]), found.state, found.masks))
-        states.append(sorted(loaded, key=lambda entry: entry[0]))
-    for mine, yours in zip(*states, strict=True):
-        assert mine[0] == yours[0]
-        assert all(torch.equal(mine[1][name], yours[1][name]) for name in yours[1])
-        assert all(torch.equal(mine[2][name], yours[2][name]) for name in yours[2])
+    networks = []
+    for name in ("whole", "killed"):
+        files = [file for file in (tmp_path / name / "tiny-artifacts").iterdir() if file.is_file()]
+        loaded = [read_bundle(file) for file in files if file.read_bytes()[:1] != b"{"]
+        networks.append({(one.metadata["role"], one.metadata["seed"]): one for one in loaded})
+    assert networks[0].keys() == networks[1].keys()
+    for key, mine in networks[0].items():
+        assert equal(mine.state, networks[1][key].state)
+        assert equal(mine.masks, networks[1][key].masks)
     assert not any(folder.glob("*/*/*"))  # nothing is left behind

@@ -14,19 +14,12 @@ def rates(name, steps, peak=0.4):
     return [peak * rate_factor(name, step, steps) for step in range(steps)]
 
 
-@pytest.mark.parametrize("quarter", [1, 2, 25, 300])
+@pytest.mark.parametrize("quarter", [1, 2, 25, 300, 25_000])
 def test_step_divides_by_ten_at_each_quarter(quarter):
+    """In the paper at 25k, 50k and 75k of 100k iterations."""
     expected = [0.4 / 10**power for power in range(4) for _ in range(quarter)]
     assert rates("step", 4 * quarter) == pytest.approx(expected, rel=1e-12)
-
-
-def test_step_of_the_paper():
-    """100k iterations, divided at 25k, 50k and 75k."""
-    found = rates("step", 100_000, peak=0.1)
-    changes = [step for step in range(1, len(found)) if found[step] != found[step - 1]]
-    assert changes == [25_000, 50_000, 75_000]
-    assert found[0] == 0.1
-    assert found[-1] == pytest.approx(1e-4, rel=1e-12)
+    assert rates("constant", 4 * quarter) == [0.4] * 4 * quarter
 
 
 @pytest.mark.parametrize(
@@ -59,11 +52,6 @@ def test_one_cycle_reaches_the_rate_in_runs_of_any_length(steps):
     found = rates("one_cycle", steps)
     assert max(found) == pytest.approx(0.4, rel=1e-12)
     assert min(found) > 0
-
-
-@pytest.mark.parametrize("steps", [1, 2, 3, 100])
-def test_constant_stays(steps):
-    assert rates("constant", steps) == [0.4] * steps
 
 
 @pytest.mark.parametrize("name", ["step", "one_cycle", "constant"])

@@ -6,6 +6,7 @@ import weakref
 
 import pytest
 import torch
+from networks import equal
 from torch import nn
 
 from sculpt.data import ImageSet
@@ -74,14 +75,14 @@ def test_a_batch_that_batch_norm_needs_whole_is_not_split(make_network, splits, 
 
 def test_activations_in_the_hosts_memory_change_nothing(make_network, splits, recipe):
     """The way out for networks with batch norm, on devices with memory of their own."""
-    networks = []
+    states = []
     for offload in (False, True):
         model, masks = make_network(density=0.5)
         trainer = trainer_of(model, masks, splits, recipe())
         trainer.offload = offload
         trainer.run_epoch(1)
-        networks.append(model.state_dict())
-    assert all(torch.equal(a, b) for a, b in zip(*(n.values() for n in networks), strict=True))
+        states.append(model.state_dict())
+    assert equal(*states)
 
 
 def test_other_errors_are_not_taken_for_memory(splits, recipe):
@@ -113,31 +114,23 @@ def test_what_ran_out_of_memory_is_really_freed():
     gc.collect()
     assert held[0]() is None
     assert caught.value.__suppress_context__
-
-
-def test_the_real_allocator_is_understood():
     with pytest.raises(DeviceMemoryError), within_memory(CPU):
-        torch.empty(2**52)
+        torch.empty(2**52)  # as the real allocator has it
 
 
 def test_evaluation_takes_smaller_batches_when_memory_runs_out(splits):
-    sizes = []
-
     class Small(nn.Module):
+        room = 7
+
         def forward(self, inputs):
-            if len(inputs) > 7:
+            if len(inputs) > self.room:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            sizes.append(len(inputs))
             return inputs.flatten(1)[:, :10]
 
-    found = evaluate(Small(), splits.validation)
-    assert max(sizes) <= 7
-
-    class Large(Small):
-        def forward(self, inputs):
-            return inputs.flatten(1)[:, :10]
-
-    assert found == pytest.approx(evaluate(Large(), splits.validation))
+    small, large = Small(), Small()
+    large.room = 1000
+    found = evaluate(small, splits.validation)
+    assert found == pytest.approx(evaluate(large, splits.validation))
 
 
 def test_logits_that_are_no_numbers_are_wrong(splits):
@@ -209,12 +202,10 @@ def test_a_state_put_back_is_the_state_that_was_taken(make_network, splits, reci
     trainer.run_epoch(2)
     once = trainer.state()
     trainer.restore(kept)
-    assert all(torch.equal(kept[name], value) for name, value in trainer.state().items())
+    assert equal(trainer.state(), kept)
     trainer.run_epoch(2)
-    again = trainer.state()
-    assert once.keys() == again.keys()
-    assert all(torch.equal(once[name], again[name]) for name in once)
-    assert any(not torch.equal(kept[name], once[name]) for name in once)
+    assert equal(trainer.state(), once)
+    assert not equal(kept, once)
 
 
 def test_a_state_holds_nothing_of_what_is_pruned(make_network, splits, recipe):
@@ -239,7 +230,7 @@ def test_a_state_holds_nothing_of_what_is_pruned(make_network, splits, recipe):
         if name in masks:
             assert not momentum[~masks[name]].any()
     trainer.run_epoch(2)
-    assert all(torch.equal(expected[key], value) for key, value in trainer.state().items())
+    assert equal(trainer.state(), expected)
 
 
 def test_masks_lie_in_memory_as_their_weights_do(make_network, splits, recipe):

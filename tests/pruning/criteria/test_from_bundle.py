@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from bundles import sparse_resnet, write_trained
+from bundles import sparse_resnet
+from networks import appearance, count, equal
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import sculpt
@@ -13,14 +15,14 @@ from sculpt.bundle import write_bundle
 from sculpt.errors import BudgetError, InputError
 from sculpt.models.resnet import resnet
 from sculpt.pruning.criteria.from_bundle import from_bundle
-from sculpt.pruning.masks import apply_masks, count_kept, prunable_parameters
+from sculpt.pruning.masks import apply_masks, count_kept
 from sculpt.pruning.selection import Selection
 from sculpt.pruning.task import PruningTask
 from sculpt.pruning.trained import NETWORK_FILE
 from sculpt.study_file import options_schema
 
 MASKS = sparse_resnet()[1]
-KEPT = sum(int(mask.sum()) for mask in MASKS.values())
+KEPT = count(MASKS)
 
 
 @pytest.fixture
@@ -37,25 +39,21 @@ def other(channels: int = 1, classes: int = 10, **options: Any) -> nn.Module:
 
 
 def take(model: nn.Module, path: Path, kept: int = KEPT, **selection: Any) -> dict[str, Tensor]:
+    """Score with the mask of a bundle; return it, as a mask."""
     task = PruningTask(model, kept, input_shape=(1, 8, 8), selection=Selection(**selection))
-    return from_bundle(model, task, bundle=str(path))
-
-
-def assert_the_same(masks: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert list(masks) == list(expected)
-    for name, mask in expected.items():
-        assert torch.equal(masks[name].bool(), mask), name
+    scores = from_bundle(model, task, bundle=str(path))
+    for name, score in scores.items():
+        assert score.dtype == model.get_parameter(name).dtype
+        assert set(score.unique().tolist()) <= {0.0, 1.0}
+    return {name: score.bool() for name, score in scores.items()}
 
 
 def test_exactly_the_mask_scores_from_a_folder_or_a_file(winner: Path):
+    model = other().double()
+    before = appearance(model)
     for path in (winner, winner / NETWORK_FILE):
-        scores = take(other(), path)
-        assert_the_same(scores, MASKS)
-        assert {float(value) for score in scores.values() for value in score.unique()} == {0.0, 1.0}
-
-
-def test_scores_are_of_the_networks_own_type(winner: Path):
-    assert {score.dtype for score in take(other().double(), winner).values()} == {torch.float64}
+        assert equal(take(model, path), MASKS)
+    assert appearance(model) == before
 
 
 @pytest.mark.parametrize("counting", ["paper", "total"])
@@ -73,14 +71,7 @@ def test_another_budget_is_refused_with_the_one_that_works(
     with pytest.raises(BudgetError, match=message):
         sculpt.prune(other(), right - missing, **options)
 
-    assert_the_same(sculpt.prune(other(), right, **options), MASKS)
-
-
-def test_without_batch_norm_there_is_one_number(tmp_path: Path):
-    model = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3))
-    write_trained(tmp_path / "a.safetensors", model, 9)
-    with pytest.raises(BudgetError, match=r"the budget leaves 8; set the budget to 9$"):
-        take(model, tmp_path / "a.safetensors", 8)
+    assert equal(sculpt.prune(other(), right, **options), MASKS)
 
 
 @pytest.mark.parametrize(
@@ -91,9 +82,9 @@ def test_a_layer_of_another_shape_is_kept_whole(winner: Path, shape: dict[str, i
     expected = dict(MASKS)
     for name in (f"{layer}.weight", f"{layer}.bias"):  # the stem's bias would fit by itself
         expected[name] = torch.ones(model.get_parameter(name).shape, dtype=torch.bool)
-    kept = sum(int(mask.sum()) for mask in expected.values())
+    kept = count(expected)
 
-    assert_the_same(take(model, winner, kept), expected)
+    assert equal(take(model, winner, kept), expected)
     with pytest.raises(BudgetError, match=f"set the budget to {kept},"):
         take(model, winner)
 
@@ -104,10 +95,14 @@ def test_what_has_no_mask_is_kept_whole(tmp_path: Path):
     apply_masks(model, {n: masks.get(n, p.bool()) for n, p in model.named_parameters()})
     write_bundle(tmp_path / "part.safetensors", model, masks, {})
 
-    scores = take(model, tmp_path / "part.safetensors", int(masks["0.weight"].sum()) + 4 + 15)
+    kept = count(masks) + 4 + 15
+    found = take(model, tmp_path / "part.safetensors", kept)
 
-    assert torch.equal(scores["0.weight"].bool(), masks["0.weight"])
-    assert all(scores[name].all() for name in ("0.bias", "1.weight", "1.bias"))
+    assert torch.equal(found.pop("0.weight"), masks["0.weight"])
+    assert all(mask.all() for mask in found.values())
+    # Without batch norm both counting rules are one.
+    with pytest.raises(BudgetError, match=rf"the budget leaves 8; set the budget to {kept}$"):
+        take(model, tmp_path / "part.safetensors", 8)
 
 
 @pytest.mark.parametrize(
@@ -134,15 +129,10 @@ def test_a_network_of_which_no_layer_fits_is_refused(winner: Path):
         take(nn.Linear(2, 2), winner)
 
 
-@pytest.mark.parametrize("name", ["missing", "missing.safetensors", "."])
-def test_a_file_that_is_not_there_is_refused(tmp_path: Path, name: str):
-    with pytest.raises(InputError, match="must be a readable safetensors file, but is not"):
-        take(other(), tmp_path / name)
-
-
-def test_weights_without_a_mask_of_sculpts_are_refused(tmp_path: Path):
-    from safetensors.torch import save_file
-
+def test_a_file_without_a_mask_is_refused(tmp_path: Path):
+    for name in ("missing", "missing.safetensors", "."):
+        with pytest.raises(InputError, match="must be a readable safetensors file, but is not"):
+            take(other(), tmp_path / name)
     save_file(other().state_dict(), tmp_path / "plain.safetensors")
     with pytest.raises(InputError, match="must be a network written by sculpt"):
         take(other(), tmp_path / "plain.safetensors")
@@ -162,7 +152,7 @@ def test_weights_on_no_path_are_not_replaced(tmp_path: Path):
     apply_masks(model, masks)
     write_bundle(tmp_path / "dead.safetensors", model, masks, {})
 
-    assert_the_same(take(model, tmp_path / "dead.safetensors", 5), masks)
+    assert equal(take(model, tmp_path / "dead.safetensors", 5), masks)
     with pytest.raises(InputError, match="effective true; leave these out"):
         take(model, tmp_path / "dead.safetensors", 5, effective=True)
     with pytest.raises(InputError, match="granularity channel"):
@@ -170,20 +160,13 @@ def test_weights_on_no_path_are_not_replaced(tmp_path: Path):
 
 
 def test_a_selection_that_makes_the_same_mask_is_not(winner: Path, tmp_path: Path):
-    assert_the_same(take(other(), winner, mac_exponent=0.5), MASKS)
+    assert equal(take(other(), winner, mac_exponent=0.5), MASKS)
     model = nn.Sequential(nn.Conv2d(2, 4, 3, bias=False))
     masks = {"0.weight": torch.ones(4, 2, 3, 3, dtype=torch.bool)}
     masks["0.weight"][1:3, 0] = False
     apply_masks(model, masks)
     write_bundle(tmp_path / "whole.safetensors", model, masks, {})
-    assert_the_same(take(model, tmp_path / "whole.safetensors", 54, granularity="kernel"), masks)
-
-
-def test_the_weights_are_not_looked_at(winner: Path):
-    model = other()
-    before = {name: p.detach().clone() for name, p in prunable_parameters(model).items()}
-    take(model, winner)
-    assert all(torch.equal(model.get_parameter(name), value) for name, value in before.items())
+    assert equal(take(model, tmp_path / "whole.safetensors", 54, granularity="kernel"), masks)
 
 
 def test_a_study_must_name_the_bundle():

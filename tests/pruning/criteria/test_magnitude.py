@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from earlier_files import write_earlier
+from networks import count, normal
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -18,12 +20,8 @@ from sculpt.pruning.task import PruningTask
 
 
 def network(seed: int = 0, width: int = 5) -> nn.Module:
-    model = nn.Sequential(nn.Conv2d(1, width, 3), nn.BatchNorm2d(width), nn.Linear(width, 3))
-    stream = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(0, 1, generator=stream)
-    return model
+    layers = [nn.Conv2d(1, width, 3), nn.BatchNorm2d(width), nn.Linear(width, 3)]
+    return normal(nn.Sequential(*layers), std=1, seed=seed)
 
 
 def score(model: nn.Module, checkpoint: Path) -> dict[str, Tensor]:
@@ -37,43 +35,17 @@ def assert_magnitudes_of(scores: dict[str, Tensor], trained: nn.Module) -> None:
         assert not tensor.requires_grad
 
 
-def test_a_network_that_sculpt_has_written(tmp_path: Path):
+@pytest.mark.parametrize("write", [write_bundle, write_earlier])
+def test_a_network_that_sculpt_has_written(tmp_path: Path, write: Any):
     trained = network(1)
     masks = keep_highest(magnitude(trained, PruningTask(trained, 20)), 20)
     apply_masks(trained, masks)
-    write_bundle(tmp_path / "winner.safetensors", trained, masks, {})
+    write(tmp_path / "winner.safetensors", trained, masks, {})
 
     scores = score(network(), tmp_path / "winner.safetensors")
 
     assert_magnitudes_of(scores, trained)
-    assert sum(int(tensor.count_nonzero()) for tensor in scores.values()) == 20
-
-
-def test_a_network_that_an_earlier_version_has_written(tmp_path: Path):
-    trained = network(1)
-    masks = keep_highest(magnitude(trained, PruningTask(trained, 20)), 20)
-    apply_masks(trained, masks)
-    write_earlier(tmp_path / "winner.safetensors", trained, masks, {})
-    assert_magnitudes_of(score(network(), tmp_path / "winner.safetensors"), trained)
-
-
-def test_parameters_without_a_mask_are_read_too(tmp_path: Path):
-    trained = network(1)
-    masks = {"0.weight": torch.ones(5, 1, 3, 3, dtype=torch.bool)}
-    write_bundle(tmp_path / "part.safetensors", trained, masks, {})
-    assert_magnitudes_of(score(network(), tmp_path / "part.safetensors"), trained)
-
-
-def test_plain_safetensors(tmp_path: Path):
-    trained = network(1)
-    save_file(trained.state_dict(), tmp_path / "plain.safetensors")
-    assert_magnitudes_of(score(network(), tmp_path / "plain.safetensors"), trained)
-
-
-def test_a_state_dict_of_torch(tmp_path: Path):
-    trained = network(1)
-    torch.save(trained.state_dict(), tmp_path / "trained.pt")
-    assert_magnitudes_of(score(network(), tmp_path / "trained.pt"), trained)
+    assert count(scores) == 20
 
 
 def test_scores_have_the_dtype_of_the_network(tmp_path: Path):
@@ -82,13 +54,17 @@ def test_scores_have_the_dtype_of_the_network(tmp_path: Path):
     assert {tensor.dtype for tensor in scores.values()} == {torch.float32}
 
 
-def test_the_default_device_does_not_matter(tmp_path: Path):
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_checkpoints_of_every_kind_whatever_the_default_device(tmp_path: Path, device: str):
+    """Parameters without a mask are read, too."""
     trained, model = network(1), network()
     masks = {"0.weight": torch.ones(5, 1, 3, 3, dtype=torch.bool)}
-    write_bundle(tmp_path / "a.safetensors", trained, masks, {})
-    torch.save(trained.state_dict(), tmp_path / "a.pt")
-    with torch.device("meta"):
-        found = [score(model, tmp_path / name) for name in ("a.safetensors", "a.pt")]
+    write_bundle(tmp_path / "part.safetensors", trained, masks, {})
+    save_file(trained.state_dict(), tmp_path / "plain.safetensors")
+    torch.save(trained.state_dict(), tmp_path / "trained.pt")
+    with torch.device(device):
+        found = [score(model, path) for path in sorted(tmp_path.iterdir())]
+    assert len(found) == 3
     for scores in found:
         assert_magnitudes_of(scores, trained)
 

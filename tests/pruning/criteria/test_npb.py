@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from networks import equal
 from torch import Tensor, nn
 
 from sculpt.diagnostics.topology import measure_topology
@@ -92,43 +93,33 @@ def test_groups_and_transposed_convolutions(layer: nn.Module):
         assert np.ptp([int(part.sum()) for part in parts]) <= 1  # groups share alike
 
 
+class Scaled(nn.Module):
+    """A layer whose inputs are so many times as large, along one dimension."""
+
+    def __init__(self, layer: nn.Module, scale: list[float], dim: int) -> None:
+        super().__init__()
+        self.layer, self.scale, self.dim = layer, torch.tensor(scale), dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer((x.movedim(self.dim, -1) * self.scale.to(x)).movedim(-1, self.dim))
+
+
 def test_inputs_that_nothing_reaches_are_not_connected():
-    class Padded(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = nn.ConvTranspose2d(4, 6, 3, bias=False)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.layer(x * torch.tensor([1.0, 0, 1, 0]).to(x).view(1, 4, 1, 1))
-
-    weight = score(Padded(), 100, 4, 5, 5)["layer.weight"]  # (inputs, outputs, 3, 3)
+    model = Scaled(nn.ConvTranspose2d(4, 6, 3, bias=False), [1, 0, 1, 0], 1)
+    weight = score(model, 100, 4, 5, 5)["layer.weight"]  # (inputs, outputs, 3, 3)
     assert weight.flatten(1).sum(1).tolist() == [50, 0, 50, 0]
     assert weight.flatten(2).sum(2)[[0, 2]].sum(0).min() >= 100 // 6
 
 
 def test_a_linear_layer_reads_its_last_dimension():
-    class Tokens(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = nn.Linear(3, 5, bias=False)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.layer(x * torch.tensor([0.0, 2, 1]).to(x))
-
-    weight = score(Tokens(), 6, 7, 3, beta=0.0, alpha=0.0)["layer.weight"]
+    model = Scaled(nn.Linear(3, 5, bias=False), [0, 2, 1], -1)
+    weight = score(model, 6, 7, 3, beta=0.0, alpha=0.0)["layer.weight"]
     assert weight.sum(0).tolist() == [0, 5, 1]
 
 
 def test_a_layer_that_is_used_twice_is_chosen_once():
-    class Twice(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = nn.Linear(6, 6)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.layer(torch.relu(self.layer(x)))
-
-    model = Twice()
+    shared = nn.Linear(6, 6)
+    model = nn.Sequential(shared, nn.ReLU(), shared)
     assert_erk(model, 11, score(model, 11, 6))
 
 
@@ -157,11 +148,9 @@ def test_alpha_trades_paths_for_nodes():
 def test_the_weights_do_not_matter_and_are_not_changed():
     model = resnet(1, 10, blocks=1, stem_width=4)
     first = score(model, 700, 1, 8, 8)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.fill_(torch.nan)
-    for name, tensor in score(model, 700, 1, 8, 8).items():
-        assert torch.equal(tensor, first[name]), name
+    for parameter in model.parameters():
+        parameter.data.fill_(torch.nan)
+    assert equal(score(model, 700, 1, 8, 8), first)
 
 
 def test_a_layer_that_is_not_used_is_refused():

@@ -1,7 +1,6 @@
 """SG(γ): one variance for every weight, whatever the layer."""
 
 import pytest
-import torch
 from torch import nn
 
 from sculpt.errors import InputError
@@ -30,10 +29,3 @@ def test_by_default_it_is_one_hundredth():
 def test_a_variance_must_be_positive(variance: float):
     with pytest.raises(InputError, match="variance must be above 0"):
         initialize(nn.Linear(2, 2), "gaussian", seed=0, variance=variance)
-
-
-def test_it_is_on_the_cpu_whatever_the_default_device():
-    with torch.device("meta"):
-        model = nn.Linear(3, 2, device="cpu")
-        initialize(model, "gaussian", seed=0)
-    assert model.weight.device.type == "cpu"

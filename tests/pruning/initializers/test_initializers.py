@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from networks import appearance, count, equal, normal
 from torch import Tensor, nn
 
 from sculpt.errors import SculptWarning, UnknownNameError
@@ -30,119 +31,89 @@ def draw(name: str, layer: nn.Module, seed: int = 0) -> Tensor:
     return INITIALIZERS.get(name)(layer, torch.Generator().manual_seed(seed))
 
 
-def small_network() -> nn.Module:
-    return resnet(3, 10, blocks=1, stem_width=4)
+def small_network(blocks: int = 1) -> nn.Module:
+    return resnet(3, 10, blocks=blocks, stem_width=4)
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
-    return {
-        f"{name}.weight": layer.weight.detach().clone()
-        for name, layer in model.named_modules()
-        if isinstance(layer, nn.Conv2d | nn.Linear)
-    }
+    return {name: p.detach().clone() for name, p in model.named_parameters() if p.dim() > 1}
+
+
+def initialized(model: nn.Module, name: str, seed: int = 0) -> dict[str, Tensor]:
+    initialize(model, name, seed=seed)
+    return weights(model)
 
 
 def test_the_initializers_that_are_promised_are_there():
     assert {"gaussian", "ldi", "variance_scaling"} <= set(NAMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", INITIALIZERS.names())
 def test_options_are_keywords_with_types_and_defaults(name: str):
-    layer, generator, *options = inspect.signature(INITIALIZERS.get(name)).parameters.values()
+    first, second, *options = inspect.signature(INITIALIZERS.get(name)).parameters.values()
 
-    assert (layer.name, generator.name) == ("layer", "generator")
+    whole = name in WHOLE_NETWORKS
+    assert [first.name, second.name] == (["model", "seed"] if whole else ["layer", "generator"])
     for option in options:
         assert option.kind is inspect.Parameter.KEYWORD_ONLY, option
-        assert option.default is not inspect.Parameter.empty, option
-        assert option.annotation is not inspect.Parameter.empty, option
-
-
-@pytest.mark.parametrize("name", sorted(WHOLE_NETWORKS))
-def test_those_of_whole_networks_have_options_that_are_keywords_with_types(name: str):
-    model, seed, *options = inspect.signature(INITIALIZERS.get(name)).parameters.values()
-
-    assert (model.name, seed.name) == ("model", "seed")
-    for option in options:
-        assert option.kind is inspect.Parameter.KEYWORD_ONLY, option
+        assert whole or option.default is not inspect.Parameter.empty, option
         assert option.annotation is not inspect.Parameter.empty, option
 
 
 @pytest.mark.parametrize("kind", LAYERS)
 @pytest.mark.parametrize("name", NAMES)
-class TestOfOneLayer:
-    def test_the_weight_fits_the_layer(self, name: str, kind: str):
-        layer = LAYERS[kind]()
+def test_a_weight_fits_its_layer_and_the_seed_alone_decides(name: str, kind: str):
+    layer, again = LAYERS[kind](), LAYERS[kind]()
+    assert not torch.equal(layer.weight, again.weight)
+    before, state = appearance(layer), torch.get_rng_state()
 
-        weight = draw(name, layer)
+    weight = draw(name, layer, seed=1)
 
-        assert weight.shape == layer.weight.shape
-        assert weight.dtype == torch.float32
-        assert weight.device == torch.device("cpu")
-        assert weight.isfinite().all()
-        assert weight.any()
-
-    def test_the_layer_itself_is_only_read(self, name: str, kind: str):
-        layer = LAYERS[kind]()
-        before = {key: value.clone() for key, value in layer.state_dict().items()}
-
-        draw(name, layer)
-
-        for key, value in layer.state_dict().items():
-            assert torch.equal(value, before[key])
-
-    def test_the_seed_decides_and_the_old_weight_does_not(self, name: str, kind: str):
-        first, again = LAYERS[kind](), LAYERS[kind]()
-        assert not torch.equal(first.weight, again.weight)
-
-        assert torch.equal(draw(name, first, seed=1), draw(name, again, seed=1))
-        assert not torch.equal(draw(name, first, seed=1), draw(name, first, seed=2))
-
-    def test_the_global_generator_is_not_used(self, name: str, kind: str):
-        layer = LAYERS[kind]()
-        state = torch.get_rng_state()
-
-        draw(name, layer)
-
-        assert torch.equal(torch.get_rng_state(), state)
+    assert appearance(layer) == before
+    assert torch.equal(torch.get_rng_state(), state)
+    assert weight.shape == layer.weight.shape
+    assert weight.dtype == torch.float32
+    assert weight.device == torch.device("cpu")
+    assert weight.isfinite().all()
+    assert weight.any()
+    assert torch.equal(draw(name, again, seed=1), weight)
+    assert not torch.equal(draw(name, layer, seed=2), weight)
 
 
 @pytest.mark.parametrize("name", NAMES)
 class TestOfANetwork:
     def test_every_weight_is_drawn_and_repeats_with_the_seed(self, name: str):
-        first, again, other = (small_network() for _ in range(3))
-        built = weights(first)
-        initialize(first, name, seed=3)
-        initialize(again, name, seed=3)
-        initialize(other, name, seed=4)
-
-        for key, weight in weights(first).items():
+        """Whatever the default device and the precision."""
+        first, again, other, double = (small_network() for _ in range(4))
+        built, drawn = weights(first), initialized(first, name, seed=3)
+        others = initialized(other, name, seed=4)
+        with torch.device("meta"):
+            assert equal(initialized(again, name, seed=3), drawn)
+        doubles = initialized(double.double(), name, seed=3)
+        assert {weight.dtype for weight in doubles.values()} == {torch.float64}
+        assert equal({key: weight.float() for key, weight in doubles.items()}, drawn)
+        for key, weight in drawn.items():
             assert not torch.equal(weight, built[key]), key
-            assert torch.equal(weight, weights(again)[key]), key
-            assert not torch.equal(weight, weights(other)[key]), key
+            assert not torch.equal(weight, others[key]), key
 
     def test_layers_of_one_shape_differ(self, name: str):
         model = nn.Sequential(*(nn.Conv2d(4, 4, 3) for _ in range(3)))
-        initialize(model, name, seed=0)
-
-        first, second, third = weights(model).values()
+        first, second, third = initialized(model, name).values()
         assert not torch.equal(first, second)
         assert not torch.equal(second, third)
 
     def test_a_layer_does_not_depend_on_the_layers_before_it(self, name: str):
-        narrow, wide = (resnet(3, 10, blocks=n, stem_width=4) for n in (1, 2))
-        initialize(narrow, name, seed=0)
-        initialize(wide, name, seed=0)
-
+        narrow, wide = (initialized(small_network(blocks), name) for blocks in (1, 2))
         key = "stages.2.0.second.conv.weight"
-        assert torch.equal(weights(narrow)[key], weights(wide)[key])
+        assert torch.equal(narrow[key], wide[key])
 
     def test_biases_are_zero_and_batch_norm_is_fresh(self, name: str):
-        model = small_network()
-        for parameter in model.parameters():
-            nn.init.normal_(parameter)
+        model = normal(small_network())
         model(torch.randn(4, 3, 8, 8))  # moves the running statistics
 
         initialize(model, name, seed=0)
+
+        assert all(parameter.requires_grad for parameter in model.parameters())
 
         for key, tensor in model.state_dict().items():
             kind = key.rsplit(".", 1)[1]
@@ -152,33 +123,6 @@ class TestOfANetwork:
                 assert (tensor == 1).all(), key
             else:  # bias, running_mean, num_batches_tracked
                 assert not tensor.any(), key
-
-    def test_the_default_device_changes_nothing(self, name: str):
-        expected, model = small_network(), small_network()
-        initialize(expected, name, seed=0)
-
-        with torch.device("meta"):
-            initialize(model, name, seed=0)
-
-        for key, weight in weights(model).items():
-            assert torch.equal(weight, weights(expected)[key]), key
-
-    def test_a_network_in_another_precision_gets_the_same_draws(self, name: str):
-        expected, model = small_network(), small_network().double()
-        initialize(expected, name, seed=0)
-        initialize(model, name, seed=0)
-
-        for key, weight in weights(model).items():
-            assert weight.dtype == torch.float64
-            assert torch.equal(weight.float(), weights(expected)[key]), key
-
-    def test_gradients_can_flow_afterwards(self, name: str):
-        model = small_network()
-        initialize(model, name, seed=0)
-
-        model(torch.randn(2, 3, 8, 8)).sum().backward()
-
-        assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 def test_an_unknown_initializer_is_refused_and_the_known_ones_are_named():
@@ -191,35 +135,25 @@ class TestWeightsThatAreZero:
     """METHOD §4: delta-orthogonal kernels are offered, with a warning."""
 
     def test_a_network_of_delta_kernels_is_warned_about_once(self):
-        model = small_network()
+        for seed in range(2):  # with each call
+            model = small_network()
+            with pytest.warns(SculptWarning) as warned:
+                initialize(model, "ldi", seed=seed, kernel="delta")
 
-        with pytest.warns(SculptWarning) as warned:
-            initialize(model, "ldi", seed=0, kernel="delta")
+            total = sum(weight.numel() for weight in weights(model).values())
+            left = count(weights(model))
+            (warning,) = warned
+            message = str(warning.message)
+            assert message.startswith(f"{total - left} of {total} weights were drawn as exactly 0.")
+            assert f"no more than {left} weights to keep" in message
+            assert "'block'" in message
+            assert warning.filename == __file__  # the line that asked for it
 
-        total = sum(weight.numel() for weight in weights(model).values())
-        left = sum(int(weight.count_nonzero()) for weight in weights(model).values())
-        (warning,) = warned
-        message = str(warning.message)
-        assert message.startswith(f"{total - left} of {total} weights were drawn as exactly 0.")
-        assert f"no more than {left} weights to keep" in message
-        assert "'block'" in message
-        assert warning.filename == __file__  # the line that asked for it
-
-    def test_each_call_warns(self):
-        for seed in range(2):
-            with pytest.warns(SculptWarning, match="exactly 0"):
-                initialize(small_network(), "ldi", seed=seed, kernel="delta")
-
-    def test_the_network_is_initialised_all_the_same(self):
-        model = small_network()
-        with pytest.warns(SculptWarning):
-            initialize(model, "ldi", seed=0, kernel="delta")
-
-        kernel = model.stages[2][0].second.conv.weight
-        assert not kernel[:, :, 0].any()
-        gram = kernel[:, :, 1, 1] @ kernel[:, :, 1, 1].T
-        torch.testing.assert_close(gram, torch.eye(16), rtol=0, atol=1e-5)
-        assert not model.classifier.bias.any()
+            kernel = model.stages[2][0].second.conv.weight
+            assert not kernel[:, :, 0].any()
+            gram = kernel[:, :, 1, 1] @ kernel[:, :, 1, 1].T
+            torch.testing.assert_close(gram, torch.eye(16), rtol=0, atol=1e-5)
+            assert not model.classifier.bias.any()
 
     @pytest.mark.parametrize("name", NAMES)
     def test_no_initializer_as_it_is_makes_them(self, name: str):

@@ -41,32 +41,8 @@ def norms(images: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("build", [block_kernel, delta_kernel])
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(("in_channels", "out_channels"), [(1, 1), (1, 4), (3, 8), (6, 6)])
-def test_a_convolution_into_more_channels_keeps_every_norm(
-    build: Any, size: int, in_channels: int, out_channels: int
-):
-    kernel = build(out_channels, in_channels, size, generator())
-    images = torch.randn(5, in_channels, 9, 6, dtype=torch.float64)
-
-    assert kernel.shape == (out_channels, in_channels, size, size)
-    torch.testing.assert_close(norms(circular(images, kernel)), norms(images), **PRECISE)
-
-
-@pytest.mark.parametrize("build", [block_kernel, delta_kernel])
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(("in_channels", "out_channels"), [(3, 8), (6, 6), (8, 3), (5, 1)])
-def test_all_singular_values_are_1(build: Any, size: int, in_channels: int, out_channels: int):
-    values = singular_values(build(out_channels, in_channels, size, generator()))
-
-    assert values.shape == (6, 7, min(in_channels, out_channels))
-    torch.testing.assert_close(values, torch.ones_like(values), **PRECISE)
-
-
-@pytest.mark.parametrize("build", [block_kernel, delta_kernel])
-@pytest.mark.parametrize("size", SIZES)
-def test_a_convolution_into_fewer_channels_has_an_adjoint_that_keeps_every_norm(
-    build: Any, size: int
-):
+def test_an_image_keeps_its_norm_and_the_adjoint_is_the_way_back(build: Any, size: int):
+    """As torch convolves, which the singular values below are not computed with."""
     kernel = build(3, 8, size, generator())
     outputs = torch.randn(5, 3, 9, 6, dtype=torch.float64)
     inputs = torch.randn(5, 8, 9, 6, dtype=torch.float64, requires_grad=True)
@@ -74,23 +50,24 @@ def test_a_convolution_into_fewer_channels_has_an_adjoint_that_keeps_every_norm(
     (back,) = torch.autograd.grad(circular(inputs, kernel), inputs, outputs)
 
     torch.testing.assert_close(norms(back), norms(outputs), **PRECISE)
-    # There and back is the identity; forwards, it can only shrink what comes in.
     torch.testing.assert_close(circular(back, kernel), outputs, **PRECISE)
-    with torch.no_grad():
-        assert (norms(circular(inputs, kernel)) < norms(inputs)).all()
+    if (
+        build is block_kernel and size % 2
+    ):  # the kernel into more channels from the same draws is the adjoint
+        widening = build(8, 3, size, generator())
+        torch.testing.assert_close(circular(outputs, widening), back, **PRECISE)
 
 
-@pytest.mark.parametrize("size", [1, 3, 5])
-def test_into_fewer_channels_is_the_adjoint_of_the_way_back(size: int):
-    """⟨K x, y⟩ = ⟨x, Kᵀ y⟩, of the kernels from the same draws."""
-    narrowing, widening = (block_kernel(*shape, size, generator()) for shape in [(3, 8), (8, 3)])
-    x = torch.randn(1, 8, 9, 6, dtype=torch.float64)
-    y = torch.randn(1, 3, 9, 6, dtype=torch.float64)
+@pytest.mark.parametrize("build", [block_kernel, delta_kernel])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("in_channels", "out_channels"), [(1, 1), (3, 8), (6, 6), (8, 3), (5, 1)])
+def test_all_singular_values_are_1(build: Any, size: int, in_channels: int, out_channels: int):
+    kernel = build(out_channels, in_channels, size, generator())
+    values = singular_values(kernel)
 
-    there = (circular(x, narrowing) * y).sum()
-    back = (x * circular(y, widening)).sum()
-
-    torch.testing.assert_close(there, back, **PRECISE)
+    assert kernel.shape == (out_channels, in_channels, size, size)
+    assert values.shape == (6, 7, min(in_channels, out_channels))
+    torch.testing.assert_close(values, torch.ones_like(values), **PRECISE)
 
 
 @pytest.mark.parametrize("build", [block_kernel, delta_kernel])
@@ -102,21 +79,13 @@ def test_the_check_would_notice_a_merely_orthogonal_matrix(build: Any):
     assert (singular_values(flattened) - 1).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("size", [2, 3, 5])
-def test_the_block_kernel_is_spread_over_the_whole_kernel(size: int):
-    energy = block_kernel(16, 16, size, generator()).square().sum((0, 1))
-    assert (energy > 0.01).all()
-
-
 @pytest.mark.parametrize(("in_channels", "out_channels"), [(16, 16), (3, 16), (16, 3)])
-def test_no_weight_of_the_block_kernel_is_zero(in_channels: int, out_channels: int):
+def test_the_block_kernel_has_no_zeros_and_the_delta_kernel_eight_ninths(
+    in_channels: int, out_channels: int
+):
     layer = nn.Conv2d(in_channels, out_channels, 3)
     assert torch.count_nonzero(ldi(layer, generator())) == layer.weight.numel()
-
-
-@pytest.mark.parametrize(("in_channels", "out_channels"), [(4, 4), (3, 8), (8, 3)])
-def test_eight_ninths_of_the_delta_kernel_are_exactly_zero(in_channels: int, out_channels: int):
-    layer = nn.Conv2d(in_channels, out_channels, 3)
+    assert (block_kernel(16, 16, 3, generator()).square().sum((0, 1)) > 0.01).all()
 
     weight = ldi(layer, generator(), kernel="delta")
 
@@ -134,11 +103,8 @@ def test_a_linear_weight_is_orthonormal_along_its_shorter_side(inputs: int, outp
     torch.testing.assert_close(small, torch.eye(min(inputs, outputs)), rtol=0, atol=1e-6)
     exact = orthogonal_matrix(outputs, inputs, generator())
     assert torch.equal(weight, exact.float())
-    torch.testing.assert_close(
-        torch.linalg.svdvals(exact),
-        torch.ones(min(inputs, outputs), dtype=torch.float64),
-        **PRECISE,
-    )
+    values = torch.linalg.svdvals(exact)
+    torch.testing.assert_close(values, torch.ones_like(values), **PRECISE)
 
 
 def test_signs_are_corrected():
@@ -148,23 +114,11 @@ def test_signs_are_corrected():
     assert abs(diagonal.mean()) < 0.07
 
 
-@pytest.mark.parametrize("gain", [0.5, 1.5])
 @pytest.mark.parametrize(
-    "layer", [nn.Linear(6, 4), nn.Conv2d(3, 4, 3), nn.Conv2d(4, 3, 3)], ids=str
-)
-def test_the_gain_is_all_singular_values(layer: Any, gain: float):
-    plain = ldi(layer, generator())
-    scaled = ldi(layer, generator(), gain=gain)
-
-    torch.testing.assert_close(scaled, gain * plain)
-    matrix = scaled.double()
-    values = torch.linalg.svdvals(matrix) if matrix.dim() == 2 else singular_values(matrix)
-    torch.testing.assert_close(values, torch.full_like(values, gain), rtol=1e-6, atol=0)
-
-
-@pytest.mark.parametrize(
-    ("activation", "gain"),
+    ("given", "gain"),
     [
+        (0.5, 0.5),
+        (1.5, 1.5),
         ("linear", 1),
         ("tanh", 1),
         ("relu", 2**0.5),
@@ -175,20 +129,15 @@ def test_the_gain_is_all_singular_values(layer: Any, gain: float):
 @pytest.mark.parametrize(
     "layer", [nn.Linear(6, 4), nn.Conv2d(3, 4, 3), nn.Conv2d(4, 3, 3)], ids=str
 )
-def test_an_activation_stands_for_its_critical_gain(layer: Any, activation: Any, gain: float):
+def test_the_gain_is_all_singular_values(layer: Any, given: Any, gain: float):
+    """An activation stands for its critical gain."""
     assert set(get_args(Activation)) == {"linear", "tanh", "relu", "leaky_relu", "selu"}
-    plain = ldi(layer, generator())
+    scaled = ldi(layer, generator(), gain=given)
 
-    scaled = ldi(layer, generator(), gain=activation)
-
-    torch.testing.assert_close(scaled, gain * plain, rtol=1e-6, atol=0)
-    assert gain == 1 or not torch.allclose(scaled, plain, rtol=0.01)
-
-
-def test_an_activation_without_a_gain_is_refused():
-    unknown: Any = "gelu"
-    with pytest.raises(InputError, match=r"gain must be one of linear, .*, but got 'gelu'"):
-        ldi(nn.Linear(2, 2), generator(), gain=unknown)
+    torch.testing.assert_close(scaled, gain * ldi(layer, generator()), rtol=1e-6, atol=0)
+    matrix = scaled.double()
+    values = torch.linalg.svdvals(matrix) if matrix.dim() == 2 else singular_values(matrix)
+    torch.testing.assert_close(values, torch.full_like(values, gain), rtol=1e-6, atol=0)
 
 
 def test_a_study_file_may_give_a_number_or_an_activation_as_gain():
@@ -227,6 +176,10 @@ def test_a_kernel_that_is_not_a_square_is_refused(layer: Any, shape: str):
         ldi(layer, generator())
 
 
-def test_an_unknown_kernel_is_refused():
-    with pytest.raises(InputError, match="kernel must be one of block, delta, but got 'dirac'"):
-        ldi(nn.Conv2d(2, 2, 3), generator(), kernel="dirac")  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("option", "value", "known"),
+    [("kernel", "dirac", "block, delta"), ("gain", "gelu", "linear, .*")],
+)
+def test_an_unknown_word_is_refused(option: str, value: str, known: str):
+    with pytest.raises(InputError, match=rf"{option} must be one of {known}, but got '{value}'"):
+        ldi(nn.Conv2d(2, 2, 3), generator(), **{option: value})
