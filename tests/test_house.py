@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Floors, lowest first. A module may import what stands on a lower floor, and its own room.
 FLOORS = [
     ["errors"],
-    ["registry", "seeding", "documents", "recipes", "files"],
+    ["registry", "seeding", "documents", "recipes", "files", "typed_json"],
+    ["quantities", "record"],
     ["config"],
     ["study_file"],
     ["models", "data", "bundle"],
@@ -20,9 +21,8 @@ FLOORS = [
     ["pruning"],
     ["compaction"],
     ["training", "export"],
-    ["objectives"],
-    ["record"],
-    ["sculpted"],
+    ["job"],
+    ["measuring", "run_folder", "summary"],
     ["trial"],
     ["search"],
     ["results", "recorded_errors"],

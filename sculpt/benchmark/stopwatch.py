@@ -12,13 +12,14 @@ from sculpt.benchmark.opponent import Opponent
 from sculpt.benchmark.race import images_trained_on, race
 from sculpt.config import Study
 from sculpt.data import ImageSet, Splits
-from sculpt.record import Clock, Role
-from sculpt.sculpted import Sculpted
+from sculpt.job import Job, Sculpted, candidate_budget, resolve_budget
+from sculpt.measuring import Measuring
+from sculpt.record import Role
 from sculpt.search.preparation import load_scoring_images
 from sculpt.training.evaluation import evaluate
 from sculpt.training.loop import evaluations
 from sculpt.training.precision import resolve_precision
-from sculpt.trial import candidate_budget, resolve_budget, sculpt_network
+from sculpt.trial import sculpt_network
 
 SCORED = 512
 """Images that are scored on to measure scoring; its cost grows in proportion to them."""
@@ -123,22 +124,16 @@ class Stopwatch:
         budget = resolve_budget(self.config, spec)
         if role == "candidate":
             budget = candidate_budget(self.config, study, spec)
+        job = Job("bench", short, role, {}, budget, [study.search.seed])
         taken: list[dict[str, float]] = []
         start = perf_counter()
         # More than once where it is quick, because the first time warms up.
         while not taken or (
             len(taken) < self.effort.repeats and perf_counter() - start < self.effort.seconds
         ):
-            sculpted = sculpt_network(
-                short,
-                self.splits,
-                role=role,
-                budget=budget,
-                seed=study.search.seed,
-                scoring=watched,
-                clock=Clock(self.splits.train.device),
-            )
-            taken.append(sculpted.record["seconds"])
+            measuring = Measuring(job, self.splits, study.search.seed)
+            sculpted = sculpt_network(job, self.splits, watched, measuring)
+            taken.append(sculpted.record.seconds)
         phases = {phase: median(seconds[phase] for seconds in taken) for phase in taken[0]}
         if not watched.passes:
             return sculpted, phases, None

@@ -11,10 +11,12 @@ from sculpt.benchmark.stopwatch import Effort, Row, Stopwatch
 from sculpt.config import Study, describe_parameters
 from sculpt.data import ImageSpec
 from sculpt.errors import InputError
-from sculpt.record import Role, describe_machine
+from sculpt.record import Role
 from sculpt.search.preparation import choose_device, describe_data, load_data
 from sculpt.search.sampling.feasibility import check_candidate, total_trials
 from sculpt.search.sampling.space import check_params, extremes
+from sculpt.summary import describe_machine
+from sculpt.typed_json import to_json
 
 MOST_CANDIDATES = 8
 
@@ -76,7 +78,7 @@ def bench(
     document = {
         "study": config.study,
         "fingerprint": config.fingerprint(),
-        **describe_machine(target),
+        **to_json(describe_machine(target)),
         "rows": rows,
         "predicted": {
             "seconds": study_seconds(config, trials, per_trial),

@@ -66,6 +66,11 @@ class Pruning(Section):
     effective: bool = False
     """Spend the budget only on weights that lie on a path from the input to the output."""
 
+    @property
+    def repair_method(self) -> Literal["frobenius", "spectral", "exact"] | None:
+        """How isometry is repaired; None if it is not."""
+        return "frobenius" if self.repair is True else self.repair or None
+
 
 class Diagnostics(Section):
     """What is read of a network's signal propagation before it is trained."""

@@ -2,23 +2,27 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from sculpt.config.sections import Fraction, Section
+from sculpt.quantities import proxies
 
 Sampler = Literal[
     "auto", "brute_force", "grid", "random", "quasi_random", "tpe", "nsga2", "nsga3", "gp"
 ]
 
-Proxy = Literal[
-    "effective_nodes",
-    "effective_parameters",
-    "log10_paths",
-    "orthogonality_score",
-    "jacobian_mean",
-    "score_kept",
-    "score_share",
-]
+
+def _check_proxy(name: object) -> object:
+    """Refuse what is no proxy; said as pydantic says it of a `Literal`."""
+    if name in (known := list(proxies())):
+        return name
+    *names, last = map(repr, known)
+    raise PydanticCustomError("literal_error", f"Input should be {', '.join(names)} or {last}")
+
+
+Proxy = Annotated[str, BeforeValidator(_check_proxy)]
+"""A quantity that is known before training (`sculpt.quantities`)."""
 
 Runtime = Literal["torch", "onnxruntime", "c"]
 """What runs an exported network: PyTorch, ONNX Runtime, or its own C code."""

@@ -9,7 +9,6 @@ unless another precision is asked for.
 import copy
 import math
 from collections import defaultdict
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -19,6 +18,7 @@ from torch.func import jacrev, vmap
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.diagnostics.topology import REPLACED_BY_IDENTITY
 from sculpt.errors import InputError, NumericsError
+from sculpt.record import JacobianSpectrum
 
 ELEMENTS_AT_ONCE = 2**24
 """Bounds what a chunk of images keeps in memory: 128 MiB of activations and Jacobians."""
@@ -28,20 +28,6 @@ IMAGES_AT_ONCE = 256
 
 LARGEST_LAYER_JACOBIAN = 2**20
 """Elements of a layer's Jacobian for one image; at most, that is 8 MiB and half a second."""
-
-
-@dataclass(frozen=True)
-class JacobianSpectrum:
-    """Singular values pooled over images (METHOD: mean, std, condition of the pool)."""
-
-    mean: float
-    std: float
-    """Of the pool as it is, not of a population behind it: 0 for one value."""
-    min: float
-    max: float
-    condition: float | None
-    """max / min; None where min is 0."""
-    images: int
 
 
 def jacobian_singular_values(

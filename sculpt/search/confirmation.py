@@ -12,11 +12,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sculpt.config import Choice, Confirm, Study
 from sculpt.data import ImageSpec
+from sculpt.job import Job, candidate_budget, resolve_budget
 from sculpt.search.storage.claims import trial_states
 from sculpt.search.storage.study_storage import storage_of
 from sculpt.search.store import Store
-from sculpt.search.workers.attempt import Job
-from sculpt.trial import candidate_budget, resolve_budget
 
 BASE = "base"
 Key = tuple[int | str, str, int]
@@ -94,18 +93,18 @@ def confirmation_job(store: Store, trial: optuna.Trial, spec: ImageSpec) -> Job:
     """Return what a queued trial is to train."""
     config = store.config
     candidate, arm, count = (trial.user_attrs[key] for key in ("candidate", "arm", "seeds"))
-    facts = {"confirms": candidate, "arm": arm}
+    facts = {"read_test": True, "confirms": candidate, "arm": arm}
     seeds = fresh_seeds(config, count)
     if candidate == BASE:
         budget = resolve_budget(config, spec)
-        return Job("confirm base", config, "base", {}, budget, seeds, read_test=True, facts=facts)
+        return Job("confirm base", config, "base", {}, budget, seeds, **facts)
     params = store.candidates.get_trials(deepcopy=False)[candidate].params
     study = config.with_parameters(params)
     budget = candidate_budget(config, study, spec)
     label = f"confirm {candidate}"
     if arm == "shuffled":
         study, label = shuffled(study), f"{label} shuffled"
-    return Job(label, study, "candidate", params, budget, seeds, read_test=True, facts=facts)
+    return Job(label, study, "candidate", params, budget, seeds, **facts)
 
 
 def shuffled(study: Study) -> Study:

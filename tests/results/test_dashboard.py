@@ -20,6 +20,7 @@ from optuna.distributions import IntDistribution
 from optuna.trial import TrialState, create_trial
 from rigged import add_trial, attributes, rigged_store
 from sqlalchemy import event
+from whole_records import whole_layer, whole_record
 
 from sculpt.errors import InputError, StorageError
 from sculpt.results.dashboard import annotations
@@ -34,7 +35,7 @@ from sculpt.results.dashboard.server import (
 from sculpt.results.markdown import code, prose
 from sculpt.search.store import Store, open_store
 
-LAYERS = [{"name": "stem.weight", "shape": [4, 1, 3, 3], "kept": 20}]
+LAYERS = [whole_layer("stem.weight", shape=[4, 1, 3, 3], kept=20)]
 
 
 def add_recorded(store: Store, errors: list[float], role: str = "candidate", **found: Any) -> None:
@@ -42,7 +43,7 @@ def add_recorded(store: Store, errors: list[float], role: str = "candidate", **f
     study = store.base if role == "base" else store.candidates
     name = str(uuid.uuid4())
     params = {} if role == "base" else {"widening": 2}
-    record = json.dumps({"layers": LAYERS, "params": params})
+    record = json.dumps(whole_record(errors, layers=LAYERS, params=params))
     store.artifacts.write(name, io.BytesIO(record.encode()))
     meta = {"artifact_id": name, "filename": "record.json", "mimetype": "application/json"}
     study.add_trial(

@@ -17,6 +17,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState, create_trial
 from rigged import SIZE, add_trial, attributes, results_of, rigged_store
 from typer.testing import CliRunner
+from whole_records import whole_epoch, whole_layer, whole_record, whole_run
 
 from sculpt.cli import app
 from sculpt.errors import InputError
@@ -94,27 +95,12 @@ def page_of(store: Store) -> Parsed:
 
 def record(layers: list[tuple[str, int]], errors: list[list[float]], **changes: Any) -> dict:
     """Return a trial's record: names of layers and what is kept of 100, errors of each seed."""
-    return {
-        "seeds": list(range(len(errors))),
-        "layers": [
-            {
-                "name": f"{name}.weight",
-                "shape": [10, 10],
-                "kept": kept,
-                "orthogonality_before": 2.0,
-                "orthogonality_after": 1.0,
-                "orthogonality_bound": 0.5,
-            }
-            for name, kept in layers
-        ],
-        "runs": [
-            {"history": [{"epoch": n, "val_error": e} for n, e in enumerate(seed, start=1)]}
-            for seed in errors
-        ],
-        "data_fingerprint": "feed",
-        "device": {"type": "cpu", "name": "x86_64", "threads": 1},
-        "versions": {"python": "3.11", "torch": "2.15"},
-    } | changes
+    runs = [
+        whole_run(seed[-1], history=[whole_epoch(n, e) for n, e in enumerate(seed, start=1)])
+        for seed in errors
+    ]
+    rows = [whole_layer(f"{name}.weight", kept=kept) for name, kept in layers]
+    return whole_record([seed[-1] for seed in errors], layers=rows, runs=runs) | changes
 
 
 def add_kept(
@@ -321,11 +307,9 @@ def test_one_seed_one_objective_and_missing_numbers(tmp_path: Path) -> None:
     page = page_of(store)
     assert "single seed" in page.text
     assert page.data("trials-data")["axes"] == ["val_error", "kept_macs"]
-    assert page.data("trials-data")["details"]["0"] == {
-        "layers": [],
-        "curve": None,
-        "problem": None,
-    }
+    details = page.data("trials-data")["details"]["0"]
+    assert (details["layers"], details["curve"]) == ([], None)
+    assert "the record of trial 0 must be whole, but" in details["problem"]
     assert "1 finished trial has seeds that diverged" in page.text
 
 

@@ -62,7 +62,7 @@ def diagnosis_tables(document: dict[str, Any]) -> Group:
         f"{document['kept_parameters']:,} parameters kept of a budget of {document['budget']:,} "
         f"(counting rule {document['counting']}), sparsity {document['sparsity']:.2%}"
     )
-    repaired = document["orthogonality"]["repaired"] is not None
+    repaired = document["orthogonality_score"]["repaired"] is not None
     layers = layers_table(title, document["layers"], repaired=repaired)
     signal = new_table(
         "signal propagation",
@@ -74,13 +74,13 @@ def diagnosis_tables(document: dict[str, Any]) -> Group:
         ">max",
         ">condition",
     )
-    for step, jacobian in document["jsv"].items():
+    for step, jacobian in document["jacobian"].items():
         if jacobian is None:
             continue
         numbers = [f"{jacobian[key]:.3g}" for key in ("mean", "std", "min", "max")]
         condition = jacobian["condition"]
         numbers.append("infinite" if condition is None else f"{condition:.3g}")
-        signal.add_row(step, f"{document['orthogonality'][step]:.3f}", *numbers)
+        signal.add_row(step, f"{document['orthogonality_score'][step]:.3f}", *numbers)
     effective = document["effective"]
     paths = effective["log10_paths"]
     signal.caption = (

@@ -20,6 +20,7 @@ from sculpt.search.artifacts.records import read_record
 from sculpt.search.storage.afterwards import PREFIX
 from sculpt.search.storage.experimental import experimental_accepted
 from sculpt.search.store import Store
+from sculpt.typed_json import to_json
 
 ROOT = "DIR"
 """Stands for the folder of the images, which is none of an archive's business."""
@@ -84,9 +85,8 @@ def write_archive(store: Store, folder: Path, recorded: Sequence[int | str] | No
                 lines = (dumps(line_of(trial, usual, privacy)) for trial in trials[name])
                 _write(made / f"{name}.jsonl", "\n".join(lines))
             for label, trial in kept.items():
-                record = read_record(store, trial)
-                if "config" in record:
-                    record["config"] = without_private(record["config"])
+                record = to_json(read_record(store, trial))
+                record["config"] = without_private(record["config"])
                 _write(made / RECORDS / f"{label}.json", _spread(privacy.hide(record)))
     except OSError as error:
         raise InputError(

@@ -8,13 +8,13 @@ import torch
 from sculpt.config import Study
 from sculpt.errors import InputError
 from sculpt.export.runtimes import missing_runtime
+from sculpt.job import resolve_budget
 from sculpt.search.preparation import describe_data, load_data
 from sculpt.search.sampling.feasibility import total_trials
 from sculpt.search.sampling.samplers import resolve_sampler
 from sculpt.search.store import Store, start_store
 from sculpt.search.workers.work import Work
 from sculpt.training.precision import resolve_precision
-from sculpt.trial import resolve_budget
 
 
 def begin_study(config: Study, devices: Sequence[torch.device]) -> tuple[Store, Work]:

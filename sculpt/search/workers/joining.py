@@ -12,6 +12,7 @@ from typing import Any
 from sculpt.config import Study
 from sculpt.documents import assign, lookup, read_yaml
 from sculpt.errors import ConfigError, InputError
+from sculpt.job import resolve_budget
 from sculpt.search.archive.recognition import is_archive, refuse_archive
 from sculpt.search.preparation import describe_data, load_data
 from sculpt.search.progress import Watcher
@@ -22,7 +23,6 @@ from sculpt.search.workers.devices import choose_devices
 from sculpt.search.workers.together import HowMany, run_workers
 from sculpt.search.workers.work import Work
 from sculpt.study_file import document_faults
-from sculpt.trial import resolve_budget
 
 OF_THE_MACHINE = (
     "data.root",

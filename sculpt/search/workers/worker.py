@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -14,6 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sculpt.config import Study
 from sculpt.data import ImageSet, Splits
 from sculpt.errors import DeviceMemoryError, SculptError
+from sculpt.job import Job
+from sculpt.record import Epoch, TrialRecord
 from sculpt.search.artifacts.checkpoint_folder import CheckpointFolder
 from sculpt.search.confirmation import confirmation_job, queue_confirmation
 from sculpt.search.networks import discard_networks
@@ -36,9 +37,9 @@ from sculpt.search.storage.claims import (
 from sculpt.search.storage.failures import LostLockError, LostStorageError, storage_failure
 from sculpt.search.storage.study_storage import INFEASIBLE, StudyFull, storage_of
 from sculpt.search.store import Store
-from sculpt.search.workers.attempt import Attempt, Job
+from sculpt.search.workers.attempt import Attempt
 from sculpt.search.workers.interruption import Interruption
-from sculpt.training.loop import Epoch, evaluations
+from sculpt.training.loop import evaluations
 from sculpt.training.memory import long_lived, release_memory
 
 POLL_SECONDS, LONGEST_POLL_SECONDS = 1.0, 15.0
@@ -206,7 +207,7 @@ class Worker:
         record = self._run(
             trial, Job("base", config, "base", {}, self.budget, search_seeds(config))
         )
-        return [record["objectives"][name] for name in config.search.objectives]
+        return [record.objectives[name] for name in config.search.objectives]
 
     def run_candidate(self, trial: optuna.Trial) -> list[float]:
         """Sample a configuration, prune it to the budget and train it.
@@ -235,14 +236,14 @@ class Worker:
         seeds = search_seeds(config)
         job = Job(trial.number, candidate, "candidate", params, found.budget, seeds)
         record = self._run(trial, job)
-        return [record["objectives"][name] for name in config.search.objectives]
+        return [record.objectives[name] for name in config.search.objectives]
 
     def run_confirmation(self, trial: optuna.Trial) -> list[float]:
         """Train a selected candidate, its control or the base on fresh seeds; read the test set."""
         record = self._run(trial, confirmation_job(self.store, trial, self.splits.spec))
-        return [record["objectives"]["test_error"]]
+        return [record.objectives["test_error"]]
 
-    def _run(self, trial: optuna.Trial, job: Job) -> dict[str, Any]:
+    def _run(self, trial: optuna.Trial, job: Job) -> TrialRecord:
         # A private name: as it was claimed; to read it anew takes as long as to write it.
         claimed = trial._cached_frozen_trial
         attempt = Attempt(
@@ -273,7 +274,7 @@ class Worker:
             raise
         finally:
             release_memory(self.splits.train.device)
-        self.watcher.trial_finished(job.label, record["val_error"]["mean"], None)
+        self.watcher.trial_finished(job.label, record.val_error.mean, None)
         return record
 
     def _candidates_of(self, total: int | None) -> int:
