@@ -31,14 +31,7 @@ from sculpt.pruning.masks import (
     count_parameters,
     prunable_budget,
 )
-from sculpt.record import (
-    LayerRow,
-    SculptedRecord,
-    SeedRecord,
-    Signal,
-    Step,
-    TrainingFacts,
-)
+from sculpt.record import LayerRow, SculptedRecord, SeedRecord, Signal, Step, TrainingFacts
 from sculpt.training.evaluation import evaluate
 from sculpt.training.loop import Trained
 from sculpt.training.precision import float32_products

@@ -73,10 +73,7 @@ def _distance_from_isometry(jacobian_mean: float) -> float:
 
 CONNECTION = (
     Quantity(
-        "effective_nodes",
-        "channels",
-        "channels on a path from input to output",
-        proxy="maximize",
+        "effective_nodes", "channels", "channels on a path from input to output", proxy="maximize"
     ),
     Quantity(
         "effective_parameters",

@@ -21,6 +21,7 @@ from whole_records import whole_epoch, whole_layer, whole_record, whole_run
 
 from sculpt.cli import app
 from sculpt.errors import InputError
+from sculpt.record import TrialRecord
 from sculpt.results.ranking import rank
 from sculpt.results.report.content import collect
 from sculpt.results.report.details import curve_of
@@ -32,6 +33,7 @@ from sculpt.results.report.page import render, to_json, write_report
 from sculpt.results.verdict import verdict_sentences
 from sculpt.search.store import Store
 from sculpt.study_file import load_study
+from sculpt.typed_json import from_json
 
 BASE = [0.10, 0.11, 0.12]
 HOSTILE = [
@@ -343,7 +345,8 @@ def test_layers_stand_in_forward_order_and_collapsed_ones_are_marked(study: Stor
 
 
 def test_a_seed_that_ended_early_keeps_its_error() -> None:
-    curve = curve_of(record([], [[0.5, 0.3, 0.1], [0.9]]))
+    kept = record([], [[0.5, 0.3, 0.1], [0.9]])
+    curve = curve_of(from_json(TrialRecord, kept, "a record"))
     assert curve is not None
     assert curve["mean"] == pytest.approx([0.7, 0.6, 0.5])
     assert curve["n"] == 2
