@@ -76,8 +76,7 @@ class Measuring:
         self._job, self._splits = job, splits
         # Any sample will do, and every network of a study should be looked at with the same one.
         looked_at = job.study.diagnostics.jacobian_images
-        sample = splits.train.sample(None if looked_at == "all" else looked_at, seed=0)
-        self._probe = sample.inputs()
+        self._probe = splits.train.sample(None if looked_at == "all" else looked_at, seed=0)
         self._signal: dict[Step, Signal] = {}
         self._orthogonality: dict[Step, dict[str, float]] = {}
         self._topology: Topology
@@ -100,7 +99,7 @@ class Measuring:
                 # Convolutions take four times as long in float64, and agree to six digits.
                 convolves = any(p.dim() > 2 for p in model.parameters())
                 dtype = torch.float32 if convolves else torch.float64
-                values = jacobian_singular_values(model, self._probe, dtype=dtype)
+                values = jacobian_singular_values(model, self._probe.inputs(), dtype=dtype)
                 jacobian = summarize_jacobian(values)
             self._signal[step] = Signal(
                 orthogonality_score=orthogonality_score(orthogonality),

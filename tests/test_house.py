@@ -102,6 +102,10 @@ def test_no_room_without_a_meaning(name: str) -> None:
     assert not list((ROOT / "sculpt").rglob(name))
 
 
+def test_the_method_is_one_page() -> None:
+    assert len((ROOT / "sculpt" / "trial.py").read_text().splitlines()) <= 90
+
+
 def test_import_is_light() -> None:
     """`import sculpt` must not pay for PyTorch, Optuna or pandas."""
     code = (
