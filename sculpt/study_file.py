@@ -26,6 +26,7 @@ from sculpt.config import (
 )
 from sculpt.documents import assign, lookup, read_yaml
 from sculpt.errors import ConfigError, UnknownNameError
+from sculpt.quantities import proxies
 from sculpt.registry import (
     CRITERIA,
     DATASETS,
@@ -163,6 +164,11 @@ def _objective_faults(document: dict[str, Any]) -> list[str]:
                 if name in reported:
                     rule = "not choose by what is only reported"
                 faults.append(f"{key}: must {rule}, but got {name!r}")
+    proxy, names = lookup(document, "search.early_stopping.proxy"), list(proxies())
+    if isinstance(proxy, str) and proxy not in names:
+        *first, last = map(repr, names)
+        rule = f"be {', '.join(first)} or {last}"
+        faults.append(f"search.early_stopping.proxy: must {rule}, but got {proxy!r}")
     return faults
 
 

@@ -14,7 +14,6 @@ from pydantic import Field, field_serializer, model_validator
 
 from sculpt.config.search import Confirm as Confirm
 from sculpt.config.search import EarlyStopping as EarlyStopping
-from sculpt.config.search import Proxy as Proxy
 from sculpt.config.search import Search as Search
 from sculpt.config.sections import Choice as Choice
 from sculpt.config.sections import Fraction

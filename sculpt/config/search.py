@@ -2,27 +2,13 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
 from sculpt.config.sections import Fraction, Section
-from sculpt.quantities import proxies
 
 Sampler = Literal[
     "auto", "brute_force", "grid", "random", "quasi_random", "tpe", "nsga2", "nsga3", "gp"
 ]
-
-
-def _check_proxy(name: object) -> object:
-    """Refuse what is no proxy; said as pydantic says it of a `Literal`."""
-    if name in (known := list(proxies())):
-        return name
-    *names, last = map(repr, known)
-    raise PydanticCustomError("literal_error", f"Input should be {', '.join(names)} or {last}")
-
-
-Proxy = Annotated[str, BeforeValidator(_check_proxy)]
-"""A quantity that is known before training (`sculpt.quantities`)."""
 
 Runtime = Literal["torch", "onnxruntime", "c"]
 """What runs an exported network: PyTorch, ONNX Runtime, or its own C code."""
@@ -44,8 +30,9 @@ class EarlyStopping(Section):
     objectives: list[str] = Field(default=["val_error"], min_length=1)
     """What is judged: the validation error, and objectives that are known before training, with
     which a candidate that is worse but cheaper may go on."""
-    proxy: Proxy | None = None
-    """Judge, before a candidate is trained at all, this measure of the pruned network."""
+    proxy: str | None = None
+    """Judge, before a candidate is trained at all, this measure of the pruned network: one of
+    `sculpt.quantities.proxies`."""
     keep: Fraction = 0.5
     """Share of the candidates that the proxy lets through."""
 
