@@ -28,7 +28,7 @@ def run_seed(
     Args:
         job: What the trial trains.
         splits: On the device to train on.
-        scoring: Images to score on; by themselves `splits.train`.
+        scoring: Images to score on, `splits.train` unless the study names others.
         seed: One of the job's.
         folder: Where the run is written down and goes on from, and who is told of it.
 
