@@ -13,7 +13,9 @@ from sculpt.benchmark.race import Effort
 from sculpt.benchmark.throughput import measure_study
 from sculpt.config import Overrides, Study
 from sculpt.errors import SculptWarning
-from sculpt.record import Clock
+from sculpt.job import Job, Sculpted, candidate_budget
+from sculpt.measuring import Measuring
+from sculpt.quantities import STEPS
 from sculpt.results.figures import plot_pruning
 from sculpt.results.published import measured_path, write_measured
 from sculpt.results.records import Results
@@ -32,7 +34,8 @@ from sculpt.search.session import Session
 from sculpt.search.workers.devices import HowMany, TrialsPerDevice, choose_devices
 from sculpt.study_file import load_study
 from sculpt.training.precision import float32_products
-from sculpt.trial import Sculpted, candidate_budget, sculpt_network
+from sculpt.trial import sculpt_network
+from sculpt.typed_json import to_json
 
 StudySource = str | Path | Study
 """A study file; or a loaded study, which is taken as it is, whatever the overrides."""
@@ -315,42 +318,37 @@ def diagnose_candidate(
     candidate = config.with_parameters(params)
     splits = load_data(config).to(target)
     budget = candidate_budget(config, candidate, splits.spec)
+    seed = config.search.seed
+    job = Job("diagnose", candidate, "candidate", params, budget, [seed])
     with float32_products("float32", target):
-        sculpted = sculpt_network(
-            candidate,
-            splits,
-            role="candidate",
-            budget=budget,
-            seed=config.search.seed,
-            scoring=load_scoring_images(candidate, splits),
-            clock=Clock(target),
-        )
-    record = sculpted.record
-    signal = record["signal"]
-    steps = {"init": "initial", "pruned": "pruned", "repaired": "repaired"}
-    taken = {step: signal.get(name, {}) for step, name in steps.items()}
-    last = taken["repaired"] or taken["pruned"]
+        scoring = load_scoring_images(candidate, splits)
+        sculpted = sculpt_network(job, splits, scoring, Measuring(job, splits, seed))
+    record, signal = sculpted.record, sculpted.record.signal
+    last = record.final_signal
     document = {
         "study": config.study,
         "params": params,
-        "seed": record["seed"],
+        "seed": seed,
         "counting": config.counting,
         "budget": budget,
-        "kept_parameters": record["kept_parameters"],
-        "dense_parameters": record["dense_parameters"],
-        "sparsity": 1 - record["kept_parameters"] / record["dense_parameters"],
-        "kept_macs": record["kept_macs"],
-        "collapsed_layers": record["collapsed_layers"],
-        "layers": record["layers"],
-        "jsv": {step: found.get("jacobian") for step, found in taken.items()},
-        "orthogonality": {step: found.get("orthogonality_score") for step, found in taken.items()},
-        "effective": {
-            "nodes": last["effective_nodes"],
-            "log10_paths": last["log10_paths"],
-            "parameters": last["effective_parameters"],
+        "kept_parameters": record.kept_parameters,
+        "dense_parameters": record.dense_parameters,
+        "sparsity": 1 - record.kept_parameters / record.dense_parameters,
+        "kept_macs": record.kept_macs,
+        "collapsed_layers": record.collapsed_layers,
+        "layers": record.layers,
+        "jacobian": {step: signal[step].jacobian if step in signal else None for step in STEPS},
+        "orthogonality_score": {
+            step: signal[step].orthogonality_score if step in signal else None for step in STEPS
         },
-        "seconds": record["seconds"],
+        "effective": {
+            "nodes": last.effective_nodes,
+            "log10_paths": last.log10_paths,
+            "parameters": last.effective_parameters,
+        },
+        "seconds": record.seconds,
     }
+    document = to_json(document)
     if plot is not None:
         plot_pruning(document, sculpted.scores, Path(plot))
     return document, sculpted

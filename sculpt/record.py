@@ -1,250 +1,262 @@
-"""What is recorded of a trial: its layers, how signals travel, its seeds together, the machine."""
+"""What is recorded of a trial, typed; `sculpt.typed_json` writes it as JSON and reads it back.
 
-import math
-import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
-from statistics import mean, stdev
-from time import perf_counter
+README, "JSON", has the document of `sculpt show`, whose keys are the fields here. Errors are
+fractions, losses in nats, times in seconds, MACs and parameters counts for one image.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
-from torch import Tensor, nn
-
-from sculpt.config import Study
-from sculpt.data import Splits
-from sculpt.diagnostics.cost import Cost, training_memory
-from sculpt.diagnostics.orthogonality import (
-    isometry_bound,
-    layer_orthogonality,
-    orthogonality_score,
-)
-from sculpt.diagnostics.propagation import jacobian_singular_values, summarize_jacobian
-from sculpt.diagnostics.topology import Topology
-from sculpt.pruning.isometry import LayerRepair
-from sculpt.pruning.masks import Masks, Scores, collapsed_layers, count_kept, count_parameters
-from sculpt.training.loop import Epoch, Trained
-
-Role = Literal["base", "candidate"]
 RECORD_FORMAT = 1
 
-MAYBE_MEASURED = ("dense_memory", "score_kept", "score_share", "latency")
-"""Of a trial: the mean of its seeds, None if any of them has none."""
+Role = Literal["base", "candidate"]
+"""A base stays dense; a candidate is pruned and, if asked for, repaired."""
+
+Step = Literal["initial", "pruned", "repaired"]
+"""As initialised, after pruning, after the repair of isometry."""
 
 
-@dataclass
-class Clock:
-    """Seconds per phase; waits for the device before it reads the time."""
+@dataclass(frozen=True)
+class JacobianSpectrum:
+    """Singular values pooled over images (METHOD: mean, std, condition of the pool)."""
 
-    device: torch.device
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
-        start = perf_counter()
-        yield
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + perf_counter() - start
+    mean: float
+    std: float
+    """Of the pool as it is, not of a population behind it: 0 for one value."""
+    min: float
+    max: float
+    condition: float | None
+    """max / min; None where min is 0."""
+    images: int
 
 
-def read_signal(model: nn.Module, topology: Topology, probe: Tensor) -> dict[str, Any]:
-    """Return how signals travel through a network as it stands.
+@dataclass(frozen=True, kw_only=True)
+class Signal:
+    """How signals travel through a network at one step."""
 
-    The orthogonality score, the effective counts, and the singular values of the input-output
-    Jacobian, pooled over the images of `probe` (None where there are no images).
-    """
-    jacobian = None
-    if len(probe):
-        # Convolutions take four times as long in float64, and agree to six digits in float32.
-        convolves = any(p.dim() > 2 for p in model.parameters())
-        dtype = torch.float32 if convolves else torch.float64
-        values = jacobian_singular_values(model, probe, dtype=dtype)
-        jacobian = asdict(summarize_jacobian(values))
-    return {
-        "orthogonality_score": orthogonality_score(layer_orthogonality(model)),
-        "effective_nodes": topology.nodes,
-        "effective_parameters": topology.parameters,
-        "log10_paths": topology.log10_paths,
-        "jacobian": jacobian,
-    }
+    orthogonality_score: float
+    """Mean over the layers of ‖WWᵀ − I‖_F."""
+    effective_nodes: int
+    """Channels on a path from input to output."""
+    effective_parameters: int
+    """Kept weights on a path."""
+    log10_paths: float | None
+    """None where there is no path."""
+    jacobian: JacobianSpectrum | None
+    """None where no images are looked at."""
 
 
-def describe_pruning(
-    study: Study, model: nn.Module, masks: Masks, scores: Scores, cost: Cost
-) -> dict[str, Any]:
-    """Return what the dense and the pruned network cost (MACs per image, bytes), and the scores."""
-    dense = count_parameters(model, study.counting)
-    return {
-        "dense_parameters": dense,
-        "kept_parameters": count_kept(model, masks, study.counting),
-        "dense_macs": cost.dense_macs,
-        "kept_macs": cost.kept_macs(masks),
-        "dense_memory": training_memory(dense, cost, study.training.batch_size),
-        "collapsed_layers": collapsed_layers(masks),
-        **describe_scores(scores, masks),
-    }
+@dataclass(frozen=True, kw_only=True)
+class LayerRow:
+    """What is left of one weight, what it costs, and its isometry around the repair."""
+
+    name: str
+    """Of the parameter."""
+    shape: list[int]
+    kept: int
+    """Weights."""
+    density: float
+    kept_macs: int
+    effective_channels: int
+    """Outputs of the layer that lie on a path."""
+    orthogonality_before: float
+    """‖WWᵀ − I‖_F after pruning, before the repair."""
+    orthogonality_after: float
+    orthogonality_bound: float
+    """The smallest that any weights have under this mask."""
+    repair_steps: int
+    repair_seconds: float
 
 
-def describe_layers(
-    masks: Masks,
-    cost: Cost,
-    topology: Topology,
-    before: dict[str, float],
-    after: dict[str, float],
-    repairs: dict[str, LayerRepair],
-) -> list[dict[str, Any]]:
-    """Return one row per weight: what is kept, its cost, and its isometry around the repair.
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Parameters under the study's counting rule; of a trial those of its first seed."""
 
-    `effective_channels` are those of the layer's outputs that lie on a path.
-    """
-    return [
-        {
-            "name": name,
-            "shape": list(masks[name].shape),
-            "kept": int(masks[name].sum()),
-            "density": float(masks[name].double().mean()),
-            "kept_macs": int(masks[name].sum()) * positions,
-            "effective_channels": topology.channels[name],
-            "orthogonality_before": before[name],
-            "orthogonality_after": after[name],
-            "orthogonality_bound": (
-                repairs[name].bound if name in repairs else isometry_bound(masks[name])
-            ),
-            "repair_steps": repairs[name].steps if name in repairs else 0,
-            "repair_seconds": repairs[name].seconds if name in repairs else 0.0,
-        }
-        for name, positions in cost.positions.items()
-    ]
+    dense_parameters: int
+    kept_parameters: int
+    unspent: int
+    """Of the budget that whole groups left over."""
 
 
-def describe_scores(scores: Scores, masks: Masks) -> dict[str, float | None]:
-    """Return how much of the criterion's scores the masks keep: a sum, and its share of all.
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """What a network costs and keeps; of a trial the mean of its seeds, None if one has none."""
 
-    Of the scores as the criterion gave them, before any price. The share lies from 0 to 1 where
-    no score is negative. None for the base, which is not scored, and where a sum is not finite;
-    a sum of 0 has no shares.
-    """
-    sums = [
-        (float(score.double().sum()), float(score[masks[name]].double().sum()))
-        for name, score in scores.items()
-    ]
-    total, kept = (sum(part) for part in zip(*sums, strict=True)) if sums else (0.0, math.nan)
-    share = kept / total if total else math.nan
-    return {
-        "score_kept": kept if math.isfinite(kept) else None,
-        "score_share": share if math.isfinite(share) and math.isfinite(total) else None,
-    }
+    dense_macs: int
+    kept_macs: int | float
+    dense_memory: int | float | None
+    """Bytes that training the dense network takes, see `training_memory`."""
+    score_kept: float | None
+    """Sum of the criterion's scores that the masks keep, before any price. None of the base, which
+    is not scored, and where it is not finite."""
+    score_share: float | None
+    """Its share of all scores, from 0 to 1 where none is negative."""
 
 
-def describe_run(trained: Trained) -> dict[str, Any]:
-    """Return how the training of a seed went, and the losses and errors that it ended in."""
-    last = trained.history[-1]
-    return {
-        "training": trained.facts | {"resumed_at": trained.resumed_at},
-        "diverged": trained.diverged,
-        "val_error": last.val_error,
-        "val_loss": last.val_loss,
-        "test_error": lowest_test_error(trained.history),
-        "train_loss": last.train_loss,
-        "history": [asdict(epoch) for epoch in trained.history],
-    }
+@dataclass(frozen=True, kw_only=True)
+class SculptedRecord(Costs, Sizes):
+    """One seed before it is trained."""
+
+    seed: int
+    collapsed_layers: list[str]
+    """Weights that are pruned completely."""
+    signal: dict[Step, Signal]
+    """At each step that the network went through, in their order."""
+    layers: list[LayerRow]
+    """In the order of execution."""
+    seconds: dict[str, float]
+    """By phase."""
+
+    @property
+    def final_signal(self) -> Signal:
+        """How signals travel as training finds the network."""
+        return list(self.signal.values())[-1]
 
 
-def lowest_test_error(history: list[Epoch]) -> float | None:
-    """Return the lowest test error of the evaluations; None where the test set was not read."""
-    errors = [epoch.test_error for epoch in history if epoch.test_error is not None]
-    return min(errors, default=None)
+@dataclass(frozen=True, kw_only=True)
+class TrainingFacts:
+    """How a training was computed."""
+
+    precision: str
+    engine: Mapping[str, object] | None = None
+    """What was chosen and why, see `choose_engine`; None where no epoch was trained since it went
+    on."""
+    micro_batches: int | None = None
+    """Parts of a batch; None without training."""
+    offload: bool | None = None
+    resumed_at: list[int]
+    """Epochs after which it went on from a checkpoint."""
 
 
-def summarize(
-    study: Study,
-    splits: Splits,
-    records: list[dict[str, Any]],
-    *,
-    role: Role,
-    params: dict[str, Any],
-    budget: int,
-) -> dict[str, Any]:
-    """Join the records of a trial's seeds into the trial's record.
+@dataclass(frozen=True)
+class Epoch:
+    """What an evaluated pass over the training set gave. Losses in nats, errors as fractions."""
 
-    Raises:
-        ValueError: a network missed the budget, which is a defect of sculpt.
-    """
-    first = records[0]
-    sizes = {record["kept_parameters"] for record in records}
-    # Only whole groups, or only effective weights, may leave a rest: the record says how much.
-    spent = {record["kept_parameters"] + record["unspent"] for record in records}
-    exact = study.pruning.granularity == "weight" and not study.pruning.effective
-    if role == "candidate" and (spent != {budget} or (exact and sizes != {budget})):
-        raise ValueError(f"every candidate must keep {budget} parameters, but kept {sizes}")
-    errors = [record["val_error"] for record in records]
-    return {
-        "format": RECORD_FORMAT,
-        "study": study.study,
-        "role": role,
-        "params": params,
-        "counting": study.counting,
-        "budget": budget,
-        "dense_parameters": first["dense_parameters"],
-        "kept_parameters": first["kept_parameters"],
-        "unspent": first["unspent"],
-        "sparsity": 1 - first["kept_parameters"] / first["dense_parameters"],
-        "dense_macs": first["dense_macs"],
-        "kept_macs": mean(record["kept_macs"] for record in records),
-        **{key: _mean([record.get(key) for record in records]) for key in MAYBE_MEASURED},
-        "latency_by": first.get("latency_by"),
-        "val_error": {
-            "mean": mean(errors),
-            "std": stdev(errors) if len(errors) > 1 else None,
-            "n": len(errors),
-        },
-        "val_errors": errors,
-        "test_errors": [record["test_error"] for record in records],
-        "diverged": sum(record["diverged"] for record in records),
-        "epochs": sum(record["history"][-1]["epoch"] for record in records),
-        "seconds": sum(sum(record["seconds"].values()) for record in records),
-        "training_seconds": mean(record["seconds"]["train"] for record in records),
-        "seeds": [record["seed"] for record in records],
-        "layers": first["layers"],
-        "signal": first["signal"],
-        "compaction": first["compaction"],
-        "runs": records,
-        "config": study.model_dump(mode="json"),
-        "input": describe_input(splits),
-        "data_fingerprint": splits.fingerprint,
-        **describe_machine(splits.train.device),
-    }
+    epoch: int
+    """Counted from 1; 0 is a network that was not trained."""
+    learning_rate: float
+    """At the last step."""
+    train_loss: float | None
+    """Mean over the pass, augmented images, weights changing meanwhile; None without a pass, or
+    where it is not finite."""
+    train_error: float | None
+    val_loss: float | None
+    """None where it is not finite."""
+    val_error: float
+    test_error: float | None
+    """None unless the study's protocol reads the test images while training."""
+    seconds: float
+    """Training and evaluation, since the epoch before in the history."""
+    images_per_second: float | None
+    """Training alone."""
 
 
-def describe_input(splits: Splits) -> dict[str, Any]:
-    """Return what networks are fed: (pixel / 255 - mean) / std of each channel, in float32.
+@dataclass(frozen=True, kw_only=True)
+class SeedRecord(SculptedRecord):
+    """One seed, trained. Losses and errors are those of the last epoch, never of the best."""
 
-    The numbers are exactly those used. Records of earlier versions lack all this.
-    """
-    train = splits.train
-    return asdict(splits.spec) | {
-        "mean": train.mean.tolist(),
-        "std": train.std.tolist(),
-        "class_names": list(splits.class_names) or None,
-    }
+    training: TrainingFacts
+    diverged: bool
+    """A loss was not finite, and training ended there."""
+    val_error: float
+    val_loss: float | None
+    """None where it is not finite, as `train_loss`."""
+    test_error: float | None
+    """The lowest of the evaluations, or (protocol `validation`) read once, after the training of
+    what confirms; None where the test images were not read."""
+    train_loss: float | None
+    history: list[Epoch]
+    """Evaluated epochs."""
+    compaction: Mapping[str, object] | None
+    """Whether and how it was trained compact, see `compact_where_it_pays`; None of the base."""
+    latency: float | None
+    """Of the exported network; None where it was not measured."""
+    latency_by: str | None = None
+    """How, see `describe_latency`."""
 
 
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return mean(known) if len(known) == len(values) else None
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Errors of several seeds in one; std is None of one seed."""
+
+    mean: float
+    std: float | None
+    n: int
 
 
-def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Return the device and the versions that a measured figure depends on."""
-    on_gpu = device.type == "cuda"
-    name = torch.cuda.get_device_name(device) if on_gpu else platform.machine()
-    packages = ("sculpt", "torchvision", "optuna", "numpy")
-    return {
-        "device": {"type": device.type, "name": name, "threads": torch.get_num_threads()},
-        # torch's own word says which build it is (+cu..., +cpu).
-        "versions": {"python": platform.python_version(), "torch": str(torch.__version__)}
-        | {package: version(package) for package in packages},
-    }
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """What networks are fed: (pixel / 255 - mean) / std of each channel, exactly, in float32."""
+
+    channels: int
+    height: int
+    width: int
+    classes: int
+    mean: list[float]
+    std: list[float]
+    class_names: list[str] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """What computed."""
+
+    type: str
+    name: str
+    threads: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """Which trial it is, and what it was to train and to keep."""
+
+    trial: int | str
+    """Number of a candidate, or `base`; of the confirmation its label."""
+    objectives: dict[str, float]
+    """Each one that was measured."""
+    confirms: int | str | None = None
+    """Of the confirmation: which trial was trained again."""
+    arm: str | None = None
+    """`sculpted` or `shuffled`."""
+    format: int
+    study: str
+    role: Role
+    params: dict[str, Any]
+    """Those that were sampled."""
+    counting: Literal["paper", "total"]
+    budget: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord(Costs, Sizes, Tried):
+    """A finished trial."""
+
+    sparsity: float
+    latency: float | None
+    """Mean of the seeds, or measured afterwards."""
+    latency_by: str | None
+    val_error: Spread
+    val_errors: list[float]
+    test_errors: list[float | None]
+    diverged: int
+    """Seeds."""
+    epochs: int
+    """Trained, all seeds together."""
+    seconds: float
+    """Of all seeds together."""
+    training_seconds: float
+    """Of training alone, mean over the seeds."""
+    seeds: list[int]
+    layers: list[LayerRow]
+    """Of the first seed, as `signal` and `compaction`."""
+    signal: dict[Step, Signal]
+    compaction: Mapping[str, object] | None
+    runs: list[SeedRecord]
+    config: dict[str, Any]
+    """The study, with the sampled parameters in place."""
+    input: Input
+    data_fingerprint: str
+    device: Device
+    versions: dict[str, str]
+    """Of Python, PyTorch (which build, too) and other packages."""

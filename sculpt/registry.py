@@ -1,18 +1,19 @@
 """Names for the things a study can choose, and the files that define them.
 
-Each registry owns one folder of the package. The first lookup imports every module in
-that folder, and each module registers what it defines with a decorator, so adding a thing
-is adding a file. Nothing here knows what is registered.
+Each registry owns one folder of the package (or one module). The first lookup imports every
+module in that folder, and each module registers what it defines with a decorator, so adding a
+thing is adding a file. Nothing here knows what is registered.
 """
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from sculpt.errors import ConfigError, UnknownNameError
 
-T = TypeVar("T", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 class Registry:
@@ -28,7 +29,7 @@ class Registry:
     def __init__(self, kind: str, package: str):
         self.kind = kind
         self._package = package
-        self._entries: dict[str, Callable[..., Any]] = {}
+        self._entries: dict[str, Any] = {}
         self._loaded = False
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -70,13 +71,18 @@ class Registry:
         self._load()
         return sorted(self._entries)
 
+    def entries(self) -> list[Any]:
+        """Return every entry, in the order in which they were registered."""
+        self._load()
+        return list(self._entries.values())
+
     def _load(self) -> None:
         if self._loaded:
             return
         self._loaded = True  # first, because a module may look up what another one registers
         try:
             package = importlib.import_module(self._package)
-            for module in pkgutil.iter_modules(package.__path__):
+            for module in pkgutil.iter_modules(getattr(package, "__path__", [])):
                 importlib.import_module(f"{self._package}.{module.name}")
         except BaseException:
             # Or the next lookup would miss names and blame the user.
@@ -85,6 +91,7 @@ class Registry:
 
 
 def _origin(entry: Any) -> str:
+    entry = inspect.unwrap(entry)
     return f"{entry.__module__}.{entry.__qualname__}"
 
 
@@ -110,4 +117,5 @@ DATASETS = Registry("data set", "sculpt.data")
 FORMATS = Registry("format", "sculpt.export.formats")
 INITIALIZERS = Registry("initializer", "sculpt.pruning.initializers")
 MODELS = Registry("model family", "sculpt.models")
-OBJECTIVES = Registry("objective", "sculpt.objectives")
+OBJECTIVES = Registry("objective", "sculpt.quantities")
+QUANTITIES = Registry("quantity", "sculpt.quantities")

@@ -28,6 +28,7 @@ from sculpt.config import (
 )
 from sculpt.documents import Document, assign, lookup, read_yaml
 from sculpt.errors import ConfigError, UnknownNameError
+from sculpt.quantities import proxies
 from sculpt.registry import (
     CRITERIA,
     DATASETS,
@@ -165,6 +166,11 @@ def _objective_faults(document: Document) -> list[str]:
                 if name in reported:
                     rule = "not choose by what is only reported"
                 faults.append(f"{key}: must {rule}, but got {name!r}")
+    proxy, names = lookup(document, "search.early_stopping.proxy"), list(proxies())
+    if isinstance(proxy, str) and proxy not in names:
+        *first, last = map(repr, names)
+        rule = f"be {', '.join(first)} or {last}"
+        faults.append(f"search.early_stopping.proxy: must {rule}, but got {proxy!r}")
     return faults
 
 

@@ -389,8 +389,8 @@ class TestDiagnose:
         assert document["kept_parameters"] == document["budget"] == 4874
         assert sum(layer["kept"] for layer in document["layers"]) <= 4874
         assert {"density", "orthogonality_bound", "repair_steps"} <= document["layers"][0].keys()
-        assert document["jsv"].keys() == {"init", "pruned", "repaired"}
-        for step in document["jsv"].values():
+        assert document["jacobian"].keys() == {"initial", "pruned", "repaired"}
+        for step in document["jacobian"].values():
             assert {"mean", "std", "min", "max", "condition"} <= step.keys()
         assert document["effective"].keys() == {"nodes", "log10_paths", "parameters"}
         assert document["effective"]["parameters"] == 4874
@@ -403,7 +403,7 @@ class TestDiagnose:
         arguments = ["diagnose", path, "--set", "params.widening=3"]
         code, out, _ = sculpt_command(*arguments, "--json")
         assert code == 0
-        assert json.loads(out)["jsv"]["repaired"] is None
+        assert json.loads(out)["jacobian"]["repaired"] is None
         code, out, _ = sculpt_command(*arguments)
         assert code == 0
         assert "stages.2.0.second.conv.weight" in out

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import sculpt
-from sculpt.registry import CRITERIA
+from sculpt.registry import CRITERIA, OBJECTIVES, QUANTITIES
 from studies import write_study
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,26 +26,32 @@ def test_the_readme_prunes_a_network_of_the_reader() -> None:
     assert sum(int(mask.sum()) for mask in masks.values()) == 500_000
 
 
-def test_the_contributor_s_criterion_runs_as_a_plugin(
+def test_the_contributor_s_criterion_and_quantity_run_as_a_plugin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (block,) = python_blocks("CONTRIBUTING.md")
-    assert len(block.splitlines()) < 40
-    (tmp_path / "my_lab_criterion.py").write_text(block)
+    blocks = python_blocks("CONTRIBUTING.md")
+    assert [len(block.splitlines()) < 40 for block in blocks] == [True, True]
+    (tmp_path / "my_lab_criterion.py").write_text("\n".join(blocks))
     monkeypatch.syspath_prepend(tmp_path)
+    for registry in (CRITERIA, OBJECTIVES, QUANTITIES):
+        registry.names()
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     path = write_study(
         tmp_path,
         plugins=["my_lab_criterion"],
         pruning={"criterion": {"name": "scaled_magnitude", "power": 0.25}},
         search__trials=2,
         search__replicates=1,
+        search__objectives=["val_error", "macs_per_parameter"],
     )
     try:
         results = sculpt.run(path)
-        assert set(results.complete["kept_parameters"]) == {4874}
+        table = results.complete
+        assert set(table["kept_parameters"]) == {4874}
+        assert (table["macs_per_parameter"] == table["kept_macs"] / 4874).all()
+        assert "macs_per_parameter" in set(results.columns["name"])
         assert results.record(0)["config"]["pruning"]["criterion"]["power"] == 0.25
     finally:
-        CRITERIA._entries.pop("scaled_magnitude", None)
         sys.modules.pop("my_lab_criterion", None)
 
 

@@ -8,7 +8,7 @@ import yaml
 
 from sculpt.config import Study, describe_parameters
 from sculpt.errors import ConfigError
-from sculpt.objectives import Objective
+from sculpt.quantities import Quantity
 from sculpt.registry import Registry
 from sculpt.study_file import load_study
 from studies import write_study
@@ -182,11 +182,11 @@ def test_a_fault_of_the_space_or_the_whole(
 def test_a_fault_is_named_by_its_key_and_rule_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], faults: list[str]
 ) -> None:
-    objectives = Registry("objective", "sculpt.objectives")
+    objectives = Registry("objective", "sculpt.quantities")
     objectives._loaded = True
     kinds = {"sized": {"before_training": True}, "told": {"report_only": True}}
     for name in ("val_error", "kept_macs", "seconds", *kinds):
-        objectives.register(name)(type(name, (Objective,), kinds.get(name, {})))
+        objectives.register(name)(Quantity(name, "1", "", **kinds.get(name, {})))
     monkeypatch.setattr("sculpt.study_file.OBJECTIVES", objectives)
     path = write_study(tmp_path, **changes)
     with pytest.raises(ConfigError) as raised:

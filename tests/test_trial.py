@@ -10,6 +10,8 @@ from typing import ClassVar
 import pytest
 import torch
 
+import sculpt.measuring
+import sculpt.summary
 import sculpt.trial
 from sculpt.config import Study
 from sculpt.data import make_splits
@@ -17,17 +19,15 @@ from sculpt.data.digits import Digits
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.documents import assign
 from sculpt.errors import BudgetError, DryRankingError, NumericsError
+from sculpt.job import Job, build_model, candidate_budget, resolve_budget
+from sculpt.measuring import kept_scores
 from sculpt.pruning.initializers import initialize
 from sculpt.pruning.masks import count_parameters, prunable_parameters
-from sculpt.record import describe_scores, summarize
+from sculpt.record import SeedRecord
+from sculpt.run_folder import RunFolder
 from sculpt.training.evaluation import evaluate
 from sculpt.training.loop import train
-from sculpt.trial import (
-    build_model,
-    candidate_budget,
-    resolve_budget,
-    run_seed,
-)
+from sculpt.typed_json import from_json, to_json
 from studies import TINY
 
 PAPER_BUDGET = 4874
@@ -66,6 +66,22 @@ def study(**changes):
 
 def wide(**changes):
     return study(model__widening=2, **changes)
+
+
+def run_seed(settings, splits, *, role, budget, seed, **options):
+    """A trained network of one seed, with its record as JSON."""
+    job = Job(0, settings, role, {}, budget, [seed], options.pop("read_test", False))
+    scoring = options.pop("scoring", splits.train)
+    folder = RunFolder(options.pop("folder", None), settings.search.checkpoint_seconds, **options)
+    outcome = sculpt.trial.run_seed(job, splits, scoring, seed, folder)
+    return replace(outcome, record=to_json(outcome.record))
+
+
+def summarize(settings, splits, runs, *, role, params, budget):
+    """A trial's record as JSON, of its seeds'."""
+    job = Job(0, settings, role, params, budget, [run["seed"] for run in runs])
+    typed = [from_json(SeedRecord, run, "the record of a seed") for run in runs]
+    return to_json(sculpt.summary.summarize(job, splits, typed))
 
 
 @pytest.fixture(scope="module")
@@ -743,12 +759,13 @@ class TestWhatIsKnownBeforeTraining:
         )
         assert resumed.record["training"]["resumed_at"] == [1]
         assert told == [first, 1, 2]
+        first = to_json(first)
         assert "history" not in first
         assert all(first[key] == resumed.record[key] for key in self.KNOWN)
 
     def test_whoever_is_told_may_stop_it(self, splits, tmp_path, monkeypatch):
         def stop(record):
-            raise StopIteration(record["kept_parameters"])
+            raise StopIteration(record.kept_parameters)
 
         monkeypatch.setattr(sculpt.trial, "train", lambda *_, **__: 1 / 0)
         with pytest.raises(StopIteration, match="2000"):
@@ -791,9 +808,7 @@ class TestScores:
     )
     def test_what_the_masks_keep_of_them(self, a, b, kept, share):
         scores = {"a": torch.tensor(a), "b": torch.tensor(b)}
-        described = describe_scores(scores, self.MASKS)
-        assert described == {"score_kept": pytest.approx(kept), "score_share": share}
-        json.dumps(described, allow_nan=False)
+        assert kept_scores(scores, self.MASKS) == (pytest.approx(kept), share)
 
     def test_of_a_trial(self, splits, base, candidate):
         """The highest are kept, so their share is larger than that of the weights."""
@@ -814,7 +829,7 @@ class TestScores:
         _, runs, settings = joined
         for run, share in zip(runs, (0.1, 0.2, 0.6), strict=True):
             run |= {"score_share": share, "score_kept": 10 * share}
-        del runs[1]["score_kept"]  # as an older version wrote it down
+        runs[1]["score_kept"] = None
         options = {"role": "candidate", "params": {}, "budget": PAPER_BUDGET}
         trial = summarize(settings, splits, runs, **options)
         assert trial["score_share"] == pytest.approx(0.3)
@@ -832,7 +847,7 @@ class TestReadingTheTestImages:
             seen.append(images)
             return evaluate(model, images, **how)
 
-        monkeypatch.setattr(sculpt.trial, "evaluate", recorded)
+        monkeypatch.setattr(sculpt.measuring, "evaluate", recorded)
         changes = options.pop("changes", {})
         settings = compactable(**changes)
         outcome = run_seed(settings, splits, role="candidate", budget=2000, seed=0, **options)
@@ -873,7 +888,7 @@ def test_latency_is_measured_where_it_is_an_objective(splits, monkeypatch):
         seen.append((*arguments, runtime))
         return 0.125
 
-    monkeypatch.setattr(sculpt.trial, "measure_latency", measure)
+    monkeypatch.setattr(sculpt.measuring, "measure_latency", measure)
     asked = compactable(
         search__objectives=["val_error", "latency"], search__latency_runtime="onnxruntime"
     )

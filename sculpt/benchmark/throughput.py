@@ -15,15 +15,18 @@ from sculpt.benchmark.race import Effort, Opponent, Rates, race, standard_oppone
 from sculpt.config import Study, describe_parameters
 from sculpt.data import ImageSet, ImageSpec, Splits
 from sculpt.errors import InputError
-from sculpt.record import Clock, Role, describe_machine
-from sculpt.sculpted import Sculpted
+from sculpt.job import Job, Sculpted, candidate_budget, resolve_budget
+from sculpt.measuring import Measuring
+from sculpt.record import Role
 from sculpt.search.images import describe_data, load_data, load_scoring_images
 from sculpt.search.sampling.feasibility import check_candidate, total_trials
 from sculpt.search.sampling.space import extremes
+from sculpt.summary import describe_machine
 from sculpt.training.evaluation import evaluate
 from sculpt.training.loop import evaluations
 from sculpt.training.precision import resolve_precision
-from sculpt.trial import candidate_budget, resolve_budget, sculpt_network
+from sculpt.trial import sculpt_network
+from sculpt.typed_json import to_json
 
 MOST_CANDIDATES = 8
 
@@ -84,7 +87,7 @@ def measure_study(
     document = {
         "study": config.study,
         "fingerprint": config.fingerprint(),
-        **describe_machine(device),
+        **to_json(describe_machine(device)),
         "rows": rows,
         "predicted": {
             "seconds": study_seconds(config, trials, per_trial),
@@ -188,20 +191,14 @@ def _time_sculpting(
     scored = min(SCORED, wanted)
     pruning = study.pruning.model_copy(update={"images": scored})
     short = study.model_copy(update={"pruning": pruning})
+    job = Job("bench", short, role, {}, budget, [study.search.seed])
     taken: list[dict[str, float]] = []
     start = perf_counter()
     # More than once where it is quick, because the first time warms up.
     while not taken or (len(taken) < effort.repeats and perf_counter() - start < effort.seconds):
-        sculpted = sculpt_network(
-            short,
-            splits,
-            role=role,
-            budget=budget,
-            seed=study.search.seed,
-            scoring=watched,
-            clock=Clock(splits.train.device),
-        )
-        taken.append(sculpted.record["seconds"])
+        measuring = Measuring(job, splits, study.search.seed)
+        sculpted = sculpt_network(job, splits, watched, measuring)
+        taken.append(sculpted.record.seconds)
     phases = {phase: median(seconds[phase] for seconds in taken) for phase in taken[0]}
     if not watched.passes:
         return sculpted, phases, None

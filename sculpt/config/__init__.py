@@ -14,7 +14,6 @@ from pydantic import Field, field_serializer, model_validator
 
 from sculpt.config.search import Confirm as Confirm
 from sculpt.config.search import EarlyStopping as EarlyStopping
-from sculpt.config.search import Proxy as Proxy
 from sculpt.config.search import Search as Search
 from sculpt.config.sections import Choice as Choice
 from sculpt.config.sections import Fraction
@@ -67,6 +66,11 @@ class Pruning(Section):
     """p: scores are divided by (output height × width)^p before they are ranked."""
     effective: bool = False
     """Spend the budget only on weights that lie on a path from the input to the output."""
+
+    @property
+    def repair_method(self) -> Literal["frobenius", "spectral", "exact"] | None:
+        """How isometry is repaired; None if it is not."""
+        return "frobenius" if self.repair is True else self.repair or None
 
 
 class Diagnostics(Section):

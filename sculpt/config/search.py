@@ -10,16 +10,6 @@ Sampler = Literal[
     "auto", "brute_force", "grid", "random", "quasi_random", "tpe", "nsga2", "nsga3", "gp"
 ]
 
-Proxy = Literal[
-    "effective_nodes",
-    "effective_parameters",
-    "log10_paths",
-    "orthogonality_score",
-    "jacobian_mean",
-    "score_kept",
-    "score_share",
-]
-
 Runtime = Literal["torch", "onnxruntime", "c"]
 """What runs an exported network: PyTorch, ONNX Runtime, or its own C code."""
 
@@ -40,8 +30,9 @@ class EarlyStopping(Section):
     objectives: list[str] = Field(default=["val_error"], min_length=1)
     """What is judged: the validation error, and objectives that are known before training, with
     which a candidate that is worse but cheaper may go on."""
-    proxy: Proxy | None = None
-    """Judge, before a candidate is trained at all, this measure of the pruned network."""
+    proxy: str | None = None
+    """Judge, before a candidate is trained at all, this measure of the pruned network: one of
+    `sculpt.quantities.proxies`."""
     keep: Fraction = 0.5
     """Share of the candidates that the proxy lets through."""
 

@@ -7,7 +7,6 @@ unless another precision is asked for.
 
 import copy
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -15,26 +14,13 @@ from torch.func import jacrev, vmap
 
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.errors import InputError, NumericsError
+from sculpt.record import JacobianSpectrum
 
 ELEMENTS_AT_ONCE = 2**24
 """Bounds what a chunk of images keeps in memory: 128 MiB of activations and Jacobians."""
 
 IMAGES_AT_ONCE = 256
 """Larger chunks leave the caches and are slower."""
-
-
-@dataclass(frozen=True)
-class JacobianSpectrum:
-    """Singular values pooled over images (METHOD: mean, std, condition of the pool)."""
-
-    mean: float
-    std: float
-    """Of the pool as it is, not of a population behind it: 0 for one value."""
-    min: float
-    max: float
-    condition: float | None
-    """max / min; None where min is 0."""
-    images: int
 
 
 def jacobian_singular_values(

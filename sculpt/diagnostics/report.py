@@ -36,8 +36,8 @@ def diagnose(model: nn.Module, masks: Masks | None, inputs: Tensor) -> dict[str,
         `layers`: per weight, in order of execution: name, shape, kept, density, kept_macs,
         effective_channels (outputs on a path), orthogonality ‖WWᵀ−I‖_F and the smallest value
         its mask allows (orthogonality_bound);
-        `jsv`: mean, std, min, max, condition and images of the input-output Jacobian's singular
-        values (condition None where the smallest is 0);
+        `jacobian`: mean, std, min, max, condition and images of the singular values of the
+        input-output Jacobian (condition None where the smallest is 0);
         `effective`: nodes, parameters (weights) and log10_paths (None if there is no path);
         `orthogonality_score`: the mean over the layers;
         `kept_parameters`: of all conv and linear weights and biases;
@@ -70,7 +70,7 @@ def diagnose(model: nn.Module, masks: Masks | None, inputs: Tensor) -> dict[str,
     ]
     return {
         "layers": layers,
-        "jsv": asdict(jacobian),
+        "jacobian": asdict(jacobian),
         "effective": {
             "nodes": topology.nodes,
             "parameters": topology.parameters,

@@ -4,6 +4,9 @@ import copy
 from pathlib import Path
 from typing import Any
 
+from sculpt.record import TrialRecord
+from sculpt.typed_json import to_json
+
 FROM_RECORD = ("study", "trial", "role", "params", "counting", "kept_parameters")
 FROM_RUN = ("seed", "val_error", "test_error", "diverged")
 
@@ -24,38 +27,39 @@ PATHS = ("bundle", "checkpoint")
 """Options of criteria and initializers that name files; only the files' own names are told."""
 
 
-def describe_network(record: dict[str, Any], seed: int) -> dict[str, Any]:
+def describe_network(recorded: TrialRecord, seed: int) -> dict[str, Any]:
     """Return the metadata of the network of one seed of a trial; see `write_bundle`.
 
     Args:
-        record:
-            Of the trial; one of an earlier version, without `input`, is described without.
+        recorded:
+            Of the trial.
         seed:
             One of the trial's.
 
     Returns:
         A mapping of JSON values: `study`, `trial`, `role`, `params`, `counting`, `seed`; `model`
         with `name` and `options`; `input` with `channels`, `height`, `width`, `classes`, `mean`
-        and `std` of each channel, and `class_names`, or None; the `plugins` of the study; the
+        and `std` of each channel, and `class_names`; the `plugins` of the study; the
         seed's `val_error`, `test_error` and `diverged`; `versions`; and the trial's `record`,
         without its runs' histories and without what is private to the machine.
 
     Raises:
         ValueError: the trial has no such seed.
     """
-    runs = {run["seed"]: run for run in record["runs"]}
-    if seed not in runs:
-        raise ValueError(f"the seed must be one of {', '.join(map(str, runs))}, but got {seed}")
-    record = _without_folders(record, paths_in(record["config"]))
+    if seed not in recorded.seeds:
+        known = ", ".join(map(str, recorded.seeds))
+        raise ValueError(f"the seed must be one of {known}, but got {seed}")
+    record = _without_folders(to_json(recorded), paths_in(recorded.config))
+    run = record["runs"][recorded.seeds.index(seed)]
     config = without_private(record["config"])
     options = dict(config["model"])
     return {
-        **{key: record.get(key) for key in FROM_RECORD},
-        **{key: runs[seed].get(key) for key in FROM_RUN},
+        **{key: record[key] for key in FROM_RECORD},
+        **{key: run[key] for key in FROM_RUN},
         "model": {"name": options.pop("name"), "options": options},
-        "input": record.get("input"),
-        "plugins": config.get("plugins", []),
-        "versions": record.get("versions"),
+        "input": record["input"],
+        "plugins": config["plugins"],
+        "versions": record["versions"],
         "record": record
         | {"config": config}
         | {"runs": [{key: run[key] for key in run if key not in LONG} for run in record["runs"]]},

@@ -7,6 +7,7 @@ import pandas as pd
 
 from sculpt.config import Published
 from sculpt.errors import InputError
+from sculpt.record import SeedRecord
 from sculpt.results.numbers import number
 from sculpt.results.records import Results
 from sculpt.results.rows import parameters_of, spread
@@ -108,7 +109,7 @@ def _errors_of(
             continue
         errors[trial]["lowest_test"] = _of_every_seed(row.get("test_errors"))
         try:
-            runs = results.record(trial).get("runs") or []
+            runs = results.typed_record(trial).runs
         except InputError:  # it is missing, or where it lies cannot be asked from this machine
             unread.append(trial)
             continue
@@ -116,15 +117,14 @@ def _errors_of(
     return errors, unread
 
 
-def selected_test_error(run: dict[str, Any]) -> float | None:
+def selected_test_error(run: SeedRecord) -> float | None:
     """Return a seed's test error at the evaluation of lowest validation error, the first at ties.
 
-    None where an evaluation did not read the test images: an older record may have such.
+    None where an evaluation did not read the test images.
     """
-    history = run.get("history") or []
-    if not history or any(row.get("test_error") is None for row in history):
+    if not run.history or any(epoch.test_error is None for epoch in run.history):
         return None
-    return float(min(history, key=lambda row: row["val_error"])["test_error"])
+    return min(run.history, key=lambda epoch: epoch.val_error).test_error
 
 
 def _of_every_seed(errors: Any) -> list[float]:

@@ -5,10 +5,18 @@ from typing import Any
 
 from sculpt.documents import flatten
 from sculpt.errors import InputError
+from sculpt.record import TrialRecord
 from sculpt.results.records import Results, open_results
 from sculpt.results.statistics import compare_paired, compare_unpaired, judge_all
+from sculpt.typed_json import to_json
 
-MEASURED = (
+SHOWN = (
+    "study",
+    "trial",
+    "role",
+    "params",
+    "val_error",
+    "seeds",
     "counting",
     "budget",
     "dense_parameters",
@@ -49,54 +57,40 @@ def compare(references: Sequence[str], storage: str | None = None) -> dict[str, 
             f"{', '.join(references) or 'none'}"
         )
     networks = [_find(reference, storage) for reference in references]
-    names = [f"{network['study']}:{network['trial']}" for network in networks]
+    names = [f"{network.study}:{network.trial}" for network in networks]
     if twice := {name for name in names if names.count(name) > 1}:
         raise InputError(f"networks to compare must differ, but {', '.join(twice)} is given twice")
     first, *others = networks
     judged = judge_all([_compare_two(other, first) for other in others])
     nothing = {"difference": None, "verdict": "reference"}
     rows = [
-        {
-            "study": network["study"],
-            "trial": network["trial"],
-            "role": network["role"],
-            "params": network["params"],
-            "val_error": network["val_error"],
-            "seeds": network["seeds"],
-        }
-        | {key: network.get(key) for key in MEASURED}
-        | judgement
+        {key: to_json(getattr(network, key)) for key in SHOWN} | judgement
         for network, judgement in zip(networks, [nothing, *judged], strict=True)
     ]
     for row, network in zip(rows[1:], others, strict=True):
         if not _same_images(network, first):
             row["verdict"] = "other images"
-    return {"networks": rows, "settings": _differences([n["config"] for n in networks])}
+    return {"networks": rows, "settings": _differences([n.config for n in networks])}
 
 
-def _find(reference: str, storage: str | None) -> dict[str, Any]:
+def _find(reference: str, storage: str | None) -> TrialRecord:
     """Return the record that `STUDY` or `STUDY:TRIAL` names."""
     study, colon, trial = reference.rpartition(":")
     if not colon:
         study, trial = reference, "best"
     results: Results = open_results(study, storage).snapshot()
-    record = results.record(int(trial) if trial.isdigit() else trial)
-    if record["state"] != "complete":
-        raise InputError(
-            f"trials must be complete to be compared, but {study}:{trial} is {record['state']}"
-        )
-    return record
+    return results.typed_record(int(trial) if trial.isdigit() else trial)
 
 
-def _compare_two(one: dict[str, Any], other: dict[str, Any]) -> Any:
+def _compare_two(one: TrialRecord, other: TrialRecord) -> Any:
     if not _same_images(one, other):
         return None
-    compared = compare_paired if one["seeds"] == other["seeds"] else compare_unpaired
-    return compared(one["val_errors"], other["val_errors"])
+    compared = compare_paired if one.seeds == other.seeds else compare_unpaired
+    return compared(one.val_errors, other.val_errors)
 
 
-def _same_images(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return one["data_fingerprint"] == other["data_fingerprint"]
+def _same_images(one: TrialRecord, other: TrialRecord) -> bool:
+    return one.data_fingerprint == other.data_fingerprint
 
 
 def _differences(configs: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,17 +1,17 @@
 """How well what is known of a candidate early foretells its error: rank correlations."""
 
 import math
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.special import stdtr
 
-from sculpt.config import Proxy
+from sculpt.quantities import proxies as known_proxies
 from sculpt.results.records import Results
 
-NAMES = (*get_args(Proxy), "kept_macs", "dense_parameters")
-"""Those that may stop a candidate early, and what it costs."""
+COSTS = ("kept_macs", "dense_parameters")
+"""Correlated with the error, too."""
 
 
 def proxies(results: Results) -> list[dict[str, Any]]:
@@ -59,14 +59,15 @@ def spearman(one: pd.Series, other: pd.Series) -> tuple[float | None, float | No
 
 
 def measures(table: pd.DataFrame) -> dict[str, pd.Series]:
-    """Return every proxy as a column of numbers, NaN where a candidate has none."""
-    measures = {name: _column(table, name) for name in NAMES}
+    """Return every proxy and cost as a column of numbers, NaN where a candidate has none."""
+    quantities = known_proxies()
+    measures = {name: _column(table, name) for name in (*quantities, *COSTS)}
     # Without a path there is no logarithm of their number, but fewest paths there are.
     unconnected = measures["log10_paths"].isna() & measures["effective_nodes"].notna()
     measures["log10_paths"] = measures["log10_paths"].mask(unconnected, -math.inf)
-    with np.errstate(divide="ignore"):
-        # Distance from isometry, which is at 1 (Lee et al. 2020, §5), in either direction.
-        measures["jacobian_mean"] = np.log(measures["jacobian_mean"]).abs()
+    for name, quantity in quantities.items():
+        if quantity.scale:
+            measures[name] = measures[name].map(quantity.scale, na_action="ignore")
     rungs = [row if isinstance(row, dict) else {} for row in table.get("rungs", [])]
     for epoch in sorted({int(epoch) for row in rungs for epoch in row}):
         # The keys were numbers before they went through JSON.

@@ -1,7 +1,7 @@
 """A study's trials as a table, and a trial's whole record."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial
 
 from sculpt.config import Study
 from sculpt.errors import InputError
+from sculpt.record import TrialRecord
 from sculpt.results.columns import describe_column, in_order
 from sculpt.search.opening import open_store
 from sculpt.search.storage.attributes import PROBLEMS
@@ -25,6 +26,7 @@ from sculpt.search.trial_files import (
     read_record,
     with_later,
 )
+from sculpt.typed_json import to_json
 
 T = TypeVar("T")
 
@@ -160,9 +162,24 @@ class Results:
             found = {"trial": trial, "state": state, "error": problem, "params": frozen.params}
             rungs = frozen.user_attrs.get("rungs")
             return found | ({"rungs": rungs} if rungs else {})
-        record = {"state": state} | read_record(self._store, frozen)
+        return {"state": state} | to_json(self._read_record(study, frozen))
+
+    def typed_record(self, trial: int | str) -> TrialRecord:
+        """Return the record of a finished trial, see `record`.
+
+        Raises:
+            InputError: the study has no such trial, or it is not finished.
+            StorageError: the trial's record is missing from the artifacts, or damaged.
+        """
+        study, frozen, state = self._find(trial)
+        if state != "complete":
+            raise InputError(f"a trial must be complete to have a record, but {trial} is {state}")
+        return self._read_record(study, frozen)
+
+    def _read_record(self, study: optuna.Study, frozen: FrozenTrial) -> TrialRecord:
+        record = read_record(self._store, frozen)
         later = read_later(study).get(frozen.number, {})
-        return with_later(record, later) if later else record
+        return replace(record, **with_later({"objectives": record.objectives}, later))
 
     def copy_network(self, trial: int | str, path: Path, seed: int | None = None) -> None:
         """Copy a trained network of a finished trial to a file; `sculpt.load` reads it.
@@ -184,7 +201,7 @@ class Results:
         _, frozen, state = self._find(trial)
         if state != "complete":
             raise InputError(f"a trial must be complete to have a network, but {trial} is {state}")
-        runs = {run["seed"]: run["val_error"] for run in read_record(self._store, frozen)["runs"]}
+        runs = {run.seed: run.val_error for run in read_record(self._store, frozen).runs}
         chosen = min(runs, key=lambda key: runs[key]) if seed is None else seed
         if chosen not in runs:
             known = ", ".join(map(str, runs))

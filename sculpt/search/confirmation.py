@@ -13,10 +13,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sculpt.config import Choice, Confirm, Study
 from sculpt.data import ImageSpec
-from sculpt.search.plan import TrialPlan
+from sculpt.job import Job, candidate_budget, resolve_budget
 from sculpt.search.storage.trials import Trials, trial_states
 from sculpt.search.store import Store
-from sculpt.trial import candidate_budget, resolve_budget
 
 BASE = "base"
 Key = tuple[int | str, str, int]
@@ -90,32 +89,30 @@ def _queue(store: Store, settings: Confirm, trials: Trials, dry: bool) -> int:
     return sum(state_of.get(key) != "complete" for key in wanted)
 
 
-def confirmation_plan(
-    store: Store, attributes: Mapping[str, int | str], spec: ImageSpec
-) -> TrialPlan:
+def confirmation_job(store: Store, attributes: Mapping[str, int | str], spec: ImageSpec) -> Job:
     """Return what a queued trial is to train, by the user attributes that it was queued with."""
     config = store.config
-    candidate, arm = attributes["candidate"], attributes["arm"]
-    plan = TrialPlan(
+    candidate, arm = attributes["candidate"], str(attributes["arm"])
+    job = Job(
         label=f"confirm {candidate}",
         study=config,
         role="base",
         params={},
         budget=resolve_budget(config, spec),
         seeds=fresh_seeds(config, int(attributes["seeds"])),
-        objectives=["test_error"],
         read_test=True,
-        facts={"confirms": candidate, "arm": arm},
+        confirms=candidate,
+        arm=arm,
     )
     if candidate == BASE:
-        return plan
+        return job
     params = store.candidates.get_trials(deepcopy=False)[int(candidate)].params
     study = config.with_parameters(params)
     budget = candidate_budget(config, study, spec)
-    plan = replace(plan, study=study, role="candidate", params=params, budget=budget)
+    job = replace(job, study=study, role="candidate", params=params, budget=budget)
     if arm != "shuffled":
-        return plan
-    return replace(plan, study=shuffled(study), label=f"{plan.label} shuffled")
+        return job
+    return replace(job, study=shuffled(study), label=f"{job.label} shuffled")
 
 
 def shuffled(study: Study) -> Study:

@@ -14,7 +14,7 @@ from rich.progress import (
 )
 
 from sculpt.config import describe_parameters
-from sculpt.training.loop import Epoch
+from sculpt.record import Epoch
 
 
 class Watcher:

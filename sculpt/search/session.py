@@ -23,6 +23,7 @@ from sculpt.data import Splits
 from sculpt.documents import assign, lookup, read_yaml
 from sculpt.errors import ConfigError, InputError, SculptError
 from sculpt.export.runtimes import missing_runtime
+from sculpt.job import resolve_budget
 from sculpt.registry import load_plugins
 from sculpt.search.artifacts.location import artifacts_of
 from sculpt.search.confirmation import queue_confirmation
@@ -45,7 +46,6 @@ from sculpt.search.workers.processes import Member, crew
 from sculpt.search.workers.worker import Worker
 from sculpt.study_file import document_faults
 from sculpt.training.precision import resolve_precision
-from sculpt.trial import resolve_budget
 
 OF_THE_MACHINE = (
     "data.root",

@@ -14,45 +14,25 @@ from optuna.artifacts import upload_artifact
 from optuna.trial import FrozenTrial
 
 from sculpt.errors import InputError, StorageError
+from sculpt.quantities import SIGNALS, stored
+from sculpt.record import TrialRecord
 from sculpt.registry import OBJECTIVES
 from sculpt.search.artifacts.location import FILES, RECORD_FILE
 from sculpt.search.storage.trials import ClaimedTrial
 from sculpt.search.store import Store
+from sculpt.typed_json import from_json, to_json
 
 LATER = "afterwards/"
 """Beginning of an attribute of a study, which ends in the number of a trial: what was measured of
 it after it had ended."""
 
-SUMMARY = (
-    "role",
-    "budget",
-    "counting",
-    "dense_parameters",
-    "kept_parameters",
-    "unspent",
-    "sparsity",
-    "dense_macs",
-    "kept_macs",
-    "dense_memory",
-    "score_kept",
-    "score_share",
-    "val_errors",
-    "test_errors",
-    "diverged",
-    "epochs",
-    "seconds",
-    "training_seconds",
-    "latency",
-    "latency_by",
-    "objectives",
-)
 
-
-def keep(store: Store, claimed: ClaimedTrial, record: dict[str, Any], files: list[Path]) -> None:
+def keep(store: Store, claimed: ClaimedTrial, record: TrialRecord, files: list[Path]) -> None:
     """Keep a finished trial's record, the files that belong to it, and its summary."""
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder, RECORD_FILE)
-        written.write_text(json.dumps(record, indent=1, allow_nan=False), encoding="utf-8")
+        text = json.dumps(to_json(record), indent=1, allow_nan=False)
+        written.write_text(text, encoding="utf-8")
         ids = {
             file.name: upload_artifact(
                 artifact_store=store.artifacts,
@@ -66,32 +46,26 @@ def keep(store: Store, claimed: ClaimedTrial, record: dict[str, Any], files: lis
     claimed.write(summary(record))
 
 
-def summary(record: dict[str, Any]) -> dict[str, Any]:
+def summary(record: TrialRecord) -> dict[str, Any]:
     """Return the few numbers of a record that are kept as attributes of its trial."""
-    error = {f"val_error_{key}": value for key, value in record["val_error"].items()}
-    signal: dict[str, Any] = {}
-    for step, quantities in record["signal"].items():
-        jacobian = quantities["jacobian"] or {"mean": None}
-        numbers = quantities | {"jacobian_mean": jacobian["mean"]}
-        del numbers["jacobian"]
-        signal |= {f"{step}_{quantity}": value for quantity, value in numbers.items()}
-    # Older records lack some.
-    return {key: record.get(key) for key in SUMMARY} | error | signal
+    signal = {
+        f"{step}_{name}": quantity.read(found)
+        for step, found in record.signal.items()
+        for name, quantity in SIGNALS.items()
+    }
+    known = {quantity.name: quantity.read(record) for quantity in stored()}
+    return {"role": record.role, "objectives": record.objectives} | known | signal
 
 
-def read_record(store: Store, trial: FrozenTrial) -> dict[str, Any]:
+def read_record(store: Store, trial: FrozenTrial) -> TrialRecord:
     """Read the record of a finished trial.
 
     Raises:
-        StorageError: it is not where it was written.
+        StorageError: it is not where it was written, or damaged.
     """
-    try:
-        return json.loads(_read(store, trial, RECORD_FILE))
-    except ValueError as error:
-        raise StorageError(
-            f"the record of trial {trial.number} must be JSON, but is not ({error}); restore "
-            f"{store.artifacts.location} from a copy"
-        ) from error
+    mend = f"; restore {store.artifacts.location} from a copy"
+    written = _read(store, trial, RECORD_FILE)
+    return from_json(TrialRecord, written, f"the record of trial {trial.number}", mend)
 
 
 def network_file(seed: int) -> str:

@@ -13,35 +13,13 @@ from sculpt.config import Training
 from sculpt.data import Splits
 from sculpt.errors import DeviceMemoryError, SculptWarning
 from sculpt.pruning.masks import Masks
+from sculpt.record import Epoch
 from sculpt.training.capture import ChosenEngine, choose_engine
 from sculpt.training.checkpoint import Checkpoint, Progress
 from sculpt.training.evaluation import evaluate
 from sculpt.training.memory import is_out_of_memory, release_memory
 from sculpt.training.precision import float32_products, resolve_precision
 from sculpt.training.trainer import State, Trainer
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What an evaluated pass over the training set gave. Losses in nats, errors as fractions."""
-
-    epoch: int
-    """Counted from 1; 0 is a network that was not trained."""
-    learning_rate: float
-    """At the last step."""
-    train_loss: float | None
-    """Mean over the pass, augmented images, weights changing meanwhile; None without a pass, or
-    where it is not finite."""
-    train_error: float | None
-    val_loss: float | None
-    """None where it is not finite."""
-    val_error: float
-    test_error: float | None
-    """None unless the study's protocol reads the test images while training."""
-    seconds: float
-    """Training and evaluation, since the epoch before in the history."""
-    images_per_second: float | None
-    """Training alone."""
 
 
 class Computation(TypedDict):

@@ -35,6 +35,8 @@ from sqlalchemy import MetaData, create_engine, insert, select
 
 import sculpt
 from sculpt.config import Study
+from sculpt.job import Job, resolve_budget
+from sculpt.run_folder import RunFolder
 from sculpt.search.images import describe_data, load_data
 from sculpt.search.opening import start_store
 from sculpt.search.progress import Watcher
@@ -45,9 +47,8 @@ from sculpt.search.workers import attempt
 from sculpt.search.workers.interruption import Interruption
 from sculpt.search.workers.worker import Worker
 from sculpt.study_file import load_study
-from sculpt.training.loop import Epoch
 from sculpt.training.memory import long_lived
-from sculpt.trial import resolve_budget, run_seed
+from sculpt.trial import run_seed
 
 STUDY = {
     "study": "overhead",
@@ -171,13 +172,13 @@ def counting(calls: Counter[str]) -> Iterator[None]:
 
 def canned(outcome: Any) -> Callable[..., Any]:
     """Return what takes the place of training: 30 epochs are told, and the record is there."""
-    epoch = Epoch(**{**outcome.record["history"][-1]})
+    epoch = outcome.record.history[-1]
 
-    def run(study: Study, splits: Any, **options: Any) -> Any:
+    def run(job: Job, splits: Any, scoring: Any, seed: int, folder: RunFolder) -> Any:
         for number in range(1, EPOCHS + 1):
-            options["on_epoch"](replace(epoch, epoch=number))
-        sizes = {"kept_parameters": options["budget"], "unspent": 0, "seed": options["seed"]}
-        return replace(outcome, record=outcome.record | sizes)
+            folder.on_epoch(replace(epoch, epoch=number))
+        record = replace(outcome.record, kept_parameters=job.budget, unspent=0, seed=seed)
+        return replace(outcome, record=record)
 
     return run
 

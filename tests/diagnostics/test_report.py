@@ -61,7 +61,7 @@ def test_by_hand():
                 "orthogonality_bound": 0,
             },
         ],
-        "jsv": {
+        "jacobian": {
             "mean": pytest.approx(float(values.mean())),
             "std": pytest.approx(float(values.std(correction=0))),
             "min": 0,
@@ -95,7 +95,7 @@ def test_a_dense_network():
     assert {layer["density"] for layer in report["layers"]} == {1}
     assert next(layer["name"] for layer in report["layers"]) == "stem.conv.weight"
     assert not report["disconnected"]
-    assert report["jsv"]["images"] == 2
+    assert report["jacobian"]["images"] == 2
 
 
 def test_a_collapsed_network_is_plain_json_too():
@@ -109,8 +109,8 @@ def test_a_collapsed_network_is_plain_json_too():
     assert report["disconnected"]
     assert report["collapsed_layers"] == ["2.weight"]
     assert report["effective"] == {"nodes": 0, "parameters": 0, "log10_paths": None}
-    assert report["jsv"]["max"] == 0
-    assert report["jsv"]["condition"] is None
+    assert report["jacobian"]["max"] == 0
+    assert report["jacobian"]["condition"] is None
 
 
 def test_the_model_and_masks_are_only_read():

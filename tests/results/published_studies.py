@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rigged import add_trial, attributes, keep_record, rigged_store
+from whole_records import whole_epoch, whole_record, whole_run
 
 from sculpt.search.store import Store
 
@@ -46,8 +47,7 @@ def evaluations(val: float, lowest: float, chosen: float) -> list[dict[str, Any]
     """
     best = val - 0.05
     found = [(val + 0.3, 0.9), (best, chosen), (best, lowest), (val, chosen + 0.2)]
-    rows = [{"epoch": n, "val_error": v, "test_error": t} for n, (v, t) in enumerate(found, 1)]
-    return [row | {"train_error": 0.1} for row in rows]
+    return [whole_epoch(n, v, test_error=t) for n, (v, t) in enumerate(found, 1)]
 
 
 def add_measured(
@@ -65,12 +65,15 @@ def add_measured(
     role = "candidate" if params else "base"
     found = attributes(val, role, test_errors=list(tests), **changes)
     runs = [
-        {"seed": seed, "test_error": lowest[seed], "val_error": val[seed]}
-        | {"history": evaluations(val[seed], lowest[seed], chosen)}
+        whole_run(
+            val[seed],
+            seed,
+            test_error=lowest[seed],
+            history=evaluations(val[seed], lowest[seed], chosen),
+        )
         for seed, chosen in enumerate(selected(lowest))
     ]
-    record: dict[str, Any] = {"params": params or {}, "seeds": list(range(len(val)))}
-    record |= {"runs": runs, "device": {}, "versions": {"torch": "2"}, "layers": []}
+    record = whole_record(val, params=params or {}, runs=runs)
     system = keep_record(store, record) if with_record else None
     add_trial(store.candidates if params else store.base, found, params, system=system)
 

@@ -13,12 +13,15 @@ import pandas as pd
 from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 from rich.console import Console
+from whole_records import whole_record
 
+from sculpt.record import TrialRecord
 from sculpt.results.records import Results, open_results
 from sculpt.search.opening import start_store
 from sculpt.search.store import Store
 from sculpt.search.trial_files import FILES, RECORD_FILE, summary
 from sculpt.study_file import load_study
+from sculpt.typed_json import from_json
 from studies import write_study
 
 SIZE = 4874
@@ -38,32 +41,10 @@ def results_of(store: Store) -> Results:
 
 def attributes(errors: Sequence[float], role: str = "candidate", **changes: Any) -> dict[str, Any]:
     """Return what is kept of a finished trial with these validation errors."""
-    table = pd.Series(errors, dtype=float)
-    record: dict[str, Any] = {
-        "role": role,
-        "budget": SIZE,
-        "counting": "paper",
-        "dense_parameters": SIZE,
-        "kept_parameters": SIZE,
-        "unspent": 0,
-        "sparsity": 0.0,
-        "dense_macs": 1000,
-        "kept_macs": 1000.0,
-        "val_error": {
-            "mean": table.mean(),
-            "std": table.std() if len(table) > 1 else None,
-            "n": len(table),
-        },
-        "val_errors": list(errors),
-        "test_errors": [None] * len(table),
-        "diverged": 0,
-        "epochs": len(table),
-        "seconds": 1.0,
-        "training_seconds": 0.5,
-        "objectives": {"val_error": table.mean(), "kept_macs": changes.get("kept_macs", 1000.0)},
-        "signal": {},
-    }
-    return summary(record | changes)
+    record = whole_record(errors, role=role, runs=[])
+    found = summary(from_json(TrialRecord, record, "a record"))
+    objectives = record["objectives"] | {"kept_macs": changes.get("kept_macs", 1000.0)}
+    return found | {"objectives": objectives} | changes
 
 
 def add_trial(

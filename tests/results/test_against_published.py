@@ -20,6 +20,7 @@ from published_studies import (
     whole_study,
 )
 from rigged import add_trial, attributes, keep_record, results_of, rigged_store
+from whole_records import whole_epoch, whole_record, whole_run
 
 from sculpt.results.against_published import against_published, same_parameters
 from sculpt.results.published import compare
@@ -178,11 +179,16 @@ def test_one_seed_has_no_difference(tmp_path: Path) -> None:
 def test_an_evaluation_without_test_images_is_not_chosen_around(tmp_path: Path) -> None:
     store = published_store(tmp_path)
     add_measured(store, BASE)
-    history = [{"val_error": 0.1, "test_error": None}, {"val_error": 0.2, "test_error": 0.3}]
-    whole = [{"val_error": 0.1, "test_error": 0.2}]
-    runs = [{"history": h} for h in ([], history, whole, whole, whole)]
+    history = [whole_epoch(1, 0.1), whole_epoch(2, 0.2, test_error=0.3)]
+    whole = [whole_epoch(1, 0.1, test_error=0.2)]
+    runs = [whole_run(0.1, history=h) for h in ([], history, whole, whole, whole)]
     errors = attributes(LIKE[0], test_errors=LIKE[1])
-    add_trial(store.candidates, errors, {"widening": 2}, system=keep_record(store, {"runs": runs}))
+    add_trial(
+        store.candidates,
+        errors,
+        {"widening": 2},
+        system=keep_record(store, whole_record(LIKE[0], runs=runs)),
+    )
     row = next(row for row in found(store)["rows"] if row["trial"] == 0)
     assert row["selected_test"] is None
     assert row["lowest_test"]["n"] == 5

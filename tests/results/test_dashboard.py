@@ -18,6 +18,7 @@ import pytest
 from optuna.trial import TrialState
 from rigged import add_trial, attributes, rigged_store
 from sqlalchemy import event
+from whole_records import whole_layer, whole_record
 
 from sculpt.errors import InputError, StorageError
 from sculpt.results.dashboard import annotations
@@ -33,14 +34,14 @@ from sculpt.results.markdown import code, prose
 from sculpt.search.opening import open_store
 from sculpt.search.store import Store
 
-LAYERS = [{"name": "stem.weight", "shape": [4, 1, 3, 3], "kept": 20}]
+LAYERS = [whole_layer("stem.weight", shape=[4, 1, 3, 3], kept=20)]
 
 
 def add_recorded(store: Store, errors: list[float], role: str = "candidate", **found: Any) -> None:
     """Add a finished trial with a record whose layers can be drawn."""
     base = role == "base"
     params, name = {} if base else {"widening": 2}, str(uuid.uuid4())
-    record = json.dumps({"layers": LAYERS, "params": params})
+    record = json.dumps(whole_record(errors, layers=LAYERS, params=params))
     store.artifacts.write(name, io.BytesIO(record.encode()))
     meta = {"artifact_id": name, "filename": "record.json", "mimetype": "application/json"}
     system = {f"artifacts:{name}": json.dumps(meta | {"encoding": None})}

@@ -34,13 +34,13 @@ def document(**changes: Any) -> dict[str, Any]:
                 "repair_steps": 300,
             }
         ],
-        "jsv": {
-            "init": spectrum(1.5, 16.5),
+        "jacobian": {
+            "initial": spectrum(1.5, 16.5),
             "pruned": spectrum(0.75, None),
             "repaired": spectrum(0.875, 29_200.0),
         },
         "effective": {"nodes": 1024, "log10_paths": 47.528, "parameters": 3210},
-        "orthogonality": {"init": 0.125, "pruned": 4.5, "repaired": 2.25},
+        "orthogonality_score": {"initial": 0.125, "pruned": 4.5, "repaired": 2.25},
         **changes,
     }
 
@@ -67,7 +67,7 @@ def test_every_figure():
         "stem.conv.weight 16×1×3×3 1,234 25.00% 1.50_M 14_of_16 4.930 2.014 2.000 300"
     )
     assert steps == [
-        ["init", "0.125", "1.5", "0.5", "0.25", "4.12", "16.5"],
+        ["initial", "0.125", "1.5", "0.5", "0.25", "4.12", "16.5"],
         ["pruned", "4.500", "0.75", "0.5", "0.25", "4.12", "infinite"],
         ["repaired", "2.250", "0.875", "0.5", "0.25", "4.12", "2.92e+04"],
     ]
@@ -76,10 +76,10 @@ def test_every_figure():
 
 def test_without_repair_nothing_is_repaired():
     without = document()
-    without["jsv"]["repaired"] = without["orthogonality"]["repaired"] = None
+    without["jacobian"]["repaired"] = without["orthogonality_score"]["repaired"] = None
     _, rows = show(without)
     assert rows[0][5:] == ["14_of_16", "4.930", "2.000"]
-    assert [row[0] for row in rows[1:]] == ["init", "pruned"]
+    assert [row[0] for row in rows[1:]] == ["initial", "pruned"]
 
 
 def test_a_disconnected_network_is_called_one():

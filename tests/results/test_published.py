@@ -83,7 +83,7 @@ def test_the_file_stands_beside_the_study(results: sculpt.Results, tmp_path: Pat
     ("published", "message"),
     [
         (None, "must have a section `published`"),
-        ({"source": "x", "figures": ["val_eror"]}, "'val_eror' is not among seed, "),
+        ({"source": "x", "figures": ["val_eror"]}, "'val_eror' is not among dense_parameters, "),
         ({"source": "x", "figures": ["signal.first.log10_paths"]}, "'first' is not among initial"),
         ({"source": "x", "figures": ["val_error.mean"]}, "goes on below 0"),
     ],

@@ -15,9 +15,11 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 from rigged import SIZE, add_trial, attributes, keep_record, results_of, rigged_store
 from typer.testing import CliRunner
+from whole_records import whole_epoch, whole_layer, whole_record, whole_run
 
 from sculpt.cli import app
 from sculpt.errors import InputError
+from sculpt.record import TrialRecord
 from sculpt.results.ranking import rank
 from sculpt.results.report.content import collect
 from sculpt.results.report.details import curve_of
@@ -29,6 +31,7 @@ from sculpt.results.report.page import render, to_json, write_report
 from sculpt.results.verdict import verdict_sentences
 from sculpt.search.store import Store
 from sculpt.study_file import load_study
+from sculpt.typed_json import from_json
 
 BASE = [0.10, 0.11, 0.12]
 ORTHOGONALITY = {f"orthogonality_{k}": 1.0 for k in ("before", "after", "bound")}
@@ -93,20 +96,12 @@ def page_of(store: Store) -> Parsed:
 
 def record(layers: list[tuple[str, int]], errors: list[list[float]], **changes: Any) -> dict:
     """Return a trial's record: names of layers and what is kept of 100, errors of each seed."""
-    return {
-        "seeds": list(range(len(errors))),
-        "layers": [
-            {"name": f"{name}.weight", "shape": [10, 10], "kept": kept} | ORTHOGONALITY
-            for name, kept in layers
-        ],
-        "runs": [
-            {"history": [{"epoch": n, "val_error": e} for n, e in enumerate(seed, start=1)]}
-            for seed in errors
-        ],
-        "data_fingerprint": "feed",
-        "device": {"type": "cpu", "name": "x86_64", "threads": 1},
-        "versions": {"python": "3.11", "torch": "2.15"},
-    } | changes
+    runs = [
+        whole_run(seed[-1], history=[whole_epoch(n, e) for n, e in enumerate(seed, start=1)])
+        for seed in errors
+    ]
+    rows = [whole_layer(f"{name}.weight", kept=kept) for name, kept in layers]
+    return whole_record([seed[-1] for seed in errors], layers=rows, runs=runs) | changes
 
 
 def add_kept(
@@ -293,7 +288,9 @@ def test_a_report_of_almost_nothing(tmp_path: Path, rows: str, said: str, select
     assert shown["selected"] == selected
     if rows == "candidate":
         assert shown["axes"] == ["val_error", "kept_macs"]
-        assert shown["details"]["0"] == {"layers": [], "curve": None, "problem": None}
+        details = shown["details"]["0"]
+        assert (details["layers"], details["curve"]) == ([], None)
+        assert "the record of trial 0 must be whole, but" in details["problem"]
         assert "1 finished trial has seeds that diverged" in page.text
 
 
@@ -324,7 +321,8 @@ def test_layers_stand_in_forward_order_and_collapsed_ones_are_marked(study: Stor
 
 
 def test_a_seed_that_ended_early_keeps_its_error() -> None:
-    curve = curve_of(record([], [[0.5, 0.3, 0.1], [0.9]]))
+    kept = record([], [[0.5, 0.3, 0.1], [0.9]])
+    curve = curve_of(from_json(TrialRecord, kept, "a record"))
     assert curve is not None
     assert curve["mean"] == pytest.approx([0.7, 0.6, 0.5])
     assert curve["n"] == 2

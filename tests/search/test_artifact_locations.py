@@ -15,10 +15,12 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import TrialState
 from outcomes import run_one
 from sqlalchemy import text
+from whole_records import whole_record
 
 import sculpt
 from sculpt.errors import InputError, SculptWarning, StorageError
 from sculpt.exports import export_trial
+from sculpt.record import Epoch, TrialRecord
 from sculpt.results.records import Results
 from sculpt.search.artifacts import artifact_store
 from sculpt.search.artifacts.artifact_store import ArtifactStore
@@ -30,7 +32,7 @@ from sculpt.search.storage.trials import ClaimedTrial
 from sculpt.search.store import Store
 from sculpt.search.trial_files import keep
 from sculpt.study_file import load_study
-from sculpt.training.loop import Epoch
+from sculpt.typed_json import from_json
 from studies import write_study
 
 Command = Callable[..., tuple[int, str, str]]
@@ -260,12 +262,12 @@ def start(path: Path, **overrides: Any) -> Store:
 
 
 def add_kept(store: Store, attempts: int = 1) -> None:
-    """Add a finished candidate, whose record says of which attempt it is."""
+    """Add a finished candidate, whose seed says of which attempt it is."""
 
     def objective(claimed: ClaimedTrial) -> list[float]:
         for attempt in range(attempts):
-            record = {"role": "candidate", "val_error": {"mean": 0.1}, "signal": {}, "of": attempt}
-            keep(store, claimed, record, [])
+            record = whole_record(seeds=[attempt])
+            keep(store, claimed, from_json(TrialRecord, record, "a record"), [])
         return [0.1, 1000.0]
 
     run_one(store.trials(store.candidates), objective)
@@ -276,7 +278,7 @@ class TestPlaces:
         """A retry has the artifacts of the attempts before it, too, in an order of chance."""
         store = start(write_study(tmp_path))
         add_kept(store, attempts=9)
-        assert Results(store).record(0)["of"] == 8
+        assert Results(store).record(0)["seeds"] == [8]
 
     def test_a_file_url_is_a_folder(self, tmp_path: Path) -> None:
         folder = tmp_path / "elsewhere"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import sculpt
-import sculpt.trial
+import sculpt.measuring
 from sculpt.config import Confirm, Study
 from sculpt.errors import SculptError
 from sculpt.results.records import Results
@@ -64,9 +64,9 @@ def test_seeds_are_fresh_and_shared(confirmed: tuple[Path, Results]) -> None:
     assert confirmation is not None
     for trial in confirmation.trials:
         record = read_record(open_store(path), trial)
-        assert record["seeds"] == [2, 3, 4]
-        assert record["confirms"] == trial.user_attrs["candidate"]
-        assert [run["test_error"] for run in record["runs"]] == record["test_errors"]
+        assert record.seeds == [2, 3, 4]
+        assert record.confirms == trial.user_attrs["candidate"]
+        assert [run.test_error for run in record.runs] == record.test_errors
 
 
 def test_the_document_says_all_of_it(confirmed: tuple[Path, Results]) -> None:
@@ -109,13 +109,13 @@ def test_the_test_images_are_read_once_for_each_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[int] = []
-    evaluate = sculpt.trial.evaluate
+    evaluate = sculpt.measuring.evaluate
 
     def counted(model: Any, images: Any, **options: Any) -> Any:
         reads.append(len(images))
         return evaluate(model, images, **options)
 
-    monkeypatch.setattr(sculpt.trial, "evaluate", counted)
+    monkeypatch.setattr(sculpt.measuring, "evaluate", counted)
     path = confirmed_study(tmp_path, search__confirm={"top": 1, "seeds": 2})
     results = sculpt.run(path)
     assert len(reads) == 2 * 2  # two networks, two seeds; the search reads none
@@ -182,7 +182,7 @@ def test_a_confirmation_that_fails_says_so_and_is_tried_again(
 ) -> None:
     path = confirmed_study(tmp_path, search__confirm={"top": 1, "seeds": 2})
     with monkeypatch.context() as patch:
-        patch.setattr(sculpt.trial, "evaluate", lambda *_, **__: 1 / 0)
+        patch.setattr(sculpt.measuring, "evaluate", lambda *_, **__: 1 / 0)
         with pytest.raises(SculptError, match="every confirmation must finish, but 2 failed"):
             sculpt.run(path)
     assert sculpt.rank(sculpt.run(path))["confirmation"]["complete"] is True

@@ -17,19 +17,19 @@ import torch
 from optuna.trial import TrialState
 
 import sculpt
-from sculpt.config import Study
 from sculpt.data import Splits, make_splits
 from sculpt.data.digits import Digits
 from sculpt.errors import ConfigError, DataError, InputError, SculptError
+from sculpt.job import Job, Outcome
+from sculpt.record import Epoch
 from sculpt.results.records import Results
 from sculpt.search.opening import open_store
 from sculpt.search.progress import Watcher
 from sculpt.search.storage.stored_trials import StoredTrial, read_trials
 from sculpt.study_file import load_study
 from sculpt.training.evaluation import evaluate
-from sculpt.training.loop import Epoch
 from sculpt.training.memory import within_memory
-from sculpt.trial import Outcome, run_seed
+from sculpt.trial import run_seed
 from studies import write_study
 
 DRY = {"name": "ldi", "kernel": "delta"}
@@ -216,11 +216,11 @@ def test_a_candidate_too_large_for_the_device_is_infeasible(
 ) -> None:
     """The study goes on, and reaches its total, for the point is not drawn again."""
 
-    def small_device(study: Study, splits: Splits, **options: Any) -> Outcome:
+    def small_device(job: Job, splits: Splits, *arguments: Any) -> Outcome:
         with within_memory(splits.train.device):
-            if options["role"] == "candidate" and study.model.options["widening"] == 3:
+            if job.role == "candidate" and job.study.model.options["widening"] == 3:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-        return run_seed(study, splits, **options)
+        return run_seed(job, splits, *arguments)
 
     monkeypatch.setattr("sculpt.search.workers.attempt.run_seed", small_device)
     space = {"widening": [2, 3], "blocks": [1]}

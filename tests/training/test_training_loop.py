@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from networks import appearance, equal
 
+from sculpt.record import Epoch
 from sculpt.seeding import derive_seed
 from sculpt.training.evaluation import evaluate
-from sculpt.training.loop import Epoch, evaluations, train
+from sculpt.training.loop import evaluations, train
 
 
 def rows(images):

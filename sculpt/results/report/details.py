@@ -1,12 +1,14 @@
 """Layers and learning curves, read from the records of a few trials: records are large."""
 
+from dataclasses import replace
 from itertools import chain
 from math import prod
 from statistics import mean, stdev
 from typing import Any
 
 from sculpt.errors import StorageError
-from sculpt.results.numbers import number, numbers
+from sculpt.record import TrialRecord
+from sculpt.results.numbers import numbers
 from sculpt.results.records import Results
 
 MOST_RECORDS = 60
@@ -16,7 +18,7 @@ FIRST_RANKED = 25
 
 def chosen_details(
     results: Results, document: dict[str, Any], front: list[int | str]
-) -> tuple[dict[int | str, dict[str, Any]], list[dict[str, Any]]]:
+) -> tuple[dict[int | str, dict[str, Any]], list[TrialRecord]]:
     """Read the records that a report shows: the base's, the confirmed, the best, the front's.
 
     Returns:
@@ -33,46 +35,40 @@ def chosen_details(
     records = []
     for trial in [trial for trial in wanted if trial in finished][:MOST_RECORDS]:
         try:
-            record = results.record(trial)
+            record = results.typed_record(trial)
         except StorageError as error:
             details[trial] = {"layers": [], "curve": None, "problem": str(error)}
             continue
         details[trial] = {"layers": layers_of(record), "curve": curve_of(record), "problem": None}
-        records.append({k: v for k, v in record.items() if k not in ("runs", "layers", "config")})
+        records.append(replace(record, runs=[], layers=[], config={}))
     return details, records
 
 
-def layers_of(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return what pruning left of every layer, in forward order; older records lack some."""
-    rows = []
-    for layer in record.get("layers") or []:
-        size = prod(layer.get("shape") or [0])
-        kept = int(layer.get("kept") or 0)
-        rows.append(
-            {
-                "name": str(layer.get("name", "?")).removesuffix(".weight"),
-                "size": size,
-                "kept": kept,
-                "density": number(kept / size) if size else None,
-                "before": number(layer.get("orthogonality_before")),
-                "after": number(layer.get("orthogonality_after")),
-                "bound": number(layer.get("orthogonality_bound")),
-            }
-        )
-    return rows
+def layers_of(record: TrialRecord) -> list[dict[str, Any]]:
+    """Return what pruning left of every layer, in forward order."""
+    return [
+        {
+            "name": layer.name.removesuffix(".weight"),
+            "size": prod(layer.shape),
+            "kept": layer.kept,
+            "density": layer.kept / prod(layer.shape),
+            "before": layer.orthogonality_before,
+            "after": layer.orthogonality_after,
+            "bound": layer.orthogonality_bound,
+        }
+        for layer in record.layers
+    ]
 
 
-def curve_of(record: dict[str, Any]) -> dict[str, Any] | None:
+def curve_of(record: TrialRecord) -> dict[str, Any] | None:
     """Return the validation error after each evaluated epoch: mean and spread over the seeds.
 
     A seed that diverged is trained no more, and keeps the error that it ended with.
     """
-    seeds = []
-    for run in record.get("runs") or []:
-        history = run.get("history") or []
-        found = {row.get("epoch"): number(row.get("val_error")) for row in history}
-        seeds.append({k: v for k, v in found.items() if k and v is not None})
-    seeds = [seed for seed in seeds if seed]
+    histories = [
+        {row.epoch: row.val_error for row in run.history if row.epoch} for run in record.runs
+    ]
+    seeds = [history for history in histories if history]
     if not seeds:
         return None
     epochs = sorted(set().union(*seeds))

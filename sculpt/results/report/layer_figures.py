@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from sculpt.quantities import STEPS
 from sculpt.results.numbers import number, short
 from sculpt.results.report.content import Content
 from sculpt.results.report.drawing import (
@@ -18,7 +19,6 @@ from sculpt.results.report.drawing import (
     marker,
     name_of,
 )
-from sculpt.results.report.trials import STEPS
 
 MOST_ROWS = 40
 LONGEST_LABEL = 28

@@ -7,11 +7,12 @@ import pandas as pd
 import yaml
 
 from sculpt.config import Sparsity
+from sculpt.record import Device, TrialRecord
 from sculpt.results.records import Results
 
 
 def reproduction(
-    results: Results, table: pd.DataFrame, records: list[dict[str, Any]], common: int | None
+    results: Results, table: pd.DataFrame, records: list[TrialRecord], common: int | None
 ) -> dict[str, Any]:
     """Return commands, the study as a file, and the facts behind the numbers.
 
@@ -45,21 +46,21 @@ def reproduction(
     elif budget == "base" and common:
         budget = f"base, {common:,} parameters"
     seconds = [table, results.confirmation]
-    seeds = dict.fromkeys(tuple(record.get("seeds") or ()) for record in records)
+    seeds = dict.fromkeys(tuple(record.seeds) for record in records)
     return {
         "file": file,
         "yaml": yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100),
         "commands": [f"sculpt run {file}{root}", f"sculpt rank {file}", f"sculpt report {file}"],
         "data": config.data.name,
-        "fingerprints": _distinct(record.get("data_fingerprint") for record in records),
+        "fingerprints": _distinct(record.data_fingerprint for record in records),
         "seeds": [", ".join(map(str, listed)) for listed in seeds if listed],
         "counting": config.counting,
         "budget": budget,
         "epochs": config.training.epochs,
         "sampler": search.sampler,
         "protocol": config.training.protocol,
-        "devices": _distinct(_device(record.get("device") or {}) for record in records),
-        "versions": _distinct(_versions(record.get("versions") or {}) for record in records),
+        "devices": _distinct(_device(record.device) for record in records),
+        "versions": _distinct(_versions(record.versions) for record in records),
         "seconds": float(sum(_sum(part, "seconds") for part in seconds)),
         "records": len(records),
     }
@@ -76,14 +77,10 @@ def _distinct(values: Any) -> list[str]:
     return [text for text, _ in Counter(str(v) for v in values if v).most_common()]
 
 
-def _device(device: dict[str, Any]) -> str:
-    if not device:
-        return ""
-    threads = device.get("threads")
-    known = [device.get("type"), device.get("name")]
-    known += [f"{threads} thread{'s' * (threads != 1)}"] if threads else []
-    return ", ".join(str(part) for part in known if part)
+def _device(device: Device) -> str:
+    plural = "s" * (device.threads != 1)
+    return f"{device.type}, {device.name}, {device.threads} thread{plural}"
 
 
-def _versions(versions: dict[str, Any]) -> str:
+def _versions(versions: dict[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())

@@ -5,11 +5,11 @@ from typing import Any
 
 import pandas as pd
 
+from sculpt.quantities import STEPS
 from sculpt.results.numbers import number
 from sculpt.results.rows import parameters_of
 from sculpt.results.wording import configuration
 
-STEPS = ("initial", "pruned", "repaired")
 SIGNALS = ("jacobian_mean", "orthogonality_score", "effective_parameters")
 
 LONGEST_REASON = 600

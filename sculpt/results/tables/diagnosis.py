@@ -21,8 +21,6 @@ def layers_table(title: str, layers: Sequence[Mapping[str, Any]], *, repaired: b
         repaired:
             Whether isometry was repaired after pruning.
     """
-    # Records of older versions do not say how many channels are effective.
-    effective = any("effective_channels" in layer for layer in layers)
     table = new_table(
         title,
         "layer",
@@ -30,21 +28,20 @@ def layers_table(title: str, layers: Sequence[Mapping[str, Any]], *, repaired: b
         ">kept",
         ">density",
         ">kept MACs",
-        *([">effective channels"] if effective else []),
+        ">effective channels",
         ">‖WWᵀ−I‖ pruned",
         *([">repaired"] if repaired else []),
         ">bound",
         *([">repair steps"] if repaired else []),
     )
     for layer in layers:
-        found = layer.get("effective_channels")
         table.add_row(
             layer["name"],
             "×".join(map(str, layer["shape"])),
             f"{layer['kept']:,}",
             f"{layer['density']:.2%}",
             _macs(layer["kept_macs"]),
-            *(["" if found is None else f"{found:,} of {layer['shape'][0]:,}"] * effective),
+            f"{layer['effective_channels']:,} of {layer['shape'][0]:,}",
             f"{layer['orthogonality_before']:.3f}",
             *([f"{layer['orthogonality_after']:.3f}"] * repaired),
             f"{layer['orthogonality_bound']:.3f}",
@@ -62,25 +59,25 @@ def diagnosis_tables(document: dict[str, Any]) -> Group:
         f"{document['kept_parameters']:,} parameters kept of a budget of {document['budget']:,} "
         f"(counting rule {document['counting']}), sparsity {document['sparsity']:.2%}"
     )
-    repaired = document["orthogonality"]["repaired"] is not None
+    repaired = document["orthogonality_score"]["repaired"] is not None
     layers = layers_table(title, document["layers"], repaired=repaired)
     signal = new_table(
         "signal propagation",
         "step",
         ">orthogonality score",
-        ">JSV mean",
+        ">Jacobian mean",
         ">std",
         ">min",
         ">max",
         ">condition",
     )
-    for step, jacobian in document["jsv"].items():
+    for step, jacobian in document["jacobian"].items():
         if jacobian is None:
             continue
         numbers = [f"{jacobian[key]:.3g}" for key in ("mean", "std", "min", "max")]
         condition = jacobian["condition"]
         numbers.append("infinite" if condition is None else f"{condition:.3g}")
-        signal.add_row(step, f"{document['orthogonality'][step]:.3f}", *numbers)
+        signal.add_row(step, f"{document['orthogonality_score'][step]:.3f}", *numbers)
     effective = document["effective"]
     paths = effective["log10_paths"]
     signal.caption = (

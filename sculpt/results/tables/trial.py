@@ -8,84 +8,88 @@ from rich.table import Table
 from rich.text import Text
 
 from sculpt.config import describe_parameters
+from sculpt.record import Epoch, TrialRecord
 from sculpt.results.tables import new_table
 from sculpt.results.tables.diagnosis import layers_table
+from sculpt.typed_json import from_json
 
 SHOWN_EPOCHS = 12
 
 
-def trial_tables(record: dict[str, Any]) -> Group:
+def trial_tables(document: dict[str, Any]) -> Group:
     """Show all that people read of a trial; see `sculpt.results.records.Results.record`."""
-    if record["state"] != "complete":
-        return Group(Text(_unfinished(record)))
-    repaired = any(layer["repair_steps"] for layer in record["layers"])
-    title = f"layers (of the first seed, {record['seeds'][0]})"
+    if document["state"] != "complete":
+        return Group(Text(_unfinished(document)))
+    written = {key: value for key, value in document.items() if key != "state"}
+    record = from_json(TrialRecord, written, "the trial's record")
+    repaired = any(layer.repair_steps for layer in record.layers)
+    title = f"layers (of the first seed, {record.seeds[0]})"
     return Group(
         Text(_found(record)),
         *(Text(warning, style="bold red") for warning in warnings(record)),
-        layers_table(title, record["layers"], repaired=repaired),
+        layers_table(title, document["layers"], repaired=repaired),
         signal_table(record),
         curves_table(record),
     )
 
 
-def warnings(record: dict[str, Any]) -> list[str]:
+def warnings(record: TrialRecord) -> list[str]:
     """Return what is wrong with the network of a record: collapse, and training that diverged."""
     found = []
-    for run in record["runs"]:
-        if names := run.get("collapsed_layers"):
-            found.append(f"seed {run['seed']}: no weight is left in {', '.join(names)}")
-        if list(run["signal"].values())[-1]["log10_paths"] is None:
-            found.append(f"seed {run['seed']}: no path leads from the input to the output")
-        if run.get("diverged"):
-            found.append(f"seed {run['seed']}: the loss did not stay finite")
+    for run in record.runs:
+        if names := run.collapsed_layers:
+            found.append(f"seed {run.seed}: no weight is left in {', '.join(names)}")
+        if run.final_signal.log10_paths is None:
+            found.append(f"seed {run.seed}: no path leads from the input to the output")
+        if run.diverged:
+            found.append(f"seed {run.seed}: the loss did not stay finite")
     return found
 
 
-def signal_table(record: dict[str, Any]) -> Table:
+def signal_table(record: TrialRecord) -> Table:
     """Show signal propagation at each step of a trial's record."""
     table = new_table(
         "signal propagation",
         "step",
         ">orthogonality score",
-        ">JSV mean",
+        ">Jacobian mean",
         ">effective nodes",
         ">effective parameters",
         ">log10 paths",
     )
-    for step, signal in record["signal"].items():
-        paths, jacobian = signal["log10_paths"], signal.get("jacobian")
+    for step, signal in record.signal.items():
         table.add_row(
             step,
-            f"{signal['orthogonality_score']:.3f}",
-            f"{jacobian['mean']:.3g}" if jacobian else "",
-            f"{signal['effective_nodes']:,}",
-            f"{signal['effective_parameters']:,}",
-            "none" if paths is None else f"{paths:.2f}",
+            f"{signal.orthogonality_score:.3f}",
+            f"{signal.jacobian.mean:.3g}" if signal.jacobian else "",
+            f"{signal.effective_nodes:,}",
+            f"{signal.effective_parameters:,}",
+            "none" if signal.log10_paths is None else f"{signal.log10_paths:.2f}",
         )
     return table
 
 
-def curves_table(record: dict[str, Any]) -> Table:
+def curves_table(record: TrialRecord) -> Table:
     """Show how losses and errors went down, mean over the seeds, at up to 12 epochs."""
-    by_epoch: dict[int, list[dict[str, Any]]] = {}
-    for run in record["runs"]:
-        for epoch in run["history"]:
-            by_epoch.setdefault(epoch["epoch"], []).append(epoch)
+    by_epoch: dict[int, list[Epoch]] = {}
+    for run in record.runs:
+        for epoch in run.history:
+            by_epoch.setdefault(epoch.epoch, []).append(epoch)
     table = new_table(
-        f"learning curves, mean of {len(record['runs'])} seed{'s' * (len(record['runs']) > 1)}",
+        f"learning curves, mean of {len(record.runs)} seed{'s' * (len(record.runs) > 1)}",
         ">epoch",
         ">training loss",
         ">validation loss",
         ">validation error",
     )
-    for epoch in spread(sorted(by_epoch), SHOWN_EPOCHS):
-        rows = by_epoch[epoch]
-        errors = [100 * row["val_error"] for row in rows]
+    for number in spread(sorted(by_epoch), SHOWN_EPOCHS):
+        rows = by_epoch[number]
+        errors = [100 * row.val_error for row in rows]
         deviation = f" ± {stdev(errors):.2f}" if len(errors) > 1 else ""
         table.add_row(
-            str(epoch),
-            *(_mean_loss([row[loss] for row in rows]) for loss in ("train_loss", "val_loss")),
+            str(number),
+            _mean_loss([row.train_loss for row in rows]),
+            _mean_loss([row.val_loss for row in rows]),
             f"{mean(errors):.2f}{deviation} %",
         )
     return table
@@ -103,23 +107,23 @@ def _mean_loss(losses: list[float | None]) -> str:
     return f"{mean(known):.4f}" if len(known) == len(losses) else "not finite"
 
 
-def _found(record: dict[str, Any]) -> str:
-    error = record["val_error"]
-    deviation = "" if error["std"] is None else f" ± {100 * error['std']:.2f}"
+def _found(record: TrialRecord) -> str:
+    error = record.val_error
+    deviation = "" if error.std is None else f" ± {100 * error.std:.2f}"
     lines = [
-        f"trial {record['trial']} ({record['role']}) of {record['study']}: "
-        f"{describe_parameters(record['params']) or 'the dense base'}",
-        f"validation error {100 * error['mean']:.2f}{deviation} % "
-        f"(n {error['n']}, seeds {', '.join(map(str, record['seeds']))})",
-        f"{record['kept_parameters']:,} parameters kept of {record['dense_parameters']:,} "
-        f"(counting rule {record['counting']}), sparsity {record['sparsity']:.2%}; "
-        f"{record['kept_macs'] / 1e6:,.2f} M of {record['dense_macs'] / 1e6:,.2f} M MACs; "
-        f"{record['seconds']:.1f} s on {record['device']['name']}",
+        f"trial {record.trial} ({record.role}) of {record.study}: "
+        f"{describe_parameters(record.params) or 'the dense base'}",
+        f"validation error {100 * error.mean:.2f}{deviation} % "
+        f"(n {error.n}, seeds {', '.join(map(str, record.seeds))})",
+        f"{record.kept_parameters:,} parameters kept of {record.dense_parameters:,} "
+        f"(counting rule {record.counting}), sparsity {record.sparsity:.2%}; "
+        f"{record.kept_macs / 1e6:,.2f} M of {record.dense_macs / 1e6:,.2f} M MACs; "
+        f"{record.seconds:.1f} s on {record.device.name}",
     ]
-    tested = [error for error in record.get("test_errors") or [] if error is not None]
+    tested = [error for error in record.test_errors if error is not None]
     if tested:
         lines.append(f"test error {100 * mean(tested):.2f} % (n {len(tested)})")
-    if (plan := record.get("compaction")) and plan["used"]:
+    if (plan := record.compaction) and plan["used"]:
         lines.append(f"compaction saved {plan['saving']:.0%} of the MACs of its training")
     return "\n".join(lines)
 

@@ -27,6 +27,7 @@ from sculpt.search.references import STUDY_FILE
 from sculpt.search.storage.optuna_names import experimental_accepted
 from sculpt.search.store import Store
 from sculpt.search.trial_files import LATER, read_record
+from sculpt.typed_json import to_json
 
 ROOT = "DIR"
 """Stands for the folder of the images, which is none of an archive's business."""
@@ -91,9 +92,8 @@ def write_archive(store: Store, folder: Path, recorded: Sequence[int | str] | No
                 lines = (dumps(line_of(trial, usual, privacy)) for trial in trials[name])
                 _write(made / f"{name}.jsonl", "\n".join(lines))
             for label, trial in kept.items():
-                record = read_record(store, trial)
-                if "config" in record:
-                    record["config"] = without_private(record["config"])
+                record = to_json(read_record(store, trial))
+                record["config"] = without_private(record["config"])
                 _write(made / RECORDS / f"{label}.json", _spread(privacy.hide(record)))
     except OSError as error:
         raise InputError(

@@ -9,16 +9,15 @@ before training: then a candidate counts as beaten only by one that is nowhere w
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
 
 from sculpt.config import EarlyStopping, Training
+from sculpt.quantities import badness
+from sculpt.record import Epoch, SculptedRecord
 from sculpt.registry import OBJECTIVES
-from sculpt.search.sampling.proxies import PROXIES
 from sculpt.search.storage.trials import original_number
-from sculpt.training.loop import Epoch
 
 RUNGS = "rungs"
 """User attribute of a candidate: epochs -> validation error of its first seed at that rung."""
@@ -64,7 +63,7 @@ class Referee:
         self._passed: dict[str, float] = dict(attempt.user_attrs.get(RUNGS, {}))
         self._proxy_passed = PROXY in attempt.user_attrs
 
-    def on_sculpted(self, record: dict[str, Any]) -> None:
+    def on_sculpted(self, record: SculptedRecord) -> None:
         """Judge the candidate before it is trained, if there is a proxy to judge it by.
 
         Args:
@@ -79,7 +78,7 @@ class Referee:
         proxy = self._settings.proxy
         if proxy is None or self._proxy_passed:
             return
-        value = PROXIES[proxy].badness(record)
+        value = badness(proxy, record)
         self._trial.set_user_attr(PROXY, value)
         others = [[other.user_attrs[PROXY]] for other in self._others(PROXY)]
         if reason := reason_to_stop([value], others, self._settings.keep):
@@ -186,7 +185,7 @@ def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
     return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
 
 
-def _signed(name: str, record: dict[str, Any]) -> float:
+def _signed(name: str, record: SculptedRecord) -> float:
     objective = OBJECTIVES.get(name)
     value = float(objective.read(record))
     return value if objective.direction == "minimize" else -value

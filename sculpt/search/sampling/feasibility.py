@@ -14,11 +14,11 @@ from sculpt.config import Constraints, Space, Sparsity, Study, parameter_path
 from sculpt.data import ImageSpec
 from sculpt.diagnostics.cost import Cost, measure_cost, training_memory
 from sculpt.errors import ConfigError, InputError, SculptError
+from sculpt.job import build_model, candidate_budget, resolve_budget
 from sculpt.pruning.masks import count_parameters, prunable_budget
 from sculpt.search.sampling.samplers import resolve_sampler
 from sculpt.search.sampling.seeded import check_candidate_fits, check_start, trained_networks
 from sculpt.search.sampling.space import MOST_POINTS, corners, is_enumerable, points, space_size
-from sculpt.trial import build_model, candidate_budget, resolve_budget
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from torch import nn
 
 from sculpt.config import Choice, Study
 from sculpt.data import ImageSpec
+from sculpt.job import build_model
 from sculpt.pruning.initializers import initialize
 from sculpt.pruning.selection import Selection
 from sculpt.pruning.task import PruningTask
 from sculpt.pruning.trained import FROM_BUNDLE, check_not_repaired, read_trained
 from sculpt.registry import CRITERIA
-from sculpt.trial import build_model
 
 
 def trained_networks(candidate: Study) -> dict[str, Choice]:

@@ -14,13 +14,14 @@ from torch import nn
 from sculpt.config import Study, Training
 from sculpt.data import Splits
 from sculpt.errors import SculptError
+from sculpt.job import build_model
 from sculpt.pruning.masks import Masks, dense_masks
+from sculpt.record import Epoch
 from sculpt.registry import load_plugins
 from sculpt.search.sampling.feasibility import check_study
 from sculpt.search.workers.devices import use_device
 from sculpt.search.workers.processes import crew
-from sculpt.training.loop import Epoch, train
-from sculpt.trial import build_model
+from sculpt.training.loop import train
 
 MEASURED_SECONDS = 4.0
 """Of training, for each number of trials; starting the processes comes on top."""

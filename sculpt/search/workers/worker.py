@@ -13,11 +13,12 @@ from optuna.trial import FrozenTrial, TrialState
 from sculpt.config import Study
 from sculpt.data import ImageSet, Splits
 from sculpt.errors import DeviceMemoryError, SculptError
+from sculpt.job import Job
+from sculpt.record import Epoch
 from sculpt.search.artifacts.checkpoint_folder import CheckpointFolder
-from sculpt.search.confirmation import confirmation_plan, queue_confirmation
+from sculpt.search.confirmation import confirmation_job, queue_confirmation
 from sculpt.search.images import load_scoring_images
 from sculpt.search.kept_networks import discard_networks
-from sculpt.search.plan import TrialPlan
 from sculpt.search.progress import Watcher
 from sculpt.search.sampling.early_stopping import Stopped
 from sculpt.search.sampling.feasibility import check_candidate
@@ -29,13 +30,13 @@ from sculpt.search.storage.trials import ClaimedTrial, Trials, last_error, origi
 from sculpt.search.store import Store
 from sculpt.search.workers.attempt import Attempt
 from sculpt.search.workers.interruption import Interruption
-from sculpt.training.loop import Epoch, evaluations
+from sculpt.training.loop import evaluations
 from sculpt.training.memory import long_lived, release_memory
 
 POLL_SECONDS, LONGEST_POLL_SECONDS = 1.0, 15.0
 """Between looks at trials that other workers are running: at first, and at most."""
 
-Planner = Callable[[ClaimedTrial], TrialPlan]
+JobOf = Callable[[ClaimedTrial], Job]
 """Says what a claimed trial is to train; raises TrialPruned where it cannot be run."""
 
 
@@ -68,21 +69,21 @@ class Worker:
         candidates.read()  # now they are in the cache
         with long_lived():
             # Candidates need not wait for a base that another worker trains.
-            self._drain(base, _one_more(base), self._plan_base, wait=False)
+            self._drain(base, _one_more(base), self._base_job, wait=False)
             _check_base(base)
-            self._drain(candidates, partial(self._limit, total), self._plan_candidate)
+            self._drain(candidates, partial(self._limit, total), self._candidate_job)
             if not candidates.counts()["complete"]:
                 raise SculptError(
                     "a candidate must finish, but all failed; the last: "
                     f"{last_error(candidates.study)}"
                 )
-            self._drain(base, _one_more(base), self._plan_base)
+            self._drain(base, _one_more(base), self._base_job)
             _check_base(base)
             if self.store.confirmation is not None:
                 confirmation = self.store.trials(self.store.confirmation)
                 self.watcher.confirmation_started(queue_confirmation(self.store))
                 # No trial is made here but those in the queue.
-                self._drain(confirmation, lambda: 0, self._plan_confirmation)
+                self._drain(confirmation, lambda: 0, self._confirmation_job)
                 if missing := queue_confirmation(self.store, dry=True):
                     raise SculptError(
                         f"every confirmation must finish, but {missing} failed: "
@@ -90,7 +91,7 @@ class Worker:
                     )
 
     def _drain(
-        self, trials: Trials, limit: Callable[[], int], plan: Planner, *, wait: bool = True
+        self, trials: Trials, limit: Callable[[], int], job_of: JobOf, *, wait: bool = True
     ) -> None:
         """Run trials until `limit` of them are finished, here or in other processes.
 
@@ -115,7 +116,7 @@ class Worker:
             if claimed:
                 waiting_since = None
                 try:
-                    ended = trials.run(claimed, partial(self._train, plan))
+                    ended = trials.run(claimed, partial(self._train, job_of))
                 except KeyboardInterrupt:
                     trials.requeue()
                     raise
@@ -130,12 +131,12 @@ class Worker:
             with self.interruption.at_once():
                 time.sleep(pause(time.monotonic() - waiting_since))
 
-    def _plan_base(self, claimed: ClaimedTrial) -> TrialPlan:
+    def _base_job(self, claimed: ClaimedTrial) -> Job:
         config = self.store.config
-        seeds, objectives = search_seeds(config), config.search.objectives
-        return TrialPlan("base", config, "base", {}, self.budget, seeds, objectives)
+        seeds = search_seeds(config)
+        return Job("base", config, "base", {}, self.budget, seeds)
 
-    def _plan_candidate(self, claimed: ClaimedTrial) -> TrialPlan:
+    def _candidate_job(self, claimed: ClaimedTrial) -> Job:
         """Draw a configuration, and refuse one that cannot be run.
 
         Raises:
@@ -159,52 +160,45 @@ class Worker:
         if reason:
             claimed.write({INFEASIBLE: reason})
             raise optuna.TrialPruned(reason)
-        return TrialPlan(
-            trial.number,
-            candidate,
-            "candidate",
-            params,
-            found.budget,
-            search_seeds(config),
-            config.search.objectives,
-        )
+        seeds = search_seeds(config)
+        return Job(trial.number, candidate, "candidate", params, found.budget, seeds)
 
-    def _plan_confirmation(self, claimed: ClaimedTrial) -> TrialPlan:
-        return confirmation_plan(self.store, claimed.attributes, self.splits.spec)
+    def _confirmation_job(self, claimed: ClaimedTrial) -> Job:
+        return confirmation_job(self.store, claimed.attributes, self.splits.spec)
 
-    def _train(self, plan_of: Planner, claimed: ClaimedTrial) -> Sequence[float]:
+    def _train(self, job_of: JobOf, claimed: ClaimedTrial) -> Sequence[float]:
         """Train a trial, and return the values of its objectives."""
-        plan = plan_of(claimed)
+        job = job_of(claimed)
         attempt = Attempt(
             self.store,
             self.splits,
-            self._scoring_images(plan.study),
+            self._scoring_images(job.study),
             claimed,
             self._checkpoints(claimed.trial.study, claimed.origin),
             self._epoch_finished,
             self.interruption,
         )
-        epochs = len(plan.seeds) * evaluations(plan.study.training)
-        self.watcher.trial_started(plan.label, plan.params, epochs)
+        epochs = len(job.seeds) * evaluations(job.study.training)
+        self.watcher.trial_started(job.label, job.params, epochs)
         try:
-            record = attempt.run(plan)
+            record = attempt.run(job)
         except Stopped as stopped:
-            self.watcher.trial_finished(plan.label, None, f"stopped: {stopped}")
+            self.watcher.trial_finished(job.label, None, f"stopped: {stopped}")
             raise
         except Exception as error:
             if storage_failure(error) or isinstance(error, UpdateFinishedTrialError):
                 raise  # it is not the trial that failed: a later attempt goes on from here
             problem = f"{type(error).__name__}: {error}"
-            too_large = isinstance(error, DeviceMemoryError) and plan.role == "candidate"
+            too_large = isinstance(error, DeviceMemoryError) and job.role == "candidate"
             claimed.write({OUT_OF_MEMORY if too_large else ERROR: problem})
-            self.watcher.trial_finished(plan.label, None, problem)
+            self.watcher.trial_finished(job.label, None, problem)
             if too_large:
                 raise optuna.TrialPruned(problem) from None
             raise
         finally:
             release_memory(self.splits.train.device)
-        self.watcher.trial_finished(plan.label, record["val_error"]["mean"], None)
-        return [record["objectives"][name] for name in plan.objectives]
+        self.watcher.trial_finished(job.label, record.val_error.mean, None)
+        return [record.objectives[name] for name in job.objectives]
 
     def _limit(self, total: int | None) -> int:
         return (self.store.total if total is None else total) - 1

@@ -1,0 +1,225 @@
+"""What is measured of one network while it becomes sparse and is trained: clocks and readings."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import torch
+from torch import nn
+
+from sculpt.data import Splits
+from sculpt.diagnostics.cost import measure_cost, training_memory
+from sculpt.diagnostics.orthogonality import (
+    isometry_bound,
+    layer_orthogonality,
+    orthogonality_score,
+)
+from sculpt.diagnostics.propagation import jacobian_singular_values, summarize_jacobian
+from sculpt.diagnostics.topology import Topology, measure_topology
+from sculpt.errors import NumericsError
+from sculpt.export.latency import describe_latency, measure_latency
+from sculpt.job import Job, Sculpted
+from sculpt.pruning.isometry import LayerRepair
+from sculpt.pruning.masks import (
+    Masks,
+    Scores,
+    collapsed_layers,
+    count_kept,
+    count_parameters,
+    prunable_budget,
+)
+from sculpt.record import LayerRow, SculptedRecord, SeedRecord, Signal, Step, TrainingFacts
+from sculpt.training.evaluation import evaluate
+from sculpt.training.loop import Trained
+from sculpt.training.precision import float32_products
+
+FEW = slice(2)
+"""Images that show the shape of an input, or that a compact network is compared on."""
+
+
+@dataclass
+class Clock:
+    """Seconds per phase; waits for the device before it reads the time."""
+
+    device: torch.device
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        start = perf_counter()
+        yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + perf_counter() - start
+
+
+class Measuring:
+    """Reads one network of a trial between the steps of the method, and times these.
+
+    Args:
+        job:
+            Of the trial.
+        splits:
+            On the device to train on.
+        seed:
+            One of the job's.
+    """
+
+    def __init__(self, job: Job, splits: Splits, seed: int):
+        self.clock = Clock(splits.train.device)
+        self.seed = seed
+        self.repairs: dict[str, LayerRepair] = {}
+        """What the repair did, to be told here."""
+        self._job, self._splits = job, splits
+        # Any sample will do, and every network of a study should be looked at with the same one.
+        looked_at = job.study.diagnostics.jacobian_images
+        self._probe = splits.train.sample(None if looked_at == "all" else looked_at, seed=0)
+        self._signal: dict[Step, Signal] = {}
+        self._orthogonality: dict[Step, dict[str, float]] = {}
+        self._topology: Topology
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Of one image."""
+        spec = self._splits.spec
+        return spec.channels, spec.height, spec.width
+
+    def read(self, step: Step, model: nn.Module, masks: Masks) -> None:
+        """Read how signals travel through a network as it stands."""
+        with self.clock("diagnose"):
+            if step != "repaired":  # which has the same paths
+                self._topology = measure_topology(model, masks, self.input_shape)
+            topology = self._topology
+            orthogonality = self._orthogonality[step] = layer_orthogonality(model)
+            jacobian = None
+            if len(self._probe):
+                # Convolutions take four times as long in float64, and agree to six digits.
+                convolves = any(p.dim() > 2 for p in model.parameters())
+                dtype = torch.float32 if convolves else torch.float64
+                values = jacobian_singular_values(model, self._probe.inputs(), dtype=dtype)
+                jacobian = summarize_jacobian(values)
+            self._signal[step] = Signal(
+                orthogonality_score=orthogonality_score(orthogonality),
+                effective_nodes=topology.nodes,
+                effective_parameters=topology.parameters,
+                log10_paths=topology.log10_paths,
+                jacobian=jacobian,
+            )
+
+    def sculpted(self, model: nn.Module, masks: Masks, scores: Scores) -> SculptedRecord:
+        """Return what is known of a network before it is trained."""
+        study, repairs = self._job.study, self.repairs
+        with self.clock("build"):
+            cost = measure_cost(model, self.input_shape)
+            dense = count_parameters(model, study.counting)
+        unspent = 0
+        if self._job.role == "candidate":
+            spendable = prunable_budget(model, self._job.budget, study.counting)
+            unspent = spendable - count_kept(model, masks, "paper")
+        score_kept, score_share = kept_scores(scores, masks)
+        steps = list(self._orthogonality.values())
+        before, after = self._orthogonality.get("pruned", steps[0]), steps[-1]
+        return SculptedRecord(
+            seed=self.seed,
+            dense_parameters=dense,
+            kept_parameters=count_kept(model, masks, study.counting),
+            unspent=unspent,
+            dense_macs=cost.dense_macs,
+            kept_macs=cost.kept_macs(masks),
+            dense_memory=training_memory(dense, cost, study.training.batch_size),
+            score_kept=score_kept,
+            score_share=score_share,
+            collapsed_layers=collapsed_layers(masks),
+            signal=self._signal,
+            layers=[
+                LayerRow(
+                    name=name,
+                    shape=list(masks[name].shape),
+                    kept=int(masks[name].sum()),
+                    density=float(masks[name].double().mean()),
+                    kept_macs=int(masks[name].sum()) * positions,
+                    effective_channels=self._topology.channels[name],
+                    orthogonality_before=before[name],
+                    orthogonality_after=after[name],
+                    orthogonality_bound=(
+                        repairs[name].bound if name in repairs else isometry_bound(masks[name])
+                    ),
+                    repair_steps=repairs[name].steps if name in repairs else 0,
+                    repair_seconds=repairs[name].seconds if name in repairs else 0.0,
+                )
+                for name, positions in cost.positions.items()
+            ],
+            seconds=dict(self.clock.seconds),
+        )
+
+    def trained(
+        self, sculpted: Sculpted, trained: Trained, compaction: Mapping[str, object] | None
+    ) -> SeedRecord:
+        """Return what is known of a network after its training, measured where that is asked for.
+
+        Raises:
+            NumericsError: the base diverged.
+        """
+        job, last = self._job, trained.history[-1]
+        if job.role == "base" and trained.diverged:
+            raise NumericsError(
+                "the loss of the dense base must stay finite, or nothing can be ranked against "
+                f"it, but is not in epoch {last.epoch}; lower training.learning_rate "
+                f"(now {job.study.training.learning_rate})"
+            )
+        test_error = self._test_error(sculpted.model, trained)
+        latency, latency_by = self._latency(sculpted)
+        seconds = sculpted.record.seconds | self.clock.seconds
+        if trained.resumed_at:
+            seconds["train"] = sum(epoch.seconds for epoch in trained.history)
+        return SeedRecord(
+            **vars(sculpted.record) | {"seconds": seconds},
+            training=TrainingFacts(**trained.facts, resumed_at=trained.resumed_at),
+            diverged=trained.diverged,
+            val_error=last.val_error,
+            val_loss=last.val_loss,
+            test_error=test_error,
+            train_loss=last.train_loss,
+            history=trained.history,
+            compaction=compaction,
+            latency=latency,
+            latency_by=latency_by,
+        )
+
+    def _test_error(self, model: nn.Module, trained: Trained) -> float | None:
+        """Return the lowest test error of the evaluations, or that of the end if it may be read."""
+        if self._job.study.training.protocol == "validation" and self._job.read_test:
+            precision = trained.facts["precision"]
+            with self.clock("test"), float32_products(precision, self.clock.device):
+                return evaluate(model, self._splits.test, precision=precision)[1]
+        errors = [epoch.test_error for epoch in trained.history if epoch.test_error is not None]
+        return min(errors, default=None)
+
+    def _latency(self, network: Sculpted) -> tuple[float | None, str | None]:
+        """Return the seconds for one image and how they were measured, if they are an objective."""
+        if "latency" not in self._job.study.search.objectives:
+            return None, None
+        runtime = self._job.study.search.latency_runtime
+        with self.clock("latency"):
+            image = self._splits.train.inputs(FEW)
+            seconds = measure_latency(network.model, network.masks, image, runtime=runtime)
+            return seconds, describe_latency(runtime)
+
+
+def kept_scores(scores: Scores, masks: Masks) -> tuple[float | None, float | None]:
+    """Return the sum of the criterion's scores that the masks keep, and its share of all.
+
+    Either is None where a sum is not finite, or there are no scores; a sum of 0 has no shares.
+    """
+    sums = [
+        (float(score.double().sum()), float(score[masks[name]].double().sum()))
+        for name, score in scores.items()
+    ]
+    total, kept = (sum(part) for part in zip(*sums, strict=True)) if sums else (0.0, math.nan)
+    share = kept / total if total else math.nan
+    return (
+        kept if math.isfinite(kept) else None,
+        share if math.isfinite(share) and math.isfinite(total) else None,
+    )

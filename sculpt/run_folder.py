@@ -1,0 +1,96 @@
+"""The folder in which one network of a trial is written down, and who is told of its progress."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from sculpt.bundle import read_bundle, write_bundle
+from sculpt.errors import InputError, SculptWarning
+from sculpt.job import Sculpted
+from sculpt.record import Epoch, SculptedRecord
+from sculpt.training.checkpoint import Checkpoint, epochs_written
+from sculpt.typed_json import from_json, to_json
+
+SCULPTED_FILE = "sculpted.safetensors"
+TRAINING_FILE = "training.safetensors"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run is written down, and goes on from if it was interrupted; who hears of it."""
+
+    path: Path | None = None
+    """By default nothing is written."""
+    every_seconds: float = 60.0
+    """How often a training is."""
+    on_written: Callable[[Path], None] = lambda file: None
+    """Called with each file that was written."""
+    on_sculpted: Callable[[SculptedRecord], None] = lambda record: None
+    """Called once before training, with what is known then."""
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None
+    """Called after each evaluated epoch, those of an earlier, interrupted run included."""
+
+    def sculpted(self, build: Callable[[], nn.Module], sculpt: Callable[[], Sculpted]) -> Sculpted:
+        """Return the network that is written down, bit for bit; else make one and write it down.
+
+        A file that cannot be read is none, with a warning.
+
+        Args:
+            build:
+                Builds the network, untrained, where there is a file to read into it.
+            sculpt:
+                Makes it anew, ready to train.
+        """
+        found = self._read(build)
+        if not found:
+            found = sculpt()
+            self._write(found)
+        self.on_sculpted(found.record)
+        return found
+
+    @property
+    def hooks(self) -> dict[str, Any]:
+        """What `train` is given to be written down, and to tell of it."""
+        file = self.path / TRAINING_FILE if self.path else None
+        checkpoint = Checkpoint(file, self.every_seconds, self.on_written) if file else None
+        return {"on_epoch": self.on_epoch, "checkpoint": checkpoint}
+
+    def _read(self, build: Callable[[], nn.Module]) -> Sculpted | None:
+        if self.path is None or not (file := self.path / SCULPTED_FILE).exists():
+            return None
+        try:
+            bundle = read_bundle(file)
+            record = from_json(SculptedRecord, bundle.metadata, f"the record in {file}")
+        except InputError as error:
+            text = f"{error}; the trial starts from its beginning"
+            warnings.warn(text, SculptWarning, stacklevel=4)
+            return None
+        model = build()
+        model.load_state_dict(bundle.state)
+        named = dict(model.named_parameters())
+        masks = {name: mask.to(named[name].device) for name, mask in bundle.masks.items()}
+        return Sculpted(model, masks, {}, record)
+
+    def _write(self, sculpted: Sculpted) -> None:
+        if self.path is None:
+            return
+        (self.path / TRAINING_FILE).unlink(missing_ok=True)  # of another network
+        file = self.path / SCULPTED_FILE
+        write_bundle(file, sculpted.model, sculpted.masks, to_json(sculpted.record))
+        self.on_written(file)
+
+
+NOWHERE = RunFolder()
+
+
+def progress_in(folder: Path) -> int:
+    """Return how far a trial is, of whose seeds each has a folder in this one.
+
+    Counted in epochs that are written down, and networks that are ready to train.
+    """
+    ready = list(folder.glob(f"*/{SCULPTED_FILE}"))
+    return len(ready) + sum(epochs_written(path.with_name(TRAINING_FILE)) for path in ready)

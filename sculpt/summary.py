@@ -1,0 +1,125 @@
+"""The record of a trial, made of those of its seeds, and what its figures depend on."""
+
+import math
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
+from importlib.metadata import version
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+
+from sculpt.data import Splits
+from sculpt.errors import NumericsError
+from sculpt.job import Job
+from sculpt.record import (
+    RECORD_FORMAT,
+    Costs,
+    Device,
+    Input,
+    SeedRecord,
+    Sizes,
+    Spread,
+    TrialRecord,
+)
+from sculpt.registry import OBJECTIVES
+
+
+def summarize(job: Job, splits: Splits, runs: list[SeedRecord]) -> TrialRecord:
+    """Join the records of a trial's seeds into the trial's record.
+
+    Raises:
+        ValueError: a network missed the budget, which is a defect of sculpt.
+        NumericsError: an objective of the study has no value, or one is not finite.
+    """
+    study, first = job.study, runs[0]
+    sizes = {run.kept_parameters for run in runs}
+    # Only whole groups, or only effective weights, may leave a rest: the record says how much.
+    spent = {run.kept_parameters + run.unspent for run in runs}
+    exact = study.pruning.granularity == "weight" and not study.pruning.effective
+    if job.role == "candidate" and (spent != {job.budget} or (exact and sizes != {job.budget})):
+        raise ValueError(f"every candidate must keep {job.budget} parameters, but kept {sizes}")
+    errors = [run.val_error for run in runs]
+    record = TrialRecord(
+        trial=job.label,
+        objectives={},
+        confirms=job.confirms,
+        arm=job.arm,
+        format=RECORD_FORMAT,
+        study=study.study,
+        role=job.role,
+        params=job.params,
+        counting=study.counting,
+        budget=job.budget,
+        **{size.name: getattr(first, size.name) for size in fields(Sizes)},
+        sparsity=1 - first.kept_parameters / first.dense_parameters,
+        **{cost.name: _mean([getattr(run, cost.name) for run in runs]) for cost in fields(Costs)},
+        latency=_mean([run.latency for run in runs]),
+        latency_by=first.latency_by,
+        val_error=Spread(
+            mean=mean(errors), std=stdev(errors) if len(errors) > 1 else None, n=len(errors)
+        ),
+        val_errors=errors,
+        test_errors=[run.test_error for run in runs],
+        diverged=sum(run.diverged for run in runs),
+        epochs=sum(run.history[-1].epoch for run in runs),
+        seconds=sum(sum(run.seconds.values()) for run in runs),
+        training_seconds=mean(run.seconds["train"] for run in runs),
+        seeds=[run.seed for run in runs],
+        layers=first.layers,
+        signal=first.signal,
+        compaction=first.compaction,
+        runs=runs,
+        config=study.model_dump(mode="json"),
+        input=describe_input(splits),
+        data_fingerprint=splits.fingerprint,
+        **describe_machine(splits.train.device),
+    )
+    return replace(record, objectives=read_objectives(record, study.search.objectives))
+
+
+def read_objectives(record: TrialRecord, chosen: Sequence[str]) -> dict[str, float]:
+    """Return the value of each registered objective that was measured, by name.
+
+    Raises:
+        NumericsError: one of the chosen ones has no value, or one is not finite.
+    """
+    read = {name: OBJECTIVES.get(name).read(record) for name in OBJECTIVES.names()}
+    values = {name: float(value) for name, value in read.items() if value is not None}
+    # Optuna would fail such a trial without a word, and it would be taken for interrupted.
+    missing = [name for name in chosen if name not in values]
+    if missing or not all(map(math.isfinite, values.values())):
+        raise NumericsError(
+            f"objectives must be finite numbers, but are {values}"
+            + (f", without {', '.join(missing)}" if missing else "")
+        )
+    return values
+
+
+def describe_input(splits: Splits) -> Input:
+    """Return what networks are fed by these images; the numbers are exactly those used."""
+    train = splits.train
+    return Input(
+        **asdict(splits.spec),
+        mean=train.mean.tolist(),
+        std=train.std.tolist(),
+        class_names=list(splits.class_names) or None,
+    )
+
+
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """Return the `device` and the `versions` that a measured figure depends on."""
+    on_gpu = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if on_gpu else platform.machine()
+    packages = ("sculpt", "torchvision", "optuna", "numpy")
+    return {
+        "device": Device(type=device.type, name=name, threads=torch.get_num_threads()),
+        # torch's own word says which build it is (+cu..., +cpu).
+        "versions": {"python": platform.python_version(), "torch": str(torch.__version__)}
+        | {package: version(package) for package in packages},
+    }
+
+
+def _mean(values: list[Any]) -> Any:
+    return None if None in values else mean(values)
