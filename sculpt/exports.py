@@ -37,16 +37,12 @@ def export_trial(
     """Export a trained network of a study into a folder.
 
     Args:
-        study:
-            Its results, or whatever `open_results` takes.
-        trial:
-            A candidate's number, "base", or "best".
+        study: Its results, or whatever `open_results` takes.
+        trial: A candidate's number, "base", or "best".
         directory:
             A new folder, or an older export, which is replaced; by default `default_directory`.
-        formats:
-            Registered names, or "all"; the bundle is always written.
-        seed:
-            One of the trial's; by default the one with the lowest validation error.
+        formats: Registered names, or "all"; the bundle is always written.
+        seed: One of the trial's; by default the one with the lowest validation error.
 
     Returns:
         The manifest (README, "JSON").
@@ -85,13 +81,11 @@ def verify(directory: str | Path, *, data_root: str | Path | None = None) -> Ver
     arithmetic may decide them otherwise.
 
     Args:
-        directory:
-            As `export_trial` left it, whoever has sent it: nothing in it is executed, see
+        directory: As `export_trial` left it, whoever has sent it: nothing in it is executed, see
             `sculpt.export.verification.verify`, no plug-in of it is imported, and which folder is
             read for images is not for it to say.
-        data_root:
-            Where the images are; by default the environment variable SCULPT_DATA, or `data` under
-            the current directory. Nothing is downloaded.
+        data_root: Where the images are; by default the environment variable SCULPT_DATA, or `data`
+            under the current directory. Nothing is downloaded.
 
     Returns:
         The checks as a JSON document (README, "JSON").
@@ -118,18 +112,13 @@ def latency(
     """Time an exported network in every runtime of this machine, and write down what was found.
 
     Args:
-        directory:
-            As `export_trial` left it; see `sculpt.export.measuring.measure_directory` for what is
-            written there.
-        results:
-            The study that the network comes from; the latency becomes part of its trial's record,
-            too, so that `pareto` can take it for an objective.
-        runtime:
-            Whose time that is; by default the study's `search.latency_runtime`, or PyTorch's.
-        turns:
-            Of which the medians are taken.
-        on_row:
-            Called with each row as soon as it is known.
+        directory: As `export_trial` left it; see `sculpt.export.measuring.measure_directory` for
+            what is written there.
+        results: The study that the network comes from; the latency becomes part of its trial's
+            record, too, so that `pareto` can take it for an objective.
+        runtime: Whose time that is; by default the study's `search.latency_runtime`, or PyTorch's.
+        turns: Of which the medians are taken.
+        on_row: Called with each row as soon as it is known.
 
     Returns:
         The table as a JSON document (README, "JSON").

@@ -47,13 +47,10 @@ def check(
     """Validate a study, and return the size of every corner of its space; trains nothing.
 
     Args:
-        study:
-            A study file, or a loaded one.
-        overrides:
-            Dotted keys to values, set in the file first, for example {"search.trials": 4}.
-        storage:
-            Where the study is kept, and with it the last measurement by `bench`; by default where
-            the file says, or `runs/NAME.db`.
+        study: A study file, or a loaded one.
+        overrides: Dotted keys to values, set in the file first, for example {"search.trials": 4}.
+        storage: Where the study is kept, and with it the last measurement by `bench`; by default
+            where the file says, or `runs/NAME.db`.
 
     Returns:
         The JSON document of `sculpt check` (README, "JSON").
@@ -86,20 +83,15 @@ def bench(
     With `against_standard` a script calls this under `if __name__ == "__main__":`.
 
     Args:
-        study:
-            A study file, or a loaded one.
+        study: A study file, or a loaded one.
         overrides:
             Dotted keys to values, set in the file first. `params.KEY` chooses one candidate, as in
             {"params.widening": 2}; without any, the feasible corners of the space are measured, at
             most 8 of them. The measurement is kept beside `storage`, where `check` finds it.
-        device:
-            A torch device, or `auto`.
-        against_standard:
-            Train by a plain PyTorch loop too, in turns.
-        effort:
-            How much to spend on it.
-        on_network:
-            Is told which network is measured next.
+        device: A torch device, or `auto`.
+        against_standard: Train by a plain PyTorch loop too, in turns.
+        effort: How much to spend on it.
+        on_network: Is told which network is measured next.
 
     Returns:
         The JSON document of `sculpt bench` (README, "JSON").
@@ -138,23 +130,16 @@ def run(
     `multiprocessing` needs: a script calls this under `if __name__ == "__main__":`.
 
     Args:
-        study:
-            A study file, or a loaded one.
-        overrides:
-            Dotted keys to values, set in the file first, for example {"search.trials": 4}.
-        device:
-            A torch device, several separated by commas (`cuda:0,cuda:1`), or `auto`: a GPU where
-            there is one, and for several workers all of them.
-        watcher:
-            Is told of the progress.
-        workers:
-            How many processes train candidates, dealt out to the devices in turn; by default as
-            many as `trials_per_device` says.
-        trials_per_device:
-            How many candidates are trained at a time on each device; `auto` measures which number
-            is the fastest.
-        ray:
-            Let Ray start the workers: `local` on this machine, else the address of a Ray cluster,
+        study: A study file, or a loaded one.
+        overrides: Dotted keys to values, set in the file first, for example {"search.trials": 4}.
+        device: A torch device, several separated by commas (`cuda:0,cuda:1`), or `auto`: a GPU
+            where there is one, and for several workers all of them.
+        watcher: Is told of the progress.
+        workers: How many processes train candidates, dealt out to the devices in turn; by default
+            as many as `trials_per_device` says.
+        trials_per_device: How many candidates are trained at a time on each device; `auto` measures
+            which number is the fastest.
+        ray: Let Ray start the workers: `local` on this machine, else the address of a Ray cluster,
             or `auto` for the one that this machine belongs to.
 
     Raises:
@@ -194,20 +179,13 @@ def join(
     in the storage; of a study file only `data.root`, `data.download` and `storage` are read.
 
     Args:
-        study:
-            A study file, or the name of a study.
-        storage:
-            Where it is kept; by default where the file says, or `runs/NAME.db`.
-        overrides:
-            Where this machine has its images, for example {"data.root": "/images"}.
-        device:
-            As for `run`.
-        watcher:
-            Is told of the progress.
-        workers:
-            As for `run`.
-        trials_per_device:
-            As for `run`.
+        study: A study file, or the name of a study.
+        storage: Where it is kept; by default where the file says, or `runs/NAME.db`.
+        overrides: Where this machine has its images, for example {"data.root": "/images"}.
+        device: As for `run`.
+        watcher: Is told of the progress.
+        workers: As for `run`.
+        trials_per_device: As for `run`.
 
     Raises:
         StorageError: there is no such study there.
@@ -233,21 +211,14 @@ def submit(
     """Start a study in jobs of Slurm, each of which joins it, and return their ids at once.
 
     Args:
-        study:
-            A study file, or a loaded one.
-        overrides:
-            Dotted keys to values, set in the file first.
-        device:
-            In each job; a torch device, several separated by commas, or `auto`.
-        workers:
-            How many jobs.
-        trials_per_device:
-            How many candidates each of them trains at a time.
-        parameters:
-            What each job asks for, as submitit's `update_parameters` takes it, for example
+        study: A study file, or a loaded one.
+        overrides: Dotted keys to values, set in the file first.
+        device: In each job; a torch device, several separated by commas, or `auto`.
+        workers: How many jobs.
+        trials_per_device: How many candidates each of them trains at a time.
+        parameters: What each job asks for, as submitit's `update_parameters` takes it, for example
             {"slurm_partition": "gpu", "timeout_min": 240, "gpus_per_node": 1}.
-        cluster:
-            `local` runs the jobs on this machine, without Slurm.
+        cluster: `local` runs the jobs on this machine, without Slurm.
 
     Raises:
         InputError: the study cannot be run as it is, or the jobs cannot be submitted so.
@@ -296,15 +267,11 @@ def diagnose_candidate(
     """Prune and repair one candidate of a study, with its first seed, and train nothing.
 
     Args:
-        study:
-            A study file, or a loaded one.
-        overrides:
-            Dotted keys to values, set in the file first; `params.KEY` is a value of the space's
-            parameter KEY, and those left out stay as in the study file.
-        device:
-            A torch device, or `auto`.
-        plot:
-            A file to draw layer sparsities and scores into; its ending says the format.
+        study: A study file, or a loaded one.
+        overrides: Dotted keys to values, set in the file first; `params.KEY` is a value of the
+            space's parameter KEY, and those left out stay as in the study file.
+        device: A torch device, or `auto`.
+        plot: A file to draw layer sparsities and scores into; its ending says the format.
 
     Returns:
         What is known of it as a JSON document (README, "JSON"), and the network itself.

@@ -39,11 +39,9 @@ def check_errors(loaded: Loaded, data_root: str | Path | None = None) -> list[Ch
     arithmetic may decide them otherwise.
 
     Args:
-        loaded:
-            Whoever has sent its file: no plug-in of it is imported, and which folder is read for
-            images is not for it to say.
-        data_root:
-            See `sculpt.exports.verify`.
+        loaded: Whoever has sent its file: no plug-in of it is imported, and which folder is read
+            for images is not for it to say.
+        data_root: See `sculpt.exports.verify`.
 
     """
     metadata: Mapping[str, object] = loaded.metadata
@@ -74,13 +72,10 @@ def find_wrong_and_close(logits: Tensor, labels: Tensor, share: float) -> tuple[
     """Return which images are misclassified, and which are too close to call; both bool, (N,).
 
     Args:
-        logits:
-            (N, classes). An image whose logits are not all finite is misclassified, as in
+        logits: (N, classes). An image whose logits are not all finite is misclassified, as in
             `sculpt.training.evaluation.evaluate`, and that is not close.
-        labels:
-            int64, (N,).
-        share:
-            Of an image's largest absolute logit: by how much its label's logit and the largest
+        labels: int64, (N,).
+        share: Of an image's largest absolute logit: by how much its label's logit and the largest
             other one must differ.
     """
     finite = logits.isfinite().all(1)

@@ -17,10 +17,8 @@ def status(study: Results | str | Path, storage: str | None = None) -> dict[str,
     """Return how many trials of a study there are, by what became of them (README, "JSON").
 
     Args:
-        study:
-            Its results, or whatever `open_results` takes.
-        storage:
-            Where it is kept; by default where the file says, or `runs/NAME.db`.
+        study: Its results, or whatever `open_results` takes.
+        storage: Where it is kept; by default where the file says, or `runs/NAME.db`.
 
     Raises:
         StorageError: there is no such study.
@@ -39,15 +37,11 @@ def report(
     """Write down what a study has found, the verdict first.
 
     Args:
-        study:
-            Its results, or whatever `open_results` takes.
-        output:
-            A file; by default `NAME-report.html` or `NAME-report.md`, here.
-        format:
-            `html` is one page that works offline; `md` is Markdown, with its figures as PNG in a
-            folder beside it.
-        storage:
-            Where the study is kept; by default where the file says, or `runs/NAME.db`.
+        study: Its results, or whatever `open_results` takes.
+        output: A file; by default `NAME-report.html` or `NAME-report.md`, here.
+        format: `html` is one page that works offline; `md` is Markdown, with its figures as PNG in
+            a folder beside it.
+        storage: Where the study is kept; by default where the file says, or `runs/NAME.db`.
 
     Returns:
         The file.
@@ -81,16 +75,11 @@ def dashboard(
     """Show a study in Optuna's dashboard, with notes and layer plots, until Ctrl-C.
 
     Args:
-        study:
-            Whatever `open_results` takes.
-        host:
-            Where to listen; there is no log-in.
-        port:
-            Where to listen; 0 takes a free one.
-        storage:
-            Where the study is kept; by default where the file says, or `runs/NAME.db`.
-        say:
-            Is told the page's address, and what to know of it.
+        study: Whatever `open_results` takes.
+        host: Where to listen; there is no log-in.
+        port: Where to listen; 0 takes a free one.
+        storage: Where the study is kept; by default where the file says, or `runs/NAME.db`.
+        say: Is told the page's address, and what to know of it.
 
     Raises:
         StorageError: there is no such study.

@@ -37,12 +37,9 @@ def study_seconds(config: Study, trials: int, per_trial: dict[str, float]) -> fl
     """Return what a study takes, what early stopping saves and the confirmation costs included.
 
     Args:
-        config:
-            The study.
-        trials:
-            In all, the base included.
-        per_trial:
-            Seconds of a whole trial with all its seeds, for `base` and `candidate`.
+        config: The study.
+        trials: In all, the base included.
+        per_trial: Seconds of a whole trial with all its seeds, for `base` and `candidate`.
     """
     search = config.search
     base, candidate = (per_trial[role] / search.replicates for role in ("base", "candidate"))
@@ -58,10 +55,8 @@ def predict(config: Study, trials: int) -> dict[str, Any] | None:
     """Return what running a study will take by its last measurement, None without a fitting one.
 
     Args:
-        config:
-            The study; measurements of one with other settings do not count.
-        trials:
-            In all, the base included; it may have changed since the measurement.
+        config: The study; measurements of one with other settings do not count.
+        trials: In all, the base included; it may have changed since the measurement.
 
     Returns:
         `{"seconds", "measured_on"}`, the latter the device as in a trial's record.

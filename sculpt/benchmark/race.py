@@ -76,18 +76,12 @@ def race(
     both.
 
     Args:
-        model:
-            On the device of the images; it is left as it is.
-        masks:
-            Keyed by parameter name.
-        splits:
-            As for training.
-        recipe:
-            As of the study.
-        effort:
-            How much to measure.
-        opponent:
-            To take turns with; see `standard_opponent`.
+        model: On the device of the images; it is left as it is.
+        masks: Keyed by parameter name.
+        splits: As for training.
+        recipe: As of the study.
+        effort: How much to measure.
+        opponent: To take turns with; see `standard_opponent`.
     """
     keep_freed_memory()  # as the process of a study does
     start = perf_counter()

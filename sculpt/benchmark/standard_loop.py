@@ -77,22 +77,15 @@ def train_standard(
     """Train a copy of a masked network, and evaluate it after every epoch.
 
     Args:
-        network:
-            With the weights to start from; it is left as it is.
-        masks:
-            Keyed by parameter name. Parameters of which nothing is pruned are left alone, as
+        network: With the weights to start from; it is left as it is.
+        masks: Keyed by parameter name. Parameters of which nothing is pruned are left alone, as
             nobody would mask a dense layer.
-        train:
-            Trained on. Give fewer images to take fewer steps.
-        validation:
-            Evaluated on.
-        recipe:
-            Optimiser, schedule, augmentation and epochs. `precision`, `compact`, `protocol` and
+        train: Trained on. Give fewer images to take fewer steps.
+        validation: Evaluated on.
+        recipe: Optimiser, schedule, augmentation and epochs. `precision`, `compact`, `protocol` and
             `weight_average` are not read.
-        device:
-            Where to train.
-        order:
-            Positions of the images, anew for each epoch; by default shuffled by torch's global
+        device: Where to train.
+        order: Positions of the images, anew for each epoch; by default shuffled by torch's global
             generator, which also decides the augmentation.
     """
     device = torch.device(device)

@@ -62,8 +62,7 @@ def measure_study(
     The document that is returned is also kept, for `sculpt check`.
 
     Args:
-        params:
-            The one candidate to measure. Empty: the feasible corners of the space.
+        params: The one candidate to measure. Empty: the feasible corners of the space.
 
     Raises:
         InputError: the study cannot be run as it is, or no candidate holds the budget.

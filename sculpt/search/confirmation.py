@@ -57,10 +57,8 @@ def queue_confirmation(store: Store, *, dry: bool = False) -> int:
     Any number of workers may call this when the search has ended.
 
     Args:
-        store:
-            The study, kept in a storage.
-        dry:
-            Only count.
+        store: The study, kept in a storage.
+        dry: Only count.
     """
     if store.config.search.confirm is None or store.confirmation is None:
         return 0

@@ -23,12 +23,9 @@ def discard_networks(store: Store, study: optuna.Study, trial: FrozenTrial) -> N
     network stays too long. What cannot be removed is a warning, because it does no harm.
 
     Args:
-        store:
-            Of the study.
-        study:
-            Its Optuna study that the trial belongs to.
-        trial:
-            Complete, and so written down.
+        store: Of the study.
+        study: Its Optuna study that the trial belongs to.
+        trial: Complete, and so written down.
     """
     for loser in _losers(store, study, trial):
         files: dict[str, str] = loser.system_attrs.get(FILES) or {}
@@ -76,9 +73,7 @@ def _dominated_by(winners: np.ndarray, losers: np.ndarray) -> np.ndarray:
     """Return, row by row of either one, whether the winner dominates the loser.
 
     Args:
-        winners:
-            Values to minimise, (n, objectives) or (1, objectives).
-        losers:
-            Of the same shape, or one row against all winners.
+        winners: Values to minimise, (n, objectives) or (1, objectives).
+        losers: Of the same shape, or one row against all winners.
     """
     return np.logical_and((winners <= losers).all(-1), (winners < losers).any(-1))

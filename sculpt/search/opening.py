@@ -26,8 +26,7 @@ def open_store(reference: str | Path, storage: str | None = None) -> Store:
     Args:
         reference:
             A study file, the name of a study, or the folder of an archive, which is only read.
-        storage:
-            Where it is kept, if not where the file says (or `runs/NAME.db` for a name).
+        storage: Where it is kept, if not where the file says (or `runs/NAME.db` for a name).
 
     Raises:
         StorageError: there is no such study there, or it is of a newer format, or damaged.
@@ -69,12 +68,9 @@ def start_store(config: Study, images: str, total: int) -> Store:
     """Open a study to run it, and make what is missing.
 
     Args:
-        config:
-            The study.
-        images:
-            Fingerprint of its images and their split.
-        total:
-            How many trials it is asked for now, the base included.
+        config: The study.
+        images: Fingerprint of its images and their split.
+        total: How many trials it is asked for now, the base included.
 
     Raises:
         ConfigError: a study of this name was started with other settings, or other images.
@@ -162,12 +158,9 @@ def refuse_other_images(config: Study, images: str, stored: str) -> None:
     """Refuse images that are not those which a study was started with.
 
     Args:
-        config:
-            The study.
-        images:
-            Fingerprint of the images at hand, and of their split.
-        stored:
-            Fingerprint of those that it was started with.
+        config: The study.
+        images: Fingerprint of the images at hand, and of their split.
+        stored: Fingerprint of those that it was started with.
 
     Raises:
         ConfigError: they are others.

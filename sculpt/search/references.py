@@ -13,10 +13,8 @@ def is_archive(reference: str | Path, storage: str | None = None) -> bool:
     """Return whether what was given for a study is the folder of an archive, sound or not.
 
     Args:
-        reference:
-            A study file, the name of a study, or a folder.
-        storage:
-            Where the study is kept, if that was said. What can be a name then is one, whatever
+        reference: A study file, the name of a study, or a folder.
+        storage: Where the study is kept, if that was said. What can be a name then is one, whatever
             folders lie around; `./NAME` is a folder.
     """
     folder = Path(reference)

@@ -95,10 +95,8 @@ class Session:
         """Check a study, and make what is missing where it is kept; train nothing.
 
         Args:
-            config:
-                The study.
-            devices:
-                Those of this machine that will train it; none where others do.
+            config: The study.
+            devices: Those of this machine that will train it; none where others do.
 
         Raises:
             InputError: the study cannot be run as it is; nothing was written.
@@ -122,15 +120,11 @@ class Session:
         """Open a study that was started elsewhere; a total that is raised later is followed.
 
         Args:
-            reference:
-                A study file, of which only its name and what may differ by machine is read, or
-                the name of a study.
-            storage:
-                Where it is kept, if not where the file says (or `runs/NAME.db` for a name).
-            overrides:
-                Keys of `OF_THE_MACHINE` to values.
-            devices:
-                Those of this machine that will train it.
+            reference: A study file, of which only its name and what may differ by machine is read,
+                or the name of a study.
+            storage: Where it is kept, if not where the file says (or `runs/NAME.db` for a name).
+            overrides: Keys of `OF_THE_MACHINE` to values.
+            devices: Those of this machine that will train it.
 
         Raises:
             StorageError: there is no such study; run it first.
@@ -175,10 +169,8 @@ class Session:
         """Run the base and candidates until the total of trials is finished.
 
         Args:
-            watcher:
-                Is told of the progress.
-            how_many:
-                Workers; by default one for each device.
+            watcher: Is told of the progress.
+            how_many: Workers; by default one for each device.
 
         Returns:
             The study.
@@ -206,12 +198,9 @@ class Session:
         """Return a worker of this process.
 
         Args:
-            number:
-                Among those of this machine, from 1; 0 is the process that started them.
-            watcher:
-                Is told of the progress.
-            interruption:
-                Cuts short what it does.
+            number: Among those of this machine, from 1; 0 is the process that started them.
+            watcher: Is told of the progress.
+            interruption: Cuts short what it does.
         """
         load_plugins(self.config.plugins)
         _silence_optuna()

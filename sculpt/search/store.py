@@ -82,10 +82,8 @@ class Store:
         """Return where a trial is written down while it runs.
 
         Args:
-            role:
-                `base`, `candidate` or `confirm`.
-            number:
-                Of its first attempt.
+            role: `base`, `candidate` or `confirm`.
+            number: Of its first attempt.
         """
         # Not by the study's name: one that was deleted may have left checkpoints behind.
         key = self.candidates.user_attrs[KEY]

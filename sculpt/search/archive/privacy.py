@@ -69,10 +69,8 @@ def privacy_of(config: Study, places: Iterable[str]) -> Privacy:
     """Return what hides the places that a study's settings name.
 
     Args:
-        config:
-            The study.
-        places:
-            More that are known.
+        config: The study.
+        places: More that are known.
     """
     settings = config.model_dump(mode="json")
     private = [lookup(settings, key) for key in PRIVATE]

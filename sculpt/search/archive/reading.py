@@ -37,10 +37,8 @@ class ArchivedFiles(ArtifactStore):
     """The records of an archive; what is written beside them stays in memory.
 
     Args:
-        folder:
-            Of the archive.
-        records:
-            Names of the files that it holds.
+        folder: Of the archive.
+        records: Names of the files that it holds.
     """
 
     def __init__(self, folder: Path, records: list[str]) -> None:
@@ -82,8 +80,7 @@ def read_archive(folder: Path) -> Store:
     A plug-in that is not installed is a warning: only what it registers is missing.
 
     Args:
-        folder:
-            As `sculpt archive` wrote it.
+        folder: As `sculpt archive` wrote it.
 
     Raises:
         StorageError: it is damaged, or of a newer format; the message names the file.

@@ -43,13 +43,10 @@ def write_archive(store: Store, folder: Path, recorded: Sequence[int | str] | No
     that is running is read back as interrupted; see `contents.line_of`.
 
     Args:
-        store:
-            The study, which may be running, or an archive.
-        folder:
-            A new one, or an older archive of this study, which stays until it is replaced as a
+        store: The study, which may be running, or an archive.
+        folder: A new one, or an older archive of this study, which stays until it is replaced as a
             whole.
-        recorded:
-            Trials whose records are written whole, numbers and `base`; None for all that are
+        recorded: Trials whose records are written whole, numbers and `base`; None for all that are
             complete. The others have their summaries.
 
     Raises:

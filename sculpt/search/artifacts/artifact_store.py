@@ -101,10 +101,8 @@ class ArtifactStore:
         """Write a file, in the place of one of the same name. Optuna's name and arguments.
 
         Args:
-            artifact_id:
-                Its name; folders in it are made.
-            content_body:
-                Is read from where it stands to its end.
+            artifact_id: Its name; folders in it are made.
+            content_body: Is read from where it stands to its end.
 
         Raises:
             LostStorageError: it cannot be written.

@@ -53,16 +53,11 @@ def run_on_ray(
     """Start a study, or go on with it, by workers that Ray starts, until its total is finished.
 
     Args:
-        config:
-            The study.
-        address:
-            `local` starts Ray on this machine; else that of a cluster, or `auto`.
-        device:
-            `auto`, `cpu` or `cuda`; which GPU a worker gets is for Ray to say.
-        watcher:
-            Is told of the progress.
-        how_many:
-            Workers; by default as many as fit.
+        config: The study.
+        address: `local` starts Ray on this machine; else that of a cluster, or `auto`.
+        device: `auto`, `cpu` or `cuda`; which GPU a worker gets is for Ray to say.
+        watcher: Is told of the progress.
+        how_many: Workers; by default as many as fit.
 
     Raises:
         InputError: the study cannot be run as it is, or not there.
@@ -108,13 +103,10 @@ def share_out(nodes: list[dict[str, Any]], how_many: HowMany, *, on_gpu: bool) -
     """Say what each worker is given.
 
     Args:
-        nodes:
-            Of the cluster, as `ray.nodes` describes them.
-        how_many:
-            Workers, or trials on each GPU at a time; by default as many as there is room for:
+        nodes: Of the cluster, as `ray.nodes` describes them.
+        how_many: Workers, or trials on each GPU at a time; by default as many as there is room for:
             one on each GPU, or on each CPU core.
-        on_gpu:
-            Whether they train on GPUs.
+        on_gpu: Whether they train on GPUs.
 
     Raises:
         InputError: there is no GPU.

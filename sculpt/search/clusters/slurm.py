@@ -50,18 +50,12 @@ def submit_jobs(
     Logs of the jobs are written beside the study's storage, in `NAME-jobs/`.
 
     Args:
-        config:
-            The study.
-        jobs:
-            How many.
-        how_many:
-            Workers in each of them.
-        device:
-            In each of them.
-        parameters:
-            Of each of them, as submitit's `update_parameters` takes them.
-        cluster:
-            submitit's name of it: `slurm`, or `local` for processes of this machine.
+        config: The study.
+        jobs: How many.
+        how_many: Workers in each of them.
+        device: In each of them.
+        parameters: Of each of them, as submitit's `update_parameters` takes them.
+        cluster: submitit's name of it: `slurm`, or `local` for processes of this machine.
 
     Raises:
         InputError: the study cannot be run as it is, or the jobs cannot be submitted so.

@@ -45,12 +45,9 @@ class Referee:
     """Judges one candidate of a study by those before it.
 
     Args:
-        settings:
-            Of the study.
-        training:
-            The candidate's own recipe.
-        trial:
-            The candidate's.
+        settings: Of the study.
+        training: The candidate's own recipe.
+        trial: The candidate's.
     """
 
     def __init__(self, settings: EarlyStopping, training: Training, trial: optuna.Trial):
@@ -67,8 +64,7 @@ class Referee:
         """Judge the candidate before it is trained, if there is a proxy to judge it by.
 
         Args:
-            record:
-                Of its first seed, as far as it goes.
+            record: Of its first seed, as far as it goes.
 
         Raises:
             Stopped: too few of those before were worse.
@@ -166,12 +162,9 @@ def reason_to_stop(
     judged by few: one is always let through, the best so far.
 
     Args:
-        own:
-            Values of the candidate; lower is better.
-        others:
-            Those of the ones it is compared with.
-        share:
-            Of all of them, itself included, that is let through.
+        own: Values of the candidate; lower is better.
+        others: Those of the ones it is compared with.
+        share: Of all of them, itself included, that is let through.
     """
     better = sum(_dominates(other, own) for other in others)
     count = len(others) + 1

@@ -68,12 +68,9 @@ def check_candidate(study: Study, candidate: Study, spec: ImageSpec) -> Feasibil
     """Say whether a candidate can be run, and if not, why.
 
     Args:
-        study:
-            The study.
-        candidate:
-            The study with sampled values in place (`Study.with_parameters`).
-        spec:
-            Of its images.
+        study: The study.
+        candidate: The study with sampled values in place (`Study.with_parameters`).
+        spec: Of its images.
     """
     return _weigh(study, candidate, spec)[1]
 

@@ -61,15 +61,12 @@ def make_sampler(
     """Return the study's sampler, which never proposes a configuration again.
 
     Args:
-        study:
-            The study. `random` draws from a space that can be enumerated without replacement,
-            as `brute_force` does.
-        storage:
-            Where its trials are kept.
+        study: The study. `random` draws from a space that can be enumerated without replacement, as
+            `brute_force` does.
+        storage: Where its trials are kept.
         trials_before:
             Trials there are already. A resumed study must not draw the same values again.
-        worker:
-            Number among those that start at once; they must not draw the same values either.
+        worker: Number among those that start at once; they must not draw the same values either.
 
     Raises:
         ConfigError: the sampler does not fit the space; see `resolve_sampler`.
@@ -95,10 +92,8 @@ class InterruptibleBruteForce(samplers.BruteForceSampler):
     is shown the others alone.
 
     Args:
-        storage:
-            Where the study is kept.
-        seed:
-            Of the draws.
+        storage: Where the study is kept.
+        seed: Of the draws.
     """
 
     def __init__(self, storage: BaseStorage, seed: int) -> None:

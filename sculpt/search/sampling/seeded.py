@@ -29,10 +29,8 @@ def check_start(study: Study, spec: ImageSpec) -> None:
     """Refuse a study that names a trained network which cannot be read, or not by its base.
 
     Args:
-        study:
-            Whose own initializer the base has.
-        spec:
-            Of its images.
+        study: Whose own initializer the base has.
+        spec: Of its images.
 
     Raises:
         InputError: naming the file.
@@ -57,14 +55,10 @@ def check_candidate_fits(
     """Refuse a candidate that a trained network does not fit.
 
     Args:
-        candidate:
-            The study with sampled values in place.
-        model:
-            Its network, on the meta device; left as it is.
-        input_shape:
-            Of an image, without its batch dimension.
-        kept:
-            Weights and biases that its budget leaves.
+        candidate: The study with sampled values in place.
+        model: Its network, on the meta device; left as it is.
+        input_shape: Of an image, without its batch dimension.
+        kept: Weights and biases that its budget leaves.
 
     Raises:
         InputError: saying what does not fit.

@@ -31,12 +31,9 @@ class UnrepeatedSampler(BaseSampler):
     which happens under the storage's lock, so what is found open here is taken here.
 
     Args:
-        space:
-            What is searched.
-        proposing:
-            The sampler that is asked; without one, points are taken in their order.
-        seed:
-            Of the choice among open points.
+        space: What is searched.
+        proposing: The sampler that is asked; without one, points are taken in their order.
+        seed: Of the choice among open points.
     """
 
     def __init__(self, space: Space, proposing: BaseSampler | None, seed: int):

@@ -52,10 +52,8 @@ def read_trials(study: Study, storage: BaseStorage) -> list[StoredTrial]:
     """Read all trials of a study, in the order of their numbers.
 
     Args:
-        study:
-            One that is kept in `storage`.
-        storage:
-            One from `open_storage` is read at once; any other one as Optuna reads it.
+        study: One that is kept in `storage`.
+        storage: One from `open_storage` is read at once; any other one as Optuna reads it.
     """
     if isinstance(storage, StudyStorage):
         with _collector_paused():
@@ -116,12 +114,9 @@ def write_attributes(storage: StudyStorage, trial_id: int, attributes: Mapping[s
     """Set user attributes of a running trial, all or none of them, in one transaction.
 
     Args:
-        storage:
-            Where the trial is kept.
-        trial_id:
-            Of the trial in its tables.
-        attributes:
-            JSON values by name.
+        storage: Where the trial is kept.
+        trial_id: Of the trial in its tables.
+        attributes: JSON values by name.
 
     Raises:
         UpdateFinishedTrialError: The trial is finished.

@@ -83,10 +83,8 @@ def measure_concurrency(config: Study, splits: Splits) -> Concurrency:
     """Train 1, 2, 4, ... copies of a middling candidate at once, as long as that gains something.
 
     Args:
-        config:
-            The study; none of its trials is started.
-        splits:
-            Its images, on the device to measure.
+        config: The study; none of its trials is started.
+        splits: Its images, on the device to measure.
 
     Raises:
         SculptError: not even one copy can be trained.
@@ -134,14 +132,10 @@ def train_together(
     """Train one network in each of `count` processes at once, for a few seconds.
 
     Args:
-        count:
-            Processes.
-        recipe:
-            By which they train, for as long as it takes and with hardly any learning rate.
-        splits:
-            On the device to measure.
-        network:
-            What each trains.
+        count: Processes.
+        recipe: By which they train, for as long as it takes and with hardly any learning rate.
+        splits: On the device to measure.
+        network: What each trains.
 
     Returns:
         None if one of several failed: most likely there is too little memory for so many.

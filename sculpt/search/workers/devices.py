@@ -56,11 +56,9 @@ def choose_devices(names: str, *, several: bool) -> list[torch.device]:
     """Return the devices to train on.
 
     Args:
-        names:
-            One device, or several separated by commas (`cuda:0,cuda:1`). `auto` is a GPU where
+        names: One device, or several separated by commas (`cuda:0,cuda:1`). `auto` is a GPU where
             there is one, and for several workers all of them.
-        several:
-            Whether there are several workers.
+        several: Whether there are several workers.
 
     Raises:
         InputError: there is no such device here.

@@ -57,8 +57,7 @@ class Worker:
         """Run the base and candidates until `total` trials are finished; then confirm the best.
 
         Args:
-            total:
-                The base included; None is what the study was last asked for, and it is followed
+            total: The base included; None is what the study was last asked for, and it is followed
                 when it is raised meanwhile.
 
         Raises:
@@ -96,14 +95,10 @@ class Worker:
         """Run trials until `limit` of them are finished, here or in other processes.
 
         Args:
-            trials:
-                Of one of the study's Optuna studies.
-            limit:
-                Says how many; it is asked before each trial, because it may be raised.
-            plan:
-                Says what a trial is to train.
-            wait:
-                Whether to wait for trials that other workers are running.
+            trials: Of one of the study's Optuna studies.
+            limit: Says how many; it is asked before each trial, because it may be raised.
+            plan: Says what a trial is to train.
+            wait: Whether to wait for trials that other workers are running.
 
         Raises:
             LostStorageError: the storage failed for longer than patience lasts.
