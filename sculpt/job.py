@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
 
-from sculpt.config import Study
+from sculpt.config import Params, Study
 from sculpt.data import ImageSet, ImageSpec, Splits
 from sculpt.models import build_network
 from sculpt.pruning.masks import Masks, Scores, count_parameters, prunable_budget
@@ -28,7 +27,7 @@ class Job:
     study: Study
     """With the sampled parameters in place (`Study.with_parameters`)."""
     role: Role
-    params: dict[str, Any]
+    params: Params
     """Those that were sampled, by their keys in the space."""
     budget: int
     """Parameters to keep under the study's counting rule."""

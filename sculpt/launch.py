@@ -4,14 +4,14 @@ Apart from `results`, because asking for results must not wait for PyTorch to be
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from sculpt.benchmark.prediction import predict
 from sculpt.benchmark.race import Effort
-from sculpt.benchmark.throughput import measure_study
-from sculpt.config import Overrides, Study
+from sculpt.benchmark.throughput import MeasuredStudy, measure_study
+from sculpt.config import Overrides, Params, Study
 from sculpt.errors import SculptWarning
 from sculpt.job import Job, Sculpted, candidate_budget
 from sculpt.measuring import Measuring
@@ -28,7 +28,7 @@ from sculpt.search.images import (
 )
 from sculpt.search.progress import Watcher
 from sculpt.search.references import is_archive, refuse_archive
-from sculpt.search.sampling.feasibility import check_study
+from sculpt.search.sampling.feasibility import CheckedStudy, check_study
 from sculpt.search.sampling.space import check_params
 from sculpt.search.session import Session
 from sculpt.search.workers.devices import HowMany, TrialsPerDevice, choose_devices
@@ -43,7 +43,7 @@ StudySource = str | Path | Study
 
 def check(
     study: StudySource, overrides: Overrides | None = None, storage: str | None = None
-) -> dict[str, Any]:
+) -> CheckedStudy:
     """Validate a study, and return the size of every corner of its space; trains nothing.
 
     Args:
@@ -77,7 +77,7 @@ def bench(
     against_standard: bool = False,
     effort: Effort | None = None,
     on_network: Callable[[str], None] = lambda name: None,
-) -> dict[str, Any]:
+) -> MeasuredStudy:
     """Measure the speed of this machine on a study, and predict what running it takes.
 
     With `against_standard` a script calls this under `if __name__ == "__main__":`.
@@ -205,7 +205,7 @@ def submit(
     device: str = "auto",
     workers: int = 1,
     trials_per_device: TrialsPerDevice = 1,
-    parameters: dict[str, Any] | None = None,
+    parameters: Mapping[str, object] | None = None,
     cluster: str = "slurm",
 ) -> list[str]:
     """Start a study in jobs of Slurm, each of which joins it, and return their ids at once.
@@ -247,9 +247,7 @@ def open_study(
     return load_study(study, (overrides or {}) | ({} if storage is None else {"storage": storage}))
 
 
-def _open_candidate(
-    study: StudySource, overrides: Overrides | None
-) -> tuple[Study, dict[str, Any]]:
+def _open_candidate(study: StudySource, overrides: Overrides | None) -> tuple[Study, Params]:
     """Return a study, and the values that `params.KEY` among the overrides gives its space."""
     given = overrides or {}
     params = {key: value for key, value in given.items() if key.startswith("params.")}

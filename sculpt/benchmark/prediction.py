@@ -1,14 +1,15 @@
 """The last measurement of a study, kept beside its storage for `sculpt check`."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from sculpt.config import Study
 from sculpt.errors import StorageError
 from sculpt.files import replacing
 from sculpt.search.artifacts.location import storage_file
 from sculpt.search.sampling.early_stopping import expected_seeds
+from sculpt.search.sampling.feasibility import Prediction
 
 
 def bench_path(config: Study) -> Path:
@@ -16,7 +17,7 @@ def bench_path(config: Study) -> Path:
     return storage_file(config).with_name(f"{config.study}-bench.json")
 
 
-def keep_bench(config: Study, document: dict[str, Any]) -> None:
+def keep_bench(config: Study, document: Mapping[str, object]) -> None:
     """Write a measurement in one step, so that nobody reads half of one.
 
     Raises:
@@ -51,15 +52,12 @@ def study_seconds(config: Study, trials: int, per_trial: dict[str, float]) -> fl
     return seconds
 
 
-def predict(config: Study, trials: int) -> dict[str, Any] | None:
+def predict(config: Study, trials: int) -> Prediction | None:
     """Return what running a study will take by its last measurement, None without a fitting one.
 
     Args:
         config: The study; measurements of one with other settings do not count.
         trials: In all, the base included; it may have changed since the measurement.
-
-    Returns:
-        `{"seconds", "measured_on"}`, the latter the device as in a trial's record.
     """
     try:
         document = json.loads(bench_path(config).read_text(encoding="utf-8"))

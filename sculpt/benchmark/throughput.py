@@ -1,18 +1,18 @@
 """Images per second of every phase of a study on this machine, and what the study will take."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from statistics import mean, median
 from time import perf_counter
-from typing import Any, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
 import torch
 from torch import Tensor
 
 from sculpt.benchmark.prediction import keep_bench, study_seconds
 from sculpt.benchmark.race import Effort, Opponent, Rates, race, standard_opponent
-from sculpt.config import Study, describe_parameters
+from sculpt.config import Params, Study, describe_parameters
 from sculpt.data import ImageSet, ImageSpec, Splits
 from sculpt.errors import InputError
 from sculpt.job import Job, Sculpted, candidate_budget, resolve_budget
@@ -33,9 +33,6 @@ MOST_CANDIDATES = 8
 SCORED = 512
 """Images that are scored on to measure scoring; its cost grows in proportion to them."""
 
-Params = dict[str, Any]
-"""Values of the space's parameters."""
-
 
 class Row(TypedDict):
     """What one phase of one network's trial takes (README, "JSON")."""
@@ -48,6 +45,27 @@ class Row(TypedDict):
     ratio: NotRequired[float]
 
 
+class PredictedStudy(TypedDict):
+    """What a study will take."""
+
+    seconds: float
+    trials: int
+    seconds_per_trial: dict[str, float]
+    """Of a whole trial with all its seeds, for `base` and `candidate`."""
+
+
+class MeasuredStudy(TypedDict):
+    """The document of `sculpt bench` (README, "JSON")."""
+
+    study: str
+    fingerprint: str
+    device: Mapping[str, object]
+    """As in a trial's record."""
+    versions: dict[str, str]
+    rows: list[Row]
+    predicted: PredictedStudy
+
+
 def measure_study(
     config: Study,
     params: Params,
@@ -56,7 +74,7 @@ def measure_study(
     against_standard: bool,
     effort: Effort,
     on_network: Callable[[str], None],
-) -> dict[str, Any]:
+) -> MeasuredStudy:
     """Measure the dense base and candidates of a study; see `sculpt.launch.bench`.
 
     The document that is returned is also kept, for `sculpt check`.
@@ -83,10 +101,12 @@ def measure_study(
 
     replicates = config.search.replicates
     per_trial = {str(role): replicates * mean(times) for role, times in seconds.items()}
-    document = {
+    machine = to_json(describe_machine(device))
+    document: MeasuredStudy = {
         "study": config.study,
         "fingerprint": config.fingerprint(),
-        **to_json(describe_machine(device)),
+        "device": machine["device"],
+        "versions": machine["versions"],
         "rows": rows,
         "predicted": {
             "seconds": study_seconds(config, trials, per_trial),

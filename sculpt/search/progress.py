@@ -1,7 +1,6 @@
 """What a running study tells whoever watches, and a live view of it in the terminal."""
 
 import time
-from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -13,7 +12,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from sculpt.config import describe_parameters
+from sculpt.config import Params, describe_parameters
 from sculpt.record import Epoch
 
 
@@ -23,10 +22,10 @@ class Watcher:
     def run_started(self, total: int, done: int) -> None:
         """Trials in all, and how many are finished already."""
 
-    def trial_started(self, label: int | str, params: dict[str, Any], epochs: int) -> None:
+    def trial_started(self, label: int | str, params: Params, epochs: int) -> None:
         """A trial begins: a candidate's number, or "base"; `epochs` over all its seeds."""
 
-    def trial_elsewhere(self, label: int | str, params: dict[str, Any]) -> None:
+    def trial_elsewhere(self, label: int | str, params: Params) -> None:
         """A trial is running in a worker that tells nothing but how it ends."""
 
     def epoch_finished(self, epoch: Epoch) -> None:
@@ -92,13 +91,13 @@ class LiveView(Watcher):
         self._bars.update(self._study, total=total, completed=done, visible=True)
         self._console.print(f"{total} trials, {done} of them finished", highlight=False)
 
-    def trial_started(self, label: int | str, params: dict[str, Any], epochs: int) -> None:
+    def trial_started(self, label: int | str, params: Params, epochs: int) -> None:
         self._show_trial(label, params, epochs, "pruning" if params else "")
 
-    def trial_elsewhere(self, label: int | str, params: dict[str, Any]) -> None:
+    def trial_elsewhere(self, label: int | str, params: Params) -> None:
         self._show_trial(label, params, 1, "")
 
-    def _show_trial(self, label: int | str, params: dict[str, Any], epochs: int, note: str) -> None:
+    def _show_trial(self, label: int | str, params: Params, epochs: int, note: str) -> None:
         self._starts[self._worker] = time.monotonic()
         if self._worker not in self._trials:
             self._trials[self._worker] = self._bars.add_task("", total=0, note="", visible=False)

@@ -7,7 +7,7 @@ storage.
 
 import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, partial
@@ -18,7 +18,7 @@ from typing import Any
 import optuna
 import torch
 
-from sculpt.config import Study
+from sculpt.config import Overrides, Study
 from sculpt.data import Splits
 from sculpt.documents import assign, lookup, read_yaml
 from sculpt.errors import ConfigError, InputError, SculptError
@@ -114,7 +114,7 @@ class Session:
         cls,
         reference: str | Path,
         storage: str | None,
-        overrides: Mapping[str, Any],
+        overrides: Overrides,
         devices: Sequence[torch.device],
     ) -> "Session":
         """Open a study that was started elsewhere; a total that is raised later is followed.
@@ -139,7 +139,7 @@ class Session:
                 "it is run (sculpt run)"
             )
         found = open_store(reference, storage)
-        config = _with_places(found.config, _places(found.config, reference) | dict(overrides))
+        config = _with_places(found.config, _places(found.config, reference) | overrides)
         _check_machine(config, devices)
         # Another stream than of workers that start beside these.
         session = cls(config, devices, total=None, stream=secrets.randbits(32))
@@ -162,7 +162,7 @@ class Session:
         check_artifacts(store)
         return store
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in self.__dict__.items() if name != "store"}
 
     def run(self, watcher: Watcher, how_many: HowMany) -> Store:
@@ -311,7 +311,7 @@ def _silence_optuna() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-def _places(stored: Study, reference: str | Path) -> dict[str, Any]:
+def _places(stored: Study, reference: str | Path) -> Overrides:
     """Return what a local study file says of where this machine keeps its images."""
     if not str(reference).endswith((".yaml", ".yml")):
         return {}
@@ -326,7 +326,7 @@ def _places(stored: Study, reference: str | Path) -> dict[str, Any]:
     return found
 
 
-def _with_places(stored: Study, places: Mapping[str, Any]) -> Study:
+def _with_places(stored: Study, places: Overrides) -> Study:
     if not places:
         return stored
     document = stored.model_dump()

@@ -46,7 +46,11 @@ def keep(store: Store, claimed: ClaimedTrial, record: TrialRecord, files: list[P
     claimed.write(summary(record))
 
 
-def summary(record: TrialRecord) -> dict[str, Any]:
+Attributes = dict[str, Any]
+"""Quantities of a trial by name (`sculpt.quantities`), as they are kept beside its record."""
+
+
+def summary(record: TrialRecord) -> Attributes:
     """Return the few numbers of a record that are kept as attributes of its trial."""
     signal = {
         f"{step}_{name}": quantity.read(found)
@@ -92,12 +96,12 @@ def read_network(store: Store, trial: FrozenTrial, seed: int, path: Path) -> Non
         ) from None
 
 
-def keep_later(study: optuna.Study, number: int, found: dict[str, Any]) -> None:
+def keep_later(study: optuna.Study, number: int, found: Attributes) -> None:
     """Keep values that were measured of a finished trial, in the place of those that it has."""
     study.set_user_attr(f"{LATER}{number}", found)
 
 
-def read_later(study: optuna.Study) -> dict[int, dict[str, Any]]:
+def read_later(study: optuna.Study) -> dict[int, Attributes]:
     """Return what `keep_later` kept of each trial of a study."""
     return {
         int(key.removeprefix(LATER)): found
@@ -106,10 +110,10 @@ def read_later(study: optuna.Study) -> dict[int, dict[str, Any]]:
     }
 
 
-def with_later(record: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+def with_later(known: Attributes, later: Attributes) -> Attributes:
     """Return a trial's record, or its summary, with what was measured later in its place."""
     objectives = {name: later[name] for name in OBJECTIVES.names() if name in later}
-    return record | later | {"objectives": (record.get("objectives") or {}) | objectives}
+    return known | later | {"objectives": (known.get("objectives") or {}) | objectives}
 
 
 def _read(store: Store, trial: FrozenTrial, name: str) -> bytes:

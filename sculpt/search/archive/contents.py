@@ -22,7 +22,10 @@ FORMAT_FAMILY, FORMAT = "sculpt-archive-", "sculpt-archive-1"
 RECORDS = "records"
 """Folder of the records: `base.json`, `3.json`."""
 
-Distributions = dict[str, dict[str, Any]]
+Json = dict[str, Any]
+"""An object of JSON, of Optuna's or a plug-in's, that is kept as it is."""
+
+Distributions = dict[str, Json]
 
 
 class Part(Section):
@@ -30,7 +33,7 @@ class Part(Section):
 
     directions: Annotated[list[Literal["minimize", "maximize"]], Field(min_length=1)]
     metric_names: list[str] | None
-    user_attrs: dict[str, Any]
+    user_attrs: Json
     distributions: Distributions
     """Of each parameter; a trial whose own is another has that in its line."""
     trials: Annotated[int, Field(ge=0)]
@@ -52,7 +55,7 @@ class Head(Section):
     sculpt: str
     """Version of the writer."""
     study: str
-    settings: dict[str, Any]
+    settings: Json
     images: str
     total: int
     studies: Parts
@@ -65,14 +68,14 @@ class Line(Section):
 
     number: int
     state: Literal["COMPLETE", "PRUNED", "FAIL", "WAITING"]
-    params: dict[str, Any]
+    params: Json
     values: list[float] | None
-    user_attrs: dict[str, Any]
+    user_attrs: Json
     start: str | None
     complete: str | None
     distributions: Distributions = Field(default={})
     intermediate_values: dict[str, float] = Field(default={})
-    system_attrs: dict[str, Any] = Field(default={})
+    system_attrs: Json = Field(default={})
 
 
 def dumps(value: Any) -> str:
@@ -88,7 +91,7 @@ def usual_distributions(trials: list[FrozenTrial], privacy: Privacy) -> Distribu
     return {name: _as_json(found[name], privacy) for name in sorted(found)}
 
 
-def line_of(trial: FrozenTrial, usual: Distributions, privacy: Privacy) -> dict[str, Any]:
+def line_of(trial: FrozenTrial, usual: Distributions, privacy: Privacy) -> Json:
     """Return a trial as the line of it.
 
     One that is running is written as failed without an error of its own, which is read as
@@ -145,7 +148,7 @@ def trial_of(line: Line, usual: dict[str, BaseDistribution]) -> FrozenTrial:
     return trial
 
 
-def distribution_of(written: dict[str, Any]) -> BaseDistribution:
+def distribution_of(written: Json) -> BaseDistribution:
     """Return a distribution that was written down.
 
     Raises:
@@ -160,6 +163,6 @@ _SYSTEM = (RETRY_OF, ATTEMPTS, EXCUSED)
 """All that is read of the system attributes of trials."""
 
 
-def _as_json(distribution: BaseDistribution, privacy: Privacy) -> dict[str, Any]:
-    written: dict[str, Any] = privacy.hide(json.loads(distribution_to_json(distribution)))
+def _as_json(distribution: BaseDistribution, privacy: Privacy) -> Json:
+    written: Json = privacy.hide(json.loads(distribution_to_json(distribution)))
     return written

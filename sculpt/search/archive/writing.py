@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -17,6 +16,7 @@ from sculpt.search.archive.contents import (
     FORMAT,
     FORMAT_FAMILY,
     RECORDS,
+    Json,
     Parts,
     dumps,
     line_of,
@@ -99,8 +99,8 @@ def write_archive(store: Store, folder: Path, recorded: Sequence[int | str] | No
         ) from error
 
 
-def _settings(store: Store, privacy: Privacy) -> dict[str, Any]:
-    settings: dict[str, Any] = without_private(store.config.model_dump(mode="json"))
+def _settings(store: Store, privacy: Privacy) -> Json:
+    settings: Json = without_private(store.config.model_dump(mode="json"))
     if "root" in store.config.data.options:
         settings["data"]["root"] = ROOT  # whoever runs it again must name a folder
     return privacy.hide(settings)
@@ -143,7 +143,7 @@ def _is_ours(file: Path) -> bool:
     return str(file) in (STUDY_FILE, *(f"{name}.jsonl" for name in Parts.model_fields))
 
 
-def _describe(study: optuna.Study, privacy: Privacy) -> tuple[dict[str, Any], list[FrozenTrial]]:
+def _describe(study: optuna.Study, privacy: Privacy) -> tuple[Json, list[FrozenTrial]]:
     """Return what is said of an Optuna study beside its trials; and these."""
     attributes = study.user_attrs
     read = {key: attributes[key] for key in sorted(attributes) if _is_read(key)}
@@ -174,7 +174,7 @@ def _finished(trials: dict[str, list[FrozenTrial]]) -> Iterator[tuple[int | str,
     yield from ((trial.number, trial) for trial in candidates)
 
 
-def _indented(head: dict[str, Any]) -> str:
+def _indented(head: Json) -> str:
     """Return JSON on many lines, but lists of numbers and texts on one each."""
     # A line break is never part of a text in JSON.
     return re.sub(
@@ -184,7 +184,7 @@ def _indented(head: dict[str, Any]) -> str:
     )
 
 
-def _spread(record: dict[str, Any]) -> str:
+def _spread(record: Json) -> str:
     """Return a record as JSON with one line for each key, and for each seed's run."""
     lines = []
     for key, value in record.items():

@@ -7,11 +7,11 @@ they do is coordinated by the study's storage, as everywhere.
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
@@ -35,6 +35,14 @@ CONNECT_SECONDS = 10.0
 
 STOP_SECONDS = 15.0
 """How long workers may take to put their things in order."""
+
+
+class Node(TypedDict):
+    """A machine of a cluster, as `ray.nodes` describes it; what is read of it."""
+
+    Alive: bool
+    Resources: Mapping[str, float]
+    NodeManagerHostname: str
 
 
 @dataclass(frozen=True)
@@ -99,7 +107,7 @@ def run_on_ray(
     return store
 
 
-def share_out(nodes: list[dict[str, Any]], how_many: HowMany, *, on_gpu: bool) -> Room:
+def share_out(nodes: list[Node], how_many: HowMany, *, on_gpu: bool) -> Room:
     """Say what each worker is given.
 
     Args:
@@ -218,7 +226,7 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
 
 
-def _refuse_lone_file(config: Study, nodes: list[dict[str, Any]]) -> None:
+def _refuse_lone_file(config: Study, nodes: list[Node]) -> None:
     """Refuse a SQLite file where workers would be on other machines."""
     here = socket.gethostname()
     elsewhere = {node["NodeManagerHostname"] for node in nodes if node["Alive"]} - {here}

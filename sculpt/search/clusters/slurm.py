@@ -1,5 +1,6 @@
 """A study in jobs of Slurm, by submitit: each job is a worker that joins the study."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -42,7 +43,7 @@ def submit_jobs(
     jobs: int,
     how_many: HowMany,
     device: str,
-    parameters: dict[str, Any],
+    parameters: Mapping[str, object],
     cluster: str = "slurm",
 ) -> list[str]:
     """Make a study ready to be worked on, submit jobs that join it, and return their ids.

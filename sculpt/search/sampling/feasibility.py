@@ -3,14 +3,15 @@
 Everything is measured on the meta device, without weights.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import torch
 from torch import nn
 
-from sculpt.config import Constraints, Space, Sparsity, Study, parameter_path
+from sculpt.config import Constraints, Params, Space, Sparsity, Study, parameter_path
 from sculpt.data import ImageSpec
 from sculpt.diagnostics.cost import Cost, measure_cost, training_memory
 from sculpt.errors import ConfigError, InputError, SculptError
@@ -19,6 +20,58 @@ from sculpt.pruning.masks import count_parameters, prunable_budget
 from sculpt.search.sampling.samplers import resolve_sampler
 from sculpt.search.sampling.seeded import check_candidate_fits, check_start, trained_networks
 from sculpt.search.sampling.space import MOST_POINTS, corners, is_enumerable, points, space_size
+
+
+class Measured(TypedDict):
+    """A configuration's dense network and its budget, in numbers; 0 where it cannot be built."""
+
+    dense_parameters: int
+    budget: int
+    sparsity: float
+    dense_macs: int
+    """For one image."""
+    memory_bytes: int
+    """That training it takes, estimated."""
+    feasible: bool
+    reason: str | None
+    """Why not."""
+
+
+class Corner(Measured):
+    """The same of a point of the space."""
+
+    params: Params
+
+
+class BaseSize(TypedDict):
+    """The dense base, in numbers."""
+
+    params: Mapping[str, object]
+    dense_parameters: int
+    macs: int
+    memory_bytes: int
+
+
+class Prediction(TypedDict):
+    """What running a study will take, by its last measurement."""
+
+    seconds: float
+    measured_on: Mapping[str, object]
+    """The device, as in a trial's record."""
+
+
+class CheckedStudy(TypedDict):
+    """The document of `sculpt check` (README, "JSON")."""
+
+    study: str
+    counting: str
+    budget: int | None
+    base: BaseSize
+    corners: list[Corner]
+    space_size: int | None
+    sampler: str
+    trials: int
+    predicted: NotRequired[Prediction | None]
 
 
 @dataclass(frozen=True)
@@ -87,7 +140,7 @@ def total_trials(study: Study, spec: ImageSpec) -> int:
     return _total(study, spec, {})
 
 
-def check_study(study: Study, spec: ImageSpec) -> dict[str, Any]:
+def check_study(study: Study, spec: ImageSpec) -> CheckedStudy:
     """Return the sizes and costs of the base and of the space's corners, as a JSON document.
 
     A corner that cannot be built has sizes of 0, and the reason.
@@ -98,14 +151,14 @@ def check_study(study: Study, spec: ImageSpec) -> dict[str, Any]:
     """
     budget = resolve_budget(study, spec)
     base = measure_size(study, spec)
-    rows = []
-    measured: dict[str, dict[str, Any]] = {}
+    rows: list[Corner] = []
+    measured: dict[str, Measured] = {}
     for point in corners(study.space):
         candidate = study.with_parameters(point)
         network = _network(candidate)
         if network not in measured:
             measured[network] = _measure(study, candidate, spec)
-        rows.append({"params": point} | measured[network])
+        rows.append({"params": point, **measured[network]})
     return {
         "study": study.study,
         "counting": study.counting,
@@ -176,7 +229,7 @@ def _network(candidate: Study) -> str:
     return f"{candidate.model.model_dump_json()} {settings} {pruning}"
 
 
-def _measure(study: Study, candidate: Study, spec: ImageSpec) -> dict[str, Any]:
+def _measure(study: Study, candidate: Study, spec: ImageSpec) -> Measured:
     size, feasibility = _weigh(study, candidate, spec)
     dense = size.dense_parameters if size else 0
     return {

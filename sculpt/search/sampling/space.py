@@ -12,7 +12,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from sculpt.config import Range, Space, label
+from sculpt.config import Params, Range, Space, label
 from sculpt.errors import InputError
 
 MOST_CORNERS = 100
@@ -35,9 +35,9 @@ def distribution(space: Space, key: str) -> BaseDistribution:
     return FloatDistribution(values.low, high, log=values.log, step=values.step)
 
 
-def suggest(trial: optuna.Trial, space: Space) -> dict[str, Any]:
+def suggest(trial: optuna.Trial, space: Space) -> Params:
     """Let Optuna choose a value for every parameter that is sampled, in order."""
-    params: dict[str, Any] = {}
+    params: Params = {}
     for key, values in space.parameters.items():
         if not space.is_active(key, params):
             continue
@@ -96,7 +96,7 @@ def is_enumerable(space: Space) -> bool:
     return size is not None and size <= MOST_POINTS
 
 
-def points(space: Space) -> Iterator[dict[str, Any]]:
+def points(space: Space) -> Iterator[Params]:
     """Yield every point of a finite space once; the last parameter varies fastest.
 
     Parameters that a point does not sample are left out of it.
@@ -104,7 +104,7 @@ def points(space: Space) -> Iterator[dict[str, Any]]:
     return space.combinations(space.parameters, lambda key: _values(space, key))
 
 
-def extremes(space: Space) -> Iterator[dict[str, Any]]:
+def extremes(space: Space) -> Iterator[Params]:
     """Yield the corners of a large space: every combination of first and last values.
 
     Where these are more than `MOST_CORNERS`, later parameters keep their first value.
@@ -119,13 +119,13 @@ def extremes(space: Space) -> Iterator[dict[str, Any]]:
     return space.combinations(space.parameters, ends.__getitem__)
 
 
-def corners(space: Space) -> Iterator[dict[str, Any]]:
+def corners(space: Space) -> Iterator[Params]:
     """Yield the points that `check` lists."""
     size = space_size(space)
     return points(space) if size is not None and size <= MOST_CORNERS else extremes(space)
 
 
-def check_params(space: Space, params: dict[str, Any]) -> None:
+def check_params(space: Space, params: Params) -> None:
     """Refuse what is no value of the space; parameters may be left out.
 
     Lists and whole choices may be given as they are, or by what trials call them.
@@ -150,7 +150,7 @@ def check_params(space: Space, params: dict[str, Any]) -> None:
                 f"{'whole and ' if values.whole else ''}from {values.low} to {values.high}{steps}"
             )
         raise InputError(f"params.{key} must be {rule}, but got {value!r}")
-    active: dict[str, Any] = {}
+    active: Params = {}
     for key in space.parameters:
         if key not in params:
             continue
@@ -196,5 +196,5 @@ def _values_by_effect(space: Space, key: str) -> Counter[frozenset[str]] | None:
     return effects
 
 
-def _listed(given: dict[str, Any]) -> str:
+def _listed(given: Params) -> str:
     return ", ".join(f"{key} is {label(value)}" for key, value in given.items())

@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from sculpt.config import Space
+from sculpt.config import Params, Space
 from sculpt.search.sampling.space import distribution, is_enumerable, points
 from sculpt.search.storage.attributes import INFEASIBLE
 from sculpt.search.storage.trials import original_number
@@ -42,7 +42,7 @@ class UnrepeatedSampler(BaseSampler):
         self._generator = np.random.default_rng(seed)
         # A stream of its own: the other sampler may begin with the very draws of this seed.
         self._chance = RandomSampler(seed=int(self._generator.integers(2**32)))
-        self._drawn: dict[int, dict[str, Any]] = {}
+        self._drawn: dict[int, Params] = {}
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -51,7 +51,7 @@ class UnrepeatedSampler(BaseSampler):
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
+    ) -> Params:
         return {}
 
     def sample_independent(
@@ -82,12 +82,12 @@ class UnrepeatedSampler(BaseSampler):
         if self._proposing:
             self._proposing.after_trial(study, trial, state, values)
 
-    def _draw(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+    def _draw(self, study: optuna.Study, trial: FrozenTrial) -> Params:
         """Return a whole configuration that agrees with what the trial already has."""
         keys = keys_of(study, study.get_trials(deepcopy=False))
         taken = {key for number, key in enumerate(keys) if number != trial.number}
         samplers = [self._proposing, self._chance] if self._proposing else []
-        params: dict[str, Any] = {}
+        params: Params = {}
         for sampler in samplers:
             for _ in range(PROPOSALS):
                 params = self._propose(sampler, study, trial)
@@ -102,9 +102,7 @@ class UnrepeatedSampler(BaseSampler):
         index = self._generator.integers(len(open_points)) if self._proposing else 0
         return open_points[index]
 
-    def _propose(
-        self, sampler: BaseSampler, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, Any]:
+    def _propose(self, sampler: BaseSampler, study: optuna.Study, trial: FrozenTrial) -> Params:
         """Walk through the space as Optuna's trials do, on a trial that is not written down."""
         draft = copy.copy(trial)
         draft.params, draft.distributions = dict(trial.params), dict(trial.distributions)
@@ -123,7 +121,7 @@ class UnrepeatedSampler(BaseSampler):
         return draft.params
 
 
-def first_with(params: dict[str, Any], trial: optuna.Trial) -> int | None:
+def first_with(params: Params, trial: optuna.Trial) -> int | None:
     """Return the number of an earlier trial of the same configuration, or None.
 
     There is none but where a worker was killed, or lost the lock, while it was suggested its
@@ -153,7 +151,7 @@ _finished: WeakKeyDictionary[optuna.Study, dict[int, Key]] = WeakKeyDictionary()
 """What cannot change any more, by the trial's number: of thousands it takes long to make."""
 
 
-def key_of(params: dict[str, Any]) -> Key:
+def key_of(params: Params) -> Key:
     """Return parameters as something that sets can hold; True and 1 are two values."""
     # Steps of a range are added up in more than one way, and differ in the last digits.
     return frozenset(
