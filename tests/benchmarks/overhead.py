@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -42,7 +42,6 @@ from sculpt.search.opening import start_store
 from sculpt.search.progress import Watcher
 from sculpt.search.sampling.samplers import make_sampler
 from sculpt.search.storage.study_storage import StudyStorage
-from sculpt.search.storage.trials import requeue_interrupted
 from sculpt.search.workers import attempt
 from sculpt.search.workers.interruption import Interruption
 from sculpt.search.workers.worker import Worker
@@ -136,7 +135,7 @@ def train_once(url: str) -> Trained:
         # One more, with all of its calls.
         worker = make_worker(study_at(url, 4), 1)
         calls.clear()
-        worker.search(4)
+        worker.run(4)
         worker.store.storage.close()
     made = worker.store.candidates.get_trials()[-1]
     # However they are written: sculpt writes most attributes at once.
@@ -189,7 +188,7 @@ def make_worker(config: Study, number: int) -> Worker:
     budget = resolve_budget(config, describe_data(config))
     store = start_store(config, splits.fingerprint, config.search.trials)
     before = len(store.candidates.get_trials(deepcopy=False))
-    store.candidates.sampler = make_sampler(config, before, number)
+    store.candidates.sampler = make_sampler(config, store.storage, before, number)
     return Worker(store, splits, budget, Watcher(), Interruption())
 
 
@@ -197,8 +196,7 @@ def fill_sculpt(url: str, trained: Trained, finished: int) -> None:
     """Make a study with so many finished candidates."""
     attempt.run_seed = canned(trained.outcome)
     worker = make_worker(study_at(url, 3), 1)
-    worker.train_base()
-    worker.search(3)
+    worker.run(3)
     multiply(worker.store.storage, worker.store.candidates, finished)
     worker.store.storage.close()
 
@@ -324,15 +322,17 @@ def run_sculpt(url: str, trained: Trained, each: int, number: int, started: Any)
 
     attempt.run_seed = first
     worker = make_worker(study_at(url, 10**6), number)
-    storage, study = worker.store.storage, worker.store.candidates
-    storage.limits[storage.get_study_id_from_name(study.study_name)] = 10**6
-    study.get_trials(deepcopy=False)
+    trials = worker.store.trials(worker.store.candidates)
+    trials.read()
+    train = partial(worker._train, worker._candidate_job)
     with long_lived():
         for _ in range(each):
             worker.interruption.check()
-            requeue_interrupted(study)
-            study.optimize(worker.run_candidate, n_trials=1, catch=(Exception,))
-    storage.close()
+            trials.requeue()
+            claimed = trials.claim(10**6)
+            assert claimed
+            trials.run(claimed, train)
+    worker.store.storage.close()
     return joined[0]
 
 

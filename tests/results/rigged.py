@@ -74,7 +74,12 @@ def keep_record(store: Store, record: dict[str, Any]) -> dict[str, Any]:
     """Write a trial's record to a store's artifacts; return what says of the trial where it is."""
     name = uuid4().hex
     store.artifacts.write(name, BytesIO(json.dumps(record).encode()))
-    return {FILES: {RECORD_FILE: name}}
+    meta = {"artifact_id": name, "filename": RECORD_FILE, "mimetype": "application/json"}
+    # As Optuna, and its dashboard, know of it.
+    return {
+        FILES: {RECORD_FILE: name},
+        f"artifacts:{name}": json.dumps(meta | {"encoding": None}),
+    }
 
 
 def printed(renderable: Any, width: int = 200) -> str:

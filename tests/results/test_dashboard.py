@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import urllib.request
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import optuna_dashboard
 import pytest
 from optuna.trial import TrialState
-from rigged import add_trial, attributes, rigged_store
+from rigged import add_trial, attributes, keep_record, rigged_store
 from sqlalchemy import event
 from whole_records import whole_layer, whole_record
 
@@ -40,11 +39,8 @@ LAYERS = [whole_layer("stem.weight", shape=[4, 1, 3, 3], kept=20)]
 def add_recorded(store: Store, errors: list[float], role: str = "candidate", **found: Any) -> None:
     """Add a finished trial with a record whose layers can be drawn."""
     base = role == "base"
-    params, name = {} if base else {"widening": 2}, str(uuid.uuid4())
-    record = json.dumps(whole_record(errors, layers=LAYERS, params=params))
-    store.artifacts.write(name, io.BytesIO(record.encode()))
-    meta = {"artifact_id": name, "filename": "record.json", "mimetype": "application/json"}
-    system = {f"artifacts:{name}": json.dumps(meta | {"encoding": None})}
+    params = {} if base else {"widening": 2}
+    system = keep_record(store, whole_record(errors, layers=LAYERS, params=params))
     study = store.base if base else store.candidates
     add_trial(study, attributes(errors, role, **found), params, system=system)
 
