@@ -1,11 +1,16 @@
 """The rules of the house: imports run downward, and lint and types are clean."""
 
 import ast
+import inspect
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
+
+from studies import write_study
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -142,6 +147,33 @@ def test_no_room_without_a_meaning(name: str) -> None:
 
 def test_the_method_is_one_page() -> None:
     assert len((ROOT / "sculpt" / "trial.py").read_text().splitlines()) <= 90
+
+
+def test_few_frames_lie_between_the_command_and_the_method(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of ours: whoever asks how a study comes to a network follows this many calls."""
+    from sculpt import trial
+    from sculpt.cli import app
+    from sculpt.search.workers import attempt
+
+    found: dict[str, list[str]] = {}
+
+    def watched(job: Any, *rest: Any) -> Any:
+        stack = [frame for frame in inspect.stack() if f"{ROOT / 'sculpt'}/" in frame.filename]
+        found[job.role] = [frame.function for frame in stack[: _place_of_command(stack)]]
+        return trial.run_seed(job, *rest)
+
+    monkeypatch.setattr(attempt, "run_seed", watched)
+    path = write_study(tmp_path, search__trials=2, search__replicates=1)
+    assert CliRunner().invoke(app, ["run", str(path), "--json"]).exit_code == 0
+    assert found.keys() == {"base", "candidate"}
+    for names in found.values():
+        assert len(names) <= 7, names
+
+
+def _place_of_command(stack: list[inspect.FrameInfo]) -> int:
+    return next(i for i, frame in enumerate(stack) if frame.filename.endswith("cli/running.py"))
 
 
 def test_import_is_light() -> None:

@@ -47,19 +47,18 @@ class Attempt:
             Stopped: early; what was known by then is kept.
             SculptError: the trial failed.
         """
-        start, trial = perf_counter(), self.claimed.trial
-        referee = None
-        if job.study.search.early_stopping and job.role == "candidate" and not job.read_test:
-            settings = job.study.search.early_stopping
-            referee = Referee(settings, job.study.training, trial)
+        start, outcomes = perf_counter(), []
+        settings, referee = job.study.search.early_stopping, None
+        if settings and job.role == "candidate" and not job.read_test:
+            referee = Referee(settings, job.study.training, self.claimed.trial)
         try:
             with self.interruption.at_once(), self.checkpoints.opened() as folder:
                 with self.interruption.held_back():
                     self.claimed.note_progress(progress_in(folder))
-                outcomes = [
-                    self._run_seed(job, seed, folder, referee if seed == job.seeds[0] else None)
-                    for seed in job.seeds
-                ]
+                for seed in job.seeds:
+                    run_folder = self._run_folder(folder, seed, referee)
+                    outcomes.append(run_seed(job, self.splits, self.scoring, seed, run_folder))
+                    referee = None  # it judges by the first seed
         except Stopped as stopped:
             self.claimed.write(
                 {
@@ -76,7 +75,9 @@ class Attempt:
             keep(self.store, self.claimed, record, files)
         return record
 
-    def _run_seed(self, job: Job, seed: int, folder: Path, referee: Referee | None) -> Outcome:
+    def _run_folder(self, folder: Path, seed: int, referee: Referee | None) -> RunFolder:
+        """Return where a seed is written down; the referee is told of its progress."""
+
         def on_sculpted(record: SculptedRecord) -> None:
             if referee:
                 with self.interruption.held_back():
@@ -91,14 +92,13 @@ class Attempt:
                 with self.interruption.held_back():
                     referee.on_epoch(epoch)
 
-        run_folder = RunFolder(
+        return RunFolder(
             folder / f"seed-{seed}",
-            job.study.search.checkpoint_seconds,
+            self.store.config.search.checkpoint_seconds,
             on_written=partial(self.checkpoints.put, folder),
             on_sculpted=on_sculpted,
             on_epoch=on_epoch,
         )
-        return run_seed(job, self.splits, self.scoring, seed, run_folder)
 
 
 def write_networks(folder: Path, outcomes: list[Outcome], record: TrialRecord) -> list[Path]:
