@@ -16,7 +16,7 @@ from storage_worker import SEARCHED
 
 from sculpt.config import Range, Space
 from sculpt.search.sampling.samplers import make_sampler
-from sculpt.search.storage.optuna_names import PRIVATE, experimental_accepted
+from sculpt.search.storage.optuna_names import PRIVATE, PRIVATE_ATTRIBUTES, experimental_accepted
 from sculpt.search.storage.study_storage import StudyStorage, open_storage
 
 
@@ -54,6 +54,13 @@ def test_a_private_name_is_where_it_was(name: str) -> None:
         assert hasattr(found, part), f"Optuna {optuna.__version__} has no {name} any more"
         found = getattr(found, part)
     assert callable(found)
+
+
+def test_private_attributes_are_where_they_were() -> None:
+    study = optuna.create_study()
+    of_study, of_trial = PRIVATE_ATTRIBUTES
+    assert hasattr(study, of_study)
+    assert hasattr(study.ask(), of_trial)
 
 
 def test_optuna_is_no_newer_than_what_was_tried() -> None:

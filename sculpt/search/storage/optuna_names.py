@@ -1,6 +1,6 @@
 """The names of Optuna that are not its public ones, or are experimental: all that sculpt uses.
 
-tests/search/test_optuna_names.py fails by name when Optuna moves one of `PRIVATE`.
+tests/search/test_optuna_contracts.py fails by name when Optuna moves one of them.
 """
 
 import warnings
@@ -11,6 +11,10 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
 
 PRIVATE = ("optuna.storages._CachedStorage", "optuna.storages.RDBStorage._get_stale_trial_ids")
+
+PRIVATE_ATTRIBUTES = ("_study_id", "_trial_id")
+"""Of a study and of a trial: Optuna's dashboard reads them where notes are saved, so
+`sculpt.results.dashboard.attributes` has them in what it passes for a trial."""
 
 
 def cached(tables: RDBStorage) -> BaseStorage:
