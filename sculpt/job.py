@@ -55,12 +55,9 @@ class Job:
         """Return what the criterion is given of a candidate.
 
         Args:
-            model:
-                As initialised.
-            scoring:
-                Images to score on, or to draw those from.
-            seed:
-                Of what is drawn.
+            model: As initialised.
+            scoring: Images to score on, or to draw those from.
+            seed: Of what is drawn.
 
         Raises:
             BudgetError: the network is too small for the budget.

@@ -59,12 +59,9 @@ class Measuring:
     """Reads one network of a trial between the steps of the method, and times these.
 
     Args:
-        job:
-            Of the trial.
-        splits:
-            On the device to train on.
-        seed:
-            One of the job's.
+        job: Of the trial.
+        splits: On the device to train on.
+        seed: One of the job's.
     """
 
     def __init__(self, job: Job, splits: Splits, seed: int):

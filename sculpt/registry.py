@@ -20,10 +20,8 @@ class Registry:
     """A mapping from names to the objects registered in one folder (and in plug-ins).
 
     Args:
-        kind:
-            What an entry is called in messages, for example `"criterion"`.
-        package:
-            Dotted name of the package whose modules register entries.
+        kind: What an entry is called in messages, for example `"criterion"`.
+        package: Dotted name of the package whose modules register entries.
     """
 
     def __init__(self, kind: str, package: str):

@@ -40,10 +40,8 @@ class RunFolder:
         A file that cannot be read is none, with a warning.
 
         Args:
-            build:
-                Builds the network, untrained, where there is a file to read into it.
-            sculpt:
-                Makes it anew, ready to train.
+            build: Builds the network, untrained, where there is a file to read into it.
+            sculpt: Makes it anew, ready to train.
         """
         found = self._read(build)
         if not found:

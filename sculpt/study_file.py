@@ -52,11 +52,9 @@ def load_study(path: str | Path, overrides: Overrides | None = None) -> Study:
     """Read a study file and check all of it.
 
     Args:
-        path:
-            A YAML file. Its `space` may be a mapping or the path of another YAML file,
-            relative to this one.
-        overrides:
-            Dotted keys to values, set before checking, for example {"search.trials": 4}.
+        path: A YAML file. Its `space` may be a mapping or the path of another YAML file, relative
+            to this one.
+        overrides: Dotted keys to values, set before checking, for example {"search.trials": 4}.
 
     Raises:
         ConfigError: the message lists every fault as file: key: rule, but got value.

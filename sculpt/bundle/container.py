@@ -65,12 +65,9 @@ def write_container(path: Path, tensors: dict[str, Tensor], texts: dict[str, str
     """Write tensors and texts, with a checksum over all of them, whole or not at all.
 
     Args:
-        path:
-            The file to write; an older one is replaced.
-        tensors:
-            On the CPU, of the types of `DTYPES`.
-        texts:
-            By key; `checksum` is added.
+        path: The file to write; an older one is replaced.
+        tensors: On the CPU, of the types of `DTYPES`.
+        texts: By key; `checksum` is added.
 
     Raises:
         InputError: the texts are longer than a header may be.
@@ -122,10 +119,8 @@ def unpack_tensors(header: Header, data: bytes) -> dict[str, Tensor]:
     """Return the tensors of a file, on the CPU, each with memory of its own.
 
     Args:
-        header:
-            As `read_header` gave it.
-        data:
-            Everything that follows it in the file.
+        header: As `read_header` gave it.
+        data: Everything that follows it in the file.
 
     Raises:
         ValueError: the header is not sound, or not of this data.

@@ -34,8 +34,7 @@ def encode_positions(mask: Mask) -> tuple[Code, Bytes]:
     """Return the smallest code of a mask, and its bytes.
 
     Args:
-        mask:
-            bool, of any shape; True = kept. It is read row by row.
+        mask: bool, of any shape; True = kept. It is read row by row.
     """
     flat = mask.reshape(-1)
     if flat.all():
@@ -48,14 +47,11 @@ def decode_positions(code: Code, stored: Bytes, size: int) -> Mask:
     """Return the flat mask, (size,), that `encode_positions` was given.
 
     Args:
-        code:
-            How it is stored.
-        stored:
-            uint8, (n,); may come from anybody.
-        size:
-            Of the tensor, at least 0. Nothing of this size is allocated before the bytes were
-            found to be of that size; of `all` there are none, and the caller must know that
-            there are as many values.
+        code: How it is stored.
+        stored: uint8, (n,); may come from anybody.
+        size: Of the tensor, at least 0. Nothing of this size is allocated before the bytes were
+            found to be of that size; of `all` there are none, and the caller must know that there
+            are as many values.
 
     Raises:
         ValueError: the bytes are not the code of a mask of this size.
@@ -73,8 +69,7 @@ def check_shape(shape: Any) -> int:
     """Return how many weights a tensor of a declared shape has.
 
     Args:
-        shape:
-            Anything that may stand in a file.
+        shape: Anything that may stand in a file.
 
     Raises:
         ValueError: it is not a list of at most 8 whole numbers above 0, whose product is at most

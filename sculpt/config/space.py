@@ -145,11 +145,9 @@ class Space(Section):
         """Yield every combination of values once, without the parameters that are not sampled.
 
         Args:
-            keys:
-                Parameters in the order of the space, with all that they depend on; the last one
+            keys: Parameters in the order of the space, with all that they depend on; the last one
                 varies fastest.
-            values:
-                Gives the values of a parameter.
+            values: Gives the values of a parameter.
         """
         order = list(keys)
 

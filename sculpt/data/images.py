@@ -27,16 +27,11 @@ class ImageArrays:
     """A whole data set as it was read, before any split.
 
     Args:
-        train_images:
-            uint8, (N, C, H, W).
-        train_labels:
-            int64, (N,), each the index of a class name.
-        test_images:
-            uint8, (M, C, H, W).
-        test_labels:
-            int64, (M,).
-        class_names:
-            One name per class, in the order of the labels.
+        train_images: uint8, (N, C, H, W).
+        train_labels: int64, (N,), each the index of a class name.
+        test_images: uint8, (M, C, H, W).
+        test_labels: int64, (M,).
+        class_names: One name per class, in the order of the labels.
 
     Raises:
         DataError: a shape, a type or a label breaks the rules above.
@@ -75,14 +70,10 @@ class ImageSet:
     batch into floats costs next to nothing beside the network's own work.
 
     Args:
-        images:
-            uint8, (N, C, H, W).
-        labels:
-            int64, (N,).
-        mean:
-            float32, (C,), in units where a pixel lies between 0 and 1.
-        std:
-            float32, (C,), in the same units, positive.
+        images: uint8, (N, C, H, W).
+        labels: int64, (N,).
+        mean: float32, (C,), in units where a pixel lies between 0 and 1.
+        std: float32, (C,), in the same units, positive.
 
     Raises:
         DataError: a shape or a type is wrong, or the tensors are on several devices.
@@ -131,8 +122,7 @@ class ImageSet:
         """Return `(images / 255 - mean) / std`.
 
         Args:
-            images:
-                uint8 pixels, (..., C, H, W), on this set's device.
+            images: uint8 pixels, (..., C, H, W), on this set's device.
 
         Returns:
             float32 of the same shape; a batch (4-d) is laid out channels-last, which is the

@@ -22,13 +22,10 @@ def diagnose(model: nn.Module, masks: Masks | None, inputs: Tensor) -> dict[str,
     """Describe a network as it stands: layers, signal propagation, topology, cost.
 
     Args:
-        model:
-            Any module with conv or linear layers, its pruned weights at zero; it is not changed.
-        masks:
-            Bool, True = kept, keyed by parameter name, as `sculpt.prune` returns them; None for
+        model: Any module with conv or linear layers, its pruned weights at zero; it is not changed.
+        masks: Bool, True = kept, keyed by parameter name, as `sculpt.prune` returns them; None for
             a dense network.
-        inputs:
-            Normalised images (N, ...) to take the Jacobian at, where the model is. A hundred
+        inputs: Normalised images (N, ...) to take the Jacobian at, where the model is. A hundred
             are plenty for a convolutional network.
 
     Returns:

@@ -21,16 +21,11 @@ def build_network(
     """Build a network of a registered family for images of a given shape.
 
     Args:
-        family:
-            A registered name.
-        channels:
-            Of an image.
-        classes:
-            Outputs of the network.
-        pixels:
-            Height × width of an image; only some families ask for it.
-        options:
-            The family's own.
+        family: A registered name.
+        channels: Of an image.
+        classes: Outputs of the network.
+        pixels: Height × width of an image; only some families ask for it.
+        options: The family's own.
 
     Raises:
         UnknownNameError: there is no such family.

@@ -42,30 +42,20 @@ def resnet(
     ResNet20 is n 3, ResNet32 n 5, ResNet56 n 9, ResNet110 n 18, each with k 1.
 
     Args:
-        channels:
-            Channels of an input image.
-        classes:
-            Number of classes.
-        widening:
-            k ≥ 1, not necessarily whole: the stages have `round(stem_width · k · 2^stage)`
+        channels: Channels of an input image.
+        classes: Number of classes.
+        widening: k ≥ 1, not necessarily whole: the stages have `round(stem_width · k · 2^stage)`
             filters. The stem itself is never widened.
-        blocks:
-            n ≥ 1, residual blocks in each of the three stages, two 3×3 convolutions each; a list
-            gives each stage its own number.
-        stem_width:
-            Filters of the stem; 16 in the paper.
-        stem_stride:
-            Stride of the stem: 1 up to 32×32 pixels, 2 for 64×64 (Tiny-ImageNet).
-        version:
-            `v1`: convolution, batch norm, activation. `v2`: batch norm, activation, convolution,
-            and one more batch norm and activation before the pool.
-        shortcut:
-            `zeropad` has no parameters: average-pool by the stride, then zero channels.
+        blocks: n ≥ 1, residual blocks in each of the three stages, two 3×3 convolutions each; a
+            list gives each stage its own number.
+        stem_width: Filters of the stem; 16 in the paper.
+        stem_stride: Stride of the stem: 1 up to 32×32 pixels, 2 for 64×64 (Tiny-ImageNet).
+        version: `v1`: convolution, batch norm, activation. `v2`: batch norm, activation,
+            convolution, and one more batch norm and activation before the pool.
+        shortcut: `zeropad` has no parameters: average-pool by the stride, then zero channels.
             `projection` is a 1×1 convolution, followed by a batch norm in version 1 only.
-        activation:
-            ReLU in the papers.
-        conv_bias:
-            Whether convolutions carry a bias (the counting rule `paper` assumes so).
+        activation: ReLU in the papers.
+        conv_bias: Whether convolutions carry a bias (the counting rule `paper` assumes so).
 
     Returns:
         A module that maps images (N, channels, H, W) to logits (N, classes).

@@ -28,14 +28,10 @@ def keep_highest_channels(
     The outputs of the last layer are the classes and always stay.
 
     Args:
-        model:
-            Whose prunable parameters are scored; not changed.
-        scores:
-            Higher = keep, keyed by parameter name.
-        kept:
-            The most weights and biases to keep.
-        input_shape:
-            Of one input, without its batch dimension.
+        model: Whose prunable parameters are scored; not changed.
+        scores: Higher = keep, keyed by parameter name.
+        kept: The most weights and biases to keep.
+        input_shape: Of one input, without its batch dimension.
 
     Returns:
         Masks that keep at most `kept` weights, as near to it as whole channels allow.

@@ -14,10 +14,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint, on the CPU.
 
     Args:
-        path:
-            With the suffix `.safetensors`, a network that sculpt has written (pruned weights
-            are read as 0), or plain tensors by name; with any other, a `state_dict` that
-            `torch.save` has written.
+        path: With the suffix `.safetensors`, a network that sculpt has written (pruned weights are
+            read as 0), or plain tensors by name; with any other, a `state_dict` that `torch.save`
+            has written.
 
     Raises:
         InputError: the file is missing, unreadable, or holds something else.

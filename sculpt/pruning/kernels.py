@@ -15,10 +15,8 @@ def keep_highest_kernels(scores: Mapping[str, Tensor], kept: int) -> Masks:
     down; where the next does not fit, smaller groups further down fill what is left.
 
     Args:
-        scores:
-            Higher = keep, keyed by parameter name; kernels are the dimensions after the second.
-        kept:
-            The most weights to keep.
+        scores: Higher = keep, keyed by parameter name; kernels are the dimensions after the second.
+        kept: The most weights to keep.
 
     Returns:
         Masks that keep at most `kept` weights, fewer by less than the smallest group left out.

@@ -10,10 +10,8 @@ def proportional_counts(sizes: Mapping[str, int], kept: int) -> dict[str, int]:
     """Share a budget among the layers so that all have one density.
 
     Args:
-        sizes:
-            Weights of each layer.
-        kept:
-            The sum of the counts, at most that of the sizes.
+        sizes: Weights of each layer.
+        kept: The sum of the counts, at most that of the sizes.
 
     Returns:
         Counts by name; fractions are rounded by largest remainder, ties to the first layer.
@@ -34,11 +32,9 @@ def erk_counts(shapes: Mapping[str, Sequence[int]], kept: int) -> dict[str, int]
     shape. A layer that would be denser than 1 is full, and the others share what it leaves.
 
     Args:
-        shapes:
-            Of the prunable parameters, by name. What has fewer than two dimensions is a bias and
-            keeps nothing, unless every weight is kept: then the biases share what is left.
-        kept:
-            The sum of the counts.
+        shapes: Of the prunable parameters, by name. What has fewer than two dimensions is a bias
+            and keeps nothing, unless every weight is kept: then the biases share what is left.
+        kept: The sum of the counts.
 
     Returns:
         Counts by name, from 0 to the parameter's size. They add up to `kept` exactly: fractions

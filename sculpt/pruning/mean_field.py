@@ -45,10 +45,8 @@ def mean_field_gain(activation: Activation, q: float | None = None) -> float:
     is the default (gain 0.966); without its σ_b² of 0.067, q settles at 0.726 and χ at 1.06.
 
     Args:
-        activation:
-            φ.
-        q:
-            q* ≥ 0, the variance of a pre-activation. By default 1 for SELU, otherwise 0.
+        activation: φ.
+        q: q* ≥ 0, the variance of a pre-activation. By default 1 for SELU, otherwise 0.
 
     Raises:
         InputError: `activation` is not one of its values, or `q` is negative.

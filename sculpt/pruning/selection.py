@@ -67,17 +67,12 @@ def select_masks(
     """Return the masks of the highest scores.
 
     Args:
-        model:
-            Whose prunable parameters are scored; not changed.
-        scores:
-            Higher = keep, keyed by parameter name.
-        kept:
-            How many weights and biases to keep. Met exactly, except by whole groups and by
+        model: Whose prunable parameters are scored; not changed.
+        scores: Higher = keep, keyed by parameter name.
+        kept: How many weights and biases to keep. Met exactly, except by whole groups and by
             `effective` where too few weights lie on a path; then as many as possible are kept.
-        selection:
-            Scope, granularity, price, and whether ineffective weights are replaced.
-        input_shape:
-            Of one input, without its batch dimension.
+        selection: Scope, granularity, price, and whether ineffective weights are replaced.
+        input_shape: Of one input, without its batch dimension.
 
     Raises:
         NumericsError: a score is not finite; the message names the parameter.
@@ -133,11 +128,7 @@ def _keep(scores: Scores, parts: dict[tuple[str, ...], int], granularity: Granul
 
 
 def _spend_on_paths(
-    model: nn.Module,
-    scores: Scores,
-    kept: int,
-    selection: Selection,
-    input_shape: tuple[int, ...],
+    model: nn.Module, scores: Scores, kept: int, selection: Selection, input_shape: tuple[int, ...]
 ) -> Masks:
     """Return masks of which every kept weight lies on a path, with as much of the budget spent.
 
@@ -192,12 +183,9 @@ def spanning_weights(scores: Scores, effective: Masks, granularity: Granularity)
     """Return the best weight into and out of every node: together they keep all nodes on paths.
 
     Args:
-        scores:
-            Keyed by parameter name.
-        effective:
-            Weights that all lie on paths.
-        granularity:
-            `kernel` spares the whole kernel of such a weight.
+        scores: Keyed by parameter name.
+        effective: Weights that all lie on paths.
+        granularity: `kernel` spares the whole kernel of such a weight.
     """
     spared = {}
     for name, mask in effective.items():

@@ -29,12 +29,9 @@ def fitting_layers(model: nn.Module, trained: Bundle, path: str | Path) -> set[s
     """Return the conv and linear layers that a trained network has in the same shape.
 
     Args:
-        model:
-            Any module with conv or linear layers, on any device.
-        trained:
-            What `read_trained` has read.
-        path:
-            Where it was read, for the message.
+        model: Any module with conv or linear layers, on any device.
+        trained: What `read_trained` has read.
+        path: Where it was read, for the message.
 
     Returns:
         The names of their weights.
@@ -59,10 +56,8 @@ def check_not_repaired(initializer: str, repair: bool | str) -> None:
     """Refuse to repair the isometry of weights that are trained already.
 
     Args:
-        initializer:
-            The registered name of what sets the weights.
-        repair:
-            Whether, or by which method, the network is to be repaired.
+        initializer: The registered name of what sets the weights.
+        repair: Whether, or by which method, the network is to be repaired.
 
     Raises:
         InputError: the weights are those of a trained network, and are to be repaired.

@@ -39,10 +39,8 @@ def choose_engine(trainer: Trainer, *, fewest_steps: int = FEWEST_STEPS) -> Chos
     The trainer's state is what it was before. Whatever goes wrong, it takes its steps eagerly.
 
     Args:
-        trainer:
-            Whole batches, activations on the device.
-        fewest_steps:
-            Do not try for runs shorter than this.
+        trainer: Whole batches, activations on the device.
+        fewest_steps: Do not try for runs shorter than this.
     """
     steps = trainer.recipe.epochs * trainer.steps_per_epoch
     if trainer.device.type != "cuda":

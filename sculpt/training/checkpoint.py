@@ -49,10 +49,8 @@ class Checkpoint:
         """Replace the file by this state, at once: killed at any moment, one of both is there.
 
         Args:
-            state:
-                See `Trainer.state`.
-            progress:
-                Returned as it was by `read`.
+            state: See `Trainer.state`.
+            progress: Returned as it was by `read`.
         """
         header = {"format": FORMAT, "progress": json.dumps(progress)}
         tensors = {name: tensor.contiguous() for name, tensor in state.items()}

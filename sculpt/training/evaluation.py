@@ -18,14 +18,10 @@ def evaluate(
     waited for once, at the end; where it has too little memory, batches are halved.
 
     Args:
-        model:
-            On the device of the images.
-        images:
-            At least one.
-        batch_size:
-            Changes nothing but time and memory.
-        precision:
-            A resolved one, see `sculpt.training.precision`.
+        model: On the device of the images.
+        images: At least one.
+        batch_size: Changes nothing but time and memory.
+        precision: A resolved one, see `sculpt.training.precision`.
     """
     while True:
         try:

@@ -70,21 +70,14 @@ def train(
     (batch norm needs the whole batch) with activations kept in the host's memory.
 
     Args:
-        model:
-            On the device of the images; its pruned weights are zero.
-        masks:
-            Keyed by parameter name.
-        splits:
-            `train` is trained on and `validation` evaluated; `test` is read only under the
+        model: On the device of the images; its pruned weights are zero.
+        masks: Keyed by parameter name.
+        splits: `train` is trained on and `validation` evaluated; `test` is read only under the
             protocol `lowest_test`.
-        recipe:
-            Optimiser, schedule, augmentation, precision, when to evaluate.
-        seed:
-            Of data order and augmentation.
-        on_epoch:
-            Called after each evaluation, those of an earlier, interrupted run included.
-        checkpoint:
-            Where to write the run down, and from where to go on. On the CPU in float32 an
+        recipe: Optimiser, schedule, augmentation, precision, when to evaluate.
+        seed: Of data order and augmentation.
+        on_epoch: Called after each evaluation, those of an earlier, interrupted run included.
+        checkpoint: Where to write the run down, and from where to go on. On the CPU in float32 an
             interrupted run ends bit for bit as one that was not.
 
     Raises:

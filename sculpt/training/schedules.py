@@ -11,12 +11,9 @@ def rate_factor(schedule: str, step: int, steps: int) -> float:
     that one reaches it.
 
     Args:
-        schedule:
-            One of these names.
-        step:
-            From 0 to `steps` - 1.
-        steps:
-            Of the whole run.
+        schedule: One of these names.
+        step: From 0 to `steps` - 1.
+        steps: Of the whole run.
     """
     if schedule == "step":
         # A step belongs to the quarter in which it starts.

@@ -21,12 +21,9 @@ def from_bundle(model: nn.Module, task: PruningTask, *, bundle: str) -> dict[str
     layer of another number of channels) keeps all its weights; and so does what has no mask there.
 
     Args:
-        model:
-            Any module with conv or linear layers.
-        task:
-            Must leave exactly as many weights as the mask keeps.
-        bundle:
-            Path of the trained network: a bundle, or a folder that `sculpt export` wrote.
+        model: Any module with conv or linear layers.
+        task: Must leave exactly as many weights as the mask keeps.
+        bundle: Path of the trained network: a bundle, or a folder that `sculpt export` wrote.
 
     Raises:
         InputError: the file cannot be read, is that of a network with other layers, or the
@@ -55,12 +52,9 @@ def transfer_masks(model: nn.Module, trained: Bundle, path: str) -> Masks:
     """Return the masks that a trained network gives another one, on the CPU.
 
     Args:
-        model:
-            The other network.
-        trained:
-            With the same layers; those of another shape are kept whole.
-        path:
-            Where it was read, for the message.
+        model: The other network.
+        trained: With the same layers; those of another shape are kept whole.
+        path: Where it was read, for the message.
 
     Raises:
         InputError: one of the two has a parameter that the other has not, or no layer fits.

@@ -26,16 +26,11 @@ def iterative_snip(
     Pruned weights are zero while the next round scores and never come back.
 
     Args:
-        model:
-            Maps inputs to logits (N, classes).
-        task:
-            Each round sees all of its images.
-        rounds:
-            At least 1; 1 is one-shot connection sensitivity.
-        targets:
-            As in `connection_sensitivity`: `uniform` needs no labels, `gt` is SNIP's own loss.
-        batch_norm:
-            As in `connection_sensitivity`.
+        model: Maps inputs to logits (N, classes).
+        task: Each round sees all of its images.
+        rounds: At least 1; 1 is one-shot connection sensitivity.
+        targets: As in `connection_sensitivity`: `uniform` needs no labels, `gt` is SNIP's own loss.
+        batch_norm: As in `connection_sensitivity`.
 
     Returns:
         The last round's connection sensitivity; 0 for what an earlier round pruned.

@@ -16,12 +16,9 @@ def magnitude(
     """Score every weight with its absolute value.
 
     Args:
-        model:
-            Any module with conv or linear layers.
-        task:
-            Not looked at.
-        checkpoint:
-            Path of another state of the same network, whose weights are taken instead, for
+        model: Any module with conv or linear layers.
+        task: Not looked at.
+        checkpoint: Path of another state of the same network, whose weights are taken instead, for
             example the trained one: a `.safetensors` file that sculpt has written, or a saved
             `state_dict`. What is pruned there scores 0.
 

@@ -27,14 +27,10 @@ def shuffled(
     """Permute the positions of another criterion's mask, uniformly within each parameter.
 
     Args:
-        model:
-            Whatever the other criterion takes.
-        task:
-            Its selection makes the mask that is shuffled.
-        of:
-            The other criterion's registered name.
-        of_options:
-            The other criterion's options.
+        model: Whatever the other criterion takes.
+        task: Its selection makes the mask that is shuffled.
+        of: The other criterion's registered name.
+        of_options: The other criterion's options.
 
     Returns:
         1 where the shuffled mask keeps a weight, else 0.

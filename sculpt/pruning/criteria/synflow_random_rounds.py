@@ -29,18 +29,14 @@ def synflow_random_rounds(
     everywhere alike, which keeps more nodes alive.
 
     Args:
-        model:
-            Conv and linear layers, activations as modules.
-        task:
-            Its input shape must be known; no images are looked at.
-        rounds:
-            At least 1.
-        interval:
-            At least 1: every `interval`-th round is random (the paper's Δt). The default is
+        model: Conv and linear layers, activations as modules.
+        task: Its input shape must be known; no images are looked at.
+        rounds: At least 1.
+        interval: At least 1: every `interval`-th round is random (the paper's Δt). The default is
             ours.
-        last_random_round:
-            Rounds after this one are SynFlow's alone (the paper's t_max), and so is always the
-            last of all rounds, which makes the mask; 0 is plain SynFlow. The default is ours.
+        last_random_round: Rounds after this one are SynFlow's alone (the paper's t_max), and so is
+            always the last of all rounds, which makes the mask; 0 is plain SynFlow. The default is
+            ours.
 
     Returns:
         The last round's SynFlow scores, float64; 0 for what an earlier round pruned.
