@@ -88,6 +88,12 @@ class Registry:
             raise
 
 
+def options_of(entry: Any) -> dict[str, inspect.Parameter]:
+    """Return the options of a registered function or class: its keyword-only parameters."""
+    parameters = inspect.signature(entry).parameters.items()
+    return {name: option for name, option in parameters if option.kind is option.KEYWORD_ONLY}
+
+
 def _origin(entry: Any) -> str:
     entry = inspect.unwrap(entry)
     return f"{entry.__module__}.{entry.__qualname__}"

@@ -7,7 +7,6 @@ is registered, so they are declared in one place.
 
 import re
 from functools import cache
-from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from sculpt.registry import (
     OBJECTIVES,
     Registry,
     load_plugins,
+    options_of,
 )
 
 CHOICES: dict[str, Registry] = {
@@ -186,12 +186,8 @@ def _choice_faults(registry: Registry, choice: Document) -> list[str]:
 def options_schema(entry: Any) -> type[BaseModel]:
     """Return a schema of the keyword-only parameters of a registered function or class."""
     fields: dict[str, Any] = {
-        name: (
-            parameter.annotation,
-            ... if parameter.default is Parameter.empty else parameter.default,
-        )
-        for name, parameter in signature(entry).parameters.items()
-        if parameter.kind is Parameter.KEYWORD_ONLY
+        name: (option.annotation, ... if option.default is option.empty else option.default)
+        for name, option in options_of(entry).items()
     }
     return create_model(f"options of {entry.__name__}", __base__=Section, **fields)
 
