@@ -132,11 +132,8 @@ def linear_skeleton(model: nn.Module, masks: Masks) -> nn.Module:
     """Return a float64 copy with masks as weights, no biases, and nothing non-linear.
 
     Normalisations, activations and dropout become identities, and maximum pooling becomes
-    average pooling; what is a function in the model's forward pass stays as it is.
-
-    Args:
-        model: As for `measure_topology`; it is not changed.
-        masks: Keyed by parameter name; those of biases are not looked at.
+    average pooling; what is a function in the model's forward pass stays as it is. The model is
+    not changed, and masks of biases are not looked at.
     """
     # What the copy finds in its memo it takes as copied already: no weight is.
     memo: dict[int, Any] = {

@@ -6,7 +6,7 @@ data is used. A convolution's W is its kernel as a matrix (out_channels, in_chan
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from time import perf_counter
 from typing import Literal, get_args
 
@@ -164,13 +164,7 @@ class _Layer:
 
     def report(self) -> LayerRepair:
         return LayerRepair(
-            self.before,
-            self.after,
-            self.bound,
-            self.steps,
-            self.seconds,
-            self.converged,
-            self.constructed,
+            **{field.name: getattr(self, field.name) for field in fields(LayerRepair)}
         )
 
 

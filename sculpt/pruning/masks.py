@@ -110,10 +110,7 @@ def check_finite(scores: Mapping[str, Tensor]) -> None:
 def check_usable(scores: Mapping[str, Tensor], kept: int, usable: int) -> None:
     """Refuse to keep weights that nothing is known of.
 
-    Args:
-        scores: Keyed by parameter name.
-        kept: How many weights are to be kept.
-        usable: How many have a score other than zero, or are in a group that has.
+    `usable` weights have a score other than zero, or are in a group that has.
 
     Raises:
         DryRankingError: naming the parameters that have no score at all.

@@ -91,10 +91,7 @@ def kernel_counts(
 def _taken(gains: NDArray[np.float64], sizes: Counts, budget: int) -> Counts:
     """Take the units that gain most; return how many were taken of each input.
 
-    Args:
-        gains: Of one unit, (kinds, inputs), not increasing along kinds.
-        sizes: Units of each kind that every input has, (kinds,).
-        budget: At most as many as there are.
+    A unit gains (kinds, inputs), not increasing along kinds; each input has `sizes`, (kinds,).
     """
     inputs = gains.shape[1]
     flat = gains.flatten()

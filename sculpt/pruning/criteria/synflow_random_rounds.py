@@ -55,18 +55,15 @@ def synflow_random_rounds(
 
     def score(current: int) -> dict[str, Tensor]:
         if current % interval == 0 and current <= last_random_round and current < rounds:
-            return _random_scores(model, task.generator)
+            return _random_scores(model, task)
         return flow()
 
     return score_in_rounds(model, task, score, rounds)
 
 
-def _random_scores(model: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
+def _random_scores(model: nn.Module, task: PruningTask) -> dict[str, Tensor]:
     """Return uniform draws from (0, 1]; 0 where a weight is 0 and could never score again."""
-    scores = {}
-    for name, parameter in prunable_parameters(model).items():
-        draws = 1 - torch.rand(
-            parameter.shape, generator=generator, device="cpu", dtype=torch.float64
-        )
-        scores[name] = draws.to(parameter.device).where(parameter.detach() != 0, 0)
-    return scores
+    return {
+        name: task.draws(p.shape, torch.float64).to(p.device).where(p.detach() != 0, 0)
+        for name, p in prunable_parameters(model).items()
+    }

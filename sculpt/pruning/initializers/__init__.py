@@ -71,15 +71,8 @@ def draw_layers(
 ) -> tuple[int, int]:
     """Draw the weights of a model layer by layer; set biases to 0 and batch norms to (1, 0).
 
-    Args:
-        model: Set in place.
-        draw: An initializer of one layer.
-        seed: See `initialize`.
-        leave: Names of weights that are not drawn.
-        options: The initializer's own.
-
-    Returns:
-        How many weights were drawn, and how many of them as exactly 0.
+    Weights whose names are in `leave` are not drawn. Returns how many weights were drawn, and how
+    many of them as exactly 0.
     """
     total = zeros = 0
     for name, layer in model.named_modules():

@@ -19,14 +19,9 @@ def variance_scaling(
     """Draw a layer's weight from a zero-mean normal distribution.
 
     Args:
-        layer: A conv or linear layer.
-        generator: CPU generator.
         variant: The variance: `lecun` (VS-L) 1/fan_in, `glorot` (VS-G) 2/(fan_in + fan_out), `he`
             (VS-H) 2/fan_in.
         scale: A factor on the variance.
-
-    Returns:
-        A tensor of the shape of `layer.weight`.
 
     Raises:
         InputError: `variant` is not one of its values.
