@@ -180,15 +180,7 @@ def _labels(listing: _Listing) -> Tensor:
 
 
 def decode_images(paths: Sequence[str], size: int, channels: int) -> Tensor:
-    """Decode files into one tensor, in their order.
-
-    Args:
-        paths: Image files; at least one.
-        size: Resize to size x size, or 0 for the common size of all files.
-        channels: 1 for grey, 3 for colour.
-
-    Returns:
-        uint8, (len(paths), channels, height, width).
+    """Decode at least one file into one tensor: uint8, (len(paths), channels, height, width).
 
     Raises:
         DataError: a file is unreadable, or sizes differ and `size` is 0.

@@ -110,13 +110,8 @@ class ImageSet:
 
     def to(self, device: torch.device | str) -> "ImageSet":
         """Return the same images on `device`."""
-        return replace(
-            self,
-            images=self.images.to(device),
-            labels=self.labels.to(device),
-            mean=self.mean.to(device),
-            std=self.std.to(device),
-        )
+        tensors = (self.images, self.labels, self.mean, self.std)
+        return ImageSet(*(tensor.to(device) for tensor in tensors))
 
     def normalize(self, images: Tensor) -> Tensor:
         """Return `(images / 255 - mean) / std`.
@@ -156,13 +151,9 @@ class ImageSet:
         """
         if batch_size < 1:
             raise DataError(f"batch_size must be at least 1, but got {batch_size}; raise it")
-        # A generator would raise only when first iterated, far from the mistake.
-        return self._batches(batch_size)
-
-    def _batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for start in range(0, len(self), batch_size):
-            window = slice(start, start + batch_size)
-            yield self.inputs(window), self.labels[window]
+        # Not by `yield`, which would raise only when first iterated, far from the mistake.
+        windows = (slice(start, start + batch_size) for start in range(0, len(self), batch_size))
+        return ((self.inputs(window), self.labels[window]) for window in windows)
 
 
 def _check_images(which: str, images: Tensor, labels: Tensor) -> None:

@@ -97,15 +97,10 @@ def make_splits(
 
 
 def stratified_choice(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Choose `count` positions at random so that classes keep their proportions.
+    """Choose `count` of N positions at random so that classes keep their proportions.
 
     Each class gives its exact share, rounded down or up; who rounds up is decided by the
     larger remainder and then by chance, so that no class is favoured for its number.
-
-    Args:
-        labels: int64, (N,).
-        count: How many to choose, 0 to N.
-        seed: The same seed always makes the same choice.
 
     Returns:
         The chosen positions, and all others; both int64 and ascending.
