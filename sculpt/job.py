@@ -51,15 +51,9 @@ class Job:
         return model.to(memory_format=torch.channels_last)
 
     def pruning_task(self, model: nn.Module, scoring: ImageSet, seed: int) -> PruningTask:
-        """Return what the criterion is given of a candidate.
+        """Return what the criterion is given of a candidate, as initialised.
 
-        Args:
-            model:
-                As initialised.
-            scoring:
-                Images to score on, or to draw those from.
-            seed:
-                Of what is drawn.
+        It scores on the `scoring` images, or on a sample of them that `seed` draws.
 
         Raises:
             BudgetError: the network is too small for the budget.

@@ -17,6 +17,7 @@ from sculpt.diagnostics.orthogonality import (
     orthogonality_score,
 )
 from sculpt.diagnostics.propagation import jacobian_singular_values, summarize_jacobian
+from sculpt.diagnostics.report import describe_layers
 from sculpt.diagnostics.topology import Topology, measure_topology
 from sculpt.errors import NumericsError
 from sculpt.export.latency import describe_latency, measure_latency
@@ -30,7 +31,7 @@ from sculpt.pruning.masks import (
     count_parameters,
     prunable_budget,
 )
-from sculpt.record import LayerRow, SculptedRecord, SeedRecord, Signal, Step, TrainingFacts
+from sculpt.record import LayerRow, SculptedRecord, SeedRecord, Signal, Step
 from sculpt.training.evaluation import evaluate
 from sculpt.training.loop import Trained
 from sculpt.training.precision import float32_products
@@ -56,16 +57,7 @@ class Clock:
 
 
 class Measuring:
-    """Reads one network of a trial between the steps of the method, and times these.
-
-    Args:
-        job:
-            Of the trial.
-        splits:
-            On the device to train on.
-        seed:
-            One of the job's.
-    """
+    """Reads one network of a trial between the steps of the method, and times these."""
 
     def __init__(self, job: Job, splits: Splits, seed: int):
         self.clock = Clock(splits.train.device)
@@ -121,6 +113,7 @@ class Measuring:
         score_kept, score_share = kept_scores(scores, masks)
         steps = list(self._orthogonality.values())
         before, after = self._orthogonality.get("pruned", steps[0]), steps[-1]
+        layers = describe_layers(masks, cost, self._topology)
         return SculptedRecord(
             seed=self.seed,
             dense_parameters=dense,
@@ -135,12 +128,7 @@ class Measuring:
             signal=self._signal,
             layers=[
                 LayerRow(
-                    name=name,
-                    shape=list(masks[name].shape),
-                    kept=int(masks[name].sum()),
-                    density=float(masks[name].double().mean()),
-                    kept_macs=int(masks[name].sum()) * positions,
-                    effective_channels=self._topology.channels[name],
+                    **layer,
                     orthogonality_before=before[name],
                     orthogonality_after=after[name],
                     orthogonality_bound=(
@@ -149,7 +137,7 @@ class Measuring:
                     repair_steps=repairs[name].steps if name in repairs else 0,
                     repair_seconds=repairs[name].seconds if name in repairs else 0.0,
                 )
-                for name, positions in cost.positions.items()
+                for name, layer in layers.items()
             ],
             seconds=dict(self.clock.seconds),
         )
@@ -172,11 +160,11 @@ class Measuring:
         test_error = self._test_error(sculpted.model, trained)
         latency, latency_by = self._latency(sculpted)
         seconds = sculpted.record.seconds | self.clock.seconds
-        if trained.resumed_at:
+        if trained.facts.resumed_at:
             seconds["train"] = sum(epoch.seconds for epoch in trained.history)
         return SeedRecord(
             **vars(sculpted.record) | {"seconds": seconds},
-            training=TrainingFacts(**trained.facts, resumed_at=trained.resumed_at),
+            training=trained.facts,
             diverged=trained.diverged,
             val_error=last.val_error,
             val_loss=last.val_loss,
@@ -191,7 +179,7 @@ class Measuring:
     def _test_error(self, model: nn.Module, trained: Trained) -> float | None:
         """Return the lowest test error of the evaluations, or that of the end if it may be read."""
         if self._job.study.training.protocol == "validation" and self._job.read_test:
-            precision = trained.facts["precision"]
+            precision = trained.facts.precision
             with self.clock("test"), float32_products(precision, self.clock.device):
                 return evaluate(model, self._splits.test, precision=precision)[1]
         errors = [epoch.test_error for epoch in trained.history if epoch.test_error is not None]

@@ -20,10 +20,8 @@ class Registry:
     """A mapping from names to the objects registered in one folder (and in plug-ins).
 
     Args:
-        kind:
-            What an entry is called in messages, for example `"criterion"`.
-        package:
-            Dotted name of the package whose modules register entries.
+        kind: What an entry is called in messages, for example `"criterion"`.
+        package: Dotted name of the package whose modules register entries.
     """
 
     def __init__(self, kind: str, package: str):
@@ -88,6 +86,12 @@ class Registry:
             # Or the next lookup would miss names and blame the user.
             self._loaded = False
             raise
+
+
+def options_of(entry: Any) -> dict[str, inspect.Parameter]:
+    """Return the options of a registered function or class: its keyword-only parameters."""
+    parameters = inspect.signature(entry).parameters.items()
+    return {name: option for name, option in parameters if option.kind is option.KEYWORD_ONLY}
 
 
 def _origin(entry: Any) -> str:

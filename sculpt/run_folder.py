@@ -37,13 +37,8 @@ class RunFolder:
     def sculpted(self, build: Callable[[], nn.Module], sculpt: Callable[[], Sculpted]) -> Sculpted:
         """Return the network that is written down, bit for bit; else make one and write it down.
 
-        A file that cannot be read is none, with a warning.
-
-        Args:
-            build:
-                Builds the network, untrained, where there is a file to read into it.
-            sculpt:
-                Makes it anew, ready to train.
+        A file that cannot be read is none, with a warning. `build` builds the network, untrained,
+        to read a file into it; `sculpt` makes one anew, ready to train.
         """
         found = self._read(build)
         if not found:

@@ -7,7 +7,6 @@ is registered, so they are declared in one place.
 
 import re
 from functools import cache
-from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from sculpt.registry import (
     OBJECTIVES,
     Registry,
     load_plugins,
+    options_of,
 )
 
 CHOICES: dict[str, Registry] = {
@@ -52,11 +52,9 @@ def load_study(path: str | Path, overrides: Overrides | None = None) -> Study:
     """Read a study file and check all of it.
 
     Args:
-        path:
-            A YAML file. Its `space` may be a mapping or the path of another YAML file,
-            relative to this one.
-        overrides:
-            Dotted keys to values, set before checking, for example {"search.trials": 4}.
+        path: A YAML file. Its `space` may be a mapping or the path of another YAML file, relative
+            to this one.
+        overrides: Dotted keys to values, set before checking, for example {"search.trials": 4}.
 
     Raises:
         ConfigError: the message lists every fault as file: key: rule, but got value.
@@ -188,12 +186,8 @@ def _choice_faults(registry: Registry, choice: Document) -> list[str]:
 def options_schema(entry: Any) -> type[BaseModel]:
     """Return a schema of the keyword-only parameters of a registered function or class."""
     fields: dict[str, Any] = {
-        name: (
-            parameter.annotation,
-            ... if parameter.default is Parameter.empty else parameter.default,
-        )
-        for name, parameter in signature(entry).parameters.items()
-        if parameter.kind is Parameter.KEYWORD_ONLY
+        name: (option.annotation, ... if option.default is option.empty else option.default)
+        for name, option in options_of(entry).items()
     }
     return create_model(f"options of {entry.__name__}", __base__=Section, **fields)
 

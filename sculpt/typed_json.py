@@ -35,14 +35,10 @@ def from_json(kind: type[T], document: Any, what: str, mend: str = "") -> T:
     """Return the dataclass that was written as JSON, every field checked against its type.
 
     Args:
-        kind:
-            The dataclass.
-        document:
-            Its bytes, or what they were parsed to.
-        what:
-            How a message names it.
-        mend:
-            What the message says to do about a damaged one, with a `; ` in front.
+        kind: The dataclass.
+        document: Its bytes, or what they were parsed to.
+        what: How a message names it.
+        mend: What the message says to do about a damaged one, with a `; ` in front.
 
     Raises:
         StorageError: it is no JSON, a key is missing or unknown, or a value has another type.

@@ -1,30 +1,16 @@
 """YAML documents: numbers are numbers, every key counts, and faults are named."""
 
-import math
-
 import pytest
 
 from sculpt.documents import assign, lookup, parse_value, read_yaml
 from sculpt.errors import ConfigError
 
+FLOATS = ["1e-4", "5e-4", "1E5", "-2e3", "+2e+3", "1.e5", "1.5e-3", ".5e4", "-.5e4", "0.1", ".inf"]
 
-@pytest.mark.parametrize(
-    ("text", "number"),
-    [
-        ("1e-4", 1e-4),
-        ("5e-4", 5e-4),
-        ("1E5", 1e5),
-        ("-2e3", -2e3),
-        ("+2e+3", 2e3),
-        ("1.e5", 1e5),
-        ("1.5e-3", 1.5e-3),
-        (".5e4", 5e3),
-        ("-.5e4", -5e3),
-        ("0.1", 0.1),
-        (".inf", math.inf),
-    ],
-)
-def test_floats(text, number):
+
+@pytest.mark.parametrize("text", FLOATS)
+def test_floats(text):
+    number = float(text.replace(".inf", "inf"))
     value = parse_value(text)
     assert isinstance(value, float)
     assert value == number

@@ -3,9 +3,11 @@
 import importlib
 import sys
 from collections.abc import Callable, Iterator
+from inspect import signature
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from torch import nn
 
 from sculpt.errors import ConfigError, UnknownNameError
@@ -17,7 +19,9 @@ from sculpt.registry import (
     OBJECTIVES,
     Registry,
     load_plugins,
+    options_of,
 )
+from sculpt.study_file import options_schema
 
 WriteLab = Callable[[dict[str, str]], Registry]
 
@@ -141,21 +145,51 @@ def test_an_unknown_name_is_answered_with_the_known_ones(write_lab: WriteLab):
 @pytest.mark.parametrize(
     ("registry", "promised"),
     [
-        (CRITERIA, "connection_sensitivity"),
-        (DATASETS, "digits"),
-        (INITIALIZERS, "ldi"),
-        (MODELS, "resnet"),
-        (OBJECTIVES, "val_error"),
+        (CRITERIA, ["connection_sensitivity", "grasp", "magnitude", "random", "synflow"]),
+        (DATASETS, ["cifar10", "digits", "image_folder"]),
+        (INITIALIZERS, ["from_bundle", "gaussian", "ldi", "variance_scaling"]),
+        (MODELS, ["mlp", "resnet", "vgg16"]),
+        (OBJECTIVES, ["kept_macs", "val_error"]),
     ],
-    ids=lambda value: value.kind if isinstance(value, Registry) else value,
+    ids=lambda value: value.kind if isinstance(value, Registry) else "",
 )
-def test_the_registries_hold_what_is_promised_sorted(registry: Registry, promised: str):
+def test_the_registries_hold_what_is_promised_sorted(registry: Registry, promised: list[str]):
     names = registry.names()
-    assert promised in names
+    assert set(promised) <= set(names)
     assert names == sorted(set(names))
     assert all(registry.get(name) is not None for name in names)
     with pytest.raises(UnknownNameError, match=f"^{registry.kind} must be one of {names[0]}, "):
         registry.get("no such thing")
+
+
+POSITIONAL = {
+    CRITERIA: [["model", "task"]],
+    DATASETS: [[]],
+    INITIALIZERS: [["layer", "generator"], ["model", "seed"]],
+    MODELS: [["channels", "classes"], ["channels", "classes", "pixels"]],
+}
+"""What each kind of thing is given besides its options, one way or another."""
+ENTRIES = [(registry, name) for registry in POSITIONAL for name in registry.names()]
+
+
+@pytest.mark.parametrize(("registry", "name"), ENTRIES, ids=lambda value: str(value)[:30])
+def test_options_are_keywords_that_a_study_file_can_be_checked_against(
+    registry: Registry, name: str
+):
+    entry = registry.get(name)
+    options = options_of(entry)
+    others = [name for name in signature(entry).parameters if name not in options]
+    assert others in POSITIONAL[registry]
+    for option in options.values():
+        assert (option.default is option.empty) == (option.name == "bundle"), option
+        assert option.annotation is not option.empty, option
+    schema = options_schema(entry)
+    given = {"bundle": "winner"} if "bundle" in options else {}
+    defaults = schema(**given)
+    assert list(defaults.model_dump()) == list(options)
+    assert schema.model_validate(defaults.model_dump()) == defaults
+    with pytest.raises(ValidationError):
+        schema.model_validate(given | {"no_such_option": 1})
 
 
 @pytest.mark.parametrize("name", ["my_lab", "my_lab.criteria.index"])

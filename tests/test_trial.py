@@ -23,6 +23,7 @@ from sculpt.job import Job, build_model, candidate_budget, resolve_budget
 from sculpt.measuring import kept_scores
 from sculpt.pruning.initializers import initialize
 from sculpt.pruning.masks import count_parameters, prunable_parameters
+from sculpt.quantities import SIGNALS
 from sculpt.record import SeedRecord
 from sculpt.run_folder import RunFolder
 from sculpt.training.evaluation import evaluate
@@ -33,13 +34,7 @@ from studies import TINY
 PAPER_BUDGET = 4874
 """Of ResNet(k 1, n 1), stem 4: weights and biases of conv and linear layers, summed by hand."""
 
-QUANTITIES = {
-    "orthogonality_score",
-    "effective_nodes",
-    "effective_parameters",
-    "log10_paths",
-    "jacobian",
-}
+QUANTITIES = {*SIGNALS} - {"jacobian_mean"} | {"jacobian"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -68,7 +63,7 @@ def wide(**changes):
     return study(model__widening=2, **changes)
 
 
-def run_seed(settings, splits, *, role, budget, seed, **options):
+def run_seed(settings, splits, budget=2000, *, role="candidate", seed=0, **options):
     """A trained network of one seed, with its record as JSON."""
     job = Job(0, settings, role, {}, budget, [seed], options.pop("read_test", False))
     scoring = options.pop("scoring", splits.train)
@@ -77,27 +72,27 @@ def run_seed(settings, splits, *, role, budget, seed, **options):
     return replace(outcome, record=to_json(outcome.record))
 
 
-def summarize(settings, splits, runs, *, role, params, budget):
+def summarize(settings, splits, runs, budget=2000, *, role="candidate", params=None):
     """A trial's record as JSON, of its seeds'."""
-    job = Job(0, settings, role, params, budget, [run["seed"] for run in runs])
+    job = Job(0, settings, role, params or {}, budget, [run["seed"] for run in runs])
     typed = [from_json(SeedRecord, run, "the record of a seed") for run in runs]
     return to_json(sculpt.summary.summarize(job, splits, typed))
 
 
 @pytest.fixture(scope="module")
 def base(splits):
-    return run_seed(study(), splits, role="base", budget=PAPER_BUDGET, seed=0)
+    return run_seed(study(), splits, role="base", budget=PAPER_BUDGET)
 
 
 @pytest.fixture(scope="module")
 def candidate(splits):
-    return run_seed(wide(), splits, role="candidate", budget=PAPER_BUDGET, seed=0)
+    return run_seed(wide(), splits, budget=PAPER_BUDGET)
 
 
 @pytest.fixture(scope="module")
 def unrepaired(splits):
     settings = wide(pruning__repair=False)
-    return run_seed(settings, splits, role="candidate", budget=PAPER_BUDGET, seed=0)
+    return run_seed(settings, splits, budget=PAPER_BUDGET)
 
 
 def kept(outcome):
@@ -239,9 +234,7 @@ def test_seconds_of_every_phase(candidate):
 def test_the_history_and_what_it_ends_in(splits):
     heard = []
     settings = wide(training__epochs=3)
-    outcome = run_seed(
-        settings, splits, role="candidate", budget=2000, seed=1, on_epoch=heard.append
-    )
+    outcome = run_seed(settings, splits, seed=1, on_epoch=heard.append)
     record = outcome.record
     assert record["seed"] == 1
     assert [epoch["epoch"] for epoch in record["history"]] == [1, 2, 3]
@@ -263,7 +256,7 @@ def test_the_last_epoch_counts_not_the_best(splits, monkeypatch):
 
     monkeypatch.setattr(sculpt.trial, "train", train_with_a_lucky_start)
     settings = wide(training__epochs=2)
-    record = run_seed(settings, splits, role="candidate", budget=2000, seed=0).record
+    record = run_seed(settings, splits).record
     assert record["val_error"] == record["history"][1]["val_error"] > 0
     assert record["val_loss"] == record["history"][1]["val_loss"] > 0
     assert record["train_loss"] == record["history"][1]["train_loss"] > 0
@@ -280,9 +273,7 @@ def test_a_seed_repeats_the_trial(splits, criterion):
     settings = wide(
         pruning__criterion={"name": criterion}, training__translate=1, training__flip=True
     )
-    one, again, other = (
-        run_seed(settings, splits, role="candidate", budget=3000, seed=seed) for seed in (4, 4, 5)
-    )
+    one, again, other = (run_seed(settings, splits, budget=3000, seed=seed) for seed in (4, 4, 5))
     assert without_times(one.record) == without_times(again.record)
     for name, value in one.model.state_dict().items():
         assert torch.equal(value, again.model.state_dict()[name])
@@ -290,43 +281,23 @@ def test_a_seed_repeats_the_trial(splits, criterion):
     assert one.record["val_loss"] != other.record["val_loss"]
     # Drawing from the global stream in between must not matter either.
     torch.manual_seed(99)
-    assert without_times(
-        run_seed(settings, splits, role="candidate", budget=3000, seed=4).record
-    ) == without_times(one.record)
+    assert without_times(run_seed(settings, splits, budget=3000, seed=4).record) == without_times(
+        one.record
+    )
 
 
-def test_base_and_candidate_are_trained_on_the_same_batches(splits, monkeypatch):
-    """Recorded where every batch passes: the normalisation before the network."""
+def test_base_and_candidate_are_trained_with_the_seed_of_both(splits, monkeypatch):
+    """The order and the augmentation of their images follow from it alone."""
     seen = []
-    normalize = type(splits.train).normalize
 
-    def record(self, images):
-        if recording:
-            seen[-1].append(images.clone())
-        return normalize(self, images)
+    def recorded(*arguments, seed, **options):
+        seen.append((arguments[2], seed))
+        return train(*arguments, seed=seed, **options)
 
-    monkeypatch.setattr(type(splits.train), "normalize", record)
-
-    def recorded_train(*arguments, **options):
-        nonlocal recording
-        recording = True
-        seen.append([])
-        try:
-            return train(*arguments, **options)
-        finally:
-            recording = False
-
-    recording = False
-    monkeypatch.setattr(sculpt.trial, "train", recorded_train)
-    changes = {"training__translate": 1, "training__epochs": 2}
-    run_seed(study(**changes), splits, role="base", budget=PAPER_BUDGET, seed=6)
-    run_seed(wide(**changes), splits, role="candidate", budget=PAPER_BUDGET, seed=6)
-    run_seed(wide(**changes), splits, role="candidate", budget=PAPER_BUDGET, seed=7)
-    one, other, foreign = seen
-    assert len(one) == len(other) == len(foreign) == 2 * (3 + 1)
-    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-    trained = [index for index in range(8) if index % 4 != 3]  # every fourth is the evaluation
-    assert not any(torch.equal(one[index], foreign[index]) for index in trained)
+    monkeypatch.setattr(sculpt.trial, "train", recorded)
+    run_seed(study(), splits, role="base", budget=PAPER_BUDGET, seed=6)
+    run_seed(wide(), splits, budget=PAPER_BUDGET, seed=6)
+    assert seen == [(splits, 6)] * 2
 
 
 def test_the_test_images_are_never_read(splits):
@@ -337,8 +308,8 @@ def test_the_test_images_are_never_read(splits):
     blind = replace(splits, test=Forbidden())
     with pytest.raises(AssertionError, match="images of the test images was read"):
         _ = blind.test.images
-    outcome = run_seed(wide(), blind, role="candidate", budget=2000, seed=0)
-    record = summarize(wide(), blind, [outcome.record], role="candidate", params={}, budget=2000)
+    outcome = run_seed(wide(), blind)
+    record = summarize(wide(), blind, [outcome.record])
     assert record["kept_parameters"] == 2000
 
 
@@ -361,7 +332,7 @@ def test_every_way_to_prune_meets_the_budget(splits, criterion, initializer):
         pruning__initializer={"name": initializer},
         training__nesterov=True,
     )
-    outcome = run_seed(settings, splits, role="candidate", budget=3001, seed=2)
+    outcome = run_seed(settings, splits, budget=3001, seed=2)
     assert kept(outcome) == outcome.record["kept_parameters"] == 3001
     assert revived(outcome) == 0
     json.dumps(outcome.record, allow_nan=False)
@@ -374,7 +345,7 @@ def test_options_reach_the_criterion(splits):
     masks = []
     for options in ({"targets": "uniform"}, {"targets": "gt"}, {"batch_norm": "batch"}):
         settings = wide(pruning__criterion={"name": "connection_sensitivity", **options})
-        masks.append(run_seed(settings, splits, role="candidate", budget=3000, seed=0).masks)
+        masks.append(run_seed(settings, splits, budget=3000).masks)
     for index, mask in enumerate(masks):
         for other in masks[:index]:
             assert any(not torch.equal(mask[name], other[name]) for name in mask)
@@ -387,7 +358,7 @@ def test_the_counting_rule_total_is_met_exactly(splits, bias, budget):
     changes = {"counting": "total", "model__conv_bias": bias, "budget": budget}
     size = resolve_budget(study(**changes), splits.spec)
     assert budget in ("base", size)
-    outcome = run_seed(wide(**changes), splits, role="candidate", budget=size, seed=0)
+    outcome = run_seed(wide(**changes), splits, budget=size)
     norms = sum(
         parameter.numel()
         for name, parameter in outcome.model.named_parameters()
@@ -404,7 +375,7 @@ def test_the_counting_rule_total_is_met_exactly(splits, bias, budget):
 def test_the_largest_magnitudes_of_the_initial_weights_are_kept(splits):
     """The pipeline in order: draw, score what was drawn, keep the best of the whole network."""
     settings = wide(pruning__criterion={"name": "magnitude"})
-    outcome = run_seed(settings, splits, role="candidate", budget=2500, seed=3)
+    outcome = run_seed(settings, splits, budget=2500, seed=3)
     model = build_model(settings, splits.spec)
     initialize(model, "ldi", seed=3)
     magnitudes = {
@@ -422,7 +393,7 @@ def test_training_starts_from_the_weights_that_were_described(splits, repair):
     settings = wide(
         pruning__repair=repair, training__learning_rate=1e-12, training__schedule="constant"
     )
-    outcome = run_seed(settings, splits, role="candidate", budget=3000, seed=0)
+    outcome = run_seed(settings, splits, budget=3000)
     parameters = dict(outcome.model.named_parameters())
     for row in outcome.record["layers"]:
         matrix = parameters[row["name"]].detach().double().flatten(1)
@@ -434,13 +405,13 @@ def test_training_starts_from_the_weights_that_were_described(splits, repair):
 def test_a_budget_that_the_network_cannot_meet(splits, counting):
     settings = study(counting=counting)
     dense = count_parameters(build_model(settings, splits.spec), counting)
-    whole = run_seed(settings, splits, role="candidate", budget=dense, seed=0)
+    whole = run_seed(settings, splits, budget=dense)
     assert whole.record["kept_parameters"] == dense
     with pytest.raises(BudgetError, match=f"at most {dense} .* but got {dense + 1}"):
-        run_seed(settings, splits, role="candidate", budget=dense + 1, seed=0)
+        run_seed(settings, splits, budget=dense + 1)
     never_pruned = {"paper": 0, "total": 120}[counting]
     with pytest.raises(BudgetError, match=f"above {never_pruned} .* but got {never_pruned}"):
-        run_seed(settings, splits, role="candidate", budget=never_pruned, seed=0)
+        run_seed(settings, splits, budget=never_pruned)
 
 
 @pytest.mark.filterwarnings("ignore::sculpt.errors.SculptWarning")
@@ -448,33 +419,33 @@ def test_a_ranking_that_runs_dry(splits):
     """Delta-orthogonal kernels are zero but for their centre: too few scores for this budget."""
     settings = wide(pruning__initializer={"name": "ldi", "kernel": "delta"})
     with pytest.raises(DryRankingError, match="at least 4874 scores must be non-zero"):
-        run_seed(settings, splits, role="candidate", budget=PAPER_BUDGET, seed=0)
+        run_seed(settings, splits, budget=PAPER_BUDGET)
 
 
 def test_a_network_that_diverges(splits):
     settings = wide(training__learning_rate=1e30, training__epochs=3)
-    record = run_seed(settings, splits, role="candidate", budget=3000, seed=0).record
+    record = run_seed(settings, splits, budget=3000).record
     assert record["diverged"]
     assert len(record["history"]) == 1
     assert record["val_error"] == 1
-    whole = run_seed(wide(training__epochs=3), splits, role="candidate", budget=3000, seed=0)
+    whole = run_seed(wide(training__epochs=3), splits, budget=3000)
     runs = [record, whole.record]
-    trial = summarize(settings, splits, runs, role="candidate", params={}, budget=3000)
+    trial = summarize(settings, splits, runs, budget=3000)
     assert trial["epochs"] == 1 + 3, "of one that diverged, those that it was trained for"
     with pytest.raises(NumericsError, match=r"the loss of the dense base .* in epoch 1; lower"):
-        run_seed(settings, splits, role="base", budget=3000, seed=0)
+        run_seed(settings, splits, role="base", budget=3000)
 
 
 def test_a_network_without_a_path(splits):
     """Five random weights connect nothing: no paths, and still a record that can be stored."""
     settings = wide(pruning__criterion={"name": "random"})
-    outcome = run_seed(settings, splits, role="candidate", budget=5, seed=0)
+    outcome = run_seed(settings, splits, budget=5)
     assert kept(outcome) == 5
     for step in ("pruned", "repaired"):
         reading = outcome.record["signal"][step]
         assert reading["log10_paths"] is None
         assert reading["effective_nodes"] == reading["effective_parameters"] == 0
-    record = summarize(settings, splits, [outcome.record], role="candidate", params={}, budget=5)
+    record = summarize(settings, splits, [outcome.record], budget=5)
     assert '"log10_paths": null' in json.dumps(record, allow_nan=False)
 
 
@@ -491,7 +462,7 @@ def joined(splits, candidate):
         runs.append(run)
     params = {"widening": 2}
     settings = wide(budget="base")
-    trial = summarize(settings, splits, runs, role="candidate", params=params, budget=PAPER_BUDGET)
+    trial = summarize(settings, splits, runs, params=params, budget=PAPER_BUDGET)
     return trial, runs, settings
 
 
@@ -521,7 +492,7 @@ def test_a_summary_joins_its_seeds(joined, splits):
 
 
 def test_one_seed_has_no_spread(splits, base):
-    trial = summarize(study(), splits, [base.record], role="base", params={}, budget=PAPER_BUDGET)
+    trial = summarize(study(), splits, [base.record], role="base", budget=PAPER_BUDGET)
     assert trial["val_error"] == {"mean": base.record["val_error"], "std": None, "n": 1}
     assert trial["sparsity"] == 0
     json.dumps(trial, allow_nan=False)
@@ -532,12 +503,12 @@ def test_a_candidate_that_missed_its_budget_is_a_defect(joined, splits, missed):
     _, runs, settings = joined
     runs[missed]["kept_parameters"] -= 1
     with pytest.raises(ValueError, match=f"must keep {PAPER_BUDGET} parameters") as caught:
-        summarize(settings, splits, runs, role="candidate", params={}, budget=PAPER_BUDGET)
+        summarize(settings, splits, runs, budget=PAPER_BUDGET)
     assert str(PAPER_BUDGET - 1) in str(caught.value)
 
 
 def test_a_base_may_have_another_size_than_the_budget(splits, base):
-    trial = summarize(study(), splits, [base.record], role="base", params={}, budget=1234)
+    trial = summarize(study(), splits, [base.record], role="base", budget=1234)
     assert trial["budget"] == 1234
     assert trial["kept_parameters"] == PAPER_BUDGET
 
@@ -562,31 +533,25 @@ class TestBudgets:
     @pytest.mark.parametrize("granularity", ["kernel", "channel"])
     def test_what_whole_groups_leave_is_said(self, splits, granularity):
         settings = wide(pruning__granularity=granularity, training__epochs=0)
-        outcome = run_seed(settings, splits, role="candidate", budget=3001, seed=0)
+        outcome = run_seed(settings, splits, budget=3001)
         record = outcome.record
         assert kept(outcome) == record["kept_parameters"] == 3001 - record["unspent"]
         assert 0 <= record["unspent"] < 300
-        summary = summarize(settings, splits, [record], role="candidate", params={}, budget=3001)
+        summary = summarize(settings, splits, [record], budget=3001)
         assert summary["unspent"] == record["unspent"]
         lost = record | {"kept_parameters": record["kept_parameters"] - 1}
         with pytest.raises(ValueError, match="must keep 3001 parameters"):
-            summarize(settings, splits, [lost], role="candidate", params={}, budget=3001)
+            summarize(settings, splits, [lost], budget=3001)
 
     def test_an_effective_budget_is_spent_on_paths(self, splits):
         settings = wide(pruning__effective=True, training__epochs=0)
-        record = run_seed(settings, splits, role="candidate", budget=1500, seed=0).record
+        record = run_seed(settings, splits, budget=1500).record
         assert record["kept_parameters"] == 1500
         assert record["signal"]["pruned"]["effective_parameters"] == 1500
 
     def test_the_price_of_macs_reaches_the_ranking(self, splits):
         costs = [
-            run_seed(
-                wide(pruning__mac_exponent=p, training__epochs=0),
-                splits,
-                role="candidate",
-                budget=2000,
-                seed=0,
-            ).record["kept_macs"]
+            run_seed(wide(pruning__mac_exponent=p, training__epochs=0), splits).record["kept_macs"]
             for p in (0.0, 1.0)
         ]
         assert costs[1] < 0.9 * costs[0]
@@ -596,7 +561,7 @@ class TestWhatIsScoredOn:
     def run(self, splits, **options):
         settings = wide(training__epochs=0, **options.pop("changes", {}))
         seed = options.pop("seed", 0)
-        return run_seed(settings, splits, role="candidate", budget=2000, seed=seed, **options)
+        return run_seed(settings, splits, seed=seed, **options)
 
     def same(self, one, other):
         return all(torch.equal(mask, other.masks[name]) for name, mask in one.masks.items())
@@ -629,11 +594,11 @@ class TestWhatIsScoredOn:
 
 def test_the_lowest_test_error_is_reported_on_request(splits):
     settings = study(training__epochs=3, training__protocol="lowest_test")
-    record = run_seed(settings, splits, role="base", budget=PAPER_BUDGET, seed=0).record
+    record = run_seed(settings, splits, role="base", budget=PAPER_BUDGET).record
     errors = [epoch["test_error"] for epoch in record["history"]]
     assert len(errors) == 3
     assert record["test_error"] == min(errors)
-    other = run_seed(study(), splits, role="base", budget=PAPER_BUDGET, seed=0).record
+    other = run_seed(study(), splits, role="base", budget=PAPER_BUDGET).record
     assert other["test_error"] is None
 
 
@@ -644,7 +609,7 @@ def test_collapsed_layers_are_named(splits):
         pruning__initializer={"name": "variance_scaling"},
         training__epochs=0,
     )
-    record = run_seed(settings, splits, role="candidate", budget=60, seed=0).record
+    record = run_seed(settings, splits, budget=60).record
     empty = [row["name"] for row in record["layers"] if row["kept"] == 0]
     assert empty
     assert record["collapsed_layers"] == empty
@@ -652,10 +617,10 @@ def test_collapsed_layers_are_named(splits):
 
 def test_the_jacobian_may_be_left_out(splits):
     settings = wide(diagnostics__jacobian_images=0, training__epochs=0)
-    record = run_seed(settings, splits, role="candidate", budget=2000, seed=0).record
+    record = run_seed(settings, splits).record
     assert all(step["jacobian"] is None for step in record["signal"].values())
     settings = wide(diagnostics__jacobian_images="all", training__epochs=0)
-    record = run_seed(settings, splits, role="base", budget=2000, seed=0).record
+    record = run_seed(settings, splits, role="base").record
     assert record["signal"]["initial"]["jacobian"]["images"] == 150
 
 
@@ -678,10 +643,7 @@ def same_network(one, other):
 
 def test_a_compact_network_is_trained_in_the_place_of_the_whole_one(splits):
     """The same errors to rounding, the full size back, and the plan in the record."""
-    outcomes = [
-        run_seed(compactable(training__compact=on), splits, role="candidate", budget=2000, seed=0)
-        for on in (True, False)
-    ]
+    outcomes = [run_seed(compactable(training__compact=on), splits) for on in (True, False)]
     compact, whole = (outcome.record for outcome in outcomes)
     assert compact["compaction"]["used"]
     assert compact["compaction"]["difference"] < 1e-10
@@ -699,20 +661,20 @@ def test_a_compact_network_is_trained_in_the_place_of_the_whole_one(splits):
 
 
 def test_an_interrupted_trial_goes_on_with_its_own_compact_network(splits, tmp_path, monkeypatch):
-    whole = run_seed(compactable(), splits, role="candidate", budget=2000, seed=0)
+    whole = run_seed(compactable(), splits)
     assert whole.record["compaction"]["used"]
 
     def stop(epoch):
         if epoch.epoch == 2:
             raise KeyboardInterrupt
 
-    settings = {"role": "candidate", "budget": 2000, "seed": 0, "folder": tmp_path / "trial"}
+    folder = tmp_path / "trial"
     with pytest.raises(KeyboardInterrupt):
-        run_seed(compactable(), splits, on_epoch=stop, **settings)
+        run_seed(compactable(), splits, on_epoch=stop, folder=folder)
     with monkeypatch.context() as patch:
         # It is neither built, nor scored, nor repaired again.
         patch.setattr(sculpt.trial, "sculpt_network", lambda *_, **__: 1 / 0)
-        resumed = run_seed(compactable(), splits, **settings)
+        resumed = run_seed(compactable(), splits, folder=folder)
     assert same_network(whole, resumed)
     assert resumed.record["training"]["resumed_at"] == [2]
     for key in ("val_loss", "train_loss", "signal", "compaction"):
@@ -723,11 +685,10 @@ def test_an_interrupted_trial_goes_on_with_its_own_compact_network(splits, tmp_p
 @pytest.mark.filterwarnings("ignore:.*the trial starts from its beginning")
 @pytest.mark.parametrize("size", [0, 100, -10])
 def test_a_damaged_folder_is_a_new_start(splits, tmp_path, size):
-    settings = {"role": "candidate", "budget": 2000, "seed": 0, "folder": tmp_path}
-    first = run_seed(compactable(), splits, **settings)
+    first = run_seed(compactable(), splits, folder=tmp_path)
     file = tmp_path / "sculpted.safetensors"
     file.write_bytes(file.read_bytes()[:size])
-    again = run_seed(compactable(), splits, **settings)
+    again = run_seed(compactable(), splits, folder=tmp_path)
     assert same_network(first, again)
     assert again.record["training"]["resumed_at"] == []
 
@@ -743,10 +704,9 @@ class TestWhatIsKnownBeforeTraining:
             told.append(epoch.epoch)
             raise KeyboardInterrupt
 
-        settings = {"role": "candidate", "budget": 2000, "seed": 0, "folder": tmp_path}
         changes = wide(training__epochs=2, search__checkpoint_seconds=0)
         with pytest.raises(KeyboardInterrupt):
-            run_seed(changes, splits, on_sculpted=told.append, on_epoch=stop, **settings)
+            run_seed(changes, splits, on_sculpted=told.append, on_epoch=stop, folder=tmp_path)
         first, *epochs = told
         assert epochs == [1]
         told.clear()
@@ -755,7 +715,7 @@ class TestWhatIsKnownBeforeTraining:
             splits,
             on_sculpted=told.append,
             on_epoch=lambda epoch: told.append(epoch.epoch),
-            **settings,
+            folder=tmp_path,
         )
         assert resumed.record["training"]["resumed_at"] == [1]
         assert told == [first, 1, 2]
@@ -769,15 +729,7 @@ class TestWhatIsKnownBeforeTraining:
 
         monkeypatch.setattr(sculpt.trial, "train", lambda *_, **__: 1 / 0)
         with pytest.raises(StopIteration, match="2000"):
-            run_seed(
-                wide(),
-                splits,
-                role="candidate",
-                budget=2000,
-                seed=0,
-                on_sculpted=stop,
-                folder=tmp_path,
-            )
+            run_seed(wide(), splits, on_sculpted=stop, folder=tmp_path)
         assert (tmp_path / "sculpted.safetensors").exists()
 
     def test_memory_of_the_dense_network(self, base, candidate):
@@ -817,7 +769,7 @@ class TestScores:
         assert record["score_kept"] > 0
         assert base.record["score_kept"] is base.record["score_share"] is None
         settings = wide(pruning__criterion={"name": "magnitude"}, training__epochs=0)
-        whole = run_seed(settings, splits, role="candidate", budget=2000, seed=0).record
+        whole = run_seed(settings, splits).record
         model = build_model(settings, splits.spec)
         initialize(model, "ldi", seed=0)
         sizes = torch.cat([p.detach().abs().flatten() for p in prunable_parameters(model).values()])
@@ -830,8 +782,7 @@ class TestScores:
         for run, share in zip(runs, (0.1, 0.2, 0.6), strict=True):
             run |= {"score_share": share, "score_kept": 10 * share}
         runs[1]["score_kept"] = None
-        options = {"role": "candidate", "params": {}, "budget": PAPER_BUDGET}
-        trial = summarize(settings, splits, runs, **options)
+        trial = summarize(settings, splits, runs, PAPER_BUDGET)
         assert trial["score_share"] == pytest.approx(0.3)
         assert trial["score_kept"] is None
         assert trial["dense_memory"] == runs[0]["dense_memory"]
@@ -850,7 +801,7 @@ class TestReadingTheTestImages:
         monkeypatch.setattr(sculpt.measuring, "evaluate", recorded)
         changes = options.pop("changes", {})
         settings = compactable(**changes)
-        outcome = run_seed(settings, splits, role="candidate", budget=2000, seed=0, **options)
+        outcome = run_seed(settings, splits, **options)
         return outcome, seen
 
     def test_once_with_the_final_network(self, splits, monkeypatch):
@@ -892,7 +843,7 @@ def test_latency_is_measured_where_it_is_an_objective(splits, monkeypatch):
     asked = compactable(
         search__objectives=["val_error", "latency"], search__latency_runtime="onnxruntime"
     )
-    outcome = run_seed(asked, splits, role="candidate", budget=2000, seed=0)
+    outcome = run_seed(asked, splits)
     ((model, masks, images, runtime),) = seen
     assert model is outcome.model
     assert masks is outcome.masks
@@ -900,10 +851,10 @@ def test_latency_is_measured_where_it_is_an_objective(splits, monkeypatch):
     assert runtime == "onnxruntime"
     assert outcome.record["latency"] == 0.125
     assert outcome.record["latency_by"].startswith("onnxruntime, batch 1, 1 thread")
-    other = run_seed(compactable(), splits, role="candidate", budget=2000, seed=0)
+    other = run_seed(compactable(), splits)
     assert len(seen) == 1
     assert other.record["latency"] is None
     runs = [outcome.record, outcome.record | {"latency": 0.375}]
-    trial = summarize(asked, splits, runs, role="candidate", params={}, budget=2000)
+    trial = summarize(asked, splits, runs)
     assert trial["latency"] == 0.25
     assert trial["latency_by"] == outcome.record["latency_by"]

@@ -64,13 +64,7 @@ class Header:
 def write_container(path: Path, tensors: dict[str, Tensor], texts: dict[str, str]) -> None:
     """Write tensors and texts, with a checksum over all of them, whole or not at all.
 
-    Args:
-        path:
-            The file to write; an older one is replaced.
-        tensors:
-            On the CPU, of the types of `DTYPES`.
-        texts:
-            By key; `checksum` is added.
+    The tensors are on the CPU, of the types of `DTYPES`. An older file is replaced.
 
     Raises:
         InputError: the texts are longer than a header may be.
@@ -121,11 +115,7 @@ def read_header(file: BinaryIO, size: int) -> Header:
 def unpack_tensors(header: Header, data: bytes) -> dict[str, Tensor]:
     """Return the tensors of a file, on the CPU, each with memory of its own.
 
-    Args:
-        header:
-            As `read_header` gave it.
-        data:
-            Everything that follows it in the file.
+    `data` is everything that follows the header.
 
     Raises:
         ValueError: the header is not sound, or not of this data.

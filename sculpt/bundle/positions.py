@@ -31,12 +31,7 @@ MOST_WEIGHTS = 2**31
 
 
 def encode_positions(mask: Mask) -> tuple[Code, Bytes]:
-    """Return the smallest code of a mask, and its bytes.
-
-    Args:
-        mask:
-            bool, of any shape; True = kept. It is read row by row.
-    """
+    """Return the smallest code of a mask of any shape, which is read row by row, and its bytes."""
     flat = mask.reshape(-1)
     if flat.all():
         return "all", np.empty(0, np.uint8)
@@ -48,14 +43,11 @@ def decode_positions(code: Code, stored: Bytes, size: int) -> Mask:
     """Return the flat mask, (size,), that `encode_positions` was given.
 
     Args:
-        code:
-            How it is stored.
-        stored:
-            uint8, (n,); may come from anybody.
-        size:
-            Of the tensor, at least 0. Nothing of this size is allocated before the bytes were
-            found to be of that size; of `all` there are none, and the caller must know that
-            there are as many values.
+        code: How it is stored.
+        stored: uint8, (n,); may come from anybody.
+        size: Of the tensor, at least 0. Nothing of this size is allocated before the bytes were
+            found to be of that size; of `all` there are none, and the caller must know that there
+            are as many values.
 
     Raises:
         ValueError: the bytes are not the code of a mask of this size.
@@ -70,11 +62,7 @@ def decode_positions(code: Code, stored: Bytes, size: int) -> Mask:
 
 
 def check_shape(shape: Any) -> int:
-    """Return how many weights a tensor of a declared shape has.
-
-    Args:
-        shape:
-            Anything that may stand in a file.
+    """Return how many weights a tensor has of a shape that a file declares: it may be anything.
 
     Raises:
         ValueError: it is not a list of at most 8 whole numbers above 0, whose product is at most

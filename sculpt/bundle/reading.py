@@ -14,8 +14,6 @@ from sculpt.bundle.positions import Bytes, Code, check_shape, decode_positions
 from sculpt.errors import InputError
 
 FORMAT = "sculpt-bundle-1"
-BEFORE = "sculpt-weights-1"
-"""What was written earlier: masks are always bit masks, `mask/NAME`, and there is no checksum."""
 
 MOST_IN_ALL = 2**30
 """Weights of one network under masks: what a small file can make its reader allocate."""
@@ -43,7 +41,7 @@ class Bundle:
 
 
 def read_bundle(path: str | Path) -> Bundle:
-    """Read a masked network, as `write_bundle` or an earlier sculpt (`sculpt-weights-1`) wrote it.
+    """Read a masked network, as `write_bundle` wrote it.
 
     The file may come from anybody: nothing of it is executed, and what it makes its reader
     allocate is bounded by its own size, at 256 weights a byte, and by 2^30 weights. Values may be
@@ -58,13 +56,13 @@ def read_bundle(path: str | Path) -> Bundle:
             size = os.fstat(file.fileno()).st_size
             header = read_header(file, size)
             found = header.texts.get("format")
-            data = file.read(size - file.tell()) if found in (FORMAT, BEFORE) else b""
+            data = file.read(size - file.tell()) if found == FORMAT else b""
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: must be a readable safetensors file, but is not ({error}); check the path, "
             "or copy it again"
         ) from error
-    if found not in (FORMAT, BEFORE):
+    if found != FORMAT:
         raise InputError(
             f"{path}: must be a network written by sculpt (format {FORMAT}), but its format is "
             f"{found!a:.40}; give the file of a trial, or of an export"
@@ -85,7 +83,7 @@ def is_bundle(path: str | Path) -> bool:
             header = read_header(file, os.fstat(file.fileno()).st_size)
     except (OSError, ValueError):
         return False
-    return header.texts.get("format") in (FORMAT, BEFORE)
+    return header.texts.get("format") == FORMAT
 
 
 def check_name(name: str) -> None:
@@ -109,7 +107,7 @@ def _opened(path: Path) -> BinaryIO:
 def _unpack(header: Header, data: bytes) -> Bundle:
     """Return what a file holds, or raise KeyError or ValueError."""
     texts = header.texts
-    if texts["format"] == FORMAT and texts["checksum"] != header.checksum(data):
+    if texts["checksum"] != header.checksum(data):
         raise ValueError("its checksum is that of something else")
     shapes, metadata = strict_json(texts["shapes"]), strict_json(texts["metadata"])
     if not isinstance(shapes, dict) or not isinstance(metadata, dict):
@@ -121,7 +119,7 @@ def _unpack(header: Header, data: bytes) -> Bundle:
     masks: dict[str, Tensor] = {}
     for name, shape in shapes.items():
         values = tensors.pop(f"values/{name}")
-        code, stored = _take_positions(name, tensors, texts["format"])
+        code, stored = _take_positions(name, tensors)
         masks[name], state[name] = _scatter(name, shape, code, stored, values)
     for key, tensor in tensors.items():
         name = key.removeprefix("tensor/")
@@ -133,19 +131,14 @@ def _unpack(header: Header, data: bytes) -> Bundle:
     return Bundle(state, masks, metadata)
 
 
-def _take_positions(name: str, tensors: dict[str, Tensor], format_name: str) -> tuple[Code, Bytes]:
-    """Take out of the tensors which weights of a parameter are kept, or raise KeyError."""
-    keys: dict[str, Code] = {f"bitmask/{name}": "bitmask", f"gaps/{name}": "gaps"}
-    if format_name == BEFORE:
-        keys = {f"mask/{name}": "bitmask"}
-    for key, code in keys.items():
-        if key in tensors:
-            stored = tensors.pop(key)
+def _take_positions(name: str, tensors: dict[str, Tensor]) -> tuple[Code, Bytes]:
+    """Take out of the tensors which weights of a parameter are kept, or raise ValueError."""
+    codes: tuple[Code, ...] = ("bitmask", "gaps")
+    for code in codes:
+        if (stored := tensors.pop(f"{code}/{name}", None)) is not None:
             if stored.dtype != torch.uint8:
-                raise ValueError(f"{key!a:.80} must be of the type U8")
+                raise ValueError(f"{code}/{name!a:.80} must be of the type U8")
             return code, stored.numpy()
-    if format_name == BEFORE:
-        raise KeyError(f"mask/{name}")
     return "all", np.empty(0, np.uint8)
 
 

@@ -20,14 +20,10 @@ def write_bundle(
     """Write a model's state and masks, whole or not at all; what is written can be read.
 
     Args:
-        path:
-            The file to write, which should end in `.safetensors`; an older one is replaced.
-        model:
-            On any device; its pruned weights are zero (or NaN, in one that diverged).
-        masks:
-            Bool, True = kept, keyed by parameter name.
-        metadata:
-            JSON-serialisable, without NaN; `read_bundle` returns it as it was.
+        path: The file to write, which should end in `.safetensors`; an older one is replaced.
+        model: On any device; its pruned weights are zero (or NaN, in one that diverged).
+        masks: Bool, True = kept, keyed by parameter name.
+        metadata: JSON-serialisable, without NaN; `read_bundle` returns it as it was.
 
     Raises:
         InputError: a mask is of no parameter of the model or does not fit it, a pruned weight is

@@ -144,12 +144,8 @@ class Space(Section):
     ) -> Iterator[Params]:
         """Yield every combination of values once, without the parameters that are not sampled.
 
-        Args:
-            keys:
-                Parameters in the order of the space, with all that they depend on; the last one
-                varies fastest.
-            values:
-                Gives the values of a parameter.
+        The keys are in the order of the space, with all that they depend on; the last one varies
+        fastest.
         """
         order = list(keys)
 

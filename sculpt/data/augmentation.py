@@ -7,12 +7,7 @@ from sculpt.errors import DataError
 
 
 def augment(
-    images: Tensor,
-    *,
-    flip: bool,
-    translate: int,
-    cutout: int,
-    generator: torch.Generator,
+    images: Tensor, *, flip: bool, translate: int, cutout: int, generator: torch.Generator
 ) -> Tensor:
     """Return a randomly varied copy of a batch; each image draws for itself.
 
@@ -22,16 +17,11 @@ def augment(
     nothing read back by the host, so a batch costs a handful of kernels at any size.
 
     Args:
-        images:
-            uint8 or float, (N, C, H, W). Returned as they are when everything is off.
-        flip:
-            Mirror left-right with probability 1/2.
-        translate:
-            Shift by up to this many pixels along each axis, every shift equally likely.
-        cutout:
-            Side of one square, in pixels, wiped at a random place entirely inside the image.
-        generator:
-            Source of all randomness, on the images' device.
+        images: uint8 or float, (N, C, H, W). Returned as they are when everything is off.
+        flip: Mirror left-right with probability 1/2.
+        translate: Shift by up to this many pixels along each axis, every shift equally likely.
+        cutout: Side of one square, in pixels, wiped at a random place entirely inside the image.
+        generator: Source of all randomness, on the images' device.
 
     Raises:
         DataError: `translate` or `cutout` is negative or too large for the images.

@@ -47,13 +47,10 @@ class ImageFolder:
     later ones take them from there until a file is added, removed, renamed or changed.
 
     Args:
-        root:
-            The folder that holds `train` and `test`. Required.
-        size:
-            Resize every image to size x size pixels. 0: take them as they are, which
-            they must all have in common.
-        channels:
-            3 for colour, 1 for grey. Files of the other kind are converted.
+        root: The folder that holds `train` and `test`. Required.
+        size: Resize every image to size x size pixels. 0: take them as they are, which they must
+            all have in common.
+        channels: 3 for colour, 1 for grey. Files of the other kind are converted.
 
     Raises:
         DataError: `size` or `channels` is out of range.
@@ -183,18 +180,7 @@ def _labels(listing: _Listing) -> Tensor:
 
 
 def decode_images(paths: Sequence[str], size: int, channels: int) -> Tensor:
-    """Decode files into one tensor, in their order.
-
-    Args:
-        paths:
-            Image files; at least one.
-        size:
-            Resize to size x size, or 0 for the common size of all files.
-        channels:
-            1 for grey, 3 for colour.
-
-    Returns:
-        uint8, (len(paths), channels, height, width).
+    """Decode at least one file into one tensor: uint8, (len(paths), channels, height, width).
 
     Raises:
         DataError: a file is unreadable, or sizes differ and `size` is 0.

@@ -27,16 +27,11 @@ class ImageArrays:
     """A whole data set as it was read, before any split.
 
     Args:
-        train_images:
-            uint8, (N, C, H, W).
-        train_labels:
-            int64, (N,), each the index of a class name.
-        test_images:
-            uint8, (M, C, H, W).
-        test_labels:
-            int64, (M,).
-        class_names:
-            One name per class, in the order of the labels.
+        train_images: uint8, (N, C, H, W).
+        train_labels: int64, (N,), each the index of a class name.
+        test_images: uint8, (M, C, H, W).
+        test_labels: int64, (M,).
+        class_names: One name per class, in the order of the labels.
 
     Raises:
         DataError: a shape, a type or a label breaks the rules above.
@@ -75,14 +70,10 @@ class ImageSet:
     batch into floats costs next to nothing beside the network's own work.
 
     Args:
-        images:
-            uint8, (N, C, H, W).
-        labels:
-            int64, (N,).
-        mean:
-            float32, (C,), in units where a pixel lies between 0 and 1.
-        std:
-            float32, (C,), in the same units, positive.
+        images: uint8, (N, C, H, W).
+        labels: int64, (N,).
+        mean: float32, (C,), in units where a pixel lies between 0 and 1.
+        std: float32, (C,), in the same units, positive.
 
     Raises:
         DataError: a shape or a type is wrong, or the tensors are on several devices.
@@ -119,20 +110,14 @@ class ImageSet:
 
     def to(self, device: torch.device | str) -> "ImageSet":
         """Return the same images on `device`."""
-        return replace(
-            self,
-            images=self.images.to(device),
-            labels=self.labels.to(device),
-            mean=self.mean.to(device),
-            std=self.std.to(device),
-        )
+        tensors = (self.images, self.labels, self.mean, self.std)
+        return ImageSet(*(tensor.to(device) for tensor in tensors))
 
     def normalize(self, images: Tensor) -> Tensor:
         """Return `(images / 255 - mean) / std`.
 
         Args:
-            images:
-                uint8 pixels, (..., C, H, W), on this set's device.
+            images: uint8 pixels, (..., C, H, W), on this set's device.
 
         Returns:
             float32 of the same shape; a batch (4-d) is laid out channels-last, which is the
@@ -166,13 +151,9 @@ class ImageSet:
         """
         if batch_size < 1:
             raise DataError(f"batch_size must be at least 1, but got {batch_size}; raise it")
-        # A generator would raise only when first iterated, far from the mistake.
-        return self._batches(batch_size)
-
-    def _batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for start in range(0, len(self), batch_size):
-            window = slice(start, start + batch_size)
-            yield self.inputs(window), self.labels[window]
+        # Not by `yield`, which would raise only when first iterated, far from the mistake.
+        windows = (slice(start, start + batch_size) for start in range(0, len(self), batch_size))
+        return ((self.inputs(window), self.labels[window]) for window in windows)
 
 
 def _check_images(which: str, images: Tensor, labels: Tensor) -> None:

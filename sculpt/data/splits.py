@@ -16,18 +16,12 @@ class Splits:
     """The three disjoint sets of a study, on one device.
 
     Args:
-        train:
-            What weights are fitted to. Its mean and std normalise all three sets.
-        validation:
-            What networks are chosen by.
-        test:
-            What the chosen network is measured on, once.
-        spec:
-            Shape of the images and number of classes.
-        fingerprint:
-            16 hexadecimal digits that change with any pixel, any label and any membership.
-        class_names:
-            One name per class, in the order of the labels; empty where they are not known.
+        train: What weights are fitted to. Its mean and std normalise all three sets.
+        validation: What networks are chosen by.
+        test: What the chosen network is measured on, once.
+        spec: Shape of the images and number of classes.
+        fingerprint: 16 hexadecimal digits that change with any pixel, any label and any membership.
+        class_names: One name per class, in the order of the labels; empty where they are not known.
     """
 
     train: ImageSet
@@ -57,14 +51,10 @@ def make_splits(
     """Divide a data set, class by class, into training, validation and test images.
 
     Args:
-        arrays:
-            The data set as read. Its test images stay the test images.
-        validation_fraction:
-            Share of the training images held out to choose networks by.
-        seed:
-            Decides who is held out, and who is in the subset.
-        train_images:
-            Use only this many of the training images (before validation images are held
+        arrays: The data set as read. Its test images stay the test images.
+        validation_fraction: Share of the training images held out to choose networks by.
+        seed: Decides who is held out, and who is in the subset.
+        train_images: Use only this many of the training images (before validation images are held
             out), to make a study quicker. None for all.
 
     Raises:
@@ -107,18 +97,10 @@ def make_splits(
 
 
 def stratified_choice(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Choose `count` positions at random so that classes keep their proportions.
+    """Choose `count` of N positions at random so that classes keep their proportions.
 
     Each class gives its exact share, rounded down or up; who rounds up is decided by the
     larger remainder and then by chance, so that no class is favoured for its number.
-
-    Args:
-        labels:
-            int64, (N,).
-        count:
-            How many to choose, 0 to N.
-        seed:
-            The same seed always makes the same choice.
 
     Returns:
         The chosen positions, and all others; both int64 and ascending.

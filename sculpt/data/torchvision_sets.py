@@ -46,11 +46,9 @@ class _TorchvisionSet:
     """What the five kinds share.
 
     Args:
-        root:
-            Folder the files lie in, in torchvision's layout. Empty for the environment
-            variable SCULPT_DATA, or else `data` under the current directory.
-        download:
-            Fetch missing files into that folder first.
+        root: Folder the files lie in, in torchvision's layout. Empty for the environment variable
+            SCULPT_DATA, or else `data` under the current directory.
+        download: Fetch missing files into that folder first.
     """
 
     source: ClassVar[_Source]
@@ -183,8 +181,5 @@ class Svhn(_TorchvisionSet):
     """House numbers, 32x32 colour: 73,257 to train on, 26,032 to test on."""
 
     source = _Source(
-        "SVHN",
-        ImageSpec(3, 32, 32, 10),
-        ("train_32x32.mat", "test_32x32.mat"),
-        channels_first=True,
+        "SVHN", ImageSpec(3, 32, 32, 10), ("train_32x32.mat", "test_32x32.mat"), channels_first=True
     )

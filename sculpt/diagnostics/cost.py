@@ -34,13 +34,9 @@ class Cost:
 
 
 def measure_cost(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
-    """Trace a model on the meta device, where shapes are computed and nothing else.
+    """Trace a copy of a model on the meta device, where shapes are computed and nothing else.
 
-    Args:
-        model:
-            Any module, on any device; it is not changed.
-        input_shape:
-            Shape of one input without its batch dimension, for example (3, 32, 32).
+    `input_shape` is that of one input without its batch dimension, for example (3, 32, 32).
     """
     # One precision, because the input must have that of the weights.
     traced = copy.deepcopy(model).to("meta", torch.float32).eval()

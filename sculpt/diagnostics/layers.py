@@ -42,6 +42,11 @@ def prunable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return parameters
 
 
+def kept_weights(masks: Masks) -> int:
+    """Return how many weights and biases all masks together keep."""
+    return sum(int(mask.sum()) for mask in masks.values())
+
+
 def check_masks(model: nn.Module, masks: Masks) -> None:
     """Refuse masks that do not fit a model.
 

@@ -38,8 +38,7 @@ def isometry_bound(mask: Tensor) -> float:
     attained: ones on a maximum matching of rows and columns, zeros elsewhere.
 
     Args:
-        mask:
-            Bool, (out, ...); every dimension after the first is flattened.
+        mask: Bool, (out, ...); every dimension after the first is flattened.
     """
     matrix = mask.flatten(1)
     matrix = matrix[matrix.any(1)][:, matrix.any(0)]  # dead rows and columns have no rank

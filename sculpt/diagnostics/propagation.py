@@ -24,10 +24,7 @@ IMAGES_AT_ONCE = 256
 
 
 def jacobian_singular_values(
-    model: nn.Module,
-    inputs: Tensor,
-    *,
-    dtype: torch.dtype = torch.float64,
+    model: nn.Module, inputs: Tensor, *, dtype: torch.dtype = torch.float64
 ) -> Tensor:
     """Return the singular values of each image's Jacobian ∂ output / ∂ input.
 
@@ -36,13 +33,10 @@ def jacobian_singular_values(
     the smallest values.
 
     Args:
-        model:
-            Maps (N, ...) to logits (N, classes), each image by itself in inference mode; it is
+        model: Maps (N, ...) to logits (N, classes), each image by itself in inference mode; it is
             not changed.
-        inputs:
-            Normalised images (N, ...), where the model is.
-        dtype:
-            What the derivatives are computed in. float32 is faster for large convnets, and
+        inputs: Normalised images (N, ...), where the model is.
+        dtype: What the derivatives are computed in. float32 is faster for large convnets, and
             leaves 7 digits of the largest singular value for all of them together.
 
     Returns:

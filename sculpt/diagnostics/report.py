@@ -6,15 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sculpt.diagnostics.cost import measure_cost
-from sculpt.diagnostics.layers import Masks, check_masks, prunable_parameters
+from sculpt.diagnostics.cost import Cost, measure_cost
+from sculpt.diagnostics.layers import Masks, check_masks, kept_weights, prunable_parameters
 from sculpt.diagnostics.orthogonality import (
     isometry_bound,
     layer_orthogonality,
     orthogonality_score,
 )
 from sculpt.diagnostics.propagation import jacobian_singular_values, summarize_jacobian
-from sculpt.diagnostics.topology import measure_topology
+from sculpt.diagnostics.topology import Topology, measure_topology
 from sculpt.errors import InputError
 
 
@@ -22,13 +22,10 @@ def diagnose(model: nn.Module, masks: Masks | None, inputs: Tensor) -> dict[str,
     """Describe a network as it stands: layers, signal propagation, topology, cost.
 
     Args:
-        model:
-            Any module with conv or linear layers, its pruned weights at zero; it is not changed.
-        masks:
-            Bool, True = kept, keyed by parameter name, as `sculpt.prune` returns them; None for
+        model: Any module with conv or linear layers, its pruned weights at zero; it is not changed.
+        masks: Bool, True = kept, keyed by parameter name, as `sculpt.prune` returns them; None for
             a dense network.
-        inputs:
-            Normalised images (N, ...) to take the Jacobian at, where the model is. A hundred
+        inputs: Normalised images (N, ...) to take the Jacobian at, where the model is. A hundred
             are plenty for a convolutional network.
 
     Returns:
@@ -56,17 +53,9 @@ def diagnose(model: nn.Module, masks: Masks | None, inputs: Tensor) -> dict[str,
     cost = measure_cost(model, input_shape)
     topology = measure_topology(model, masks, input_shape)
     layers = [
-        {
-            "name": name,
-            "shape": list(masks[name].shape),
-            "kept": int(masks[name].sum()),
-            "density": float(masks[name].double().mean()),
-            "kept_macs": int(masks[name].sum()) * positions,
-            "effective_channels": topology.channels[name],
-            "orthogonality": orthogonality[name],
-            "orthogonality_bound": isometry_bound(masks[name]),
-        }
-        for name, positions in cost.positions.items()
+        layer
+        | {"orthogonality": orthogonality[name], "orthogonality_bound": isometry_bound(masks[name])}
+        for name, layer in describe_layers(masks, cost, topology).items()
     ]
     return {
         "layers": layers,
@@ -77,11 +66,26 @@ def diagnose(model: nn.Module, masks: Masks | None, inputs: Tensor) -> dict[str,
             "log10_paths": topology.log10_paths,
         },
         "orthogonality_score": orthogonality_score(orthogonality),
-        "kept_parameters": sum(int(mask.sum()) for mask in masks.values()),
+        "kept_parameters": kept_weights(masks),
         "dense_macs": cost.dense_macs,
         "kept_macs": cost.kept_macs(masks),
         "disconnected": topology.log10_paths is None,
         "collapsed_layers": [layer["name"] for layer in layers if layer["kept"] == 0],
+    }
+
+
+def describe_layers(masks: Masks, cost: Cost, topology: Topology) -> dict[str, dict[str, Any]]:
+    """Return what is left of each weight and what it costs, by its name, in order of execution."""
+    return {
+        name: {
+            "name": name,
+            "shape": list(masks[name].shape),
+            "kept": int(masks[name].sum()),
+            "density": float(masks[name].double().mean()),
+            "kept_macs": int(masks[name].sum()) * positions,
+            "effective_channels": topology.channels[name],
+        }
+        for name, positions in cost.positions.items()
     }
 
 

@@ -79,12 +79,9 @@ def measure_topology(model: nn.Module, masks: Masks, input_shape: tuple[int, ...
     """Find the effective nodes, weights and paths of a masked network.
 
     Args:
-        model:
-            Conv and linear layers, linear operations between them, activations as modules.
-        masks:
-            Keyed by parameter name.
-        input_shape:
-            Shape of one input without its batch dimension, for example (3, 32, 32).
+        model: Conv and linear layers, linear operations between them, activations as modules.
+        masks: Keyed by parameter name.
+        input_shape: Shape of one input without its batch dimension, for example (3, 32, 32).
 
     Raises:
         InputError: a layer of the model is not used by its forward pass.
@@ -135,13 +132,8 @@ def linear_skeleton(model: nn.Module, masks: Masks) -> nn.Module:
     """Return a float64 copy with masks as weights, no biases, and nothing non-linear.
 
     Normalisations, activations and dropout become identities, and maximum pooling becomes
-    average pooling; what is a function in the model's forward pass stays as it is.
-
-    Args:
-        model:
-            As for `measure_topology`; it is not changed.
-        masks:
-            Keyed by parameter name; those of biases are not looked at.
+    average pooling; what is a function in the model's forward pass stays as it is. The model is
+    not changed, and masks of biases are not looked at.
     """
     # What the copy finds in its memo it takes as copied already: no weight is.
     memo: dict[int, Any] = {

@@ -22,21 +22,9 @@ def mlp(
     """Build MLP-K: `layers` linear layers, all hidden ones of one width (METHOD: 100).
 
     Args:
-        channels:
-            Channels of an input image.
-        classes:
-            Number of classes.
-        pixels:
-            Height × width of an input image.
-        layers:
-            K ≥ 1, the classifier included.
-        units:
-            Units of each hidden layer.
-        activation:
-            Between the layers.
-
-    Returns:
-        A module that maps images (N, channels, H, W) to logits (N, classes).
+        layers: K ≥ 1, the classifier included.
+        units: Units of each hidden layer.
+        activation: Between the layers.
 
     Raises:
         InputError: an option is outside its range.
@@ -54,14 +42,7 @@ def lenet_300_100(
     """Build LeNet-300-100: hidden layers of 300 and 100 units.
 
     Args:
-        channels:
-            Channels of an input image.
-        classes:
-            Number of classes.
-        pixels:
-            Height × width of an input image.
-        activation:
-            Between the layers.
+        activation: Between the layers.
 
     Raises:
         InputError: `activation` is not one of its values.

@@ -1,6 +1,8 @@
 """The residual blocks of both versions of ResNet, and what they are made of."""
 
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch.nn.functional as F
@@ -61,14 +63,8 @@ class Block(nn.Module):
         self.first_activation = make_activation(activation)
         self.second = ConvNorm(out_width, out_width, 3, 1, conv_bias)
         self.second_activation = make_activation(activation)
-        self.shortcut: nn.Module
-        # The width changes without a stride where stage 1 is wider than the stem.
-        if stride == 1 and in_width == out_width:
-            self.shortcut = nn.Identity()
-        elif shortcut == "zeropad":
-            self.shortcut = ZeroPad(stride, out_width - in_width)
-        else:
-            self.shortcut = ConvNorm(in_width, out_width, 1, stride, conv_bias)
+        projection = partial(ConvNorm, in_width, out_width, 1, stride, conv_bias)
+        self.shortcut = make_shortcut(shortcut, out_width - in_width, stride, projection)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map (N, in_width, H, W) to (N, out_width, ⌈H/stride⌉, ⌈W/stride⌉)."""
@@ -95,21 +91,25 @@ class PreActivationBlock(nn.Module):
         super().__init__()
         self.first = NormConv(in_width, out_width, stride, conv_bias, activation)
         self.second = NormConv(out_width, out_width, 1, conv_bias, activation)
-        changes = stride > 1 or in_width != out_width
-        self.projects = changes and shortcut == "projection"
-        self.shortcut: nn.Module
-        if not changes:
-            self.shortcut = nn.Identity()
-        elif shortcut == "zeropad":
-            self.shortcut = ZeroPad(stride, out_width - in_width)
-        else:
-            self.shortcut = bare_convolution(in_width, out_width, 1, stride, conv_bias)
+        projection = partial(bare_convolution, in_width, out_width, 1, stride, conv_bias)
+        self.shortcut = make_shortcut(shortcut, out_width - in_width, stride, projection)
+        self.projects = not isinstance(self.shortcut, nn.Identity | ZeroPad)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map (N, in_width, H, W) to (N, out_width, ⌈H/stride⌉, ⌈W/stride⌉)."""
         activated = self.first.activation(self.first.norm(hidden))
         residual = self.second(self.first.conv(activated))
         return residual + self.shortcut(activated if self.projects else hidden)
+
+
+def make_shortcut(
+    kind: Shortcut, extra_channels: int, stride: int, projection: Callable[[], nn.Module]
+) -> nn.Module:
+    """Return the identity where neither size nor width changes, else what was asked for."""
+    # The width changes without a stride where stage 1 is wider than the stem.
+    if stride == 1 and extra_channels == 0:
+        return nn.Identity()
+    return ZeroPad(stride, extra_channels) if kind == "zeropad" else projection()
 
 
 class ZeroPad(nn.Module):

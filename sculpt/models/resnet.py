@@ -5,6 +5,7 @@ Version 1 is He et al. 2016, *Deep Residual Learning*; version 2, with pre-activ
 2016, *Wide Residual Networks*. A convolution has the same name in both.
 """
 
+from collections import OrderedDict
 from typing import Literal, get_args
 
 from torch import Tensor, nn
@@ -42,33 +43,18 @@ def resnet(
     ResNet20 is n 3, ResNet32 n 5, ResNet56 n 9, ResNet110 n 18, each with k 1.
 
     Args:
-        channels:
-            Channels of an input image.
-        classes:
-            Number of classes.
-        widening:
-            k ≥ 1, not necessarily whole: the stages have `round(stem_width · k · 2^stage)`
+        widening: k ≥ 1, not necessarily whole: the stages have `round(stem_width · k · 2^stage)`
             filters. The stem itself is never widened.
-        blocks:
-            n ≥ 1, residual blocks in each of the three stages, two 3×3 convolutions each; a list
-            gives each stage its own number.
-        stem_width:
-            Filters of the stem; 16 in the paper.
-        stem_stride:
-            Stride of the stem: 1 up to 32×32 pixels, 2 for 64×64 (Tiny-ImageNet).
-        version:
-            `v1`: convolution, batch norm, activation. `v2`: batch norm, activation, convolution,
-            and one more batch norm and activation before the pool.
-        shortcut:
-            `zeropad` has no parameters: average-pool by the stride, then zero channels.
+        blocks: n ≥ 1, residual blocks in each of the three stages, two 3×3 convolutions each; a
+            list gives each stage its own number.
+        stem_width: Filters of the stem; 16 in the paper.
+        stem_stride: Stride of the stem: 1 up to 32×32 pixels, 2 for 64×64 (Tiny-ImageNet).
+        version: `v1`: convolution, batch norm, activation. `v2`: batch norm, activation,
+            convolution, and one more batch norm and activation before the pool.
+        shortcut: `zeropad` has no parameters: average-pool by the stride, then zero channels.
             `projection` is a 1×1 convolution, followed by a batch norm in version 1 only.
-        activation:
-            ReLU in the papers.
-        conv_bias:
-            Whether convolutions carry a bias (the counting rule `paper` assumes so).
-
-    Returns:
-        A module that maps images (N, channels, H, W) to logits (N, classes).
+        activation: ReLU in the papers.
+        conv_bias: Whether convolutions carry a bias (the counting rule `paper` assumes so).
 
     Raises:
         InputError: an option is outside its range.
@@ -93,67 +79,37 @@ def resnet(
             )
     check_choice("version", version, get_args(Version))
     check_choice("shortcut", shortcut, get_args(Shortcut))
-    return ResNet(
-        channels,
-        classes,
-        [stem_width, *(round(stem_width * widening * 2**stage) for stage in range(3))],
-        stage_blocks,
-        stem_stride,
-        version,
-        shortcut,
-        conv_bias,
-        activation,
-    )
+    v1 = version == "v1"
+    # In version 2 the first block's own batch norm is what follows the stem.
+    stem = (ConvNorm if v1 else bare_convolution)(channels, stem_width, 3, stem_stride, conv_bias)
+    block_type, width = Block if v1 else PreActivationBlock, stem_width
+    stages = []
+    for stage, count in enumerate(stage_blocks):
+        stage_width = round(stem_width * widening * 2**stage)
+        parts = []
+        for block in range(count):
+            stride = 2 if stage > 0 and block == 0 else 1
+            parts.append(block_type(width, stage_width, stride, shortcut, conv_bias, activation))
+            width = stage_width
+        stages.append(nn.Sequential(*parts))
+    modules: dict[str, nn.Module] = {"stem": stem}
+    if v1:
+        modules["stem_activation"] = make_activation(activation)
+    modules["stages"] = nn.Sequential(*stages)
+    if not v1:
+        modules["last_norm"] = nn.BatchNorm2d(width)
+        modules["last_activation"] = make_activation(activation)
+    modules["pool"] = nn.AdaptiveAvgPool2d(1)
+    modules["classifier"] = nn.Linear(width, classes)
+    return ResNet(OrderedDict(modules))
 
 
-class ResNet(nn.Module):
+class ResNet(nn.Sequential):
     """Stem, three stages of residual blocks, global average pool, linear classifier."""
-
-    def __init__(
-        self,
-        channels: int,
-        classes: int,
-        widths: list[int],
-        blocks: list[int],
-        stem_stride: int,
-        version: Version,
-        shortcut: Shortcut,
-        conv_bias: bool,
-        activation: Activation,
-    ):
-        """Build it; `widths` are those of the stem and of each stage, `blocks` of each stage."""
-        super().__init__()
-        self.version = version
-        width, *stage_widths = widths
-        if version == "v1":
-            self.stem: nn.Module = ConvNorm(channels, width, 3, stem_stride, conv_bias)
-            self.stem_activation = make_activation(activation)
-        else:
-            # The first block's own batch norm is what comes next.
-            self.stem = bare_convolution(channels, width, 3, stem_stride, conv_bias)
-        block_type = Block if version == "v1" else PreActivationBlock
-        stages = []
-        for stage, (stage_width, count) in enumerate(zip(stage_widths, blocks, strict=True)):
-            stage_blocks = []
-            for block in range(count):
-                stride = 2 if stage > 0 and block == 0 else 1
-                stage_blocks.append(
-                    block_type(width, stage_width, stride, shortcut, conv_bias, activation)
-                )
-                width = stage_width
-            stages.append(nn.Sequential(*stage_blocks))
-        self.stages = nn.Sequential(*stages)
-        if version == "v2":
-            self.last_norm = nn.BatchNorm2d(width)
-            self.last_activation = make_activation(activation)
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Linear(width, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, channels, H, W) to logits (N, classes)."""
-        hidden = self.stem(images)
-        if self.version == "v1":
-            hidden = self.stages(self.stem_activation(hidden))
-        else:
-            hidden = self.last_activation(self.last_norm(self.stages(hidden)))
-        return self.classifier(self.pool(hidden).flatten(1))
+        *body, classifier = self
+        for module in body:
+            images = module(images)
+        return classifier(images.flatten(1))

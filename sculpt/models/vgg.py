@@ -29,20 +29,10 @@ def vgg16(
     are left (2×2 of 64) their average goes to the classifier, whose inputs are always 512.
 
     Args:
-        channels:
-            Channels of an input image.
-        classes:
-            Number of classes.
-        widening:
-            A factor on the width of every layer but the last, rounded; may be below 1.
-        batch_norm:
-            Whether a batch norm follows every layer but the last, linear ones too, as in the
-            code of Lee et al. 2020.
-        activation:
-            After every layer but the last.
-
-    Returns:
-        A module that maps images (N, channels, H, W) to logits (N, classes).
+        widening: A factor on the width of every layer but the last, rounded; may be below 1.
+        batch_norm: Whether a batch norm follows every layer but the last, linear ones too, as in
+            the code of Lee et al. 2020.
+        activation: After every layer but the last.
 
     Raises:
         InputError: an option is outside its range.

@@ -23,26 +23,11 @@ def wide_resnet(
     """Build WRN-depth-k: the pre-activation ResNet(k, n) with projection shortcuts.
 
     Args:
-        channels:
-            Channels of an input image.
-        classes:
-            Number of classes.
-        depth:
-            6n + 4 for n blocks in each of the three stages: 10, 16, 22, 28, 34, 40.
-        widening:
-            k ≥ 1, of the stages; the stem is not widened.
-        stem_width:
-            Filters of the stem; 16 in the paper.
-        stem_stride:
-            Stride of the stem: 1 up to 32×32 pixels, 2 for 64×64 (Tiny-ImageNet).
-        activation:
-            ReLU in the paper.
-        conv_bias:
-            Whether convolutions carry a bias; the counting rule `paper` assumes so, the
+        depth: 6n + 4 for n blocks in each of the three stages: 10, 16, 22, 28, 34, 40.
+        widening: k ≥ 1, of the stages; the stem is not widened.
+        stem_width, stem_stride, activation: As in `resnet`.
+        conv_bias: Whether convolutions carry a bias; the counting rule `paper` assumes so, the
             published sizes that none does.
-
-    Returns:
-        A module that maps images (N, channels, H, W) to logits (N, classes).
 
     Raises:
         InputError: an option is outside its range.

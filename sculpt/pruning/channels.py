@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sculpt.diagnostics.cost import measure_cost
-from sculpt.diagnostics.layers import weight_of
+from sculpt.diagnostics.layers import kept_weights, weight_of
 from sculpt.diagnostics.topology import measure_topology
 from sculpt.errors import BudgetError
 from sculpt.pruning.masks import Masks, check_usable
@@ -27,18 +27,8 @@ def keep_highest_channels(
     on the channels that it has left (channels of a residual stream live on by their shortcut).
     The outputs of the last layer are the classes and always stay.
 
-    Args:
-        model:
-            Whose prunable parameters are scored; not changed.
-        scores:
-            Higher = keep, keyed by parameter name.
-        kept:
-            The most weights and biases to keep.
-        input_shape:
-            Of one input, without its batch dimension.
-
     Returns:
-        Masks that keep at most `kept` weights, as near to it as whole channels allow.
+        Masks that keep at most `kept` weights and biases, as near to it as whole channels allow.
 
     Raises:
         BudgetError: one channel of every layer is more than the budget.
@@ -74,25 +64,25 @@ def keep_highest_channels(
 
     # More channels never make the network smaller: the largest number that fits is bisected.
     fits, too_many, best = len(firsts), len(order) + 1, masks_of(order[: len(firsts)])
-    if _count(best) > kept:
+    if kept_weights(best) > kept:
         raise BudgetError(
-            f"a budget must hold one channel of every layer ({_count(best)} weights), but got "
-            f"{kept}; choose a larger budget, a narrower network or another granularity"
+            f"a budget must hold one channel of every layer ({kept_weights(best)} weights), but "
+            f"got {kept}; choose a larger budget, a narrower network or another granularity"
         )
     while too_many - fits > 1:
         middle = (fits + too_many) // 2
         masks = masks_of(order[:middle])
-        if _count(masks) <= kept:
+        if kept_weights(masks) <= kept:
             fits, best = middle, masks
         else:
             too_many = middle
     chosen = order[:fits]
     for filler in order[fits + 1 : fits + 1 + MOST_FILLERS]:
-        if _count(best) == kept:
+        if kept_weights(best) == kept:
             break
         extended = torch.cat([chosen, filler[None]])
         masks = masks_of(extended)
-        if _count(best) < _count(masks) <= kept:
+        if kept_weights(best) < kept_weights(masks) <= kept:
             chosen, best = extended, masks
     return best
 
@@ -110,7 +100,3 @@ def _usable(scores: Mapping[str, Tensor], sums: Mapping[str, Tensor]) -> int:
         scored = sums.get(weight_of(name), torch.ones(len(score)))
         usable += int((scored != 0).sum()) * score[0].numel()
     return usable
-
-
-def _count(masks: Masks) -> int:
-    return sum(int(mask.sum()) for mask in masks.values())

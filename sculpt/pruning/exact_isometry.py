@@ -40,10 +40,8 @@ def construct_isometry(weight: Tensor, mask: Tensor) -> Tensor:
     float64.
 
     Args:
-        weight:
-            (rows, columns).
-        mask:
-            Bool, (rows, columns).
+        weight: (rows, columns).
+        mask: Bool, (rows, columns).
 
     Returns:
         (rows, columns), of the weight's dtype and device; exactly zero outside the mask.

@@ -6,7 +6,7 @@ data is used. A convolution's W is its kernel as a matrix (out_channels, in_chan
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from time import perf_counter
 from typing import Literal, get_args
 
@@ -70,22 +70,16 @@ def repair_isometry(
     the mask has room for it. A layer whose descent stalls above its bound is built instead.
 
     Args:
-        model:
-            Its pruned weights are zero afterwards; biases are not touched.
-        masks:
-            Keyed by parameter name.
-        method:
-            `frobenius`: descend until ‖(C⊙W)(C⊙W)ᵀ − I‖_F is at its bound (Eq. 8).
-            `spectral`: descend until all singular values that can be 1 (as many as the mask's
-            structural rank) are; this minimises ‖(C⊙W)(C⊙W)ᵀ − I‖₂, and where that is 1 at
-            best, because the mask lacks rank, goes on to what is left to improve. The path is
-            the Frobenius norm's, which is smooth; the measure and the end are the spectral one's.
-            `exact`: build weights that are at the bound to rounding; no steps, more time (see
-            `construct_isometry`).
-        max_steps:
-            Upper limit on steps per layer.
-        tolerance:
-            How close the residual must come to its bound, relative to the norm of the
+        model: Its pruned weights are zero afterwards; biases are not touched.
+        masks: Keyed by parameter name.
+        method: `frobenius`: descend until ‖(C⊙W)(C⊙W)ᵀ − I‖_F is at its bound (Eq. 8). `spectral`:
+            descend until all singular values that can be 1 (as many as the mask's structural rank)
+            are; this minimises ‖(C⊙W)(C⊙W)ᵀ − I‖₂, and where that is 1 at best, because the mask
+            lacks rank, goes on to what is left to improve. The path is the Frobenius norm's, which
+            is smooth; the measure and the end are the spectral one's. `exact`: build weights that
+            are at the bound to rounding; no steps, more time (see `construct_isometry`).
+        max_steps: Upper limit on steps per layer.
+        tolerance: How close the residual must come to its bound, relative to the norm of the
             identity: the layer's √rows, or 1 for `spectral`. By default 1e-3, and 1e-2 for
             `spectral`, which waits for the slowest singular value of all.
 
@@ -170,13 +164,7 @@ class _Layer:
 
     def report(self) -> LayerRepair:
         return LayerRepair(
-            self.before,
-            self.after,
-            self.bound,
-            self.steps,
-            self.seconds,
-            self.converged,
-            self.constructed,
+            **{field.name: getattr(self, field.name) for field in fields(LayerRepair)}
         )
 
 

@@ -59,21 +59,14 @@ def descend(
     Each layer leaves the stack as soon as it is done, so it takes the steps it would alone.
 
     Args:
-        weights:
-            (layers, m, n), zero outside the masks. Zero rows and columns may be left out of a
+        weights: (layers, m, n), zero outside the masks. Zero rows and columns may be left out of a
             layer or added to it; they change nothing.
-        masks:
-            (layers, m, n), ones and zeros of the weights' dtype.
-        rows:
-            Of each whole layer, at least its rank.
-        ranks:
-            Structural rank of each mask.
-        norm:
-            Decides when a layer is done.
-        max_steps:
-            Upper limit for each layer.
-        tolerance:
-            Relative to the norm of the identity: √rows or 1.
+        masks: (layers, m, n), ones and zeros of the weights' dtype.
+        rows: Of each whole layer, at least its rank.
+        ranks: Structural rank of each mask.
+        norm: Decides when a layer is done.
+        max_steps: Upper limit for each layer.
+        tolerance: Relative to the norm of the identity: √rows or 1.
 
     Returns:
         One descent per layer, in order.
@@ -134,14 +127,10 @@ def isometry_residual(weight: Tensor, *, rows: int, rank: int, norm: Norm) -> fl
     """Return ‖W Wᵀ − I‖ in a norm, of a matrix whose zero rows and columns may be left out.
 
     Args:
-        weight:
-            (live rows, live columns).
-        rows:
-            Of the whole matrix.
-        rank:
-            Structural rank of the mask.
-        norm:
-            `frobenius` or `spectral`.
+        weight: (live rows, live columns).
+        rows: Of the whole matrix.
+        rank: Structural rank of the mask.
+        norm: `frobenius` or `spectral`.
     """
     error = _errors(weight[None])[0]
     if norm == "frobenius":

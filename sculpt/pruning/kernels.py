@@ -11,14 +11,9 @@ from sculpt.pruning.masks import Masks, check_usable
 def keep_highest_kernels(scores: Mapping[str, Tensor], kept: int) -> Masks:
     """Keep the kernels of the highest summed scores, as many as fit into the budget.
 
-    A weight of a linear layer and a bias are groups of one. Kernels are taken from the best
-    down; where the next does not fit, smaller groups further down fill what is left.
-
-    Args:
-        scores:
-            Higher = keep, keyed by parameter name; kernels are the dimensions after the second.
-        kept:
-            The most weights to keep.
+    A kernel is what is in the dimensions after the second; a weight of a linear layer and a bias
+    are groups of one. Kernels are taken from the best down; where the next does not fit, smaller
+    groups further down fill what is left.
 
     Returns:
         Masks that keep at most `kept` weights, fewer by less than the smallest group left out.

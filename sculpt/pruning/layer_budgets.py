@@ -7,16 +7,9 @@ from sculpt.errors import BudgetError
 
 
 def proportional_counts(sizes: Mapping[str, int], kept: int) -> dict[str, int]:
-    """Share a budget among the layers so that all have one density.
+    """Share a budget among layers in proportion to their sizes: all have one density.
 
-    Args:
-        sizes:
-            Weights of each layer.
-        kept:
-            The sum of the counts, at most that of the sizes.
-
-    Returns:
-        Counts by name; fractions are rounded by largest remainder, ties to the first layer.
+    The counts add up to `kept`; fractions are rounded by largest remainder, ties to the first.
     """
     total = max(1, sum(sizes.values()))
     counts = {name: size * kept // total for name, size in sizes.items()}
@@ -34,11 +27,9 @@ def erk_counts(shapes: Mapping[str, Sequence[int]], kept: int) -> dict[str, int]
     shape. A layer that would be denser than 1 is full, and the others share what it leaves.
 
     Args:
-        shapes:
-            Of the prunable parameters, by name. What has fewer than two dimensions is a bias and
-            keeps nothing, unless every weight is kept: then the biases share what is left.
-        kept:
-            The sum of the counts.
+        shapes: Of the prunable parameters, by name. What has fewer than two dimensions is a bias
+            and keeps nothing, unless every weight is kept: then the biases share what is left.
+        kept: The sum of the counts.
 
     Returns:
         Counts by name, from 0 to the parameter's size. They add up to `kept` exactly: fractions
@@ -75,10 +66,4 @@ def _shared(shapes: Mapping[str, Sequence[int]], kept: int) -> dict[str, int]:
         for name in full:
             counts[name] = math.prod(sparse.pop(name))
         rest = kept - sum(counts.values())
-    remainders = {}
-    for name, shape in sparse.items():
-        counts[name], remainders[name] = divmod(rest * sum(shape), parts)
-    left = kept - sum(counts.values())
-    for name in sorted(remainders, key=lambda name: -remainders[name])[:left]:
-        counts[name] += 1
-    return counts
+    return counts | proportional_counts({n: sum(shape) for n, shape in sparse.items()}, rest)

@@ -63,10 +63,8 @@ def keep_highest(scores: Mapping[str, Tensor], kept: int) -> Masks:
     comparing with a threshold would keep or drop all tied weights together.
 
     Args:
-        scores:
-            Non-negative or signed, higher = keep; of any shapes; keyed by parameter name.
-        kept:
-            How many weights to keep, from 0 to their number.
+        scores: Non-negative or signed, higher = keep; of any shapes; keyed by parameter name.
+        kept: How many weights to keep, from 0 to their number.
 
     Raises:
         NumericsError: a score is not finite; the message names the parameter.
@@ -112,13 +110,7 @@ def check_finite(scores: Mapping[str, Tensor]) -> None:
 def check_usable(scores: Mapping[str, Tensor], kept: int, usable: int) -> None:
     """Refuse to keep weights that nothing is known of.
 
-    Args:
-        scores:
-            Keyed by parameter name.
-        kept:
-            How many weights are to be kept.
-        usable:
-            How many have a score other than zero, or are in a group that has.
+    `usable` weights have a score other than zero, or are in a group that has.
 
     Raises:
         DryRankingError: naming the parameters that have no score at all.

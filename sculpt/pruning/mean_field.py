@@ -18,11 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sculpt.errors import InputError
 from sculpt.models.activations import Activation, make_activation
-
-DEFAULT_VARIANCE = {"selu": 1.0}
-"""q* where none is given; 0 for the activations that are not named."""
 
 # z runs this far to both sides, where the normal density has fallen to 2e-32.
 FARTHEST = 12.0
@@ -34,37 +30,20 @@ SMALLEST_DEVIATION = 1e-100
 
 
 @cache
-def mean_field_gain(activation: Activation, q: float | None = None) -> float:
-    """Return the critical gain σ_w = (∫Dz φ′(√q z)²)^(−1/2), at which χ is 1.
+def mean_field_gain(activation: Activation) -> float:
+    """Return the critical gain σ_w = (∫Dz φ′(√q* z)²)^(−1/2), at which χ is 1.
 
-    The gain belongs to a pair: a variance q* that stays as it is, and the bias variance
-    σ_b² = q* − σ_w² ∫Dz φ(√q* z)² that keeps it there (`critical_bias_variance`). Here biases
-    start at 0. That fits for linear, ReLU and leaky ReLU, whose gain is the same for every q and
-    whose σ_b² is 0. It fits for tanh only in the limit q* → 0, the default, where the gain is 1.
-    For SELU it fits at q* → 0 alone, too, but SELU is made to keep a variance of 1, so that this
-    is the default (gain 0.966); without its σ_b² of 0.067, q settles at 0.726 and χ at 1.06.
-
-    Args:
-        activation:
-            φ.
-        q:
-            q* ≥ 0, the variance of a pre-activation. By default 1 for SELU, otherwise 0.
+    The gain belongs to a variance q* that stays as it is, and to the bias variance
+    σ_b² = q* − σ_w² ∫Dz φ(√q* z)² that keeps it there. Here biases start at 0. That fits for
+    linear, ReLU and leaky ReLU, whose gain is the same for every q* and whose σ_b² is 0. It fits
+    for tanh only in the limit q* → 0, which is taken, where the gain is 1. For SELU it fits at
+    q* → 0 alone, too, but SELU is made to keep a variance of 1, so that this is taken (gain
+    0.966); without its σ_b² of 0.067, q settles at 0.726 and χ at 1.06.
 
     Raises:
-        InputError: `activation` is not one of its values, or `q` is negative.
+        InputError: `activation` is not one of its values.
     """
-    return mean_squares(activation, _variance(activation, q))[1] ** -0.5
-
-
-def critical_bias_variance(activation: Activation, q: float | None = None) -> float:
-    """Return σ_b² = q − σ_w² ∫Dz φ(√q z)², with which q is the fixed point at the critical gain.
-
-    Raises:
-        InputError: `activation` is not one of its values, or `q` is negative.
-    """
-    variance = _variance(activation, q)
-    square, squared_slope = mean_squares(activation, variance)
-    return variance - square / squared_slope
+    return mean_squares(activation, 1.0 if activation == "selu" else 0.0)[1] ** -0.5
 
 
 def mean_squares(activation: Activation, q: float) -> tuple[float, float]:
@@ -74,10 +53,8 @@ def mean_squares(activation: Activation, q: float) -> tuple[float, float]:
     activations that have a kink there.
 
     Raises:
-        InputError: `activation` is not one of its values, or `q` is negative.
+        InputError: `activation` is not one of its values.
     """
-    if not q >= 0:
-        raise InputError(f"q is a variance and must be at least 0, but got {q}")
     points, weights = np.polynomial.legendre.leggauss(NODES)
     half = FARTHEST * (points + 1) / 2  # 0 to FARTHEST
     density = weights * FARTHEST / 2 * np.exp(-(half**2) / 2) / math.sqrt(2 * math.pi)
@@ -93,7 +70,3 @@ def mean_squares(activation: Activation, q: float) -> tuple[float, float]:
         return float(measure @ values.detach().square())
 
     return mean(output), mean(slope)
-
-
-def _variance(activation: Activation, q: float | None) -> float:
-    return DEFAULT_VARIANCE.get(activation, 0.0) if q is None else q

@@ -36,18 +36,12 @@ def kernel_counts(
     these. All outputs are taken to be equally important.
 
     Args:
-        paths:
-            p, float (inputs,), finite and not negative.
-        outputs:
-            Number of output channels.
-        positions:
-            Weights in a kernel, kh · kw; 1 for linear layers.
-        budget:
-            From 0 to inputs · outputs · positions.
-        alpha:
-            α, from 0 to 1.
-        beta:
-            β ≥ 0, the authors' regulariser, which spreads the budget over many kernels.
+        paths: p, float (inputs,), finite and not negative.
+        outputs: Number of output channels.
+        positions: Weights in a kernel, kh · kw; 1 for linear layers.
+        budget: From 0 to inputs · outputs · positions.
+        alpha: α, from 0 to 1.
+        beta: β ≥ 0, the authors' regulariser, which spreads the budget over many kernels.
 
     Returns:
         int (outputs, inputs). Where several optima exist: inputs that gain the same share as
@@ -97,13 +91,7 @@ def kernel_counts(
 def _taken(gains: NDArray[np.float64], sizes: Counts, budget: int) -> Counts:
     """Take the units that gain most; return how many were taken of each input.
 
-    Args:
-        gains:
-            Of one unit, (kinds, inputs), not increasing along kinds.
-        sizes:
-            Units of each kind that every input has, (kinds,).
-        budget:
-            At most as many as there are.
+    A unit gains (kinds, inputs), not increasing along kinds; each input has `sizes`, (kinds,).
     """
     inputs = gains.shape[1]
     flat = gains.flatten()

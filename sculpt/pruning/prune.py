@@ -41,40 +41,27 @@ def prune(
     """Prune a network to a budget, in place, by the scores of a criterion.
 
     Args:
-        model:
-            Any module with conv or linear layers, at the weights to be scored; see
+        model: Any module with conv or linear layers, at the weights to be scored; see
             `sculpt.initialize` for drawing them.
-        budget:
-            Parameters to keep under the counting rule; met exactly, except as said under
+        budget: Parameters to keep under the counting rule; met exactly, except as said under
             `granularity` and `effective`.
-        criterion:
-            A registered name.
-        inputs:
-            Normalised inputs (N, ...) for the criteria that look at data, where the model is.
-        labels:
-            int64 (N,); only for criteria that look at labels.
-        input_shape:
-            Of one input; by default that of `inputs`. Some criteria need it instead of data.
-        counting:
-            `paper`: weights and biases of conv and linear layers count. `total`: everything
+        criterion: A registered name.
+        inputs: Normalised inputs (N, ...) for the criteria that look at data, where the model is.
+        labels: int64 (N,); only for criteria that look at labels.
+        input_shape: Of one input; by default that of `inputs`. Some criteria need it instead of
+            data.
+        counting: `paper`: weights and biases of conv and linear layers count. `total`: everything
             trainable counts; batch norm is never pruned.
-        scope:
-            `global` ranks the whole network, `layer` each layer for itself at one density.
-        granularity:
-            `weight`; `kernel` (a k×k kernel goes as a whole); `channel` (an output channel goes
-            with everything that reads it: dense layers of uneven width are left). Groups meet
+        scope: `global` ranks the whole network, `layer` each layer for itself at one density.
+        granularity: `weight`; `kernel` (a k×k kernel goes as a whole); `channel` (an output channel
+            goes with everything that reads it: dense layers of uneven width are left). Groups meet
             the budget as closely as they can and never exceed it; a warning says the rest.
-        mac_exponent:
-            p ≥ 0: scores are divided by (output height × width)^p before they are ranked.
-        effective:
-            Replace kept weights that lie on no path from input to output by others that do. A
-            warning says if there are too few of those.
-        batch_size:
-            Inputs per scoring batch.
-        seed:
-            For criteria that draw.
-        options:
-            The criterion's own, for example `targets="gt"`.
+        mac_exponent: p ≥ 0: scores are divided by (output height × width)^p before they are ranked.
+        effective: Replace kept weights that lie on no path from input to output by others that do.
+            A warning says if there are too few of those.
+        batch_size: Inputs per scoring batch.
+        seed: For criteria that draw.
+        options: The criterion's own, for example `targets="gt"`.
 
     Returns:
         Bool masks, True = kept, keyed by parameter name. The pruned weights of the model are

@@ -11,10 +11,7 @@ from sculpt.pruning.task import PruningTask
 
 
 def score_in_rounds(
-    model: nn.Module,
-    task: PruningTask,
-    score: Callable[[int], dict[str, Tensor]],
-    rounds: int,
+    model: nn.Module, task: PruningTask, score: Callable[[int], dict[str, Tensor]], rounds: int
 ) -> dict[str, Tensor]:
     """Score a network that shrinks exponentially from round to round (Tanaka et al. 2020, Alg. 1).
 
@@ -23,17 +20,13 @@ def score_in_rounds(
     choosing `task.kept` of them is left to whoever asked, so one round is one-shot pruning.
 
     Args:
-        model:
-            Its weights are changed between the rounds, and are back when this returns or raises.
-        task:
-            Its selection makes the masks between the rounds. A score of 0 never fills one: where
-            fewer scores are non-zero than are scheduled, only these are kept, and where that is
-            so of one layer and the selection gives each its share, the round prunes nothing.
-        score:
-            Given the round, from 1 to `rounds`, returns one score per prunable parameter, as a
+        model: Its weights are changed between the rounds, and are back when this returns or raises.
+        task: Its selection makes the masks between the rounds. A score of 0 never fills one: where
+            fewer scores are non-zero than are scheduled, only these are kept, and where that is so
+            of one layer and the selection gives each its share, the round prunes nothing.
+        score: Given the round, from 1 to `rounds`, returns one score per prunable parameter, as a
             criterion does, of the model as it is in this round.
-        rounds:
-            R ≥ 1.
+        rounds: R ≥ 1.
 
     Returns:
         The last round's scores; a weight that an earlier round pruned scores 0.

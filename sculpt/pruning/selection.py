@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sculpt.diagnostics.cost import measure_cost
-from sculpt.diagnostics.layers import weight_of
+from sculpt.diagnostics.layers import kept_weights, weight_of
 from sculpt.diagnostics.topology import measure_topology
 from sculpt.errors import BudgetError, DryRankingError, InputError, check_choice
 from sculpt.pruning.channels import keep_highest_channels
@@ -51,11 +51,6 @@ class Selection:
                 "layers), but got granularity 'channel' with scope 'layer'; use scope 'global'"
             )
 
-    @property
-    def needs_shape(self) -> bool:
-        """Whether the network must be traced, for which an input's shape has to be known."""
-        return self.mac_exponent != 0 or self.effective or self.granularity == "channel"
-
 
 def select_masks(
     model: nn.Module,
@@ -67,17 +62,12 @@ def select_masks(
     """Return the masks of the highest scores.
 
     Args:
-        model:
-            Whose prunable parameters are scored; not changed.
-        scores:
-            Higher = keep, keyed by parameter name.
-        kept:
-            How many weights and biases to keep. Met exactly, except by whole groups and by
+        model: Whose prunable parameters are scored; not changed.
+        scores: Higher = keep, keyed by parameter name.
+        kept: How many weights and biases to keep. Met exactly, except by whole groups and by
             `effective` where too few weights lie on a path; then as many as possible are kept.
-        selection:
-            Scope, granularity, price, and whether ineffective weights are replaced.
-        input_shape:
-            Of one input, without its batch dimension.
+        selection: Scope, granularity, price, and whether ineffective weights are replaced.
+        input_shape: Of one input, without its batch dimension.
 
     Raises:
         NumericsError: a score is not finite; the message names the parameter.
@@ -89,27 +79,32 @@ def select_masks(
     total = sum(score.numel() for score in scores.values())
     if not 0 <= kept <= total:
         raise BudgetError(f"the number of kept weights must be from 0 to {total}, but got {kept}")
-    if selection.needs_shape and input_shape is None:
-        raise InputError(
-            "mac_exponent, effective and granularity 'channel' must know the shape of an input, "
-            "but got none; give inputs= or input_shape=, for example input_shape=(3, 32, 32)"
-        )
     priced = dict(scores)
-    if selection.mac_exponent and input_shape is not None:
-        priced = divide_by_positions(model, priced, selection.mac_exponent, input_shape)
-    if selection.granularity == "channel" and input_shape is not None:
-        return keep_highest_channels(model, priced, kept, input_shape)
-    if selection.effective and input_shape is not None:
-        return _spend_on_paths(model, priced, kept, selection, input_shape)
+    if selection.mac_exponent or selection.effective or selection.granularity == "channel":
+        shape = required_shape(input_shape, "mac_exponent, effective and granularity 'channel'")
+        if p := selection.mac_exponent:
+            # A weight that is used at many positions must earn its MACs.
+            positions = measure_cost(model, shape).positions
+            priced = {n: score / positions[weight_of(n)] ** p for n, score in scores.items()}
+        if selection.granularity == "channel":
+            return keep_highest_channels(model, priced, kept, shape)
+        if selection.effective:
+            return _spend_on_paths(model, priced, kept, selection, shape)
     return _keep(priced, partition(priced, kept, selection.scope), selection.granularity)
 
 
-def divide_by_positions(
-    model: nn.Module, scores: Scores, exponent: float, input_shape: tuple[int, ...]
-) -> Scores:
-    """Return scores per (H·W)^p: a weight used at many positions must earn its MACs."""
-    positions = measure_cost(model, input_shape).positions
-    return {name: score / positions[weight_of(name)] ** exponent for name, score in scores.items()}
+def required_shape(input_shape: tuple[int, ...] | None, who: str) -> tuple[int, ...]:
+    """Return the shape of an input.
+
+    Raises:
+        InputError: it is not known; the message says who asks for it.
+    """
+    if input_shape is None:
+        raise InputError(
+            f"{who} must know the shape of an input, but got none; give inputs= or "
+            "input_shape=, for example input_shape=(3, 32, 32)"
+        )
+    return input_shape
 
 
 def partition(scores: Scores, kept: int, scope: Scope) -> dict[tuple[str, ...], int]:
@@ -133,11 +128,7 @@ def _keep(scores: Scores, parts: dict[tuple[str, ...], int], granularity: Granul
 
 
 def _spend_on_paths(
-    model: nn.Module,
-    scores: Scores,
-    kept: int,
-    selection: Selection,
-    input_shape: tuple[int, ...],
+    model: nn.Module, scores: Scores, kept: int, selection: Selection, input_shape: tuple[int, ...]
 ) -> Masks:
     """Return masks of which every kept weight lies on a path, with as much of the budget spent.
 
@@ -154,9 +145,9 @@ def _spend_on_paths(
         ).effective
 
     best, too_much = on_paths(kept), None
-    step = max(1, kept - _count(best))
+    step = max(1, kept - kept_weights(best))
     low, high = kept, _usable(scores) + 1
-    while high - low > 1 and _count(best) < (1 - FILLED_BY_SINGLES) * kept:
+    while high - low > 1 and kept_weights(best) < (1 - FILLED_BY_SINGLES) * kept:
         width = min(low + step, (low + high) // 2)
         step *= 2
         try:
@@ -164,16 +155,16 @@ def _spend_on_paths(
         except DryRankingError:  # a layer that is ranked for itself has no more to give
             high = width
             continue
-        if _count(found) <= kept:
+        if kept_weights(found) <= kept:
             low, best = width, found
         else:
             high, too_much = width, found
-    if _count(best) < (1 - FILLED_BY_SINGLES) * kept and too_much is not None:
+    if kept_weights(best) < (1 - FILLED_BY_SINGLES) * kept and too_much is not None:
         ways = spanning_weights(scores, too_much, selection.granularity)
-        if _count(ways) <= kept:
+        if kept_weights(ways) <= kept:
             cut = _fill(scores, ways, too_much, kept, selection.granularity)
             # On small images a way may still be lost: not every pixel leads to the next.
-            best = max(best, measure_topology(model, cut, input_shape).effective, key=_count)
+            best = max(best, measure_topology(model, cut, input_shape).effective, key=kept_weights)
     reachable = measure_topology(model, best, input_shape).reachable
     return _fill(scores, best, reachable, kept, selection.granularity)
 
@@ -183,7 +174,7 @@ def _fill(
 ) -> Masks:
     """Return the masks with the best of what is allowed besides, up to `kept` weights."""
     others = {name: scores[name] * (allowed[name] & ~masks[name]) for name in scores}
-    wanted = min(kept - _count(masks), _usable(others))
+    wanted = min(kept - kept_weights(masks), _usable(others))
     filled = _keep(others, {tuple(scores): wanted}, granularity)
     return {name: masks[name] | filled[name] for name in scores}
 
@@ -191,13 +182,7 @@ def _fill(
 def spanning_weights(scores: Scores, effective: Masks, granularity: Granularity) -> Masks:
     """Return the best weight into and out of every node: together they keep all nodes on paths.
 
-    Args:
-        scores:
-            Keyed by parameter name.
-        effective:
-            Weights that all lie on paths.
-        granularity:
-            `kernel` spares the whole kernel of such a weight.
+    `effective` are weights that all lie on paths; granularity `kernel` spares a whole kernel.
     """
     spared = {}
     for name, mask in effective.items():
@@ -217,7 +202,3 @@ def spanning_weights(scores: Scores, effective: Masks, granularity: Granularity)
 
 def _usable(scores: Scores) -> int:
     return sum(int(torch.count_nonzero(score)) for score in scores.values())
-
-
-def _count(masks: Masks) -> int:
-    return sum(int(mask.sum()) for mask in masks.values())

@@ -1,22 +1,16 @@
 """What a criterion is given besides the network."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from sculpt.errors import InputError
 from sculpt.pruning.masks import Masks
-from sculpt.pruning.selection import Selection, select_masks
+from sculpt.pruning.selection import Selection, required_shape, select_masks
 
 Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 """Starts a pass over (inputs (N, ...) float32, labels (N,) int64)."""
-
-
-def no_batches() -> Iterable[tuple[Tensor, Tensor]]:
-    """Pass over no images, for criteria that look at none."""
-    return []
 
 
 @dataclass(frozen=True)
@@ -26,7 +20,8 @@ class PruningTask:
     model: nn.Module
     kept: int
     """How many prunable parameters stay (`prunable_budget`)."""
-    batches: Batches = no_batches
+    batches: Batches = tuple
+    """By default of no images, for criteria that look at none."""
     generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
     """On the CPU."""
     input_shape: tuple[int, ...] | None = None
@@ -49,14 +44,10 @@ class PruningTask:
         )
 
     def required_shape(self, who: str) -> tuple[int, ...]:
-        """Return the input's shape.
+        """Return the input's shape, see `sculpt.pruning.selection.required_shape`."""
+        return required_shape(self.input_shape, who)
 
-        Raises:
-            InputError: it is not known; the message says who asks for it.
-        """
-        if self.input_shape is None:
-            raise InputError(
-                f"{who} must know the shape of an input, but got none; give inputs= or "
-                "input_shape=, for example input_shape=(3, 32, 32)"
-            )
-        return self.input_shape
+    def draws(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return uniform draws from (0, 1], on the CPU."""
+        # 1 - [0, 1): an exact zero would count as a missing score.
+        return 1 - torch.rand(shape, generator=self.generator, device="cpu", dtype=dtype)

@@ -26,18 +26,7 @@ def read_trained(path: str | Path) -> Bundle:
 
 
 def fitting_layers(model: nn.Module, trained: Bundle, path: str | Path) -> set[str]:
-    """Return the conv and linear layers that a trained network has in the same shape.
-
-    Args:
-        model:
-            Any module with conv or linear layers, on any device.
-        trained:
-            What `read_trained` has read.
-        path:
-            Where it was read, for the message.
-
-    Returns:
-        The names of their weights.
+    """Return the names of the weights that a trained network has in the shape they have here.
 
     Raises:
         InputError: there is none, or the model has no conv or linear layer.
@@ -56,13 +45,7 @@ def fitting_layers(model: nn.Module, trained: Bundle, path: str | Path) -> set[s
 
 
 def check_not_repaired(initializer: str, repair: bool | str) -> None:
-    """Refuse to repair the isometry of weights that are trained already.
-
-    Args:
-        initializer:
-            The registered name of what sets the weights.
-        repair:
-            Whether, or by which method, the network is to be repaired.
+    """Refuse to repair (in whatever way) the isometry of weights that are trained already.
 
     Raises:
         InputError: the weights are those of a trained network, and are to be repaired.

@@ -36,13 +36,8 @@ class ChosenEngine(TypedDict):
 def choose_engine(trainer: Trainer, *, fewest_steps: int = FEWEST_STEPS) -> ChosenEngine:
     """Let a trainer take captured steps from now on, if that is measured to be faster.
 
-    The trainer's state is what it was before. Whatever goes wrong, it takes its steps eagerly.
-
-    Args:
-        trainer:
-            Whole batches, activations on the device.
-        fewest_steps:
-            Do not try for runs shorter than this.
+    The trainer's state is what it was before. Whatever goes wrong, it takes its steps eagerly. It
+    is not tried for runs shorter than `fewest_steps`.
     """
     steps = trainer.recipe.epochs * trainer.steps_per_epoch
     if trainer.device.type != "cuda":

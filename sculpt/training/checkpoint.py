@@ -46,14 +46,7 @@ class Checkpoint:
         return monotonic() - self._last >= self.every_seconds
 
     def write(self, state: State, progress: Progress) -> None:
-        """Replace the file by this state, at once: killed at any moment, one of both is there.
-
-        Args:
-            state:
-                See `Trainer.state`.
-            progress:
-                Returned as it was by `read`.
-        """
+        """Replace the file by this state, at once: killed at any moment, one of both is there."""
         header = {"format": FORMAT, "progress": json.dumps(progress)}
         tensors = {name: tensor.contiguous() for name, tensor in state.items()}
         with replacing(self.path) as part:

@@ -15,17 +15,8 @@ def evaluate(
     """Return (mean cross-entropy in nats, error as a fraction) in inference mode.
 
     An image whose logits are not all finite is misclassified: they say nothing. The device is
-    waited for once, at the end; where it has too little memory, batches are halved.
-
-    Args:
-        model:
-            On the device of the images.
-        images:
-            At least one.
-        batch_size:
-            Changes nothing but time and memory.
-        precision:
-            A resolved one, see `sculpt.training.precision`.
+    waited for once, at the end; where it has too little memory, batches are halved, which changes
+    nothing but time. `precision` is a resolved one, see `sculpt.training.precision`.
     """
     while True:
         try:

@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from time import perf_counter
-from typing import NotRequired, TypedDict
 
 from torch import nn
 
@@ -13,8 +12,8 @@ from sculpt.config import Training
 from sculpt.data import Splits
 from sculpt.errors import DeviceMemoryError, SculptWarning
 from sculpt.pruning.masks import Masks
-from sculpt.record import Epoch
-from sculpt.training.capture import ChosenEngine, choose_engine
+from sculpt.record import Epoch, TrainingFacts
+from sculpt.training.capture import choose_engine
 from sculpt.training.checkpoint import Checkpoint, Progress
 from sculpt.training.evaluation import evaluate
 from sculpt.training.memory import is_out_of_memory, release_memory
@@ -22,30 +21,16 @@ from sculpt.training.precision import float32_products, resolve_precision
 from sculpt.training.trainer import State, Trainer
 
 
-class Computation(TypedDict):
-    """How a run was computed; only the precision where it had no epochs."""
-
-    precision: str
-    """A resolved one, see `sculpt.training.precision`."""
-    engine: NotRequired[ChosenEngine]
-    """Missing where nothing was left to do after a checkpoint."""
-    micro_batches: NotRequired[int]
-    """Parts that a batch was taken in, so that it fits into memory."""
-    offload: NotRequired[bool]
-    """Whether activations were kept in the host's memory."""
-
-
 @dataclass
 class Trained:
     """How the training of one network went."""
 
-    facts: Computation
+    facts: TrainingFacts
+    """How it was computed; only the precision where it had no epochs."""
     history: list[Epoch] = field(default_factory=list)
     """One entry per evaluation."""
     diverged: bool = False
     """A loss was not finite, and training ended there."""
-    resumed_at: list[int] = field(default_factory=list)
-    """Epochs after which it went on from a checkpoint."""
 
 
 def train(
@@ -70,21 +55,14 @@ def train(
     (batch norm needs the whole batch) with activations kept in the host's memory.
 
     Args:
-        model:
-            On the device of the images; its pruned weights are zero.
-        masks:
-            Keyed by parameter name.
-        splits:
-            `train` is trained on and `validation` evaluated; `test` is read only under the
+        model: On the device of the images; its pruned weights are zero.
+        masks: Keyed by parameter name.
+        splits: `train` is trained on and `validation` evaluated; `test` is read only under the
             protocol `lowest_test`.
-        recipe:
-            Optimiser, schedule, augmentation, precision, when to evaluate.
-        seed:
-            Of data order and augmentation.
-        on_epoch:
-            Called after each evaluation, those of an earlier, interrupted run included.
-        checkpoint:
-            Where to write the run down, and from where to go on. On the CPU in float32 an
+        recipe: Optimiser, schedule, augmentation, precision, when to evaluate.
+        seed: Of data order and augmentation.
+        on_epoch: Called after each evaluation, those of an earlier, interrupted run included.
+        checkpoint: Where to write the run down, and from where to go on. On the CPU in float32 an
             interrupted run ends bit for bit as one that was not.
 
     Raises:
@@ -93,7 +71,7 @@ def train(
     """
     device = splits.train.device
     precision = resolve_precision(recipe.precision, device)
-    run = Trained({"precision": precision})
+    run = Trained(TrainingFacts(precision=precision, resumed_at=[]))
     with float32_products(precision, device):
         if recipe.epochs == 0:
             blank = Epoch(0, 0.0, None, None, None, 0.0, None, 0.0, None)
@@ -104,10 +82,10 @@ def train(
         for epoch in run.history:
             on_epoch(epoch)
         if done < recipe.epochs and not run.diverged:
-            run.facts["engine"] = choose_engine(trainer)
+            run.facts = replace(run.facts, engine=choose_engine(trainer))
             _train_epochs(trainer, splits, run, done + 1, on_epoch, checkpoint)
         trainer.swap_average()
-    run.facts["micro_batches"], run.facts["offload"] = trainer.micro_batches, trainer.offload
+    run.facts = replace(run.facts, micro_batches=trainer.micro_batches, offload=trainer.offload)
     return run
 
 
@@ -139,7 +117,7 @@ def _resume(trainer: Trainer, run: Trained, checkpoint: Checkpoint | None) -> in
     trainer.restore(state)
     run.history += [Epoch(**epoch) for epoch in progress["history"]]
     run.diverged = progress["diverged"]
-    run.resumed_at += [*progress["resumed_at"], progress["epoch"]]
+    run.facts.resumed_at.extend([*progress["resumed_at"], progress["epoch"]])
     return progress["epoch"]
 
 
@@ -167,7 +145,7 @@ def _train_epochs(
                 "epoch": number,
                 "history": [asdict(epoch) for epoch in run.history],
                 "diverged": run.diverged,
-                "resumed_at": run.resumed_at,
+                "resumed_at": run.facts.resumed_at,
             }
             if checkpoint and (checkpoint.due() or last or run.diverged):
                 checkpoint.write(state, progress)

@@ -5,7 +5,6 @@ import copy
 import pytest
 import torch
 from bundles import bits, masked_state, same_bits, sparse_resnet
-from earlier_files import write_earlier
 from networks import random_masks
 from safetensors import safe_open
 from torch import nn
@@ -176,16 +175,6 @@ def test_it_is_a_safetensors_file(path):
         assert bits(values) == bits(model.state_dict()[name][masks[name]])
         kinds = {key.split("/")[0] for key in file.keys()}  # noqa: SIM118
     assert kinds == {"values", "bitmask", "gaps", "tensor"}
-
-
-def test_files_of_earlier_versions_are_read(path):
-    model, masks = sparse_resnet()
-    write_earlier(path, model, masks, {"study": "old"})
-    found = read_bundle(path)
-    assert same_bits(found.state, masked_state(model, masks))
-    assert same_bits(found.masks, masks)
-    assert found.metadata == {"study": "old"}
-    assert is_bundle(path)
 
 
 class Extra(nn.Linear):

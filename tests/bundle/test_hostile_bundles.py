@@ -6,8 +6,7 @@ import tracemalloc
 
 import pytest
 import torch
-from bundles import put_together, rewrite, same_bits, sparse_resnet, take_apart
-from earlier_files import write_earlier
+from bundles import put_together, rewrite, sparse_resnet, take_apart
 from safetensors.torch import save_file
 
 from sculpt.bundle import FORMAT, is_bundle, read_bundle, write_bundle
@@ -280,30 +279,6 @@ def test_a_small_file_of_large_shapes_asks_for_no_memory(path):
     save_file(tensors, path, metadata=texts)
     rewrite(path, *take_apart(path.read_bytes()))
     assert "gaps must end" in refused(path)
-
-
-@pytest.mark.parametrize("shape", [[2**31], [10**12], [40, 2**27], [12, 6, 3]])
-def test_files_of_earlier_versions_with_false_shapes(path, shape):
-    model, masks = sparse_resnet()
-    write_earlier(path, model, masks, {})
-    header, data = take_apart(path.read_bytes())
-    rewrite(path, header, data, sign=False)
-    assert same_bits(read_bundle(path).masks, masks)
-    rewrite(path, shaped(header, shape), data, sign=False)
-    assert "damaged" in refused(path)
-
-
-@pytest.mark.parametrize("dtype", ["BF16", "I8", "F32"])
-def test_files_of_earlier_versions_with_masks_of_other_types(path, dtype):
-    model, masks = sparse_resnet()
-    write_earlier(path, model, masks, {})
-    header, data = take_apart(path.read_bytes())
-    begin, end = header[f"mask/{NAME}"]["data_offsets"]
-    width = {"BF16": 2, "I8": 1, "F32": 4}[dtype]
-    usable = (end - begin) // width * width
-    changed = entry(header, f"mask/{NAME}", dtype=dtype, shape=[usable // width])
-    rewrite(path, changed, data, sign=False)
-    assert "damaged" in refused(path)
 
 
 def test_a_key_that_is_given_twice(path, sound):

@@ -10,32 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.io
-import torch
 from PIL import Image
 
-from sculpt.data import ImageArrays
-
 TRAIN, TEST = 40, 20
-
-
-def _synthetic_arrays(
-    per_class: list[int], test: int = 10, channels: int = 1, side: int = 6
-) -> ImageArrays:
-    """Return arrays in which every image is unique, so that its bytes identify it."""
-    generator = torch.Generator().manual_seed(5)
-    labels = torch.cat([torch.full((n,), label) for label, n in enumerate(per_class)])
-    labels = labels[torch.randperm(len(labels), generator=generator)]
-    shape = (channels, side, side)
-    images = torch.randint(
-        0, 256, (len(labels) + test, *shape), dtype=torch.uint8, generator=generator
-    )
-    return ImageArrays(
-        train_images=images[: len(labels)],
-        train_labels=labels,
-        test_images=images[len(labels) :],
-        test_labels=torch.arange(test) % len(per_class),
-        class_names=tuple(f"class {label}" for label in range(len(per_class))),
-    )
 
 
 def _write_image_folder(root: Path, train: int = 3, test: int = 2, side: int = 6) -> Path:
@@ -104,12 +81,6 @@ def _write_svhn(root: Path) -> None:
         pixels = np.random.default_rng(count).integers(0, 256, (32, 32, 3, count), dtype=np.uint8)
         labels = np.arange(count, dtype=np.uint8)[:, None] % 10 + 1
         scipy.io.savemat(root / f"{name}_32x32.mat", {"X": pixels, "y": labels})
-
-
-@pytest.fixture
-def synthetic_arrays() -> Callable[..., ImageArrays]:
-    """A function that makes arrays with the given number of training images per class."""
-    return _synthetic_arrays
 
 
 @pytest.fixture

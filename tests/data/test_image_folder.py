@@ -13,7 +13,7 @@ from torchvision.datasets import ImageFolder as Torchvisions
 from sculpt.data import image_folder as module
 from sculpt.data import tensor_cache
 from sculpt.data.image_folder import ImageFolder
-from sculpt.data.images import ImageSpec
+from sculpt.data.images import ImageArrays, ImageSpec
 from sculpt.errors import DataError
 
 
@@ -38,11 +38,15 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return paths
 
 
+def read(folder: Path, **options: int) -> ImageArrays:
+    return ImageFolder(root=str(folder), **options).read()
+
+
 # ---- what is read
 
 
 def test_order_and_labels_are_torchvisions(image_folder: Path):
-    arrays = ImageFolder(root=str(image_folder)).read()
+    arrays = read(image_folder)
     assert arrays.class_names == ("ant", "bee", "cat")
     for split, ours, labels in (
         ("train", arrays.train_images, arrays.train_labels),
@@ -56,12 +60,10 @@ def test_order_and_labels_are_torchvisions(image_folder: Path):
 
 
 def test_more_files_than_one_task_takes_keep_their_order(image_folder: Path, monkeypatch):
-    expected = ImageFolder(root=str(image_folder)).read()
+    expected = read(image_folder)
     shutil.rmtree(tensor_cache.cache_folder())
     monkeypatch.setattr(module, "_FILES_PER_TASK", 2)
-    assert torch.equal(
-        ImageFolder(root=str(image_folder)).read().train_images, expected.train_images
-    )
+    assert torch.equal(read(image_folder).train_images, expected.train_images)
 
 
 def test_grey_and_resized(image_folder: Path):
@@ -89,24 +91,27 @@ def test_other_8_bit_modes_are_converted(image_folder: Path, mode: str):
     # Half-transparent entries are what Pillow warns about when converting.
     options = {"transparency": b"\x80\x40"} if mode == "P" else {}
     source.save(image_folder / f"train/ant/+.{suffix}", **options)  # sorts first
-    arrays = ImageFolder(root=str(image_folder)).read()
+    arrays = read(image_folder)
     assert arrays.train_images[0].min() > 250
 
 
 # ---- what is refused
 
 
-def damaged(content: bytes, kind: str) -> bytes:
-    return {"empty": b"", "none": b"no image", "truncated": content[:-40]}[kind]
+DAMAGES = {
+    "empty": lambda content: b"",
+    "none": lambda content: b"no image" * 50,
+    "truncated": lambda content: content[:-40],
+}
 
 
-@pytest.mark.parametrize("kind", ["empty", "none", "truncated"])
+@pytest.mark.parametrize("kind", DAMAGES)
 @pytest.mark.parametrize("name", ["train/ant/0.png", "train/bee/1.png", "test/ant/0.jpg"])
 def test_a_damaged_image_is_named(image_folder: Path, name: str, kind: str, cache: Path):
     victim = image_folder / name
     noise = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     Image.fromarray(noise).save(victim)
-    victim.write_bytes(damaged(victim.read_bytes(), kind))
+    victim.write_bytes(DAMAGES[kind](victim.read_bytes()))
     folder = ImageFolder(root=str(image_folder))
 
     # What images look like is told by the beginning of the first of them.
@@ -144,10 +149,16 @@ def with_16_bits(root: Path, split: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (without_split, "{} must hold one folder .*is not a folder"),
+        (
+            lambda root, split: shutil.rmtree(root / split),
+            "{} must hold one folder .*is not a folder",
+        ),
         (without_classes, "{} must hold one folder .*holds none"),
         (without_images, r"no valid file for the classes bee\."),
-        (with_another_class, r"only one of them .* holds: bee, wasp"),
+        (
+            lambda root, split: (root / split / "bee").rename(root / split / "wasp"),
+            r"only one of them .* holds: bee, wasp",
+        ),
         (with_16_bits, r"8 bits per channel, but .*{}/ant/0\.png"),  # and they are not clipped
     ],
 )
@@ -165,10 +176,10 @@ def test_a_folder_that_cannot_be_used_is_refused(
 def test_differing_sizes_are_named_with_both_files(image_folder: Path):
     Image.new("RGB", (8, 5)).save(image_folder / "test/cat/0.png")
     with pytest.raises(DataError, match=r"data\.size=PIXELS") as refusal:
-        ImageFolder(root=str(image_folder)).read()
+        read(image_folder)
     assert f"{image_folder / 'train/ant/0.png'} has 6x6" in str(refusal.value)
     assert f"{image_folder / 'test/cat/0.png'} has 8x5" in str(refusal.value)
-    assert ImageFolder(root=str(image_folder), size=6).read().test_images.shape[2:] == (6, 6)
+    assert read(image_folder, size=6).test_images.shape[2:] == (6, 6)
 
 
 def test_a_root_is_required():
@@ -189,9 +200,9 @@ def test_options_out_of_range_are_refused(option: str, value: int):
 
 
 def test_the_second_read_decodes_nothing(image_folder: Path, decoded: list[str]):
-    first = ImageFolder(root=str(image_folder)).read()
+    first = read(image_folder)
     assert len(decoded) == 15
-    second = ImageFolder(root=str(image_folder)).read()
+    second = read(image_folder)
     assert len(decoded) == 15
     assert torch.equal(first.train_images, second.train_images)
     assert torch.equal(first.test_images, second.test_images)
@@ -200,7 +211,7 @@ def test_the_second_read_decodes_nothing(image_folder: Path, decoded: list[str])
 def test_options_have_caches_of_their_own(image_folder: Path, decoded: list[str]):
     for options in ({}, {"size": 4}, {"size": 6, "channels": 1}, {"channels": 1}):
         decoded.clear()
-        ImageFolder(root=str(image_folder), **options).read()
+        read(image_folder, **options)
         assert len(decoded) == 15
 
 
@@ -222,68 +233,42 @@ def change_size_keeping_time(root: Path) -> None:
     assert path.stat().st_size != before.st_size
 
 
-def rename(root: Path) -> None:
-    (root / "train/ant/0.png").rename(root / "train/ant/9.png")
-
-
-def add(root: Path) -> None:
-    shutil.copy2(root / "train/ant/0.png", root / "test/bee/7.png")
-
-
-def remove(root: Path) -> None:
-    (root / "test/bee/0.png").unlink()
-
-
-def move_to_another_class(root: Path) -> None:
-    (root / "train/ant/0.png").rename(root / "train/bee/00.png")
-
-
 @pytest.mark.parametrize(
     "change",
     [
         change_bytes_keeping_size,
         change_size_keeping_time,
-        rename,
-        add,
-        remove,
-        move_to_another_class,
+        lambda root: (root / "train/ant/0.png").rename(root / "train/ant/9.png"),
+        lambda root: (root / "train/ant/0.png").rename(root / "train/bee/00.png"),
+        lambda root: shutil.copy2(root / "train/ant/0.png", root / "test/bee/7.png"),
+        lambda root: (root / "test/bee/0.png").unlink(),
     ],
 )
 def test_any_change_of_a_file_decodes_again(image_folder: Path, decoded: list[str], change):
-    ImageFolder(root=str(image_folder)).read()
+    read(image_folder)
     change(image_folder)
     decoded.clear()
-    arrays = ImageFolder(root=str(image_folder)).read()
+    arrays = read(image_folder)
     assert len(decoded) == len(arrays.train_images) + len(arrays.test_images)
 
 
-def cut_short(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-10])
+CACHE_DAMAGES = {
+    "cut short": lambda content: content[:-10],
+    "another pixel": lambda content: content[:-1] + bytes([content[-1] ^ 255]),
+    "empty": lambda content: b"",
+    "garbage": lambda content: b"garbage" * 50,
+}
 
 
-def flip_a_pixel(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 255
-    path.write_bytes(content)
-
-
-def empty_it(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def replace_by_garbage(path: Path) -> None:
-    path.write_bytes(b"garbage" * 50)
-
-
-@pytest.mark.parametrize("damage", [cut_short, flip_a_pixel, empty_it, replace_by_garbage])
+@pytest.mark.parametrize("damage", CACHE_DAMAGES.values(), ids=CACHE_DAMAGES)
 def test_a_damaged_cache_is_rebuilt(image_folder: Path, cache: Path, decoded, damage):
-    original = ImageFolder(root=str(image_folder)).read().train_images.clone()
+    original = read(image_folder).train_images.clone()
     (file,) = cache.glob("*")
     good = file.read_bytes()
-    damage(file)
+    file.write_bytes(damage(good))
     decoded.clear()
 
-    assert torch.equal(ImageFolder(root=str(image_folder)).read().train_images, original)
+    assert torch.equal(read(image_folder).train_images, original)
     assert len(decoded) == 15
     assert file.read_bytes() == good
 
@@ -293,7 +278,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, image_fo
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     for _ in range(2):
-        assert len(ImageFolder(root=str(image_folder)).read().train_images) == 9
+        assert len(read(image_folder).train_images) == 9
 
 
 def test_a_failed_write_leaves_nothing_behind(image_folder: Path, cache: Path, monkeypatch):
@@ -301,7 +286,7 @@ def test_a_failed_write_leaves_nothing_behind(image_folder: Path, cache: Path, m
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(tensor_cache, "save_file", full_disk)
-    assert len(ImageFolder(root=str(image_folder)).read().train_images) == 9
+    assert len(read(image_folder).train_images) == 9
     assert list(cache.glob("*")) == []
 
 

@@ -1,6 +1,5 @@
 """The contract of every data set kind, and the real files of those that can be had."""
 
-import inspect
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -18,14 +17,6 @@ Fabricate = Callable[[str], dict[str, Any]]
 
 TORCHVISION_KINDS = ["cifar10", "cifar100", "fashion_mnist", "mnist", "svhn"]
 PROMISED = {*TORCHVISION_KINDS, "digits", "image_folder"}
-
-
-@pytest.mark.parametrize("name", DATASETS.names())
-def test_options_are_keywords_with_defaults_and_plain_types(name: str):
-    for option in inspect.signature(DATASETS.get(name)).parameters.values():
-        assert option.kind is inspect.Parameter.KEYWORD_ONLY, option
-        assert option.annotation in (str, bool, int, float), option
-        assert type(option.default) is option.annotation, option
 
 
 @pytest.mark.parametrize("name", sorted({*DATASETS.names(), *PROMISED}))

@@ -1,6 +1,5 @@
 """Splits are disjoint, proportional and repeatable, and say who is in them."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +11,25 @@ from sculpt.data import ImageArrays, ImageSet, ImageSpec, make_splits
 from sculpt.data.splits import stratified_choice
 from sculpt.errors import DataError
 
-MakeArrays = Callable[..., ImageArrays]
+
+def synthetic_arrays(
+    per_class: list[int], test: int = 10, channels: int = 1, side: int = 6
+) -> ImageArrays:
+    """Return arrays in which every image is unique, so that its bytes identify it."""
+    generator = torch.Generator().manual_seed(5)
+    labels = torch.cat([torch.full((n,), label) for label, n in enumerate(per_class)])
+    labels = labels[torch.randperm(len(labels), generator=generator)]
+    shape = (channels, side, side)
+    images = torch.randint(
+        0, 256, (len(labels) + test, *shape), dtype=torch.uint8, generator=generator
+    )
+    return ImageArrays(
+        train_images=images[: len(labels)],
+        train_labels=labels,
+        test_images=images[len(labels) :],
+        test_labels=torch.arange(test) % len(per_class),
+        class_names=tuple(f"class {label}" for label in range(len(per_class))),
+    )
 
 
 def identity(image: Tensor) -> bytes:
@@ -33,9 +50,7 @@ def small_set(count: int = 10, channels: int = 3) -> ImageSet:
 # ---- who is in which split
 
 
-def test_splits_are_disjoint_and_complete_and_images_keep_their_labels(
-    synthetic_arrays: MakeArrays,
-):
+def test_splits_are_disjoint_and_complete_and_images_keep_their_labels():
     arrays = synthetic_arrays([40, 40, 20])
     splits = make_splits(arrays, validation_fraction=0.2)
     train, validation, test = (
@@ -52,19 +67,19 @@ def test_splits_are_disjoint_and_complete_and_images_keep_their_labels(
         assert part.labels.tolist() == [label_of[identity(image)] for image in part.images]
 
 
-def test_classes_keep_their_proportions(synthetic_arrays: MakeArrays):
+def test_classes_keep_their_proportions():
     splits = make_splits(synthetic_arrays([100, 50, 10]), validation_fraction=0.3)
     assert splits.validation.labels.bincount().tolist() == [30, 15, 3]
     assert splits.train.labels.bincount().tolist() == [70, 35, 7]
 
 
-def test_the_subset_is_taken_before_the_validation_split(synthetic_arrays: MakeArrays):
+def test_the_subset_is_taken_before_the_validation_split():
     splits = make_splits(synthetic_arrays([100, 100]), train_images=50, validation_fraction=0.2)
     assert splits.train.labels.bincount().tolist() == [20, 20]
     assert splits.validation.labels.bincount().tolist() == [5, 5]
 
 
-def test_the_seed_decides_and_repeats(synthetic_arrays: MakeArrays):
+def test_the_seed_decides_and_repeats():
     arrays = synthetic_arrays([50, 50])
     first, again, other = (make_splits(arrays, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(first.validation.images, again.validation.images)
@@ -115,13 +130,13 @@ FRACTIONS = [0.0, 1.0, -0.1, 1.5, float("nan")]
     ],
 )
 def test_splits_that_cannot_be_made_are_refused(
-    synthetic_arrays: MakeArrays, per_class: list[int], options: dict[str, Any], message: str
+    per_class: list[int], options: dict[str, Any], message: str
 ):
     with pytest.raises(DataError, match=message):
         make_splits(synthetic_arrays(per_class), **options)
 
 
-def test_a_constant_channel_and_an_empty_test_split_are_refused(synthetic_arrays: MakeArrays):
+def test_a_constant_channel_and_an_empty_test_split_are_refused():
     arrays = synthetic_arrays([20], channels=3)
     arrays.train_images[:, 1] = 7
     with pytest.raises(DataError, match="all pixels of channel 1 are 7"):
@@ -133,7 +148,7 @@ def test_a_constant_channel_and_an_empty_test_split_are_refused(synthetic_arrays
 # ---- statistics and fingerprint
 
 
-def test_mean_and_std_are_those_of_the_training_split_alone(synthetic_arrays: MakeArrays):
+def test_mean_and_std_are_those_of_the_training_split_alone():
     arrays = synthetic_arrays([60, 60], channels=3)
     splits = make_splits(arrays, validation_fraction=0.5)
     pixels = splits.train.images.double() / 255
@@ -146,7 +161,7 @@ def test_mean_and_std_are_those_of_the_training_split_alone(synthetic_arrays: Ma
         assert torch.equal(part.std, splits.train.std)
 
 
-def test_the_fingerprint_names_images_labels_and_membership(synthetic_arrays: MakeArrays):
+def test_the_fingerprint_names_images_labels_and_membership():
     def fingerprint(arrays: ImageArrays, **options: int) -> str:
         return make_splits(arrays, **options).fingerprint
 
@@ -167,9 +182,7 @@ def test_the_fingerprint_names_images_labels_and_membership(synthetic_arrays: Ma
     assert len({original, *others}) == 5
 
 
-def test_all_three_splits_move_together_and_the_spec_is_that_of_the_arrays(
-    synthetic_arrays: MakeArrays,
-):
+def test_all_three_splits_move_together_and_the_spec_is_that_of_the_arrays():
     splits = make_splits(synthetic_arrays([20, 20], channels=3, side=5))
     assert splits.spec == ImageSpec(channels=3, height=5, width=5, classes=2)
     moved = splits.to("meta")
@@ -229,9 +242,7 @@ def test_a_malformed_image_set_is_refused():
         ("test_images", torch.zeros(10, 3, 6, 6, dtype=torch.uint8), "must have one shape"),
     ],
 )
-def test_malformed_arrays_are_refused(
-    synthetic_arrays: MakeArrays, field: str, value: Tensor, message: str
-):
+def test_malformed_arrays_are_refused(field: str, value: Tensor, message: str):
     arrays = synthetic_arrays([2, 2])
     with pytest.raises(DataError, match=message):
         replace(arrays, **{field: value})

@@ -7,7 +7,6 @@ import time
 import pytest
 import torch
 from bundles import masked_state, same_bits
-from earlier_files import write_earlier
 from networks import random_masks
 from torch import nn
 
@@ -173,9 +172,9 @@ def test_numbers_that_are_none(path, value):
     assert same_bits(dict(found.model.state_dict()), masked_state(model, masks))
 
 
-def test_files_of_earlier_versions_do_not_say_enough(path):
-    write_earlier(path, *network(), {"config": {"model": {"name": "mlp"}}})
-    assert "older versions wrote none" in refused(path)
+def test_files_that_do_not_say_enough(path):
+    write_bundle(path, *network(), {"config": {"model": {"name": "mlp"}}})
+    assert "build the network yourself" in refused(path)
 
 
 def test_folders_without_a_network(tmp_path):

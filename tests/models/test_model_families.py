@@ -1,13 +1,11 @@
 """The contract of every model family."""
 
-import inspect
 from collections import Counter
 from itertools import pairwise
 from typing import Any, get_args
 
 import pytest
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from sculpt.diagnostics.topology import measure_topology
@@ -15,8 +13,7 @@ from sculpt.models import build_network
 from sculpt.models.activations import Activation, make_activation
 from sculpt.pruning.initializers import initialize
 from sculpt.pruning.masks import count_parameters, dense_masks, prunable_parameters
-from sculpt.registry import MODELS
-from sculpt.study_file import options_schema
+from sculpt.registry import MODELS, options_of
 
 FAMILIES = MODELS.names()
 Shape = tuple[int, int, int]
@@ -31,7 +28,7 @@ ODD_SHAPES = [(1, 8, 8), (3, 33, 29)]
 def build(name: str, shape: Shape = (3, 32, 32), classes: int = 10, **options: Any) -> nn.Module:
     torch.manual_seed(0)
     channels, height, width = shape
-    if height == 64 and "stem_stride" in option_names(name):
+    if height == 64 and "stem_stride" in options_of(MODELS.get(name)):
         options = {"stem_stride": 2} | options
     return build_network(
         name,
@@ -42,12 +39,7 @@ def build(name: str, shape: Shape = (3, 32, 32), classes: int = 10, **options: A
     )
 
 
-def option_names(name: str) -> list[str]:
-    parameters = inspect.signature(MODELS.get(name)).parameters.values()
-    return [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
-
-
-WITH_ACTIVATION = [name for name in FAMILIES if "activation" in option_names(name)]
+WITH_ACTIVATION = [name for name in FAMILIES if "activation" in options_of(MODELS.get(name))]
 
 
 def structure(model: nn.Module) -> list[tuple[str, torch.Size]]:
@@ -65,32 +57,6 @@ def layers(model: nn.Module) -> dict[str, nn.Module]:
 def test_the_families_that_are_promised_are_there_with_a_choice_of_activation():
     promised = {"resnet", "wide_resnet", "vgg16", "mlp", "lenet_300_100"}
     assert promised <= set(WITH_ACTIVATION) <= set(FAMILIES)
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-class TestTheSignature:
-    def test_options_are_keywords_with_types_and_defaults(self, name: str):
-        parameters = inspect.signature(MODELS.get(name)).parameters.values()
-        options = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
-        required = [p for p in parameters if p not in options]
-
-        names = [p.name for p in required]
-        assert names in (["channels", "classes"], ["channels", "classes", "pixels"])
-        for parameter in required:
-            assert parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD, parameter
-            assert parameter.default is inspect.Parameter.empty, parameter
-        for option in options:
-            assert option.default is not inspect.Parameter.empty, option
-            assert option.annotation is not inspect.Parameter.empty, option
-
-    def test_a_study_file_can_be_checked_against_it(self, name: str):
-        schema = options_schema(MODELS.get(name))
-
-        defaults = schema().model_dump()
-        assert list(defaults) == option_names(name)
-        schema.model_validate(defaults)
-        with pytest.raises(ValidationError):
-            schema.model_validate({"no_such_option": 1})
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -162,16 +162,6 @@ class TestCounting:
             assert f"at most {highest} (the dense network, counting rule {counting!r})" in message
             assert f"but got {budget};" in message
 
-    def test_dense_masks_keep_everything(self):
-        model = small_network()
-        masks = dense_masks(model)
-        parameters = prunable_parameters(model)
-        assert masks.keys() == parameters.keys()
-        for name, mask in masks.items():
-            assert mask.dtype == torch.bool
-            assert mask.shape == parameters[name].shape
-            assert mask.all()
-
 
 class TestApplyMasks:
     def test_pruned_weights_become_zero_and_the_others_stay(self):

@@ -13,6 +13,7 @@ import torch
 from networks import equal
 from safetensors import safe_open
 from safetensors.torch import save_file
+from small_training import make_network, recipe
 
 from sculpt.errors import SculptWarning
 from sculpt.training.checkpoint import Checkpoint
@@ -23,7 +24,7 @@ class StopError(Exception):
     """Ends a run from within, as a dying process would."""
 
 
-def run(make_network, splits, settings, path, stop_after=None, every=0.0, signal_=StopError):
+def run(splits, settings, path, stop_after=None, every=0.0, signal_=StopError):
     model, masks = make_network(density=0.5)
     heard = []
 
@@ -56,54 +57,54 @@ RECIPES = [
 @pytest.mark.parametrize("settings", RECIPES)
 @pytest.mark.parametrize("stop_after", [1, 2, 4])
 def test_an_interrupted_run_ends_bit_for_bit_as_one_that_was_not(
-    make_network, splits, recipe, tmp_path, settings, stop_after
+    splits, tmp_path, settings, stop_after
 ):
     settings = recipe(epochs=4 if "evaluate_every" not in settings else 8, **settings)
-    whole, expected, _ = run(make_network, splits, settings, None)
+    whole, expected, _ = run(splits, settings, None)
     path = tmp_path / "deep" / "training.safetensors"
-    assert run(make_network, splits, settings, path, stop_after)[0] is None
-    resumed, trained, heard = run(make_network, splits, settings, path)
+    assert run(splits, settings, path, stop_after)[0] is None
+    resumed, trained, heard = run(splits, settings, path)
     assert equal(whole.state_dict(), resumed.state_dict())
     assert without_times(trained.history) == without_times(expected.history)
-    assert len(trained.resumed_at) == 1
+    assert len(trained.facts.resumed_at) == 1
     assert heard == [epoch.epoch for epoch in expected.history]  # those before are told again
 
 
-def test_interrupted_twice_and_resumed_when_all_is_done(make_network, splits, recipe, tmp_path):
+def test_interrupted_twice_and_resumed_when_all_is_done(splits, tmp_path):
     settings = recipe(epochs=5, translate=1, weight_average=0.8)
-    whole, _, _ = run(make_network, splits, settings, None)
+    whole, _, _ = run(splits, settings, None)
     path = tmp_path / "training.safetensors"
     for stop_after in (1, 3):
-        run(make_network, splits, settings, path, stop_after)
-    resumed, trained, _ = run(make_network, splits, settings, path)
-    assert trained.resumed_at == [1, 3]
-    again, finished, _ = run(make_network, splits, settings, path)
+        run(splits, settings, path, stop_after)
+    resumed, trained, _ = run(splits, settings, path)
+    assert trained.facts.resumed_at == [1, 3]
+    again, finished, _ = run(splits, settings, path)
     assert equal(whole.state_dict(), resumed.state_dict())
     assert equal(whole.state_dict(), again.state_dict())  # nothing is left to train
-    assert finished.resumed_at == [1, 3, 5]
+    assert finished.facts.resumed_at == [1, 3, 5]
 
 
-def test_ctrl_c_writes_the_last_whole_epoch_down(make_network, splits, recipe, tmp_path):
+def test_ctrl_c_writes_the_last_whole_epoch_down(splits, tmp_path):
     path = tmp_path / "training.safetensors"
     settings = recipe(epochs=4)
-    run(make_network, splits, settings, path, 2, every=1e9, signal_=KeyboardInterrupt)
-    _, trained, _ = run(make_network, splits, settings, path, every=1e9)
-    assert trained.resumed_at == [2]
+    run(splits, settings, path, 2, every=1e9, signal_=KeyboardInterrupt)
+    _, trained, _ = run(splits, settings, path, every=1e9)
+    assert trained.facts.resumed_at == [2]
 
 
-def test_it_is_not_written_more_often_than_asked(make_network, splits, recipe, tmp_path):
+def test_it_is_not_written_more_often_than_asked(splits, tmp_path):
     path = tmp_path / "training.safetensors"
-    run(make_network, splits, recipe(epochs=4), path, stop_after=3, every=1e9)
+    run(splits, recipe(epochs=4), path, stop_after=3, every=1e9)
     assert not path.exists()
-    run(make_network, splits, recipe(epochs=4), path, every=1e9)
+    run(splits, recipe(epochs=4), path, every=1e9)
     assert path.exists()  # at the end, in any case
 
 
-def test_a_run_that_diverged_is_not_gone_on_with(make_network, splits, recipe, tmp_path):
+def test_a_run_that_diverged_is_not_gone_on_with(splits, tmp_path):
     path = tmp_path / "training.safetensors"
     settings = recipe(epochs=3, learning_rate=1e30)
-    first = run(make_network, splits, settings, path)[1]
-    second = run(make_network, splits, settings, path)[1]
+    first = run(splits, settings, path)[1]
+    second = run(splits, settings, path)[1]
     assert first.diverged
     assert second.diverged
     assert len(second.history) == 1
@@ -138,16 +139,16 @@ def of_another(name):
     ids=["empty", "other", "cut", "format", "device", "network"],
 )
 def test_a_checkpoint_that_does_not_fit_is_a_warning_and_a_new_start(
-    make_network, splits, recipe, tmp_path, damage, message
+    splits, tmp_path, damage, message
 ):
     path = tmp_path / "training.safetensors"
     settings = recipe(epochs=3)
-    whole, _, _ = run(make_network, splits, settings, None)
-    run(make_network, splits, settings, path, stop_after=2)
+    whole, _, _ = run(splits, settings, None)
+    run(splits, settings, path, stop_after=2)
     damage(path)
     with pytest.warns(SculptWarning, match=message):
-        resumed, trained, _ = run(make_network, splits, settings, path)
-    assert trained.resumed_at == []
+        resumed, trained, _ = run(splits, settings, path)
+    assert trained.facts.resumed_at == []
     assert equal(whole.state_dict(), resumed.state_dict())
 
 

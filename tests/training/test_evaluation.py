@@ -3,12 +3,13 @@
 import pytest
 import torch
 from networks import appearance
+from small_training import make_network
 
 from sculpt.training.evaluation import evaluate
 
 
 @pytest.fixture
-def model(make_network, splits):
+def model(splits):
     """A network whose batch norm has seen something."""
     model, _ = make_network()
     with torch.no_grad():

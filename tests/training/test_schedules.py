@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from small_training import make_network, recipe
 
 from sculpt.training.loop import train
 from sculpt.training.schedules import rate_factor
@@ -56,7 +57,7 @@ def test_one_cycle_reaches_the_rate_in_runs_of_any_length(steps):
 
 @pytest.mark.parametrize("name", ["step", "one_cycle", "constant"])
 @pytest.mark.parametrize(("epochs", "batch_size"), [(1, 150), (1, 75), (1, 50), (5, 150)])
-def test_the_shortest_runs_train(make_network, splits, recipe, name, epochs, batch_size):
+def test_the_shortest_runs_train(splits, name, epochs, batch_size):
     """One, two, three and five steps: a rate below zero or a division by zero once hid here."""
     model, masks = make_network(density=0.5)
     settings = recipe(epochs=epochs, batch_size=batch_size, schedule=name, learning_rate=0.01)

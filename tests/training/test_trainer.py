@@ -7,6 +7,7 @@ import weakref
 import pytest
 import torch
 from networks import equal
+from small_training import make_network, recipe
 from torch import nn
 
 from sculpt.data import ImageSet
@@ -46,19 +47,19 @@ def mlp():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.Tanh(), nn.Linear(20, 10))
 
 
-def trainer_of(model, masks, splits, recipe, seed=0):
-    return Trainer(model, masks, splits.train, recipe, "float32", seed)
+def trainer_of(model, masks, splits, settings):
+    return Trainer(model, masks, splits.train, settings, "float32", 0)
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
 @pytest.mark.parametrize("first_call", [1, 5])
-def test_out_of_memory_splits_the_batch_and_changes_nothing_else(splits, recipe, error, first_call):
+def test_out_of_memory_splits_the_batch_and_changes_nothing_else(splits, error, first_call):
     settings = recipe(momentum=0.9, weight_decay=0.01, label_smoothing=0.1, translate=1)
     plain, hungry = mlp(), Hungry(mlp(), room=13, error=error, first_call=first_call)
     expected = train(plain, {}, splits, settings, seed=3)
     trained = train(hungry, {}, splits, settings, seed=3)
-    assert trained.facts["micro_batches"] == 4  # 50 images: 25, 13
-    assert expected.facts["micro_batches"] == 1
+    assert trained.facts.micro_batches == 4  # 50 images: 25, 13
+    assert expected.facts.micro_batches == 1
     for mine, yours in zip(hungry.network.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(mine, yours, rtol=1e-4, atol=1e-6)
     assert [epoch.train_loss for epoch in trained.history] == pytest.approx(
@@ -66,14 +67,14 @@ def test_out_of_memory_splits_the_batch_and_changes_nothing_else(splits, recipe,
     )
 
 
-def test_a_batch_that_batch_norm_needs_whole_is_not_split(make_network, splits, recipe):
+def test_a_batch_that_batch_norm_needs_whole_is_not_split(splits):
     """Half a batch has other statistics: that would be another network."""
     model, _ = make_network()
     with pytest.raises(DeviceMemoryError, match=r"batches of 50 images do not, .*lower"):
         train(Hungry(model, room=30), {}, splits, recipe(), seed=0)
 
 
-def test_activations_in_the_hosts_memory_change_nothing(make_network, splits, recipe):
+def test_activations_in_the_hosts_memory_change_nothing(splits):
     """The way out for networks with batch norm, on devices with memory of their own."""
     states = []
     for offload in (False, True):
@@ -85,7 +86,7 @@ def test_activations_in_the_hosts_memory_change_nothing(make_network, splits, re
     assert equal(*states)
 
 
-def test_other_errors_are_not_taken_for_memory(splits, recipe):
+def test_other_errors_are_not_taken_for_memory(splits):
     class Broken(Hungry):
         def forward(self, inputs):
             raise RuntimeError("shapes do not match")
@@ -143,7 +144,7 @@ def test_logits_that_are_no_numbers_are_wrong(splits):
     assert evaluate(Silent(), splits.validation)[1] == 1
 
 
-def test_the_average_of_the_weights_is_what_is_evaluated_and_kept(make_network, splits, recipe):
+def test_the_average_of_the_weights_is_what_is_evaluated_and_kept(splits):
     settings = recipe(epochs=3, weight_average=0.7, learning_rate=0.2)
     model, masks = make_network(density=0.5)
     oracle, _ = make_network(density=0.5)
@@ -177,7 +178,7 @@ def test_the_average_of_the_weights_is_what_is_evaluated_and_kept(make_network, 
         assert not dict(model.named_parameters())[name][~mask].any()
 
 
-def test_long_gradients_are_scaled_down_to_the_given_norm(make_network, splits, recipe):
+def test_long_gradients_are_scaled_down_to_the_given_norm(splits):
     settings = recipe(momentum=0.0, weight_decay=0.0, max_gradient_norm=0.01, learning_rate=1.0)
     model, masks = make_network(density=0.2)
     before = copy.deepcopy(model)
@@ -193,7 +194,7 @@ def test_long_gradients_are_scaled_down_to_the_given_norm(make_network, splits, 
     assert float(moved.norm()) == pytest.approx(0.01, rel=1e-4)
 
 
-def test_a_state_put_back_is_the_state_that_was_taken(make_network, splits, recipe):
+def test_a_state_put_back_is_the_state_that_was_taken(splits):
     settings = recipe(translate=1, cutout=2, weight_average=0.9)
     model, masks = make_network(density=0.5)
     trainer = trainer_of(model, masks, splits, settings)
@@ -208,7 +209,7 @@ def test_a_state_put_back_is_the_state_that_was_taken(make_network, splits, reci
     assert not equal(kept, once)
 
 
-def test_a_state_holds_nothing_of_what_is_pruned(make_network, splits, recipe):
+def test_a_state_holds_nothing_of_what_is_pruned(splits):
     settings = recipe(weight_average=0.9)
     model, masks = make_network(density=0.1, widening=4)
     trainer = trainer_of(model, masks, splits, settings)
@@ -233,7 +234,7 @@ def test_a_state_holds_nothing_of_what_is_pruned(make_network, splits, recipe):
     assert equal(trainer.state(), expected)
 
 
-def test_masks_lie_in_memory_as_their_weights_do(make_network, splits, recipe):
+def test_masks_lie_in_memory_as_their_weights_do(splits):
     """Else each of them is multiplied by itself, and a GPU starts a kernel for each layer."""
     model, masks = make_network(density=0.5)
     model = model.to(memory_format=torch.channels_last)
@@ -248,7 +249,7 @@ def test_masks_lie_in_memory_as_their_weights_do(make_network, splits, recipe):
             assert torch.equal(kept[id(weight)], masks[name].float())
 
 
-def test_a_trainer_is_gone_when_nobody_has_it(make_network, splits, recipe):
+def test_a_trainer_is_gone_when_nobody_has_it(splits):
     """Its momenta and images would stay on the device until garbage is collected."""
     model, masks = make_network(density=0.5)
     trainer = trainer_of(model, masks, splits, recipe())
@@ -262,7 +263,7 @@ def test_a_trainer_is_gone_when_nobody_has_it(make_network, splits, recipe):
         gc.enable()
 
 
-def test_precision_by_name(splits, recipe, make_network, monkeypatch):
+def test_precision_by_name(splits, monkeypatch):
     assert resolve_precision("float32", CPU) == "float32"
     assert resolve_precision("bfloat16", CPU) == "bfloat16"
     for native, meant in ((True, "bfloat16"), (False, "float32")):
@@ -274,10 +275,10 @@ def test_precision_by_name(splits, recipe, make_network, monkeypatch):
     model, masks = make_network()
     with pytest.raises(InputError, match=r"tf32 exists on CUDA devices only.*choose"):
         train(model, masks, splits, recipe(precision="tf32"), seed=0)
-    assert train(model, masks, splits, recipe(), seed=0).facts["precision"] == "float32"
+    assert train(model, masks, splits, recipe(), seed=0).facts.precision == "float32"
 
 
-def test_a_normalised_set_is_not_made_for_images_that_change(make_network, splits, recipe):
+def test_a_normalised_set_is_not_made_for_images_that_change(splits):
     assert isinstance(splits.train, ImageSet)
     model, masks = make_network()
     assert trainer_of(model, masks, splits, recipe())._normalized is not None
@@ -288,7 +289,7 @@ def test_a_normalised_set_is_not_made_for_images_that_change(make_network, split
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
-def test_captured_steps_train_as_eager_ones(make_network, splits, recipe, precision, monkeypatch):
+def test_captured_steps_train_as_eager_ones(splits, precision, monkeypatch):
     """What a CUDA graph replays is what the step does, rates and random shifts included."""
     from sculpt.training.capture import capture
 
@@ -313,7 +314,7 @@ def test_captured_steps_train_as_eager_ones(make_network, splits, recipe, precis
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_what_cannot_be_captured_is_trained_eagerly(make_network, splits, recipe):
+def test_what_cannot_be_captured_is_trained_eagerly(splits):
     """A capture that is broken off leaves the generators as they were."""
 
     class Waits(nn.Module):

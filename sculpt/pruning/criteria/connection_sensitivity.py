@@ -36,24 +36,20 @@ def connection_sensitivity(
     first; only then is the absolute value taken.
 
     Args:
-        model:
-            Maps inputs to logits (N, classes).
-        task:
-            Every image of its batches counts the same, whatever the batch size.
-        targets:
-            What L is. `uniform`: cross-entropy to the uniform distribution, which needs no
+        model: Maps inputs to logits (N, classes).
+        task: Every image of its batches counts the same, whatever the batch size.
+        targets: What L is. `uniform`: cross-entropy to the uniform distribution, which needs no
             labels (§5). `gt`: cross-entropy to the ground-truth labels (SNIP). `pred_raw`:
-            cross-entropy −Σ_c t_c · log p_c to the network's own logits t averaged over the
-            images. `pred_softmax`: −Σ_c p̄_c · log p̄_c of its softmax output p̄ averaged over
-            the images, the cross-entropy of that prediction to itself. `jacobian_1`,
-            `jacobian_2`: no targets; the sum of absolute entries, or the Frobenius norm, of
-            each image's input-output Jacobian.
-        batch_norm:
-            `identity`: inference mode, so that fresh statistics (0, 1) leave signals alone,
+            cross-entropy −Σ_c t_c · log p_c to the network's own logits t averaged over the images.
+            `pred_softmax`: −Σ_c p̄_c · log p̄_c of its softmax output p̄ averaged over the images,
+            the cross-entropy of that prediction to itself. `jacobian_1`, `jacobian_2`: no targets;
+            the sum of absolute entries, or the Frobenius norm, of each image's input-output
+            Jacobian.
+        batch_norm: `identity`: inference mode, so that fresh statistics (0, 1) leave signals alone,
             as in the authors' code. `batch`: each batch is normalised by its own statistics.
-        precision:
-            Of products and convolutions. `bfloat16` is faster where the device has it, and finds
-            nearly the same mask (README, "How fast"); gradients are still added up in float32.
+        precision: Of products and convolutions. `bfloat16` is faster where the device has it, and
+            finds nearly the same mask (README, "How fast"); gradients are still added up in
+            float32.
 
     Returns:
         Scores that sum to 1 over the network (all zero if every gradient is).

@@ -24,8 +24,7 @@ def erk_random(model: nn.Module, task: PruningTask) -> dict[str, Tensor]:
     counts = erk_counts({name: p.shape for name, p in parameters.items()}, task.kept)
     scores = {}
     for name, parameter in parameters.items():
-        # 1 - [0, 1): an exact zero would count as a missing score.
-        draws = 1 - torch.rand(parameter.numel(), generator=task.generator, device="cpu")
+        draws = task.draws([parameter.numel()])
         chosen = torch.zeros_like(draws)
         # By index, not above a threshold: equal draws must not be kept or dropped together.
         highest = draws.topk(counts[name]).indices

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from sculpt.bundle import Bundle
-from sculpt.diagnostics.layers import weight_of
+from sculpt.diagnostics.layers import kept_weights, weight_of
 from sculpt.errors import BudgetError, DryRankingError, InputError
 from sculpt.pruning.masks import Masks, count_kept, prunable_parameters
 from sculpt.pruning.selection import Selection
@@ -21,20 +21,16 @@ def from_bundle(model: nn.Module, task: PruningTask, *, bundle: str) -> dict[str
     layer of another number of channels) keeps all its weights; and so does what has no mask there.
 
     Args:
-        model:
-            Any module with conv or linear layers.
-        task:
-            Must leave exactly as many weights as the mask keeps.
-        bundle:
-            Path of the trained network: a bundle, or a folder that `sculpt export` wrote.
+        task: Must leave exactly as many weights as the mask keeps.
+        bundle: Path of the trained network: a bundle, or a folder that `sculpt export` wrote.
 
     Raises:
         InputError: the file cannot be read, is that of a network with other layers, or the
             selection would make another mask of it.
         BudgetError: it keeps more or fewer weights than the budget; the message says how many.
     """
-    masks = transfer_masks(model, read_trained(bundle), bundle)
-    kept = sum(int(mask.sum()) for mask in masks.values())
+    masks = _transfer_masks(model, read_trained(bundle), bundle)
+    kept = kept_weights(masks)
     if kept != task.kept:
         numbers = {rule: count_kept(model, masks, rule) for rule in ("paper", "total")}
         also = f", or {numbers['total']} under the counting rule total"
@@ -47,24 +43,12 @@ def from_bundle(model: nn.Module, task: PruningTask, *, bundle: str) -> dict[str
     scores = {
         name: masks[name].to(parameter) for name, parameter in prunable_parameters(model).items()
     }
-    check_selection(task, scores)
+    _check_selection(task, scores)
     return scores
 
 
-def transfer_masks(model: nn.Module, trained: Bundle, path: str) -> Masks:
-    """Return the masks that a trained network gives another one, on the CPU.
-
-    Args:
-        model:
-            The other network.
-        trained:
-            With the same layers; those of another shape are kept whole.
-        path:
-            Where it was read, for the message.
-
-    Raises:
-        InputError: one of the two has a parameter that the other has not, or no layer fits.
-    """
+def _transfer_masks(model: nn.Module, trained: Bundle, path: str) -> Masks:
+    """Return the masks that a trained network gives another one, on the CPU."""
     parameters = prunable_parameters(model)
     fitting = fitting_layers(model, trained, path)
     only_here = [name for name in parameters if name not in trained.state]
@@ -84,12 +68,8 @@ def transfer_masks(model: nn.Module, trained: Bundle, path: str) -> Masks:
     }
 
 
-def check_selection(task: PruningTask, scores: dict[str, Tensor]) -> None:
-    """Refuse a selection that would not keep exactly what has a score.
-
-    Raises:
-        InputError: another mask comes out.
-    """
+def _check_selection(task: PruningTask, scores: dict[str, Tensor]) -> None:
+    """Refuse a selection that would not keep exactly what has a score."""
     selection = task.selection
     if selection == Selection():
         return

@@ -6,11 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sculpt.errors import InputError, check_choice
-from sculpt.pruning.criteria.connection_sensitivity import (
-    BatchNormMode,
-    make_loss,
-    scoring_mode,
-)
+from sculpt.pruning.criteria.connection_sensitivity import BatchNormMode, make_loss, scoring_mode
 from sculpt.pruning.masks import prunable_parameters
 from sculpt.pruning.task import PruningTask
 from sculpt.registry import CRITERIA
@@ -40,17 +36,12 @@ def grasp(
     scores a millionth of the range, and every rank and every difference stays.
 
     Args:
-        model:
-            Maps inputs to logits (N, classes); can be differentiated twice.
-        task:
-            Every image of its batches counts the same; each pass must show the same ones.
-        targets:
-            `gt`: cross-entropy to the labels. `uniform`: to the uniform distribution, without
+        model: Maps inputs to logits (N, classes); can be differentiated twice.
+        task: Every image of its batches counts the same; each pass must show the same ones.
+        targets: `gt`: cross-entropy to the labels. `uniform`: to the uniform distribution, without
             labels.
-        temperature:
-            Above 0. The logits are divided by it (the paper's code: 200).
-        batch_norm:
-            As in `connection_sensitivity`.
+        temperature: Above 0. The logits are divided by it (the paper's code: 200).
+        batch_norm: As in `connection_sensitivity`.
 
     Returns:
         Scores, float64; exactly 0 for weights that are exactly 0, such as fresh biases, and

@@ -23,19 +23,12 @@ def iterative_snip(
 ) -> dict[str, Tensor]:
     """Score by connection sensitivity, again and again, while the network shrinks exponentially.
 
-    Pruned weights are zero while the next round scores and never come back.
+    Pruned weights are zero while the next round scores and never come back. Each round sees all
+    images of the task.
 
     Args:
-        model:
-            Maps inputs to logits (N, classes).
-        task:
-            Each round sees all of its images.
-        rounds:
-            At least 1; 1 is one-shot connection sensitivity.
-        targets:
-            As in `connection_sensitivity`: `uniform` needs no labels, `gt` is SNIP's own loss.
-        batch_norm:
-            As in `connection_sensitivity`.
+        rounds: At least 1; 1 is one-shot connection sensitivity.
+        targets, batch_norm: As in `connection_sensitivity`; targets `gt` are SNIP's own loss.
 
     Returns:
         The last round's connection sensitivity; 0 for what an earlier round pruned.

@@ -1,9 +1,13 @@
 """Magnitude pruning (Han et al. 2015), of the weights as they are or of a checkpoint."""
 
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from sculpt.bundle import is_bundle, read_bundle
 from sculpt.errors import InputError
-from sculpt.pruning.checkpoint import read_checkpoint
 from sculpt.pruning.masks import prunable_parameters
 from sculpt.pruning.task import PruningTask
 from sculpt.registry import CRITERIA
@@ -16,12 +20,7 @@ def magnitude(
     """Score every weight with its absolute value.
 
     Args:
-        model:
-            Any module with conv or linear layers.
-        task:
-            Not looked at.
-        checkpoint:
-            Path of another state of the same network, whose weights are taken instead, for
+        checkpoint: Path of another state of the same network, whose weights are taken instead, for
             example the trained one: a `.safetensors` file that sculpt has written, or a saved
             `state_dict`. What is pruned there scores 0.
 
@@ -41,3 +40,33 @@ def magnitude(
                 "the checkpoint of a network with the same options"
             )
     return {name: state[name].to(parameter).abs() for name, parameter in parameters.items()}
+
+
+def read_checkpoint(file: str) -> dict[str, Tensor]:
+    """Read the tensors of a checkpoint, on the CPU.
+
+    Args:
+        file: With the suffix `.safetensors`, a network that sculpt has written (pruned weights are
+            read as 0), or plain tensors by name; with any other, a `state_dict` that `torch.save`
+            has written.
+
+    Raises:
+        InputError: the file is missing, unreadable, or holds something else.
+    """
+    path = Path(file)
+    try:
+        if path.suffix == ".safetensors":
+            return read_bundle(path).state if is_bundle(path) else load_file(path, device="cpu")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # Not only OSError: bytes that are no checkpoint fail anywhere inside the readers.
+        raise InputError(
+            f"a checkpoint must be a readable safetensors file or a saved state_dict, but {path} "
+            f"is not ({type(error).__name__}: {error}); check the path, or write it again"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+        raise InputError(
+            f"a checkpoint must map parameter names to tensors, but {path} does not; save "
+            "model.state_dict(), not the model or a dictionary around it"
+        )
+    return state

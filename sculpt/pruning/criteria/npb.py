@@ -44,17 +44,13 @@ def npb(
     count a node that few paths reach only in part, and keep a kernel's largest weights.
 
     Args:
-        model:
-            Conv and linear layers, all of them used, activations as modules.
-        task:
-            Its input shape must be known; no images are looked at.
-        alpha:
-            From 0 to 1: nodes against paths. The authors use 0.01, at which a budget may be too
-            small for using every channel: ResNet20 with 2 % of its weights (5,400; fresh
-            ResNet(k 1, n 3), seed 0) then uses 507 of its 698 channels and wastes a quarter of
-            the weights on channels without a reader; from 0.1 on it uses all, at 11 % fewer paths.
-        beta:
-            At least 0: the authors' regulariser, which spreads a budget over many kernels before
+        model: Conv and linear layers, all of them used, activations as modules.
+        task: Its input shape must be known; no images are looked at.
+        alpha: From 0 to 1: nodes against paths. The authors use 0.01, at which a budget may be too
+            small for using every channel: ResNet20 with 2 % of its weights (5,400; fresh ResNet(k
+            1, n 3), seed 0) then uses 507 of its 698 channels and wastes a quarter of the weights
+            on channels without a reader; from 0.1 on it uses all, at 11 % fewer paths.
+        beta: At least 0: the authors' regulariser, which spreads a budget over many kernels before
             it fills them. They use 1, which always spreads; 0 leaves nodes and paths alone.
 
     Returns:

@@ -5,7 +5,6 @@ nothing, a criterion has chosen how dense each layer is, and not which weights m
 """
 
 from collections.abc import Mapping
-from inspect import Parameter, signature
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from sculpt.errors import InputError
 from sculpt.pruning.task import PruningTask
-from sculpt.registry import CRITERIA
+from sculpt.registry import CRITERIA, options_of
 
 
 @CRITERIA.register("shuffled")
@@ -27,14 +26,9 @@ def shuffled(
     """Permute the positions of another criterion's mask, uniformly within each parameter.
 
     Args:
-        model:
-            Whatever the other criterion takes.
-        task:
-            Its selection makes the mask that is shuffled.
-        of:
-            The other criterion's registered name.
-        of_options:
-            The other criterion's options.
+        task: Its selection makes the mask that is shuffled.
+        of: The other criterion's registered name.
+        of_options: The other criterion's options.
 
     Returns:
         1 where the shuffled mask keeps a weight, else 0.
@@ -49,13 +43,8 @@ def shuffled(
         )
     criterion = CRITERIA.get(of)
     given = dict(of_options or {})
-    known = [
-        name
-        for name, parameter in signature(criterion).parameters.items()
-        if parameter.kind is Parameter.KEYWORD_ONLY
-    ]
-    unknown = [name for name in given if name not in known]
-    if unknown:
+    known = options_of(criterion)
+    if unknown := [name for name in given if name not in known]:
         raise InputError(
             f"of_options must be options of {of} ({', '.join(known) or 'it has none'}), but got "
             f"{unknown[0]!r}; take it out, or shuffle another criterion"

@@ -31,12 +31,9 @@ def synflow(model: nn.Module, task: PruningTask, *, rounds: int = 100) -> dict[s
     signals. For tanh and SELU networks the linear part is what the theorems are about.
 
     Args:
-        model:
-            Conv and linear layers, activations as modules.
-        task:
-            Its input shape must be known; no images are looked at.
-        rounds:
-            At least 1. Few rounds collapse layers (§5).
+        model: Conv and linear layers, activations as modules.
+        task: Its input shape must be known; no images are looked at.
+        rounds: At least 1. Few rounds collapse layers (§5).
 
     Returns:
         The last round's scores, float64; 0 for what an earlier round pruned.

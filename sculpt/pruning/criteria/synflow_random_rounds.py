@@ -29,18 +29,14 @@ def synflow_random_rounds(
     everywhere alike, which keeps more nodes alive.
 
     Args:
-        model:
-            Conv and linear layers, activations as modules.
-        task:
-            Its input shape must be known; no images are looked at.
-        rounds:
-            At least 1.
-        interval:
-            At least 1: every `interval`-th round is random (the paper's Δt). The default is
+        model: Conv and linear layers, activations as modules.
+        task: Its input shape must be known; no images are looked at.
+        rounds: At least 1.
+        interval: At least 1: every `interval`-th round is random (the paper's Δt). The default is
             ours.
-        last_random_round:
-            Rounds after this one are SynFlow's alone (the paper's t_max), and so is always the
-            last of all rounds, which makes the mask; 0 is plain SynFlow. The default is ours.
+        last_random_round: Rounds after this one are SynFlow's alone (the paper's t_max), and so is
+            always the last of all rounds, which makes the mask; 0 is plain SynFlow. The default is
+            ours.
 
     Returns:
         The last round's SynFlow scores, float64; 0 for what an earlier round pruned.
@@ -59,18 +55,15 @@ def synflow_random_rounds(
 
     def score(current: int) -> dict[str, Tensor]:
         if current % interval == 0 and current <= last_random_round and current < rounds:
-            return _random_scores(model, task.generator)
+            return _random_scores(model, task)
         return flow()
 
     return score_in_rounds(model, task, score, rounds)
 
 
-def _random_scores(model: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
+def _random_scores(model: nn.Module, task: PruningTask) -> dict[str, Tensor]:
     """Return uniform draws from (0, 1]; 0 where a weight is 0 and could never score again."""
-    scores = {}
-    for name, parameter in prunable_parameters(model).items():
-        draws = 1 - torch.rand(
-            parameter.shape, generator=generator, device="cpu", dtype=torch.float64
-        )
-        scores[name] = draws.to(parameter.device).where(parameter.detach() != 0, 0)
-    return scores
+    return {
+        name: task.draws(p.shape, torch.float64).to(p.device).where(p.detach() != 0, 0)
+        for name, p in prunable_parameters(model).items()
+    }

@@ -33,14 +33,10 @@ def initialize(model: nn.Module, initializer: str, *, seed: int, **options: Any)
     """Draw every weight of the model anew, in place.
 
     Args:
-        model:
-            Any module; its conv, linear and batch-norm layers are set.
-        initializer:
-            A registered name, for example `"ldi"`.
-        seed:
-            Each layer draws from a stream of its own, derived from the seed and its name.
-        options:
-            The initializer's own.
+        model: Any module; its conv, linear and batch-norm layers are set.
+        initializer: A registered name, for example `"ldi"`.
+        seed: Each layer draws from a stream of its own, derived from the seed and its name.
+        options: The initializer's own.
 
     Raises:
         UnknownNameError: no initializer has this name.
@@ -75,20 +71,8 @@ def draw_layers(
 ) -> tuple[int, int]:
     """Draw the weights of a model layer by layer; set biases to 0 and batch norms to (1, 0).
 
-    Args:
-        model:
-            Set in place.
-        draw:
-            An initializer of one layer.
-        seed:
-            See `initialize`.
-        leave:
-            Names of weights that are not drawn.
-        options:
-            The initializer's own.
-
-    Returns:
-        How many weights were drawn, and how many of them as exactly 0.
+    Weights whose names are in `leave` are not drawn. Returns how many weights were drawn, and how
+    many of them as exactly 0.
     """
     total = zeros = 0
     for name, layer in model.named_modules():

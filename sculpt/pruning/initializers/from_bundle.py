@@ -18,12 +18,8 @@ def from_bundle(model: nn.Module, seed: int, *, bundle: str) -> None:
     by `ldi`, its bias is 0; a batch norm of another shape is fresh.
 
     Args:
-        model:
-            Any module with conv or linear layers; set in place.
-        seed:
-            Of what is drawn.
-        bundle:
-            Path of the trained network: a bundle, or a folder that `sculpt export` wrote.
+        seed: Of what is drawn.
+        bundle: Path of the trained network: a bundle, or a folder that `sculpt export` wrote.
 
     Raises:
         InputError: the file cannot be read, no layer fits, or the network diverged.

@@ -13,15 +13,7 @@ def gaussian(layer: WeightedLayer, generator: torch.Generator, *, variance: floa
     """Draw a layer's weight from N(0, γ) (Lee et al. 2020, Table 1).
 
     Args:
-        layer:
-            A conv or linear layer.
-        generator:
-            CPU generator.
-        variance:
-            γ > 0, of each weight: not scaled by the fan-in, which is what breaks signals.
-
-    Returns:
-        A tensor of the shape of `layer.weight`.
+        variance: γ > 0, of each weight: not scaled by the fan-in, which is what breaks signals.
 
     Raises:
         InputError: `variance` is not above 0.

@@ -28,23 +28,14 @@ def ldi(
     """Draw an orthogonal weight: semi-orthogonal for linear layers, a kernel for convolutions.
 
     Args:
-        layer:
-            A linear layer, or a convolution with an odd or even square kernel.
-        generator:
-            CPU generator.
-        kernel:
-            `block`: block convolution-orthogonal; a weight is zero only by chance, in layers of
-            very few channels.
-            `delta`: only the kernel's centre is not zero. It is orthogonal too, but its zeros
-            score 0 under connection sensitivity, and the ranking runs dry at low sparsity
-            (`initialize` warns).
-        gain:
-            All singular values; 1 in the paper's code. The name of an activation stands for its
-            critical gain in mean-field theory (`mean_field_gain`), for every layer alike: with
-            it, the Jacobian of a layer *and* its activation preserves the mean squared norm.
-
-    Returns:
-        A tensor of the shape of `layer.weight`.
+        layer: A linear layer, or a convolution with an odd or even square kernel.
+        kernel: `block`: block convolution-orthogonal; a weight is zero only by chance, in layers of
+            very few channels. `delta`: only the kernel's centre is not zero. It is orthogonal too,
+            but its zeros score 0 under connection sensitivity, and the ranking runs dry at low
+            sparsity (`initialize` warns).
+        gain: All singular values; 1 in the paper's code. The name of an activation stands for its
+            critical gain in mean-field theory (`mean_field_gain`), for every layer alike: with it,
+            the Jacobian of a layer *and* its activation preserves the mean squared norm.
 
     Raises:
         InputError: the convolution's kernel is not square, or not two-dimensional, or `kernel`

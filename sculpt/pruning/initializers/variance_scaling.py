@@ -14,27 +14,14 @@ Variant = Literal["lecun", "glorot", "he"]
 
 @INITIALIZERS.register("variance_scaling")
 def variance_scaling(
-    layer: WeightedLayer,
-    generator: torch.Generator,
-    *,
-    variant: Variant = "he",
-    scale: float = 1.0,
+    layer: WeightedLayer, generator: torch.Generator, *, variant: Variant = "he", scale: float = 1.0
 ) -> Tensor:
     """Draw a layer's weight from a zero-mean normal distribution.
 
     Args:
-        layer:
-            A conv or linear layer.
-        generator:
-            CPU generator.
-        variant:
-            The variance: `lecun` (VS-L) 1/fan_in, `glorot` (VS-G) 2/(fan_in + fan_out),
-            `he` (VS-H) 2/fan_in.
-        scale:
-            A factor on the variance.
-
-    Returns:
-        A tensor of the shape of `layer.weight`.
+        variant: The variance: `lecun` (VS-L) 1/fan_in, `glorot` (VS-G) 2/(fan_in + fan_out), `he`
+            (VS-H) 2/fan_in.
+        scale: A factor on the variance.
 
     Raises:
         InputError: `variant` is not one of its values.

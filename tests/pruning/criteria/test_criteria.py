@@ -18,7 +18,6 @@ from sculpt.pruning.initializers import initialize
 from sculpt.pruning.masks import prunable_parameters
 from sculpt.pruning.task import Batches, PruningTask
 from sculpt.registry import CRITERIA
-from sculpt.study_file import options_schema
 
 NAMES = CRITERIA.names()
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -38,8 +37,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 WHOLE_MASKS = {"erk_random", "from_bundle", "npb", "shuffled"}
 NEED_IMAGES = {"connection_sensitivity", "grasp", "iterative_snip", "shuffled"}
 DRAW = {"erk_random", "npb", "random", "shuffled"}
-MUST_BE_GIVEN = {("from_bundle", "bundle")}
-"""Options without a default."""
 KEPT = 200
 
 
@@ -91,21 +88,6 @@ def test_the_criteria_and_defaults_that_are_promised_are_there(name: str):
 
 @pytest.mark.parametrize("name", NAMES)
 class TestContract:
-    def test_options_are_keywords_with_types_and_defaults(self, name: str):
-        signature = inspect.signature(CRITERIA.get(name))
-
-        assert list(signature.parameters)[:2] == ["model", "task"]
-        for option in list(signature.parameters.values())[2:]:
-            assert option.kind is inspect.Parameter.KEYWORD_ONLY, option
-            given = (name, option.name) in MUST_BE_GIVEN
-            assert (option.default is inspect.Parameter.empty) == given, option
-            assert option.annotation is not inspect.Parameter.empty, option
-
-    def test_a_study_file_may_set_its_options_and_the_defaults_are_valid(self, name: str):
-        schema = options_schema(CRITERIA.get(name))
-        given = {option: "winner" for criterion, option in MUST_BE_GIVEN if criterion == name}
-        assert schema.model_validate(schema(**given).model_dump()) == schema(**given)
-
     def test_there_is_one_finite_score_for_each_prunable_parameter(self, name: str):
         parameters = prunable_parameters(small_network())
 

@@ -1,6 +1,5 @@
 """The contract of every initializer, and what `initialize` does with a whole network."""
 
-import inspect
 from collections.abc import Callable
 
 import pytest
@@ -42,22 +41,6 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
 def initialized(model: nn.Module, name: str, seed: int = 0) -> dict[str, Tensor]:
     initialize(model, name, seed=seed)
     return weights(model)
-
-
-def test_the_initializers_that_are_promised_are_there():
-    assert {"gaussian", "ldi", "variance_scaling"} <= set(NAMES)
-
-
-@pytest.mark.parametrize("name", INITIALIZERS.names())
-def test_options_are_keywords_with_types_and_defaults(name: str):
-    first, second, *options = inspect.signature(INITIALIZERS.get(name)).parameters.values()
-
-    whole = name in WHOLE_NETWORKS
-    assert [first.name, second.name] == (["model", "seed"] if whole else ["layer", "generator"])
-    for option in options:
-        assert option.kind is inspect.Parameter.KEYWORD_ONLY, option
-        assert whole or option.default is not inspect.Parameter.empty, option
-        assert option.annotation is not inspect.Parameter.empty, option
 
 
 @pytest.mark.parametrize("kind", LAYERS)
