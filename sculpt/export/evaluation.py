@@ -1,6 +1,5 @@
 """A program as a module of PyTorch: to run it, and to certify that it is a network's."""
 
-import copy
 import operator
 from collections.abc import Callable
 
@@ -10,6 +9,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import skip_init
 
 from sculpt.errors import ExportError
+from sculpt.export.lowering import masked_copy
 from sculpt.export.program import (
     Activation,
     Add,
@@ -25,7 +25,7 @@ from sculpt.export.program import (
     Program,
     as_float32,
 )
-from sculpt.pruning.masks import Masks, apply_masks
+from sculpt.pruning.masks import Masks
 
 LARGEST = 1e-10
 """Of the difference in float64, as a share of the largest logit."""
@@ -47,8 +47,7 @@ def certify(model: nn.Module, masks: Masks, program: Program, images: Tensor) ->
     Raises:
         ExportError: they differ by 1e-10 or more, or are not finite; nothing should be written.
     """
-    network = copy.deepcopy(model).to("cpu", torch.float64).eval()
-    apply_masks(network, {name: mask.cpu() for name, mask in masks.items()})
+    network = masked_copy(model, masks, torch.float64)
     inputs = images.detach().to("cpu", torch.float64)
     with torch.no_grad():
         expected = network(inputs).flatten(1)

@@ -2,6 +2,7 @@
 
 import copy
 import operator
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -11,7 +12,6 @@ from torch import Tensor, fx, nn
 
 from sculpt.compaction.graph import Tracer
 from sculpt.errors import ExportError
-from sculpt.export.folding import fold_affine
 from sculpt.export.program import (
     Activation,
     Add,
@@ -63,13 +63,19 @@ def lower(model: nn.Module, masks: Masks, example_inputs: Tensor) -> Program:
     Raises:
         ExportError: the forward pass cannot be traced, or has an operation that is not known.
     """
-    network = copy.deepcopy(model).to("cpu", torch.float64).eval()
-    apply_masks(network, {name: mask.cpu() for name, mask in masks.items()})
+    network = masked_copy(model, masks, torch.float64)
     graph = _trace(network, example_inputs)
     lowering = _Lowering(dict(network.named_modules()))
     for node in graph.nodes:
         lowering.take(node)
-    return fold_affine(Program(tuple(lowering.operations)))
+    return Program(tuple(lowering.operations))
+
+
+def masked_copy(model: nn.Module, masks: Masks, dtype: torch.dtype) -> nn.Module:
+    """Return a network as it is evaluated, in a precision and on the CPU; pruned weights are 0."""
+    network = copy.deepcopy(model).to("cpu", dtype).eval()
+    apply_masks(network, {name: mask.cpu() for name, mask in masks.items()})
+    return network
 
 
 class _Shapes(fx.Interpreter):
@@ -102,6 +108,7 @@ class _Lowering:
         self.operations: list[Operation] = []
         self._modules = modules
         self._places: dict[fx.Node, int] = {}
+        self._shared: set[int] = set()  # whose result several nodes take
 
     def take(self, node: fx.Node) -> None:
         """Add the operations of a node."""
@@ -117,6 +124,8 @@ class _Lowering:
                 f"{what}; export it as bundle, state_dict or pt2"
             )
         self._places[node] = place
+        if len(node.users) > 1:
+            self._shared.add(place)
 
     def _finish(self, node: fx.Node) -> None:
         (last,) = node.args
@@ -153,7 +162,7 @@ class _Lowering:
                 bias = _bias(module.bias, len(weight))
                 return self._add(Linear(shape, name, source, weight, bias))
             case nn.BatchNorm1d() | nn.BatchNorm2d() if module.running_mean is not None:
-                return self._add(Affine(shape, name, source, *_scale_and_shift(module)))
+                return self._affine(Affine(shape, name, source, *_scale_and_shift(module)))
             case nn.LeakyReLU():
                 slope = module.negative_slope
                 return self._add(Activation(shape, name, source, "leaky_relu", slope))
@@ -196,6 +205,18 @@ class _Lowering:
         if node.target is F.adaptive_avg_pool2d:
             return self._divide("average", node.name, source, shape)
         return None
+
+    def _affine(self, affine: Affine) -> int:
+        """Let the layer before take up a scale and a shift, unless something else reads it, too."""
+        layer = self.operations[affine.source]
+        if not isinstance(layer, Conv | Linear) or affine.source in self._shared:
+            return self._add(affine)
+        self.operations[affine.source] = replace(
+            layer,
+            weight=layer.weight * affine.scale.reshape(-1, *[1] * (layer.weight.ndim - 1)),
+            bias=layer.bias * affine.scale + affine.shift,
+        )
+        return affine.source
 
     def _pool(self, module: Any, function: Any, name: str, source: int, shape: Shape) -> int:
         window, stride = _pair(module.kernel_size), _pair(module.stride)

@@ -33,13 +33,19 @@ class Input:
 
 
 @dataclass(frozen=True, eq=False)
-class Conv:
-    """A convolution of one group, in PyTorch's layout, with zeros around the image."""
+class _Step:
+    """What is done to the result of an operation."""
 
     shape: Shape
     name: str
     source: int
     """Position of the operation whose result it takes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Conv(_Step):
+    """A convolution of one group, in PyTorch's layout, with zeros around the image."""
+
     weight: Array
     """(out_channels, in_channels, height, width)."""
     bias: Array
@@ -50,12 +56,9 @@ class Conv:
 
 
 @dataclass(frozen=True, eq=False)
-class Linear:
+class Linear(_Step):
     """A linear layer."""
 
-    shape: Shape
-    name: str
-    source: int
     weight: Array
     """(out_features, in_features)."""
     bias: Array
@@ -63,46 +66,34 @@ class Linear:
 
 
 @dataclass(frozen=True, eq=False)
-class Affine:
+class Affine(_Step):
     """A scale and a shift for each channel: a batch norm that no layer before it can take up."""
 
-    shape: Shape
-    name: str
-    source: int
     scale: Array
     """(channels,)."""
     shift: Array
 
 
 @dataclass(frozen=True, eq=False)
-class Activation:
+class Activation(_Step):
     """A function of each number."""
 
-    shape: Shape
-    name: str
-    source: int
     function: Function
     slope: float = 0.0
     """Of `leaky_relu`, below zero."""
 
 
 @dataclass(frozen=True, eq=False)
-class Add:
+class Add(_Step):
     """The sum of two results of one shape."""
 
-    shape: Shape
-    name: str
-    source: int
     other: int
 
 
 @dataclass(frozen=True, eq=False)
-class Pool:
+class Pool(_Step):
     """The mean or the maximum of windows, channel by channel."""
 
-    shape: Shape
-    name: str
-    source: int
     function: Literal["average", "max"]
     window: Pair
     stride: Pair
@@ -114,23 +105,16 @@ class Pool:
 
 
 @dataclass(frozen=True, eq=False)
-class Channels:
+class Channels(_Step):
     """Some channels, in a new order, and zeros: shortcuts that widen, and gathered channels."""
 
-    shape: Shape
-    name: str
-    source: int
     taken: NDArray[np.int64]
     """(channels,): of each the channel of the source, or -1 for zeros."""
 
 
 @dataclass(frozen=True, eq=False)
-class Flatten:
+class Flatten(_Step):
     """All numbers of an image in one row, channel by channel, as PyTorch has them."""
-
-    shape: Shape
-    name: str
-    source: int
 
 
 Operation = Input | Conv | Linear | Affine | Activation | Add | Pool | Channels | Flatten
@@ -163,9 +147,9 @@ class Program:
     def macs(self, *, dense: bool) -> int:
         """Return multiply-accumulates for one image: of all weights, or of those not zero."""
         return sum(
-            (w.size if dense else int(np.count_nonzero(w))) * prod(layer.shape[1:])
+            prod(layer.shape[1:])
+            * (layer.weight.size if dense else int(np.count_nonzero(layer.weight)))
             for layer in self.layers()
-            for w in (layer.weight,)
         )
 
     def layers(self) -> Iterator[Conv | Linear]:
