@@ -16,7 +16,7 @@ FLOORS = [
     ["config"],
     ["study_file"],
     ["models", "data", "bundle"],
-    ["diagnostics"],
+    ["diagnostics", "graph"],
     ["pruning"],
     ["compaction"],
     ["training", "export"],
@@ -51,7 +51,7 @@ FLOOR_INSIDE = {
 }
 
 # Configs never enter the maths: these rooms know what tensors and modules are, and no more.
-WITHOUT_CONFIG = {"models", "data", "bundle", "pruning", "diagnostics"}
+WITHOUT_CONFIG = {"models", "data", "bundle", "pruning", "diagnostics", "graph"}
 MAY_IMPORT_OPTUNA = {
     "search",
     "results/records",

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from sculpt.compaction.flow import analyse
-from sculpt.compaction.graph import read_graph
 from sculpt.compaction.narrowing import Narrowing, Part, named_tensors
 from sculpt.compaction.plan import LayerEntry, find_present, plan_layers
+from sculpt.compaction.steps import read_steps
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.diagnostics.layers import Masks
 from sculpt.errors import CompactionError
@@ -111,16 +111,16 @@ def compact(
     """
     narrowing = Narrowing(model)
     apply_masks(narrowing.network, masks)
-    steps = read_graph(model, example_inputs)
-    analyse(steps, masks)
-    present = find_present(steps, block)
-    plans = plan_layers(steps, present, masks, block)
+    steps = read_steps(model, masks, example_inputs)
+    flows = analyse(steps, masks)
+    present = find_present(steps, flows, block)
+    plans = plan_layers(steps, flows, present, block)
     if not plans:
         raise CompactionError(
             "a network must have conv (of one group) or linear layers, used once, to be "
             f"compacted, but {type(model).__name__} has none; train it without compaction"
         )
-    narrowing.apply(plans, present)
+    narrowing.apply(plans, steps, present)
     compact_model = CompactNetwork(narrowing.network)
     parts = narrowing.parts(compact_model)
     compact_masks = {

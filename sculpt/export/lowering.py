@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from sculpt.compaction.graph import Tracer
 from sculpt.errors import ExportError
 from sculpt.export.program import (
     Activation,
@@ -27,8 +26,8 @@ from sculpt.export.program import (
     Pair,
     Pool,
     Program,
-    Shape,
 )
+from sculpt.graph.trace import NotTraceableError, Shape, trace
 from sculpt.models.residual_blocks import ZeroPad
 from sculpt.pruning.masks import Masks, apply_masks
 
@@ -64,7 +63,13 @@ def lower(model: nn.Module, masks: Masks, example_inputs: Tensor) -> Program:
         ExportError: the forward pass cannot be traced, or has an operation that is not known.
     """
     network = masked_copy(model, masks, torch.float64)
-    graph = _trace(network, example_inputs)
+    try:
+        graph = trace(network, tuple(example_inputs.shape[1:]))
+    except NotTraceableError as error:
+        raise ExportError(
+            "a network's forward pass must be traceable to be exported (torch.fx), but "
+            f"{error}; export it as bundle, state_dict or pt2"
+        ) from error
     lowering = _Lowering(dict(network.named_modules()))
     for node in graph.nodes:
         lowering.take(node)
@@ -76,29 +81,6 @@ def masked_copy(model: nn.Module, masks: Masks, dtype: torch.dtype) -> nn.Module
     network = copy.deepcopy(model).to("cpu", dtype).eval()
     apply_masks(network, {name: mask.cpu() for name, mask in masks.items()})
     return network
-
-
-class _Shapes(fx.Interpreter):
-    def run_node(self, n: fx.Node) -> Any:
-        output = super().run_node(n)
-        n.meta["shape"] = tuple(output.shape[1:]) if isinstance(output, Tensor) else None
-        return output
-
-
-def _trace(network: nn.Module, example_inputs: Tensor) -> fx.Graph:
-    inputs = torch.zeros(2, *example_inputs.shape[1:], dtype=torch.float64)
-    try:
-        graph = Tracer().trace(network)
-        with torch.no_grad():
-            _Shapes(fx.GraphModule(network, graph)).run(inputs)
-    except Exception as error:
-        # Whatever a foreign forward pass raises when it is given symbols for tensors.
-        raise ExportError(
-            "a network's forward pass must be traceable to be exported (torch.fx), but that of "
-            f"{type(network).__name__} is not ({str(error).partition(chr(10))[0]}); export it as "
-            "bundle, state_dict or pt2"
-        ) from error
-    return graph
 
 
 class _Lowering:
@@ -140,7 +122,7 @@ class _Lowering:
         if node.op == "placeholder" and not self.operations:
             return self._add(Input(shape, node.name))
         sources = [self._places[source] for source in node.all_input_nodes]
-        if shape is None or not sources or not all(isinstance(size, int) for size in shape):
+        if not shape or not sources:
             return None
         if node.op == "call_module":
             module = self._modules[str(node.target)]

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sculpt.errors import NumericsError
+from sculpt.graph.channels import Link
+from sculpt.graph.trace import Shape
 
 Array = NDArray[np.float64]
-Shape = tuple[int, ...]
-"""Of what an operation gives for one image: (channels, height, width), or (channels,)."""
 Pair = tuple[int, int]
 """Of a height and a width."""
 
@@ -142,6 +142,25 @@ class Program:
         for position, operation in enumerate(self.operations):
             for source in sources(operation):
                 found[source].append(position)
+        return found
+
+    def links(self) -> list[Link]:
+        """Return how the channels of each operation come from those of what it takes."""
+        found: list[Link] = []
+        for operation in self.operations:
+            width, places = operation.shape[0], sources(operation)
+            match operation:
+                case Input():
+                    found.append(Link(width))
+                case Conv(weight=weight) | Linear(weight=weight):
+                    connections = (weight != 0).reshape(*weight.shape[:2], -1).any(axis=2)
+                    found.append(Link(width, places, connections))
+                case Channels(taken=taken):
+                    found.append(Link(width, places, carried=taken))
+                case _:
+                    before = found[places[0]].width
+                    carried = np.arange(before).repeat(width // before)
+                    found.append(Link(width, places, carried=carried))
         return found
 
     def macs(self, *, dense: bool) -> int:

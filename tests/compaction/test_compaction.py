@@ -14,8 +14,8 @@ from torchvision.models import resnet18, vgg
 
 from sculpt.compaction import Compaction, compact, largest_difference
 from sculpt.compaction.flow import analyse
-from sculpt.compaction.graph import read_graph
 from sculpt.compaction.selection import Gather, Scatter, Shape, choose_selection
+from sculpt.compaction.steps import read_steps
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.diagnostics.layers import Masks, check_masks, prunable_parameters, weighted_layers
 from sculpt.errors import CompactionError, InputError
@@ -471,18 +471,20 @@ def test_a_wrong_removal_is_found():
     assert largest_difference(model, masks, compaction, images()) > 1e-4
 
 
-def test_zero_and_read_channels_of_a_small_network():
+def test_alive_and_read_channels_of_a_small_network():
     model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2))
     masks = dense_masks(model)
     masks["0.weight"][0] = masks["0.bias"][0] = False
     # The second channel is read in none of its four positions, the third in one.
     masks["3.weight"][:, 4:11] = False
-    steps = read_graph(model, torch.zeros(1, 2, 2, 2))
-    analyse(steps, masks)
+    steps = read_steps(model, masks, torch.zeros(1, 2, 2, 2))
+    flows = analyse(steps, masks)
 
-    convolution = next(step for step in steps if step.name == "0")
-    assert convolution.zero.tolist() == [True, False, False]
-    assert convolution.read.tolist() == [True, False, True]
+    convolution = next(flow for step, flow in zip(steps, flows, strict=True) if step.name == "0")
+    assert convolution.alive.tolist() == [False, True, True]
+    # What is zero in front of a ReLU that gives zero is not read.
+    assert convolution.read.tolist() == [False, False, True]
+    assert convolution.on_path.tolist() == [False, False, True]
 
 
 @pytest.mark.parametrize("block", [2, 4, 1000])

@@ -15,8 +15,8 @@ from sculpt.export.program import (
     Linear,
     Pool,
     Program,
-    Shape,
 )
+from sculpt.graph.trace import Shape
 
 Kind = Literal["INPUT", "CONV", "MAP", "POOL", "MOVE"]
 
