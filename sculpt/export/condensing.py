@@ -23,12 +23,13 @@ from sculpt.export.program import (
     Array,
     Channels,
     Conv,
+    Layer,
     Linear,
     Operation,
     Pool,
     Program,
 )
-from sculpt.graph.channels import Flow, Link, Mask, find_paths, find_units, push
+from sculpt.graph.channels import Flow, Link, Mask, Numbers, find_paths, find_units, push
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +63,7 @@ def analyse(program: Program) -> list[Values]:
         given = [alive[source] for source in link.sources]
         known = [constants[source] for source in link.sources]
         match operation:
-            case Conv() | Linear():
+            case Layer():
                 own = push(link, [_varying(operation, given[0], known[0])])
             case Affine(scale=scale):
                 own = push(link, given) & scale.astype(np.bool_)
@@ -82,7 +83,7 @@ def analyse(program: Program) -> list[Values]:
 def _constant(operation: Operation, link: Link, given: list[Array]) -> Array:
     """Return what a result is, (channels,), where what it is computed from is constant."""
     match operation:
-        case Conv() | Linear():
+        case Layer():
             return operation.bias + _taps(operation) @ given[0]
         case Affine(scale=scale, shift=shift):
             return given[0] * scale + shift
@@ -110,7 +111,36 @@ def _kept(program: Program, flows: list[Values]) -> list[Mask]:
     for found in units:
         if not needed[found].any():
             needed[found[0]] = True  # nothing has no channels at all
+    _complete_groups(program, units, needed)
     return [needed[found] for found in units]
+
+
+def _complete_groups(program: Program, units: list[Numbers], needed: Mask) -> None:
+    """Keep what is not needed of a group, too, where its convolution would grow without it.
+
+    Weights between groups have to be there once other channels stay of one group than of another.
+    """
+    settled = False
+    while not settled:
+        settled = True
+        for place, layer in enumerate(program.operations):
+            if not isinstance(layer, Conv):
+                continue
+            sides = [units[at].reshape(layer.groups, -1) for at in (place, layer.source)]
+            whole = needed[sides[0]].any(axis=1) | needed[sides[1]].any(axis=1)
+            rows, columns = needed[units[place]], needed[units[layer.source]]
+            dense = rows.sum() * columns.sum() / _groups(layer, rows, columns)
+            if dense > whole.sum() * sides[0].shape[1] * sides[1].shape[1]:
+                for side in sides:
+                    needed[side[whole]] = True
+                settled = False
+
+
+def _groups(layer: Conv, rows: Mask, columns: Mask) -> int:
+    """Return into how many equal groups what stays of a convolution falls; 1 if into none."""
+    sides = [side.reshape(layer.groups, -1).sum(axis=1) for side in (rows, columns)]
+    kept = [(row, column) for row, column in zip(*sides, strict=True) if row or column]
+    return len(kept) if len(set(kept)) == 1 else 1
 
 
 def _takes_up_constants(user: Operation) -> bool:
@@ -123,7 +153,7 @@ def _narrowed(operation: Operation, place: int, flows: list[Values], kept: list[
     rows = kept[place]
     shape = (int(rows.sum()), *operation.shape[1:])
     match operation:
-        case Conv() | Linear():
+        case Layer():
             source, own = flows[operation.source], flows[place]
             varies = _varying(operation, source.alive, source.constant)
             # Only weights on a path stay, whatever else has to keep its place for others.
@@ -131,8 +161,12 @@ def _narrowed(operation: Operation, place: int, flows: list[Values], kept: list[
             weight = operation.weight * used.reshape(*used.shape, *[1] * (len(shape) - 1))
             bias = operation.bias + _taps(operation) @ np.where(varies, 0.0, source.constant)
             bias = np.where(own.alive, bias * own.read, own.constant)
-            weight = np.ascontiguousarray(weight[rows][:, kept[operation.source]])
-            return replace(operation, shape=shape, weight=weight, bias=bias[rows])
+            columns = kept[operation.source]
+            weight = np.ascontiguousarray(weight[rows][:, columns])
+            narrow = replace(operation, shape=shape, weight=weight, bias=bias[rows])
+            if isinstance(narrow, Conv):
+                return replace(narrow, groups=_groups(narrow, rows, columns))
+            return narrow
         case Affine(scale=scale, shift=shift):
             return replace(operation, shape=shape, scale=scale[rows], shift=shift[rows])
         case Channels(taken=taken):
@@ -153,7 +187,7 @@ def _merge_constants(program: Program) -> Program:
     for place, flow in enumerate(flows):
         readers = [operations[user] for user in users[place]]
         constants = np.flatnonzero(~flow.alive & flow.read & (flow.constant != 0))
-        if len(constants) < 2 or not all(isinstance(reader, Conv) for reader in readers):
+        if len(constants) < 2 or not all(map(_is_one_group, readers)):
             continue
         if np.isin(units[place][constants], added).any():
             continue
@@ -168,16 +202,20 @@ def _merge_constants(program: Program) -> Program:
     return Program(tuple(operations))
 
 
-def _taps(layer: Conv | Linear) -> Array:
+def _taps(layer: Layer) -> Array:
     """Return what a layer gives for inputs of 1, (outputs, inputs)."""
     return layer.weight.reshape(*layer.weight.shape[:2], -1).sum(axis=2)
 
 
-def _varying(layer: Conv | Linear, alive: Mask, constant: Array) -> Mask:
+def _varying(layer: Layer, alive: Mask, constant: Array) -> Mask:
     """Return the inputs of a layer that are not one constant wherever its kernel looks."""
     # Zeros around the image make two values of a constant.
     return alive | (constant != 0) if _pads(layer) else alive
 
 
-def _pads(layer: Conv | Linear) -> bool:
+def _is_one_group(operation: Operation) -> bool:
+    return isinstance(operation, Conv) and operation.groups == 1
+
+
+def _pads(layer: Layer) -> bool:
     return isinstance(layer, Conv) and any(layer.padding)

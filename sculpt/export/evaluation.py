@@ -141,14 +141,16 @@ def _layer(operation: Operation, dtype: torch.dtype) -> nn.Module:
         return torch.from_numpy(np.ascontiguousarray(rounded))
 
     match operation:
-        case Conv(weight=weight, stride=stride, padding=padding):
+        case Conv():
             layer: nn.Conv2d | nn.Linear = skip_init(
                 nn.Conv2d,
-                weight.shape[1],
-                weight.shape[0],
-                weight.shape[2:],
-                stride=stride,
-                padding=padding,
+                operation.weight.shape[1],
+                operation.weight.shape[0],
+                operation.stored.shape[2:],
+                stride=operation.stride,
+                padding=operation.padding,
+                dilation=operation.dilation,
+                groups=operation.groups,
                 dtype=dtype,
             )
         case Linear(weight=weight):
@@ -167,7 +169,7 @@ def _layer(operation: Operation, dtype: torch.dtype) -> nn.Module:
         case _:
             raise TypeError(f"{type(operation).__name__} is no layer")
     assert layer.bias is not None
-    layer.weight.data.copy_(tensor(operation.weight))
+    layer.weight.data.copy_(tensor(operation.stored))
     layer.bias.data.copy_(tensor(operation.bias))
     return layer
 

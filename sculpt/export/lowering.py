@@ -21,6 +21,7 @@ from sculpt.export.program import (
     Flatten,
     Function,
     Input,
+    Layer,
     Linear,
     Operation,
     Pair,
@@ -138,7 +139,9 @@ class _Lowering:
                 stride, padding = _pair(module.stride), _pair(module.padding)
                 weight = _dense_kernel(module)
                 bias = _bias(module.bias, len(weight))
-                return self._add(Conv(shape, name, source, weight, bias, stride, padding))
+                dilation = _pair(module.dilation)
+                layer = Conv(shape, name, source, weight, bias, stride, padding)
+                return self._add(replace(layer, groups=module.groups, dilation=dilation))
             case nn.Linear() if len(before) == 1:
                 weight = module.weight.detach().numpy()
                 bias = _bias(module.bias, len(weight))
@@ -191,7 +194,7 @@ class _Lowering:
     def _affine(self, affine: Affine) -> int:
         """Let the layer before take up a scale and a shift, unless something else reads it, too."""
         layer = self.operations[affine.source]
-        if not isinstance(layer, Conv | Linear) or affine.source in self._shared:
+        if not isinstance(layer, Layer) or affine.source in self._shared:
             return self._add(affine)
         self.operations[affine.source] = replace(
             layer,

@@ -16,7 +16,7 @@ from sculpt.export.program import (
     Conv,
     Flatten,
     Input,
-    Linear,
+    Layer,
     Operation,
     Pool,
     Program,
@@ -79,7 +79,7 @@ def _flat(program: Program) -> Program:
 
 
 def _description(program: Program, *, plain: bool) -> str:
-    weights = [layer.weight for layer in program.layers()]
+    weights = [layer.stored for layer in program.layers()]
     kept = sum(int(np.count_nonzero(weight)) for weight in weights)
     stored = (
         "all are stored"
@@ -99,7 +99,7 @@ def _add_operation(
         return INPUT
     source, name = results[operation.source], operation.name
     match operation:
-        case Conv() | Linear():
+        case Layer():
             return _layer(graph, operation, source, weight)
         case Affine(scale=scale, shift=shift):
             shape = (-1, *[1] * (len(operation.shape) - 1))
@@ -120,22 +120,24 @@ def _add_operation(
             return graph.node("Flatten", [source], name, axis=1)
 
 
-def _layer(graph: Graph, layer: Conv | Linear, source: str, weight: AddWeight) -> str:
+def _layer(graph: Graph, layer: Layer, source: str, weight: AddWeight) -> str:
     name = layer.name
     inputs = [
         source,
-        weight(graph, as_float32(layer.weight, f"{name}.weight"), f"{name}.weight"),
+        weight(graph, as_float32(layer.stored, f"{name}.weight"), f"{name}.weight"),
         graph.constant(as_float32(layer.bias, f"{name}.bias"), f"{name}.bias"),
     ]
-    if isinstance(layer, Linear):
+    if not isinstance(layer, Conv):
         return graph.node("Gemm", inputs, name, transB=1)
     return graph.node(
         "Conv",
         inputs,
         name,
-        kernel_shape=layer.weight.shape[2:],
+        kernel_shape=layer.stored.shape[2:],
         strides=layer.stride,
         pads=[*layer.padding, *layer.padding],
+        **({"group": layer.groups} if layer.groups > 1 else {}),
+        **({"dilations": layer.dilation} if max(layer.dilation) > 1 else {}),
     )
 
 

@@ -43,26 +43,45 @@ class _Step:
 
 
 @dataclass(frozen=True, eq=False)
-class Conv(_Step):
-    """A convolution of one group, in PyTorch's layout, with zeros around the image."""
+class Layer(_Step):
+    """What has weights."""
 
     weight: Array
-    """(out_channels, in_channels, height, width)."""
+    """(outputs, inputs, ...)."""
     bias: Array
-    """(out_channels,)."""
-    stride: Pair
-    padding: Pair
-    """Rows above and below, columns left and right."""
+    """(outputs,)."""
+
+    @property
+    def stored(self) -> Array:
+        """The weight as PyTorch and ONNX store it."""
+        return self.weight
+
+
+class Linear(Layer):
+    """A linear layer."""
 
 
 @dataclass(frozen=True, eq=False)
-class Linear(_Step):
-    """A linear layer."""
+class Conv(Layer):
+    """A convolution in PyTorch's layout, with zeros around the image.
 
-    weight: Array
-    """(out_features, in_features)."""
-    bias: Array
-    """(out_features,)."""
+    Its weight is whole: there are zeros between groups, and where dilation leaves gaps.
+    """
+
+    stride: Pair
+    padding: Pair
+    """Rows above and below, columns left and right."""
+    groups: int = 1
+    dilation: Pair = (1, 1)
+
+    @property
+    def stored(self) -> Array:
+        """(out_channels, in_channels / groups, height, width), without those zeros."""
+        groups = self.weight[:, :, :: self.dilation[0], :: self.dilation[1]]
+        rows = np.split(groups, self.groups)
+        return np.concatenate(
+            [np.split(row, self.groups, axis=1)[place] for place, row in enumerate(rows)]
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +171,7 @@ class Program:
             match operation:
                 case Input():
                     found.append(Link(width))
-                case Conv(weight=weight) | Linear(weight=weight):
+                case Layer(weight=weight):
                     connections = (weight != 0).reshape(*weight.shape[:2], -1).any(axis=2)
                     found.append(Link(width, places, connections))
                 case Channels(taken=taken):
@@ -167,14 +186,14 @@ class Program:
         """Return multiply-accumulates for one image: of all weights, or of those not zero."""
         return sum(
             prod(layer.shape[1:])
-            * (layer.weight.size if dense else int(np.count_nonzero(layer.weight)))
+            * (layer.stored.size if dense else int(np.count_nonzero(layer.weight)))
             for layer in self.layers()
         )
 
-    def layers(self) -> Iterator[Conv | Linear]:
+    def layers(self) -> Iterator[Layer]:
         """Return the layers that have weights, in order."""
         for operation in self.operations:
-            if isinstance(operation, Conv | Linear):
+            if isinstance(operation, Layer):
                 yield operation
 
     def values(self) -> Iterator[tuple[str, Array]]:
