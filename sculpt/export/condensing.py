@@ -15,20 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from sculpt.export import program as ops
 from sculpt.export.evaluation import activation
-from sculpt.export.program import (
-    Activation,
-    Add,
-    Affine,
-    Array,
-    Channels,
-    Conv,
-    Layer,
-    Linear,
-    Operation,
-    Pool,
-    Program,
-)
+from sculpt.export.program import Array, Program
 from sculpt.graph.channels import Flow, Link, Mask, Numbers, find_paths, find_units, push
 
 
@@ -63,11 +52,11 @@ def analyse(program: Program) -> list[Values]:
         given = [alive[source] for source in link.sources]
         known = [constants[source] for source in link.sources]
         match operation:
-            case Layer():
+            case ops.Layer():
                 own = push(link, [_varying(operation, given[0], known[0])])
-            case Affine(scale=scale):
+            case ops.Affine(scale=scale):
                 own = push(link, given) & scale.astype(np.bool_)
-            case Pool(function="average", padding=padding) if any(padding):
+            case ops.Pool(function="average", padding=padding) if any(padding):
                 own = given[0] | (known[0] != 0)
             case _:
                 own = push(link, given)
@@ -80,14 +69,14 @@ def analyse(program: Program) -> list[Values]:
     ]
 
 
-def _constant(operation: Operation, link: Link, given: list[Array]) -> Array:
+def _constant(operation: ops.Operation, link: Link, given: list[Array]) -> Array:
     """Return what a result is, (channels,), where what it is computed from is constant."""
     match operation:
-        case Layer():
+        case ops.Layer():
             return operation.bias + _taps(operation) @ given[0]
-        case Affine(scale=scale, shift=shift):
+        case ops.Affine(scale=scale, shift=shift):
             return given[0] * scale + shift
-        case Activation():
+        case ops.Activation():
             return activation(operation)(torch.from_numpy(given[0])).numpy()
     if link.carried is None:
         return np.zeros(link.width)
@@ -124,7 +113,7 @@ def _complete_groups(program: Program, units: list[Numbers], needed: Mask) -> No
     while not settled:
         settled = True
         for place, layer in enumerate(program.operations):
-            if not isinstance(layer, Conv):
+            if not isinstance(layer, ops.Conv):
                 continue
             sides = [units[at].reshape(layer.groups, -1) for at in (place, layer.source)]
             whole = needed[sides[0]].any(axis=1) | needed[sides[1]].any(axis=1)
@@ -136,24 +125,26 @@ def _complete_groups(program: Program, units: list[Numbers], needed: Mask) -> No
                 settled = False
 
 
-def _groups(layer: Conv, rows: Mask, columns: Mask) -> int:
+def _groups(layer: ops.Conv, rows: Mask, columns: Mask) -> int:
     """Return into how many equal groups what stays of a convolution falls; 1 if into none."""
     sides = [side.reshape(layer.groups, -1).sum(axis=1) for side in (rows, columns)]
     kept = [(row, column) for row, column in zip(*sides, strict=True) if row or column]
     return len(kept) if len(set(kept)) == 1 else 1
 
 
-def _takes_up_constants(user: Operation) -> bool:
+def _takes_up_constants(user: ops.Operation) -> bool:
     """Return whether an operation can do without its constant inputs: by its bias."""
-    return isinstance(user, Linear) or (isinstance(user, Conv) and not _pads(user))
+    return isinstance(user, ops.Linear) or (isinstance(user, ops.Conv) and not _pads(user))
 
 
-def _narrowed(operation: Operation, place: int, flows: list[Values], kept: list[Mask]) -> Operation:
+def _narrowed(
+    operation: ops.Operation, place: int, flows: list[Values], kept: list[Mask]
+) -> ops.Operation:
     """Return an operation with the channels that stay, of itself and of what it reads."""
     rows = kept[place]
     shape = (int(rows.sum()), *operation.shape[1:])
     match operation:
-        case Layer():
+        case ops.Layer():
             source, own = flows[operation.source], flows[place]
             varies = _varying(operation, source.alive, source.constant)
             # Only weights on a path stay, whatever else has to keep its place for others.
@@ -164,12 +155,12 @@ def _narrowed(operation: Operation, place: int, flows: list[Values], kept: list[
             columns = kept[operation.source]
             weight = np.ascontiguousarray(weight[rows][:, columns])
             narrow = replace(operation, shape=shape, weight=weight, bias=bias[rows])
-            if isinstance(narrow, Conv):
+            if isinstance(narrow, ops.Conv):
                 return replace(narrow, groups=_groups(narrow, rows, columns))
             return narrow
-        case Affine(scale=scale, shift=shift):
+        case ops.Affine(scale=scale, shift=shift):
             return replace(operation, shape=shape, scale=scale[rows], shift=shift[rows])
-        case Channels(taken=taken):
+        case ops.Channels(taken=taken):
             numbers = kept[operation.source].cumsum() - 1
             return replace(
                 operation, shape=shape, taken=np.where(taken >= 0, numbers[taken], -1)[rows]
@@ -182,7 +173,7 @@ def _merge_constants(program: Program) -> Program:
     flows, users, units = analyse(program), program.users(), find_units(program.links())
     operations: list[Any] = list(program.operations)
     # Of what is added, a constant is needed in every place.
-    sums = [units[place] for place, found in enumerate(operations) if isinstance(found, Add)]
+    sums = [units[place] for place, found in enumerate(operations) if isinstance(found, ops.Add)]
     added = np.concatenate([*sums, np.empty(0, np.int64)])
     for place, flow in enumerate(flows):
         readers = [operations[user] for user in users[place]]
@@ -202,20 +193,20 @@ def _merge_constants(program: Program) -> Program:
     return Program(tuple(operations))
 
 
-def _taps(layer: Layer) -> Array:
+def _taps(layer: ops.Layer) -> Array:
     """Return what a layer gives for inputs of 1, (outputs, inputs)."""
     return layer.weight.reshape(*layer.weight.shape[:2], -1).sum(axis=2)
 
 
-def _varying(layer: Layer, alive: Mask, constant: Array) -> Mask:
+def _varying(layer: ops.Layer, alive: Mask, constant: Array) -> Mask:
     """Return the inputs of a layer that are not one constant wherever its kernel looks."""
     # Zeros around the image make two values of a constant.
     return alive | (constant != 0) if _pads(layer) else alive
 
 
-def _is_one_group(operation: Operation) -> bool:
-    return isinstance(operation, Conv) and operation.groups == 1
+def _is_one_group(operation: ops.Operation) -> bool:
+    return isinstance(operation, ops.Conv) and operation.groups == 1
 
 
-def _pads(layer: Layer) -> bool:
-    return isinstance(layer, Conv) and any(layer.padding)
+def _pads(layer: ops.Layer) -> bool:
+    return isinstance(layer, ops.Conv) and any(layer.padding)

@@ -9,22 +9,9 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import skip_init
 
 from sculpt.errors import ExportError
+from sculpt.export import program as ops
 from sculpt.export.lowering import masked_copy
-from sculpt.export.program import (
-    Activation,
-    Add,
-    Affine,
-    Array,
-    Channels,
-    Conv,
-    Flatten,
-    Input,
-    Linear,
-    Operation,
-    Pool,
-    Program,
-    as_float32,
-)
+from sculpt.export.program import Array, Program, as_float32
 from sculpt.pruning.masks import Masks
 
 LARGEST = 1e-10
@@ -87,9 +74,9 @@ def to_module(program: Program, dtype: torch.dtype = torch.float32) -> fx.GraphM
     graph = fx.Graph()
     nodes: list[fx.Node] = []
     for place, operation in enumerate(program.operations):
-        if isinstance(operation, Input):
+        if isinstance(operation, ops.Input):
             nodes.append(graph.placeholder("images"))
-        elif isinstance(operation, Add):
+        elif isinstance(operation, ops.Add):
             terms = nodes[operation.source], nodes[operation.other]
             nodes.append(graph.call_function(operator.add, terms))
         else:
@@ -135,13 +122,13 @@ class TakeChannels(nn.Module):
         return images.index_select(1, self.taken) * self.there.view(shape)
 
 
-def _layer(operation: Operation, dtype: torch.dtype) -> nn.Module:
+def _layer(operation: ops.Operation, dtype: torch.dtype) -> nn.Module:
     def tensor(values: Array) -> Tensor:
         rounded = values if dtype == torch.float64 else as_float32(values, operation.name)
         return torch.from_numpy(np.ascontiguousarray(rounded))
 
     match operation:
-        case Conv():
+        case ops.Conv():
             layer: nn.Conv2d | nn.Linear = skip_init(
                 nn.Conv2d,
                 operation.weight.shape[1],
@@ -153,18 +140,18 @@ def _layer(operation: Operation, dtype: torch.dtype) -> nn.Module:
                 groups=operation.groups,
                 dtype=dtype,
             )
-        case Linear(weight=weight):
+        case ops.Linear(weight=weight):
             layer = skip_init(nn.Linear, weight.shape[1], weight.shape[0], dtype=dtype)
-        case Affine(scale=scale, shift=shift):
+        case ops.Affine(scale=scale, shift=shift):
             return ChannelScale(tensor(scale), tensor(shift))
-        case Pool(window=window, stride=stride, padding=padding):
+        case ops.Pool(window=window, stride=stride, padding=padding):
             kind = nn.MaxPool2d if operation.function == "max" else nn.AvgPool2d
             return kind(window, stride, padding, ceil_mode=operation.ceil_mode)
-        case Channels(taken=taken):
+        case ops.Channels(taken=taken):
             return TakeChannels(torch.from_numpy(np.ascontiguousarray(taken)), dtype)
-        case Flatten():
+        case ops.Flatten():
             return nn.Flatten(1)
-        case Activation():
+        case ops.Activation():
             return activation(operation)
         case _:
             raise TypeError(f"{type(operation).__name__} is no layer")
@@ -174,7 +161,7 @@ def _layer(operation: Operation, dtype: torch.dtype) -> nn.Module:
     return layer
 
 
-def activation(operation: Activation) -> nn.Module:
+def activation(operation: ops.Activation) -> nn.Module:
     """Return an activation as a module."""
     if operation.function == "leaky_relu":
         return nn.LeakyReLU(operation.slope)

@@ -11,23 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from sculpt.errors import ExportError
-from sculpt.export.program import (
-    Activation,
-    Add,
-    Affine,
-    Array,
-    Channels,
-    Conv,
-    Flatten,
-    Function,
-    Input,
-    Layer,
-    Linear,
-    Operation,
-    Pair,
-    Pool,
-    Program,
-)
+from sculpt.export import program as ops
+from sculpt.export.program import Array, Function, Pair, Program
 from sculpt.graph.trace import NotTraceableError, Shape, trace
 from sculpt.models.residual_blocks import ZeroPad
 from sculpt.pruning.masks import Masks, apply_masks
@@ -88,7 +73,7 @@ class _Lowering:
     """Turns the nodes of a graph into operations, one after the other."""
 
     def __init__(self, modules: dict[str, nn.Module]):
-        self.operations: list[Operation] = []
+        self.operations: list[ops.Operation] = []
         self._modules = modules
         self._places: dict[fx.Node, int] = {}
         self._shared: set[int] = set()  # whose result several nodes take
@@ -121,7 +106,7 @@ class _Lowering:
         """Return the position of what a node gives; None if it is not known."""
         shape = node.meta["shape"]
         if node.op == "placeholder" and not self.operations:
-            return self._add(Input(shape, node.name))
+            return self._add(ops.Input(shape, node.name))
         sources = [self._places[source] for source in node.all_input_nodes]
         if not shape or not sources:
             return None
@@ -140,17 +125,17 @@ class _Lowering:
                 weight = _dense_kernel(module)
                 bias = _bias(module.bias, len(weight))
                 dilation = _pair(module.dilation)
-                layer = Conv(shape, name, source, weight, bias, stride, padding)
+                layer = ops.Conv(shape, name, source, weight, bias, stride, padding)
                 return self._add(replace(layer, groups=module.groups, dilation=dilation))
             case nn.Linear() if len(before) == 1:
                 weight = module.weight.detach().numpy()
                 bias = _bias(module.bias, len(weight))
-                return self._add(Linear(shape, name, source, weight, bias))
+                return self._add(ops.Linear(shape, name, source, weight, bias))
             case nn.BatchNorm1d() | nn.BatchNorm2d() if module.running_mean is not None:
-                return self._affine(Affine(shape, name, source, *_scale_and_shift(module)))
+                return self._affine(ops.Affine(shape, name, source, *_scale_and_shift(module)))
             case nn.LeakyReLU():
                 slope = module.negative_slope
-                return self._add(Activation(shape, name, source, "leaky_relu", slope))
+                return self._add(ops.Activation(shape, name, source, "leaky_relu", slope))
             case nn.MaxPool2d(dilation=1 | (1, 1), return_indices=False):
                 return self._pool(module, "max", name, source, shape)
             case nn.AvgPool2d(count_include_pad=True, divisor_override=None):
@@ -165,7 +150,7 @@ class _Lowering:
         if isinstance(module, SAME):
             return source
         if type(module) in FUNCTIONS:
-            return self._add(Activation(shape, name, source, FUNCTIONS[type(module)]))
+            return self._add(ops.Activation(shape, name, source, FUNCTIONS[type(module)]))
         return None
 
     def _function(self, node: fx.Node, sources: list[int], shape: Shape) -> int | None:
@@ -175,11 +160,11 @@ class _Lowering:
             if len(tensors) != 2 or not same or node.kwargs:
                 return None
             one, other = (self._places[tensor] for tensor in tensors)
-            return self._add(Add(shape, node.name, one, other))
+            return self._add(ops.Add(shape, node.name, one, other))
         source, before = sources[0], self.operations[sources[0]].shape
         arguments = (*node.args[1:], *node.kwargs.values())
         if node.target in FUNCTIONS:
-            return self._add(Activation(shape, node.name, source, FUNCTIONS[node.target]))
+            return self._add(ops.Activation(shape, node.name, source, FUNCTIONS[node.target]))
         if node.target in (torch.flatten, "flatten") and arguments in ((1,), (1, -1)):
             return self._flatten(node.name, source, shape)
         if node.target in (torch.mean, "mean") and len(before) == 3 and len(shape) == 1:
@@ -191,10 +176,10 @@ class _Lowering:
             return self._divide("average", node.name, source, shape)
         return None
 
-    def _affine(self, affine: Affine) -> int:
+    def _affine(self, affine: ops.Affine) -> int:
         """Let the layer before take up a scale and a shift, unless something else reads it, too."""
         layer = self.operations[affine.source]
-        if not isinstance(layer, Layer) or affine.source in self._shared:
+        if not isinstance(layer, ops.Layer) or affine.source in self._shared:
             return self._add(affine)
         self.operations[affine.source] = replace(
             layer,
@@ -206,7 +191,9 @@ class _Lowering:
     def _pool(self, module: Any, function: Any, name: str, source: int, shape: Shape) -> int:
         window, stride = _pair(module.kernel_size), _pair(module.stride)
         padding, ceil_mode = _pair(module.padding), bool(module.ceil_mode)
-        return self._add(Pool(shape, name, source, function, window, stride, padding, ceil_mode))
+        return self._add(
+            ops.Pool(shape, name, source, function, window, stride, padding, ceil_mode)
+        )
 
     def _divide(self, function: Any, name: str, source: int, shape: Shape) -> int | None:
         """Pool an image into equal parts, if it can be divided so."""
@@ -214,23 +201,25 @@ class _Lowering:
         if len(before) != 3 or any(b % a for b, a in zip(before[1:], shape[1:], strict=True)):
             return None
         window = (before[1] // shape[1], before[2] // shape[2])
-        return self._add(Pool(shape, name, source, function, window, window, (0, 0), False))
+        return self._add(ops.Pool(shape, name, source, function, window, window, (0, 0), False))
 
     def _flatten(self, name: str, source: int, shape: Shape) -> int:
         before = self.operations[source].shape
-        return source if before == shape else self._add(Flatten((prod(before),), name, source))
+        return source if before == shape else self._add(ops.Flatten((prod(before),), name, source))
 
     def _zero_pad(self, module: ZeroPad, name: str, source: int, shape: Shape) -> int:
         width = self.operations[source].shape[0]
         if module.stride > 1:
             window = (module.stride, module.stride)
             pooled = (width, *shape[1:])
-            source = self._add(Pool(pooled, name, source, "average", window, window, (0, 0), True))
+            source = self._add(
+                ops.Pool(pooled, name, source, "average", window, window, (0, 0), True)
+            )
         taken = torch.arange(shape[0])
         taken[width:] = -1
-        return self._add(Channels(shape, f"{name}.widened", source, taken.numpy()))
+        return self._add(ops.Channels(shape, f"{name}.widened", source, taken.numpy()))
 
-    def _add(self, operation: Operation) -> int:
+    def _add(self, operation: ops.Operation) -> int:
         self.operations.append(operation)
         return len(self.operations) - 1
 
