@@ -136,7 +136,8 @@ class Flatten(_Step):
     """All numbers of an image in one row, channel by channel, as PyTorch has them."""
 
 
-Operation = Input | Conv | Linear | Affine | Activation | Add | Pool | Channels | Flatten
+Step = Conv | Linear | Affine | Activation | Add | Pool | Channels | Flatten
+Operation = Input | Step
 
 
 @dataclass(frozen=True, eq=False)
