@@ -215,17 +215,14 @@ def _equal_parts(function: Any, at: Place, before: Shape) -> ops.Pool:
 
 def _whole_kernel(conv: nn.Conv2d) -> Array:
     """Return a convolution's weight as that of one group and without dilation, zeros between."""
-    weight = conv.weight.detach()
-    outputs, inputs, height, width = weight.shape
-    (down, across) = _pair(conv.dilation)
-    spread = weight.new_zeros(outputs, inputs, (height - 1) * down + 1, (width - 1) * across + 1)
-    spread[:, :, ::down, ::across] = weight
-    whole = weight.new_zeros(outputs, conv.in_channels, *spread.shape[2:])
-    rows = outputs // conv.groups
-    for group in range(conv.groups):
-        part = slice(group * rows, (group + 1) * rows)
-        whole[part, group * inputs : (group + 1) * inputs] = spread[part]
-    return whole.numpy()
+    weight = conv.weight.detach().unflatten(0, (conv.groups, -1))
+    groups, rows, columns, height, width = weight.shape
+    down, across = _pair(conv.dilation)
+    window = (height - 1) * down + 1, (width - 1) * across + 1
+    whole = weight.new_zeros(groups, rows, groups, columns, *window)
+    for group in range(groups):
+        whole[group, :, group, :, ::down, ::across] = weight[group]
+    return whole.flatten(0, 1).flatten(1, 2).numpy()
 
 
 def _scale_and_shift(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Array, Array]:

@@ -77,11 +77,11 @@ class Conv(Layer):
     @property
     def stored(self) -> Array:
         """(out_channels, in_channels / groups, height, width), without those zeros."""
-        groups = self.weight[:, :, :: self.dilation[0], :: self.dilation[1]]
-        rows = np.split(groups, self.groups)
-        return np.concatenate(
-            [np.split(row, self.groups, axis=1)[place] for place, row in enumerate(rows)]
-        )
+        weight = self.weight[:, :, :: self.dilation[0], :: self.dilation[1]]
+        rows, columns = (size // self.groups for size in weight.shape[:2])
+        whole = weight.reshape(self.groups, rows, self.groups, columns, *weight.shape[2:])
+        places = np.arange(self.groups)
+        return whole[places, :, places].reshape(-1, *whole.shape[3:])
 
 
 @dataclass(frozen=True, eq=False)
