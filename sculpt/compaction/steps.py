@@ -21,7 +21,7 @@ Kind = Literal["weighted", "norm", "relu", "pass", "add", "pad", "flatten", "opa
 
 # Exact types: a subclass may do something else. Dropout is opaque, because its random numbers
 # depend on the width.
-KIND_OF_MODULE: dict[type[nn.Module], Kind] = {
+KINDS: dict[Any, Kind] = {
     nn.Conv2d: "weighted",
     nn.Linear: "weighted",
     nn.BatchNorm1d: "norm",
@@ -46,8 +46,6 @@ KIND_OF_MODULE: dict[type[nn.Module], Kind] = {
     nn.AdaptiveMaxPool2d: "pass",
     ZeroPad: "pad",
     nn.Flatten: "flatten",
-}
-KIND_OF_FUNCTION: dict[Any, Kind] = {
     F.relu: "relu",
     torch.relu: "relu",
     "relu": "relu",
@@ -104,8 +102,8 @@ def read_steps(model: nn.Module, masks: Masks, example_inputs: Tensor) -> list[S
     read_elsewhere = {str(n.target) for n in graph.nodes if n.op == "get_attr"}
 
     def is_plain(name: str, module: nn.Module) -> bool:
-        """Whether nothing but this one call sees the module and its parameters."""
-        return (
+        """Whether nothing but this one call sees the parameters of a module, if it has any."""
+        return not any(True for _ in module.parameters()) or (
             calls[id(module)] == 1
             and all(owners[id(parameter)] == 1 for parameter in module.parameters())
             and not any(used.startswith(f"{name}.") for used in read_elsewhere)
@@ -116,12 +114,9 @@ def read_steps(model: nn.Module, masks: Masks, example_inputs: Tensor) -> list[S
     steps: list[Step] = []
     for node in graph.nodes:
         module = modules[node.target] if node.op == "call_module" else None
-        kind: Kind = "opaque"
-        if module is None:
-            kind = _function_kind(node)
-        elif not any(True for _ in module.parameters()) or is_plain(node.target, module):
-            kind = _module_kind(node, module)
-        name = node.target if module is not None else ""
+        name = "" if module is None else node.target
+        plain = module is None or is_plain(name, module)
+        kind = _kind(node, node.target if module is None else module) if plain else "opaque"
         sources = tuple(places[source] for source in node.all_input_nodes)
         before = steps[sources[0]].link.width if sources else 0
         mask = masks[f"{name}.weight"].cpu().numpy() if kind == "weighted" else None
@@ -149,39 +144,30 @@ def _trace(model: nn.Module, shape: Shape) -> fx.Graph:
     return graph
 
 
-def _shapes(node: fx.Node) -> list[Shape]:
-    return [source.meta["shape"] for source in node.all_input_nodes]
-
-
-def _module_kind(node: fx.Node, module: nn.Module) -> Kind:
-    kind = KIND_OF_MODULE.get(type(module), "opaque")
-    before, *others = _shapes(node)
-    after = node.meta["shape"]
-    if isinstance(module, nn.Conv2d) and (module.groups != 1 or len(before) != 3):
-        return "opaque"
-    if isinstance(module, nn.Linear) and len(before) != 1:
-        return "opaque"
-    if isinstance(module, nn.Flatten) and (module.start_dim, len(after)) != (1, 1):
-        return "opaque"
-    same_width = kind in ("norm", "relu", "pass")
-    if others or not before or (same_width and before[0] != after[0]):
-        return "opaque"
-    return kind
-
-
-def _function_kind(node: fx.Node) -> Kind:
-    kind = KIND_OF_FUNCTION.get(node.target, "opaque")
-    shapes, after = _shapes(node), node.meta["shape"]
+def _kind(node: fx.Node, what: Any) -> Kind:
+    """Return what a module, a function or a method does with channels where a node calls it."""
+    kind = KINDS.get(type(what) if isinstance(what, nn.Module) else what, "opaque")
+    shapes, after = [n.meta["shape"] for n in node.all_input_nodes], node.meta["shape"]
     if kind == "add":
         # Not x + 1, and nothing that is broadcast.
         tensors = [argument for argument in node.args if isinstance(argument, fx.Node)]
         return kind if len(tensors) == 2 and all(s == after for s in shapes) else "opaque"
-    if kind == "opaque" or len(shapes) != 1 or not shapes[0]:
+    if len(shapes) != 1 or not shapes[0]:
         return "opaque"
-    if kind == "flatten":
-        arguments = (*node.args[1:], *node.kwargs.values())
-        return kind if arguments in ((1,), (1, -1)) and len(after) == 1 else "opaque"
-    return kind if shapes[0][:1] == after[:1] else "opaque"
+    (before,) = shapes
+    match what:
+        case nn.Conv2d():
+            understood = what.groups == 1 and len(before) == 3
+        case nn.Linear():
+            understood = len(before) == 1
+        case nn.Flatten():
+            understood = what.start_dim == 1 and len(after) == 1
+        case torch.flatten | "flatten":
+            arguments = (*node.args[1:], *node.kwargs.values())
+            understood = arguments in ((1,), (1, -1)) and len(after) == 1
+        case _:
+            understood = kind == "pad" or before[:1] == after[:1]
+    return kind if understood else "opaque"
 
 
 def _link(

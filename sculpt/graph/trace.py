@@ -33,7 +33,7 @@ def trace(network: nn.Module, shape: Shape) -> fx.Graph:
 
     Args:
         network:
-            All on one device and of one precision. It runs once, on zeros.
+            A copy, all on one device and of one precision: it is evaluated once, on zeros.
         shape:
             Of one image.
 
@@ -45,12 +45,12 @@ def trace(network: nn.Module, shape: Shape) -> fx.Graph:
         NotTraceableError: the forward pass cannot be traced, or does not take such images.
     """
     like = next(network.parameters(), torch.empty(0))
-    # A batch norm of rows needs two to train on.
     inputs = torch.zeros(2, *shape, dtype=like.dtype, device=like.device)
     try:
         graph = _Tracer().trace(network)
         with torch.no_grad():
-            _Shapes(fx.GraphModule(network, graph)).run(inputs)
+            # What trains may do more than shapes need, which not every device can.
+            _Shapes(fx.GraphModule(network, graph).eval()).run(inputs)
     except Exception as error:
         # Whatever a foreign forward pass raises when it is given symbols for tensors.
         reason = str(error).partition("\n")[0]
