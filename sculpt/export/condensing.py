@@ -47,7 +47,7 @@ def condense(program: Program) -> Program:
 
 def analyse(program: Program) -> list[Values]:
     """Return what is known of the channels of each operation."""
-    links, alive, constants = program.links(), list[Mask](), list[Array]()
+    links, alive, constants = program.links, list[Mask](), list[Array]()
     for operation, link in zip(program.operations, links, strict=True):
         given = [alive[source] for source in link.sources]
         known = [constants[source] for source in link.sources]
@@ -86,7 +86,7 @@ def _constant(operation: ops.Operation, link: Link, given: list[Array]) -> Array
 
 def _kept(program: Program, flows: list[Values]) -> list[Mask]:
     """Return which channels of each operation stay: those of every unit that is needed anywhere."""
-    units = find_units(program.links())
+    units = find_units(program.links)
     needed = np.zeros(1 + max(int(found.max()) for found in units), dtype=np.bool_)
     users = program.users()
     for place, flow in enumerate(flows):
@@ -170,7 +170,7 @@ def _narrowed(
 
 def _merge_constants(program: Program) -> Program:
     """Return a program in which of the constants that only convolutions read one does for all."""
-    flows, users, units = analyse(program), program.users(), find_units(program.links())
+    flows, users, units = analyse(program), program.users(), find_units(program.links)
     operations: list[Any] = list(program.operations)
     # Of what is added, a constant is needed in every place.
     sums = [units[place] for place, found in enumerate(operations) if isinstance(found, ops.Add)]

@@ -7,6 +7,7 @@ float64, so that what is changed here can be certified; a format rounds them onc
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from functools import cached_property
 from math import prod
 from typing import Literal
 
@@ -164,8 +165,9 @@ class Program:
                 found[source].append(position)
         return found
 
+    @cached_property
     def links(self) -> list[Link]:
-        """Return how the channels of each operation come from those of what it takes."""
+        """How the channels of each operation come from those of what it takes."""
         found: list[Link] = []
         for operation in self.operations:
             width, places = operation.shape[0], sources(operation)
