@@ -22,7 +22,7 @@ FLOORS = [
     ["config"],
     ["study_file"],
     ["models", "data", "bundle"],
-    ["diagnostics"],
+    ["diagnostics", "graph"],
     ["pruning"],
     ["compaction"],
     ["training", "export"],
@@ -56,7 +56,7 @@ FLOOR_INSIDE = {
 }
 
 # Configs never enter the maths: these rooms know what tensors and modules are, and no more.
-WITHOUT_CONFIG = {"models", "data", "bundle", "pruning", "diagnostics"}
+WITHOUT_CONFIG = {"models", "data", "bundle", "pruning", "diagnostics", "graph"}
 MAY_IMPORT_OPTUNA = {
     "search",
     "results/records",

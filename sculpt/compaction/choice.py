@@ -38,12 +38,9 @@ def compact_where_it_pays(
     """Compact a network that is about to be trained, if that saves work and changes nothing.
 
     Args:
-        model:
-            See `compact`.
-        masks:
-            Keyed by parameter name.
-        inputs:
-            A few, (N, ...), on which both networks must agree.
+        model: See `compact`.
+        masks: Keyed by parameter name.
+        inputs: A few, (N, ...), on which both networks must agree.
 
     Returns:
         The compaction, or None; and the decision, with its plan if there is one, for the record.

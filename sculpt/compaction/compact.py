@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from sculpt.compaction.flow import analyse
-from sculpt.compaction.graph import read_graph
 from sculpt.compaction.narrowing import Narrowing, Part, named_tensors
 from sculpt.compaction.plan import LayerEntry, find_present, plan_layers
+from sculpt.compaction.steps import read_steps
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.diagnostics.layers import Masks
 from sculpt.errors import CompactionError
@@ -95,14 +95,10 @@ def compact(
     constant, in front of a batch norm and a ReLU has no other sign than theirs.
 
     Args:
-        model:
-            On any device. Batch norms must not have been trained for much to be removed.
-        masks:
-            Keyed by parameter name.
-        example_inputs:
-            (N, ...), of which only the shape counts.
-        block:
-            Layers keep a multiple of this many channels, where they have as many: processors
+        model: On any device. Batch norms must not have been trained for much to be removed.
+        masks: Keyed by parameter name.
+        example_inputs: (N, ...), of which only the shape counts.
+        block: Layers keep a multiple of this many channels, where they have as many: processors
             compute whole blocks in the time of unfinished ones.
 
     Raises:
@@ -111,16 +107,16 @@ def compact(
     """
     narrowing = Narrowing(model)
     apply_masks(narrowing.network, masks)
-    steps = read_graph(model, example_inputs)
-    analyse(steps, masks)
-    present = find_present(steps, block)
-    plans = plan_layers(steps, present, masks, block)
+    steps = read_steps(model, masks, example_inputs)
+    flows = analyse(steps, masks)
+    present = find_present(steps, flows, block)
+    plans = plan_layers(steps, flows, present, block)
     if not plans:
         raise CompactionError(
             "a network must have conv (of one group) or linear layers, used once, to be "
             f"compacted, but {type(model).__name__} has none; train it without compaction"
         )
-    narrowing.apply(plans, present)
+    narrowing.apply(plans, steps, present)
     compact_model = CompactNetwork(narrowing.network)
     parts = narrowing.parts(compact_model)
     compact_masks = {
@@ -166,14 +162,10 @@ def largest_difference(
     are copied, and not changed.
 
     Args:
-        model:
-            The original, not trained since it was compacted.
-        masks:
-            Of the original.
-        compaction:
-            Of the original.
-        inputs:
-            (N, ...), two or more.
+        model: The original, not trained since it was compacted.
+        masks: Of the original.
+        compaction: Of the original.
+        inputs: (N, ...), two or more.
     """
     full = copy.deepcopy(model)
     apply_masks(full, masks)

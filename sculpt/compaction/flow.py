@@ -1,124 +1,72 @@
 """Which channels are zero for ever, and which lie on a path to the output.
 
-A channel is *zero* if no training step can make it anything else: every kept weight that leads
-to it reads a zero channel, and no bias can move. Behind a batch norm that takes a derivative of
-zero: the shift of a constant channel starts at 0 and stays there as long as what follows is a
-ReLU, which passes no gradient at 0.
+A channel is zero, and so not *alive*, if no training step can make it anything else: every kept
+weight that leads to it reads a zero channel, and no bias can move. Behind a batch norm that takes
+a derivative of zero: the shift of a constant channel starts at 0 and stays there as long as what
+follows is a ReLU, which passes no gradient at 0.
 
-Gradients of channels that are not *read* are exactly zero.
+Gradients of channels that are not on a path are exactly zero.
 """
 
-from typing import Literal
+import numpy as np
+from torch import nn
 
-import torch
-from torch import Tensor, nn
-
-from sculpt.compaction.graph import Step
+from sculpt.compaction.steps import Step
 from sculpt.diagnostics.layers import Masks
+from sculpt.graph.channels import Flow, Mask, find_paths, pull, push
 
 
-def analyse(steps: list[Step], masks: Masks) -> None:
-    """Fill in which channels of the steps are zero and which are read.
+def analyse(steps: list[Step], masks: Masks) -> list[Flow]:
+    """Return which channels of each step are alive and which are read.
 
     Args:
-        steps:
-            In order of execution; the last one is the network's output.
-        masks:
-            Keyed by parameter name; of bool tensors.
+        steps: In order of execution; the last one is the network's output.
+        masks: Keyed by parameter name; of bool tensors.
     """
+    links = [step.link for step in steps]
     # All shifts are taken to stay at 0, until those that can move and all that depends on them
     # have been taken out: two shifts may well hold each other in place.
-    still = {step: _starts_still(step.module) for step in steps if step.kind == "norm"}
-    unsettled = True
+    moving, unsettled = [_starts_moving(step, masks) for step in steps], True
     while unsettled:
-        for step in steps:
-            step.zero = _push_zero(step, masks, still)
-        stops = _gradient_stops(steps)
-        held = {step: shift & stops[step] for step, shift in still.items()}
-        unsettled = any(bool((shift != held[step]).any()) for step, shift in still.items())
-        still = held
-
-    for step in reversed(steps):
-        step.read = torch.zeros(step.width, dtype=torch.bool)
-        if not step.users:
-            step.read |= True
-        for user in step.users:
-            step.read |= _pull_read(step, user, masks)
+        alive: list[Mask] = []
+        for link, own in zip(links, moving, strict=True):
+            alive.append(own | push(link, [alive[source] for source in link.sources]))
+        stops = _gradient_stops(steps, alive)
+        moved = [
+            own | ~stop if step.kind == "norm" else own
+            for step, own, stop in zip(steps, moving, stops, strict=True)
+        ]
+        unsettled = any(bool((old != new).any()) for old, new in zip(moving, moved, strict=True))
+        moving = moved
+    return find_paths(links, alive, _ends(steps))
 
 
-def needed(step: Step) -> Tensor:
-    """Return the channels that carry a signal to the output, (width,)."""
-    return step.read & ~step.zero
+def _ends(steps: list[Step]) -> set[int]:
+    """Return the positions of the output, and of what nothing takes: it does not train at all."""
+    return set(range(len(steps))).difference(*(step.link.sources for step in steps))
 
 
-def needed_columns(step: Step, masks: Masks, rows: Tensor) -> Tensor:
-    """Return the inputs of a conv or linear layer that some rows need, (width of its input,)."""
-    return connections(step, masks)[rows].any(0) & ~step.inputs[0].zero
+def _starts_moving(step: Step, masks: Masks) -> Mask:
+    """Return the channels that something in a layer or batch norm moves from 0, (width,)."""
+    moving = np.zeros(step.link.width, np.bool_)
+    if isinstance(step.module, nn.BatchNorm1d | nn.BatchNorm2d) and step.kind == "norm":
+        for offset in (step.module.running_mean, step.module.bias):
+            if offset is not None:
+                moving |= (offset.detach() != 0).cpu().numpy()
+    elif step.kind == "weighted" and f"{step.name}.bias" in masks:
+        moving |= masks[f"{step.name}.bias"].cpu().numpy()
+    return moving
 
 
-def connections(step: Step, masks: Masks) -> Tensor:
-    """Return which channels a conv or linear layer connects, (outputs, inputs)."""
-    mask = masks[f"{step.name}.weight"].cpu()
-    return mask.flatten(2).any(2) if mask.dim() > 2 else mask
-
-
-def _starts_still(module: nn.Module | None) -> Tensor:
-    """Return the channels of a batch norm that start by giving 0 for 0, (width,)."""
-    assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
-    still = torch.ones(module.num_features, dtype=torch.bool)
-    for offset in (module.running_mean, module.bias):
-        if offset is not None:
-            still &= (offset.detach() == 0).cpu()
-    return still
-
-
-def _push_zero(step: Step, masks: Masks, still: dict[Step, Tensor]) -> Tensor:
-    """Return which outputs of a step are zero, from which of its inputs are."""
-    if step.kind == "opaque":
-        return torch.zeros(step.width, dtype=torch.bool)
-    zero = step.inputs[0].zero
-    if step.kind == "weighted":
-        zero = ~(connections(step, masks) & ~zero).any(1)
-        bias = masks.get(f"{step.name}.bias")
-        return zero if bias is None else zero & ~bias.cpu()
-    if step.kind == "norm":
-        return zero & still[step]
-    if step.kind == "add":
-        return zero & step.inputs[-1].zero
-    if step.kind == "pad":
-        return torch.cat([zero, torch.ones(step.width - len(zero), dtype=torch.bool)])
-    if step.kind == "flatten":
-        return zero.repeat_interleave(step.repeats)
-    return zero
-
-
-def _gradient_stops(steps: list[Step]) -> dict[Step, Tensor]:
+def _gradient_stops(steps: list[Step], alive: list[Mask]) -> list[Mask]:
     """Return the channels whose gradient is zero as long as they are."""
-    stops: dict[Step, Tensor] = {}
-    for step in reversed(steps):
-        stops[step] = torch.full((step.width,), bool(step.users))
-        for user in step.users:
-            if user.kind in ("pass", "add", "pad", "flatten"):
-                stops[step] &= _pull(step, user, user.zero & stops[user], "all")
-            elif user.kind != "relu":
-                stops[step] &= False
+    ends = _ends(steps)
+    stops = [np.full(len(mask), place not in ends) for place, mask in enumerate(alive)]
+    for place, step in reversed(list(enumerate(steps))):
+        for source in step.link.sources:
+            if step.kind in ("pass", "add", "pad", "flatten"):
+                passed = alive[place] | ~stops[place]
+                stops[source] &= ~pull(step.link, passed, len(stops[source]))
+            elif step.kind != "relu":
+                stops[source] &= False
     return stops
-
-
-def _pull_read(step: Step, user: Step, masks: Masks) -> Tensor:
-    """Return which outputs of a step one of its users reads, (width,)."""
-    if user.kind == "opaque":
-        return torch.ones(step.width, dtype=torch.bool)
-    if user.kind == "weighted":
-        return connections(user, masks)[needed(user)].any(0)
-    return _pull(step, user, user.read, "any")
-
-
-def _pull(step: Step, user: Step, channels: Tensor, how: Literal["any", "all"]) -> Tensor:
-    """Return what holds of a step's channels if it holds of any, or all, that they become."""
-    if user.kind == "pad":
-        return channels[: step.width]
-    if user.kind == "flatten":
-        entries = channels.view(step.width, -1)
-        return entries.any(1) if how == "any" else entries.all(1)
-    return channels

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sculpt.compaction.graph import Step
 from sculpt.compaction.plan import LayerPlan
 from sculpt.compaction.selection import Gather, Scatter
+from sculpt.compaction.steps import Step
+from sculpt.graph.channels import Mask
 from sculpt.models.residual_blocks import ZeroPad
 
 
@@ -53,26 +54,26 @@ class Narrowing:
         tensors = named_tensors(compact).items()
         return {name: self._parts[tensor] for name, tensor in tensors if tensor in self._parts}
 
-    def apply(self, plans: list[LayerPlan], present: dict[Step, Tensor]) -> None:
+    def apply(self, plans: list[LayerPlan], steps: list[Step], present: list[Mask]) -> None:
         """Narrow all layers, as planned, and what lies between them.
 
         Args:
-            plans:
-                Of the conv and linear layers.
-            present:
-                The channels of each step that stay, over the channels of the original.
+            plans: Of the conv and linear layers.
+            steps: All there are.
+            present: The channels of each step that stay, over the channels of the original.
         """
-        for step, channels in present.items():
+        for step, channels in zip(steps, present, strict=True):
             if step.kind == "norm":
                 self._narrow_norm(step.name, channels)
             elif step.kind == "pad":
                 pad = self.network.get_submodule(step.name)
                 assert isinstance(pad, ZeroPad)
-                pad.extra_channels = int(channels.sum()) - int(present[step.inputs[0]].sum())
+                before = present[step.link.sources[0]]
+                pad.extra_channels = int(channels.sum()) - int(before.sum())
         for plan in plans:
             self._narrow_layer(plan)
 
-    def _narrow_norm(self, name: str, channels: Tensor) -> None:
+    def _narrow_norm(self, name: str, channels: Mask) -> None:
         norm = self.network.get_submodule(name)
         assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
         self._take(norm, ["weight", "bias", "running_mean", "running_var"], channels)
@@ -90,21 +91,21 @@ class Narrowing:
         assert isinstance(layer.weight, Tensor)
         chain: OrderedDict[str, nn.Module] = OrderedDict()
         if plan.gathered:
-            taken = plan.columns[plan.stream_in].nonzero().flatten()
+            taken = _positions(plan.columns[plan.stream_in])
             chain["gather"] = Gather(taken, int(plan.stream_in.sum()), layer.weight)
         chain["narrow"] = layer
         if plan.scattered:
-            given = plan.rows[plan.stream_out].nonzero().flatten()
+            given = _positions(plan.rows[plan.stream_out])
             chain["scatter"] = Scatter(given, int(plan.stream_out.sum()), layer.weight)
         if len(chain) > 1:
             parent, _, attribute = plan.step.name.rpartition(".")
             setattr(self.network.get_submodule(parent), attribute, nn.Sequential(chain))
 
-    def _take(self, module: nn.Module, names: list[str], *chosen: Tensor) -> None:
+    def _take(self, module: nn.Module, names: list[str], *chosen: Mask) -> None:
         """Keep only some rows, or rows and columns, of some of a module's tensors."""
         if all(bool(channels.all()) for channels in chosen):
             return
-        index = tuple(channels.nonzero().flatten() for channels in chosen)
+        index = tuple(map(_positions, chosen))
         for name in names:
             whole = getattr(module, name)
             if whole is None:
@@ -115,6 +116,10 @@ class Narrowing:
                 narrow = nn.Parameter(narrow, whole.requires_grad)
             setattr(module, name, narrow)
             self._parts[narrow] = part
+
+
+def _positions(channels: Mask) -> Tensor:
+    return torch.from_numpy(channels.nonzero()[0])
 
 
 def named_tensors(module: nn.Module) -> dict[str, Tensor]:

@@ -1,15 +1,14 @@
 """What stays of each layer, and where narrow layers sit on wide streams."""
 
 from dataclasses import dataclass
-from typing import TypedDict, cast
+from typing import TypedDict
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+from torch import nn
 
-from sculpt.compaction.flow import needed, needed_columns
-from sculpt.compaction.graph import Step
 from sculpt.compaction.selection import Shape, choose_selection
-from sculpt.diagnostics.layers import Masks
+from sculpt.compaction.steps import Step
+from sculpt.graph.channels import Flow, Mask, find_units
 
 
 class LayerEntry(TypedDict):
@@ -34,34 +33,33 @@ class LayerPlan:
     """What becomes of a conv or linear layer. Bool vectors over the original's channels."""
 
     step: Step
-    rows: Tensor
+    shape: Shape
+    rows: Mask
     """Present in the compact layer."""
-    columns: Tensor
-    stream_out: Tensor
+    columns: Mask
+    stream_out: Mask
     """Present behind it: more than its rows if they are scattered."""
-    stream_in: Tensor
+    stream_in: Mask
     """Present before it: more than its columns if they are gathered."""
 
     @property
     def gathered(self) -> bool:
         """Whether it takes only some channels of its input."""
-        return not torch.equal(self.columns, self.stream_in)
+        return not np.array_equal(self.columns, self.stream_in)
 
     @property
     def scattered(self) -> bool:
         """Whether it computes only some channels of its output."""
-        return not torch.equal(self.rows, self.stream_out)
+        return not np.array_equal(self.rows, self.stream_out)
 
     @property
     def selection_macs(self) -> int:
         """Multiply-accumulates of its gathering and scattering."""
         macs = 0
-        if self.gathered and len(self.step.shape) == 4:
-            wide, narrow = int(self.stream_in.sum()), int(self.columns.sum())
-            macs += wide * narrow * self.step.inputs[0].positions
+        if self.gathered and not self.shape.linear:
+            macs += int(self.stream_in.sum()) * int(self.columns.sum()) * self.shape.before
         if self.scattered:
-            wide, narrow = int(self.stream_out.sum()), int(self.rows.sum())
-            macs += wide * narrow * self.step.positions
+            macs += int(self.stream_out.sum()) * int(self.rows.sum()) * self.shape.after
         return macs
 
     def describe(self) -> LayerEntry:
@@ -78,51 +76,52 @@ class LayerPlan:
 
 
 def plan_layers(
-    steps: list[Step], present: dict[Step, Tensor], masks: Masks, block: int
+    steps: list[Step], flows: list[Flow], present: list[Mask], block: int
 ) -> list[LayerPlan]:
     """Decide what stays of every conv and linear layer that is understood."""
-    return [_plan_layer(step, present, masks, block) for step in steps if step.kind == "weighted"]
+    plans = []
+    for step, flow, stream_out in zip(steps, flows, present, strict=True):
+        if not isinstance(step.module, nn.Conv2d | nn.Linear) or step.kind != "weighted":
+            continue
+        assert step.link.connections is not None
+        (source,) = step.link.sources
+        stream_in = present[source]
+        rows = _whole_blocks(stream_out & flow.on_path, stream_out, block)
+        wanted = step.link.connections[rows].any(axis=0) & flows[source].alive
+        columns = _whole_blocks(stream_in & wanted, stream_in, block)
+        kernel, linear = step.module.weight[0, 0].numel(), isinstance(step.module, nn.Linear)
+        shape = Shape(kernel, steps[source].positions, step.positions, linear)
+        gathered, scattered = choose_selection(
+            shape,
+            rows=(int(rows.sum()), int(stream_out.sum())),
+            columns=(int(columns.sum()), int(stream_in.sum())),
+        )
+        rows = rows if scattered else stream_out
+        columns = columns if gathered else stream_in
+        plans.append(LayerPlan(step, shape, rows, columns, stream_out, stream_in))
+    return plans
 
 
-def find_present(steps: list[Step], block: int) -> dict[Step, Tensor]:
+def find_present(steps: list[Step], flows: list[Flow], block: int) -> list[Mask]:
     """Return the channels of every step whose units are needed in any place.
 
     Of every layer whole blocks stay, as far as it has them, and at least one.
     """
-    keep = torch.zeros(1 + int(torch.cat([step.units for step in steps]).max()), dtype=torch.bool)
-    for step in steps:
-        keep[step.units[needed(step)]] = True
+    units = find_units([step.link for step in steps])
+    keep = np.zeros(1 + int(np.concatenate(units).max()), np.bool_)
+    for step, flow, own in zip(steps, flows, units, strict=True):
+        keep[own[flow.on_path]] = True
         if step.kind == "opaque":
-            for pinned in (step, *step.inputs):
-                keep[pinned.units] = True
-    for step in steps:
-        if step.kind in ("weighted", "opaque") and step.width:
-            channels = keep[step.units]
-            keep[step.units] = _whole_blocks(channels, torch.ones_like(channels), block)
-    return {step: keep[step.units] for step in steps}
+            for pinned in (own, *(units[source] for source in step.link.sources)):
+                keep[pinned] = True
+    for step, own in zip(steps, units, strict=True):
+        if step.kind in ("weighted", "opaque") and len(own):
+            channels = keep[own]
+            keep[own] = _whole_blocks(channels, np.ones_like(channels), block)
+    return [keep[own] for own in units]
 
 
-def _plan_layer(step: Step, present: dict[Step, Tensor], masks: Masks, block: int) -> LayerPlan:
-    stream_out, stream_in = present[step], present[step.inputs[0]]
-    rows = _whole_blocks(stream_out & needed(step), stream_out, block)
-    columns = _whole_blocks(stream_in & needed_columns(step, masks, rows), stream_in, block)
-    linear = isinstance(step.module, nn.Linear)
-    kernel = cast(Tensor, cast(nn.Module, step.module).weight)[0, 0].numel()
-    gathered, scattered = choose_selection(
-        Shape(kernel, step.inputs[0].positions, step.positions, linear),
-        rows=(int(rows.sum()), int(stream_out.sum())),
-        columns=(int(columns.sum()), int(stream_in.sum())),
-    )
-    return LayerPlan(
-        step,
-        rows if scattered else stream_out,
-        columns if gathered else stream_in,
-        stream_out,
-        stream_in,
-    )
-
-
-def _whole_blocks(wanted: Tensor, present: Tensor, block: int) -> Tensor:
+def _whole_blocks(wanted: Mask, present: Mask, block: int) -> Mask:
     """Return the wanted channels and others that are present, to fill up blocks; at least one.
 
     A layer without channels is an error in PyTorch. One that is not needed does no harm.
@@ -130,4 +129,4 @@ def _whole_blocks(wanted: Tensor, present: Tensor, block: int) -> Tensor:
     count = int(wanted.sum())
     missing = max(1, -(-count // block)) * block - count
     spare = present & ~wanted
-    return wanted | (spare & (spare.cumsum(0) <= missing))
+    return wanted | (spare & (spare.cumsum() <= missing))

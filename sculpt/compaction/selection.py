@@ -77,10 +77,8 @@ def choose_selection(
     """Return whether gathering, and whether scattering, makes a training step cheaper.
 
     Args:
-        shape:
-            Of the layer.
-        rows, columns:
-            Needed of present channels.
+        shape: Of the layer.
+        rows, columns: Needed of present channels.
     """
     best, fewest = (False, False), float("inf")
     for gathered in (False, True):

@@ -31,10 +31,8 @@ def describe_network(recorded: TrialRecord, seed: int) -> dict[str, Any]:
     """Return the metadata of the network of one seed of a trial; see `write_bundle`.
 
     Args:
-        recorded:
-            Of the trial.
-        seed:
-            One of the trial's.
+        recorded: Of the trial.
+        seed: One of the trial's.
 
     Returns:
         A mapping of JSON values: `study`, `trial`, `role`, `params`, `counting`, `seed`; `model`

@@ -37,14 +37,10 @@ def export_network(
     """Write a network into a new folder, in several formats, each checked before it is kept.
 
     Args:
-        loaded:
-            The network.
-        directory:
-            The folder; it must not exist, or be empty, or be an export, which is replaced.
-        formats:
-            Registered names; `bundle` is always among what is written.
-        facts:
-            For the model card.
+        loaded: The network.
+        directory: The folder; it must not exist, or be empty, or be an export, which is replaced.
+        formats: Registered names; `bundle` is always among what is written.
+        facts: For the model card.
 
     Returns:
         The manifest (README, "JSON").

@@ -1,6 +1,5 @@
 """A program as a module of PyTorch: to run it, and to certify that it is a network's."""
 
-import copy
 import operator
 from collections.abc import Callable
 
@@ -10,22 +9,10 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import skip_init
 
 from sculpt.errors import ExportError
-from sculpt.export.program import (
-    Activation,
-    Add,
-    Affine,
-    Array,
-    Channels,
-    Conv,
-    Flatten,
-    Input,
-    Linear,
-    Operation,
-    Pool,
-    Program,
-    as_float32,
-)
-from sculpt.pruning.masks import Masks, apply_masks
+from sculpt.export import program as ops
+from sculpt.export.lowering import masked_copy
+from sculpt.export.program import Array, Program, as_float32
+from sculpt.pruning.masks import Masks
 
 LARGEST = 1e-10
 """Of the difference in float64, as a share of the largest logit."""
@@ -35,20 +22,15 @@ def certify(model: nn.Module, masks: Masks, program: Program, images: Tensor) ->
     """Return how far a program's logits are from the network's, as a share of the largest.
 
     Args:
-        model:
-            Trained, on any device; it is not changed.
-        masks:
-            Keyed by parameter name.
-        program:
-            What is to be exported.
-        images:
-            (N, ...) to compare them on.
+        model: Trained, on any device; it is not changed.
+        masks: Keyed by parameter name.
+        program: What is to be exported.
+        images: (N, ...) to compare them on.
 
     Raises:
         ExportError: they differ by 1e-10 or more, or are not finite; nothing should be written.
     """
-    network = copy.deepcopy(model).to("cpu", torch.float64).eval()
-    apply_masks(network, {name: mask.cpu() for name, mask in masks.items()})
+    network = masked_copy(model, masks, torch.float64)
     inputs = images.detach().to("cpu", torch.float64)
     with torch.no_grad():
         expected = network(inputs).flatten(1)
@@ -88,9 +70,9 @@ def to_module(program: Program, dtype: torch.dtype = torch.float32) -> fx.GraphM
     graph = fx.Graph()
     nodes: list[fx.Node] = []
     for place, operation in enumerate(program.operations):
-        if isinstance(operation, Input):
+        if isinstance(operation, ops.Input):
             nodes.append(graph.placeholder("images"))
-        elif isinstance(operation, Add):
+        elif isinstance(operation, ops.Add):
             terms = nodes[operation.source], nodes[operation.other]
             nodes.append(graph.call_function(operator.add, terms))
         else:
@@ -136,44 +118,46 @@ class TakeChannels(nn.Module):
         return images.index_select(1, self.taken) * self.there.view(shape)
 
 
-def _layer(operation: Operation, dtype: torch.dtype) -> nn.Module:
+def _layer(operation: ops.Operation, dtype: torch.dtype) -> nn.Module:
     def tensor(values: Array) -> Tensor:
         rounded = values if dtype == torch.float64 else as_float32(values, operation.name)
         return torch.from_numpy(np.ascontiguousarray(rounded))
 
     match operation:
-        case Conv(weight=weight, stride=stride, padding=padding):
+        case ops.Conv():
             layer: nn.Conv2d | nn.Linear = skip_init(
                 nn.Conv2d,
-                weight.shape[1],
-                weight.shape[0],
-                weight.shape[2:],
-                stride=stride,
-                padding=padding,
+                operation.weight.shape[1],
+                operation.weight.shape[0],
+                operation.stored.shape[2:],
+                stride=operation.stride,
+                padding=operation.padding,
+                dilation=operation.dilation,
+                groups=operation.groups,
                 dtype=dtype,
             )
-        case Linear(weight=weight):
+        case ops.Linear(weight=weight):
             layer = skip_init(nn.Linear, weight.shape[1], weight.shape[0], dtype=dtype)
-        case Affine(scale=scale, shift=shift):
+        case ops.Affine(scale=scale, shift=shift):
             return ChannelScale(tensor(scale), tensor(shift))
-        case Pool(window=window, stride=stride, padding=padding):
+        case ops.Pool(window=window, stride=stride, padding=padding):
             kind = nn.MaxPool2d if operation.function == "max" else nn.AvgPool2d
             return kind(window, stride, padding, ceil_mode=operation.ceil_mode)
-        case Channels(taken=taken):
+        case ops.Channels(taken=taken):
             return TakeChannels(torch.from_numpy(np.ascontiguousarray(taken)), dtype)
-        case Flatten():
+        case ops.Flatten():
             return nn.Flatten(1)
-        case Activation():
+        case ops.Activation():
             return activation(operation)
         case _:
             raise TypeError(f"{type(operation).__name__} is no layer")
     assert layer.bias is not None
-    layer.weight.data.copy_(tensor(operation.weight))
+    layer.weight.data.copy_(tensor(operation.stored))
     layer.bias.data.copy_(tensor(operation.bias))
     return layer
 
 
-def activation(operation: Activation) -> nn.Module:
+def activation(operation: ops.Activation) -> nn.Module:
     """Return an activation as a module."""
     if operation.function == "leaky_relu":
         return nn.LeakyReLU(operation.slope)

@@ -1,6 +1,5 @@
 """How long a trained network takes, once it is exported: for one image, or runtimes in turns."""
 
-import copy
 import os
 import platform
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from sculpt.config.search import Runtime
 from sculpt.errors import ExportError, InputError
 from sculpt.export.condensing import condense
 from sculpt.export.formats import Network
-from sculpt.export.lowering import lower
+from sculpt.export.lowering import lower, masked_copy
 from sculpt.export.manifest import Latency, LatencyRow
 from sculpt.export.program import Program
 from sculpt.export.runtimes import (
@@ -30,7 +29,7 @@ from sculpt.export.runtimes import (
     by_torch,
     missing_runtime,
 )
-from sculpt.pruning.masks import Masks, apply_masks, dense_masks
+from sculpt.pruning.masks import Masks, dense_masks
 
 LEAST_SECONDS = 0.3
 LEAST_REPEATS = 5
@@ -65,15 +64,11 @@ def measure_latency(
     while that is busy.
 
     Args:
-        model:
-            On any device; it is not changed. PyTorch also runs one that cannot be traced, as it
+        model: On any device; it is not changed. PyTorch also runs one that cannot be traced, as it
             is.
-        masks:
-            Keyed by parameter name.
-        example_input:
-            (N, ...), of which the first is the image.
-        runtime:
-            What runs it.
+        masks: Keyed by parameter name.
+        example_input: (N, ...), of which the first is the image.
+        runtime: What runs it.
 
     Raises:
         InputError: the runtime is not there, or the masks do not fit.
@@ -98,14 +93,10 @@ def time_side_by_side(
     The runtimes take turns, so that what else the machine does falls on all of them.
 
     Args:
-        network:
-            It is not changed; its images are repeated to fill a batch.
-        base:
-            The dense base; its values do not matter.
-        turns:
-            Of which the median is taken.
-        on_row:
-            Called with each row of what is returned, as soon as it is known.
+        network: It is not changed; its images are repeated to fill a batch.
+        base: The dense base; its values do not matter.
+        turns: Of which the median is taken.
+        on_row: Called with each row of what is returned, as soon as it is known.
 
     Returns:
         The times, beside the wide network's in ONNX Runtime (PyTorch where that is missing).
@@ -123,11 +114,11 @@ def time_side_by_side(
     # Of each network what is lowered, and what PyTorch runs.
     networks: dict[str, tuple[Program, Program | nn.Module]] = {
         "compact": (compact, compact),
-        "wide": (wide, masked_copy(model, masks)),
+        "wide": (wide, masked_copy(model, masks, torch.float32)),
     }
     if base is not None:
         whole = dense_masks(base)
-        networks["base"] = lower(base, whole, images), masked_copy(base, whole)
+        networks["base"] = lower(base, whole, images), masked_copy(base, whole, torch.float32)
     prepared: dict[Contender, Prepared] = {}
     for name, (program, module) in networks.items():
         if name == "compact" and "c" not in missing:
@@ -192,20 +183,13 @@ def torch_threads(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def masked_copy(model: nn.Module, masks: Masks) -> nn.Module:
-    """Return a network as it is, in eval mode and float32 on the CPU, pruned weights 0."""
-    network = copy.deepcopy(model).to("cpu", torch.float32).eval()
-    apply_masks(network, {name: mask.cpu() for name, mask in masks.items()})
-    return network
-
-
 def _runner(model: nn.Module, masks: Masks, image: Tensor, runtime: Runtime) -> Runner:
     try:
         program = condense(lower(model, masks, image))
     except ExportError:
         if runtime != "torch":
             raise
-        return by_torch(masked_copy(model, masks))(1)
+        return by_torch(masked_copy(model, masks, torch.float32))(1)
     return RUNTIMES[runtime](program)(1)
 
 

@@ -103,8 +103,7 @@ def load(path: str | Path) -> Loaded:
     plug-in can only be built once you have imported that plug-in.
 
     Args:
-        path:
-            The file of a trial's network, or a folder with a `network.safetensors`.
+        path: The file of a trial's network, or a folder with a `network.safetensors`.
 
     Raises:
         InputError: the file cannot be read, or is none of ours; it does not say which network it
@@ -138,12 +137,9 @@ def build_described(
     """Build a network that a file describes, untrained.
 
     Args:
-        file:
-            For messages.
-        described:
-            With `model` and `input`, see `Metadata`; not checked yet.
-        state:
-            Tensors that the network must not be far larger than: the file may be anybody's.
+        file: For messages.
+        described: With `model` and `input`, see `Metadata`; not checked yet.
+        state: Tensors that the network must not be far larger than: the file may be anybody's.
 
     Raises:
         InputError: the description does not fit its family, or asks for too much.

@@ -2,33 +2,18 @@
 
 import copy
 import operator
-from math import prod
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from sculpt.compaction.graph import Tracer
 from sculpt.errors import ExportError
-from sculpt.export.folding import fold_affine
-from sculpt.export.program import (
-    Activation,
-    Add,
-    Affine,
-    Array,
-    Channels,
-    Conv,
-    Flatten,
-    Function,
-    Input,
-    Linear,
-    Operation,
-    Pair,
-    Pool,
-    Program,
-    Shape,
-)
+from sculpt.export import program as ops
+from sculpt.export.program import Array, Function, Pair, Program
+from sculpt.graph.trace import NotTraceableError, Shape, trace
 from sculpt.models.residual_blocks import ZeroPad
 from sculpt.pruning.masks import Masks, apply_masks
 
@@ -45,203 +30,193 @@ FUNCTIONS: dict[Any, Function] = {
 }
 SAME = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
 """What does nothing when a network is evaluated."""
+OVER_IMAGE = (((2, 3),), ([2, 3],), ((-2, -1),), ([-2, -1],))
+"""Arguments of a mean over the pixels of an image."""
+
+Place = tuple[Shape, str, int]
+"""Shape, name and source of an operation."""
 
 
 def lower(model: nn.Module, masks: Masks, example_inputs: Tensor) -> Program:
     """Return the program of a trained network, in float64.
 
     Args:
-        model:
-            On any device; it is not changed. Its forward pass must be traceable by torch.fx and
-            consist of convolutions, linear layers, batch norms, activations, pools, additions
-            and flattening.
-        masks:
-            Keyed by parameter name; what they prune is zero in the program.
-        example_inputs:
-            (N, ...), of which only the shape counts.
+        model: On any device; it is not changed. Its forward pass must be traceable by torch.fx and
+            consist of convolutions, linear layers, batch norms, activations, pools, additions and
+            flattening.
+        masks: Keyed by parameter name; what they prune is zero in the program.
+        example_inputs: (N, ...), of which only the shape counts.
 
     Raises:
         ExportError: the forward pass cannot be traced, or has an operation that is not known.
     """
-    network = copy.deepcopy(model).to("cpu", torch.float64).eval()
-    apply_masks(network, {name: mask.cpu() for name, mask in masks.items()})
-    graph = _trace(network, example_inputs)
-    lowering = _Lowering(dict(network.named_modules()))
-    for node in graph.nodes:
-        lowering.take(node)
-    return fold_affine(Program(tuple(lowering.operations)))
-
-
-class _Shapes(fx.Interpreter):
-    def run_node(self, n: fx.Node) -> Any:
-        output = super().run_node(n)
-        n.meta["shape"] = tuple(output.shape[1:]) if isinstance(output, Tensor) else None
-        return output
-
-
-def _trace(network: nn.Module, example_inputs: Tensor) -> fx.Graph:
-    inputs = torch.zeros(2, *example_inputs.shape[1:], dtype=torch.float64)
+    network = masked_copy(model, masks, torch.float64)
     try:
-        graph = Tracer().trace(network)
-        with torch.no_grad():
-            _Shapes(fx.GraphModule(network, graph)).run(inputs)
-    except Exception as error:
-        # Whatever a foreign forward pass raises when it is given symbols for tensors.
+        graph = trace(network, tuple(example_inputs.shape[1:]))
+    except NotTraceableError as error:
         raise ExportError(
-            "a network's forward pass must be traceable to be exported (torch.fx), but that of "
-            f"{type(network).__name__} is not ({str(error).partition(chr(10))[0]}); export it as "
-            "bundle, state_dict or pt2"
+            "a network's forward pass must be traceable to be exported (torch.fx), but "
+            f"{error}; export it as bundle, state_dict or pt2"
         ) from error
-    return graph
-
-
-class _Lowering:
-    """Turns the nodes of a graph into operations, one after the other."""
-
-    def __init__(self, modules: dict[str, nn.Module]):
-        self.operations: list[Operation] = []
-        self._modules = modules
-        self._places: dict[fx.Node, int] = {}
-
-    def take(self, node: fx.Node) -> None:
-        """Add the operations of a node."""
+    modules = dict(network.named_modules())
+    operations: list[ops.Operation] = []
+    places: dict[fx.Node, int] = {}
+    shared: set[int] = set()  # whose results several nodes take
+    for node in graph.nodes:
         if node.op == "output":
-            self._finish(node)
-            return
-        place = self._lower(node)
-        if place is None:
-            what = self._modules[str(node.target)] if node.op == "call_module" else node.target
-            raise ExportError(
-                "a network must consist of convolutions, linear layers, batch norms, activations, "
-                f"pools, additions and flattening to be exported so, but {node.name} is "
-                f"{what}; export it as bundle, state_dict or pt2"
+            _check_output(node, places, len(operations) - 1)
+        elif node.op == "placeholder" and not operations:
+            operations.append(ops.Input(node.meta["shape"], node.name))
+            places[node] = 0
+        else:
+            what = modules[node.target] if node.op == "call_module" else node.target
+            sources = [places[source] for source in node.all_input_nodes]
+            lowered = _lowered(node, what, sources)
+            if lowered is None:
+                raise ExportError(
+                    "a network must consist of convolutions, linear layers, batch norms, "
+                    "activations, pools, additions and flattening to be exported so, but "
+                    f"{node.name} is {what}; export it as bundle, state_dict or pt2"
+                )
+            places[node] = _append(operations, lowered, sources[0], shared)
+        if len(node.users) > 1:
+            shared.add(places[node])
+    return Program(tuple(operations))
+
+
+def masked_copy(model: nn.Module, masks: Masks, dtype: torch.dtype) -> nn.Module:
+    """Return a network as it is evaluated, in a precision and on the CPU; pruned weights are 0."""
+    network = copy.deepcopy(model).to("cpu", dtype).eval()
+    apply_masks(network, {name: mask.cpu() for name, mask in masks.items()})
+    return network
+
+
+def _check_output(node: fx.Node, places: dict[fx.Node, int], last: int) -> None:
+    (result,) = node.args
+    if not isinstance(result, fx.Node) or len(node.all_input_nodes) != 1:
+        raise ExportError("a network must return one tensor of logits to be exported so")
+    if places[result] != last:
+        raise ExportError("a network must return what it computes last to be exported so")
+
+
+def _append(
+    operations: list[ops.Operation], more: list[ops.Step], place: int, shared: set[int]
+) -> int:
+    """Append operations of which each takes the result of the one before; return the last's place.
+
+    The layer before a scale and a shift takes them up, unless something else reads it, too.
+    """
+    for operation in more:
+        layer = operations[place]
+        if (
+            isinstance(operation, ops.Affine)
+            and isinstance(layer, ops.Conv | ops.Linear)
+            and place not in shared
+        ):
+            operations[place] = replace(
+                layer,
+                weight=layer.weight * operation.scale.reshape(-1, *[1] * (layer.weight.ndim - 1)),
+                bias=layer.bias * operation.scale + operation.shift,
             )
-        self._places[node] = place
+        else:
+            operations.append(replace(operation, source=place))
+            place = len(operations) - 1
+    return place
 
-    def _finish(self, node: fx.Node) -> None:
-        (last,) = node.args
-        if not isinstance(last, fx.Node) or len(node.all_input_nodes) != 1:
-            raise ExportError("a network must return one tensor of logits to be exported so")
-        if self._places[last] != len(self.operations) - 1:
-            raise ExportError("a network must return what it computes last to be exported so")
 
-    def _lower(self, node: fx.Node) -> int | None:
-        """Return the position of what a node gives; None if it is not known."""
-        shape = node.meta["shape"]
-        if node.op == "placeholder" and not self.operations:
-            return self._add(Input(shape, node.name))
-        sources = [self._places[source] for source in node.all_input_nodes]
-        if shape is None or not sources or not all(isinstance(size, int) for size in shape):
-            return None
-        if node.op == "call_module":
-            module = self._modules[str(node.target)]
-            return self._module(module, str(node.target), sources[0], shape)
-        if node.op in ("call_function", "call_method"):
-            return self._function(node, sources, shape)
+def _lowered(node: fx.Node, what: Any, sources: list[int]) -> list[ops.Step] | None:
+    """Return the operations of a node, one after the other; None if it is not known.
+
+    Args:
+        node: Traced.
+        what: It calls: a module, a function, or the name of a method.
+        sources: Positions of what it takes.
+    """
+    shape: Shape = node.meta["shape"]
+    if not shape or not sources:
         return None
-
-    def _module(self, module: nn.Module, name: str, source: int, shape: Shape) -> int | None:
-        before = self.operations[source].shape
-        match module:
-            case nn.Conv2d(padding_mode="zeros") if isinstance(module.padding, tuple):
-                stride, padding = _pair(module.stride), _pair(module.padding)
-                weight = _dense_kernel(module)
-                bias = _bias(module.bias, len(weight))
-                return self._add(Conv(shape, name, source, weight, bias, stride, padding))
-            case nn.Linear() if len(before) == 1:
-                weight = module.weight.detach().numpy()
-                bias = _bias(module.bias, len(weight))
-                return self._add(Linear(shape, name, source, weight, bias))
-            case nn.BatchNorm1d() | nn.BatchNorm2d() if module.running_mean is not None:
-                return self._add(Affine(shape, name, source, *_scale_and_shift(module)))
-            case nn.LeakyReLU():
-                slope = module.negative_slope
-                return self._add(Activation(shape, name, source, "leaky_relu", slope))
-            case nn.MaxPool2d(dilation=1 | (1, 1), return_indices=False):
-                return self._pool(module, "max", name, source, shape)
-            case nn.AvgPool2d(count_include_pad=True, divisor_override=None):
-                return self._pool(module, "average", name, source, shape)
-            case nn.AdaptiveAvgPool2d() | nn.AdaptiveMaxPool2d():
-                function = "average" if isinstance(module, nn.AdaptiveAvgPool2d) else "max"
-                return self._divide(function, name, source, shape)
-            case nn.Flatten(start_dim=1, end_dim=-1):
-                return self._flatten(name, source, shape)
-            case ZeroPad():
-                return self._zero_pad(module, name, source, shape)
-        if isinstance(module, SAME):
-            return source
-        if type(module) in FUNCTIONS:
-            return self._add(Activation(shape, name, source, FUNCTIONS[type(module)]))
-        return None
-
-    def _function(self, node: fx.Node, sources: list[int], shape: Shape) -> int | None:
-        if node.target in (operator.add, operator.iadd, torch.add, "add", "add_"):
-            same = all(self.operations[source].shape == shape for source in sources)
-            tensors = [argument for argument in node.args if isinstance(argument, fx.Node)]
-            if len(tensors) != 2 or not same or node.kwargs:
-                return None
-            one, other = (self._places[tensor] for tensor in tensors)
-            return self._add(Add(shape, node.name, one, other))
-        source, before = sources[0], self.operations[sources[0]].shape
-        arguments = (*node.args[1:], *node.kwargs.values())
-        if node.target in FUNCTIONS:
-            return self._add(Activation(shape, node.name, source, FUNCTIONS[node.target]))
-        if node.target in (torch.flatten, "flatten") and arguments in ((1,), (1, -1)):
-            return self._flatten(node.name, source, shape)
-        if node.target in (torch.mean, "mean") and len(before) == 3 and len(shape) == 1:
-            if arguments not in (((2, 3),), ([2, 3],), ((-2, -1),), ([-2, -1],)):
-                return None
-            pooled = self._divide("average", node.name, source, (before[0], 1, 1))
-            return None if pooled is None else self._flatten(node.name, pooled, shape)
-        if node.target is F.adaptive_avg_pool2d:
-            return self._divide("average", node.name, source, shape)
-        return None
-
-    def _pool(self, module: Any, function: Any, name: str, source: int, shape: Shape) -> int:
-        window, stride = _pair(module.kernel_size), _pair(module.stride)
-        padding, ceil_mode = _pair(module.padding), bool(module.ceil_mode)
-        return self._add(Pool(shape, name, source, function, window, stride, padding, ceil_mode))
-
-    def _divide(self, function: Any, name: str, source: int, shape: Shape) -> int | None:
-        """Pool an image into equal parts, if it can be divided so."""
-        before = self.operations[source].shape
-        if len(before) != 3 or any(b % a for b, a in zip(before[1:], shape[1:], strict=True)):
-            return None
-        window = (before[1] // shape[1], before[2] // shape[2])
-        return self._add(Pool(shape, name, source, function, window, window, (0, 0), False))
-
-    def _flatten(self, name: str, source: int, shape: Shape) -> int:
-        before = self.operations[source].shape
-        return source if before == shape else self._add(Flatten((prod(before),), name, source))
-
-    def _zero_pad(self, module: ZeroPad, name: str, source: int, shape: Shape) -> int:
-        width = self.operations[source].shape[0]
-        if module.stride > 1:
-            window = (module.stride, module.stride)
-            pooled = (width, *shape[1:])
-            source = self._add(Pool(pooled, name, source, "average", window, window, (0, 0), True))
-        taken = torch.arange(shape[0])
-        taken[width:] = -1
-        return self._add(Channels(shape, f"{name}.widened", source, taken.numpy()))
-
-    def _add(self, operation: Operation) -> int:
-        self.operations.append(operation)
-        return len(self.operations) - 1
+    before: Shape = node.all_input_nodes[0].meta["shape"]
+    arguments = (*node.args[1:], *node.kwargs.values())
+    is_module = isinstance(what, nn.Module)
+    at = (shape, str(node.target) if is_module else node.name, sources[0])
+    match what:
+        case nn.Conv2d(padding_mode="zeros", padding=tuple()) as conv:
+            weight = _whole_kernel(conv)
+            bias, dilation = _bias(conv.bias, len(weight)), _pair(conv.dilation)
+            stride, padding = _pair(conv.stride), _pair(conv.padding)
+            return [ops.Conv(*at, weight, bias, stride, padding, conv.groups, dilation)]
+        case nn.Linear() as linear if len(before) == 1:
+            weight = linear.weight.detach().numpy()
+            return [ops.Linear(*at, weight, _bias(linear.bias, len(weight)))]
+        case nn.BatchNorm1d() | nn.BatchNorm2d() as norm if norm.running_mean is not None:
+            return [ops.Affine(*at, *_scale_and_shift(norm))]
+        case nn.LeakyReLU(negative_slope=slope):
+            return [ops.Activation(*at, "leaky_relu", slope)]
+        case nn.MaxPool2d(dilation=1 | (1, 1), return_indices=False) as pool:
+            return [_pool(pool, "max", at)]
+        case nn.AvgPool2d(count_include_pad=True, divisor_override=None) as pool:
+            return [_pool(pool, "average", at)]
+        case nn.AdaptiveMaxPool2d() if _divides(before, shape):
+            return [_equal_parts("max", at, before)]
+        case nn.AdaptiveAvgPool2d() | F.adaptive_avg_pool2d if _divides(before, shape):
+            return [_equal_parts("average", at, before)]
+        case torch.mean | "mean" if len(before) == 3 and arguments in OVER_IMAGE:
+            pooled = _equal_parts("average", ((before[0], 1, 1), *at[1:]), before)
+            return [pooled, ops.Flatten(*at)]
+        case nn.Flatten(start_dim=1, end_dim=-1):
+            return [ops.Flatten(*at)] if before != shape else []
+        case torch.flatten | "flatten" if arguments in ((1,), (1, -1)):
+            return [ops.Flatten(*at)] if before != shape else []
+        case operator.add | operator.iadd | torch.add | "add" | "add_" if _is_sum(node):
+            return [ops.Add(*at, sources[-1])]
+        case ZeroPad(stride=stride):
+            channels = np.arange(shape[0])
+            taken = np.where(channels < before[0], channels, -1)
+            widened = ops.Channels(shape, f"{at[1]}.widened", at[2], taken)
+            return [widened] if stride == 1 else [_strided(stride, at, before[0]), widened]
+    if isinstance(what, SAME):
+        return []
+    known = FUNCTIONS.get(type(what) if is_module else what)
+    return None if known is None else [ops.Activation(*at, known)]
 
 
-def _dense_kernel(conv: nn.Conv2d) -> Array:
+def _is_sum(node: fx.Node) -> bool:
+    """Whether an addition is of two results of one shape, without a factor."""
+    shapes = [given.meta["shape"] for given in node.args if isinstance(given, fx.Node)]
+    return shapes == [node.meta["shape"]] * 2 and not node.kwargs
+
+
+def _strided(stride: int, at: Place, width: int) -> ops.Pool:
+    """Return how a shortcut without parameters takes strides; see `ZeroPad`."""
+    shape, window = (width, *at[0][1:]), (stride, stride)
+    return ops.Pool(shape, *at[1:], "average", window, window, (0, 0), ceil_mode=True)
+
+
+def _pool(module: Any, function: Any, at: Place) -> ops.Pool:
+    window, stride, padding = map(_pair, (module.kernel_size, module.stride, module.padding))
+    return ops.Pool(*at, function, window, stride, padding, bool(module.ceil_mode))
+
+
+def _divides(before: Shape, after: Shape) -> bool:
+    """Whether an image can be cut into equal parts, one for each pixel of the result."""
+    return len(before) == 3 and not any(b % a for b, a in zip(before[1:], after[1:], strict=True))
+
+
+def _equal_parts(function: Any, at: Place, before: Shape) -> ops.Pool:
+    window = (before[1] // at[0][1], before[2] // at[0][2])
+    return ops.Pool(*at, function, window, window, (0, 0), ceil_mode=False)
+
+
+def _whole_kernel(conv: nn.Conv2d) -> Array:
     """Return a convolution's weight as that of one group and without dilation, zeros between."""
-    weight = conv.weight.detach()
-    outputs, inputs, height, width = weight.shape
-    (down, across) = _pair(conv.dilation)
-    spread = weight.new_zeros(outputs, inputs, (height - 1) * down + 1, (width - 1) * across + 1)
-    spread[:, :, ::down, ::across] = weight
-    whole = weight.new_zeros(outputs, conv.in_channels, *spread.shape[2:])
-    rows = outputs // conv.groups
-    for group in range(conv.groups):
-        part = slice(group * rows, (group + 1) * rows)
-        whole[part, group * inputs : (group + 1) * inputs] = spread[part]
-    return whole.numpy()
+    weight = conv.weight.detach().unflatten(0, (conv.groups, -1))
+    groups, rows, columns, height, width = weight.shape
+    down, across = _pair(conv.dilation)
+    window = (height - 1) * down + 1, (width - 1) * across + 1
+    whole = weight.new_zeros(groups, rows, groups, columns, *window)
+    for group in range(groups):
+        whole[group, :, group, :, ::down, ::across] = weight[group]
+    return whole.flatten(0, 1).flatten(1, 2).numpy()
 
 
 def _scale_and_shift(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Array, Array]:

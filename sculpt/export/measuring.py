@@ -49,12 +49,9 @@ def measure_directory(
     bundle; no other file of the folder is executed.
 
     Args:
-        directory:
-            As `export_network` left it.
-        runtime:
-            Whose time is the record's.
-        turns, on_row:
-            See `time_side_by_side`.
+        directory: As `export_network` left it.
+        runtime: Whose time is the record's.
+        turns, on_row: See `time_side_by_side`.
 
     Raises:
         InputError: it is no exported folder, its bundle is not the one that was exported, or the

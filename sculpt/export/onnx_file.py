@@ -7,21 +7,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from sculpt.export import program as ops
 from sculpt.export.onnx_graph import INPUT, OUTPUT, Graph, Values, add_weight
-from sculpt.export.program import (
-    Activation,
-    Add,
-    Affine,
-    Channels,
-    Conv,
-    Flatten,
-    Input,
-    Linear,
-    Operation,
-    Pool,
-    Program,
-    as_float32,
-)
+from sculpt.export.program import Program, as_float32
 
 AddWeight = Callable[[Graph, Values, str], str]
 
@@ -35,12 +23,10 @@ def to_onnx(program: Program, *, plain: bool = False) -> onnx.ModelProto:
     """Return a program as an ONNX model in float32, of `images` (batch, ...) to `logits`.
 
     Args:
-        program:
-            At least one operation follows its input.
-        plain:
-            Whether every weight is stored whole, zeros and all. Otherwise sparse ones are
-            stored sparse, with nodes that unpack them when a runtime loads the file; that is
-            smaller, computes the same, and is as fast with runtimes that compute constants once.
+        program: At least one operation follows its input.
+        plain: Whether every weight is stored whole, zeros and all. Otherwise sparse ones are stored
+            sparse, with nodes that unpack them when a runtime loads the file; that is smaller,
+            computes the same, and is as fast with runtimes that compute constants once.
 
     Raises:
         NumericsError: a value is not finite in float32.
@@ -74,12 +60,12 @@ def _flat(program: Program) -> Program:
     last = program.operations[-1]
     if len(last.shape) == 1:
         return program
-    row = Flatten((program.classes,), "flat", len(program.operations) - 1)
+    row = ops.Flatten((program.classes,), "flat", len(program.operations) - 1)
     return Program((*program.operations, row))
 
 
 def _description(program: Program, *, plain: bool) -> str:
-    weights = [layer.weight for layer in program.layers()]
+    weights = [layer.stored for layer in program.layers()]
     kept = sum(int(np.count_nonzero(weight)) for weight in weights)
     stored = (
         "all are stored"
@@ -93,53 +79,55 @@ def _description(program: Program, *, plain: bool) -> str:
 
 
 def _add_operation(
-    graph: Graph, operation: Operation, results: list[str], program: Program, weight: AddWeight
+    graph: Graph, operation: ops.Operation, results: list[str], program: Program, weight: AddWeight
 ) -> str:
-    if isinstance(operation, Input):
+    if isinstance(operation, ops.Input):
         return INPUT
     source, name = results[operation.source], operation.name
     match operation:
-        case Conv() | Linear():
+        case ops.Layer():
             return _layer(graph, operation, source, weight)
-        case Affine(scale=scale, shift=shift):
+        case ops.Affine(scale=scale, shift=shift):
             shape = (-1, *[1] * (len(operation.shape) - 1))
             factor = as_float32(scale, f"{name}.scale").reshape(shape)
             term = as_float32(shift, f"{name}.shift").reshape(shape)
             scaled = [source, graph.constant(factor, f"{name}.scale")]
             product = graph.node("Mul", scaled, f"{name}.scaled")
             return graph.node("Add", [product, graph.constant(term, f"{name}.shift")], name)
-        case Activation():
+        case ops.Activation():
             return _activation(graph, operation, source)
-        case Add(other=other):
+        case ops.Add(other=other):
             return graph.node("Add", [source, results[other]], name)
-        case Pool():
+        case ops.Pool():
             return _pool(graph, operation, source, program.operations[operation.source].shape)
-        case Channels():
+        case ops.Channels():
             return _channels(graph, operation, source, program.operations[operation.source].shape)
-        case Flatten():
+        case ops.Flatten():
             return graph.node("Flatten", [source], name, axis=1)
 
 
-def _layer(graph: Graph, layer: Conv | Linear, source: str, weight: AddWeight) -> str:
+def _layer(graph: Graph, layer: ops.Layer, source: str, weight: AddWeight) -> str:
     name = layer.name
     inputs = [
         source,
-        weight(graph, as_float32(layer.weight, f"{name}.weight"), f"{name}.weight"),
+        weight(graph, as_float32(layer.stored, f"{name}.weight"), f"{name}.weight"),
         graph.constant(as_float32(layer.bias, f"{name}.bias"), f"{name}.bias"),
     ]
-    if isinstance(layer, Linear):
+    if not isinstance(layer, ops.Conv):
         return graph.node("Gemm", inputs, name, transB=1)
     return graph.node(
         "Conv",
         inputs,
         name,
-        kernel_shape=layer.weight.shape[2:],
+        kernel_shape=layer.stored.shape[2:],
         strides=layer.stride,
         pads=[*layer.padding, *layer.padding],
+        **({"group": layer.groups} if layer.groups > 1 else {}),
+        **({"dilations": layer.dilation} if max(layer.dilation) > 1 else {}),
     )
 
 
-def _activation(graph: Graph, operation: Activation, source: str) -> str:
+def _activation(graph: Graph, operation: ops.Activation, source: str) -> str:
     name = operation.name
     match operation.function:
         case "relu":
@@ -156,7 +144,7 @@ def _activation(graph: Graph, operation: Activation, source: str) -> str:
             return graph.node("Selu", [source], name)
 
 
-def _pool(graph: Graph, pool: Pool, source: str, shape: tuple[int, ...]) -> str:
+def _pool(graph: Graph, pool: ops.Pool, source: str, shape: tuple[int, ...]) -> str:
     """Add a pool that leaves nothing to `ceil_mode`, of which runtimes had different views.
 
     Where the last window ends outside of the padded image, the lines that it lacks are padding.
@@ -189,7 +177,7 @@ def _pool(graph: Graph, pool: Pool, source: str, shape: tuple[int, ...]) -> str:
     return graph.node("Mul", [result, graph.constant(scales, f"{name}.scales")], name)
 
 
-def _channels(graph: Graph, operation: Channels, source: str, shape: tuple[int, ...]) -> str:
+def _channels(graph: Graph, operation: ops.Channels, source: str, shape: tuple[int, ...]) -> str:
     """Pad by zeros what is taken whole and in order; else gather, from zeros too if need be."""
     name, taken, count = operation.name, operation.taken, shape[0]
     others = [0] * (len(shape) - 1)

@@ -105,10 +105,8 @@ def encode_gaps(
     `numpy.cumsum(steps)[~fillers]` those of the kept ones.
 
     Args:
-        kept:
-            (N,).
-        dtype:
-            Of the steps: small ones for dense masks, large ones where fillers would be many.
+        kept: (N,).
+        dtype: Of the steps: small ones for dense masks, large ones where fillers would be many.
     """
     largest = np.iinfo(dtype).max
     # The first is counted from 0 and may be 0; all others are at least 1.

@@ -7,6 +7,7 @@ float64, so that what is changed here can be certified; a format rounds them onc
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from functools import cached_property
 from math import prod
 from typing import Literal
 
@@ -14,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sculpt.errors import NumericsError
+from sculpt.graph.channels import Link
+from sculpt.graph.trace import Shape
 
 Array = NDArray[np.float64]
-Shape = tuple[int, ...]
-"""Of what an operation gives for one image: (channels, height, width), or (channels,)."""
 Pair = tuple[int, int]
 """Of a height and a width."""
 
@@ -33,76 +34,86 @@ class Input:
 
 
 @dataclass(frozen=True, eq=False)
-class Conv:
-    """A convolution of one group, in PyTorch's layout, with zeros around the image."""
+class _Step:
+    """What is done to the result of an operation."""
 
     shape: Shape
     name: str
     source: int
     """Position of the operation whose result it takes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layer(_Step):
+    """What has weights."""
+
     weight: Array
-    """(out_channels, in_channels, height, width)."""
+    """(outputs, inputs, ...)."""
     bias: Array
-    """(out_channels,)."""
+    """(outputs,)."""
+
+    @property
+    def stored(self) -> Array:
+        """The weight as PyTorch and ONNX store it."""
+        return self.weight
+
+
+class Linear(Layer):
+    """A linear layer."""
+
+
+@dataclass(frozen=True, eq=False)
+class Conv(Layer):
+    """A convolution in PyTorch's layout, with zeros around the image.
+
+    Its weight is whole: there are zeros between groups, and where dilation leaves gaps.
+    """
+
     stride: Pair
     padding: Pair
     """Rows above and below, columns left and right."""
+    groups: int = 1
+    dilation: Pair = (1, 1)
+
+    @property
+    def stored(self) -> Array:
+        """(out_channels, in_channels / groups, height, width), without those zeros."""
+        weight = self.weight[:, :, :: self.dilation[0], :: self.dilation[1]]
+        rows, columns = (size // self.groups for size in weight.shape[:2])
+        whole = weight.reshape(self.groups, rows, self.groups, columns, *weight.shape[2:])
+        places = np.arange(self.groups)
+        return whole[places, :, places].reshape(-1, *whole.shape[3:])
 
 
 @dataclass(frozen=True, eq=False)
-class Linear:
-    """A linear layer."""
-
-    shape: Shape
-    name: str
-    source: int
-    weight: Array
-    """(out_features, in_features)."""
-    bias: Array
-    """(out_features,)."""
-
-
-@dataclass(frozen=True, eq=False)
-class Affine:
+class Affine(_Step):
     """A scale and a shift for each channel: a batch norm that no layer before it can take up."""
 
-    shape: Shape
-    name: str
-    source: int
     scale: Array
     """(channels,)."""
     shift: Array
 
 
 @dataclass(frozen=True, eq=False)
-class Activation:
+class Activation(_Step):
     """A function of each number."""
 
-    shape: Shape
-    name: str
-    source: int
     function: Function
     slope: float = 0.0
     """Of `leaky_relu`, below zero."""
 
 
 @dataclass(frozen=True, eq=False)
-class Add:
+class Add(_Step):
     """The sum of two results of one shape."""
 
-    shape: Shape
-    name: str
-    source: int
     other: int
 
 
 @dataclass(frozen=True, eq=False)
-class Pool:
+class Pool(_Step):
     """The mean or the maximum of windows, channel by channel."""
 
-    shape: Shape
-    name: str
-    source: int
     function: Literal["average", "max"]
     window: Pair
     stride: Pair
@@ -114,26 +125,20 @@ class Pool:
 
 
 @dataclass(frozen=True, eq=False)
-class Channels:
+class Channels(_Step):
     """Some channels, in a new order, and zeros: shortcuts that widen, and gathered channels."""
 
-    shape: Shape
-    name: str
-    source: int
     taken: NDArray[np.int64]
     """(channels,): of each the channel of the source, or -1 for zeros."""
 
 
 @dataclass(frozen=True, eq=False)
-class Flatten:
+class Flatten(_Step):
     """All numbers of an image in one row, channel by channel, as PyTorch has them."""
 
-    shape: Shape
-    name: str
-    source: int
 
-
-Operation = Input | Conv | Linear | Affine | Activation | Add | Pool | Channels | Flatten
+Step = Conv | Linear | Affine | Activation | Add | Pool | Channels | Flatten
+Operation = Input | Step
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,18 +165,38 @@ class Program:
                 found[source].append(position)
         return found
 
+    @cached_property
+    def links(self) -> list[Link]:
+        """How the channels of each operation come from those of what it takes."""
+        found: list[Link] = []
+        for operation in self.operations:
+            width, places = operation.shape[0], sources(operation)
+            match operation:
+                case Input():
+                    found.append(Link(width))
+                case Layer(weight=weight):
+                    connections = (weight != 0).reshape(*weight.shape[:2], -1).any(axis=2)
+                    found.append(Link(width, places, connections))
+                case Channels(taken=taken):
+                    found.append(Link(width, places, carried=taken))
+                case _:
+                    before = found[places[0]].width
+                    carried = np.arange(before).repeat(width // before)
+                    found.append(Link(width, places, carried=carried))
+        return found
+
     def macs(self, *, dense: bool) -> int:
         """Return multiply-accumulates for one image: of all weights, or of those not zero."""
         return sum(
-            (w.size if dense else int(np.count_nonzero(w))) * prod(layer.shape[1:])
+            prod(layer.shape[1:])
+            * (layer.stored.size if dense else int(np.count_nonzero(layer.weight)))
             for layer in self.layers()
-            for w in (layer.weight,)
         )
 
-    def layers(self) -> Iterator[Conv | Linear]:
+    def layers(self) -> Iterator[Layer]:
         """Return the layers that have weights, in order."""
         for operation in self.operations:
-            if isinstance(operation, Conv | Linear):
+            if isinstance(operation, Layer):
                 yield operation
 
     def values(self) -> Iterator[tuple[str, Array]]:

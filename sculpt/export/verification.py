@@ -41,9 +41,8 @@ def verify(directory: str | Path) -> Verification:
     """Check an exported folder.
 
     Args:
-        directory:
-            As `export_network` left it, whoever has sent it: nothing in it is executed but by
-            PyTorch's and ONNX Runtime's own readers. C code is compiled and run only if it is,
+        directory: As `export_network` left it, whoever has sent it: nothing in it is executed but
+            by PyTorch's and ONNX Runtime's own readers. C code is compiled and run only if it is,
             letter by letter, what this version makes of the bundle beside it.
 
     Raises:

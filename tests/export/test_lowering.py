@@ -134,6 +134,27 @@ def test_a_norm_that_something_else_reads_beside_stays() -> None:
     assert not any(isinstance(operation, Linear) for operation in program.operations)
 
 
+def test_a_norm_is_folded_through_what_does_nothing() -> None:
+    class Branch(nn.Module):
+        def __init__(self, *, reads_twice: bool) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)
+            self.again, self.nothing = nn.BatchNorm2d(2), nn.Dropout2d()
+            self.reads_twice = reads_twice
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.nothing(self.conv(x))
+            z = self.again(self.norm(y))
+            return (z + y if self.reads_twice else z).mean((2, 3))
+
+    for reads_twice, norms in ((False, 0), (True, 2)):
+        model = Branch(reads_twice=reads_twice)
+        model.train()(torch.randn(4, 1, 5, 5))
+        assert difference(model, dense_masks(model), (1, 5, 5)) < 1e-12
+        program = lower(model, dense_masks(model), torch.zeros(1, 1, 5, 5))
+        assert sum(isinstance(operation, Affine) for operation in program.operations) == norms
+
+
 def test_what_is_not_known_is_said() -> None:
     model = Everything(concatenate=True)
     with pytest.raises(ExportError, match=r"but cat is .*; export it as bundle"):

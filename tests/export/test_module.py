@@ -87,3 +87,62 @@ def test_lowered_whole_it_keeps_its_channels():
     small = compact(model, masks, IMAGES)
     sizes = [sum(p.numel() for p in network.parameters()) for network in (small, whole)]
     assert sizes[0] < sizes[1]
+
+
+class Grouped(nn.Module):
+    """Residual blocks of grouped, depthwise and dilated convolutions, as RegNets have them."""
+
+    def __init__(self):
+        super().__init__()
+        widths = [(3, 16, 1, 1), (16, 32, 4, 1), (32, 32, 32, 2), (32, 32, 8, 1)]
+        self.convs = nn.ModuleList(
+            nn.Conv2d(before, after, 3, padding=gap, groups=groups, dilation=gap, bias=False)
+            for before, after, groups, gap in widths
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(after) for _, after, _, _ in widths)
+        self.last = nn.Linear(32, 5)
+
+    def forward(self, x):
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            y = torch.relu(norm(conv(x)))
+            x = x + y if conv.in_channels == conv.out_channels else y
+        return self.last(x.mean((2, 3)))
+
+
+def kernels(network):
+    return [m for m in network.modules() if isinstance(m, nn.Conv2d)]
+
+
+@pytest.mark.parametrize("density", [1.0, 0.3, 0.05, 0.01])
+def test_grouped_convolutions_never_grow(density):
+    torch.manual_seed(0)
+    model, images = Grouped(), torch.randn(4, 3, 12, 12)
+    model.train()(images)
+    masks = {name: torch.rand(m.shape) < density for name, m in dense_masks(model).items()}
+    sculpt.apply_masks(model, masks)
+    small = compact(model, masks, images)
+    torch.testing.assert_close(small(images), model.eval()(images), rtol=1e-4, atol=1e-4)
+    for one, other in zip(kernels(small), kernels(model), strict=True):
+        assert one.weight.numel() <= other.weight.numel()
+    sizes = [sum(p.numel() for p in network.parameters()) for network in (small, model)]
+    assert sizes[0] <= sizes[1]
+    if density < 0.1:
+        assert sizes[0] < 0.9 * sizes[1]
+
+
+def test_whole_groups_go():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(2, 6, 1),
+        nn.Conv2d(6, 6, 3, groups=6),
+        nn.Conv2d(6, 9, 1, groups=3),
+        nn.Flatten(),
+        nn.Linear(9, 2),
+    )
+    masks = dense_masks(model)
+    masks["4.weight"][:, 3:6] = False  # of the second group nothing is read
+    masks["4.weight"][:, 8] = False  # of the third one channel is not
+    sculpt.apply_masks(model, masks)
+    small = compact(model, masks, torch.randn(3, 2, 3, 3))
+    shapes = [(conv.groups, *conv.weight.shape[:2]) for conv in kernels(small)]
+    assert shapes == [(1, 4, 2), (4, 4, 1), (2, 6, 2)]

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
 from math import lgamma, log, prod
@@ -364,6 +365,20 @@ def test_onnx_that_is_not_installed_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(InputError, match=r"pip install 'sculpt\[export\]'"):
         write_onnx(builder.program(), tmp_path / "n.onnx")
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_groups_and_gaps_are_stored_as_such(plain):
+    builder = Builder((4, 9, 9))
+    builder.conv(6, (5, 3), 1.0, padding=(2, 1))
+    conv = builder.operations[-1]
+    weight = conv.weight.copy()
+    weight[:3, 2:] = weight[3:, :2] = weight[:, :, 1::2] = 0
+    builder.operations[-1] = replace(conv, weight=weight, groups=2, dilation=(2, 1))
+    program = builder.program()
+    stored, *_ = to_onnx(program, plain=True).graph.initializer
+    assert list(stored.dims) == [6, 2, 3, 3]
+    check_runtimes(program, plain=plain)
 
 
 @given(

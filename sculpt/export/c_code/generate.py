@@ -43,10 +43,8 @@ def c_code(program: Program, name: str = "network") -> str:
     Weights that are zero in float32 are left out; the others are there to the last bit.
 
     Args:
-        program:
-            With zeros for pruned weights.
-        name:
-            Of the network, for its title and `sculpt_info()`.
+        program: With zeros for pruned weights.
+        name: Of the network, for its title and `sculpt_info()`.
 
     Raises:
         ExportError: the network is too large for the code's 32-bit offsets, or a kernel is.

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sculpt.errors import ExportError
+from sculpt.export import program as ops
 from sculpt.export.c_code.nodes import Kind, Node
-from sculpt.export.program import Conv, Linear, Pair, Pool
+from sculpt.export.program import Pair
 
 GRIDS: tuple[Pair, ...] = ((2, 2), (4, 4), (2, 4), (1, 1))
 """Of tiles, those first that are preferred where they cost the same. Four tiles of each image
@@ -118,13 +119,13 @@ class _Planner:
             present = self.values[self.made[node.source]].grid
             grid = self.grid_for(node) or present
             # A window over a whole image takes its tiles together, however they are cut.
-            whole = isinstance(node.operation, Pool) and self.is_whole(node)
+            whole = isinstance(node.operation, ops.Pool) and self.is_whole(node)
             source_value = self.in_grid(node.source, present if whole else grid)
             out = self.value(node.shape, grid)
             other = -1 if node.other < 0 else self.in_grid(node.other, grid)
             self.step(node.kind, position, source_value, other, out)
             if node.kind == "CONV":
-                assert isinstance(node.operation, Conv | Linear)
+                assert isinstance(node.operation, ops.Layer)
                 self.widen_rim(node, self.values[source_value], self.values[out])
                 height, width = self.values[out].height, self.values[out].width
                 tiles = -(-height // TILE_SIDE) * -(-width // TILE_SIDE)
@@ -161,9 +162,9 @@ class _Planner:
     def grid_for(self, node: Node) -> Pair | None:
         """Return the finest grid in which a layer can be computed tile by tile, if it is one."""
         operation = node.operation
-        if isinstance(operation, Linear):
+        if isinstance(operation, ops.Linear):
             return (1, 1)
-        if not isinstance(operation, Conv | Pool):
+        if not isinstance(operation, ops.Conv | ops.Pool):
             return None
         shape = self.nodes[node.source].shape
 
@@ -178,11 +179,15 @@ class _Planner:
     def is_whole(self, node: Node) -> bool:
         operation = node.operation
         size = self.nodes[node.source].shape[1:]
-        return isinstance(operation, Pool) and (operation.window, *node.shape[1:]) == (size, 1, 1)
+        return isinstance(operation, ops.Pool) and (operation.window, *node.shape[1:]) == (
+            size,
+            1,
+            1,
+        )
 
     def widen_rim(self, node: Node, source: Value, out: Value) -> None:
         operation = node.operation
-        if isinstance(operation, Conv):
+        if isinstance(operation, ops.Conv):
             for axis, (inner, outer) in enumerate(
                 [(source.height, out.height), (source.width, out.width)]
             ):
@@ -192,7 +197,7 @@ class _Planner:
 
 
 def _allows(
-    operation: Conv | Pool, axis: int, size: int, shape: tuple[int, int, int], count: int
+    operation: ops.Conv | ops.Pool, axis: int, size: int, shape: tuple[int, int, int], count: int
 ) -> bool:
     """Whether `count` tiles of the input give as many of the output, each from its neighbourhood.
 
@@ -202,12 +207,12 @@ def _allows(
     inner, outer = size // count, given // count
     if size % count or given % count or inner != stride * outer:
         return False
-    if isinstance(operation, Pool):  # What is around an image is no number there, but a rule.
+    if isinstance(operation, ops.Pool):  # What is around an image is no number there, but a rule.
         return operation.padding[axis] == 0 and operation.window[axis] <= stride
     return max(_rim(operation, axis, inner, outer)) <= inner
 
 
-def _rim(operation: Conv, axis: int, inner: int, outer: int) -> Pair:
+def _rim(operation: ops.Conv, axis: int, inner: int, outer: int) -> Pair:
     padding, window = operation.padding[axis], operation.weight.shape[2 + axis]
     reach = (outer - 1) * operation.stride[axis] + window - padding
     return padding, max(0, reach - inner)

@@ -61,10 +61,8 @@ def compile_library(source: Path, library: Path) -> Path:
     """Compile an exported C file for this machine; with threads if the compiler has OpenMP.
 
     Args:
-        source:
-            As `c_code` wrote it.
-        library:
-            The shared library to write.
+        source: As `c_code` wrote it.
+        library: The shared library to write.
 
     Returns:
         `library`.
@@ -124,10 +122,8 @@ class CLibrary:
         """Return the logits (N, classes) of images (N, channels, height, width).
 
         Args:
-            images:
-                float32.
-            threads:
-                At most as many are used as there are groups of images that fill the lanes.
+            images: float32.
+            threads: At most as many are used as there are groups of images that fill the lanes.
 
         Raises:
             InputError: the images or the threads do not fit.

@@ -4,19 +4,9 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal
 
-from sculpt.export.program import (
-    Activation,
-    Add,
-    Affine,
-    Channels,
-    Conv,
-    Flatten,
-    Input,
-    Linear,
-    Pool,
-    Program,
-    Shape,
-)
+from sculpt.export import program as ops
+from sculpt.export.program import Program
+from sculpt.graph.trace import Shape
 
 Kind = Literal["INPUT", "CONV", "MAP", "POOL", "MOVE"]
 
@@ -35,7 +25,7 @@ class Node:
     """An operation, and the addition and the activation after it."""
 
     kind: Kind
-    operation: Input | Conv | Linear | Affine | Activation | Add | Channels | Pool | Flatten
+    operation: ops.Operation
     """The first of those that it stands for."""
     shape: tuple[int, int, int]
     source: int
@@ -72,18 +62,15 @@ def nodes_of(program: Program) -> list[Node]:
     for operation in program.operations:
         shape = _as_image(operation.shape)
         match operation:
-            case Input():
+            case ops.Input():
                 node = Node("INPUT", operation, shape, -1)
-            case Conv(source=source):
+            case ops.Layer(source=source):
                 node = Node("CONV", operation, shape, made[source])
-            case Linear(source=source):
-                assert len(program.operations[source].shape) == 1, "a linear layer takes a row"
-                node = Node("CONV", operation, shape, made[source])
-            case Pool(source=source):
+            case ops.Pool(source=source):
                 node = Node("POOL", operation, shape, made[source])
-            case Flatten(source=source):
+            case ops.Flatten(source=source):
                 node = Node("MOVE", operation, shape, made[source])
-            case Add(source=source, other=other):
+            case ops.Add(source=source, other=other):
                 first, second = nodes[made[source]], nodes[made[other]]
                 assert first is not None
                 assert second is not None
@@ -93,13 +80,13 @@ def nodes_of(program: Program) -> list[Node]:
                     node = grow(source, other=made[other])
                 else:
                     node = Node("MAP", operation, shape, made[source], made[other])
-            case Activation(source=source, function=function, slope=slope):
+            case ops.Activation(source=source, function=function, slope=slope):
                 name = ACTIVATIONS[function]
                 if takes_more(source):
                     node = grow(source, activation=name, slope=slope)
                 else:
                     node = Node("MAP", operation, shape, made[source], -1, name, slope)
-            case Affine(source=source) | Channels(source=source):
+            case ops.Affine(source=source) | ops.Channels(source=source):
                 node = Node("MAP", operation, shape, made[source])
         made.append(len(nodes))
         nodes.append(node)

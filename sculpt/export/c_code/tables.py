@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sculpt.errors import ExportError
+from sculpt.export import program as ops
 from sculpt.export.c_code.layout import Plan
 from sculpt.export.c_code.nodes import Node
-from sculpt.export.program import Affine, Array, Channels, Conv, Linear, Pool, as_float32
+from sculpt.export.program import as_float32
 
 MOST_CODES = 2**16 - 1
 """Taps of a block of input channels: they, and their number, are 16-bit integers."""
@@ -45,34 +46,28 @@ class Tables:
             NumericsError: a value is not finite in float32.
         """
         operation, item = node.operation, 0
-        if isinstance(operation, Linear):
-            weight = operation.weight[:, :, None, None]
-            item = self._add_layer(operation.name, weight, operation.bias, (1, 1), (0, 0))
-        elif isinstance(operation, Conv):
-            item = self._add_layer(
-                operation.name,
-                operation.weight,
-                operation.bias,
-                operation.stride,
-                operation.padding,
-            )
-        elif isinstance(operation, Pool):
+        if isinstance(operation, ops.Layer):
+            item = self._add_layer(operation)
+        elif isinstance(operation, ops.Pool):
             item = len(self.pools)
             sizes = (*operation.window, *operation.stride, *operation.padding)
             self.pools.append((int(operation.function == "max"), *sizes))
         elif node.kind == "MAP":
             item, taken, scale = len(self.maps), -1, -1
-            if isinstance(operation, Channels):
+            if isinstance(operation, ops.Channels):
                 taken = _append(self.taken, operation.taken)
-            if isinstance(operation, Affine):
+            if isinstance(operation, ops.Affine):
                 both = np.concatenate([operation.scale, operation.shift])
                 scale = _append(self.constants, as_float32(both, operation.name))
             self.maps.append((taken, scale))
         self.items.append(item)
 
-    def _add_layer(
-        self, name: str, weight: Array, bias: Array, stride: tuple[int, int], pad: tuple[int, int]
-    ) -> int:
+    def _add_layer(self, layer: ops.Layer) -> int:
+        name, weight, strides = layer.name, layer.weight, (1, 1, 0, 0)
+        if isinstance(layer, ops.Conv):
+            strides = (*layer.stride, *layer.padding)
+        else:
+            weight = weight[:, :, None, None]
         outputs, inputs, *kernel = weight.shape
         taps = kernel[0] * kernel[1]
         if taps > MOST_CODES:
@@ -94,9 +89,9 @@ class Tables:
         first = _append(self.weights, kept)
         _append(self.codes, code[order])
         count = _append(self.counts, np.bincount(place, minlength=blocks * outputs))
-        shift = _append(self.constants, as_float32(bias, name))
+        shift = _append(self.constants, as_float32(layer.bias, name))
         self.layers.append(
-            (outputs, *kernel, *stride, *pad, blocks, block, first, count, shift),
+            (outputs, *kernel, *strides, blocks, block, first, count, shift),
         )
         self.outputs = max(self.outputs, outputs)
         self.offsets = max(self.offsets, block * taps)

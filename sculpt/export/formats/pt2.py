@@ -53,12 +53,9 @@ def write_pt2(module: nn.Module, example_shape: tuple[int, ...], path: Path) -> 
     `torch.export.load(path).module()` is the network.
 
     Args:
-        module:
-            On any device; it is not changed.
-        example_shape:
-            Of one image.
-        path:
-            The file to write.
+        module: On any device; it is not changed.
+        example_shape: Of one image.
+        path: The file to write.
 
     Raises:
         ExportError: its forward pass cannot be traced.

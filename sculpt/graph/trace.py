@@ -1,0 +1,56 @@
+"""The forward pass of a network as a graph of torch.fx whose nodes know what they give."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from sculpt.models.residual_blocks import ZeroPad
+
+Shape = tuple[int, ...]
+"""Of what an operation gives for one image: (channels, height, width), or (channels,)."""
+
+
+class NotTraceableError(Exception):
+    """Says which network cannot be traced, and why: `that of Network is not (reason)`."""
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        # It is understood as a whole.
+        return isinstance(m, ZeroPad) or super().is_leaf_module(m, module_qualified_name)
+
+
+class _Shapes(fx.Interpreter):
+    def run_node(self, n: fx.Node) -> Any:
+        output = super().run_node(n)
+        n.meta["shape"] = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
+        return output
+
+
+def trace(network: nn.Module, shape: Shape) -> fx.Graph:
+    """Return the graph of a forward pass in the network's mode.
+
+    Args:
+        network: A copy, all on one device and of one precision: it is evaluated once, on zeros.
+        shape: Of one image.
+
+    Returns:
+        Nodes in order of execution; the `meta["shape"]` of each is that of its result for one
+        image, `()` where that is no tensor with channels.
+
+    Raises:
+        NotTraceableError: the forward pass cannot be traced, or does not take such images.
+    """
+    like = next(network.parameters(), torch.empty(0))
+    inputs = torch.zeros(2, *shape, dtype=like.dtype, device=like.device)
+    try:
+        graph = _Tracer().trace(network)
+        with torch.no_grad():
+            # What trains may do more than shapes need, which not every device can.
+            _Shapes(fx.GraphModule(network, graph).eval()).run(inputs)
+    except Exception as error:
+        # Whatever a foreign forward pass raises when it is given symbols for tensors.
+        reason = str(error).partition("\n")[0]
+        raise NotTraceableError(f"that of {type(network).__name__} is not ({reason})") from error
+    return graph
