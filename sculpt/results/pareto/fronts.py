@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sculpt.dominance import hypervolume, knee, non_dominated
 from sculpt.errors import InputError
 from sculpt.registry import OBJECTIVES
 from sculpt.results.pareto.condition import holds
-from sculpt.results.pareto.dominance import hypervolume, knee, non_dominated
 from sculpt.results.pareto.together import check_distinct, differences, finished_trials
 from sculpt.results.records import Results
 from sculpt.results.rows import budgets_of

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sculpt.dominance import non_dominated
 from sculpt.registry import OBJECTIVES
 from sculpt.results.numbers import number
-from sculpt.results.pareto.dominance import non_dominated
 from sculpt.results.proxies import measures
 from sculpt.results.ranking import rank
 from sculpt.results.records import Results

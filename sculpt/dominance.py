@@ -14,6 +14,11 @@ _ROUNDING = 1e-9
 """Of scaled values: what is nearer than this to a hyperplane lies in it."""
 
 
+def dominates(rows: Array, row: Array) -> NDArray[np.bool_]:
+    """Say which rows of an (n, objectives) array are nowhere above one row, and somewhere below."""
+    return np.logical_and((rows <= row).all(axis=-1), (rows < row).any(axis=-1))
+
+
 def non_dominated(values: Array) -> NDArray[np.bool_]:
     """Say which rows of an (n, objectives) array no other row dominates.
 
