@@ -56,8 +56,9 @@ def archive(
 def _shown(results: Results) -> list[int | str]:
     """Return the trials whose records a report reads, and a ranking beside published errors."""
     content = collect(results)
-    published = content.document.get("published") or {"published_protocol": None}
-    rows = published["rows"] if published["published_protocol"] else []
+    published = content.document["published"]
+    rows = published["rows"] if published and published["published_protocol"] else []
+    unread = published["unread"] if published else []
     finished = [row["trial"] for row in rows if row["trial"] is not None]
-    read = [trial for trial in finished if trial not in published["unread"]]
+    read = [trial for trial in finished if trial not in unread]
     return list(dict.fromkeys([*content.details, *read]))

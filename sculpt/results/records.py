@@ -11,6 +11,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial
 
 from sculpt.config import Study
+from sculpt.documents import Document
 from sculpt.errors import InputError
 from sculpt.record import TrialRecord
 from sculpt.results.columns import describe_column, in_order
@@ -140,7 +141,7 @@ class Results:
             tally["failed"] = candidates["failed"]  # a base that failed was tried again
         return {"total": self._store.candidates.user_attrs[TOTAL]} | tally
 
-    def record(self, trial: int | str) -> dict[str, Any]:
+    def record(self, trial: int | str) -> Document:
         """Return everything that is known of a trial.
 
         Args:
@@ -265,8 +266,8 @@ class Results:
         return self._kept[key]
 
     def _row(
-        self, label: int | str, state: str, trial: StoredTrial, later: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
+        self, label: int | str, state: str, trial: StoredTrial, later: Document | None = None
+    ) -> Document:
         attributes = with_later(dict(trial.user_attrs), later) if later else dict(trial.user_attrs)
         objectives = attributes.pop("objectives", None) or {}
         problems = [attributes.pop(key, None) for key in PROBLEMS]

@@ -30,9 +30,10 @@ from sculpt.results.dashboard.server import (
     is_loopback,
     open_server,
 )
-from sculpt.results.markdown import code, prose
 from sculpt.search.opening import open_store
 from sculpt.search.store import Store
+from sculpt.search.trial_files import FILES, RECORD_FILE
+from sculpt.table import code, prose
 
 LAYERS = [whole_layer("stem.weight", shape=[4, 1, 3, 3], kept=20)]
 
@@ -45,6 +46,7 @@ def add_recorded(store: Store, errors: list[float], role: str = "candidate", **f
     store.artifacts.write(name, io.BytesIO(record.encode()))
     meta = {"artifact_id": name, "filename": "record.json", "mimetype": "application/json"}
     system = {f"artifacts:{name}": json.dumps(meta | {"encoding": None})}
+    system |= {FILES: {RECORD_FILE: name}}
     study = store.base if base else store.candidates
     add_trial(study, attributes(errors, role, **found), params, system=system)
 
@@ -147,7 +149,7 @@ class TestNotes:
         for number, parts in enumerate(
             [
                 ["15.00 ± 7.07 % (n 2)", "base: not distinguishable", "complete, on the front"],
-                ["**Candidate 1**: complete\n", "2.00 M MACs"],
+                ["**Candidate 1**: complete\n", "kept MACs: 2.00 M"],
                 ["stopped", "`after epoch 3: beaten`"],
                 ["infeasible", "`at most 9 MACs`"],
                 ["`` ValueError: <b>`| # no ``"],
@@ -191,9 +193,9 @@ class TestNotes:
         annotate(store)
         found = notes(store.confirmation)
         assert "test error: 55.00 ± 7.07 % (n 2)" in found[0]
-        assert "against the base: not distinguishable" in found[1]
+        assert "against: base\n- verdict: not distinguishable" in found[1]
         assert "**Candidate 0, its mask shuffled within layers**" in found[2]
-        assert "against candidate 0: not distinguishable" in found[2]
+        assert "against: 0\n- verdict: not distinguishable" in found[2]
 
     def test_a_second_start_writes_only_what_is_new(self, store: Store) -> None:
         annotate(store)
@@ -223,7 +225,7 @@ class TestNotes:
         annotate(store)
         found = notes(store.candidates)
         assert (found[None], found[0]) == ("mine", edited)
-        assert "2.00 M MACs" in found[1], "the others are kept up"
+        assert "kept MACs: 2.00 M" in found[1], "the others are kept up"
 
 
 def trial_id(store: Store, number: int) -> int:
