@@ -4,7 +4,6 @@ import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,9 +20,9 @@ from sculpt.export.verification import Verification, conclude
 from sculpt.pruning.trained import NETWORK_FILE
 from sculpt.recorded_errors import check_errors
 from sculpt.registry import FORMATS
-from sculpt.results.numbers import percent, points
-from sculpt.results.ranking import rank
+from sculpt.results.ranking import Ranking, rank
 from sculpt.results.records import Results, open_results
+from sculpt.units import error, points
 
 
 def export_trial(
@@ -167,18 +166,18 @@ def _origin(loaded: Loaded, results: Results) -> int | str:
     return trial
 
 
-def _facts(document: dict[str, Any], trial: int | str) -> Facts:
+def _facts(document: Ranking, trial: int | str) -> Facts:
     """Return what a ranking says of a trial, for its model card."""
     row = next((row for row in document["ranking"] if row["trial"] == trial), None)
-    found = document["confirmation"] or {"rows": [], "seeds": 0}
-    confirmed = [r for r in found["rows"] if (r["trial"], r["arm"]) == (trial, "sculpted")]
+    found = document["confirmation"]["rows"] if document["confirmation"] else []
+    confirmed = next((r for r in found if (r["trial"], r["arm"]) == (trial, "sculpted")), None)
     facts: Facts = {}
     if row and row["role"] == "candidate":
-        difference = points(row["difference"])
-        facts["verdict"] = row["verdict"] + (f", {difference} points" if difference else "")
-    if confirmed and confirmed[0]["verdict"]:
-        error, difference = percent(confirmed[0]["test_error"]), points(confirmed[0]["difference"])
+        difference = f", {points(row['difference'])} points" if row["difference"] else ""
+        facts["verdict"] = row["verdict"] + difference
+    if confirmed and confirmed["test_error"] and confirmed["difference"]:
         facts["confirmed"] = (
-            f"test error {error}, {difference} points to the base: {confirmed[0]['verdict']}"
+            f"test error {error(confirmed['test_error'])}, {points(confirmed['difference'])} "
+            f"points to the base: {confirmed['verdict']}"
         )
     return facts

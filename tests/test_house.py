@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Floors, lowest first. A module may import what stands on a lower floor, and its own room.
 FLOORS = [
-    ["errors"],
-    ["registry", "seeding", "documents", "files", "typed_json"],
+    ["dominance", "errors", "units"],
+    ["registry", "seeding", "documents", "files", "table", "typed_json"],
     ["quantities", "record"],
     ["config"],
     ["study_file"],

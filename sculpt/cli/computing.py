@@ -43,7 +43,7 @@ def diagnose(
 
     Example: sculpt diagnose studies/digits.yaml --set params.widening=2 --plot layers.png
     """
-    from sculpt.results.tables.diagnosis import diagnosis_tables
+    from sculpt.results.tables.trial import diagnosis_tables
 
     document, _ = sculpt.diagnose_candidate(study, overrides(set), device=device, plot=plot)
     show_document(document, as_json, diagnosis_tables)

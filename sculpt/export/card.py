@@ -1,13 +1,15 @@
 """The model card: what a network is, how good it is, and how to use it without sculpt."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sculpt.config import describe_parameters
 from sculpt.export.formats import Network
 from sculpt.export.loading import NetworkInput
-from sculpt.export.manifest import Facts, Manifest, RecordedLatency
+from sculpt.export.manifest import Facts, Latency, Manifest, RecordedLatency, Seconds
 from sculpt.registry import FORMATS
+from sculpt.table import Column, Table, facts_table, name, text
+from sculpt.units import count, error, percent, share
 
 COUNTING = {
     "paper": "paper: weights and biases of convolutions and linear layers, no batch norms",
@@ -23,9 +25,9 @@ def model_card(network: Network, manifest: Manifest) -> str:
         f"# A sparse network of the study `{found.get('study')}`, trial {found.get('trial')}",
         f"{describe_parameters(found.get('params') or {}) or 'the dense base'}; "
         f"seed {found.get('seed')} of {len(record.get('seeds') or [1])}.",
-        _table(_rows(network, facts)),
+        _facts(network, facts).markdown(),
         "## Files",
-        _files(manifest),
+        _files(manifest).markdown(),
         *_latency(manifest.get("latency")),
         "## Images",
         _images(found.get("input")),
@@ -38,31 +40,23 @@ def model_card(network: Network, manifest: Manifest) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _rows(network: Network, facts: Facts) -> list[list[str]]:
+def _facts(network: Network, facts: Facts) -> Table:
     found, record = network.metadata, network.record
-    rows = [
-        ["parameters kept", _count(found.get("kept_parameters"))],
-        ["counting rule", COUNTING.get(str(found.get("counting")), "")],
-        ["budget", _count(record.get("budget"))],
-        ["sparsity", f"{record['sparsity']:.2%}" if "sparsity" in record else ""],
-        [
-            "multiply-accumulates per image",
-            f"{record['kept_macs']:,.0f} of {record['dense_macs']:,} in the dense network"
-            if "kept_macs" in record
-            else "",
-        ],
-        ["validation error of this seed", _percent(found.get("val_error"))],
-        ["validation error of its trial", _error(record.get("val_error"))],
-        ["test error of this seed", _percent(found.get("test_error"))],
-        ["against the dense base", str(facts.get("verdict") or "")],
-        ["confirmed on fresh seeds", str(facts.get("confirmed") or "")],
-        ["initialiser, criterion, repair", _recipe(record.get("config") or {})],
+    known: list[tuple[str, Any, Callable[[Any], str]]] = [
+        ("parameters kept", found.get("kept_parameters"), count),
+        ("counting rule", COUNTING.get(str(found.get("counting"))), text),
+        ("budget", record.get("budget"), count),
+        ("sparsity", record.get("sparsity"), share),
+        ("multiply-accumulates per image", record.get("kept_macs"), count),
+        ("of the dense network", record.get("dense_macs"), count),
+        ("validation error of this seed", found.get("val_error"), percent),
+        ("validation error of its trial", record.get("val_error"), error),
+        ("test error of this seed", found.get("test_error"), percent),
+        ("against the dense base", facts.get("verdict"), text),
+        ("confirmed on fresh seeds", facts.get("confirmed"), text),
+        ("initialiser, criterion, repair", _recipe(record.get("config") or {}), text),
     ]
-    return [row for row in rows if row[1]]
-
-
-def _count(number: int | None) -> str:
-    return "" if number is None else f"{number:,}"
+    return facts_table("", [(n, "" if v is None else unit(v)) for n, v, unit in known])
 
 
 def _recipe(config: Mapping[str, Any]) -> str:
@@ -75,57 +69,46 @@ def _recipe(config: Mapping[str, Any]) -> str:
     )
 
 
-def _percent(error: float | None) -> str:
-    return "" if error is None else f"{100 * error:.2f} %"
+def _files(manifest: Manifest) -> Table:
+    columns = [Column("file", 0, name), Column("bytes", lambda row: row[1]["bytes"], count)]
+    columns.append(Column("for", lambda row: _purpose(row[1].get("format"))))
+    return Table("", columns, list(manifest["files"].items()))
 
 
-def _error(error: Mapping[str, Any] | None) -> str:
-    if not error:
-        return ""
-    spread = "" if error["std"] is None else f" ± {100 * error['std']:.2f}"
-    return f"{100 * error['mean']:.2f}{spread} % (n {error['n']})"
-
-
-def _files(manifest: Manifest) -> str:
-    rows = []
-    for file, found in manifest["files"].items():
-        name = found.get("format")
-        purpose = FORMATS.get(name).purpose if name else "images and logits to check the others by"
-        rows.append([f"`{file}`", f"{found['bytes']:,} bytes", purpose])
-    return _table(rows)
+def _purpose(format: str | None) -> str:
+    return FORMATS.get(format).purpose if format else "images and logits to check the others by"
 
 
 def _latency(timed: RecordedLatency | None) -> list[str]:
     if not timed:
         return []
     reference = timed["reference"]
-    head = [
-        "network",
-        "runtime",
-        "images at a time",
-        "threads",
-        "ms for one image",
-        "times as fast",
-    ]
-    rows = [
-        [
-            row["network"],
-            row["runtime"],
-            str(row["batch"]),
-            str(row["threads"]),
-            f"{1e3 * row['seconds']['median']:.3f}",
-            f"{row['ratio']:.2f}",
-        ]
-        for row in timed["rows"]
-    ]
     return [
         "## Latency",
         f"On {timed['cpu']}, float32, medians of turns. `compact` is without the channels that no "
         "path uses (C also leaves out the zeros), `wide` has every pruned weight as a zero, `base` "
         "is the dense network that it was ranked against. Times as fast: as "
         f"`{reference['network']}` in {reference['runtime']}.",
-        _table(rows, head),
+        latency_table(timed).markdown(),
     ]
+
+
+def latency_table(timed: Latency) -> Table:
+    """Return how long a network takes in every runtime of one machine."""
+    columns = [
+        Column("network", "network"),
+        Column("runtime", "runtime"),
+        Column("images at a time", "batch", count),
+        Column("threads", "threads", count),
+        Column("ms for one image", "seconds", _milliseconds),
+        Column("times as fast", "ratio", "{:.2f}".format),
+    ]
+    return Table("", columns, timed["rows"])
+
+
+def _milliseconds(seconds: Seconds) -> str:
+    low, middle, high = (1e3 * seconds[key] for key in ("low", "median", "high"))
+    return f"{middle:.3f} ({low:.3f} to {high:.3f})"
 
 
 def _images(described: NetworkInput | None) -> str:
@@ -156,12 +139,3 @@ def _examples(network: Network, manifest: Manifest) -> list[str]:
             code = example.format(file=file, shape=shape, classes=classes)
             blocks += [f"`{file}`:", f"```python\n{code}```"]
     return blocks
-
-
-def _table(rows: list[list[str]], head: list[str] | None = None) -> str:
-    above = [head or [""] * len(rows[0]), ["---"] * len(rows[0])]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in above + rows)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")

@@ -1,26 +1,67 @@
 """Published test errors beside the measured ones: the sign of every row, and what it carries."""
 
-from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import pandas as pd
 
-from sculpt.config import Published
+from sculpt.config import Params, Published
 from sculpt.errors import InputError
-from sculpt.record import SeedRecord
-from sculpt.results.numbers import number
+from sculpt.record import Role, SeedRecord
 from sculpt.results.records import Results
-from sculpt.results.rows import parameters_of, spread
-from sculpt.results.statistics import judge
+from sculpt.results.rows import of_every_seed, parameters_of, rounded, spread
+from sculpt.results.statistics import Difference, judge
+from sculpt.units import Error
 
-FAMILIES = ("lowest_test", "selected_test", "val")
+Family = Literal["lowest_test", "selected_test", "val"]
+FAMILIES: tuple[Family, ...] = ("lowest_test", "selected_test", "val")
 """Kinds of errors by which candidates are compared with the base, each corrected by itself."""
 
-Errors = dict[str, list[float]]
+Errors = dict[Family, list[float]]
 """Of each family, one per seed; none where they are not known of every seed."""
 
 
-def against_published(results: Results) -> dict[str, Any] | None:
+class Figure(TypedDict):
+    """What was published of a configuration, as fractions."""
+
+    test_error: float
+    difference: float | None
+    """From the base; None where that was not published."""
+
+
+class JudgedError(Error):
+    """Errors of one family, and what is said of their difference from the base."""
+
+    difference: Difference | None
+    verdict: str | None
+    """None where the base has no such errors."""
+
+
+class PublishedRow(TypedDict):
+    """A configuration that was published, or run, or both."""
+
+    trial: int | str | None
+    """None where it has not finished here."""
+    role: Role
+    params: Params
+    kept_macs: float | None
+    kept_parameters: int | None
+    published: Figure | None
+    lowest_test: JudgedError | None
+    selected_test: JudgedError | None
+    val: JudgedError | None
+
+
+class AgainstPublished(TypedDict):
+    """Published and measured differences side by side (README, "JSON")."""
+
+    source: str
+    published_protocol: Literal["lowest_test"] | None
+    compared: int
+    unread: list[int | str]
+    rows: list[PublishedRow]
+
+
+def against_published(results: Results) -> AgainstPublished | None:
     """Return published and measured differences from the base as a JSON document (README, "JSON").
 
     `lowest_test` is the published protocol, the lowest test error of all evaluations of a seed;
@@ -55,14 +96,15 @@ def against_published(results: Results) -> dict[str, Any] | None:
         trials = [trial for trial, found in left.items() if same_parameters(found, params)]
         for trial in trials or [None]:
             shown = params if trial is None else left.pop(trial)
-            rows.append(_row("candidate", trial, shown) | {"published": figure})
+            rows.append({**_row("candidate", trial, shown), "published": figure})
     rows += [_row("candidate", trial, params) for trial, params in left.items()]
 
     for row in rows:
         if (trial := row["trial"]) is not None:
             row["kept_macs"] = float(finished[trial]["kept_macs"])
             row["kept_parameters"] = int(finished[trial]["kept_parameters"])
-            row |= judged[trial]
+            for family in FAMILIES:
+                row[family] = judged[trial][family]
     return {
         "source": published.source,
         "published_protocol": "lowest_test" if reads_test else None,
@@ -74,7 +116,7 @@ def against_published(results: Results) -> dict[str, Any] | None:
 
 def published_errors(published: Published) -> list[tuple[Any, float]]:
     """Return configurations that have a published test error, each with that error."""
-    found = [(row.get("params"), number(row.get("test_error"))) for row in published.rows]
+    found = [(row.get("params"), rounded(row.get("test_error"))) for row in published.rows]
     return [(params, error) for params, error in found if error is not None]
 
 
@@ -86,14 +128,23 @@ def same_parameters(one: Any, other: Any) -> bool:
     return mine == theirs
 
 
-def _row(role: str, trial: int | str | None, params: Any) -> dict[str, Any]:
-    nothing = dict.fromkeys(("kept_macs", "kept_parameters", "published", *FAMILIES))
-    return {"trial": trial, "role": role, "params": params} | nothing
+def _row(role: Role, trial: int | str | None, params: Any) -> PublishedRow:
+    return {
+        "trial": trial,
+        "role": role,
+        "params": params,
+        "kept_macs": None,
+        "kept_parameters": None,
+        "published": None,
+        "lowest_test": None,
+        "selected_test": None,
+        "val": None,
+    }
 
 
-def _figure(error: float, base: float | None) -> dict[str, float | None]:
+def _figure(error: float, base: float | None) -> Figure:
     # Rounded: a difference of two decimal numbers has digits that nobody published.
-    return {"test_error": error, "difference": None if base is None else number(error - base)}
+    return {"test_error": error, "difference": None if base is None else rounded(error - base)}
 
 
 def _errors_of(
@@ -101,19 +152,19 @@ def _errors_of(
 ) -> tuple[dict[Any, Errors], list[int | str]]:
     """Return every trial's errors, and the trials whose records cannot be read."""
     errors: dict[Any, Errors] = {}
-    unread = []
+    unread: list[int | str] = []
     for trial, row in finished.items():
-        errors[trial] = {"val": _of_every_seed(row.get("val_errors"))}
-        errors[trial] |= {"lowest_test": [], "selected_test": []}
+        val = of_every_seed(row.get("val_errors"))
+        errors[trial] = {"val": val, "lowest_test": [], "selected_test": []}
         if not reads_test:
             continue
-        errors[trial]["lowest_test"] = _of_every_seed(row.get("test_errors"))
+        errors[trial]["lowest_test"] = of_every_seed(row.get("test_errors"))
         try:
             runs = results.typed_record(trial).runs
         except InputError:  # it is missing, or where it lies cannot be asked from this machine
             unread.append(trial)
             continue
-        errors[trial]["selected_test"] = _of_every_seed(map(selected_test_error, runs))
+        errors[trial]["selected_test"] = of_every_seed(map(selected_test_error, runs))
     return errors, unread
 
 
@@ -127,26 +178,26 @@ def selected_test_error(run: SeedRecord) -> float | None:
     return min(run.history, key=lambda epoch: epoch.val_error).test_error
 
 
-def _of_every_seed(errors: Any) -> list[float]:
-    """Return one error per seed; none at all if any of them is not known."""
-    values = list(errors) if isinstance(errors, Iterable) else []
-    return [] if None in values else values
-
-
-def _judged(errors: dict[Any, Errors]) -> dict[Any, dict[str, Any]]:
+def _judged(errors: dict[Any, Errors]) -> dict[Any, dict[Family, JudgedError | None]]:
     """Return each trial's families: mean and spread, the difference from the base, the verdict."""
     base: Errors = errors.get("base", {})
     candidates = [trial for trial in errors if trial != "base"]
-    found: dict[Any, dict[str, Any]] = {trial: dict.fromkeys(FAMILIES) for trial in errors}
+    found: dict[Any, dict[Family, JudgedError | None]] = {
+        trial: dict.fromkeys(FAMILIES) for trial in errors
+    }
     for family in FAMILIES:
         reference = base.get(family, [])
-        if reference:
-            none = {"difference": None, "verdict": "base"}
-            found["base"][family] = (spread(reference) or {}) | none
+        if measured := spread(reference):
+            found["base"][family] = {**measured, "difference": None, "verdict": "base"}
         pairs = [(errors[trial][family], reference) for trial in candidates]
         for trial, judgement in zip(candidates, judge(pairs, len(pairs)), strict=True):
             if not reference:
                 judgement["verdict"] = None  # there is nothing to compare it with
             if measured := spread(errors[trial][family]):
-                found[trial][family] = measured | judgement
+                found[trial][family] = {**measured, **judgement}
     return found
+
+
+def families_shown(found: AgainstPublished) -> list[Family]:
+    """Return the families of errors to set beside published ones: of test images where known."""
+    return ["val"] if found["published_protocol"] is None else ["lowest_test", "selected_test"]

@@ -24,13 +24,10 @@ def archive(
     results give the same bytes. Of a running study, trials that run are read as interrupted.
 
     Args:
-        study:
-            Its results, or whatever `open_results` takes: an archive can be archived, too.
-        directory:
-            A new folder, or an older archive of this study, which is replaced as a whole; by
+        study: Its results, or whatever `open_results` takes: an archive can be archived, too.
+        directory: A new folder, or an older archive of this study, which is replaced as a whole; by
             default `results/NAME`.
-        records:
-            Of which trials the whole record is written, with layers and learning curves: those
+        records: Of which trials the whole record is written, with layers and learning curves: those
             that a ranking or a report reads, all, or none.
 
     Returns:
@@ -56,8 +53,9 @@ def archive(
 def _shown(results: Results) -> list[int | str]:
     """Return the trials whose records a report reads, and a ranking beside published errors."""
     content = collect(results)
-    published = content.document.get("published") or {"published_protocol": None}
-    rows = published["rows"] if published["published_protocol"] else []
+    published = content.document["published"]
+    rows = published["rows"] if published and published["published_protocol"] else []
+    unread = published["unread"] if published else []
     finished = [row["trial"] for row in rows if row["trial"] is not None]
-    read = [trial for trial in finished if trial not in published["unread"]]
+    read = [trial for trial in finished if trial not in unread]
     return list(dict.fromkeys([*content.details, *read]))

@@ -1,16 +1,38 @@
 """Networks of any studies side by side: what they reached, and which settings they differ in."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
-from sculpt.documents import flatten
+from sculpt.documents import Document, flatten
 from sculpt.errors import InputError
 from sculpt.record import TrialRecord
 from sculpt.results.records import Results, open_results
-from sculpt.results.statistics import compare_paired, compare_unpaired, judge_all
+from sculpt.results.statistics import (
+    Comparison,
+    Judgement,
+    compare_paired,
+    compare_unpaired,
+    judge_all,
+)
 from sculpt.typed_json import to_json
 
-SHOWN = (
+
+class Setting(TypedDict):
+    """A setting that differs, and its value in each network."""
+
+    key: str
+    values: list[Any]
+
+
+class ComparisonDocument(TypedDict):
+    """Networks side by side (README, "JSON")."""
+
+    networks: list[Document]
+    """Fields of each record, its difference from the first, and the verdict."""
+    settings: list[Setting]
+
+
+SHOWN = [
     "study",
     "trial",
     "role",
@@ -28,19 +50,17 @@ SHOWN = (
     "seconds",
     "device",
     "versions",
-)
-"""What of a record is shown as it is."""
+]
+"""Fields of a record that are shown as they are."""
 
 
-def compare(references: Sequence[str], storage: str | None = None) -> dict[str, Any]:
+def compare(references: Sequence[str], storage: str | None = None) -> ComparisonDocument:
     """Compare finished trials of any studies with the first of them, as a JSON document.
 
     Args:
-        references:
-            At least two of `STUDY` or `STUDY:TRIAL`, where STUDY is a study file or a name, and
-            TRIAL a number, `base`, or `best` (which is what a study alone stands for).
-        storage:
-            Where the studies are kept, if not where each of them says.
+        references: At least two of `STUDY` or `STUDY:TRIAL`, where STUDY is a study file or a name,
+            and TRIAL a number, `base`, or `best` (which is what a study alone stands for).
+        storage: Where the studies are kept, if not where each of them says.
 
     Returns:
         README, "JSON". Validation errors are compared seed by seed where both networks were
@@ -62,9 +82,9 @@ def compare(references: Sequence[str], storage: str | None = None) -> dict[str, 
         raise InputError(f"networks to compare must differ, but {', '.join(twice)} is given twice")
     first, *others = networks
     judged = judge_all([_compare_two(other, first) for other in others])
-    nothing = {"difference": None, "verdict": "reference"}
-    rows = [
-        {key: to_json(getattr(network, key)) for key in SHOWN} | judgement
+    nothing: Judgement = {"difference": None, "verdict": "reference"}
+    rows: list[Document] = [
+        {key: to_json(getattr(network, key)) for key in SHOWN} | dict(judgement)
         for network, judgement in zip(networks, [nothing, *judged], strict=True)
     ]
     for row, network in zip(rows[1:], others, strict=True):
@@ -82,7 +102,7 @@ def _find(reference: str, storage: str | None) -> TrialRecord:
     return results.typed_record(int(trial) if trial.isdigit() else trial)
 
 
-def _compare_two(one: TrialRecord, other: TrialRecord) -> Any:
+def _compare_two(one: TrialRecord, other: TrialRecord) -> Comparison | None:
     if not _same_images(one, other):
         return None
     compared = compare_paired if one.seeds == other.seeds else compare_unpaired
@@ -93,7 +113,7 @@ def _same_images(one: TrialRecord, other: TrialRecord) -> bool:
     return one.data_fingerprint == other.data_fingerprint
 
 
-def _differences(configs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _differences(configs: list[Document]) -> list[Setting]:
     """Return every setting of a trial that is not the same in all configurations."""
     flat = [flatten(config) for config in configs]
     keys = sorted({key for config in flat for key in config})

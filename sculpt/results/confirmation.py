@@ -1,15 +1,52 @@
 """What the confirmation says of the best candidates: test errors on fresh seeds."""
 
-from typing import Any
+from typing import Literal, TypedDict
 
 import pandas as pd
 
+from sculpt.config import Params
 from sculpt.results.records import Results
-from sculpt.results.rows import parameters_of, spread
-from sculpt.results.statistics import judge
+from sculpt.results.rows import of_every_seed, parameters_of, spread
+from sculpt.results.statistics import Difference, judge
+from sculpt.units import Error
+
+Arm = Literal["sculpted", "shuffled"]
 
 
-def confirmation(results: Results) -> dict[str, Any] | None:
+class Measured(TypedDict):
+    """What a network costs, and its errors on the fresh seeds."""
+
+    budget: int
+    kept_parameters: int
+    kept_macs: float
+    val_error: Error | None
+    test_error: Error | None
+
+
+class ConfirmedRow(Measured):
+    """A candidate, or the same with a shuffled mask, against what it is compared with."""
+
+    trial: int
+    arm: Arm
+    params: Params
+    against: int | str
+    difference: Difference | None
+    verdict: str | None
+    """None while the other one is still to come."""
+
+
+class Confirmation(TypedDict):
+    """The confirmation of a study (README, "JSON")."""
+
+    top: int
+    seeds: int
+    selected: list[int]
+    complete: bool
+    base: Measured | None
+    rows: list[ConfirmedRow]
+
+
+def confirmation(results: Results) -> Confirmation | None:
     """Return the confirmation as a JSON document (README, "JSON"); None without one.
 
     Each selected candidate is compared with the base, and each network with a shuffled mask with
@@ -27,30 +64,32 @@ def confirmation(results: Results) -> dict[str, Any] | None:
         for _, row in table.iterrows()
         if row["state"] == "complete" and row["seeds"] == seeds
     }
-    arms = ["sculpted"]
+    arms: list[Arm] = ["sculpted"]
     if (settings and settings.control) or any(arm == "shuffled" for _, arm in found):
         arms.append("shuffled")
     sampled = {row["trial"]: parameters_of(row) for _, row in results.complete.iterrows()}
     base = found.get(("base", "sculpted"))
 
-    rows: list[dict[str, Any]] = []
+    rows: list[ConfirmedRow] = []
     for arm in arms:
         trials = [trial for trial in selected if (trial, arm) in found]
         others = [base if arm == "sculpted" else found.get((t, "sculpted")) for t in trials]
         pairs = [
-            (_errors(found[trial, arm], "test_errors"), _errors(other, "test_errors"))
+            (_test_errors(found[trial, arm]), _test_errors(other))
             for trial, other in zip(trials, others, strict=True)
         ]
         judged = judge(pairs, family=len(selected))
         for trial, pair, judgement in zip(trials, pairs, judged, strict=True):
-            if not all(pair):
-                judgement["verdict"] = None  # the other one is still to come
-            against = "base" if arm == "sculpted" else trial
             rows.append(
-                {"trial": trial, "arm": arm, "params": sampled.get(trial, {})}
-                | _measured(found[trial, arm])
-                | {"against": against}
-                | judgement
+                {
+                    "trial": trial,
+                    "arm": arm,
+                    "params": sampled.get(trial, {}),
+                    **_measured(found[trial, arm]),
+                    "against": "base" if arm == "sculpted" else trial,
+                    "difference": judgement["difference"],
+                    "verdict": judgement["verdict"] if all(pair) else None,
+                }
             )
     # As they were selected, by validation error: to sort by test error would be to choose by it.
     rows.sort(key=lambda row: selected.index(row["trial"]))
@@ -64,17 +103,15 @@ def confirmation(results: Results) -> dict[str, Any] | None:
     }
 
 
-def _measured(row: pd.Series) -> dict[str, Any]:
+def _measured(row: pd.Series) -> Measured:
     return {
         "budget": int(row["budget"]),
         "kept_parameters": int(row["kept_parameters"]),
         "kept_macs": float(row["kept_macs"]),
-        "val_error": spread(_errors(row, "val_errors")),
-        "test_error": spread(_errors(row, "test_errors")),
+        "val_error": spread(of_every_seed(row.get("val_errors"))),
+        "test_error": spread(_test_errors(row)),
     }
 
 
-def _errors(row: pd.Series | None, kind: str) -> list[float]:
-    """Return the errors of all seeds; none if the row is not there or any of them is not."""
-    errors = None if row is None else row.get(kind)
-    return errors if isinstance(errors, list) and None not in errors else []
+def _test_errors(row: pd.Series | None) -> list[float]:
+    return [] if row is None else of_every_seed(row.get("test_errors"))

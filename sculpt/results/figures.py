@@ -47,13 +47,11 @@ def draw_pruning(
     Layers go down the page in the order of the forward pass: names stay readable, however many.
 
     Args:
-        document:
-            What `sculpt diagnose --json` prints or a trial's record, or only its `layers`: rows
-            with name, shape and kept.
-        scores:
-            Tensors keyed by parameter name; the magnitudes of those that are not zero are
-            shown. Names that are no layer's weight (biases) are left out, and without any
-            scores so is their panel.
+        document: What `sculpt diagnose --json` prints or a trial's record, or only its `layers`:
+            rows with name, shape and kept.
+        scores: Tensors keyed by parameter name; the magnitudes of those that are not zero are
+            shown. Names that are no layer's weight (biases) are left out, and without any scores so
+            is their panel.
 
     Raises:
         InputError: there are no layers.

@@ -1,7 +1,8 @@
 """Tables as files: CSV and Parquet, written whole or not at all."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,9 @@ def write_table(frame: pd.DataFrame, format: str, output: Path | None) -> None:
     """Write a table to a file, or as CSV to stdout.
 
     Args:
-        frame:
-            Any; its index is left out.
-        format:
-            csv or parquet.
-        output:
-            The file; None is stdout, for csv only.
+        frame: Any; its index is left out.
+        format: csv or parquet.
+        output: The file; None is stdout, for csv only.
 
     Raises:
         InputError: the format is another, Parquet has no file to go to or cannot be written
@@ -73,11 +71,8 @@ def to_parquet(frame: pd.DataFrame, path: Path) -> None:
     typed = {
         str(name): _of_one_type(frame[name], arrow) for name in frame if frame[name].dtype == object
     }
-    try:
-        with replacing(path) as part:
-            frame.assign(**typed).to_parquet(part, engine="pyarrow", index=False)
-    except OSError as error:
-        raise _unwritable(path, error) from error
+    with writing(path), replacing(path) as part:
+        frame.assign(**typed).to_parquet(part, engine="pyarrow", index=False)
 
 
 def write_text(text: str, path: Path) -> None:
@@ -86,11 +81,26 @@ def write_text(text: str, path: Path) -> None:
     Raises:
         InputError: it cannot be written; it is then as it was.
     """
+    with writing(path), replacing(path) as part:
+        # As it is: a page names its scripts by hashes, which other line ends would break. Halves
+        # of letters, which no encoding has, are replaced.
+        part.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say of what cannot be written that it is the user's to mend.
+
+    Raises:
+        InputError: an OSError was raised inside.
+    """
     try:
-        with replacing(path) as part:
-            part.write_text(text, encoding="utf-8")
+        yield
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise InputError(
+            f"--output must be a file that can be written, but got {path} "
+            f"({error.strerror or error}); give another"
+        ) from error
 
 
 def flat_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
@@ -133,10 +143,3 @@ def _holds_dictionary(cell: Any) -> bool:
 
 def _is_empty(cell: Any) -> bool:
     return cell is None or cell == {} or (isinstance(cell, float) and cell != cell)
-
-
-def _unwritable(path: Path, error: OSError) -> InputError:
-    return InputError(
-        f"--output must be a file that can be written, but got {path} "
-        f"({error.strerror or error}); give another"
-    )

@@ -1,7 +1,7 @@
 """How well what is known of a candidate early foretells its error: rank correlations."""
 
 import math
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
@@ -10,11 +10,21 @@ from scipy.special import stdtr
 from sculpt.quantities import proxies as known_proxies
 from sculpt.results.records import Results
 
+
+class ProxyRow(TypedDict):
+    """A proxy's correlation (README, "JSON")."""
+
+    proxy: str
+    rho: float | None
+    p: float | None
+    n: int
+
+
 COSTS = ("kept_macs", "dense_parameters")
 """Correlated with the error, too."""
 
 
-def proxies(results: Results) -> list[dict[str, Any]]:
+def proxies(results: Results) -> list[ProxyRow]:
     """Return each proxy's Spearman correlation with the final validation error.
 
     Over all finished candidates of the study, whatever their budgets: over several budgets a
@@ -32,7 +42,7 @@ def proxies(results: Results) -> list[dict[str, Any]]:
     if not len(table):
         return []
     errors = table["val_error_mean"].astype(float)
-    rows = []
+    rows: list[ProxyRow] = []
     for name, values in measures(table).items():
         known = values.notna() & errors.notna()
         if known.any():

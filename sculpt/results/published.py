@@ -2,17 +2,24 @@
 
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
-from sculpt.config import Published
+from sculpt.documents import Document
 from sculpt.errors import ConfigError
-from sculpt.results.against_published import FAMILIES, against_published, same_parameters
+from sculpt.record import TrialRecord
+from sculpt.results.against_published import (
+    FAMILIES,
+    AgainstPublished,
+    against_published,
+    same_parameters,
+)
 from sculpt.results.records import Results
+from sculpt.results.rows import significant
+from sculpt.typed_json import to_json
 
-DIGITS = 6
-"""Significant digits of what is written."""
+INTERVAL: tuple[Literal["mean", "low", "high"], ...] = ("mean", "low", "high")
 
 
 def measured_path(study_file: str | Path) -> Path:
@@ -20,7 +27,7 @@ def measured_path(study_file: str | Path) -> Path:
     return Path(study_file).with_suffix(".measured.yaml")
 
 
-def write_measured(results: Results, path: Path) -> dict[str, Any]:
+def write_measured(results: Results, path: Path) -> Document:
     """Write the figures that a study compares, measured and published, and return them.
 
     Raises:
@@ -31,7 +38,7 @@ def write_measured(results: Results, path: Path) -> dict[str, Any]:
     return document
 
 
-def compare(results: Results) -> dict[str, Any]:
+def compare(results: Results) -> Document:
     """Return every finished trial's figures beside the published ones, as a JSON document.
 
     A figure has n, mean and std over the seeds (element by element where it is a list of
@@ -48,57 +55,49 @@ def compare(results: Results) -> dict[str, Any]:
             "be compared, but has none"
         )
     rows = []
-    first: dict[str, Any] | None = None
+    first: TrialRecord | None = None
     differences = _differences(against_published(results))
     for trial in results.complete["trial"] if len(results.complete) else []:
-        record = results.record(trial)
+        record = results.typed_record(trial)
         first = first or record
-        expected = _published_row(published, record)
+        params = record.params or "base"
+        same = (row for row in published.rows if same_parameters(row.get("params"), params))
+        expected, runs = next(same, {}), to_json(record.runs)
         figures = {}
         for figure in published.figures:
-            values = [_look_up(run, figure, figure) for run in record["runs"]]
+            values = [_look_up(run, figure, figure) for run in runs]
             figures[figure] = _summary(values)
             if figure in expected:
                 figures[figure] = {"published": expected[figure]} | figures[figure]
-        row = {"params": record["params"] or "base", "figures": figures}
-        rows.append(row | differences.get(trial, {}))
+        rows.append({"params": params, "figures": figures} | differences.get(trial, {}))
     rows.sort(key=lambda row: str(row["params"]))
-    document: dict[str, Any] = {"study": results.config.study, "source": published.source}
+    document: Document = {"study": results.config.study, "source": published.source}
     if first:
         document |= {
             "data": results.config.data.name,
-            "seeds": first["seeds"],
+            "seeds": first.seeds,
             "epochs": results.config.training.epochs,
-            "device": first["device"],
-            "versions": first["versions"],
+            "device": to_json(first.device),
+            "versions": first.versions,
         }
     return document | {"trials": results.tally(), "rows": rows}
 
 
-def _published_row(published: Published, record: dict[str, Any]) -> dict[str, Any]:
-    params = record["params"] or "base"
-    for row in published.rows:
-        if same_parameters(row.get("params"), params):
-            return row
-    return {}
-
-
-def _differences(found: dict[str, Any] | None) -> dict[Any, dict[str, Any]]:
+def _differences(found: AgainstPublished | None) -> dict[int | str, Document]:
     """Return what is known of each finished candidate's difference from the base, by trial."""
-    rows: dict[Any, dict[str, Any]] = {}
+    rows: dict[int | str, Document] = {}
     for row in found["rows"] if found else []:
         if row["role"] == "base" or row["trial"] is None:
             continue
-        known: dict[str, Any] = {}
+        known: Document = {}
         if row["published"] and row["published"]["difference"] is not None:
             known["published"] = row["published"]["difference"]
         for family in FAMILIES:
-            if row[family] and (difference := row[family]["difference"]):
-                ends = {key: difference[key] for key in ("mean", "low", "high")}
+            if (measured := row[family]) and (difference := measured["difference"]):
+                ends = {key: difference[key] for key in INTERVAL}
                 # To six digits, but not of what the subtraction left where there is no difference.
-                interval = {key: _rounded(round(end, 12) + 0.0) for key, end in ends.items()}
-                verdict = row[family]["verdict"]
-                known[family] = interval | {"n": row[family]["n"], "verdict": verdict}
+                interval = {key: significant(round(end, 12) + 0.0) for key, end in ends.items()}
+                known[family] = interval | {"n": measured["n"], "verdict": measured["verdict"]}
         rows[row["trial"]] = {"difference": known} if known else {}
     return rows
 
@@ -124,10 +123,10 @@ def _look_up(node: Any, path: str, figure: str) -> Any:
     return _look_up(node[key], rest, figure)
 
 
-def _summary(values: list[Any]) -> dict[str, Any]:
+def _summary(values: list[Any]) -> Document:
     count = {"n": len(values)}
     if all(_is_number(value) for value in values):
-        return count | _statistics(values) | {"values": [_rounded(v) for v in values]}
+        return count | _statistics(values) | {"values": [significant(v) for v in values]}
     columns = list(zip(*values, strict=False)) if all(isinstance(v, list) for v in values) else []
     if columns and all(_is_number(value) for column in columns for value in column):
         both = [_statistics(list(column)) for column in columns]
@@ -137,14 +136,10 @@ def _summary(values: list[Any]) -> dict[str, Any]:
 
 def _statistics(values: list[float]) -> dict[str, float | None]:
     return {
-        "mean": _rounded(mean(values)),
-        "std": _rounded(stdev(values)) if len(values) > 1 else None,
+        "mean": significant(mean(values)),
+        "std": significant(stdev(values)) if len(values) > 1 else None,
     }
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.{DIGITS}g}")

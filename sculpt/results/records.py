@@ -11,6 +11,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial
 
 from sculpt.config import Study
+from sculpt.documents import Document
 from sculpt.errors import InputError
 from sculpt.record import TrialRecord
 from sculpt.results.columns import describe_column, in_order
@@ -35,8 +36,7 @@ class Results:
     """What a study has found so far; every property reads the storage anew.
 
     Args:
-        store:
-            The opened study; see `open_results`.
+        store: The opened study; see `open_results`.
     """
 
     def __init__(self, store: Store):
@@ -140,12 +140,11 @@ class Results:
             tally["failed"] = candidates["failed"]  # a base that failed was tried again
         return {"total": self._store.candidates.user_attrs[TOTAL]} | tally
 
-    def record(self, trial: int | str) -> dict[str, Any]:
+    def record(self, trial: int | str) -> Document:
         """Return everything that is known of a trial.
 
         Args:
-            trial:
-                A candidate's number, "base", or "best": the candidate with the lowest mean
+            trial: A candidate's number, "base", or "best": the candidate with the lowest mean
                 validation error, at equal error the one with the fewest kept MACs.
 
         Returns:
@@ -185,12 +184,9 @@ class Results:
         """Copy a trained network of a finished trial to a file; `sculpt.load` reads it.
 
         Args:
-            trial:
-                A candidate's number, "base" or "best".
-            path:
-                Of the file.
-            seed:
-                One of the trial's; by default the one with the lowest validation error.
+            trial: A candidate's number, "base" or "best".
+            path: Of the file.
+            seed: One of the trial's; by default the one with the lowest validation error.
 
         Raises:
             InputError: there is no such trial, it is not finished, or has no such seed; or this is
@@ -212,12 +208,9 @@ class Results:
         """Write into a finished trial's record how long its network takes for one image.
 
         Args:
-            trial:
-                A candidate's number, or "base".
-            latency:
-                Seconds, for one image.
-            latency_by:
-                How it was measured, see `sculpt.export.latency.describe_latency`.
+            trial: A candidate's number, or "base".
+            latency: Seconds, for one image.
+            latency_by: How it was measured, see `sculpt.export.latency.describe_latency`.
 
         Raises:
             InputError: there is no such trial, or it is not finished; or this is an archive.
@@ -265,8 +258,8 @@ class Results:
         return self._kept[key]
 
     def _row(
-        self, label: int | str, state: str, trial: StoredTrial, later: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
+        self, label: int | str, state: str, trial: StoredTrial, later: Document | None = None
+    ) -> Document:
         attributes = with_later(dict(trial.user_attrs), later) if later else dict(trial.user_attrs)
         objectives = attributes.pop("objectives", None) or {}
         problems = [attributes.pop(key, None) for key in PROBLEMS]
@@ -292,8 +285,7 @@ def open_results(reference: str | Path, storage: str | None = None) -> Results:
     Args:
         reference:
             A study file, the name of a study, or the folder of an archive (`sculpt archive`).
-        storage:
-            Where it is kept; by default where the file says, or `runs/NAME.db`.
+        storage: Where it is kept; by default where the file says, or `runs/NAME.db`.
 
     Raises:
         StorageError: there is no such study there, or the archive is damaged.

@@ -1,12 +1,17 @@
 """What is read off the rows of `Results.trials`."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from statistics import mean, stdev
 from typing import Any
 
 import pandas as pd
 
-from sculpt.config import Sparsity, Study
+from sculpt.config import Params, Sparsity, Study
+from sculpt.units import Error
+
+DIGITS = 6
+"""Significant digits of what is drawn, or written beside published figures."""
 
 
 def budgets_of(config: Study, table: pd.DataFrame) -> list[int]:
@@ -18,7 +23,7 @@ def budgets_of(config: Study, table: pd.DataFrame) -> list[int]:
     return sorted({int(budget) for budget in rows["budget"]})
 
 
-def parameters_of(row: pd.Series) -> dict[str, Any]:
+def parameters_of(row: pd.Series) -> Params:
     """Return the sampled parameters of a row of `Results.trials`."""
     return {
         str(key).removeprefix("params."): _plain(value)
@@ -32,8 +37,27 @@ def number_or_none(value: Any) -> float | int | None:
     return None if _missing(value) else _plain(value)
 
 
-def spread(errors: Sequence[float]) -> dict[str, Any] | None:
-    """Return mean, standard deviation (None of one) and number of errors; None without any."""
+def rounded(value: Any) -> float | None:
+    """Return a finite number, rounded to what a figure can show; None for anything else."""
+    if value is None or isinstance(value, bool | str | list | dict):
+        return None
+    value = float(value)
+    return significant(value) if math.isfinite(value) else None
+
+
+def significant(value: float) -> float:
+    """Return a number of few digits."""
+    return float(f"{value:.{DIGITS}g}")
+
+
+def of_every_seed(errors: Any) -> list[float]:
+    """Return one error per seed; none at all if any of them is not known."""
+    values = list(errors) if isinstance(errors, Iterable) else []
+    return [] if None in values else values
+
+
+def spread(errors: Sequence[float]) -> Error | None:
+    """Return mean, standard deviation and number of errors; None without any."""
     if not errors:
         return None
     std = stdev(errors) if len(errors) > 1 else None

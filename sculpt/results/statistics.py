@@ -25,11 +25,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
+
+from sculpt.units import Interval
 
 CONFIDENCE = 0.95
 
@@ -48,6 +50,25 @@ _TIED = 1e-10
 Array = NDArray[np.float64]
 
 
+Method = Literal["bootstrap", "student", "welch"]
+
+
+class Difference(Interval):
+    """A comparison as JSON has it."""
+
+    p: float
+    p_holm: float
+    method: Method
+
+
+class Judgement(TypedDict):
+    """What is said of two networks."""
+
+    difference: Difference | None
+    """None if they cannot be compared."""
+    verdict: str | None
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A mean difference, candidate − base, with its interval and its two-sided p.
@@ -60,7 +81,7 @@ class Comparison:
     high: float
     p: float
     n: int
-    method: Literal["bootstrap", "student", "welch"]
+    method: Method
 
 
 def compare_paired(
@@ -75,12 +96,9 @@ def compare_paired(
     Student's takes its place.
 
     Args:
-        candidate:
-            One value per seed.
-        base:
-            The values of the same seeds, in the same order.
-        confidence:
-            Coverage of the interval.
+        candidate: One value per seed.
+        base: The values of the same seeds, in the same order.
+        confidence: Coverage of the interval.
 
     Returns:
         The comparison; None if the two are not equally long, or shorter than 2.
@@ -110,12 +128,9 @@ def compare_unpaired(
     """Compare two networks that were not trained with the same seeds, by Welch's t.
 
     Args:
-        one:
-            One value per seed.
-        other:
-            Of another network, on seeds of its own.
-        confidence:
-            Coverage of the interval.
+        one: One value per seed.
+        other: Of another network, on seeds of its own.
+        confidence: Coverage of the interval.
 
     Returns:
         The comparison of their means (n is the smaller number of seeds); None if either has
@@ -213,36 +228,34 @@ def verdict(comparison: Comparison | None, adjusted_p: float) -> str:
 
 def judge(
     pairs: Sequence[tuple[Sequence[float], Sequence[float]]], family: int = 0
-) -> list[dict[str, Any]]:
+) -> list[Judgement]:
     """Compare pairs (candidate, base), corrected for their number by Holm's method.
 
     Args:
-        pairs:
-            Errors as fractions, one per seed.
-        family:
-            How many comparisons there will be, if some of them are still to come.
+        pairs: Errors as fractions, one per seed.
+        family: How many comparisons there will be, if some of them are still to come.
 
-    Returns:
-        For each pair its `difference` (None if it cannot be compared) and `verdict`, as in JSON.
     """
     return judge_all([compare_paired(*pair) for pair in pairs], family)
 
 
-def judge_all(found: Sequence[Comparison | None], family: int = 0) -> list[dict[str, Any]]:
+def judge_all(found: Sequence[Comparison | None], family: int = 0) -> list[Judgement]:
     """Correct comparisons for their number by Holm's method; see `judge`."""
     made = [comparison for comparison in found if comparison]
     to_come = max(0, family - len(made))
     adjusted = iter(holm([comparison.p for comparison in made] + [1.0] * to_come))
-    judgements = []
+    judgements: list[Judgement] = []
     for comparison in found:
         p_holm = next(adjusted) if comparison else 1.0
-        difference = comparison and {
-            "mean": comparison.difference,
-            "low": comparison.low,
-            "high": comparison.high,
-            "p": comparison.p,
-            "p_holm": p_holm,
-            "method": comparison.method,
-        }
+        difference: Difference | None = None
+        if comparison:
+            difference = {
+                "mean": comparison.difference,
+                "low": comparison.low,
+                "high": comparison.high,
+                "p": comparison.p,
+                "p_holm": p_holm,
+                "method": comparison.method,
+            }
         judgements.append({"difference": difference, "verdict": verdict(comparison, p_holm)})
     return judgements

@@ -1,185 +1,237 @@
-"""What a study's ranking says, in sentences that claim no more than its intervals carry."""
+"""What a study's ranking says: a headline, and facts that claim no more than intervals carry."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sculpt.results.numbers import percent, points
-from sculpt.results.verdict_cost import confirmed_cost_sentence, cost_sentences
-from sculpt.results.verdict_published import published_sentences
-from sculpt.results.wording import NAMED, counted, have, named, uncorrected, with_verdict
+from sculpt.results.against_published import AgainstPublished, Family, families_shown
+from sculpt.results.confirmation import Confirmation
+from sculpt.results.ranking import Ranking, RankRow
+from sculpt.results.tables import configuration
+from sculpt.results.tables.ranking import TITLES, base_row
+from sculpt.table import Table, facts_table
+from sculpt.units import counted, error, points
 
-CONFIRM = "--set 'search.confirm={top: 3, seeds: 8}'"
-"""What makes `sculpt run` confirm the best candidates of a study that has run."""
+NAMED = 5
+"""Candidates, or budgets, that have a fact each; the tables have the rest."""
+
+CONFIRM = "sculpt run with --set 'search.confirm={top: 3, seeds: 8}'"
+"""What confirms the best candidates of a study that has run."""
+
+DIGITS = 12
+"""To which mean errors, as fractions, are told apart."""
+
+Row = Mapping[str, Any]
+"""Of a ranking or of a confirmation: trial, params, kept_macs, errors, difference, verdict."""
+
+Fact = tuple[str, str]
+"""What it is about, and what was found."""
+
+CONTROL = {
+    "worse": "which weights are kept within the layers matters here",
+    "better": "its own mask is the worse one",
+    "not distinguishable": "nothing here shows that it matters which weights are kept",
+}
 
 
-def verdict_sentences(document: dict[str, Any]) -> list[str]:
-    """Return plain sentences, the headline first.
+@dataclass(frozen=True)
+class Verdict:
+    """What is read first of a study."""
 
-    They are about test errors on fresh seeds once the confirmation has compared anything, and
-    about validation errors until then; then about published differences, if the study has any.
+    headline: str
+    facts: Table
+    """Of two columns; it may be empty."""
 
-    Args:
-        document:
-            Of `sculpt.results.ranking.rank`.
+
+def verdict_of(document: Ranking) -> Verdict:
+    """Return what was found: by test errors on fresh seeds once the confirmation has compared any.
+
+    Until then it is found by the validation errors that candidates are ranked by.
     """
-    rows = document["ranking"]
+    rows, found = document["ranking"], document["confirmation"]
     base = next((row for row in rows if row["role"] == "base"), None)
     candidates = [row for row in rows if row["role"] == "candidate"]
-    if not rows:
-        return ["Nothing has finished yet, so there is nothing to compare."]
-    if not candidates:
-        found = percent(base["val_error"]) if base else ""
-        return [
-            f"Only the dense base has finished, with {found} validation error: "
-            "no candidate can be compared with it yet."
-        ]
-    confirmation = document["confirmation"]
-    confirmed = [
-        row
-        for row in (confirmation["rows"] if confirmation else [])
-        if row["arm"] == "sculpted" and row["difference"]
-    ]
-    beside = published_sentences(document["published"])
-    if confirmed:
-        return _of_confirmation(confirmation, confirmed) + beside
-    sentences = _of_ranking(base, candidates) + cost_sentences(base, candidates) + beside
-    if confirmation:
-        sentences.append(
-            "The best candidates are being confirmed on fresh seeds; until a candidate and the "
-            "base have both finished there, this is what the search itself showed."
-        )
+    arms = found["rows"] if found else []
+    confirmed = [row for row in arms if row["arm"] == "sculpted" and row["difference"]]
+    if found and confirmed:
+        headline, facts = _of_confirmation(found, confirmed)
+    elif base and candidates:
+        headline, facts = _of_search(base, candidates, document)
+    elif candidates:
+        headline = "The dense base has no result yet, so nothing is compared with it."
+        facts = [("lowest validation error", _named(candidates[0], "val_error"))]
     elif base:
-        sentences.append(_best_by_luck(len(candidates)))
-    if diverged := sum(1 for row in rows if row["diverged"]):
-        trials = "1 finished trial has" if diverged == 1 else f"{diverged} finished trials have"
-        sentences.append(f"{trials} seeds that diverged; their errors count as they are.")
-    return sentences
-
-
-def _of_confirmation(found: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
-    """Speak of test errors; `rows` are the sculpted ones that have been compared."""
-    better, worse = with_verdict(rows, "better"), with_verdict(rows, "worse")
-    selected = len(found["selected"])
-    whom = f"Of {counted(selected, 'candidate')} confirmed on {found['seeds']} fresh seeds"
-    lower = "a lower test error than the dense base"
-    higher = f", {len(worse)} {have(worse)} a higher one" if worse else ""
-    if better:
-        sentences = [f"{whom}, {len(better)} {have(better)} {lower}{higher}."]
-    elif len(rows) < selected:
-        sentences = [f"{whom}, none has been told to have {lower} so far{higher}."]
+        headline = "Only the dense base has finished: no candidate can be compared with it yet."
+        facts = [("dense base", error(base["val_error"]))]
     else:
-        sentences = [f"{whom}, none can be told to have {lower}{higher}."]
-    if not found["complete"]:
-        sentences.append(
-            "The confirmation is not complete yet: verdicts that stand will stay, others may come."
-        )
-    for row in rows[:NAMED]:
-        sentences.append(
-            f"Trial {row['trial']} ({named(row)}): {percent(row['test_error'])} test error "
-            f"against {percent(found['base']['test_error'])} of the base, a difference of "
-            f"{points(row['difference'])} points, 95 % interval in brackets: {row['verdict']}"
-            f"{uncorrected(row, selected)}."
-        )
-    sentences.append(confirmed_cost_sentence(found["base"], rows))
-    shuffled = [row for row in found["rows"] if row["arm"] == "shuffled" and row["difference"]]
-    for row in shuffled[:NAMED]:
-        sentences.append(_of_control(row))
-    return sentences
+        headline, facts = "Nothing has finished yet, so there is nothing to compare.", []
+    facts += _of_published(document["published"])
+    if diverged := sum(1 for row in rows if row["diverged"]):
+        whose = counted(diverged, "finished trial")
+        facts.append(("seeds diverged", f"of {whose}; their errors count as they are"))
+    return Verdict(headline, facts_table("What was found", facts))
 
 
-def _of_control(row: dict[str, Any]) -> str:
-    meaning = {
-        "worse": "so which weights are kept within the layers matters here",
-        "better": "so its own mask is the worse one",
-        "not distinguishable": (
-            "so nothing here shows that it matters which weights are kept within the layers"
-        ),
-    }.get(row["verdict"], "so nothing can be said")
-    return (
-        f"Trial {row['trial']} with its mask shuffled within the layers differs from itself by "
-        f"{points(row['difference'])} points: {row['verdict']}, {meaning}."
-    )
-
-
-def _of_ranking(base: dict[str, Any] | None, candidates: list[dict[str, Any]]) -> list[str]:
-    """Speak of validation errors; rows are in the order of the ranking."""
-    best = candidates[0]
-    lowest = f"trial {best['trial']} ({named(best)}) with {percent(best['val_error'])}"
-    if base is None:
-        return [
-            "The dense base has no result yet, so nothing is compared with it; the lowest mean "
-            f"validation error is that of {lowest}."
-        ]
-    against = f"the base has {percent(base['val_error'])}"
+def _of_search(
+    base: RankRow, candidates: list[RankRow], document: Ranking
+) -> tuple[str, list[Fact]]:
+    """Tell of validation errors; candidates are in the order of the ranking."""
     compared = [row for row in candidates if row["difference"]]
-    if not compared:
-        one_seed = base["val_error"]["n"] < 2
-        reason = (
-            "Base and candidates were trained with a single seed each"
-            if one_seed
-            else "No candidate can be compared with the base seed by seed"
-        )
-        return [
-            f"{reason}, so no difference can be told from chance; the lowest mean validation "
-            f"error is that of {lowest}, {against}.",
-            "To compare, run a new study with search.replicates of 3 or more.",
-        ]
-    sentences = [_tally_of(compared)]
+    if compared:
+        headline = _tally(compared, "by validation error")
+    elif base["val_error"]["n"] < 2:
+        headline = "With a single seed each, no difference from the base can be told from chance."
+    else:
+        headline = "No candidate can be compared with the base seed by seed."
+    facts = [*_compared(compared, "validation errors", len(compared))]
+    facts.append(("dense base", error(base["val_error"])))
     leading = _best_of_budgets(candidates)
     for row in leading[:NAMED]:
-        where = f"With {row['budget']:,} parameters the" if len(leading) > 1 else "The"
-        text = f"{where} lowest mean error is that of trial {row['trial']} ({named(row)}): "
-        text += f"{percent(row['val_error'])}; {against}"
-        if row["difference"]:
-            text += f"; difference {points(row['difference'])} points, 95 % interval in brackets: "
-            text += f"{row['verdict']}{uncorrected(row, len(compared))}"
-        sentences.append(text + ".")
+        where = f" with {row['budget']:,} parameters" if len(leading) > 1 else ""
+        facts.append((f"lowest validation error{where}", _named(row, "val_error")))
     if len(leading) > NAMED:
-        sentences.append(f"The other {counted(len(leading) - NAMED, 'budget')} are in the ranking.")
-    return sentences
+        facts.append((counted(len(leading) - NAMED, "more budget"), "in the ranking"))
+    facts += _cheap(base, candidates, "val_error")
+    if not compared:
+        facts.append(("to compare", "a new study with search.replicates of 3 or more"))
+    elif document["confirmation"]:
+        facts.append(("confirmation", "the best are being trained on fresh seeds, and the base"))
+    else:
+        luck = "candidates were ranked by these errors, so the best of them is best by luck, too"
+        facts.append(("to confirm", f"{luck}; train it again on fresh seeds by {CONFIRM}"))
+    return headline, facts
 
 
-def _tally_of(compared: list[dict[str, Any]]) -> str:
-    """Say how many candidates are told from the base, corrected for how many there are."""
-    better, worse = with_verdict(compared, "better"), with_verdict(compared, "worse")
-    like = with_verdict(compared, "not distinguishable")
-    count = len(compared)
-    corrected = f"by validation error, corrected for {counted(count, 'comparison')}"
+def _of_confirmation(found: Confirmation, rows: Sequence[Row]) -> tuple[str, list[Fact]]:
+    """Tell of test errors on fresh seeds; `rows` are sculpted ones that have been compared."""
+    selected, base = len(found["selected"]), base_row(found)
+    told = Counter(row["verdict"] for row in rows)
+    headline = (
+        f"Of {counted(selected, 'candidate')} confirmed on {found['seeds']} fresh seeds, "
+        f"{told['better'] or 'none'} can be told to have a lower test error than the dense base"
+        + (f", and {told['worse']} a higher one." if told["worse"] else ".")
+    )
+    facts = [*_compared(rows, "test errors on fresh seeds", selected)]
+    if not found["complete"]:
+        facts.append(("not complete yet", "verdicts that stand will stay, others may come"))
+    facts.append(("dense base", error(base["test_error"])))
+    facts += [(f"trial {row['trial']}", _named(row, "test_error")) for row in rows[:NAMED]]
+    facts += _cheap(base, rows, "test_error")
+    shuffled = [row for row in found["rows"] if row["arm"] == "shuffled" and row["difference"]]
+    for row in shuffled[:NAMED]:
+        assert row["difference"]
+        meaning = CONTROL.get(row["verdict"] or "", "nothing can be said")
+        against = f"{points(row['difference'])} points from itself: {row['verdict']}"
+        facts.append((f"trial {row['trial']}, mask shuffled in layers", f"{against}, so {meaning}"))
+    return headline, facts
+
+
+def _tally(compared: Sequence[Row], by: str) -> str:
+    """Say how many candidates are told from the base."""
+    told, whole = Counter(row["verdict"] for row in compared), len(compared)
+    better, worse = told["better"], told["worse"]
     if better:
-        rest = [f"{len(worse)} worse"] if worse else []
-        rest += [f"{len(like)} not distinguishable from it"] if like else []
-        return (
-            f"{len(better)} of {counted(count, 'candidate')} {'is' if len(better) == 1 else 'are'} "
-            f"better than the dense base {corrected}" + "".join(f", {text}" for text in rest) + "."
-        )
+        verb = "is" if better == 1 else "are"
+        return f"{better} of {counted(whole, 'candidate')} {verb} better than the dense base {by}."
     if not worse:
-        whom = "The candidate cannot" if count == 1 else f"None of {count:,} candidates can"
-        return (
-            f"{whom} be told from the dense base {corrected}; that is not to say that they are "
-            "equal: the intervals show which differences remain possible."
-        )
-    if not like:
-        whom = "The candidate is" if count == 1 else f"All {count:,} candidates are"
-        return f"{whom} worse than the dense base {corrected}."
-    return (
-        f"None of {count:,} candidates is better than the dense base {corrected}: {len(worse)} "
-        f"worse, {len(like)} not distinguishable from it."
-    )
+        whom = "The candidate cannot" if whole == 1 else f"None of {whole:,} candidates can"
+        return f"{whom} be told from the dense base {by}."
+    if worse < whole:
+        return f"None of {whole:,} candidates is better than the dense base {by}."
+    whom = "The candidate is" if whole == 1 else f"All {whole:,} candidates are"
+    return f"{whom} worse than the dense base {by}."
 
 
-def _best_by_luck(count: int) -> str:
-    chosen = f"the best of {count:,} is best by luck, too" if count > 1 else "they chose it, too"
-    return (
-        f"These are the validation errors that candidates were ranked by, and {chosen}: train the "
-        f"best again on fresh seeds and read the test images once, with sculpt run and {CONFIRM}."
-    )
+def _compared(rows: Sequence[Row], what: str, family: int) -> list[Fact]:
+    """Tell of what verdicts there are, and how they are to be read."""
+    if not rows:
+        return []
+    told = Counter(row["verdict"] for row in rows)
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in told.items())
+    corrected = f"{counts} by {what}, corrected for {counted(family, 'comparison')}"
+    return [
+        ("compared with the base", corrected),
+        (
+            "how to read it",
+            "brackets hold each difference's own 95 % interval, the differences that remain "
+            "possible: not to be told apart is not to be equal, and once corrected, a difference "
+            "may not be distinguishable though its own interval leaves out zero",
+        ),
+    ]
 
 
-def _best_of_budgets(candidates: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _named(row: Row, kind: str) -> str:
+    """Return which trial it is, its error and what is said of its difference from the base."""
+    who = f"trial {row['trial']} ({configuration(row['params'])}): {error(row[kind])}"
+    if row["difference"] is None:
+        return who
+    return f"{who}, {points(row['difference'])} points from the base: {row['verdict']}"
+
+
+def _cheap(base: Row, rows: Sequence[Row], kind: str) -> list[Fact]:
+    """Tell of what is won without paying for it: at no more multiply-accumulates than the base."""
+    cheap = [row for row in rows if row["kept_macs"] <= base["kept_macs"]]
+    better = [row for row in cheap if row["verdict"] == "better"]
+    text = f"{len(cheap) or 'none'} of {counted(len(rows), 'candidate')}"
+    if any(row["difference"] for row in cheap):
+        names = ", ".join(f"trial {row['trial']}" for row in better[:NAMED])
+        more = f" and {len(better) - NAMED} more" if len(better) > NAMED else ""
+        text += f"; told to be better: {names or 'none'}{more}"
+    # The confirmed ones have a fact each, and are in no order of their test errors.
+    best = cheap[:1] if kind == "val_error" else []
+    lowest = [("lowest error of these", _named(row, kind)) for row in best]
+    return [("no more MACs than the base", text), *lowest]
+
+
+def _of_published(found: AgainstPublished | None) -> list[Fact]:
+    """Tell whether the signs of published differences are found again.
+
+    A sign is no more than a sign: what an interval that holds zero leaves open is said beside it.
+    """
+    rows = [
+        row
+        for row in (found["rows"] if found else [])
+        if row["role"] == "candidate" and row["published"] and row["published"]["difference"]
+    ]
+    if found is None or not rows:
+        return []
+    if all(row["trial"] is None for row in rows):
+        return [("published signs", f"none of {counted(len(rows), 'published row')} has finished")]
+    finished = [row for row in rows if row["trial"] is not None]
+    return [
+        (f"published signs, {TITLES[family]}", _signs(finished, family, found["compared"]))
+        for family in families_shown(found)
+    ]
+
+
+def _signs(rows: Sequence[Row], family: Family, compared: int) -> str:
+    known = [row for row in rows if row[family] and row[family]["difference"]]
+    whom = f"{counted(len(rows), 'published row')} that finished here"
+    if not known:
+        return f"none of {whom} can be compared with the base"
+    # What the subtraction of mean errors left where there is no difference has no sign.
+    signs = [
+        round(row[family]["difference"]["mean"], DIGITS) * row["published"]["difference"]
+        for row in known
+    ]
+    told = [row[family]["verdict"] in ("better", "worse") for row in known]
+    same = sum(sign > 0 for sign in signs)
+    same_told = sum(sign > 0 and is_told for sign, is_told in zip(signs, told, strict=True))
+    other_told = sum(sign < 0 and is_told for sign, is_told in zip(signs, told, strict=True))
+    text = f"{same or 'none'} of {whom} with the published sign"
+    text += f", {same_told or 'none'} of these told from the base" if same else ""
+    text += f"; {other_told} with the other sign told from it" if other_told else ""
+    missing = len(rows) - len(known)
+    text += f"; {missing} cannot be compared" if missing else ""
+    return f"{text} (corrected for {counted(compared, 'comparison')})"
+
+
+def _best_of_budgets(candidates: Sequence[RankRow]) -> list[RankRow]:
     """Return the best candidate of each sampled budget, smallest first; else the best alone."""
     if not any("budget" in row["params"] for row in candidates):
         return [candidates[0]]  # one budget; or a share of each network, which are not compared
-    best: dict[int, dict[str, Any]] = {}
+    best: dict[int, RankRow] = {}
     for row in candidates:
         best.setdefault(row["budget"], row)
     return [best[budget] for budget in sorted(best)]

@@ -1,7 +1,6 @@
 """Trained networks that stay among the artifacts: they are most of what a study takes on disk."""
 
 import warnings
-from collections.abc import Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -10,6 +9,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from sculpt.dominance import non_dominated
 from sculpt.errors import SculptWarning
 from sculpt.search.artifacts.location import FILES, RECORD_FILE
 from sculpt.search.store import Store
@@ -53,27 +53,11 @@ def _losers(store: Store, study: optuna.Study, trial: FrozenTrial) -> list[Froze
     others = [t for t in trials if t.number != trial.number and t.params.get("budget") == budget]
     if not others:
         return []
-    values = _to_minimize([other.values for other in others], study.directions)
-    own = _to_minimize([trial.values], study.directions)
-    if _dominated_by(values, own[0]).any():
+    signs = [1 if direction is StudyDirection.MINIMIZE else -1 for direction in study.directions]
+    values = np.array([t.values for t in [*others, trial]], dtype=float) * signs
+    *still, own = non_dominated(values)
+    if not own:
         return [trial]
     # Those that were on the front until now; the rest lost theirs before.
-    lost = np.flatnonzero(_dominated_by(own, values))
-    return [others[index] for index in lost if not _dominated_by(values, values[index]).any()]
-
-
-def _to_minimize(
-    values: Sequence[Sequence[float]], directions: Sequence[StudyDirection]
-) -> np.ndarray:
-    signs = [1 if direction is StudyDirection.MINIMIZE else -1 for direction in directions]
-    return np.asarray(values, dtype=float) * signs
-
-
-def _dominated_by(winners: np.ndarray, losers: np.ndarray) -> np.ndarray:
-    """Return, row by row of either one, whether the winner dominates the loser.
-
-    Args:
-        winners: Values to minimise, (n, objectives) or (1, objectives).
-        losers: Of the same shape, or one row against all winners.
-    """
-    return np.logical_and((winners <= losers).all(-1), (winners < losers).any(-1))
+    before = non_dominated(values[:-1])
+    return [others[index] for index in np.flatnonzero(before & ~np.array(still))]

@@ -29,9 +29,9 @@ from sculpt.results.dashboard.server import (
     is_loopback,
     open_server,
 )
-from sculpt.results.markdown import code, prose
 from sculpt.search.opening import open_store
 from sculpt.search.store import Store
+from sculpt.table import code, prose
 
 LAYERS = [whole_layer("stem.weight", shape=[4, 1, 3, 3], kept=20)]
 
@@ -143,7 +143,7 @@ class TestNotes:
         for number, parts in enumerate(
             [
                 ["15.00 ± 7.07 % (n 2)", "base: not distinguishable", "complete, on the front"],
-                ["**Candidate 1**: complete\n", "2.00 M MACs"],
+                ["**Candidate 1**: complete\n", "kept MACs: 2.00 M"],
                 ["stopped", "`after epoch 3: beaten`"],
                 ["infeasible", "`at most 9 MACs`"],
                 ["`` ValueError: <b>`| # no ``"],
@@ -187,9 +187,9 @@ class TestNotes:
         annotate(store)
         found = notes(store.confirmation)
         assert "test error: 55.00 ± 7.07 % (n 2)" in found[0]
-        assert "against the base: not distinguishable" in found[1]
+        assert "against: base\n- verdict: not distinguishable" in found[1]
         assert "**Candidate 0, its mask shuffled within layers**" in found[2]
-        assert "against candidate 0: not distinguishable" in found[2]
+        assert "against: 0\n- verdict: not distinguishable" in found[2]
 
     def test_a_second_start_writes_only_what_is_new(self, store: Store) -> None:
         annotate(store)
@@ -219,7 +219,7 @@ class TestNotes:
         annotate(store)
         found = notes(store.candidates)
         assert (found[None], found[0]) == ("mine", edited)
-        assert "2.00 M MACs" in found[1], "the others are kept up"
+        assert "kept MACs: 2.00 M" in found[1], "the others are kept up"
 
 
 def trial_id(store: Store, number: int) -> int:

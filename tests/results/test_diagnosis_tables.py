@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sculpt.results.tables.diagnosis import diagnosis_tables
+from sculpt.results.tables.trial import diagnosis_tables
 
 
 def spectrum(mean: float, condition: float | None) -> dict[str, Any]:
@@ -32,6 +32,7 @@ def document(**changes: Any) -> dict[str, Any]:
                 "orthogonality_after": 2.0135,
                 "orthogonality_bound": 2.0,
                 "repair_steps": 300,
+                "repair_seconds": 0.5,
             }
         ],
         "jacobian": {

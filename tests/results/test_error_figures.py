@@ -31,7 +31,7 @@ def test_table_6_is_overlaid(tmp_path: Path) -> None:
     content = collect(results_of(store))
     assert content.error == "test"
     assert content.published is not None
-    assert content.published["unmatched"] == 0
+    assert content.published.unmatched == 0
     figure = error_against_sparsity(content)
     assert figure is not None
     (published,) = [trace for trace in figure["data"] if trace["name"].startswith("published")]

@@ -6,16 +6,15 @@ import pytest
 from published_studies import BASE, BETTER, SOURCE, add_measured, published_store, whole_study
 from rigged import printed, results_of, rigged_store
 
-from sculpt.results.numbers import percent, points, signed
 from sculpt.results.ranking import rank
 from sculpt.results.report.content import collect
 from sculpt.results.report.interval_figures import published_intervals
 from sculpt.results.report.markdown import describe, write_markdown
 from sculpt.results.report.page import render
 from sculpt.results.report.pictures import _tick, write_picture
-from sculpt.results.tables.published import published_texts
-from sculpt.results.tables.ranking import ranking_tables
+from sculpt.results.tables.ranking import published_tables, ranking_tables
 from sculpt.search.store import Store
+from sculpt.units import error, points, signed
 
 TITLES = [
     "beside the published figures: lowest test error",
@@ -30,32 +29,31 @@ def _small_library(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def verdicts(store: Store) -> list[list[str]]:
     """Return the last column but one of each table."""
-    tables = published_texts(rank(results_of(store))["published"])
-    return [[row[6] for row in table.rows] for table in tables]
+    tables = published_tables(rank(results_of(store))["published"])
+    return [[row[6] for row in table.cells] for table in tables]
 
 
 def test_the_rows_of_both_protocols(tmp_path: Path) -> None:
     document = rank(results_of(whole_study(tmp_path)))["published"]
-    tables = published_texts(document)
-    assert [table.family for table in tables] == ["lowest_test", "selected_test"]
-    for table in tables:
-        assert len({len(row) for row in [table.header, *table.rows]}) == 1
-        rows = dict(zip([row[0] for row in table.rows], table.rows, strict=True))
+    tables = published_tables(document)
+    assert [table.title for table in tables] == TITLES
+    for table, family in zip(tables, ("lowest_test", "selected_test"), strict=True):
+        rows = {row[0]: row for row in table.cells}
         assert list(rows) == ["base", "2", "1", "–", "0"]
-        measured = {str(row["trial"]): row[table.family] for row in document["rows"]}
-        expected = ["widening 2, blocks 1", "7.01 %", signed(-0.34), percent(measured["1"])]
+        measured = {str(row["trial"]): row[family] for row in document["rows"]}
+        expected = ["widening 2, blocks 1", "7.01 %", signed(-0.34), error(measured["1"])]
         expected += [points(measured["1"]["difference"]), "better", "4,000"]
         assert rows["1"] == ["1", *expected]
-        assert rows["base"][2:] == ["7.35 %", "", percent(measured["base"]), "", "base", "2,000"]
+        assert rows["base"][2:] == ["7.35 %", "", error(measured["base"]), "", "base", "2,000"]
         assert rows["–"][2:] == ["7.99 %", "+0.64", "", "", "to come", ""]
         assert rows["0"][2:4] == ["", ""], "not published"
         assert rows["0"][6] == "worse"
-    assert tables[0].rows[2][4] != tables[1].rows[2][4]
+    assert tables[0].cells[2][4] != tables[1].cells[2][4]
 
 
 def test_how_it_was_judged_and_what_could_not_be_read_is_said(tmp_path: Path) -> None:
     store = whole_study(tmp_path / "whole")
-    lowest, selected = published_texts(rank(results_of(store))["published"])
+    lowest, selected = published_tables(rank(results_of(store))["published"])
     for table in (lowest, selected):
         assert all(part in table.note for part in (SOURCE, "over 3 candidates", "Student's t"))
     assert "optimistic" in lowest.note
@@ -64,8 +62,8 @@ def test_how_it_was_judged_and_what_could_not_be_read_is_said(tmp_path: Path) ->
     store = published_store(tmp_path / "unread")
     add_measured(store, BASE)
     add_measured(store, BETTER, {"widening": 2, "blocks": 1}, with_record=False)
-    tables = published_texts(rank(results_of(store))["published"])
-    found = [[row[6] for row in table.rows if row[0] == "0"] for table in tables]
+    tables = published_tables(rank(results_of(store))["published"])
+    found = [[row[6] for row in table.cells if row[0] == "0"] for table in tables]
     assert found == [["better"], ["record not read"]]
     assert "records cannot be read: 0." in tables[1].note
     assert "Holm" not in tables[1].note, "nothing was compared"
@@ -77,8 +75,8 @@ def test_without_a_base_or_test_errors(tmp_path: Path) -> None:
     assert verdicts(store) == [["to come", "to come", "base not known", "to come"]] * 2
     blind = whole_study(tmp_path / "blind", protocol="validation")
     assert verdicts(blind) == [["base", "not distinguishable", "better", "to come", "worse"]]
-    (table,) = published_texts(rank(results_of(blind))["published"])
-    assert (table.family, table.header[4]) == ("val", ">validation error")
+    (table,) = published_tables(rank(results_of(blind))["published"])
+    assert table.headers[4] == "validation error"
     assert "test images were not read" in table.note
 
 
@@ -89,8 +87,8 @@ def test_a_terminal_of_160_columns_holds_them(tmp_path: Path) -> None:
     assert text.index(TITLES[0]) > text.index("tiny: 4 of 99")
     assert max(map(len, text.splitlines())) <= 160
     assert "…" not in text
-    for table in published_texts(document["published"]):
-        for row in table.rows:
+    for table in published_tables(document["published"]):
+        for row in table.cells:
             assert any(all(c in line for c in row[2:]) for line in text.splitlines()), row
     assert "beside" not in printed(ranking_tables(document | {"published": None}))
 
@@ -103,9 +101,9 @@ def test_the_page_and_markdown_show_them(tmp_path: Path) -> None:
     assert '<a href="#beside">' in page
     assert 'data-figure="published"' in page
     assert "(<p.png>)" in text
-    for table in published_texts(content.document["published"]):
+    for table in published_tables(content.document["published"]):
         assert table.title[1:] in page
-        for row in table.rows:
+        for row in table.cells:
             assert all(f">{cell}</" in page for cell in row), row
             shown = text.replace("\\", "")
             assert f"| {' | '.join(row)} |" in shown
@@ -129,7 +127,7 @@ def test_nothing_is_shown_without_published_errors(tmp_path: Path) -> None:
     add_measured(store, BASE)
     add_measured(store, BETTER, {"widening": 2, "blocks": 1})
     content = collect(results_of(store))
-    assert published_texts(content.document["published"]) == []
+    assert published_tables(content.document["published"]) == []
     assert published_intervals(content) is None
     assert "Beside the published" not in render(content, []) + describe(content, {})
 

@@ -53,7 +53,7 @@ def show(shown: dict[str, Any]) -> tuple[str, list[list[str]]]:
 def test_the_ranking() -> None:
     text, rows = show(document())
     assert "tiny: 2 of 3 trials complete, 1 stopped" in text
-    sizes = ["widening 2", "5.12 ± 0.34 % (n 3)", "4,874", "75.00%", "0.12 M"]
+    sizes = ["widening 2", "5.12 ± 0.34 % (n 3)", "4,874", "75.00%", "123.46 k"]
     judged = ["−0.42 [−1.42, +0.83]", "not distinguishable"]
     assert rows == [
         ["1", "base", *sizes, "", "base", "12.3"],
@@ -100,7 +100,7 @@ def test_the_confirmation() -> None:
     assert rows == [
         ["base", "", "", *errors, "", "", "base"],
         ["4", "sculpted", "widening 3", *errors, "+2.00 [+1.00, +3.25]", "base", "worse"],
-        ["4", "shuffled", "widening 3", *errors, "", "4", ""],
+        ["4", "shuffled", "widening 3", *errors, "", "4", "to come"],
     ]
     for part in ("8 fresh seeds, not complete", "bootstrap-t", "over 2 candidates"):
         assert part in text

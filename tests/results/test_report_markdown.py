@@ -55,7 +55,7 @@ def test_what_it_says(tmp_path: Path) -> None:
     # Strings stay strings, in one cell each.
     row = next(line for line in lines if line.startswith("| 15 | failed |"))
     assert "\\<img src=x onerror=alert(1)\\> \\| \\`x\\` \\[a\\](http://b.example) \\# c" in row
-    assert row.replace("\\|", "").count("|") == 5
+    assert row.replace("\\|", "").count("|") == 6
 
     assert [picture.stem for picture in pictures] == ["errors", "front"]
     for picture in pictures:
@@ -109,4 +109,4 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     done = CliRunner().invoke(app, [*arguments, "--output", "file/report.md"])
     assert isinstance(done.exception, InputError)
-    assert "the report must go to a file that can be written" in str(done.exception)
+    assert "--output must be a file that can be written" in str(done.exception)

@@ -8,8 +8,8 @@ import optuna
 import pytest
 
 import sculpt
+from sculpt.dominance import non_dominated
 from sculpt.errors import ConfigError, SculptWarning, StorageError
-from sculpt.results.pareto.dominance import non_dominated
 from sculpt.results.records import Results
 from sculpt.search.artifacts.artifact_store import ArtifactStore
 from sculpt.search.kept_networks import discard_networks

@@ -1,9 +1,8 @@
 """What a study has found, written where Optuna's dashboard shows it: notes and layer plots."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.artifacts import upload_artifact
@@ -11,11 +10,13 @@ from optuna.exceptions import StorageInternalError
 
 from sculpt.errors import StorageError
 from sculpt.results.dashboard.attributes import StudyAttributes
-from sculpt.results.dashboard.notes import Attempt, part_note, study_note, trial_note
+from sculpt.results.dashboard.notes import part_note, study_note, trial_note
 from sculpt.results.figures import draw_pruning
 from sculpt.results.pareto import pareto_document
-from sculpt.results.ranking import rank
+from sculpt.results.pareto.fronts import ParetoDocument
+from sculpt.results.ranking import Ranking, rank
 from sculpt.results.records import PROBLEMS, Results
+from sculpt.results.tables.ranking import confirmation_table, ranking_table
 from sculpt.search.storage.failures import LostStorageError
 from sculpt.search.storage.stored_trials import StoredTrial, read_trials
 from sculpt.search.storage.trials import trial_states
@@ -55,7 +56,7 @@ def annotate(store: Store) -> None:
         raise undrawn[0]
 
 
-def _worth_drawing(document: Mapping[str, Any], front: Mapping[str, Any]) -> list[int | str]:
+def _worth_drawing(document: Ranking, front: ParetoDocument) -> list[int | str]:
     """Return the trials whose layers are drawn: the base, the front, and the best ranked."""
     ranked = [row["trial"] for row in document["ranking"]]
     base = [trial for trial in ranked if trial == "base"]
@@ -90,9 +91,10 @@ def _draw_missing(store: Store, results: Results, trials: list[int | str]) -> li
     return undrawn
 
 
-def _note_search(store: Store, document: Mapping[str, Any], front: Mapping[str, Any]) -> None:
+def _note_search(store: Store, document: Ranking, front: ParetoDocument) -> None:
     """Write the notes of the base and of the candidates."""
-    rows = {row["trial"]: row for row in document["ranking"]}
+    table = ranking_table(document)
+    rows = {row["trial"]: table.facts(row, "trial", "parameters") for row in table.rows}
     on_front = {row["trial"] for row in front["front"]}
     for study in (store.base, store.candidates):
         attributes = StudyAttributes(study, store.storage)
@@ -102,39 +104,36 @@ def _note_search(store: Store, document: Mapping[str, Any], front: Mapping[str, 
             complete = state == "complete"
             if complete and label not in rows:
                 continue  # it ended since the ranking was made
-            attempt = Attempt(
-                label=label,
-                state=state,
-                params=store.config.model.options if label == "base" else trial.params,
-                reason=_reason(trial),
-                row=rows[label] if complete else None,
+            note = trial_note(
+                label,
+                state,
+                store.config.model.options if label == "base" else dict(trial.params),
+                _reason(trial),
+                rows[label] if complete else {},
                 on_front=complete and label in on_front,
                 plot=files.get(_file_name(label)) if complete else None,
             )
-            attributes.write_note(trial_note(attempt), trial.number)
+            attributes.write_note(note, trial.number)
 
 
-def _note_confirmation(store: Store, study: optuna.Study, document: Mapping[str, Any]) -> None:
+def _note_confirmation(store: Store, study: optuna.Study, document: Ranking) -> None:
     """Write the notes of the trials that confirm the best."""
-    found = document["confirmation"] or {"base": None, "rows": []}
-    rows = {(row["trial"], row["arm"]): row for row in found["rows"]}
-    rows["base", "sculpted"] = found["base"]
+    facts = {}
+    if document["confirmation"]:
+        table = confirmation_table(document["confirmation"])
+        for row in table.rows:
+            place = row["trial"], row["arm"] or "sculpted"
+            facts[place] = table.facts(row, "trial", "mask", "parameters")
     params = {row["trial"]: row["params"] for row in document["ranking"]}
     attributes = StudyAttributes(study, store.storage)
     for trial, state in _ended(store, study):
         label, arm = trial.user_attrs["candidate"], trial.user_attrs["arm"]
-        attempt = Attempt(
-            label=label,
-            state=state,
-            params=params.get(label, {}),
-            reason=_reason(trial),
-            row=rows.get((label, arm)) if state == "complete" else None,
-            arm=arm,
-        )
-        attributes.write_note(trial_note(attempt), trial.number)
+        found = facts.get((label, arm), {}) if state == "complete" else {}
+        note = trial_note(label, state, params.get(label, {}), _reason(trial), found, arm=arm)
+        attributes.write_note(note, trial.number)
 
 
-def _note_studies(store: Store, document: Mapping[str, Any], front: Mapping[str, Any]) -> None:
+def _note_studies(store: Store, document: Ranking, front: ParetoDocument) -> None:
     """Write the notes of the studies themselves."""
     studies = {"": store.candidates, "base": store.base, "confirm": store.confirmation}
     attributes = {

@@ -20,10 +20,8 @@ class StudyAttributes:
     reads all attributes of the study for each note: a million of them for a thousand trials.
 
     Args:
-        study:
-            The study.
-        storage:
-            Where it is kept.
+        study: The study.
+        storage: Where it is kept.
     """
 
     def __init__(self, study: optuna.Study, storage: BaseStorage) -> None:
@@ -48,10 +46,8 @@ class StudyAttributes:
         """Write the note of the study, or of a trial, unless a person wrote what is there.
 
         Args:
-            text:
-                Markdown.
-            trial:
-                The trial's number; none for the study itself.
+            text: Markdown.
+            trial: The trial's number; none for the study itself.
         """
         trial_id = None
         if trial is not None:

@@ -1,14 +1,13 @@
 """What is said in notes about a study and its trials: Markdown, from the documents of a ranking."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
-from sculpt.config import describe_parameters
-from sculpt.results.markdown import code, prose
-from sculpt.results.numbers import percent, points
+from sculpt.config import Params, describe_parameters
+from sculpt.results.pareto.fronts import Objective
+from sculpt.results.ranking import Ranking
 from sculpt.results.tables import describe_tally
-from sculpt.results.verdict import verdict_sentences
+from sculpt.results.verdict import verdict_of
+from sculpt.table import code, prose
 
 ABOUT = (
     "Sparse networks, cut out of larger ones before training, against a dense network of the same "
@@ -16,50 +15,21 @@ ABOUT = (
 )
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """One ended trial, of whichever of a store's studies, and what is known of it.
-
-    Attributes:
-        label: The candidate's number, or "base".
-        state: What became of it, in the words of `trial_states`.
-        params: What was sampled, or the model's options for the base.
-        reason: Why it has no result.
-        row: Its row of the ranking or of the confirmation.
-        arm: In the confirmation, whether its mask was sculpted or shuffled.
-        on_front: Whether no other trial beats it in all objectives of the study.
-        plot: Path of its layer plot.
-    """
-
-    label: int | str
-    state: str
-    params: Mapping[str, Any]
-    reason: str | None = None
-    row: Mapping[str, Any] | None = None
-    arm: str | None = None
-    on_front: bool = False
-    plot: str | None = None
-
-
 def study_note(
-    document: Mapping[str, Any],
-    objectives: Sequence[Mapping[str, Any]],
+    document: Ranking,
+    objectives: Sequence[Objective],
     pages: Mapping[str, str],
     most_plots: int,
 ) -> str:
     """Return the note of a study.
 
     Args:
-        document:
-            What `sculpt.results.ranking.rank` says.
-        objectives:
-            Name, direction and unit of each, as in the document of a front.
-        pages:
-            Paths of the pages of the studies beside it: `base`, and `confirm` if there is one.
-        most_plots:
-            How many layer plots are drawn at most.
+        document: What `sculpt.results.ranking.rank` says.
+        objectives: Name, direction and unit of each, as in the document of a front.
+        pages: Paths of the pages of the studies beside it: `base`, and `confirm` if there is one.
+        most_plots: How many layer plots are drawn at most.
     """
-    name = document["study"]
+    name, verdict = document["study"], verdict_of(document)
     where = f"{ABOUT}; the dense base is {_link(f'{name}/base', pages['base'])}"
     if "confirm" in pages:
         link = _link(f"{name}/confirm", pages["confirm"])
@@ -73,7 +43,9 @@ def study_note(
             "",
             f"{where}.",
             "",
-            *(f"- {prose(sentence)}" for sentence in verdict_sentences(dict(document))),
+            f"**{prose(verdict.headline)}**",
+            "",
+            *(f"- {prose(name)}: {prose(found)}" for name, found in verdict.facts.rows),
             f"- Trials, the base included: {prose(describe_tally(document['trials']))}.",
             f"- Objectives: {measured}.",
             "",
@@ -98,43 +70,37 @@ def part_note(name: str, part: str, page: str) -> str:
     return f"Holds {holds[part]}. The candidates, and what was found: {_link(name, page)}."
 
 
-def trial_note(attempt: Attempt) -> str:
-    """Return the note of a trial."""
-    title = "Base" if attempt.label == "base" else f"Candidate {attempt.label}"
-    if attempt.arm == "shuffled":
-        title += ", its mask shuffled within layers"
-    lines = [f"**{title}**: {attempt.state}" + (", on the front" if attempt.on_front else ""), ""]
-    lines.append(
-        f"- configuration: {code(describe_parameters(dict(attempt.params)) or 'as it stands')}"
-    )
-    if attempt.reason:
-        lines.append(f"- why: {code(attempt.reason)}")
-    if attempt.row:
-        lines += _found(attempt.row)
-    if attempt.plot:
-        lines += ["", f"![layer sparsities]({attempt.plot})"]
-    return "\n".join(lines)
+def trial_note(
+    label: int | str,
+    state: str,
+    params: Params,
+    reason: str | None,
+    facts: Mapping[str, str],
+    *,
+    arm: str = "sculpted",
+    on_front: bool = False,
+    plot: str | None = None,
+) -> str:
+    """Return the note of an ended trial, of whichever of a store's studies.
 
-
-def _found(row: Mapping[str, Any]) -> list[str]:
-    """Return what a row of the ranking or of the confirmation says, as list items."""
-    lines = []
-    for key, name in (("val_error", "validation error"), ("test_error", "test error")):
-        if row.get(key):
-            lines.append(f"- {name}: {percent(row[key])}")
-    if row.get("diverged"):
-        lines.append(f"- diverged: {row['diverged']} seeds")
-    if row.get("verdict") not in (None, "base"):
-        against = f"candidate {row['against']}" if row.get("arm") == "shuffled" else "the base"
-        lines.append(f"- against {against}: {row['verdict']}")
-        if row["difference"]:
-            lines[-1] += f", a difference of {points(row['difference'])} points"
-    lines.append(
-        f"- kept: {row['kept_parameters']:,} parameters, {row['kept_macs'] / 1e6:,.2f} M MACs"
-    )
-    if "sparsity" in row:
-        lines[-1] += f", sparsity {row['sparsity']:.2%}"
-    return lines
+    Args:
+        label: The candidate's number, or "base".
+        state: What became of it, in the words of `trial_states`.
+        params: What was sampled, or the model's options for the base.
+        reason: Why it has no result.
+        facts: What the table of the ranking, or of the confirmation, says of it.
+        arm: In the confirmation, whether its mask was sculpted or shuffled.
+        on_front: Whether no other trial beats it in all objectives of the study.
+        plot: Path of its layer plot.
+    """
+    title = "Base" if label == "base" else f"Candidate {label}"
+    title += ", its mask shuffled within layers" if arm == "shuffled" else ""
+    lines = [f"**{title}**: {state}" + (", on the front" if on_front else ""), ""]
+    lines.append(f"- configuration: {code(describe_parameters(params) or 'as it stands')}")
+    if reason:
+        lines.append(f"- why: {code(reason)}")
+    lines += [f"- {name}: {prose(found)}" for name, found in facts.items()]
+    return "\n".join([*lines, *(["", f"![layer sparsities]({plot})"] if plot else [])])
 
 
 def _link(name: str, path: str) -> str:

@@ -48,12 +48,9 @@ def open_server(store: Store, host: str, port: int) -> DashboardServer:
     """Open a port and the dashboard behind it; `serve_forever` answers.
 
     Args:
-        store:
-            The study. Its whole storage is shown, other studies included.
-        host:
-            Name or address to listen at.
-        port:
-            Port to listen at; 0 takes a free one.
+        store: The study. Its whole storage is shown, other studies included.
+        host: Name or address to listen at.
+        port: Port to listen at; 0 takes a free one.
 
     Raises:
         InputError: one cannot listen there.
@@ -84,12 +81,10 @@ def guarded(application: Application, *, only_loopback: bool) -> Application:
     """Refuse what pages of other origins make a browser send.
 
     Args:
-        application:
-            A WSGI application.
-        only_loopback:
-            Whether requests must be addressed to a loopback name. A page whose own name was
-            made to point here (DNS rebinding) is of the same origin to a browser, but its name is
-            in the request. Any port is right, because it may have been forwarded from another.
+        application: A WSGI application.
+        only_loopback: Whether requests must be addressed to a loopback name. A page whose own name
+            was made to point here (DNS rebinding) is of the same origin to a browser, but its name
+            is in the request. Any port is right, because it may have been forwarded from another.
     """
 
     def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:

@@ -15,10 +15,8 @@ def holds(table: pd.DataFrame, where: str) -> NDArray[np.bool_]:
     """Say for which rows of a table of trials a condition holds; not where it is missing.
 
     Args:
-        table:
-            In the columns of `Results.trials`.
-        where:
-            In pandas query syntax over these columns. Sampled parameters also go by their bare
+        table: In the columns of `Results.trials`.
+        where: In pandas query syntax over these columns. Sampled parameters also go by their bare
             names; a name with dots stands in backticks: "`pruning.repair` == True".
 
     Raises:

@@ -3,16 +3,17 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sculpt.config import Params
+from sculpt.dominance import hypervolume, knee, non_dominated
 from sculpt.errors import InputError
 from sculpt.registry import OBJECTIVES
 from sculpt.results.pareto.condition import holds
-from sculpt.results.pareto.dominance import hypervolume, knee, non_dominated
 from sculpt.results.pareto.together import check_distinct, differences, finished_trials
 from sculpt.results.records import Results
 from sculpt.results.rows import budgets_of
@@ -20,6 +21,61 @@ from sculpt.results.rows import budgets_of
 Array = NDArray[np.float64]
 
 _LEADING = ["study", "trial", "role", "budget", "on_front", "knee"]
+
+
+class Hypervolume(TypedDict):
+    """What a front dominates up to the dense base."""
+
+    reference: dict[str, float]
+    """The base's values."""
+    volume: float
+    share: float | None
+    """Of the product of the base's values; None where that is 0."""
+
+
+class Objective(TypedDict):
+    """What a front is over."""
+
+    name: str
+    direction: str
+    unit: str
+
+
+class FrontRow(TypedDict):
+    """A trial that competes."""
+
+    study: str
+    trial: int | str
+    role: str
+    budget: int
+    params: Params
+    values: dict[str, float]
+    """Of each objective."""
+    knee: bool
+
+
+class FrontDocument(TypedDict):
+    """The front of one budget."""
+
+    budget: int | None
+    front: list[FrontRow]
+    dominated: int
+    missing: int
+    hypervolume: Hypervolume | None
+    knee: dict[str, int | str] | None
+    dominated_rows: NotRequired[list[FrontRow]]
+
+
+class ParetoDocument(TypedDict):
+    """The fronts of studies (README, "JSON")."""
+
+    studies: list[str]
+    objectives: list[Objective]
+    front: list[FrontRow]
+    dominated: int
+    missing: int
+    fronts: list[FrontDocument]
+    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -35,8 +91,8 @@ class Front:
     """Trials with all values."""
     missing: int
     """Trials without some value; they are not in the table."""
-    hypervolume: dict[str, Any] | None
-    """As in JSON; None without a base."""
+    hypervolume: Hypervolume | None
+    """None without a base."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +107,93 @@ class Fronts:
     """What should be known before the fronts are believed."""
 
 
-def find_fronts(
-    studies: Sequence[Results], objectives: Sequence[str] | None, where: str | None
-) -> Fronts:
-    """Find the fronts of the finished trials of studies; see `sculpt.pareto`.
+def pareto(
+    studies: Results | Sequence[Results],
+    objectives: Sequence[str] | None = None,
+    where: str | None = None,
+    dominated: bool = False,
+) -> pd.DataFrame:
+    """Return the front of the finished trials, the dense bases among them, one row for each.
+
+    Studies with several budgets have a front for each of them. A base belongs to that of its own
+    size; where there is one budget in all, to the only one.
+
+    Columns:
+        study, trial (a candidate's number, or "base"), role ("base" or "candidate").
+        budget: parameters that were to be kept.
+        on_front: no other trial of that budget is nowhere worse and somewhere better.
+        knee: of its front, the trial where gains begin to cost most (`dominance.knee`).
+        OBJECTIVE: the value of each objective, in its own unit, in the order given.
+        Then all other columns of `Results.trials`; `Results.columns` has their units.
+
+    Rows are sorted by budget, then by `on_front`, the front first, then by the first objective,
+    the best first.
+
+    Args:
+        studies: One or several, with different names.
+        objectives: Registered names; by default those of the first study.
+        where: Keep only trials for which this holds, in pandas query syntax over the columns of
+            `Results.trials` and the bare names of sampled parameters, for example "widening > 2"; a
+            name with dots stands in backticks: "`pruning.repair` == True".
+        dominated: Return the trials that others dominate, too.
 
     Raises:
         UnknownNameError: an objective does not exist.
         InputError: no trial has a value of an objective, `where` is not a condition over the
             columns, an objective or a study is given twice, or two studies have one name.
     """
+    table = _find_fronts(_listed(studies), objectives, where).table
+    return table if dominated else table[table["on_front"]].reset_index(drop=True)
+
+
+def pareto_document(
+    studies: Results | Sequence[Results],
+    objectives: Sequence[str] | None = None,
+    where: str | None = None,
+    dominated: bool = False,
+) -> ParetoDocument:
+    """Return what `pareto` finds as a JSON document (README, "JSON"), with hypervolumes.
+
+    A hypervolume is what a front dominates up to the dense base, whether `where` keeps the base
+    or not; of several studies, the base of the first that has one with all values.
+
+    Raises:
+        UnknownNameError, InputError: as `pareto`.
+    """
+    listed = _listed(studies)
+    found = _find_fronts(listed, objectives, where)
+    fronts: list[FrontDocument] = []
+    for front in found.fronts:
+        shown = front.competing if dominated else front.size
+        table = found.table.iloc[front.begin : front.begin + shown]
+        rows = _rows(listed, table, found.objectives)
+        bend = next((row for row in rows if row["knee"]), None)
+        entry: FrontDocument = {
+            "budget": front.budget,
+            "front": rows[: front.size],
+            "dominated": front.competing - front.size,
+            "missing": front.missing,
+            "hypervolume": front.hypervolume,
+            "knee": bend and {"study": bend["study"], "trial": bend["trial"]},
+        }
+        if dominated:
+            entry["dominated_rows"] = rows[front.size :]
+        fronts.append(entry)
+    return {
+        "studies": [results.config.study for results in listed],
+        "objectives": list(map(described, found.objectives)),
+        "front": [row for entry in fronts for row in entry["front"]],
+        "dominated": sum(entry["dominated"] for entry in fronts),
+        "missing": sum(entry["missing"] for entry in fronts),
+        "fronts": fronts,
+        "notes": found.notes,
+    }
+
+
+def _find_fronts(
+    studies: Sequence[Results], objectives: Sequence[str] | None, where: str | None
+) -> Fronts:
+    """Find the fronts of the finished trials of studies; see `pareto`, also for what is raised."""
     check_distinct(studies)
     names = list(objectives or studies[0].config.search.objectives)
     if len(set(names)) < len(names):
@@ -161,7 +294,7 @@ def _base_values(
     return None
 
 
-def _volume(front: Array, signs: Array, names: list[str], base: Array) -> dict[str, Any]:
+def _volume(front: Array, signs: Array, names: list[str], base: Array) -> Hypervolume:
     """Return the hypervolume of a front (n, objectives) of costs up to the base's values."""
     volume = hypervolume(front, base * signs)
     box = math.prod(abs(value) for value in base.tolist())
@@ -182,3 +315,46 @@ def _latency_notes(names: list[str], table: pd.DataFrame) -> list[str]:
     return [
         f"latencies were measured in {len(ways)} ways and are not comparable: {'; '.join(ways)}"
     ]
+
+
+def described(name: str) -> Objective:
+    """Return an objective as documents name it."""
+    kind = OBJECTIVES.get(name)
+    return {"name": name, "direction": kind.direction, "unit": kind.unit}
+
+
+def _listed(studies: Results | Sequence[Results]) -> list[Results]:
+    return [studies] if isinstance(studies, Results) else list(studies)
+
+
+def _rows(studies: list[Results], table: pd.DataFrame, names: list[str]) -> list[FrontRow]:
+    """Return the rows of a table as JSON."""
+    # Column by column: a Series for each row would take most of the time of a large study.
+    dense = {results.config.study: results.config.model.options for results in studies}
+    leading = table[["study", "trial", "role", "budget", "knee"]].to_dict("records")
+    values = table[names].astype(float).to_numpy().tolist()
+    return [
+        {
+            "study": row["study"],
+            "trial": row["trial"],
+            "role": row["role"],
+            "budget": row["budget"],
+            "params": dense[row["study"]] if row["role"] == "base" else sampled,
+            "values": dict(zip(names, measured, strict=True)),
+            "knee": row["knee"],
+        }
+        for row, sampled, measured in zip(leading, _sampled(table), values, strict=True)
+    ]
+
+
+def _sampled(table: pd.DataFrame) -> list[Params]:
+    """Return the sampled parameters of each row, without those that a condition left out."""
+    sampled: list[Params] = [{} for _ in range(len(table))]
+    for name in (str(column) for column in table if str(column).startswith("params.")):
+        values, known = table[name].astype(object).tolist(), table[name].notna().tolist()
+        for row, value, given in zip(sampled, values, known, strict=True):
+            if given:
+                # A gap in the column made floats of whole numbers.
+                whole = isinstance(value, float) and value.is_integer()
+                row[name.removeprefix("params.")] = int(value) if whole else value
+    return sampled

@@ -1,25 +1,92 @@
 """Everything that a report says of a study, as plain data: nothing here is drawn or marked up."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
 
+from sculpt.dominance import non_dominated
+from sculpt.quantities import STEPS
 from sculpt.registry import OBJECTIVES
-from sculpt.results.numbers import number
-from sculpt.results.pareto.dominance import non_dominated
-from sculpt.results.proxies import measures
-from sculpt.results.ranking import rank
+from sculpt.results.pareto.fronts import Objective, described
+from sculpt.results.proxies import ProxyRow, measures
+from sculpt.results.ranking import UNRANKED, Ranking, RankRow, UnrankedRow, rank, without_result
 from sculpt.results.records import Results
-from sculpt.results.report.details import chosen_details
-from sculpt.results.report.reproduction import reproduction
-from sculpt.results.report.trials import finished_trials, unfinished_trials
-from sculpt.results.rows import budgets_of
-from sculpt.results.verdict import verdict_sentences
+from sculpt.results.report.details import Details, chosen_details
+from sculpt.results.report.reproduction import Reproduction, reproduction
+from sculpt.results.rows import budgets_of, of_every_seed, rounded, spread
+from sculpt.results.tables import configuration
+from sculpt.results.tables.ranking import ranking_table
+from sculpt.results.verdict import Verdict, verdict_of
+from sculpt.table import Column, Table
+from sculpt.units import Error, count, macs
 
 SHOWN_PROXIES = 6
 """The strongest; the others are not drawn."""
+
+SIGNALS = ("jacobian_mean", "orthogonality_score", "effective_parameters")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A finished trial: its row of the ranking, and what else the table of trials knows of it."""
+
+    row: RankRow
+    test: Error | None
+    """None unless every seed has a test error."""
+    group: int | None
+    """The budget whose front it competes for; None where all compete."""
+    values: dict[str, float | None]
+    """Of each objective that was measured."""
+    signal: dict[str, dict[str, float | None]]
+    """Of each step, the quantities in `SIGNALS`."""
+    facts: dict[str, str]
+    """What is shown of it wherever it is pointed at."""
+
+    @property
+    def label(self) -> int | str:
+        """A candidate's number, or `base`."""
+        return self.row["trial"]
+
+    @property
+    def is_base(self) -> bool:
+        """Whether it is the dense base."""
+        return self.row["role"] == "base"
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return "dense base" if self.is_base else f"trial {self.label}"
+
+    @property
+    def params(self) -> str:
+        """Its configuration."""
+        return configuration(self.row["params"]) or ""
+
+    def error(self, kind: str) -> Error | None:
+        """Return its validation error (`val`), or its test error (`test`)."""
+        return self.test if kind == "test" else self.row["val_error"]
+
+
+class PublishedPoint(TypedDict):
+    """A published error of a configuration that finished here."""
+
+    trial: int | str
+    sparsity: float
+    test: float | None
+    val: float | None
+
+
+@dataclass(frozen=True)
+class Published:
+    """Figures from elsewhere that can be set beside these."""
+
+    source: str
+    points: list[PublishedPoint]
+    unmatched: int
+    """Configurations that have not finished here."""
 
 
 @dataclass(frozen=True)
@@ -27,68 +94,79 @@ class Content:
     """What a report says. Errors and sparsities are fractions, as in every JSON document."""
 
     study: str
-    verdict: list[str]
-    document: dict[str, Any]
-    """Of `sculpt.results.ranking.rank`: counts, ranking, confirmation, proxies."""
+    verdict: Verdict
+    document: Ranking
+    """Counts, ranking, confirmation, proxies."""
     error: str
     """Which error is set against sparsity: `test` where the study's protocol makes it."""
-    objectives: list[dict[str, str]]
-    """Those that were measured: name, unit, direction."""
+    objectives: list[Objective]
+    """Those that were measured."""
     axes: list[str]
     """Up to two of them, those of the study first."""
     budgets: list[int]
     """Each has a front of its own; none where all compete."""
     front: list[int | str]
     """Trials that no other of their budget beats on both axes."""
-    trials: list[dict[str, Any]]
+    ranking: Table
+    trials: list[Trial]
     """Finished ones, base and candidates, in the order of the ranking."""
-    unfinished: list[dict[str, Any]]
-    details: dict[int | str, dict[str, Any]]
+    unfinished: list[UnrankedRow]
+    """Interrupted ones, too."""
+    rungs: dict[int | str, list[tuple[int, float]]]
+    """Of those that were stopped: epochs and validation errors of the first seed."""
+    details: dict[int | str, Details]
     """Layers and learning curve of those whose records were read; or what is the problem."""
-    published: dict[str, Any] | None
-    """`source` and `points`: figures from elsewhere that can be set beside these."""
-    proxies: list[dict[str, Any]]
-    reproduction: dict[str, Any]
+    published: Published | None
+    proxies: list[tuple[ProxyRow, dict[int | str, float | None]]]
+    """The strongest, each with its value for every candidate."""
+    reproduction: Reproduction
 
     @property
-    def base(self) -> dict[str, Any] | None:
+    def base(self) -> Trial | None:
         """The dense base, if it has finished."""
-        return next((trial for trial in self.trials if trial["role"] == "base"), None)
+        return next((trial for trial in self.trials if trial.is_base), None)
 
     @property
-    def candidates(self) -> list[dict[str, Any]]:
+    def candidates(self) -> list[Trial]:
         """The finished candidates, best first."""
-        return [trial for trial in self.trials if trial["role"] == "candidate"]
+        return [trial for trial in self.trials if not trial.is_base]
 
     @property
     def selected(self) -> int | str | None:
         """The trial that is shown until another is chosen: the best candidate, else the base."""
-        return next((trial["trial"] for trial in self.candidates + self.trials), None)
+        return next((trial.label for trial in self.candidates + self.trials), None)
 
 
 def collect(results: Results) -> Content:
     """Read all that a report says of a study."""
-    document = rank(results)
-    table = results.trials
-    complete = table[table["state"] == "complete"] if len(table) else table
-    objectives = _objectives(complete)
-    axes = _axes(results, [objective["name"] for objective in objectives])
+    results = results.snapshot()
+    document, table, complete = rank(results), results.trials, results.complete
+    measured = [n for n in OBJECTIVES.names() if n in complete and complete[n].notna().any()]
+    # The pair that the front is over at first; a study of one objective gets a cost.
+    wanted = dict.fromkeys([*results.config.search.objectives, "val_error", "kept_macs"])
+    axes = [name for name in wanted if name in measured][:2]
+    error = "test" if results.config.training.protocol == "lowest_test" else "val"
     budgets = budgets_of(results.config, complete)
-    names = [objective["name"] for objective in objectives]
-    trials = finished_trials(document, complete, names, budgets)
-    front = _front(trials, objectives, axes)
+    budgets = budgets if len(budgets) > 1 else []
+    known = {row["trial"]: row for _, row in complete.iterrows()} if len(complete) else {}
+    tests = {trial: spread(of_every_seed(row.get("test_errors"))) for trial, row in known.items()}
+    ranking = ranking_table(document, tests if error == "test" else None)
+    trials = _trials(document, ranking, known, tests, measured, bool(budgets))
+    front = _front(trials, axes)
     details, records = chosen_details(results, document, front)
     return Content(
         study=results.config.study,
-        verdict=verdict_sentences(document),
+        verdict=verdict_of(document),
         document=document,
-        error="test" if results.config.training.protocol == "lowest_test" else "val",
-        objectives=objectives,
+        error=error,
+        objectives=[described(name) for name in measured],
         axes=axes,
-        budgets=budgets if len(budgets) > 1 else [],
+        budgets=budgets,
         front=front,
+        ranking=ranking,
         trials=trials,
-        unfinished=unfinished_trials(table),
+        unfinished=without_result(table, (*UNRANKED, "interrupted")),
+        rungs=_rungs(table),
         details=details,
         published=_published(results, trials),
         proxies=_proxies(document, complete),
@@ -96,55 +174,80 @@ def collect(results: Results) -> Content:
     )
 
 
-def _objectives(complete: pd.DataFrame) -> list[dict[str, str]]:
-    measured = [n for n in OBJECTIVES.names() if n in complete and complete[n].notna().any()]
-    kinds = [(name, OBJECTIVES.get(name)) for name in measured]
-    return [{"name": n, "unit": kind.unit, "direction": kind.direction} for n, kind in kinds]
+def _trials(
+    document: Ranking,
+    ranking: Table,
+    known: dict[int | str, pd.Series],
+    tests: dict[int | str, Error | None],
+    measured: Sequence[str],
+    several_budgets: bool,
+) -> list[Trial]:
+    dense = [
+        Column("dense parameters", lambda row: known[row["trial"]]["dense_parameters"], count),
+        Column("dense MACs", "dense_macs", macs),
+    ]
+    pointed_at = Table("", [*ranking.columns, *dense], ranking.rows)
+    trials = []
+    for row in document["ranking"]:
+        found = known[row["trial"]]
+        # The base is not pruned to a budget, so it competes where it happens to have one.
+        size = row["kept_parameters"] if row["role"] == "base" else row["budget"]
+        trials.append(
+            Trial(
+                row=row,
+                test=tests[row["trial"]],
+                group=size if several_budgets else None,
+                values={name: rounded(found.get(name)) for name in measured},
+                signal={
+                    step: {name: rounded(found.get(f"{step}_{name}")) for name in SIGNALS}
+                    for step in STEPS
+                },
+                facts=pointed_at.facts(row, "trial", "parameters"),
+            )
+        )
+    return trials
 
 
-def _axes(results: Results, measured: list[str]) -> list[str]:
-    """Return the pair that the front is over at first; a study of one objective gets a cost."""
-    wanted = [*results.config.search.objectives, "val_error", "kept_macs"]
-    return [name for name in dict.fromkeys(wanted) if name in measured][:2]
-
-
-def _front(
-    trials: list[dict[str, Any]], objectives: list[dict[str, str]], axes: list[str]
-) -> list[int | str]:
+def _front(trials: list[Trial], axes: list[str]) -> list[int | str]:
     """Return the trials on the fronts that are drawn at first, those of each budget."""
-    signs = {o["name"]: 1 if o["direction"] == "minimize" else -1 for o in objectives}
+    signs = [1 if OBJECTIVES.get(name).direction == "minimize" else -1 for name in axes]
     front: list[int | str] = []
-    for group in dict.fromkeys(trial["group"] for trial in trials):
-        rows = [trial for trial in trials if trial["group"] == group]
-        values = [[trial["values"][name] for name in axes] for trial in rows]
-        table = np.array(values, dtype=float) * [signs[name] for name in axes]
-        if axes:
-            chosen = non_dominated(table)
-            front += [row["trial"] for row, on in zip(rows, chosen, strict=True) if on]
+    for group in dict.fromkeys(trial.group for trial in trials) if axes else ():
+        rows = [trial for trial in trials if trial.group == group]
+        values = np.array([[row.values[name] for name in axes] for row in rows], dtype=float)
+        best = non_dominated(values * signs)
+        front += [row.label for row, on in zip(rows, best, strict=True) if on]
     return front
 
 
-def _published(results: Results, trials: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _rungs(table: pd.DataFrame) -> dict[int | str, list[tuple[int, float]]]:
+    if "rungs" not in table:
+        return {}
+    stopped = table[(table["state"] == "stopped") & table["rungs"].notna()]
+    return {
+        row["trial"]: [(int(epoch), error) for epoch, error in row["rungs"].items()]
+        for _, row in stopped.iterrows()
+    }
+
+
+def _published(results: Results, trials: list[Trial]) -> Published | None:
     """Return published errors of configurations that finished here, for their sparsity."""
     published = results.config.published
     if published is None:
         return None
-    found, unmatched = [], 0
-    settings = {
-        "base" if trial["role"] == "base" else _key(trial["settings"]): trial for trial in trials
-    }
+    found: list[PublishedPoint] = []
+    unmatched = 0
+    settings = {"base" if t.is_base else _key(t.row["params"]): t for t in trials}
     for row in published.rows:
-        errors = {kind: number(row.get(f"{kind}_error")) for kind in ("test", "val")}
-        if errors["test"] is None and errors["val"] is None:
+        test, val = rounded(row.get("test_error")), rounded(row.get("val_error"))
+        if test is None and val is None:
             continue
-        trial = settings.get(_key(row.get("params")))
-        if trial is None:
+        if trial := settings.get(_key(row.get("params"))):
+            sparsity = trial.row["sparsity"]
+            found.append({"trial": trial.label, "sparsity": sparsity, "test": test, "val": val})
+        else:
             unmatched += 1
-            continue
-        found.append({"trial": trial["trial"], "sparsity": trial["sparsity"], **errors})
-    if not found and not unmatched:
-        return None
-    return {"source": published.source, "points": found, "unmatched": unmatched}
+    return Published(published.source, found, unmatched) if found or unmatched else None
 
 
 def _key(params: Any) -> str:
@@ -152,20 +255,15 @@ def _key(params: Any) -> str:
     return str(sorted(params.items()) if isinstance(params, dict) else params)
 
 
-def _proxies(document: dict[str, Any], complete: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the strongest proxies, each with its values beside the validation errors."""
+def _proxies(
+    document: Ranking, complete: pd.DataFrame
+) -> list[tuple[ProxyRow, dict[int | str, float | None]]]:
     strongest = [row for row in document["proxies"] if row["rho"] is not None][:SHOWN_PROXIES]
     if not strongest:
         return []
     candidates = complete[complete["role"] == "candidate"]
     columns = measures(candidates)
     return [
-        row
-        | {
-            "trials": candidates["trial"].tolist(),
-            "values": [number(value) for value in columns[row["proxy"]]],
-            "errors": [number(value) for value in candidates["val_error_mean"]],
-        }
+        (row, dict(zip(candidates["trial"], map(rounded, columns[row["proxy"]]), strict=True)))
         for row in strongest
-        if row["proxy"] in columns
     ]

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from sculpt.results.numbers import number, percents, signed
-from sculpt.results.report.content import Content
+from sculpt.results.report.content import Content, Trial
+from sculpt.results.report.details import Curve
 from sculpt.results.report.drawing import (
     DASHES,
     SERIES,
@@ -15,9 +15,11 @@ from sculpt.results.report.drawing import (
     hover,
     log_axis,
     marker,
-    name_of,
+    percents,
     thinned,
 )
+from sculpt.results.tables import configuration
+from sculpt.units import signed
 
 MOST_CURVES = 5
 """Candidates; more lines cannot be told apart."""
@@ -27,23 +29,23 @@ MOST_POINTS = 800
 
 def learning_curves(content: Content) -> Figure | None:
     """Draw the validation error per epoch of the base and the best, with a band of ± 1 std."""
-    best = [t for t in content.candidates if _curve(content, t)][:MOST_CURVES]
-    base = [content.base] if content.base and _curve(content, content.base) else []
+    known = [(t, curve) for t in content.trials if (curve := _curve(content, t))]
+    best = [(t, curve) for t, curve in known if not t.is_base][:MOST_CURVES]
+    base = [(t, curve) for t, curve in known if t.is_base]
     traces = _stopped(content)
-    for index, t in enumerate([*best, *base]):
-        curve = _curve(content, t)
-        colour = "@base" if t["role"] == "base" else SERIES[index % len(SERIES)]
+    for index, (t, curve) in enumerate([*best, *base]):
+        colour = "@base" if t.is_base else SERIES[index % len(SERIES)]
         means = percents(curve["mean"])
         if curve["std"]:
-            traces.append(_spread_band(curve, colour, str(t["trial"])))
+            traces.append(_spread_band(curve, curve["std"], colour, str(t.label)))
         texts = [
-            hover(name_of(t), t["params"], f"epoch {epoch}: {mean:.2f} %")
+            hover(t.name, t.params, f"epoch {epoch}: {mean:.2f} %")
             for epoch, mean in zip(curve["epochs"], means, strict=True)
             if mean is not None
         ]
-        line = {"color": colour, "dash": "dash" if t["role"] == "base" else DASHES[index]}
-        trace = dots(curve["epochs"], means, texts, name_of(t))
-        trace |= {"mode": "lines", "line": line | {"width": 2.2}, "legendgroup": str(t["trial"])}
+        line = {"color": colour, "dash": "dash" if t.is_base else DASHES[index]}
+        trace = dots(curve["epochs"], means, texts, t.name)
+        trace |= {"mode": "lines", "line": line | {"width": 2.2}, "legendgroup": str(t.label)}
         traces.append(trace)
     if not traces:
         return None
@@ -57,12 +59,13 @@ def learning_curves(content: Content) -> Figure | None:
     )
 
 
-def _curve(content: Content, trial: dict[str, Any]) -> dict[str, Any]:
-    return content.details.get(trial["trial"], {}).get("curve") or {}
+def _curve(content: Content, trial: Trial) -> Curve | None:
+    found = content.details.get(trial.label)
+    return found and found["curve"]
 
 
-def _spread_band(curve: dict[str, Any], colour: str, group: str) -> dict[str, Any]:
-    both = list(zip(curve["mean"], curve["std"], strict=True))
+def _spread_band(curve: Curve, std: list[float], colour: str, group: str) -> dict[str, Any]:
+    both = list(zip(curve["mean"], std, strict=True))
     upper = percents(mean + std for mean, std in both)
     # On a log scale an error of zero has no place; a tenth of the mean is the bottom of the figure.
     lower = percents(max(mean - std, mean / 10) for mean, std in both)
@@ -84,16 +87,17 @@ def _spread_band(curve: dict[str, Any], colour: str, group: str) -> dict[str, An
 def _stopped(content: Content) -> list[dict[str, Any]]:
     """Return the looks that early stopping took at those that it stopped: first seeds alone."""
     found = [
-        (epoch, 100 * error, t)
-        for t in content.unfinished
-        if t["state"] == "stopped"
-        for epoch, error in t["rungs"]
-        if error is not None
+        (epoch, 100 * error, row)
+        for row in content.unfinished
+        for epoch, error in content.rungs.get(row["trial"], [])
     ]
     if not found:
         return []
     epochs, errors, stopped = zip(*thinned(found, MOST_POINTS), strict=True)
-    texts = [hover(f"trial {t['trial']}, stopped", t["params"], t["reason"]) for t in stopped]
+    texts = [
+        hover(f"trial {row['trial']}, stopped", configuration(row["params"]), row["error"])
+        for row in stopped
+    ]
     trace = dots(epochs, errors, texts, "stopped early (first seed)")
     return [trace | {"marker": marker("@muted", "x-thin-open", 7, line={"width": 1.2})}]
 
@@ -101,20 +105,19 @@ def _stopped(content: Content) -> list[dict[str, Any]]:
 def proxy_figures(content: Content) -> dict[str, Figure]:
     """Draw each of the strongest proxies against the validation error."""
     figures = {}
-    params = {t["trial"]: t["params"] for t in content.trials}
-    for index, row in enumerate(content.proxies):
+    for index, (row, values_of) in enumerate(content.proxies):
         known = [
-            (trial, value, 100 * error)
-            for trial, value, error in zip(row["trials"], row["values"], row["errors"], strict=True)
-            if value is not None and error is not None
+            (trial, value, 100 * trial.row["val_error"]["mean"])
+            for trial in content.candidates
+            if (value := values_of[trial.label]) is not None
         ]
         if not known:
             continue
         trials, values, errors = zip(*thinned(known, MOST_POINTS), strict=True)
-        texts = [hover(f"trial {trial}", params.get(trial, "")) for trial in trials]
+        texts = [hover(trial.name, trial.params) for trial in trials]
         trace = dots(values, errors, texts, "candidates")
         trace |= {"marker": marker("@s1", size=7, opacity=0.75), "showlegend": False}
-        said = f"ρ {signed(row['rho'])}, p {number(row['p']):.2g}, n {row['n']}"
+        said = f"ρ {signed(row['rho'] or 0)}, p {row['p']:.2g}, n {row['n']}"
         figures[f"proxy_{index}"] = figure(
             [trace],
             280,

@@ -4,34 +4,63 @@ from dataclasses import replace
 from itertools import chain
 from math import prod
 from statistics import mean, stdev
-from typing import Any
+from typing import TypedDict
 
 from sculpt.errors import StorageError
 from sculpt.record import TrialRecord
-from sculpt.results.numbers import numbers
+from sculpt.results.ranking import Ranking
 from sculpt.results.records import Results
+from sculpt.results.rows import significant
 
 MOST_RECORDS = 60
 FIRST_RANKED = 25
 """Read before those of the front, which may be long; the rest of the best come after it."""
 
 
+class Layer(TypedDict):
+    """What pruning left of a layer, and its distance from isometry."""
+
+    name: str
+    size: int
+    kept: int
+    density: float
+    before: float
+    after: float
+    bound: float
+
+
+class Curve(TypedDict):
+    """Validation errors of `n` seeds after each epoch; no `std` of one seed."""
+
+    epochs: list[int]
+    mean: list[float]
+    std: list[float] | None
+    n: int
+
+
+class Details(TypedDict):
+    """What was read of a trial's record; `problem` says why it could not be."""
+
+    layers: list[Layer]
+    curve: Curve | None
+    problem: str | None
+
+
 def chosen_details(
-    results: Results, document: dict[str, Any], front: list[int | str]
-) -> tuple[dict[int | str, dict[str, Any]], list[TrialRecord]]:
+    results: Results, document: Ranking, front: list[int | str]
+) -> tuple[dict[int | str, Details], list[TrialRecord]]:
     """Read the records that a report shows: the base's, the confirmed, the best, the front's.
 
     Returns:
-        By trial its `layers`, `curve` and `problem` (why there are none), and all records read
-        without their parts that are large.
+        Details by trial, and all records read without their parts that are large.
     """
     ranked = [row["trial"] for row in document["ranking"]]
-    confirmed = (document["confirmation"] or {}).get("selected", [])
+    confirmed = document["confirmation"]["selected"] if document["confirmation"] else []
     base = [trial for trial in ranked if trial == "base"]
     first, rest = ranked[:FIRST_RANKED], ranked[FIRST_RANKED:]
     wanted = dict.fromkeys(chain(base, confirmed, first, front, rest))
     finished = set(ranked)
-    details: dict[int | str, dict[str, Any]] = {}
+    details: dict[int | str, Details] = {}
     records = []
     for trial in [trial for trial in wanted if trial in finished][:MOST_RECORDS]:
         try:
@@ -44,7 +73,7 @@ def chosen_details(
     return details, records
 
 
-def layers_of(record: TrialRecord) -> list[dict[str, Any]]:
+def layers_of(record: TrialRecord) -> list[Layer]:
     """Return what pruning left of every layer, in forward order."""
     return [
         {
@@ -60,7 +89,7 @@ def layers_of(record: TrialRecord) -> list[dict[str, Any]]:
     ]
 
 
-def curve_of(record: TrialRecord) -> dict[str, Any] | None:
+def curve_of(record: TrialRecord) -> Curve | None:
     """Return the validation error after each evaluated epoch: mean and spread over the seeds.
 
     A seed that diverged is trained no more, and keeps the error that it ended with.
@@ -77,8 +106,10 @@ def curve_of(record: TrialRecord) -> dict[str, Any] | None:
     columns = [column for column in columns[start:] if column]
     return {
         "epochs": epochs[start:],
-        "mean": numbers(mean(column) for column in columns),
-        "std": numbers(stdev(c) if len(c) > 1 else 0 for c in columns) if len(seeds) > 1 else None,
+        "mean": [significant(mean(column)) for column in columns],
+        "std": [significant(stdev(c)) if len(c) > 1 else 0 for c in columns]
+        if len(seeds) > 1
+        else None,
         "n": len(seeds),
     }
 

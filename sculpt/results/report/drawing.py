@@ -2,9 +2,11 @@
 
 import math
 import textwrap
+from collections.abc import Iterable
 from typing import Any
 
-from sculpt.results.numbers import percent, points, short
+from sculpt.results.report.content import Trial
+from sculpt.results.rows import rounded
 
 Figure = dict[str, Any]
 """`data` and `layout`, and `least`: the width in pixels below which it is scrolled."""
@@ -26,23 +28,14 @@ def hover(*lines: Any) -> str:
     return "<br>".join(escaped(part) for part in wrapped)
 
 
-def describe_trial(trial: dict[str, Any]) -> str:
+def describe_trial(trial: Trial) -> str:
     """Return what is shown of a trial wherever it is pointed at."""
-    error = f"validation error {percent(trial['val'])}"
-    return hover(
-        name_of(trial),
-        trial["params"],
-        error,
-        f"test error {percent(trial['test'])}" if trial["test"] else "",
-        f"{points(trial['difference'])} points" if trial["difference"] else "",
-        trial["verdict"] if trial["role"] == "candidate" else "",
-        f"sparsity {trial['sparsity']:.2%}, kept MACs {short(trial['kept_macs'])}",
-    )
+    return hover(trial.name, trial.params, *map(" ".join, trial.facts.items()))
 
 
-def name_of(trial: dict[str, Any]) -> str:
-    """Return what a trial is called."""
-    return "dense base" if trial["role"] == "base" else f"trial {trial['trial']}"
+def percents(values: Iterable[float | None]) -> list[float | None]:
+    """Return fractions as percent."""
+    return [None if value is None else rounded(100 * value) for value in values]
 
 
 def cut(name: str, longest: int) -> str:

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from sculpt.results.report.content import Content
+from sculpt.results.pareto.fronts import Objective
+from sculpt.results.report.content import Content, Trial
 from sculpt.results.report.drawing import (
     SERIES,
     SYMBOLS,
@@ -25,13 +26,13 @@ def pareto_front(content: Content) -> Figure | None:
     kinds = [next(o for o in content.objectives if o["name"] == name) for name in content.axes]
     traces: list[dict[str, Any]] = []
     for index, budget in enumerate(content.budgets or [None]):
-        rows = [t for t in content.trials if budget is None or t["group"] == budget]
-        rows = [t for t in rows if all(t["values"][name] is not None for name in content.axes)]
-        on_front = [t for t in rows if t["trial"] in content.front]
-        others = [t for t in rows if t["trial"] not in content.front]
+        rows = [t for t in content.trials if budget is None or t.group == budget]
+        rows = [t for t in rows if all(t.values[name] is not None for name in content.axes)]
+        on_front = [t for t in rows if t.label in content.front]
+        others = [t for t in rows if t.label not in content.front]
         colour, symbol = SERIES[index % len(SERIES)], SYMBOLS[index % len(SYMBOLS)]
         name = "front" if budget is None else f"front, {budget:,} parameters"
-        on_front.sort(key=lambda t: t["values"][content.axes[1]])
+        on_front.sort(key=lambda t: t.values[content.axes[1]] or 0)
         front = _points(on_front, kinds, name)
         # Between two trials of the front nothing better than the cheaper one has been found.
         front |= {"mode": "lines+markers", "line": {"color": colour, "shape": "hv"}}
@@ -40,23 +41,21 @@ def pareto_front(content: Content) -> Figure | None:
             | {"marker": marker("@muted", symbol, 6, opacity=0.6)},
             front | {"marker": marker(colour, symbol, 9)},
         ]
-    base = [t for t in content.trials if t["role"] == "base"]
+    base = [t for t in content.trials if t.is_base]
     traces.append(_points(base, kinds, "dense base") | {"marker": marker("@base", "x", 10)})
     y, x = (_title(kind) for kind in kinds)
     return figure(traces, 400, showlegend=True, xaxis=axis(x), yaxis=axis(y))
 
 
-def _points(
-    rows: list[dict[str, Any]], kinds: list[dict[str, str]], name: str, **options: Any
-) -> dict[str, Any]:
-    y, x = ([_scaled(t["values"][kind["name"]], kind) for t in rows] for kind in kinds)
+def _points(rows: list[Trial], kinds: list[Objective], name: str, **options: Any) -> dict[str, Any]:
+    y, x = ([_scaled(t.values[kind["name"]], kind) for t in rows] for kind in kinds)
     return dots(x, y, map(describe_trial, rows), name, **options)
 
 
-def _scaled(value: float | None, kind: dict[str, str]) -> float | None:
+def _scaled(value: float | None, kind: Objective) -> float | None:
     return None if value is None else value * UNITS.get(kind["unit"], ("", 1.0))[1]
 
 
-def _title(kind: dict[str, str]) -> str:
+def _title(kind: Objective) -> str:
     unit = UNITS.get(kind["unit"], (kind["unit"], 1.0))[0]
     return f"{kind['name']} ({unit})"

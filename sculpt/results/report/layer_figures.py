@@ -4,8 +4,8 @@ import math
 from typing import Any
 
 from sculpt.quantities import STEPS
-from sculpt.results.numbers import number, short
-from sculpt.results.report.content import Content
+from sculpt.results.report.content import Content, Trial
+from sculpt.results.report.details import Layer
 from sculpt.results.report.drawing import (
     Figure,
     axis,
@@ -17,8 +17,8 @@ from sculpt.results.report.drawing import (
     hover,
     log_axis,
     marker,
-    name_of,
 )
+from sculpt.results.rows import rounded
 
 MOST_ROWS = 40
 LONGEST_LABEL = 28
@@ -34,16 +34,16 @@ SIGNAL_NAMES = {
 
 def layer_densities(content: Content) -> Figure | None:
     """Draw the density of every layer of the best trials as a heat map; × marks none kept."""
-    rows = [t for t in content.trials if content.details.get(t["trial"], {}).get("layers")]
-    rows = rows[:MOST_ROWS]
+    read = {trial: found["layers"] for trial, found in content.details.items() if found["layers"]}
+    rows = [t for t in content.trials if t.label in read][:MOST_ROWS]
     if not rows:
         return None
-    layers = {t["trial"]: content.details[t["trial"]]["layers"] for t in rows}
+    layers = {t.label: read[t.label] for t in rows}
     columns = forward_order([[layer["name"] for layer in found] for found in layers.values()])
     densities, texts, collapsed = [], [], []
     for t in rows:
-        found = {layer["name"]: layer for layer in layers[t["trial"]]}
-        label = escaped(name_of(t))
+        found = {layer["name"]: layer for layer in layers[t.label]}
+        label = escaped(t.name)
         densities.append([_log_density(found.get(name)) for name in columns])
         texts.append([_describe(t, found.get(name), name) for name in columns])
         collapsed += [
@@ -56,7 +56,7 @@ def layer_densities(content: Content) -> Figure | None:
     heat = {
         "type": "heatmap",
         "x": [escaped(name) for name in columns],
-        "y": [escaped(name_of(t)) for t in rows],
+        "y": [escaped(t.name) for t in rows],
         "z": densities,
         "text": texts,
         "hoverinfo": "text",
@@ -108,18 +108,18 @@ def forward_order(names: list[list[str]]) -> list[str]:
     return union
 
 
-def _log_density(layer: dict[str, Any] | None) -> float | None:
-    return number(math.log10(layer["density"])) if layer and layer["kept"] else None
+def _log_density(layer: Layer | None) -> float | None:
+    return rounded(math.log10(layer["density"])) if layer and layer["kept"] else None
 
 
-def _describe(trial: dict[str, Any], layer: dict[str, Any] | None, name: str) -> str:
+def _describe(trial: Trial, layer: Layer | None, name: str) -> str:
     if layer is None:
         return ""
     share = "none" if not layer["kept"] else f"{layer['kept']:,}"
     return hover(
-        name_of(trial),
-        trial["params"],
-        f"{name}: {share} of {layer['size']:,} kept ({100 * (layer['density'] or 0):.3g} %)",
+        trial.name,
+        trial.params,
+        f"{name}: {share} of {layer['size']:,} kept ({100 * layer['density']:.3g} %)",
     )
 
 
@@ -132,18 +132,16 @@ def signal_figures(content: Content) -> dict[str, Figure]:
         traces, values = [], []
         named: set[str] = set()
         # The best last, on top of the others; the others in one name.
-        ordered = [t for t in shown if t["trial"] != best] + [
-            t for t in shown if t["trial"] == best
-        ]
+        ordered = sorted(shown, key=lambda t: t.label == best)
         for t in ordered + ([content.base] if content.base else []):
-            steps = [s for s in STEPS if t["signal"][s][quantity] is not None]
-            known = [t["signal"][s][quantity] for s in steps]
+            signal = {s: value for s in STEPS if (value := t.signal[s][quantity]) is not None}
+            steps, known = list(signal), list(signal.values())
             if not known:
                 continue
             values += known
             name, look = _look(t, best)
             texts = [
-                describe_trial(t) + f"<br>{STEP_NAMES[s]}: {short(v)}"
+                describe_trial(t) + f"<br>{STEP_NAMES[s]}: {v:,.4g}"
                 for s, v in zip(steps, known, strict=True)
             ]
             trace = dots([STEP_NAMES[s] for s in steps], known, texts, name)
@@ -170,11 +168,11 @@ def signal_figures(content: Content) -> dict[str, Figure]:
     return figures
 
 
-def _look(trial: dict[str, Any], best: int | str | None) -> tuple[str, dict[str, Any]]:
+def _look(trial: Trial, best: int | str | None) -> tuple[str, dict[str, Any]]:
     """Return what a trial is called in the legend, and how it is drawn."""
-    if trial["role"] == "base":
+    if trial.is_base:
         return "base", {"mode": "markers", "marker": marker("@base", "square", 11)}
-    if trial["trial"] == best:
+    if trial.label == best:
         line = {"color": "@s1", "width": 3}
         return "best", {"mode": "lines+markers", "line": line, "marker": marker("@s1", size=9)}
     line = {"color": "@muted/0.45", "width": 1}

@@ -1,15 +1,12 @@
 """A report for a pull request: Markdown, and its figures as PNG files beside it."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from sculpt.errors import InputError
-from sculpt.files import replacing
-from sculpt.results.markdown import code, fenced, prose
-from sculpt.results.numbers import duration, percent, points, short
+from sculpt.results.formats import write_text, writing
 from sculpt.results.records import Results
-from sculpt.results.report.content import Content, collect
+from sculpt.results.report.content import SHOWN_PROXIES, Content, collect
 from sculpt.results.report.curve_figures import learning_curves
 from sculpt.results.report.drawing import Figure
 from sculpt.results.report.error_figures import error_against_sparsity
@@ -17,7 +14,13 @@ from sculpt.results.report.front_figure import pareto_front
 from sculpt.results.report.interval_figures import confirmation_intervals, published_intervals
 from sculpt.results.report.pictures import write_picture
 from sculpt.results.tables import describe_tally
-from sculpt.results.tables.published import published_texts
+from sculpt.results.tables.ranking import (
+    confirmation_table,
+    proxies_table,
+    published_tables,
+    unranked_table,
+)
+from sculpt.table import Table, code, fenced, prose
 
 SHOWN_ROWS = 12
 """Of each table; the page has the rest."""
@@ -40,18 +43,12 @@ def write_markdown(results: Results, path: Path) -> list[Path]:
     Raises:
         InputError: a file cannot be written.
     """
-    content = collect(results.snapshot())
+    content = collect(results)
     folder = path.with_name(f"{path.stem}-figures")
-    try:
+    with writing(path):
         pictures = _write_figures(content, folder)
         relative = {name: f"{folder.name}/{file.name}" for name, file in pictures.items()}
-        with replacing(path) as part:
-            part.write_text(describe(content, relative), encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise InputError(
-            f"the report must go to a file that can be written, but got {path} "
-            f"({error.strerror or error}); give another with --output"
-        ) from error
+        write_text(describe(content, relative), path)
     return [path, *pictures.values()]
 
 
@@ -59,16 +56,13 @@ def describe(content: Content, pictures: dict[str, str]) -> str:
     """Return the report as Markdown.
 
     Args:
-        content:
-            What is said.
-        pictures:
-            Paths of the figures that were drawn, by name.
+        content: What is said.
+        pictures: Paths of the figures that were drawn, by name.
     """
-    headline, *others = content.verdict
     blocks = [
         f"# {prose(content.study)}",
-        f"**{prose(headline)}**",
-        _listed(others),
+        f"**{prose(content.verdict.headline)}**",
+        content.verdict.facts.markdown() if content.verdict.facts.rows else "",
         f"{prose(describe_tally(content.document['trials']))}, the base included.",
         *_picture(pictures, "errors"),
         *_beside_published(content, pictures),
@@ -78,7 +72,7 @@ def describe(content: Content, pictures: dict[str, str]) -> str:
         *_picture(pictures, "front"),
         *_unfinished(content),
         *_picture(pictures, "curves"),
-        *_proxies(content),
+        *_section("What foretold the error", proxies_table(content.document), SHOWN_PROXIES),
         *_reproduction(content),
     ]
     return "\n\n".join(filter(None, blocks)) + "\n"
@@ -100,123 +94,49 @@ def _picture(pictures: dict[str, str], name: str) -> list[str]:
     return [f"![{FIGURES[name][0]}](<{pictures[name]}>)"] if name in pictures else []
 
 
-def _beside_published(content: Content, pictures: dict[str, str]) -> list[str]:
-    tables = published_texts(content.document["published"])
-    if not tables:
+def _section(title: str, table: Table | None, most: int | None = None) -> list[str]:
+    if not table or not table.rows:
         return []
-    blocks = ["## Beside the published figures", *_picture(pictures, "published")]
-    for beside in tables:
-        shown = [[prose(cell) for cell in row] for row in beside.rows[:SHOWN_ROWS]]
-        blocks.append(_table([name.removeprefix(">") for name in beside.header], shown))
-        if hidden := len(beside.rows) - len(shown):
-            blocks.append(f"and {hidden} more")
-        blocks.append(prose(beside.note))
-    return blocks
+    return [f"## {title[0].upper()}{title[1:]}", table.markdown(most), prose(table.note)]
+
+
+def _beside_published(content: Content, pictures: dict[str, str]) -> list[str]:
+    tables = published_tables(content.document["published"])
+    heading = ["## Beside the published figures", *_picture(pictures, "published")]
+    shown = [text for table in tables for text in (table.markdown(SHOWN_ROWS), prose(table.note))]
+    return heading + shown if tables else []
 
 
 def _confirmation(content: Content) -> list[str]:
     found = content.document["confirmation"]
-    if not found or not found["rows"]:
-        return []
-    rows = [
-        [
-            f"{row['trial']}" + (", shuffled" if row["arm"] == "shuffled" else ""),
-            prose(_named(content, row["trial"])),
-            percent(row["test_error"]),
-            points(row["difference"]),
-            "the base" if row["against"] == "base" else f"trial {row['against']}",
-            row["verdict"] or "",
-        ]
-        for row in found["rows"]
-    ]
-    base = found["base"]
-    rows.insert(0, ["base", "", percent(base["test_error"]) if base else "", "", "", ""])
-    header = ["trial", "parameters", "test error", "difference in points", "against", "verdict"]
-    return [f"## Confirmation on {found['seeds']} fresh seeds", _table(header, rows)]
+    table = confirmation_table(found) if found and found["rows"] else None
+    return _section(table.title, table) if table else []
 
 
 def _ranking(content: Content) -> list[str]:
-    header = ["rank", "trial", "parameters", "validation error", "difference in points"]
-    header += ["verdict", "kept", "sparsity", "kept MACs", "seconds"]
-    rows = [
-        [
-            str(trial["rank"]),
-            str(trial["trial"]),
-            prose(trial["params"]),
-            percent(trial["val"]),
-            points(trial["difference"]),
-            trial["verdict"],
-            f"{trial['kept_parameters']:,}",
-            f"{trial['sparsity']:.2%}",
-            short(trial["kept_macs"]),
-            f"{trial['seconds']:.1f}",
-        ]
-        for trial in content.trials
-        if trial["rank"] <= SHOWN_ROWS or trial["role"] == "base"
-    ]
-    if not rows:
-        return []
-    hidden = len(content.trials) - len(rows)
-    return ["## Ranking", _table(header, rows), f"and {hidden} more" if hidden else ""]
+    # The base is shown wherever it stands.
+    rows = content.ranking.rows
+    shown = [row for row in rows if row["rank"] <= SHOWN_ROWS or row["role"] == "base"]
+    hidden = len(rows) - len(shown)
+    table = replace(content.ranking, rows=shown)
+    return [*_section("Ranking", table), f"and {hidden} more" if hidden else ""]
 
 
 def _unfinished(content: Content) -> list[str]:
-    ended = [t for t in content.unfinished if t["state"] in ("stopped", "failed", "infeasible")]
-    if not ended:
+    if not (rows := content.document["unranked"]):
         return []
-    counted = Counter(trial["state"] for trial in ended)
-    summary = ", ".join(f"{count} {state}" for state, count in counted.items())
-    rows = [
-        [str(t["trial"]), t["state"], prose(t["params"]), prose(t["reason"])]
-        for t in ended[:SHOWN_ROWS]
-    ]
-    table = _table(["trial", "state", "parameters", "why"], rows)
-    more = f"\n\nand {len(ended) - SHOWN_ROWS} more" if len(ended) > SHOWN_ROWS else ""
+    table = unranked_table(rows)
     return [
-        f"<details><summary>Without a result: {summary}</summary>\n\n{table}{more}\n\n</details>"
-    ]
-
-
-def _proxies(content: Content) -> list[str]:
-    if not content.proxies:
-        return []
-    rows = [
-        [code(row["proxy"]), f"{row['rho']:+.2f}", f"{row['p']:.2g}", str(row["n"])]
-        for row in content.proxies
-    ]
-    return [
-        "## What foretold the error",
-        _table(["proxy", "Spearman's ρ", "p, of it alone", "n"], rows),
+        f"<details><summary>{table.title}</summary>\n\n{table.markdown(SHOWN_ROWS)}\n\n</details>"
     ]
 
 
 def _reproduction(content: Content) -> list[str]:
     found = content.reproduction
-    facts = [
-        f"data {code(found['data'])}, fingerprint {', '.join(map(code, found['fingerprints']))}",
-        f"seeds {'; '.join(found['seeds'])}",
-        f"budget {prose(found['budget'])}, counting rule {found['counting']}",
-        f"device {'; '.join(map(prose, found['devices']))}",
-        f"versions {'; '.join(map(prose, found['versions']))}",
-        f"{duration(found['seconds'])} in all",
-    ]
-    file = f"<details><summary>{code(found['file'])}</summary>"
+    file = f"<details><summary>{code(found.file)}</summary>"
     return [
         "## How to reproduce",
-        fenced("\n".join(found["commands"]), "bash"),
-        _listed(facts, escape=False),
-        f"{file}\n\n{fenced(found['yaml'], 'yaml')}\n\n</details>",
+        fenced("\n".join(found.commands), "bash"),
+        "\n".join(f"- {name}: {prose(fact)}" for name, fact in found.facts),
+        f"{file}\n\n{fenced(found.yaml, 'yaml')}\n\n</details>",
     ]
-
-
-def _named(content: Content, trial: int | str) -> str:
-    return next((t["params"] for t in content.trials if t["trial"] == trial), "")
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _listed(lines: Iterable[str], escape: bool = True) -> str:
-    return "\n".join(f"- {prose(line) if escape else line}" for line in lines)

@@ -16,11 +16,11 @@ from optuna.distributions import (
 )
 from optuna.trial import create_trial
 
-from sculpt.config import Space, Study
+from sculpt.config import Params, Space, Study
 from sculpt.registry import OBJECTIVES
-from sculpt.results.numbers import number
 from sculpt.results.report.content import Content
 from sculpt.results.report.drawing import Figure, cut, escaped, thinned
+from sculpt.results.rows import rounded
 from sculpt.search.sampling.space import distribution
 from sculpt.search.storage.optuna_names import experimental_accepted
 
@@ -38,7 +38,7 @@ LONGEST_LABEL = 22
 ONLY_TEMPLATE = "%{customdata[0]}: %{customdata[1]}<extra></extra>"
 """The one hover template that is kept: it holds nothing that was given."""
 
-Row = tuple[float, dict[str, Any]]
+Row = tuple[float, Params]
 """A finished candidate: its objective, and its parameters."""
 
 
@@ -57,9 +57,9 @@ def optuna_figures(content: Content, config: Study) -> list[OptunaFigure]:
     objective = config.search.objectives[0]
     lower = OBJECTIVES.get(objective).direction == "minimize"
     rows = [
-        (trial["values"][objective], trial["settings"])
+        (value, trial.row["params"])
         for trial in content.candidates
-        if trial["values"].get(objective) is not None
+        if (value := trial.values.get(objective)) is not None
     ]
     rows.sort(key=lambda row: row[0] if lower else -row[0])
     problem = _problem(rows)
@@ -172,7 +172,7 @@ def _parallel(rows: list[Row], space: Space, objective: str, lower: bool) -> Fig
     made = _plain(drawn.to_plotly_json())
     for trace in made["data"]:
         if trace.get("mode") == "lines":
-            height = number((trace.get("y") or [None])[0]) or 0.0
+            height = rounded((trace.get("y") or [None])[0]) or 0.0
             line = {"color": f"@ramp/{1 - height if lower else height:.3f}", "width": 1.6}
             trace |= {"line": line, "opacity": 0.75, "showlegend": False}
         elif "marker" in trace:
@@ -229,4 +229,4 @@ def _plain(value: Any) -> Any:
         return _plain(value.tolist())
     if isinstance(value, list | tuple):
         return [_plain(element) for element in value]
-    return number(value)
+    return rounded(value)

@@ -11,9 +11,8 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from sculpt.errors import InputError
-from sculpt.files import replacing
-from sculpt.results.numbers import duration, percent, points, short
+from sculpt.documents import Document
+from sculpt.results.formats import write_text
 from sculpt.results.records import Results
 from sculpt.results.report.content import Content, collect
 from sculpt.results.report.curve_figures import learning_curves, proxy_figures
@@ -23,8 +22,8 @@ from sculpt.results.report.interval_figures import confirmation_intervals, publi
 from sculpt.results.report.layer_figures import layer_densities, signal_figures
 from sculpt.results.report.optuna_figures import OptunaFigure, optuna_figures
 from sculpt.results.tables import describe_tally
-from sculpt.results.tables.published import published_texts
-from sculpt.results.wording import configuration
+from sculpt.results.tables.ranking import confirmation_table, published_tables, unranked_table
+from sculpt.table import Table
 
 SHOWN_ROWS = 30
 """Of the ranking; the others are folded away."""
@@ -36,18 +35,8 @@ def write_report(results: Results, path: Path) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    results = results.snapshot()
     content = collect(results)
-    page = render(content, optuna_figures(content, results.config))
-    try:
-        with replacing(path) as part:
-            # As it is: the page names its scripts by hashes, which other line ends would break.
-            part.write_text(page, encoding="utf-8", errors="replace", newline="\n")
-    except OSError as error:
-        raise InputError(
-            f"the report must go to a file that can be written, but got {path} "
-            f"({error.strerror or error}); give another with --output"
-        ) from error
+    write_text(render(content, optuna_figures(content, results.config)), path)
 
 
 def render(content: Content, optuna: list[OptunaFigure]) -> str:
@@ -67,13 +56,7 @@ def render(content: Content, optuna: list[OptunaFigure]) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {
-        "percent": percent,
-        "points": points,
-        "short": short,
-        "duration": duration,
-        "described": configuration,
-    }
+    confirmation = content.document["confirmation"]
     return environment.from_string(_text("page.html.j2")).render(
         content=content,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -87,15 +70,17 @@ def render(content: Content, optuna: list[OptunaFigure]) -> str:
         signals=list(signals),
         proxies=list(proxies),
         optuna=optuna,
-        beside=published_texts(content.document["published"]),
+        beside=published_tables(content.document["published"]),
+        confirmation=confirmation and confirmation_table(confirmation),
         states=_states(content),
         tally=describe_tally(content.document["trials"]),
         shown=SHOWN_ROWS,
     )
 
 
-def trials_document(content: Content) -> dict[str, Any]:
+def trials_document(content: Content) -> Document:
     """Return what the page's own scripts draw: the front, and one trial at a time."""
+    terms = list(dict.fromkeys(term for trial in content.trials for term in trial.facts))
     return {
         "objectives": content.objectives,
         "axes": content.axes,
@@ -103,44 +88,29 @@ def trials_document(content: Content) -> dict[str, Any]:
         "selected": content.selected,
         "trials": [
             {
-                "trial": trial["trial"],
-                "base": trial["role"] == "base",
-                "group": trial["group"],
-                "params": trial["params"],
-                "values": [trial["values"][o["name"]] for o in content.objectives],
-                "facts": [text for _, text in _facts(trial)],
+                "trial": trial.label,
+                "base": trial.is_base,
+                "group": trial.group,
+                "params": trial.params,
+                "values": [trial.values[objective["name"]] for objective in content.objectives],
+                "facts": [trial.facts.get(term, "") for term in terms],
             }
             for trial in content.trials
         ],
         "details": {str(trial): details for trial, details in content.details.items()},
         "study": content.study,
         # Once for all trials, of which there may be thousands.
-        "terms": [name for name, _ in _facts(content.trials[0])] if content.trials else [],
+        "terms": terms,
     }
 
 
-def _facts(trial: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return what the panel says of a trial, each with its name; empty texts are not shown."""
-    difference = points(trial["difference"])
-    return [
-        ("rank", str(trial["rank"])),
-        ("validation error", percent(trial["val"])),
-        ("test error", percent(trial["test"]) if trial["test"] else ""),
-        ("difference to the base", f"{difference} points" if difference else ""),
-        ("verdict", trial["verdict"] if trial["role"] == "candidate" else ""),
-        ("seeds that diverged", str(trial["diverged"] or "")),
-        ("kept", f"{trial['kept_parameters']:,} of {short(trial['dense_parameters'])}"),
-        ("sparsity", f"{trial['sparsity']:.2%}"),
-        ("kept MACs", f"{short(trial['kept_macs'])} of {short(trial['dense_macs'])}"),
-    ]
-
-
-def _states(content: Content) -> list[tuple[str, list[dict[str, Any]]]]:
+def _states(content: Content) -> list[tuple[str, Table]]:
     """Return the trials that ended without a result, by what became of them."""
-    return [
-        (state, [trial for trial in content.unfinished if trial["state"] == state])
+    ended = {
+        state: [row for row in content.unfinished if row["state"] == state]
         for state in ("stopped", "failed", "infeasible", "interrupted")
-    ]
+    }
+    return [(state, unranked_table(rows)) for state, rows in ended.items() if rows]
 
 
 def to_json(value: Any) -> str:

@@ -43,10 +43,8 @@ def write_picture(figure: Figure, path: Path) -> None:
     """Draw a figure of points, lines, bands and error bars, and write it as PNG.
 
     Args:
-        figure:
-            As the page has it: Plotly's JSON with colours by role.
-        path:
-            Of the file.
+        figure: As the page has it: Plotly's JSON with colours by role.
+        path: Of the file.
     """
     from matplotlib.figure import Figure as Canvas
 
@@ -57,17 +55,14 @@ def write_picture(figure: Figure, path: Path) -> None:
     for name, setting in (("x", layout["xaxis"]), ("y", layout["yaxis"])):
         if setting.get("type") == "log":
             axes.set(**{f"{name}scale": "log"})
-        elif not setting.get("categoryarray"):
+        else:
             getattr(axes, f"{name}axis").set_major_formatter(_tick)
         axes.set(**{f"{name}label": _text(setting["title"]["text"])})
-    if order := layout["yaxis"].get("categoryarray"):
-        axes.set_yticks(range(len(order)), [_text(name) for name in order])
-        axes.set_ylim(-0.5, len(order) - 0.5)
     if places := layout["yaxis"].get("tickvals"):
         axes.set_yticks(places, [_text(name) for name in layout["yaxis"]["ticktext"]])
         axes.set_ylim(*layout["yaxis"]["range"])
     for trace in figure["data"]:
-        _draw_trace(axes, trace, layout["yaxis"].get("categoryarray"))
+        _draw_trace(axes, trace)
     for shape in layout.get("shapes", []):
         _draw_shape(axes, shape)
     axes.spines[["top", "right"]].set_visible(False)
@@ -86,8 +81,8 @@ def _tick(value: float, _: int | None = None) -> str:
     return label.replace("-", "−")
 
 
-def _draw_trace(axes: Axes, trace: dict[str, Any], categories: list[str] | None) -> None:
-    x, y = _numbers(trace["x"]), _numbers(trace["y"], categories)
+def _draw_trace(axes: Axes, trace: dict[str, Any]) -> None:
+    x, y = _numbers(trace["x"]), _numbers(trace["y"])
     label = _text(trace.get("name", "")) if trace.get("showlegend", True) else None
     if trace.get("fill"):
         colour, alpha = _colour(trace["fillcolor"])
@@ -152,9 +147,8 @@ def _light_colours() -> dict[str, str]:
     return dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", style.split("@media")[0]))
 
 
-def _numbers(values: Any, categories: list[str] | None = None) -> list[float]:
-    places = {name: place for place, name in enumerate(categories or [])}
-    return [float("nan") if v is None else float(places.get(v, v)) for v in values]
+def _numbers(values: Any) -> list[float]:
+    return [float("nan") if value is None else float(value) for value in values]
 
 
 def _text(escaped: str) -> str:

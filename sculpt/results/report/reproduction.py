@@ -1,7 +1,8 @@
 """How a study can be run again, and what its numbers depend on."""
 
 from collections import Counter
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import pandas as pd
 import yaml
@@ -9,35 +10,48 @@ import yaml
 from sculpt.config import Sparsity
 from sculpt.record import Device, TrialRecord
 from sculpt.results.records import Results
+from sculpt.units import counted, duration
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What it takes to run a study again."""
+
+    file: str
+    """Name of the study's file."""
+    yaml: str
+    """What stands in it."""
+    commands: list[str]
+    facts: list[tuple[str, str]]
+    """What the numbers depend on."""
+    records: int
+    """That were read."""
 
 
 def reproduction(
     results: Results, table: pd.DataFrame, records: list[TrialRecord], common: int | None
-) -> dict[str, Any]:
+) -> Reproduction:
     """Return commands, the study as a file, and the facts behind the numbers.
 
     Args:
-        results:
-            The study.
-        table:
-            `Results.trials`.
-        records:
-            Those that were read; devices and versions are theirs.
-        common:
-            The budget of all candidates, if they have one.
+        results: The study.
+        table: `Results.trials`.
+        records: Those that were read; devices and versions are theirs.
+        common: The budget of all candidates, if they have one.
     """
     config = results.config
     # Where things lie is not part of what is run, and nobody's business: elsewhere it is elsewhere.
-    places: dict[str, Any] = {
-        "storage": True,
-        "artifacts": True,
-        "data": {"root"},
-        "pruning": {"data": {"root"}},
-    }
-    document = config.model_dump(mode="json", exclude=places)
+    document = config.model_dump(
+        mode="json",
+        exclude={
+            "storage": True,
+            "artifacts": True,
+            "data": {"root"},
+            "pruning": {"data": {"root"}},
+        },
+    )
     file = f"{config.study}.yaml"
     root = " --set data.root=DIR" if "root" in config.data.options else ""
-    search = config.search
     budget = str(config.budget)
     if isinstance(config.budget, Sparsity):
         budget = f"sparsity {config.budget.sparsity:.2%} of each network"
@@ -45,25 +59,27 @@ def reproduction(
         budget = "sampled with the space"
     elif budget == "base" and common:
         budget = f"base, {common:,} parameters"
-    seconds = [table, results.confirmation]
     seeds = dict.fromkeys(tuple(record.seeds) for record in records)
-    return {
-        "file": file,
-        "yaml": yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100),
-        "commands": [f"sculpt run {file}{root}", f"sculpt rank {file}", f"sculpt report {file}"],
-        "data": config.data.name,
-        "fingerprints": _distinct(record.data_fingerprint for record in records),
-        "seeds": [", ".join(map(str, listed)) for listed in seeds if listed],
-        "counting": config.counting,
-        "budget": budget,
-        "epochs": config.training.epochs,
-        "sampler": search.sampler,
-        "protocol": config.training.protocol,
-        "devices": _distinct(_device(record.device) for record in records),
-        "versions": _distinct(_versions(record.versions) for record in records),
-        "seconds": float(sum(_sum(part, "seconds") for part in seconds)),
-        "records": len(records),
-    }
+    seconds = sum(_sum(part, "seconds") for part in (table, results.confirmation))
+    prints = _distinct(record.data_fingerprint for record in records)
+    return Reproduction(
+        file=file,
+        yaml=yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100),
+        commands=[f"sculpt run {file}{root}", f"sculpt rank {file}", f"sculpt report {file}"],
+        facts=[
+            ("data", f"{config.data.name}, fingerprint {prints}"),
+            ("seeds", _distinct(", ".join(map(str, listed)) for listed in seeds)),
+            ("counting rule", config.counting),
+            ("budget", budget),
+            ("epochs", str(config.training.epochs)),
+            ("sampler", config.search.sampler),
+            ("protocol", config.training.protocol),
+            ("device", _distinct(_device(record.device) for record in records)),
+            ("versions", _distinct(_versions(record.versions) for record in records)),
+            ("all trials took", duration(seconds)),
+        ],
+        records=len(records),
+    )
 
 
 def _sum(table: pd.DataFrame, column: str) -> float:
@@ -72,14 +88,14 @@ def _sum(table: pd.DataFrame, column: str) -> float:
     return float(pd.to_numeric(table[column], errors="coerce").fillna(0).sum())
 
 
-def _distinct(values: Any) -> list[str]:
+def _distinct(texts: Iterable[str]) -> str:
     """Return texts by how often they occur, the most frequent first, without empty ones."""
-    return [text for text, _ in Counter(str(v) for v in values if v).most_common()]
+    found = Counter(text for text in texts if text)
+    return "; ".join(text for text, _ in found.most_common()) or "unknown"
 
 
 def _device(device: Device) -> str:
-    plural = "s" * (device.threads != 1)
-    return f"{device.type}, {device.name}, {device.threads} thread{plural}"
+    return f"{device.type}, {device.name}, {counted(device.threads, 'thread')}"
 
 
 def _versions(versions: dict[str, str]) -> str:

@@ -1,8 +1,28 @@
-"""JSON documents as tables for people: errors in percent, large numbers grouped."""
+"""JSON documents as tables for people."""
 
-from typing import Any
+from collections.abc import Sequence
 
-from rich.table import Table
+from sculpt.config import Params, describe_parameters
+from sculpt.results.statistics import Difference
+from sculpt.table import Column
+from sculpt.units import counted
+
+HOW = {
+    "bootstrap": "paired by seed, bootstrap-t",
+    "student": "paired by seed, Student's t",
+    "welch": "seeds differ, Welch's t",
+}
+
+
+def configuration(params: Params | None) -> str | None:
+    """Return a configuration as text, without the last digits of what was sampled."""
+    if params is None:
+        return None
+    values = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in params.items()}
+    return describe_parameters(values) or "as the base"
+
+
+PARAMETERS = Column("parameters", lambda row: configuration(row["params"]))
 
 
 def describe_tally(tally: dict[str, int]) -> str:
@@ -16,21 +36,12 @@ def describe_tally(tally: dict[str, int]) -> str:
     return ", ".join(shown)
 
 
-def new_table(title: str, *columns: str) -> Table:
-    """Return an empty table; columns whose name begins with > are flush right."""
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        right = column.startswith(">")
-        table.add_column(column.removeprefix(">"), justify="right" if right else "left")
-    return table
-
-
-def how_judged(compared: list[dict[str, Any]], what: str, count: int) -> str:
+def how_judged(compared: Sequence[Difference], what: str, family: int) -> str:
     """Return how differences were judged: those that were made, of what, over how many."""
-    methods = sorted({difference["method"] for difference in compared})
-    names = {"bootstrap": "bootstrap-t", "student": "Student's t"}
+    if not compared:
+        return ""
+    methods = "; ".join(HOW[method] for method in sorted({one["method"] for one in compared}))
     return (
-        f"difference of {what}, paired by seed, with its own 95 % interval "
-        f"({', '.join(names[method] for method in methods)}); verdict: Holm-corrected over "
-        f"{count} candidate{'s' * (count > 1)}, 95 %"
+        f"difference of {what}, with its own 95 % interval ({methods}); verdict: Holm-corrected "
+        f"over {counted(family, 'candidate')}, 95 %"
     )

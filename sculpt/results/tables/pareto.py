@@ -1,65 +1,66 @@
 """Pareto fronts in a table for people."""
 
-from typing import Any
+from functools import partial
 
-from rich.table import Table
+from sculpt.documents import Document
+from sculpt.results.pareto.fronts import FrontDocument, FrontRow, ParetoDocument
+from sculpt.results.tables import PARAMETERS
+from sculpt.table import Column, Table
+from sculpt.units import count, share
 
-from sculpt.config import describe_parameters
-from sculpt.results.tables import new_table
 
-
-def pareto_table(document: dict[str, Any]) -> Table:
-    """Show fronts, and below each what it dominates if the document has that.
-
-    Args:
-        document:
-            Of `sculpt.results.pareto.pareto_document`.
-    """
+def pareto_table(document: ParetoDocument) -> Table:
+    """Return fronts, and below each what it dominates if the document has that."""
     fronts = document["fronts"]
     title = f"Pareto front, {document['dominated']} dominated"
     if document["missing"]:
         title += f", {document['missing']} without a value"
-    budgets, studies = len(fronts) > 1, len(document["studies"]) > 1
-    knees = any(front["knee"] for front in fronts)
-    table = new_table(
-        title,
-        *([">budget"] if budgets else []),
-        *(["study"] if studies else []),
-        "trial",
-        "parameters",
-        *[f">{objective['name']} ({objective['unit']})" for objective in document["objectives"]],
-        *([""] if knees else []),
-    )
+    several = len(fronts) > 1
+    rows: list[Document] = []
+    ends = set()
     for front in fronts:
-        for rows, style in ((front["front"], None), (front.get("dominated_rows", []), "dim")):
-            for row in rows:
-                table.add_row(
-                    *([_budget(front)] if budgets else []),
-                    *([row["study"]] if studies else []),
-                    str(row["trial"]),
-                    describe_parameters(row["params"]),
-                    *[f"{value:,.6g}" for value in row["values"].values()],
-                    *(["knee" if row["knee"] else ""] if knees else []),
-                    style=style,
-                )
-            table.add_section()
-    volumes = [_volume(front, budgets) for front in fronts if front["hypervolume"]]
-    table.caption = "\n".join(volumes + document["notes"]) or None
-    table.caption_justify = "left"
-    return table
+        budget = _budget(front)
+        rows += [{**row, "at": budget, "look": ""} for row in front["front"]]
+        ends.add(len(rows))
+        rows += [{**row, "at": budget, "look": "dim"} for row in front.get("dominated_rows", [])]
+        ends.add(len(rows))
+    columns = [Column("trial", "trial"), PARAMETERS]
+    if len(document["studies"]) > 1:
+        columns.insert(0, Column("study", "study"))
+    if several:
+        columns.insert(0, Column("budget", "at", str))
+    for objective in document["objectives"]:
+        name, unit = objective["name"], objective["unit"]
+        columns.append(Column(f"{name} ({unit})", partial(_value, name), "{:,.6g}".format))
+    if any(front["knee"] for front in fronts):
+        columns.append(Column("", lambda row: "knee" if row["knee"] else ""))
+    volumes = [_volume(front, several) for front in fronts if front["hypervolume"]]
+    return Table(
+        title,
+        columns,
+        rows,
+        "\n".join(volumes + document["notes"]),
+        lambda row: row["look"],
+        frozenset(ends),
+    )
 
 
-def _volume(front: dict[str, Any], several: bool) -> str:
+def _value(name: str, row: FrontRow) -> float:
+    return row["values"][name]
+
+
+def _volume(front: FrontDocument, several: bool) -> str:
     found = front["hypervolume"]
+    assert found
     if not found["volume"]:
         size = "0, as no trial beats it in every objective"
     elif found["share"] is None:
         size = f"{found['volume']:.4g}, in the product of the units"
     else:
-        size = f"{found['share']:.2%} of the product of its values"
+        size = f"{share(found['share'])} of the product of its values"
     where = f" at budget {_budget(front)}" if several else ""
     return f"hypervolume up to the dense base{where}: {size}"
 
 
-def _budget(front: dict[str, Any]) -> str:
-    return "a share" if front["budget"] is None else f"{front['budget']:,}"
+def _budget(front: FrontDocument) -> str:
+    return "a share" if front["budget"] is None else count(front["budget"])

@@ -1,137 +1,217 @@
 """What a study has found in tables: the ranking, confirmation, published rows, and proxies."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group
-from rich.table import Table
 
-from sculpt.config import describe_parameters
-from sculpt.results.numbers import percent, points
-from sculpt.results.tables import describe_tally, how_judged, new_table
-from sculpt.results.tables.published import published_tables
+from sculpt import units
+from sculpt.config import Params
+from sculpt.results.against_published import (
+    AgainstPublished,
+    Family,
+    PublishedRow,
+    families_shown,
+)
+from sculpt.results.confirmation import Confirmation
+from sculpt.results.proxies import ProxyRow
+from sculpt.results.ranking import Ranking, RankRow, UnrankedRow
+from sculpt.results.tables import PARAMETERS, describe_tally, how_judged
+from sculpt.table import LONGEST, Column, Look, Table, name
+from sculpt.units import Error
+
+KEPT = Column("kept", "kept_parameters", units.count)
+KEPT_MACS = Column("kept MACs", "kept_macs", units.macs)
 
 SHOWN_PROXIES = 8
 SHOWN_UNRANKED = 10
 
+TITLES: dict[Family, str] = {
+    "lowest_test": "lowest test error",
+    "selected_test": "test error, selected by validation",
+    "val": "validation error",
+}
+PROTOCOLS: dict[Family, str] = {
+    "lowest_test": "Lowest test error of all evaluations of each seed, the published protocol: the "
+    "test images choose it, so it is optimistic, and for comparing only",
+    "selected_test": "Test error of each seed at the evaluation with its lowest validation error, "
+    "the earliest at ties: validation images choose it",
+    "val": "The test images were not read in this study, so published test errors have validation "
+    "errors beside them",
+}
 
-def ranking_tables(document: dict[str, Any]) -> Group:
+
+def ranking_tables(document: Ranking) -> Group:
     """Show all that `sculpt.results.ranking.rank` says."""
     tables = [ranking_table(document)]
-    if document["unranked"]:
-        tables.append(unranked_table(document))
+    if unranked := document["unranked"]:
+        table = unranked_table(unranked)
+        hidden = len(unranked) - SHOWN_UNRANKED
+        note = f"and {hidden} more: --json has all" if hidden > 0 else ""
+        tables.append(Table(table.title, table.columns, unranked[:SHOWN_UNRANKED], note))
     if document["confirmation"]:
-        tables.append(confirmation_table(document))
+        tables.append(confirmation_table(document["confirmation"]))
     tables += published_tables(document["published"])
-    if any(row["rho"] is not None for row in document["proxies"]):
-        tables.append(proxies_table(document))
+    if proxies := proxies_table(document):
+        tables.append(proxies.part(0, SHOWN_PROXIES))
     return Group(*tables)
 
 
-def ranking_table(document: dict[str, Any]) -> Table:
-    """Show a ranking; see `sculpt.results.ranking.rank`."""
+def ranking_table(
+    document: Ranking, tests: Mapping[int | str, Error | None] | None = None
+) -> Table:
+    """Return a ranking.
+
+    Args:
+        document: Of `sculpt.results.ranking.rank`.
+        tests: Test errors of trials, if their column is shown: the lowest of all evaluations.
+    """
     rows = document["ranking"]
-    several = len({row["budget"] for row in rows if row["role"] == "candidate"}) > 1
     compared = [row["difference"] for row in rows if row["difference"]]
-    table = new_table(
-        f"{document['study']}: {describe_tally(document['trials'])}",
-        ">rank",
-        "trial",
-        "parameters",
-        ">val error",
-        *([">budget"] if several else []),
-        ">kept",
-        ">sparsity",
-        ">kept MACs",
-        *([">difference in points"] if compared else []),
-        "against the base",
-        ">seconds",
-    )
-    for row in rows:
-        table.add_row(
-            str(row["rank"]),
-            str(row["trial"]),
-            describe_parameters(row["params"]),
-            percent(row["val_error"]),
-            *([f"{row['budget']:,}"] if several else []),
-            f"{row['kept_parameters']:,}",
-            f"{row['sparsity']:.2%}",
-            f"{row['kept_macs'] / 1e6:,.2f} M",
-            *([points(row["difference"])] if compared else []),
-            row["verdict"] + (f" ({row['diverged']} diverged)" if row["diverged"] else ""),
-            f"{row['seconds']:.1f}",
-            style="bold" if row["role"] == "base" else None,
-        )
+    columns = [
+        Column("rank", "rank", units.count),
+        Column("trial", "trial"),
+        PARAMETERS,
+        Column("validation error", "val_error", units.error),
+    ]
+    if tests is not None:
+        columns.append(Column("lowest test error", lambda row: tests[row["trial"]], units.error))
+    if several_budgets(document):
+        columns.append(Column("budget", "budget", units.count))
+    columns += [KEPT, Column("sparsity", "sparsity", units.share), KEPT_MACS]
     if compared:
-        table.caption = how_judged(compared, "validation errors", len(compared))
-    return table
-
-
-def unranked_table(document: dict[str, Any]) -> Table:
-    """Show trials that ended without a result, and why."""
-    rows = document["unranked"]
-    counted = Counter(row["state"] for row in rows)
-    title = ", ".join(f"{count} {state}" for state, count in counted.items())
-    table = new_table(f"not ranked: {title}", "trial", "state", "parameters", ">seconds", "why")
-    for row in rows[:SHOWN_UNRANKED]:
-        seconds = row["seconds"]
-        table.add_row(
-            str(row["trial"]),
-            row["state"],
-            describe_parameters(row["params"]),
-            "" if seconds is None else f"{seconds:.1f}",
-            row["error"] or "interrupted too often",
-        )
-    if hidden := len(rows) - SHOWN_UNRANKED:
-        table.caption = f"and {hidden} more: --json has all" if hidden > 0 else None
-    return table
-
-
-def confirmation_table(document: dict[str, Any]) -> Table:
-    """Show the confirmation of a ranking; see `sculpt.results.confirmation.confirmation`."""
-    found = document["confirmation"]
-    title = f"confirmation on {found['seeds']} fresh seeds"
-    table = new_table(
-        title + ("" if found["complete"] else ", not complete yet"),
-        "trial",
-        "mask",
-        "parameters",
-        ">val error",
-        ">test error",
-        ">kept",
-        ">kept MACs",
-        ">difference in points",
-        "against",
-        "verdict",
+        columns.append(Column("difference in points", "difference", units.points))
+    columns += [Column("against the base", _verdict), Column("seconds", "seconds", units.seconds)]
+    return Table(
+        f"{document['study']}: {describe_tally(document['trials'])}",
+        columns,
+        rows,
+        how_judged(compared, "validation errors", len(compared)),
+        _look,
     )
-    base = {"trial": "base", "arm": "", "params": {}, "against": "", "verdict": "base"}
-    base |= {"difference": None} | (found["base"] or {})
-    for row in [base] * bool(found["base"]) + found["rows"]:
-        table.add_row(
-            str(row["trial"]),
-            row["arm"],
-            describe_parameters(row["params"]),
-            percent(row["val_error"]),
-            percent(row["test_error"]),
-            f"{row['kept_parameters']:,}",
-            f"{row['kept_macs'] / 1e6:,.2f} M",
-            points(row["difference"]),
-            str(row["against"]),
-            row["verdict"] or "",
-            style="bold" if row["trial"] == "base" else None,
-        )
-    if compared := [row["difference"] for row in found["rows"] if row["difference"]]:
-        table.caption = how_judged(compared, "test errors", len(found["selected"]))
-    return table
 
 
-def proxies_table(document: dict[str, Any]) -> Table:
-    """Show the strongest correlations of a ranking; see `sculpt.results.proxies.proxies`."""
-    table = new_table("rank correlation with the error", "proxy", ">rho", ">p", ">n")
-    known = [row for row in document["proxies"] if row["rho"] is not None]
-    for row in known[:SHOWN_PROXIES]:
-        table.add_row(row["proxy"], f"{row['rho']:+.2f}", f"{row['p']:.2g}", str(row["n"]))
-    table.caption = f"Spearman; p of each alone, of {len(known)}"
-    if len({row["budget"] for row in document["ranking"] if row["role"] == "candidate"}) > 1:
-        table.caption += "; all budgets together"
-    return table
+def several_budgets(document: Ranking) -> bool:
+    """Return whether candidates keep different numbers of parameters."""
+    return len({row["budget"] for row in document["ranking"] if row["role"] == "candidate"}) > 1
+
+
+def unranked_table(rows: Sequence[UnrankedRow]) -> Table:
+    """Return trials that ended without a result, and why."""
+    states = Counter(row["state"] for row in rows)
+    columns = [
+        Column("trial", "trial"),
+        Column("state", "state"),
+        PARAMETERS,
+        Column("seconds", "seconds", units.seconds),
+        Column("why", lambda row: (row["error"] or "interrupted too often")[:LONGEST]),
+    ]
+    counts = ", ".join(f"{count} {state}" for state, count in states.items())
+    return Table(f"not ranked: {counts}", columns, rows)
+
+
+def confirmation_table(found: Confirmation) -> Table:
+    """Return a confirmation, the base first, then candidates as they were selected."""
+    columns = [
+        Column("trial", "trial"),
+        Column("mask", "arm"),
+        PARAMETERS,
+        Column("validation error", "val_error", units.error),
+        Column("test error", "test_error", units.error),
+        KEPT,
+        KEPT_MACS,
+        Column("difference in points", "difference", units.points),
+        Column("against", "against"),
+        Column("verdict", lambda row: row["verdict"] or "to come"),
+    ]
+    rows: list[Any] = list(found["rows"])
+    if found["base"]:
+        rows.insert(0, base_row(found))
+    title = f"confirmation on {found['seeds']} fresh seeds"
+    compared = [row["difference"] for row in found["rows"] if row["difference"]]
+    return Table(
+        title + ("" if found["complete"] else ", not complete yet"),
+        columns,
+        rows,
+        how_judged(compared, "test errors", len(found["selected"])),
+        _look,
+    )
+
+
+def base_row(found: Confirmation) -> Mapping[str, Any]:
+    """Return the base of a confirmation as its other rows are."""
+    words: Params = dict.fromkeys(("arm", "params", "difference", "against"))
+    return {"trial": "base", **words, "verdict": "base", **(found["base"] or {})}
+
+
+def published_tables(found: AgainstPublished | None) -> list[Table]:
+    """Return a table for each kind of errors that stands beside published ones; the base first."""
+    return [_published_table(found, family) for family in families_shown(found)] if found else []
+
+
+def _published_table(found: AgainstPublished, family: Family) -> Table:
+    kind = TITLES[family].split(",")[0]
+
+    def verdict(row: PublishedRow) -> str:
+        measured = row[family]
+        if row["trial"] is None:
+            return "to come"
+        if measured is None:
+            return "record not read" if row["trial"] in found["unread"] else "not known"
+        return measured["verdict"] or "base not known"
+
+    columns = [
+        Column("trial", lambda row: "–" if row["trial"] is None else row["trial"]),
+        PARAMETERS,
+        Column("published", lambda row: _of(row["published"], "test_error"), _four_digits),
+        Column("published difference", lambda row: _of(row["published"], "difference"), _points),
+        Column(kind, family, units.error),
+        Column("difference in points", lambda row: _of(row[family], "difference"), units.points),
+        Column("against the base", verdict),
+        KEPT_MACS,
+    ]
+    made = [measured["difference"] for row in found["rows"] if (measured := row[family])]
+    compared = [difference for difference in made if difference]
+    how = how_judged(compared, f"{kind}s", found["compared"])
+    notes = [f"Published: {found['source']}", PROTOCOLS[family], how[:1].upper() + how[1:]]
+    if family == "selected_test" and (unread := found["unread"]):
+        notes.append(f"Trials whose records cannot be read: {', '.join(map(str, unread))}")
+    note = " ".join(f"{note}." for note in notes if note)
+    title = f"beside the published figures: {TITLES[family]}"
+    return Table(title, columns, found["rows"], note, _look)
+
+
+def proxies_table(document: Ranking) -> Table | None:
+    """Return the proxies that a correlation is known of, the strongest first, if there are any."""
+    known: list[ProxyRow] = [row for row in document["proxies"] if row["rho"] is not None]
+    columns = [
+        Column("proxy", "proxy", name),
+        Column("rho", "rho", "{:+.2f}".format),
+        Column("p", "p", "{:.2g}".format),
+        Column("n", "n", units.count),
+    ]
+    note = f"Spearman; p of each alone, of {len(known)}"
+    note += "; all budgets together" if several_budgets(document) else ""
+    return Table("rank correlation with the error", columns, known, note) if known else None
+
+
+def _verdict(row: RankRow) -> str:
+    return row["verdict"] + (f" ({row['diverged']} diverged)" if row["diverged"] else "")
+
+
+def _look(row: Mapping[str, Any]) -> Look:
+    return "base" if row["trial"] == "base" else ""
+
+
+def _of(row: Mapping[str, Any] | None, key: str) -> Any:
+    return row and row[key]
+
+
+def _four_digits(error: float) -> str:
+    """Return a published error with as many digits as are published."""
+    return f"{100 * error:.4g} %"
+
+
+def _points(difference: float) -> str:
+    return units.signed(100 * difference)

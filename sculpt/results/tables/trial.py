@@ -1,22 +1,23 @@
-"""One trial in tables: what it found, its layers, its signals and its learning curves."""
+"""One network in tables: what it found, its layers, its signals and its learning curves."""
 
-from statistics import mean, stdev
-from typing import Any
+from collections.abc import Sequence
+from statistics import mean
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
+from sculpt import units
 from sculpt.config import describe_parameters
-from sculpt.record import Epoch, TrialRecord
-from sculpt.results.tables import new_table
-from sculpt.results.tables.diagnosis import layers_table
-from sculpt.typed_json import from_json
+from sculpt.documents import Document
+from sculpt.record import Epoch, LayerRow, TrialRecord
+from sculpt.results.rows import spread
+from sculpt.table import Column, Table
+from sculpt.typed_json import from_json, to_json
 
 SHOWN_EPOCHS = 12
 
 
-def trial_tables(document: dict[str, Any]) -> Group:
+def trial_tables(document: Document) -> Group:
     """Show all that people read of a trial; see `sculpt.results.records.Results.record`."""
     if document["state"] != "complete":
         return Group(Text(_unfinished(document)))
@@ -27,10 +28,40 @@ def trial_tables(document: dict[str, Any]) -> Group:
     return Group(
         Text(_found(record)),
         *(Text(warning, style="bold red") for warning in warnings(record)),
-        layers_table(title, document["layers"], repaired=repaired),
+        layers_table(title, record.layers, repaired=repaired),
         signal_table(record),
         curves_table(record),
     )
+
+
+def diagnosis_tables(document: Document) -> Group:
+    """Show one candidate, pruned and not trained: its layers, then its signal propagation."""
+    title = (
+        f"{document['study']}: {describe_parameters(document['params']) or 'as it stands'}, "
+        f"{document['kept_parameters']:,} parameters kept of a budget of {document['budget']:,} "
+        f"(counting rule {document['counting']}), sparsity {units.share(document['sparsity'])}"
+    )
+    scores = document["orthogonality_score"]
+    layers = [from_json(LayerRow, layer, "a layer") for layer in document["layers"]]
+    effective = document["effective"]
+    paths = effective["log10_paths"]
+    columns = [
+        Column("step", 0),
+        Column("orthogonality score", lambda row: scores[row[0]], _three_digits),
+        Column("Jacobian mean", lambda row: row[1]["mean"], _short),
+        Column("std", lambda row: row[1]["std"], _short),
+        Column("min", lambda row: row[1]["min"], _short),
+        Column("max", lambda row: row[1]["max"], _short),
+        Column("condition", lambda row: row[1]["condition"] or float("inf"), _short),
+    ]
+    signal = Table(
+        "signal propagation",
+        columns,
+        [step for step in document["jacobian"].items() if step[1]],
+        f"effective: {effective['nodes']:,} nodes, {effective['parameters']:,} weights, "
+        + ("no path: disconnected" if paths is None else f"10^{paths:.2f} paths"),
+    )
+    return Group(layers_table(title, layers, repaired=scores["repaired"] is not None), signal)
 
 
 def warnings(record: TrialRecord) -> list[str]:
@@ -46,56 +77,65 @@ def warnings(record: TrialRecord) -> list[str]:
     return found
 
 
+def layers_table(title: str, layers: Sequence[LayerRow], *, repaired: bool) -> Table:
+    """Return what is left of each layer.
+
+    Args:
+        title: Of the table.
+        layers: Of a trial's record, or of a diagnosis.
+        repaired: Whether isometry was repaired after pruning.
+    """
+    columns = [
+        Column("layer", lambda layer: layer.name),
+        Column("shape", lambda layer: "×".join(map(str, layer.shape))),
+        Column("kept", lambda layer: layer.kept, units.count),
+        Column("density", lambda layer: layer.density, units.share),
+        Column("kept MACs", lambda layer: layer.kept_macs, units.macs),
+        Column(
+            "effective channels", lambda row: f"{row.effective_channels:,} of {row.shape[0]:,}", str
+        ),
+        Column("‖WWᵀ−I‖ pruned", lambda layer: layer.orthogonality_before, _three_digits),
+        Column("repaired", lambda layer: layer.orthogonality_after, _three_digits),
+        Column("bound", lambda layer: layer.orthogonality_bound, _three_digits),
+        Column("repair steps", lambda layer: layer.repair_steps, units.count),
+    ]
+    shown = [column for column in columns if repaired or "repair" not in column.header]
+    # Nothing gets through a layer without weights, so it should not be overlooked.
+    return Table(title, shown, layers, look=lambda layer: "" if layer.kept else "bad")
+
+
 def signal_table(record: TrialRecord) -> Table:
-    """Show signal propagation at each step of a trial's record."""
-    table = new_table(
-        "signal propagation",
-        "step",
-        ">orthogonality score",
-        ">Jacobian mean",
-        ">effective nodes",
-        ">effective parameters",
-        ">log10 paths",
-    )
-    for step, signal in record.signal.items():
-        table.add_row(
-            step,
-            f"{signal.orthogonality_score:.3f}",
-            f"{signal.jacobian.mean:.3g}" if signal.jacobian else "",
-            f"{signal.effective_nodes:,}",
-            f"{signal.effective_parameters:,}",
-            "none" if signal.log10_paths is None else f"{signal.log10_paths:.2f}",
-        )
-    return table
+    """Return signal propagation at each step of a trial's record."""
+    columns = [
+        Column("step", 0),
+        Column("orthogonality score", lambda row: row[1].orthogonality_score, _three_digits),
+        Column("Jacobian mean", lambda row: row[1].jacobian and row[1].jacobian.mean, _short),
+        Column("effective nodes", lambda row: row[1].effective_nodes, units.count),
+        Column("effective parameters", lambda row: row[1].effective_parameters, units.count),
+        Column("log10 paths", lambda row: _paths(row[1].log10_paths), str),
+    ]
+    return Table("signal propagation", columns, list(record.signal.items()))
 
 
 def curves_table(record: TrialRecord) -> Table:
-    """Show how losses and errors went down, mean over the seeds, at up to 12 epochs."""
+    """Return how losses and errors went down, mean over the seeds, at up to 12 epochs."""
     by_epoch: dict[int, list[Epoch]] = {}
     for run in record.runs:
         for epoch in run.history:
             by_epoch.setdefault(epoch.epoch, []).append(epoch)
-    table = new_table(
-        f"learning curves, mean of {len(record.runs)} seed{'s' * (len(record.runs) > 1)}",
-        ">epoch",
-        ">training loss",
-        ">validation loss",
-        ">validation error",
+    columns = [
+        Column("epoch", 0, str),
+        Column("training loss", lambda row: _mean_loss([e.train_loss for e in row[1]]), str),
+        Column("validation loss", lambda row: _mean_loss([e.val_loss for e in row[1]]), str),
+        Column("validation error", lambda row: spread([e.val_error for e in row[1]]), units.error),
+    ]
+    rows = [(number, by_epoch[number]) for number in evenly(sorted(by_epoch), SHOWN_EPOCHS)]
+    return Table(
+        f"learning curves, mean of {units.counted(len(record.runs), 'seed')}", columns, rows
     )
-    for number in spread(sorted(by_epoch), SHOWN_EPOCHS):
-        rows = by_epoch[number]
-        errors = [100 * row.val_error for row in rows]
-        deviation = f" ± {stdev(errors):.2f}" if len(errors) > 1 else ""
-        table.add_row(
-            str(number),
-            _mean_loss([row.train_loss for row in rows]),
-            _mean_loss([row.val_loss for row in rows]),
-            f"{mean(errors):.2f}{deviation} %",
-        )
-    return table
 
 
-def spread(items: list[int], most: int) -> list[int]:
+def evenly(items: list[int], most: int) -> list[int]:
     """Return at most so many items, evenly spread, the first and the last among them."""
     if len(items) <= most:
         return items
@@ -107,34 +147,43 @@ def _mean_loss(losses: list[float | None]) -> str:
     return f"{mean(known):.4f}" if len(known) == len(losses) else "not finite"
 
 
+def _paths(log10: float | None) -> str:
+    return "none" if log10 is None else f"{log10:.2f}"
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _short(value: float) -> str:
+    return "infinite" if value == float("inf") else f"{value:.3g}"
+
+
 def _found(record: TrialRecord) -> str:
-    error = record.val_error
-    deviation = "" if error.std is None else f" ± {100 * error.std:.2f}"
     lines = [
         f"trial {record.trial} ({record.role}) of {record.study}: "
         f"{describe_parameters(record.params) or 'the dense base'}",
-        f"validation error {100 * error.mean:.2f}{deviation} % "
-        f"(n {error.n}, seeds {', '.join(map(str, record.seeds))})",
+        f"validation error {units.error(to_json(record.val_error))}, "
+        f"seeds {', '.join(map(str, record.seeds))}",
         f"{record.kept_parameters:,} parameters kept of {record.dense_parameters:,} "
-        f"(counting rule {record.counting}), sparsity {record.sparsity:.2%}; "
-        f"{record.kept_macs / 1e6:,.2f} M of {record.dense_macs / 1e6:,.2f} M MACs; "
-        f"{record.seconds:.1f} s on {record.device.name}",
+        f"(counting rule {record.counting}), sparsity {units.share(record.sparsity)}; "
+        f"{units.macs(record.kept_macs)} of {units.macs(record.dense_macs)} MACs; "
+        f"{units.seconds(record.seconds)} s on {record.device.name}",
     ]
-    tested = [error for error in record.test_errors if error is not None]
-    if tested:
-        lines.append(f"test error {100 * mean(tested):.2f} % (n {len(tested)})")
+    if tested := spread([error for error in record.test_errors if error is not None]):
+        lines.append(f"test error {units.error(tested)}")
     if (plan := record.compaction) and plan["used"]:
         lines.append(f"compaction saved {plan['saving']:.0%} of the MACs of its training")
     return "\n".join(lines)
 
 
-def _unfinished(record: dict[str, Any]) -> str:
+def _unfinished(record: Document) -> str:
     lines = [
         f"trial {record['trial']}: {record['state']}"
         + (f", {record['error']}" if record["error"] else ""),
         describe_parameters(record["params"]),
     ]
     if rungs := record.get("rungs"):
-        seen = ", ".join(f"{100 * error:.2f} % after {epoch}" for epoch, error in rungs.items())
+        seen = ", ".join(f"{units.percent(error)} after {epoch}" for epoch, error in rungs.items())
         lines.append(f"validation error of the first seed: {seen} epochs")
     return "\n".join(filter(None, lines))

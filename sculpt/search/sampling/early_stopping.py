@@ -10,10 +10,12 @@ before training: then a candidate counts as beaten only by one that is nowhere w
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import optuna
 from optuna.trial import FrozenTrial
 
 from sculpt.config import EarlyStopping, Training
+from sculpt.dominance import dominates
 from sculpt.quantities import badness
 from sculpt.record import Epoch, SculptedRecord
 from sculpt.registry import OBJECTIVES
@@ -166,16 +168,11 @@ def reason_to_stop(
         others: Those of the ones it is compared with.
         share: Of all of them, itself included, that is let through.
     """
-    better = sum(_dominates(other, own) for other in others)
+    better = int(dominates(np.array(others).reshape(-1, len(own)), np.array(own)).sum())
     count = len(others) + 1
     if better < max(1, math.floor(share * count + 1e-9)):
         return None
     return f"is beaten by {better} of {len(others)}, and 1 in {1 / share:.3g} goes on"
-
-
-def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
-    pairs = list(zip(one, other, strict=True))
-    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
 
 
 def _signed(name: str, record: SculptedRecord) -> float:

@@ -14,6 +14,11 @@ _ROUNDING = 1e-9
 """Of scaled values: what is nearer than this to a hyperplane lies in it."""
 
 
+def dominates(rows: Array, row: Array) -> NDArray[np.bool_]:
+    """Say which rows of an (n, objectives) array are nowhere above one row, and somewhere below."""
+    return np.logical_and((rows <= row).all(axis=-1), (rows < row).any(axis=-1))
+
+
 def non_dominated(values: Array) -> NDArray[np.bool_]:
     """Say which rows of an (n, objectives) array no other row dominates.
 
@@ -62,11 +67,9 @@ def hypervolume(values: Array, reference: Array) -> float:
     objectives that takes n log n steps, each further one multiplies them by n at most.
 
     Args:
-        values:
-            (n, objectives); a row counts only if it is lower than the reference in every
+        values: (n, objectives); a row counts only if it is lower than the reference in every
             objective, so one with NaN never does.
-        reference:
-            (objectives,).
+        reference: (objectives,).
 
     Returns:
         The volume, in the product of the objectives' units; 0 if no row counts.
@@ -109,10 +112,8 @@ class _Staircase:
     """The non-dominated of points in a plane, and the area that they dominate up to a corner.
 
     Args:
-        right:
-            Above the first value of every point.
-        top:
-            Above the second value of every point.
+        right: Above the first value of every point.
+        top: Above the second value of every point.
     """
 
     def __init__(self, right: float, top: float):
@@ -148,8 +149,7 @@ def knee(values: Array) -> int | None:
     through their mean.
 
     Args:
-        values:
-            (n, objectives), non-dominated rows.
+        values: (n, objectives), non-dominated rows.
 
     Returns:
         The number of the row, the first of several. None if there are fewer than three different

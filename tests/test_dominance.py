@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sculpt.results.pareto.dominance import hypervolume, knee, non_dominated
+from sculpt.dominance import hypervolume, knee, non_dominated
 
 thoroughly = settings(max_examples=1000, deadline=None, derandomize=True)
 

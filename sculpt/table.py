@@ -1,0 +1,148 @@
+"""Tables for people: one type that every view returns, and how a terminal and Markdown show it.
+
+A page shows them by a macro of its template. Data go to files from the documents themselves.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import rich.table
+
+LONGEST = 600
+"""Characters of a text that Markdown shows; notes and tables should stay short."""
+
+Look = Literal["", "base", "dim", "bad"]
+"""How a row stands out."""
+
+STYLES = {"": "", "base": "bold", "dim": "dim", "bad": "red"}
+
+
+def text(value: object) -> str:
+    """Return a value as it is: the unit of words."""
+    return str(value)
+
+
+def name(value: object) -> str:
+    """Return a value as it is: the unit of words that are typed, of files and parameters."""
+    return str(value)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: its header, what of a row stands in it, and how that is written."""
+
+    header: str
+    read: str | int | Callable[[Any], Any]
+    """A key of the rows, or a function of them; None is an empty cell."""
+    unit: Callable[[Any], str] = text
+
+    @property
+    def is_number(self) -> bool:
+        """Whether its cells are flush right."""
+        return self.unit not in (text, name)
+
+    def cell(self, row: Any) -> str:
+        """Return what stands in a row."""
+        value = self.read(row) if callable(self.read) else row[self.read]
+        return "" if value is None else self.unit(value)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of any kind, and the columns that show them."""
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Any]
+    note: str = ""
+    """How it is to be read."""
+    look: Callable[[Any], Look] = lambda row: ""
+    ends: frozenset[int] = frozenset()
+    """How many rows stand above each line that parts them."""
+
+    @property
+    def headers(self) -> list[str]:
+        """The names of the columns."""
+        return [column.header for column in self.columns]
+
+    @property
+    def cells(self) -> list[list[str]]:
+        """What stands in each row."""
+        return [[column.cell(row) for column in self.columns] for row in self.rows]
+
+    def part(self, begin: int, end: int | None = None) -> "Table":
+        """Return the same table of some of its rows."""
+        return replace(self, rows=self.rows[begin:end])
+
+    def facts(self, row: Any, *without: str) -> dict[str, str]:
+        """Return the cells of a row that are not empty, by header."""
+        cells = {column.header: column.cell(row) for column in self.columns}
+        return {header: cell for header, cell in cells.items() if cell and header not in without}
+
+    def __rich__(self) -> "rich.table.Table":
+        """Return the table for a terminal."""
+        from rich.table import Table as RichTable
+
+        shown = RichTable(title=self.title, title_justify="left", caption=self.note or None)
+        if "\n" in self.note:
+            shown.caption_justify = "left"
+        for column in self.columns:
+            shown.add_column(column.header, justify="right" if column.is_number else "left")
+        for place, (row, cells) in enumerate(zip(self.rows, self.cells, strict=True), start=1):
+            shown.add_row(*cells, style=STYLES[self.look(row)], end_section=place in self.ends)
+        return shown
+
+    def markdown(self, most: int | None = None) -> str:
+        """Return the table as Markdown, and how many rows are left out beyond the first so many."""
+        shown = self.part(0, most)
+        lines = [self.headers, ["---"] * len(self.columns)]
+        lines += [list(map(_escaped, self.columns, cells)) for cells in shown.cells]
+        written = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        hidden = len(self.rows) - len(shown.rows)
+        return f"{written}\n\nand {hidden} more" if hidden else written
+
+
+def facts_table(title: str, facts: Iterable[tuple[str, str]]) -> Table:
+    """Return a table of two columns, what is told and what was found; empty texts are left out."""
+    rows = [fact for fact in facts if fact[1]]
+    return Table(title, [Column("fact", 0), Column("found", 1)], rows)
+
+
+def code(value: object) -> str:
+    """Return a string as a code span of Markdown: nothing in one is a link, a picture or a tag."""
+    line = _one_line(value)
+    # A span ends at as many backticks as it began with, so begin with more than are inside. The
+    # spaces are not shown; they keep a backtick at either end apart from those.
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
+    space = " " if "`" in line else ""
+    return f"{fence}{space}{line or ' '}{space}{fence}"
+
+
+def fenced(value: str, language: str = "") -> str:
+    """Return lines as a code block of Markdown, whatever they hold."""
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", value)), default=0))
+    return f"{fence}{language}\n{value.rstrip()}\n{fence}"
+
+
+def prose(value: object) -> str:
+    """Return a string as running text: its own Markdown is shown and does nothing."""
+    line = re.sub(r"([\\`*_\[\]<>&#|~!{}$^])", r"\\\1", _one_line(value))
+    # What begins a list or a line, at the beginning alone: "1. ", "- ", "---".
+    return re.sub(r"^(\d+(?=[.)](?:\s|$))|(?=[-+=]))", r"\1\\", line)
+
+
+def _escaped(column: Column, cell: str) -> str:
+    """Return a cell for Markdown; what a unit has written of a number needs no care."""
+    if column.is_number or not cell:
+        return cell
+    # Within a code span of a table a bar still parts cells, unless it is escaped.
+    return code(cell).replace("|", "\\|") if column.unit is name else prose(cell)
+
+
+def _one_line(value: object) -> str:
+    """Return a string without line breaks, which could begin another kind of block."""
+    line = " ".join(str(value).split())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
