@@ -48,6 +48,27 @@ INSIDE = {
         ["session"],
         ["clusters"],
     ],
+    "results": [
+        ["columns", "figures", "formats", "rows", "statistics"],
+        ["records"],
+        ["against_published", "comparison", "confirmation", "pareto", "proxies"],
+        ["published", "ranking"],
+        ["tables"],
+        ["verdict"],
+        ["dashboard", "report"],
+        ["archiving"],
+    ],
+    "export": [
+        ["description", "onnx_graph", "program"],
+        ["c_code", "loading", "lowering", "onnx_file"],
+        ["evaluation", "manifest"],
+        ["condensing", "runtimes"],
+        ["formats", "module"],
+        ["card", "latency"],
+        ["directory"],
+        ["verification"],
+        ["measuring"],
+    ],
 }
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 FLOOR_INSIDE = {
