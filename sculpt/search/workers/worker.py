@@ -97,7 +97,7 @@ class Worker:
         Args:
             trials: Of one of the study's Optuna studies.
             limit: Says how many; it is asked before each trial, because it may be raised.
-            plan: Says what a trial is to train.
+            job_of: Says what a trial is to train.
             wait: Whether to wait for trials that other workers are running.
 
         Raises:
