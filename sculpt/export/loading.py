@@ -55,8 +55,8 @@ class NetworkInput(TypedDict):
 class Metadata(TypedDict, total=False):
     """What stands in a network's file about it, see `sculpt.export.description`.
 
-    Earlier versions wrote less, and anybody may have written the file: `load` has checked
-    `model` and `input` and that `record` and the others are JSON, and nothing more.
+    Anybody may have written the file: `load` has checked `model` and `input` and that `record`
+    and the others are JSON, and nothing more.
     """
 
     study: str
@@ -177,8 +177,8 @@ def _builder(file: Path, metadata: Mapping[str, object]) -> Callable[[str], nn.M
         missing = "input" if isinstance(model, dict) else "model"
         raise InputError(
             f"{file}: a network's file must say of which family it is and what images it takes, "
-            f"but has no {missing} (older versions wrote none); build the network yourself, and "
-            "load the state that sculpt.bundle.read_bundle returns"
+            f"but has no {missing}; build the network yourself, and load the state that "
+            "sculpt.bundle.read_bundle returns"
         )
     family, options = model.get("name"), model.get("options")
     if not isinstance(family, str) or family not in MODELS.names():
