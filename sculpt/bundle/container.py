@@ -1,22 +1,22 @@
-"""The safetensors layout, read strictly: 8 bytes of length, a JSON header, the tensors' bytes.
+"""A safetensors file with a checksum, read within bounds: it may come from anybody.
 
-Files come from anybody, so nothing is believed before it was checked, and nothing is allocated
-that the file does not have the bytes for. The library of that name reads these files, too; here
-one parser decides what the header says, repeated keys are refused, and the file is read rather
-than mapped, so that it may be cut short by others meanwhile.
+The library of that name parses and packs the tensors. Here the header is bounded before it is
+parsed, repeated keys are refused, and the file is read rather than mapped, so that another process
+may truncate it meanwhile.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from safetensors import SafetensorError, deserialize
+from safetensors.torch import save
 from torch import Tensor
 
+from sculpt.bundle.positions import MOST_DIMENSIONS
 from sculpt.errors import InputError
 from sculpt.files import replacing
 
@@ -36,22 +36,25 @@ DTYPES = {
 
 LONGEST_HEADER = 2**24
 DEEPEST_JSON = 64
-"""Lists and mappings within each other. Python gives up at about 1,000, or crashes."""
+"""Nested lists and mappings. Python gives up at about 1,000, or crashes."""
+LONGEST_SIDE = 2**48
+"""Of a tensor in the file: PyTorch cannot address more."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself: `texts` by key, and where its tensors are."""
+    """The parsed header of a file."""
 
     texts: dict[str, str]
-    tensors: Mapping[str, object]
+    tensors: dict[str, Any]
     """By name: dtype, shape and data_offsets, not yet checked."""
+    length: int = 0
+    """Bytes before the tensors."""
 
-    def checksum(self, data: bytes) -> str:
-        """Return the SHA-256 of everything that a file holds, but for the checksum itself.
+    def checksum(self, data: bytes | memoryview) -> str:
+        """SHA-256 of the header, as JSON without the checksum, and of the tensors' bytes.
 
-        It is that of the header as JSON without the checksum, keys sorted and without spaces,
-        followed by the bytes of the tensors.
+        Keys of the JSON are sorted, and there are no spaces.
         """
         texts = {key: text for key, text in self.texts.items() if key != "checksum"}
         document = {"__metadata__": texts, **self.tensors}
@@ -62,7 +65,7 @@ class Header:
 
 
 def write_container(path: Path, tensors: dict[str, Tensor], texts: dict[str, str]) -> None:
-    """Write tensors and texts, with a checksum over all of them, whole or not at all.
+    """Write tensors and texts with a checksum over all of them, atomically.
 
     The tensors are on the CPU, of the types of `DTYPES`. An older file is replaced.
 
@@ -70,20 +73,12 @@ def write_container(path: Path, tensors: dict[str, Tensor], texts: dict[str, str
         InputError: the texts are longer than a header may be.
         OSError: nothing can be written there.
     """
-    codes = {dtype: code for code, dtype in DTYPES.items()}
-    parts, places, end = [], {}, 0
-    # Wide types first: each tensor then begins at a multiple of its own width.
-    for name in sorted(tensors, key=lambda name: (-tensors[name].itemsize, name)):
-        tensor = tensors[name].contiguous()
-        parts.append(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-        begin, end = end, end + len(parts[-1])
-        places[name] = {
-            "dtype": codes[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [begin, end],
-        }
-    data = b"".join(parts)
+    # Clones, because the library refuses tensors that share memory.
+    packed = save({name: tensor.clone() for name, tensor in tensors.items()})
+    begin = 8 + int.from_bytes(packed[:8], "little")
+    places, data = json.loads(packed[8:begin]), packed[begin:]
     texts = texts | {"checksum": Header(texts, places).checksum(data)}
+    # Not by the library, which writes texts in a random order.
     header = json.dumps({"__metadata__": texts} | places, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
     if len(header) > LONGEST_HEADER:
@@ -109,38 +104,41 @@ def read_header(file: BinaryIO, size: int) -> Header:
     texts = document.pop("__metadata__", {}) if isinstance(document, dict) else None
     if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
         raise ValueError("its header is not a mapping of texts and tensors")
-    return Header(texts, document)
+    return Header(texts, document, 8 + length)
 
 
-def unpack_tensors(header: Header, data: bytes) -> dict[str, Tensor]:
-    """Return the tensors of a file, on the CPU, each with memory of its own.
-
-    `data` is everything that follows the header.
+def unpack_tensors(header: Header, content: bytes) -> dict[str, Tensor]:
+    """Return the tensors of a whole file, on the CPU, each with memory of its own.
 
     Raises:
-        ValueError: the header is not sound, or not of this data.
+        ValueError: the header is malformed, or does not fit the data.
     """
-    places = [(*_place(name, entry), name) for name, entry in header.tensors.items()]
-    tensors, end = {}, 0
-    # An empty tensor begins where the next one does.
-    for begin, stop, dtype, shape, name in sorted(places, key=lambda place: place[:2]):
-        if begin != end or stop > len(data):
-            raise ValueError("its tensors do not follow one another")
-        end = stop
-        if stop == begin:
-            tensors[name] = torch.empty(shape, dtype=dtype, device="cpu")
-            continue
-        if dtype == torch.bool and data[begin:stop].strip(b"\0\1"):
-            raise ValueError(f"a tensor of truth values has others than 0 and 1: {name!a}")
-        own = bytearray(data[begin:stop])
-        tensors[name] = torch.frombuffer(own, dtype=dtype).reshape(shape)
-    if end != len(data):
-        raise ValueError(f"its tensors have {end} bytes, but {len(data)} follow the header")
+    try:
+        found = deserialize(content)
+    except SafetensorError as error:
+        raise ValueError(f"{str(error)!a:.200}") from error
+    tensors = {}
+    for name, entry in found:
+        dtype, shape, data = DTYPES.get(entry["dtype"]), entry["shape"], entry["data"]
+        if (
+            dtype is None
+            or header.tensors[name].keys() != {"dtype", "shape", "data_offsets"}
+            or len(shape) > MOST_DIMENSIONS
+            or max(shape, default=0) >= LONGEST_SIDE
+        ):
+            raise ValueError(
+                f"the header entry of {name!a:.80} is malformed; its type must be one of "
+                f"{', '.join(DTYPES)}"
+            )
+        if dtype == torch.bool and data.strip(b"\0\1"):
+            raise ValueError(f"a tensor of truth values has others than 0 and 1: {name!a:.80}")
+        flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+        tensors[name] = flat.reshape(shape)
     return tensors
 
 
 def strict_json(text: str) -> Any:
-    """Parse JSON as its standard has it: without NaN, repeated keys, or a thousand brackets.
+    """Parse JSON as its standard has it: without NaN, repeated keys, or deep nesting.
 
     Raises:
         ValueError: it is something else.
@@ -160,25 +158,6 @@ def strict_json(text: str) -> Any:
     if level:
         raise ValueError("its JSON is nested too deeply")
     return value
-
-
-def _place(name: str, entry: object) -> tuple[int, int, torch.dtype, list[int]]:
-    """Return (begin, end, type, shape) of a tensor, or raise ValueError."""
-    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-        raise ValueError(f"the header says not what, or where, {name!a:.80} is")
-    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    whole = [
-        isinstance(numbers, list) and all(type(n) is int and 0 <= n < 2**48 for n in numbers)
-        for numbers in (shape, offsets)
-    ]
-    if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise ValueError(f"{name!a:.80} is of the type {dtype!a:.20}, not {', '.join(DTYPES)}")
-    if not all(whole) or len(shape) > 8 or len(offsets) != 2:
-        raise ValueError(f"the shape or the place of {name!a:.80} is none")
-    begin, end = offsets
-    if end - begin != prod(shape) * DTYPES[dtype].itemsize:
-        raise ValueError(f"{name!a:.80} has not the bytes of its shape")
-    return begin, end, DTYPES[dtype], shape
 
 
 def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -1,6 +1,6 @@
-"""Which weights of a tensor are kept, as few bytes: a bit for each weight, or the gaps between.
+"""Positions of a tensor's kept weights in few bytes: a bit for each weight, or gaps between them.
 
-Three codes, of which the writer takes the smallest for each tensor:
+Three codes; the writer takes the smallest for each tensor:
 
 - `all`: every weight is kept; nothing is stored.
 - `bitmask`: eight weights a byte, the first in the highest bit (`numpy.packbits`); the bits that
@@ -8,8 +8,8 @@ Three codes, of which the writer takes the smallest for each tensor:
 - `gaps`: a byte b below 255 leaves out b weights and keeps the next one; a byte of 255 leaves out
   255 and keeps none. After the last byte fewer than 255 weights are left, all of them left out.
 
-Each mask has exactly one form in each code. Because the bytes reach the end of the tensor, no
-file can make its reader allocate more than 256 weights for each byte that is in it.
+Each mask has exactly one form in each code. Because the bytes reach the end of the tensor, a file
+cannot make its reader allocate more than 256 weights for each of its bytes.
 """
 
 from math import prod
@@ -23,7 +23,7 @@ Bytes = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
 FILLER = 255
-"""A byte that keeps nothing; one more than the longest gap of a byte that does."""
+"""The byte that keeps nothing; one more than the longest gap of a byte that keeps a weight."""
 
 MOST_DIMENSIONS = 8
 MOST_WEIGHTS = 2**31
@@ -31,7 +31,7 @@ MOST_WEIGHTS = 2**31
 
 
 def encode_positions(mask: Mask) -> tuple[Code, Bytes]:
-    """Return the smallest code of a mask of any shape, which is read row by row, and its bytes."""
+    """Return the smallest code of a mask of any shape (read row by row), and its bytes."""
     flat = mask.reshape(-1)
     if flat.all():
         return "all", np.empty(0, np.uint8)
@@ -43,11 +43,10 @@ def decode_positions(code: Code, stored: Bytes, size: int) -> Mask:
     """Return the flat mask, (size,), that `encode_positions` was given.
 
     Args:
-        code: How it is stored.
+        code: Of the bytes.
         stored: uint8, (n,); may come from anybody.
-        size: Of the tensor, at least 0. Nothing of this size is allocated before the bytes were
-            found to be of that size; of `all` there are none, and the caller must know that there
-            are as many values.
+        size: Of the tensor. The mask is allocated only after the bytes proved to reach that size;
+            for `all` there are no bytes, and the caller must have checked the number of values.
 
     Raises:
         ValueError: the bytes are not the code of a mask of this size.
@@ -62,10 +61,10 @@ def decode_positions(code: Code, stored: Bytes, size: int) -> Mask:
 
 
 def check_shape(shape: Any) -> int:
-    """Return how many weights a tensor has of a shape that a file declares: it may be anything.
+    """Return the number of weights in a tensor of a declared shape, which may be anything.
 
     Raises:
-        ValueError: it is not a list of at most 8 whole numbers above 0, whose product is at most
+        ValueError: it is not a list of at most 8 positive whole numbers with a product of at most
             2^31.
     """
     # By type: True is an int, too.

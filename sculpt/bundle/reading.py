@@ -1,4 +1,4 @@
-"""Reading a bundle, from whomever it comes; see `sculpt.bundle` for what is in it."""
+"""Reading a bundle, which may come from anybody; see `sculpt.bundle` for the format."""
 
 import os
 from dataclasses import dataclass
@@ -16,23 +16,23 @@ from sculpt.errors import InputError
 FORMAT = "sculpt-bundle-1"
 
 MOST_IN_ALL = 2**30
-"""Weights of one network under masks: what a small file can make its reader allocate."""
+"""Masked weights of one network: a bound on what a small file can make its reader allocate."""
 
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A masked network as it stands in a file."""
+    """The content of a bundle."""
 
     state: dict[str, Tensor]
-    """For `model.load_state_dict`, on the CPU; what is pruned is 0."""
+    """For `model.load_state_dict`, on the CPU; pruned weights are 0."""
     masks: dict[str, Tensor]
     """Bool, True = kept, keyed by parameter name."""
     metadata: dict[str, Any]
-    """JSON values, as its writer gave them; nothing of them is checked."""
+    """JSON values as written, not checked."""
 
     @property
     def not_finite(self) -> list[str]:
-        """The names of the tensors that hold infinities or NaN, as of a network that diverged."""
+        """Names of tensors with infinities or NaN, as in a network that diverged."""
         return [
             name
             for name, tensor in self.state.items()
@@ -41,14 +41,14 @@ class Bundle:
 
 
 def read_bundle(path: str | Path) -> Bundle:
-    """Read a masked network, as `write_bundle` wrote it.
+    """Read a masked network that `write_bundle` wrote.
 
-    The file may come from anybody: nothing of it is executed, and what it makes its reader
-    allocate is bounded by its own size, at 256 weights a byte, and by 2^30 weights. Values may be
-    infinite or NaN, see `Bundle.not_finite`.
+    The file may come from anybody: nothing of it is executed, and allocation is bounded by its
+    size, at 256 weights a byte, and by 2^30 weights. Values may be infinite or NaN, see
+    `Bundle.not_finite`.
 
     Raises:
-        InputError: there is no such file, it is none of ours, or it is damaged.
+        InputError: the file is missing, of another format, or damaged.
     """
     path = Path(path)
     try:
@@ -56,7 +56,8 @@ def read_bundle(path: str | Path) -> Bundle:
             size = os.fstat(file.fileno()).st_size
             header = read_header(file, size)
             found = header.texts.get("format")
-            data = file.read(size - file.tell()) if found == FORMAT else b""
+            file.seek(0)
+            content = file.read(size) if found == FORMAT else b""
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: must be a readable safetensors file, but is not ({error}); check the path, "
@@ -68,7 +69,7 @@ def read_bundle(path: str | Path) -> Bundle:
             f"{found!a:.40}; give the file of a trial, or of an export"
         )
     try:
-        return _unpack(header, data)
+        return _unpack(header, content)
     except (KeyError, ValueError) as error:
         reason = f"{error!s:.80} is missing" if isinstance(error, KeyError) else error
         raise InputError(
@@ -77,7 +78,7 @@ def read_bundle(path: str | Path) -> Bundle:
 
 
 def is_bundle(path: str | Path) -> bool:
-    """Return whether a file says that it is a network written by sculpt."""
+    """Return whether the header of a file declares the format of a bundle."""
     try:
         with _opened(Path(path)) as file:
             header = read_header(file, os.fstat(file.fileno()).st_size)
@@ -87,10 +88,10 @@ def is_bundle(path: str | Path) -> bool:
 
 
 def check_name(name: str) -> None:
-    """Refuse names that no tensor of a module should have, as such that look like paths.
+    """Check that a tensor's name is like `stages.0.conv.weight`, and not like a path.
 
     Raises:
-        ValueError: it is not like `stages.0.conv.weight`.
+        ValueError: it is not.
     """
     sound = name.isprintable() and not set(name) & set("/\\")
     if not sound or not all(name.split(".")):
@@ -104,17 +105,17 @@ def _opened(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
-def _unpack(header: Header, data: bytes) -> Bundle:
-    """Return what a file holds, or raise KeyError or ValueError."""
+def _unpack(header: Header, content: bytes) -> Bundle:
+    """Parse a whole file, or raise KeyError or ValueError."""
     texts = header.texts
-    if texts["checksum"] != header.checksum(data):
+    if texts["checksum"] != header.checksum(memoryview(content)[header.length :]):
         raise ValueError("its checksum is that of something else")
     shapes, metadata = strict_json(texts["shapes"]), strict_json(texts["metadata"])
     if not isinstance(shapes, dict) or not isinstance(metadata, dict):
         raise ValueError("shapes and metadata must be mappings")
     if sum(map(check_shape, shapes.values())) > MOST_IN_ALL:
         raise ValueError(f"a network must have at most {MOST_IN_ALL} weights under masks")
-    tensors = unpack_tensors(header, data)
+    tensors = unpack_tensors(header, content)
     state: dict[str, Tensor] = {}
     masks: dict[str, Tensor] = {}
     for name, shape in shapes.items():
@@ -132,9 +133,9 @@ def _unpack(header: Header, data: bytes) -> Bundle:
 
 
 def _take_positions(name: str, tensors: dict[str, Tensor]) -> tuple[Code, Bytes]:
-    """Take out of the tensors which weights of a parameter are kept, or raise ValueError."""
-    codes: tuple[Code, ...] = ("bitmask", "gaps")
-    for code in codes:
+    """Pop the positions of a parameter's kept weights, or raise ValueError."""
+    code: Code
+    for code in ("bitmask", "gaps"):
         if (stored := tensors.pop(f"{code}/{name}", None)) is not None:
             if stored.dtype != torch.uint8:
                 raise ValueError(f"{code}/{name!a:.80} must be of the type U8")
@@ -148,7 +149,7 @@ def _scatter(
     """Return a parameter's mask and its state, or raise ValueError."""
     size = check_shape(shape)
     if code == "all" and values.shape != (size,):
-        raise ValueError(f"it says not which weights of {name!a:.80} are kept")
+        raise ValueError(f"the positions of {name!a:.80} are missing")
     mask = torch.from_numpy(decode_positions(code, stored, size))
     if values.shape != (int(mask.sum()),):
         raise ValueError(f"{name!a:.80} must have one value for each kept weight")

@@ -1,4 +1,4 @@
-"""Writing a masked network as a bundle; see `sculpt.bundle` for what is in it."""
+"""Writing a masked network as a bundle; see `sculpt.bundle` for the format."""
 
 import json
 from collections.abc import Mapping
@@ -17,17 +17,17 @@ from sculpt.errors import InputError
 def write_bundle(
     path: str | Path, model: nn.Module, masks: dict[str, Tensor], metadata: Mapping[str, object]
 ) -> None:
-    """Write a model's state and masks, whole or not at all; what is written can be read.
+    """Write a model's state and masks atomically.
 
     Args:
         path: The file to write, which should end in `.safetensors`; an older one is replaced.
-        model: On any device; its pruned weights are zero (or NaN, in one that diverged).
+        model: On any device; pruned weights are zero (or NaN, if it diverged).
         masks: Bool, True = kept, keyed by parameter name.
-        metadata: JSON-serialisable, without NaN; `read_bundle` returns it as it was.
+        metadata: JSON-serialisable, without NaN; `read_bundle` returns it unchanged.
 
     Raises:
-        InputError: a mask is of no parameter of the model or does not fit it, a pruned weight is
-            not zero, or something cannot be written in this format.
+        InputError: a mask does not fit the model, a pruned weight is not zero, or the format
+            cannot hold a tensor or the metadata.
         OSError: nothing can be written there.
     """
     state = model.state_dict()
