@@ -1,4 +1,11 @@
-"""Making the narrow copy of a network: fewer rows, columns and channels in the same modules."""
+"""The narrow copy of a network: fewer rows, columns and channels in the same modules.
+
+A narrow convolution on a wide stream gathers the channels that it reads and scatters those that it
+computes. Both are 1×1 convolutions with a fixed one-hot weight, which is exact in every precision
+(each sum has one term) and on a CPU, in bfloat16, several times as fast as copying channels. A
+batch norm stays behind the scattering: it costs no more at full width, and takes the zeros as it
+would in the full network, so that its shift trains where the stream is alive.
+"""
 
 import copy
 from collections import OrderedDict
@@ -6,33 +13,73 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sculpt.compaction.calls import Call
 from sculpt.compaction.plan import LayerPlan
-from sculpt.compaction.selection import Gather, Scatter
-from sculpt.compaction.steps import Step
 from sculpt.graph.channels import Mask
 from sculpt.models.residual_blocks import ZeroPad
 
 
+class Gather(nn.Module):
+    """Takes some channels: (N, C, H, W) to (N, taken, H, W), or (N, C) to (N, taken)."""
+
+    weight: Tensor
+    taken: Tensor
+
+    def __init__(self, taken: Tensor, width: int, like: Tensor):
+        """Take the channels `taken` of `width`, in the precision and on the device of `like`."""
+        super().__init__()
+        self.register_buffer("taken", taken.to(like.device), persistent=False)
+        self.register_buffer("weight", one_hot(taken, width, like), persistent=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return the channels taken."""
+        if hidden.dim() == 2:
+            return hidden.index_select(1, self.taken)
+        return F.conv2d(hidden, self.weight)
+
+
+class Scatter(nn.Module):
+    """Puts channels among zeros: (N, given, H, W) to (N, C, H, W)."""
+
+    weight: Tensor
+
+    def __init__(self, given: Tensor, width: int, like: Tensor):
+        """Put channels at `given` of `width`, in the precision and on the device of `like`."""
+        super().__init__()
+        weight = one_hot(given, width, like).transpose(0, 1).contiguous()
+        self.register_buffer("weight", weight, persistent=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return all channels."""
+        return F.conv2d(hidden, self.weight)
+
+
+def one_hot(taken: Tensor, width: int, like: Tensor) -> Tensor:
+    """Return a 1×1 kernel that takes channels, (taken, width, 1, 1)."""
+    return F.one_hot(taken, width).to(like.device, like.dtype)[:, :, None, None]
+
+
 @dataclass(frozen=True)
-class Part:
-    """Where a parameter or buffer of a compact network comes from."""
+class Slice:
+    """Part of an original's parameter or buffer that a compact network has."""
 
     name: str
     """In the original."""
     index: tuple[Tensor, ...] = ()
-    """Which rows of it, or which rows and columns; empty for all of it."""
+    """Its rows, or its rows and columns; empty for all of it."""
 
     def of(self, whole: Tensor) -> Tensor:
-        """Return a copy of this part of a tensor, in its memory format."""
+        """Copy the slice of a tensor, in its memory format."""
         part = whole[self._grid(whole)]
         channels_last = whole.dim() == 4 and whole.is_contiguous(memory_format=torch.channels_last)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         return part.clone(memory_format=layout)
 
     def write(self, whole: Tensor, values: Tensor) -> None:
-        """Set this part of a tensor, in place."""
+        """Set the slice of a tensor, in place."""
         whole[self._grid(whole)] = values
 
     def _grid(self, whole: Tensor) -> Any:
@@ -41,46 +88,43 @@ class Part:
 
 
 class Narrowing:
-    """A copy of a network in the making, which knows where its tensors come from."""
+    """A network that is being narrowed, and the origin of each of its tensors."""
 
     def __init__(self, model: nn.Module):
         """Start from a full copy."""
         self.network = copy.deepcopy(model)
-        # By identity, because modules move to other names when selections are put beside them.
-        self._parts = {tensor: Part(name) for name, tensor in named_tensors(self.network).items()}
+        # By identity, because modules move to other names when gathers are put beside them.
+        self._slices = {tensor: Slice(name) for name, tensor in named_tensors(self.network).items()}
 
-    def parts(self, compact: nn.Module) -> dict[str, Part]:
+    def slices(self, compact: nn.Module) -> dict[str, Slice]:
         """Return the origin of every tensor of a module around the network that has one."""
         tensors = named_tensors(compact).items()
-        return {name: self._parts[tensor] for name, tensor in tensors if tensor in self._parts}
+        return {name: self._slices[tensor] for name, tensor in tensors if tensor in self._slices}
 
-    def apply(self, plans: list[LayerPlan], steps: list[Step], present: list[Mask]) -> None:
-        """Narrow all layers, as planned, and what lies between them.
+    def apply(self, plans: list[LayerPlan], calls: list[Call], present: list[Mask]) -> None:
+        """Narrow all layers as planned, and the batch norms and shortcuts between them.
 
         Args:
             plans: Of the conv and linear layers.
-            steps: All there are.
-            present: The channels of each step that stay, over the channels of the original.
+            calls: All of the forward pass.
+            present: For each call, the channels of its result that stay, (original channels,).
         """
-        for step, channels in zip(steps, present, strict=True):
-            if step.kind == "norm":
-                self._narrow_norm(step.name, channels)
-            elif step.kind == "pad":
-                pad = self.network.get_submodule(step.name)
+        for call, channels in zip(calls, present, strict=True):
+            if call.kind == "norm":
+                norm = self.network.get_submodule(call.name)
+                assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+                self._take(norm, ["weight", "bias", "running_mean", "running_var"], channels)
+                norm.num_features = int(channels.sum())
+            elif call.kind == "pad":
+                pad = self.network.get_submodule(call.name)
                 assert isinstance(pad, ZeroPad)
-                before = present[step.link.sources[0]]
+                before = present[call.link.sources[0]]
                 pad.extra_channels = int(channels.sum()) - int(before.sum())
         for plan in plans:
             self._narrow_layer(plan)
 
-    def _narrow_norm(self, name: str, channels: Mask) -> None:
-        norm = self.network.get_submodule(name)
-        assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
-        self._take(norm, ["weight", "bias", "running_mean", "running_var"], channels)
-        norm.num_features = int(channels.sum())
-
     def _narrow_layer(self, plan: LayerPlan) -> None:
-        layer = self.network.get_submodule(plan.step.name)
+        layer = self.network.get_submodule(plan.call.name)
         self._take(layer, ["weight"], plan.rows, plan.columns)
         self._take(layer, ["bias"], plan.rows)
         rows, columns = int(plan.rows.sum()), int(plan.columns.sum())
@@ -98,7 +142,7 @@ class Narrowing:
             given = _positions(plan.rows[plan.stream_out])
             chain["scatter"] = Scatter(given, int(plan.stream_out.sum()), layer.weight)
         if len(chain) > 1:
-            parent, _, attribute = plan.step.name.rpartition(".")
+            parent, _, attribute = plan.call.name.rpartition(".")
             setattr(self.network.get_submodule(parent), attribute, nn.Sequential(chain))
 
     def _take(self, module: nn.Module, names: list[str], *chosen: Mask) -> None:
@@ -110,12 +154,12 @@ class Narrowing:
             whole = getattr(module, name)
             if whole is None:
                 continue
-            part = Part(self._parts.pop(whole).name, index)
+            part = Slice(self._slices.pop(whole).name, index)
             narrow = part.of(whole.detach())
             if isinstance(whole, nn.Parameter):
                 narrow = nn.Parameter(narrow, whole.requires_grad)
             setattr(module, name, narrow)
-            self._parts[narrow] = part
+            self._slices[narrow] = part
 
 
 def _positions(channels: Mask) -> Tensor:

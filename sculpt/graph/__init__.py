@@ -1,1 +1,1 @@
-"""One view of a network for compaction and export: its trace, and channels on their way."""
+"""View of a network that compaction and export share: its trace, and its channels."""

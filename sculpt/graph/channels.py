@@ -1,4 +1,4 @@
-"""Channels on their way through a network: which are one, and which lie on a path to the output."""
+"""Channels through a network: units that are one channel, and liveness on paths to the output."""
 
 from dataclasses import dataclass
 
@@ -13,38 +13,38 @@ Numbers = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Link:
-    """How the channels of an operation's result come from those of what it takes.
+    """How the channels of an operation's result depend on those of its sources.
 
     A layer connects channels, most other operations carry each one on; with neither, nothing is
-    known, or there is nothing that it takes.
+    known, or there is no source.
     """
 
     width: int
     sources: tuple[int, ...] = ()
     """Positions of the operations whose results it takes."""
     connections: Mask | None = None
-    """(width, width of the source): of a layer, where weights are kept."""
+    """(width, width of the source), for a layer: where weights are kept."""
     carried: Numbers | None = None
-    """(width,): of each channel the one that it is of every source, or -1 for zeros."""
+    """(width,): the channel of every source that each channel is, or -1 for zeros."""
 
 
 @dataclass(frozen=True, eq=False)
-class Flow:
-    """What is known of the channels of one operation's result."""
+class Liveness:
+    """Channels of one operation's result that carry a signal, and that reach the output."""
 
     alive: Mask
-    """(channels,): there may be a signal in it."""
+    """(channels,): may carry a signal."""
     read: Mask
-    """(channels,): something that is alive, and read itself, takes it."""
+    """(channels,): taken by a channel that is alive, and read itself."""
 
     @property
     def on_path(self) -> Mask:
-        """Which carry a signal to the output, (channels,)."""
+        """(channels,): carries a signal to the output."""
         return self.alive & self.read
 
 
 def find_units(links: list[Link]) -> list[Numbers]:
-    """Return the unit of each channel of each operation, (channels,): numbers from 0.
+    """Number the unit of each channel of each operation, (channels,), from 0.
 
     A unit is one channel in all the places where it appears: batch norms, activations and pools
     hand it on, an addition makes two units one. So it can be removed only everywhere at once.
@@ -65,7 +65,7 @@ def find_units(links: list[Link]) -> list[Numbers]:
 
 
 def push(link: Link, given: list[Mask]) -> Mask:
-    """Return where there is a signal in a result, (width,), given where in each of its sources."""
+    """Propagate signals from each of an operation's sources to its result, (width,)."""
     if link.connections is not None:
         return np.asarray((link.connections & given[0]).any(axis=1))
     if link.carried is None:
@@ -75,7 +75,7 @@ def push(link: Link, given: list[Mask]) -> Mask:
 
 
 def pull(link: Link, wanted: Mask, width: int) -> Mask:
-    """Return which channels of a source, (its width,), become any that are wanted, (width,)."""
+    """Propagate wanted channels of a result, (width,), back to a source, (its width,)."""
     if link.connections is not None:
         return np.asarray(link.connections[wanted].any(axis=0))
     if link.carried is None:
@@ -85,17 +85,17 @@ def pull(link: Link, wanted: Mask, width: int) -> Mask:
     return found
 
 
-def find_paths(links: list[Link], alive: list[Mask], ends: set[int]) -> list[Flow]:
-    """Return what is known of the channels of all operations.
+def find_paths(links: list[Link], alive: list[Mask], ends: set[int]) -> list[Liveness]:
+    """Find the channels on a path to the output, for all operations.
 
     Args:
         links: In order of execution.
-        alive: Of each, (width,).
-        ends: Positions of those whose results are read from outside.
+        alive: For each, (width,).
+        ends: Positions of the results that are read from outside.
     """
-    flows = [Flow(mask, np.full(len(mask), place in ends)) for place, mask in enumerate(alive)]
-    for link, flow in zip(reversed(links), reversed(flows), strict=True):
+    found = [Liveness(mask, np.full(len(mask), place in ends)) for place, mask in enumerate(alive)]
+    for link, live in zip(reversed(links), reversed(found), strict=True):
         for source in link.sources:
-            read = flows[source].read
-            read |= pull(link, flow.on_path, len(read))
-    return flows
+            read = found[source].read
+            read |= pull(link, live.on_path, len(read))
+    return found

@@ -1,4 +1,4 @@
-"""The forward pass of a network as a graph of torch.fx whose nodes know what they give."""
+"""A forward pass as a torch.fx graph whose nodes know the shapes of their results."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from torch import Tensor, fx, nn
 from sculpt.models.residual_blocks import ZeroPad
 
 Shape = tuple[int, ...]
-"""Of what an operation gives for one image: (channels, height, width), or (channels,)."""
+"""Of a result for one image: (channels, height, width), or (channels,)."""
 
 
 class NotTraceableError(Exception):
-    """Says which network cannot be traced, and why: `that of Network is not (reason)`."""
+    """Why a network cannot be traced: `that of Network is not (reason)`."""
 
 
 class _Tracer(fx.Tracer):
@@ -29,7 +29,7 @@ class _Shapes(fx.Interpreter):
 
 
 def trace(network: nn.Module, shape: Shape) -> fx.Graph:
-    """Return the graph of a forward pass in the network's mode.
+    """Trace a forward pass in the network's mode.
 
     Args:
         network: A copy, all on one device and of one precision: it is evaluated once, on zeros.
@@ -37,7 +37,7 @@ def trace(network: nn.Module, shape: Shape) -> fx.Graph:
 
     Returns:
         Nodes in order of execution; the `meta["shape"]` of each is that of its result for one
-        image, `()` where that is no tensor with channels.
+        image, `()` if that is no tensor with channels.
 
     Raises:
         NotTraceableError: the forward pass cannot be traced, or does not take such images.
@@ -47,7 +47,7 @@ def trace(network: nn.Module, shape: Shape) -> fx.Graph:
     try:
         graph = _Tracer().trace(network)
         with torch.no_grad():
-            # What trains may do more than shapes need, which not every device can.
+            # In training mode a network may do more than shapes need, which not every device can.
             _Shapes(fx.GraphModule(network, graph).eval()).run(inputs)
     except Exception as error:
         # Whatever a foreign forward pass raises when it is given symbols for tensors.

@@ -13,8 +13,9 @@ from networks import Undecided, equal, random_masks
 from torch import Tensor, nn
 from torchvision.models import resnet18, vgg
 
-from sculpt.compaction import Compaction, compact, largest_difference
-from sculpt.compaction.selection import Gather, Scatter, Shape, choose_selection
+from sculpt.compaction import Compaction, largest_difference, narrow_for_training
+from sculpt.compaction.narrowing import Gather, Scatter
+from sculpt.compaction.plan import LayerSize, choose_copies
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.diagnostics.layers import Masks, check_masks, weighted_layers
 from sculpt.errors import CompactionError, InputError
@@ -100,7 +101,7 @@ MASKS = [few_masks, sensitivity_masks, masks_with_dead_layers]
 
 def prepare(model: nn.Module, masks: Masks) -> Compaction:
     apply_masks(model, masks)
-    return compact(model, masks, images(2))
+    return narrow_for_training(model, masks, images(2))
 
 
 def train(model: nn.Module, masks: Masks, *, nesterov: bool = True, steps: int = 10) -> None:
@@ -208,7 +209,7 @@ def test_networks_of_torchvision(network: Callable[[], nn.Module]):
     torch.manual_seed(0)
     model = network()
     masks, inputs = random_masks(model, 0.002, seed=1), torch.randn(2, 3, 32, 32)
-    compaction = compact(model, masks, inputs)
+    compaction = narrow_for_training(model, masks, inputs)
 
     assert compaction.plan["saving"] > 0.2
     assert largest_difference(model, masks, compaction, inputs) < 1e-12
@@ -234,14 +235,14 @@ def test_streams_are_gathered_from_and_scattered_to():
 
 
 def test_a_selection_must_save_more_than_it_costs():
-    shape = Shape(kernel=9, before=64, after=64, linear=False)
+    shape = LayerSize(kernel=9, before=64, after=64, linear=False)
 
-    assert choose_selection(shape, rows=(32, 32), columns=(31, 32)) == (False, False)
-    assert choose_selection(shape, rows=(32, 32), columns=(4, 32)) == (True, False)
-    assert choose_selection(shape, rows=(4, 32), columns=(32, 32)) == (False, True)
-    linear = Shape(kernel=1, before=1, after=1, linear=True)
-    assert choose_selection(linear, rows=(10, 10), columns=(100, 512)) == (True, False)
-    assert choose_selection(linear, rows=(4, 4), columns=(500, 512)) == (False, False)
+    assert choose_copies(shape, rows=(32, 32), columns=(31, 32)) == (False, False)
+    assert choose_copies(shape, rows=(32, 32), columns=(4, 32)) == (True, False)
+    assert choose_copies(shape, rows=(4, 32), columns=(32, 32)) == (False, True)
+    linear = LayerSize(kernel=1, before=1, after=1, linear=True)
+    assert choose_copies(linear, rows=(10, 10), columns=(100, 512)) == (True, False)
+    assert choose_copies(linear, rows=(4, 4), columns=(500, 512)) == (False, False)
 
 
 def test_a_dense_network_stays_as_it_is():
@@ -259,7 +260,7 @@ def test_removed_parameters_are_those_that_masks_keep_in_vain():
     masks["0.weight"][0] = masks["0.bias"][0] = False
     masks["3.weight"][:, 1] = False
     apply_masks(model, masks)
-    compaction = compact(model, masks, torch.zeros(2, 4))
+    compaction = narrow_for_training(model, masks, torch.zeros(2, 4))
 
     rows = [layer["rows"] for layer in compaction.plan["layers"]]
     columns = [layer["columns"] for layer in compaction.plan["layers"]]
@@ -426,11 +427,11 @@ class Halved(Undecided):
 )
 def test_what_cannot_be_compacted_is_refused_with_a_reason(model: nn.Module, reason: str):
     with pytest.raises(CompactionError, match=reason) as caught:
-        compact(model, dense_masks(model), torch.zeros(2, 4))
+        narrow_for_training(model, dense_masks(model), torch.zeros(2, 4))
     assert caught.value.exit_code == 1
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="one mask for each"):
-        compact(model, {}, torch.zeros(2, 4))
+        narrow_for_training(model, {}, torch.zeros(2, 4))
 
 
 def test_a_wrong_removal_is_found():
@@ -459,7 +460,7 @@ def test_of_a_flattened_channel_each_position_may_be_read():
 def test_layers_keep_whole_blocks_where_they_have_as_many(block: int):
     model, masks = resnet_masks()
     single = prepare(model, masks)
-    whole = compact(model, masks, images(2), block=block)
+    whole = narrow_for_training(model, masks, images(2), block=block)
     assert largest_difference(model, masks, whole, images(8)) < 1e-12
     for layer in whole.plan["layers"]:
         for side in ("rows", "columns"):

@@ -1,4 +1,4 @@
-"""A network as a list of steps that are understood channel by channel, or else opaque."""
+"""A forward pass as a list of calls, each understood channel by channel or else opaque."""
 
 import copy
 import operator
@@ -62,30 +62,30 @@ KINDS: dict[Any, Kind] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
-    """One operation of a forward pass."""
+class Call:
+    """One call of a module, function or method in a forward pass."""
 
     kind: Kind
     name: str
-    """Of the module it calls; empty for a function."""
+    """Of the module; empty for a function."""
     module: nn.Module | None
     shape: Shape
-    """Of its output; empty where that is no tensor with channels."""
+    """Of its result; empty if that is no tensor with channels."""
     link: Link
 
     @property
     def positions(self) -> int:
-        """Height × width of its output."""
+        """Height × width of its result."""
         return torch.Size(self.shape[1:]).numel()
 
 
-def read_steps(model: nn.Module, masks: Masks, example_inputs: Tensor) -> list[Step]:
-    """Return the steps of a forward pass in order of execution; the last is its output.
+def read_calls(model: nn.Module, masks: Masks, example_inputs: Tensor) -> list[Call]:
+    """Return the calls of a forward pass in order of execution; the last is its output.
 
     Args:
         model: On any device; it is not changed.
         masks: Keyed by parameter name.
-        example_inputs: (N, ...), of which only the shape counts.
+        example_inputs: (N, ...); only the shape counts.
 
     Raises:
         CompactionError: the forward pass cannot be traced.
@@ -99,7 +99,7 @@ def read_steps(model: nn.Module, masks: Masks, example_inputs: Tensor) -> list[S
     read_elsewhere = {str(n.target) for n in graph.nodes if n.op == "get_attr"}
 
     def is_plain(name: str, module: nn.Module) -> bool:
-        """Whether nothing but this one call sees the parameters of a module, if it has any."""
+        """Whether only this call sees the parameters of a module, if it has any."""
         return not any(True for _ in module.parameters()) or (
             calls[id(module)] == 1
             and all(owners[id(parameter)] == 1 for parameter in module.parameters())
@@ -108,19 +108,19 @@ def read_steps(model: nn.Module, masks: Masks, example_inputs: Tensor) -> list[S
         )
 
     places: dict[fx.Node, int] = {}
-    steps: list[Step] = []
+    found: list[Call] = []
     for node in graph.nodes:
         module = modules[node.target] if node.op == "call_module" else None
         name = "" if module is None else node.target
         plain = module is None or is_plain(name, module)
         kind = _kind(node, node.target if module is None else module) if plain else "opaque"
         sources = tuple(places[source] for source in node.all_input_nodes)
-        before = steps[sources[0]].link.width if sources else 0
+        before = found[sources[0]].link.width if sources else 0
         mask = masks[f"{name}.weight"].cpu().numpy() if kind == "weighted" else None
         shape = node.meta["shape"]
-        places[node] = len(steps)
-        steps.append(Step(kind, name, module, shape, _link(kind, shape, sources, before, mask)))
-    return steps
+        places[node] = len(found)
+        found.append(Call(kind, name, module, shape, _link(kind, shape, sources, before, mask)))
+    return found
 
 
 def _trace(model: nn.Module, shape: Shape) -> fx.Graph:
@@ -142,7 +142,7 @@ def _trace(model: nn.Module, shape: Shape) -> fx.Graph:
 
 
 def _kind(node: fx.Node, what: Any) -> Kind:
-    """Return what a module, a function or a method does with channels where a node calls it."""
+    """Classify what a module, function or method does with channels where a node calls it."""
     kind = KINDS.get(type(what) if isinstance(what, nn.Module) else what, "opaque")
     shapes, after = [n.meta["shape"] for n in node.all_input_nodes], node.meta["shape"]
     if kind == "add":
@@ -170,7 +170,7 @@ def _kind(node: fx.Node, what: Any) -> Kind:
 def _link(
     kind: Kind, shape: Shape, sources: tuple[int, ...], before: int, mask: Mask | None
 ) -> Link:
-    """Return the link of a step whose first source has so many channels."""
+    """Return the link of a call whose first source has `before` channels."""
     width = shape[0] if shape else 0
     if mask is not None:
         connections = np.asarray(mask.reshape(*mask.shape[:2], -1).any(axis=2))
