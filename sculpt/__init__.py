@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sculpt.diagnostics.report import diagnose as diagnose
+    from sculpt.export.condensing import compact as compact
     from sculpt.export.loading import load as load
-    from sculpt.export.module import compact as compact
     from sculpt.exports import export_trial as export_trial
     from sculpt.exports import latency as latency
     from sculpt.exports import verify as verify
@@ -58,7 +58,7 @@ _HOMES = {
     "archive": "sculpt.results.archiving",
     "bench": "sculpt.launch",
     "check": "sculpt.launch",
-    "compact": "sculpt.export.module",
+    "compact": "sculpt.export.condensing",
     "compare": "sculpt.results.comparison",
     "dashboard": "sculpt.reports",
     "diagnose": "sculpt.diagnostics.report",

@@ -1,7 +1,6 @@
-"""Hand out trained networks as folders, and check such folders: `export_trial` and `verify`."""
+"""Export trained networks as folders, and check and time them."""
 
 import tempfile
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,14 +8,17 @@ import torch
 
 from sculpt.bundle import read_bundle
 from sculpt.config.search import Runtime
-from sculpt.errors import InputError, SculptWarning
-from sculpt.export import verification
-from sculpt.export.directory import export_network
+from sculpt.errors import InputError
+from sculpt.export.folder import (
+    FolderLatency,
+    Verification,
+    check_folder,
+    export_network,
+    measure_folder,
+)
 from sculpt.export.latency import TURNS
 from sculpt.export.loading import Loaded, load
 from sculpt.export.manifest import Facts, LatencyRow, Manifest
-from sculpt.export.measuring import FolderLatency, measure_directory
-from sculpt.export.verification import Verification, conclude
 from sculpt.pruning.trained import NETWORK_FILE
 from sculpt.recorded_errors import check_errors
 from sculpt.registry import FORMATS
@@ -36,10 +38,10 @@ def export_trial(
     """Export a trained network of a study into a folder.
 
     Args:
-        study: Its results, or whatever `open_results` takes.
+        study: Its results, or an argument of `open_results`.
         trial: A candidate's number, "base", or "best".
-        directory:
-            A new folder, or an older export, which is replaced; by default `default_directory`.
+        directory: A new folder, or an older export, which is replaced; by default
+            `default_directory`.
         formats: Registered names, or "all"; the bundle is always written.
         seed: One of the trial's; by default the one with the lowest validation error.
 
@@ -49,7 +51,7 @@ def export_trial(
     Raises:
         InputError: there is no such trial, seed or format, or the folder cannot be written.
         StorageError: the network is missing from the study's artifacts.
-        ExportError: the network cannot be written so.
+        ExportError: a format cannot hold the network.
     """
     results = study if isinstance(study, Results) else open_results(study)
     results.store.refuse_archive("a network must come from the study that trained it")
@@ -69,7 +71,7 @@ def export_trial(
 
 
 def default_directory(results: Results, trial: int | str) -> Path:
-    """Return where a trial is exported to if nothing is said: `STUDY-TRIAL`, here."""
+    """Return the default folder of an exported trial: `STUDY-TRIAL`, here."""
     return Path(f"{results.config.study}-{trial}")
 
 
@@ -80,9 +82,9 @@ def verify(directory: str | Path, *, data_root: str | Path | None = None) -> Ver
     arithmetic may decide them otherwise.
 
     Args:
-        directory: As `export_trial` left it, whoever has sent it: nothing in it is executed, see
-            `sculpt.export.verification.verify`, no plug-in of it is imported, and which folder is
-            read for images is not for it to say.
+        directory: Written by `export_trial`; it may come from anybody: nothing in it is executed
+            (see `sculpt.export.folder.check_folder`), no plug-in that it names is imported, and it
+            does not decide which folder is read for images.
         data_root: Where the images are; by default the environment variable SCULPT_DATA, or `data`
             under the current directory. Nothing is downloaded.
 
@@ -90,14 +92,12 @@ def verify(directory: str | Path, *, data_root: str | Path | None = None) -> Ver
         The checks as a JSON document (README, "JSON").
 
     Raises:
-        InputError: it is no exported folder, or its network cannot be loaded.
+        InputError: it is not an exported folder, or its network cannot be loaded.
     """
-    document = verification.verify(directory)
-    with warnings.catch_warnings():
-        # That a network diverged was said when it was loaded the first time.
-        warnings.simplefilter("ignore", SculptWarning)
-        loaded = load(directory)
-    return conclude(Path(directory), document["checks"] + check_errors(loaded, data_root))
+    loaded, checks = check_folder(directory)
+    checks += check_errors(loaded, data_root)
+    ok = all(check["ok"] is not False for check in checks)
+    return {"directory": str(Path(directory)), "ok": ok, "checks": checks}
 
 
 def latency(
@@ -108,40 +108,40 @@ def latency(
     turns: int = TURNS,
     on_row: Callable[[LatencyRow], None] = lambda row: None,
 ) -> FolderLatency:
-    """Time an exported network in every runtime of this machine, and write down what was found.
+    """Time an exported network in every runtime of this machine, and record the latencies.
 
     Args:
-        directory: As `export_trial` left it; see `sculpt.export.measuring.measure_directory` for
-            what is written there.
+        directory: Written by `export_trial`; see `sculpt.export.folder.measure_folder` for what is
+            added there.
         results: The study that the network comes from; the latency becomes part of its trial's
             record, too, so that `pareto` can take it for an objective.
-        runtime: Whose time that is; by default the study's `search.latency_runtime`, or PyTorch's.
-        turns: Of which the medians are taken.
+        runtime: Its time is recorded; by default the study's `search.latency_runtime`, or PyTorch.
+        turns: The medians are taken over them.
         on_row: Called with each row as soon as it is known.
 
     Returns:
         The table as a JSON document (README, "JSON").
 
     Raises:
-        InputError: it is no exported folder, the runtime is not there, or the network is none of
-            the study's.
+        InputError: it is not an exported folder, the runtime is missing, or the network is not
+            one of the study's.
         ExportError: the network cannot be lowered.
     """
     if results:
         results.store.refuse_archive("a latency must be written into a study")
     trial = _origin(load(directory), results) if results else None
     chosen = runtime or (results.config.search.latency_runtime if results else "torch")
-    found = measure_directory(directory, chosen, turns=turns, on_row=on_row)
+    found = measure_folder(directory, chosen, turns=turns, on_row=on_row)
     if results is not None and trial is not None:
         results.keep_latency(trial, found["latency"], found["latency_by"])
     return found
 
 
 def _origin(loaded: Loaded, results: Results) -> int | str:
-    """Return the trial of a study that a network comes from.
+    """Find the trial of a study that a network comes from.
 
     Raises:
-        InputError: it is none of the study's.
+        InputError: it is not one of the study's.
     """
     trial, seed = loaded.metadata["trial"], loaded.metadata["seed"]
     with tempfile.TemporaryDirectory() as folder:
@@ -167,7 +167,7 @@ def _origin(loaded: Loaded, results: Results) -> int | str:
 
 
 def _facts(document: Ranking, trial: int | str) -> Facts:
-    """Return what a ranking says of a trial, for its model card."""
+    """Return a trial's facts in a ranking, for its model card."""
     row = next((row for row in document["ranking"] if row["trial"] == trial), None)
     found = document["confirmation"]["rows"] if document["confirmation"] else []
     confirmed = next((r for r in found if (r["trial"], r["arm"]) == (trial, "sculpted")), None)

@@ -59,15 +59,12 @@ INSIDE = {
         ["archiving"],
     ],
     "export": [
-        ["description", "onnx_graph", "program"],
-        ["c_code", "loading", "lowering", "onnx_file"],
-        ["evaluation", "manifest"],
+        ["description", "manifest", "onnx_graph", "program"],
+        ["c_code", "loading", "lowering", "module", "onnx_file"],
         ["condensing", "runtimes"],
-        ["formats", "module"],
+        ["formats"],
         ["card", "latency"],
-        ["directory"],
-        ["verification"],
-        ["measuring"],
+        ["folder"],
     ],
 }
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

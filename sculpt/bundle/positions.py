@@ -82,11 +82,20 @@ def check_shape(shape: Any) -> int:
 def _encode_gaps(flat: Mask) -> Bytes:
     kept = np.flatnonzero(flat)
     gaps = np.diff(kept, prepend=-1) - 1
-    fillers = gaps // FILLER
     rest = flat.size - (int(kept[-1]) + 1 if len(kept) else 0)
-    stored = np.full(len(kept) + int(fillers.sum()) + rest // FILLER, FILLER, np.uint8)
-    stored[np.cumsum(fillers + 1) - 1] = gaps % FILLER
-    return stored
+    stored, _ = insert_fillers(gaps % FILLER, gaps // FILLER, FILLER)
+    return np.append(stored, np.full(rest // FILLER, FILLER)).astype(np.uint8)
+
+
+def insert_fillers(
+    values: NDArray[np.int64], counts: NDArray[np.int64], filler: int
+) -> tuple[NDArray[np.int64], Mask]:
+    """Insert `counts` fillers before each value; return the row, and a mask of its fillers."""
+    fillers = np.ones(len(values) + int(counts.sum()), np.bool_)
+    fillers[np.cumsum(counts + 1) - 1] = False
+    row = np.full(fillers.size, filler)
+    row[~fillers] = values
+    return row, fillers
 
 
 def _decode_gaps(stored: Bytes, size: int) -> Mask:

@@ -1,11 +1,10 @@
-"""The model card: what a network is, how good it is, and how to use it without sculpt."""
+"""The model card of a network: its facts, its files, and how to use them without sculpt."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from sculpt.config import describe_parameters
 from sculpt.export.formats import Network
-from sculpt.export.loading import NetworkInput
 from sculpt.export.manifest import Facts, Latency, Manifest, RecordedLatency, Seconds
 from sculpt.registry import FORMATS
 from sculpt.table import Column, Table, facts_table, name, text
@@ -94,7 +93,7 @@ def _latency(timed: RecordedLatency | None) -> list[str]:
 
 
 def latency_table(timed: Latency) -> Table:
-    """Return how long a network takes in every runtime of one machine."""
+    """Return the latencies of a network in every runtime of one machine."""
     columns = [
         Column("network", "network"),
         Column("runtime", "runtime"),
@@ -111,7 +110,7 @@ def _milliseconds(seconds: Seconds) -> str:
     return f"{middle:.3f} ({low:.3f} to {high:.3f})"
 
 
-def _images(described: NetworkInput | None) -> str:
+def _images(described: dict[str, Any] | None) -> str:
     if not described:
         return ""
     names = described.get("class_names")

@@ -1,12 +1,13 @@
-"""Exact removal of the channels of a program that no path uses, constants included.
+"""Condensing after training: exact removal of a program's channels on no path, constants included.
 
 A channel is *alive* if it depends on the image, else it is a constant (zero, most often), and it is
-*read* if the logits depend on it. What is not both goes; what a constant adds to a layer behind it
-becomes part of that layer's bias. Channels are removed from a whole stream at once: additions make
-one unit of a channel in all the places where it appears, so that nothing has to be gathered.
+*read* if the logits depend on it. Channels that are not both are removed; the contribution of a
+constant becomes part of the next layer's bias. Channels are removed from a whole stream at once:
+additions make one unit of a channel in all the places where it appears, so that nothing has to be
+gathered.
 
-Zeros around an image keep a constant from being constant behind a convolution that pads. Such
-constants stay, but of those that only convolutions read one is enough: the others are multiples.
+Zero padding keeps a constant from being constant behind a convolution. Such constants stay, but of
+those that only convolutions read one is enough: the others are multiples.
 """
 
 from dataclasses import dataclass, replace
@@ -14,39 +15,107 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, fx, nn
 
+from sculpt.errors import ExportError
 from sculpt.export import program as ops
-from sculpt.export.evaluation import activation
+from sculpt.export.lowering import lower, masked_copy
+from sculpt.export.module import activation, evaluate_program, to_module
 from sculpt.export.program import Array, Program
-from sculpt.graph.channels import Flow, Link, Mask, Numbers, find_paths, find_units, push
+from sculpt.graph.channels import Link, Liveness, Mask, Numbers, find_paths, find_units, push
+from sculpt.pruning.masks import Masks
+
+LARGEST = 1e-10
+"""Difference in float64 that a certificate allows, as a share of the largest logit."""
 
 
 @dataclass(frozen=True, eq=False)
-class Values(Flow):
-    """What is known of the channels of one operation's result, constants included."""
+class Values(Liveness):
+    """Liveness and constants of the channels of one operation's result."""
 
     constant: Array
-    """(channels,): the value of what is not alive, in every place; 0 of what is."""
+    """(channels,): the value, in every pixel, of channels that are not alive; 0 for the others."""
+
+
+def compact(model: nn.Module, masks: Masks, example_inputs: Tensor) -> fx.GraphModule:
+    """Return a smaller network that computes what a trained, masked one does.
+
+    Channels that no path of kept weights uses are gone, and batch norms are part of the layers
+    before them; among the weights that stay there are still zeros. No layer has more weights than
+    it had: a channel stays where its convolution would fall out of its groups without it. It is for
+    inference: float32, on the CPU, in eval mode. Before it is rounded to float32 it is compared
+    with the network in float64, on the example inputs, to 1e-10 of the largest logit.
+
+    Args:
+        model: Trained, on any device; it is not changed. Its forward pass must be traceable by
+            torch.fx and consist of convolutions, linear layers, batch norms, activations, pools,
+            additions and flattening.
+        masks: Keyed by parameter name.
+        example_inputs: (N, ...), real images or noise.
+
+    Returns:
+        Layers of `torch.nn`, and a forward pass that calls them, from images (N, ...) to logits
+        (N, classes).
+
+    Raises:
+        InputError: the masks do not fit the model.
+        ExportError: the forward pass cannot be traced, has an unknown operation, or the result
+            would compute something else.
+    """
+    return to_module(certified_program(model, masks, example_inputs))
+
+
+def certified_program(model: nn.Module, masks: Masks, images: Tensor) -> Program:
+    """Return the condensed program of a network, certified on images; see `compact`."""
+    program = condense(lower(model, masks, images))
+    certify(model, masks, program, images)
+    return program
+
+
+def certify(model: nn.Module, masks: Masks, program: Program, images: Tensor) -> float:
+    """Return how far a program's logits are from the network's, as a share of the largest.
+
+    Args:
+        model: Trained, on any device; it is not changed.
+        masks: Keyed by parameter name.
+        program: To be exported.
+        images: (N, ...) to compare them on.
+
+    Raises:
+        ExportError: they differ by 1e-10 or more, or are not finite.
+    """
+    network = masked_copy(model, masks, torch.float64)
+    inputs = images.detach().to("cpu", torch.float64)
+    with torch.no_grad():
+        expected = network(inputs).flatten(1)
+    scale = expected.abs().max().clamp(min=torch.finfo(torch.float64).tiny)
+    difference = float((evaluate_program(program, inputs) - expected).abs().max() / scale)
+    if not difference < LARGEST:  # also if it is NaN
+        raise ExportError(
+            f"an export must compute what the network does, to {LARGEST:g} in float64, but the "
+            f"logits differ by {difference:.3g}; please report this, with the network"
+        )
+    return difference
 
 
 def condense(program: Program) -> Program:
     """Return a program of the same function with fewer channels, and the same operations.
 
-    Exact up to rounding in float64 (sums are taken in another order); `certify` checks it.
+    Exact up to rounding in float64 (sums are taken in another order).
     """
     program = _merge_constants(program)
-    flows = analyse(program)
-    kept = _kept(program, flows)
+    values = find_values(program)
+    kept = _kept(program, values)
     return Program(
         tuple(
-            _narrowed(operation, place, flows, kept)
+            _narrowed(operation, place, values, kept)
             for place, operation in enumerate(program.operations)
         )
     )
 
 
-def analyse(program: Program) -> list[Values]:
-    """Return what is known of the channels of each operation."""
+def find_values(program: Program) -> list[Values]:
+    """Find the liveness and constants of each operation's channels."""
     links, alive, constants = program.links, list[Mask](), list[Array]()
     for operation, link in zip(program.operations, links, strict=True):
         given = [alive[source] for source in link.sources]
@@ -64,13 +133,13 @@ def analyse(program: Program) -> list[Values]:
         constants.append(np.where(own, 0.0, _constant(operation, link, known)))
     paths = find_paths(links, alive, {len(links) - 1})
     return [
-        Values(flow.alive, flow.read, constant)
-        for flow, constant in zip(paths, constants, strict=True)
+        Values(own.alive, own.read, constant)
+        for own, constant in zip(paths, constants, strict=True)
     ]
 
 
 def _constant(operation: ops.Operation, link: Link, given: list[Array]) -> Array:
-    """Return what a result is, (channels,), where what it is computed from is constant."""
+    """Compute the result, (channels,), of an operation on constants."""
     match operation:
         case ops.Layer():
             return operation.bias + _taps(operation) @ given[0]
@@ -84,30 +153,30 @@ def _constant(operation: ops.Operation, link: Link, given: list[Array]) -> Array
     return np.sum([np.where(there, values[link.carried], 0.0) for values in given], axis=0)
 
 
-def _kept(program: Program, flows: list[Values]) -> list[Mask]:
-    """Return which channels of each operation stay: those of every unit that is needed anywhere."""
+def _kept(program: Program, values: list[Values]) -> list[Mask]:
+    """Return each operation's channels that stay: of every unit that is needed anywhere."""
     units = find_units(program.links)
     needed = np.zeros(1 + max(int(found.max()) for found in units), dtype=np.bool_)
     users = program.users()
-    for place, flow in enumerate(flows):
-        needed[units[place][flow.on_path]] = True
-        # A constant that is added to what is alive, or that padding cuts off, has to be there.
+    for place, own in enumerate(values):
+        needed[units[place][own.on_path]] = True
+        # A constant that is added to a signal, or that padding cuts off, has to be there.
         for user in (program.operations[user] for user in users[place]):
             if not _takes_up_constants(user):
-                needed[units[place][flow.read & (flow.constant != 0)]] = True
+                needed[units[place][own.read & (own.constant != 0)]] = True
     needed[units[0]] = True  # images have all their channels
     needed[units[-1]] = True  # and all classes have a logit
     for found in units:
         if not needed[found].any():
-            needed[found[0]] = True  # nothing has no channels at all
+            needed[found[0]] = True  # no operation may be without channels
     _complete_groups(program, units, needed)
     return [needed[found] for found in units]
 
 
 def _complete_groups(program: Program, units: list[Numbers], needed: Mask) -> None:
-    """Keep what is not needed of a group, too, where its convolution would grow without it.
+    """Keep whole groups where a convolution would grow if their unneeded channels went.
 
-    Weights between groups have to be there once other channels stay of one group than of another.
+    Weights between groups have to be stored once groups differ in the channels that stay.
     """
     settled = False
     while not settled:
@@ -126,28 +195,28 @@ def _complete_groups(program: Program, units: list[Numbers], needed: Mask) -> No
 
 
 def _groups(layer: ops.Conv, rows: Mask, columns: Mask) -> int:
-    """Return into how many equal groups what stays of a convolution falls; 1 if into none."""
+    """Count the equal groups that a convolution's kept channels form; 1 if they are unequal."""
     sides = [side.reshape(layer.groups, -1).sum(axis=1) for side in (rows, columns)]
     kept = [(row, column) for row, column in zip(*sides, strict=True) if row or column]
     return len(kept) if len(set(kept)) == 1 else 1
 
 
 def _takes_up_constants(user: ops.Operation) -> bool:
-    """Return whether an operation can do without its constant inputs: by its bias."""
+    """Whether the bias of an operation can take up its constant inputs."""
     return isinstance(user, ops.Linear) or (isinstance(user, ops.Conv) and not _pads(user))
 
 
 def _narrowed(
-    operation: ops.Operation, place: int, flows: list[Values], kept: list[Mask]
+    operation: ops.Operation, place: int, values: list[Values], kept: list[Mask]
 ) -> ops.Operation:
-    """Return an operation with the channels that stay, of itself and of what it reads."""
+    """Return an operation with the channels that stay, in itself and in its sources."""
     rows = kept[place]
     shape = (int(rows.sum()), *operation.shape[1:])
     match operation:
         case ops.Layer():
-            source, own = flows[operation.source], flows[place]
+            source, own = values[operation.source], values[place]
             varies = _varying(operation, source.alive, source.constant)
-            # Only weights on a path stay, whatever else has to keep its place for others.
+            # Only weights on a path stay; the others of a channel that stays are zero.
             used = np.multiply.outer(own.on_path, varies)
             weight = operation.weight * used.reshape(*used.shape, *[1] * (len(shape) - 1))
             bias = operation.bias + _taps(operation) @ np.where(varies, 0.0, source.constant)
@@ -169,22 +238,22 @@ def _narrowed(
 
 
 def _merge_constants(program: Program) -> Program:
-    """Return a program in which of the constants that only convolutions read one does for all."""
-    flows, users, units = analyse(program), program.users(), find_units(program.links)
+    """Fold constants that only convolutions read into the largest one of each operation."""
+    values, users, units = find_values(program), program.users(), find_units(program.links)
     operations: list[Any] = list(program.operations)
-    # Of what is added, a constant is needed in every place.
+    # In a sum, a constant is needed in every pixel.
     sums = [units[place] for place, found in enumerate(operations) if isinstance(found, ops.Add)]
     added = np.concatenate([*sums, np.empty(0, np.int64)])
-    for place, flow in enumerate(flows):
+    for place, own in enumerate(values):
         readers = [operations[user] for user in users[place]]
-        constants = np.flatnonzero(~flow.alive & flow.read & (flow.constant != 0))
+        constants = np.flatnonzero(~own.alive & own.read & (own.constant != 0))
         if len(constants) < 2 or not all(map(_is_one_group, readers)):
             continue
         if np.isin(units[place][constants], added).any():
             continue
-        largest = constants[np.abs(flow.constant[constants]).argmax()]
+        largest = constants[np.abs(own.constant[constants]).argmax()]
         others = constants[constants != largest]
-        factors = flow.constant[others] / flow.constant[largest]
+        factors = own.constant[others] / own.constant[largest]
         for user in users[place]:
             weight = operations[user].weight.copy()
             weight[:, largest] += np.tensordot(weight[:, others], factors, axes=(1, 0))
@@ -194,12 +263,12 @@ def _merge_constants(program: Program) -> Program:
 
 
 def _taps(layer: ops.Layer) -> Array:
-    """Return what a layer gives for inputs of 1, (outputs, inputs)."""
+    """Sum a layer's weights over the kernel, (outputs, inputs)."""
     return layer.weight.reshape(*layer.weight.shape[:2], -1).sum(axis=2)
 
 
 def _varying(layer: ops.Layer, alive: Mask, constant: Array) -> Mask:
-    """Return the inputs of a layer that are not one constant wherever its kernel looks."""
+    """Inputs of a layer that are not one constant everywhere under its kernel."""
     # Zeros around the image make two values of a constant.
     return alive | (constant != 0) if _pads(layer) else alive
 

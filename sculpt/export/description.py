@@ -1,9 +1,10 @@
-"""What stands in a network's file about it: enough to build it anew, and where it came from."""
+"""Metadata of a network's file: how to build the network, and its trial, without private data."""
 
 import copy
 from pathlib import Path
 from typing import Any
 
+from sculpt.documents import lookup
 from sculpt.record import TrialRecord
 from sculpt.typed_json import to_json
 
@@ -11,7 +12,7 @@ FROM_RECORD = ("study", "trial", "role", "params", "counting", "kept_parameters"
 FROM_RUN = ("seed", "val_error", "test_error", "diverged")
 
 LONG = ("history", "layers", "signal")
-"""Of the runs in a record, what is left out: epochs, and what the record has of the first seed."""
+"""Keys left out of the runs in a record: epochs, and what the record repeats of the first seed."""
 
 PRIVATE = (
     "storage",
@@ -21,25 +22,27 @@ PRIVATE = (
     "pruning.data.root",
     "pruning.data.download",
 )
-"""Of a study, what concerns only the machine it ran on: a storage's address has its password."""
+"""Settings that concern only the machine a study ran on: a storage's address has its password."""
 
 PATHS = ("bundle", "checkpoint")
-"""Options of criteria and initializers that name files; only the files' own names are told."""
+"""Options of criteria and initializers that name files; only the files' own names are kept."""
 
 
 def describe_network(recorded: TrialRecord, seed: int) -> dict[str, Any]:
-    """Return the metadata of the network of one seed of a trial; see `write_bundle`.
+    """Return the metadata of one seed's network; see `write_bundle`.
 
     Args:
-        recorded: Of the trial.
+        recorded: The record of the trial.
         seed: One of the trial's.
 
     Returns:
-        A mapping of JSON values: `study`, `trial`, `role`, `params`, `counting`, `seed`; `model`
-        with `name` and `options`; `input` with `channels`, `height`, `width`, `classes`, `mean`
-        and `std` of each channel, and `class_names`; the `plugins` of the study; the
-        seed's `val_error`, `test_error` and `diverged`; `versions`; and the trial's `record`,
-        without its runs' histories and without what is private to the machine.
+        A mapping of JSON values: `study`, `trial` (a number, or `base`), `role`, `params`,
+        `counting` (the rule of `kept_parameters`: `paper` or `total`), `kept_parameters`, `seed`;
+        `model` with `name` and `options` of a registered family; `input` with `channels`,
+        `height`, `width`, `classes`, `class_names` (or None), and `mean` and `std` of each channel
+        for pixels from 0 to 1; the `plugins` of the study; the seed's `val_error` and `test_error`
+        (fractions) and `diverged`; `versions`; and the trial's `record`, without its runs'
+        histories and without private settings.
 
     Raises:
         ValueError: the trial has no such seed.
@@ -65,20 +68,18 @@ def describe_network(recorded: TrialRecord, seed: int) -> dict[str, Any]:
 
 
 def without_private(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a study without those that are `PRIVATE`."""
+    """Copy a study's settings without those that are `PRIVATE`."""
     config = copy.deepcopy(config)
     for key in PRIVATE:
-        *parents, last = key.split(".")
-        section: Any = config
-        for parent in parents:
-            section = section.get(parent) if isinstance(section, dict) else None
-        if isinstance(section, dict):
-            section.pop(last, None)
+        section, _, last = key.rpartition(".")
+        found = lookup(config, section) if section else config
+        if isinstance(found, dict):
+            found.pop(last, None)
     return config
 
 
 def paths_in(document: Any) -> set[str]:
-    """Return the paths of files that a study's settings name."""
+    """Return the paths of files named in a study's settings."""
     found: set[str] = set()
     if isinstance(document, dict):
         found = {document[key] for key in PATHS if isinstance(document.get(key), str)}
@@ -89,7 +90,7 @@ def paths_in(document: Any) -> set[str]:
 
 
 def _without_folders(document: Any, paths: set[str]) -> Any:
-    """Return a JSON document in which these paths, wherever they stand, are but names of files."""
+    """Shorten paths, wherever they appear in a JSON document, to the names of their files."""
     if isinstance(document, dict):
         return {key: _without_folders(value, paths) for key, value in document.items()}
     if isinstance(document, list):

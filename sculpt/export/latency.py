@@ -1,4 +1,4 @@
-"""How long a trained network takes, once it is exported: for one image, or runtimes in turns."""
+"""Latency of a trained network as it is exported: for one image, or in all runtimes in turns."""
 
 import os
 import platform
@@ -33,19 +33,19 @@ from sculpt.pruning.masks import Masks, dense_masks
 
 LEAST_SECONDS = 0.3
 LEAST_REPEATS = 5
-"""A measurement takes as long, and as many runs, at least."""
+"""Of a measurement, at the least."""
 WARM_UP = 3
 
 BATCHES = (1, 64)
-"""Numbers of images that are given at a time where runtimes take turns."""
+"""Numbers of images at a time where runtimes take turns."""
 TURNS = 7
 TURN_SECONDS = 0.01
-"""Of a network's turn: a small one is run several times in it."""
+"""Of a network's turn: a small network runs several times."""
 PAUSE_SECONDS = 0.005
-"""Before a turn: threads of other runtimes wait actively for a while after their last work."""
+"""Before a turn: idle threads of other runtimes spin for a while after their last work."""
 
 Contender = tuple[str, Runtime]
-"""A network, and what runs it."""
+"""A network, and its runtime."""
 
 
 def measure_latency(
@@ -57,21 +57,20 @@ def measure_latency(
 ) -> float:
     """Return the seconds that a trained network takes for one image.
 
-    They are those of the compact network: batch norms folded, without the channels that no kept
-    weight uses. PyTorch and ONNX Runtime compute the zeros that stay in it; its C code does not.
-    It runs in float32 on one thread of this machine's CPU, wherever the network was trained. So a
-    study whose front is over it has another front on another machine, and on the same machine
-    while that is busy.
+    It is condensed: batch norms folded, without the channels that no kept weight uses. PyTorch and
+    ONNX Runtime compute the zeros that stay in it; its C code does not. It runs in float32 on one
+    thread of this machine's CPU, wherever the network was trained. So a Pareto front over latency
+    differs between machines, and on one machine with its load.
 
     Args:
-        model: On any device; it is not changed. PyTorch also runs one that cannot be traced, as it
-            is.
+        model: On any device; it is not changed. PyTorch also runs a network that cannot be traced,
+            as it is.
         masks: Keyed by parameter name.
-        example_input: (N, ...), of which the first is the image.
-        runtime: What runs it.
+        example_input: (N, ...); the first is the image.
+        runtime: Registered in `RUNTIMES`.
 
     Raises:
-        InputError: the runtime is not there, or the masks do not fit.
+        InputError: the runtime is missing, or the masks do not fit.
         ExportError: the network cannot be exported for that runtime.
     """
     if missing := missing_runtime(runtime):
@@ -88,18 +87,18 @@ def time_side_by_side(
     turns: int = TURNS,
     on_row: Callable[[LatencyRow], None] = lambda row: None,
 ) -> Latency:
-    """Return how long a trained network takes in each runtime, on one thread and on all.
+    """Time a trained network in each runtime, on one thread and on all.
 
-    The runtimes take turns, so that what else the machine does falls on all of them.
+    The runtimes take turns, so that other load on the machine affects all of them.
 
     Args:
         network: It is not changed; its images are repeated to fill a batch.
         base: The dense base; its values do not matter.
-        turns: Of which the median is taken.
-        on_row: Called with each row of what is returned, as soon as it is known.
+        turns: The median is taken over them.
+        on_row: Called with each row as soon as it is known.
 
     Returns:
-        The times, beside the wide network's in ONNX Runtime (PyTorch where that is missing).
+        The times, relative to the wide network's in ONNX Runtime (PyTorch if that is missing).
 
     Raises:
         InputError: `turns` is below 1.
@@ -111,7 +110,7 @@ def time_side_by_side(
     model, masks, images = network.model, network.masks, network.images
     wide = lower(model, masks, images)
     compact = condense(wide)
-    # Of each network what is lowered, and what PyTorch runs.
+    # For each network its program, and what PyTorch runs.
     networks: dict[str, tuple[Program, Program | nn.Module]] = {
         "compact": (compact, compact),
         "wide": (wide, masked_copy(model, masks, torch.float32)),
@@ -147,10 +146,13 @@ def time_side_by_side(
                 }
                 on_row(row)
                 rows.append(row)
+    versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    if "onnxruntime" not in missing:
+        versions["onnxruntime"] = version("onnxruntime")
     return {
         "cpu": cpu_name(),
         "threads": everything,
-        "versions": _versions(set(RUNTIMES) - set(missing)),
+        "versions": versions,
         "reference": {"network": reference[0], "runtime": reference[1]},
         "rows": rows,
         "missing": [{"runtime": runtime, "reason": why} for runtime, why in missing.items()],
@@ -158,12 +160,12 @@ def time_side_by_side(
 
 
 def describe_latency(runtime: Runtime) -> str:
-    """Return in words how a latency is measured here: what ran the network, and on which CPU."""
+    """Describe in words how a latency is measured here: in which runtime, and on which CPU."""
     return f"{runtime}, batch 1, 1 thread, {cpu_name()}"
 
 
 def cpu_name() -> str:
-    """Return the name of this machine's processor, as far as the system tells it."""
+    """Return the name of this machine's processor, as far as the system gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -207,7 +209,7 @@ def _median_seconds(run: Runner, image: Tensor) -> float:
 
 
 def available_threads() -> int:
-    """Return how many processors this process may use."""
+    """Count the processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -216,7 +218,7 @@ def available_threads() -> int:
 def _in_turns(
     runners: dict[Contender, Runner], images: Tensor, turns: int
 ) -> dict[Contender, list[float]]:
-    """Return the seconds of one run of each, once for each turn."""
+    """Return the seconds of one run of each contender, once for each turn."""
     runs = {}
     for key, run in runners.items():
         run(images)
@@ -233,10 +235,3 @@ def _in_turns(
                 run(images)
             seconds[key].append((perf_counter() - begin) / runs[key])
     return seconds
-
-
-def _versions(runtimes: set[Runtime]) -> dict[str, str]:
-    found = {"python": platform.python_version(), "torch": str(torch.__version__)}
-    if "onnxruntime" in runtimes:
-        found["onnxruntime"] = version("onnxruntime")
-    return found

@@ -1,4 +1,4 @@
-"""A network from its file, ready to be used, wherever the file came from."""
+"""Loading a network from its file, which may come from anybody."""
 
 import threading
 import warnings
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict, cast
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from sculpt.bundle import Bundle, read_bundle
-from sculpt.config import Params
 from sculpt.diagnostics.layers import Masks, check_masks
 from sculpt.errors import InputError, SculptWarning
 from sculpt.models import build_network
@@ -23,76 +22,26 @@ from sculpt.registry import MODELS
 from sculpt.study_file import options_schema
 
 LARGEST_NUMBER = 2**20
-"""In the description of a network: no width, no depth and no image comes near it."""
+"""In the metadata of a network: no width, depth or image size comes near it."""
 
 SPARE = 4
-"""How many times the tensors of the file a family may make while it builds; it may replace some."""
-
-
-class Architecture(TypedDict):
-    """Which network it is."""
-
-    name: str
-    """Of a registered family."""
-    options: dict[str, object]
-    """Of that family, by keyword."""
-
-
-class NetworkInput(TypedDict):
-    """What images a network takes."""
-
-    channels: int
-    height: int
-    """Pixels."""
-    width: int
-    classes: int
-    mean: list[float]
-    """Of each channel, of pixels from 0 to 1: what images are normalised by."""
-    std: list[float]
-    class_names: list[str] | None
-
-
-class Metadata(TypedDict, total=False):
-    """What stands in a network's file about it, see `sculpt.export.description`.
-
-    Anybody may have written the file: `load` has checked `model` and `input` and that `record`
-    and the others are JSON, and nothing more.
-    """
-
-    study: str
-    trial: int | str
-    """A number, or `base`."""
-    role: str
-    params: Params
-    counting: Literal["paper", "total"]
-    """Rule that `kept_parameters` are counted by."""
-    kept_parameters: int
-    seed: int
-    val_error: float
-    """Of this seed, as a fraction."""
-    test_error: float | None
-    diverged: bool
-    model: Architecture
-    input: NetworkInput
-    plugins: list[str]
-    """Modules of the study, of which one may have the family."""
-    versions: dict[str, str]
-    record: Mapping[str, Any]
-    """Of the trial, without its runs' histories."""
+"""A family may build so many times the tensors of the file, because it may replace some."""
 
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A network as it was trained."""
+    """A trained network."""
 
     model: nn.Module
     """In eval mode, float32, on the CPU; pruned weights are 0."""
     masks: Masks
-    metadata: Metadata
+    metadata: dict[str, Any]
+    """See `describe_network`. Anybody may have written the file: `load` has checked `model` and
+    `input` and that the rest is JSON, and nothing more."""
 
     @property
     def record(self) -> Mapping[str, Any]:
-        """The record of the network's trial; empty where the file has none."""
+        """The record of the network's trial; empty if the file has none."""
         return self.metadata.get("record") or {}
 
 
@@ -106,12 +55,12 @@ def load(path: str | Path) -> Loaded:
         path: The file of a trial's network, or a folder with a `network.safetensors`.
 
     Raises:
-        InputError: the file cannot be read, or is none of ours; it does not say which network it
-            is, or the family is not known here; its tensors are not those of that network, or
-            hold NaN without saying that the network diverged.
+        InputError: the file cannot be read, or is not a bundle; it does not describe its network,
+            or the family is unknown here; its tensors do not fit that network, or hold NaN
+            although the file does not say that the network diverged.
 
     Warns:
-        SculptWarning: the network diverged, so that some of its weights may be no numbers.
+        SculptWarning: the network diverged; some of its weights may be NaN.
     """
     path = Path(path)
     file = path / NETWORK_FILE if path.is_dir() else path
@@ -125,24 +74,24 @@ def load(path: str | Path) -> Loaded:
         check_masks(plan, bundle.masks)
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
-    # Built for good only now that it is known to be of the file's own size.
+    # Allocated only now that its size is known to be that of the file.
     model = build("cpu")
     model.load_state_dict(bundle.state)
-    return Loaded(model.eval(), bundle.masks, cast(Metadata, bundle.metadata))
+    return Loaded(model.eval(), bundle.masks, bundle.metadata)
 
 
 def build_described(
     file: Path, described: Mapping[str, object], state: dict[str, Tensor]
 ) -> nn.Module:
-    """Build a network that a file describes, untrained.
+    """Build the untrained network that a file describes; the file may come from anybody.
 
     Args:
         file: For messages.
-        described: With `model` and `input`, see `Metadata`; not checked yet.
-        state: Tensors that the network must not be far larger than: the file may be anybody's.
+        described: `model` and `input`, see `describe_network`; not checked yet.
+        state: The network must not be far larger than these tensors.
 
     Raises:
-        InputError: the description does not fit its family, or asks for too much.
+        InputError: the description does not fit its family, or the network is too large.
     """
     build = _builder(file, described)
     with _bounded(state):
@@ -160,24 +109,24 @@ def _check_finite(file: Path, bundle: Bundle) -> None:
             "it as it is"
         )
     warnings.warn(
-        f"{file}: this network diverged: some of {bundle.not_finite[0]} are no finite numbers",
+        f"{file}: this network diverged: some of {bundle.not_finite[0]} are not finite",
         SculptWarning,
         stacklevel=3,
     )
 
 
 def _builder(file: Path, metadata: Mapping[str, object]) -> Callable[[str], nn.Module]:
-    """Return what builds, on a device, the network that a file describes, once that is checked.
+    """Check a description, and return a function that builds its network on a device.
 
     Raises:
-        InputError: the description is not sound. What is returned raises it, too.
+        InputError: the description is malformed. The function raises it, too.
     """
     model, images = metadata.get("model"), metadata.get("input")
     if not isinstance(model, dict) or not isinstance(images, dict):
         missing = "input" if isinstance(model, dict) else "model"
         raise InputError(
-            f"{file}: a network's file must say of which family it is and what images it takes, "
-            f"but has no {missing}; build the network yourself, and load the state that "
+            f"{file}: a network's file must describe its model family and its input, but has no "
+            f"{missing}; build the network yourself, and load the state that "
             "sculpt.bundle.read_bundle returns"
         )
     family, options = model.get("name"), model.get("options")
@@ -211,7 +160,7 @@ def _builder(file: Path, metadata: Mapping[str, object]) -> Callable[[str], nn.M
             with torch.random.fork_rng(devices=[]), torch.device(device):
                 return build_network(family, **arguments)
         except Exception as error:
-            # The options come from anybody, and families do not foresee all of them.
+            # Anybody may have written the options, and families do not foresee all of them.
             raise InputError(
                 f"{file}: the options of {family} must fit it, but it cannot be built "
                 f"({type(error).__name__}: {error!s:.200})"
@@ -221,7 +170,7 @@ def _builder(file: Path, metadata: Mapping[str, object]) -> Callable[[str], nn.M
 
 
 def _checked_options(file: Path, family: str, options: Any) -> Mapping[str, Any]:
-    """Return the keyword arguments of a family, of a file by anybody."""
+    """Check the keyword arguments of a family; anybody may have written them."""
     try:
         options_schema(MODELS.get(family)).model_validate(options)
     except ValidationError as error:
@@ -246,7 +195,7 @@ def _checked_options(file: Path, family: str, options: Any) -> Mapping[str, Any]
 
 @contextmanager
 def _bounded(state: dict[str, Tensor]) -> Iterator[None]:
-    """Stop a network from being built that is far larger than the tensors that are there."""
+    """Raise while a network is being built if it gets far larger than the file's tensors."""
     tensors, weights = SPARE * len(state), SPARE * sum(map(Tensor.numel, state.values()))
     thread = threading.get_ident()
 
@@ -265,7 +214,7 @@ def _bounded(state: dict[str, Tensor]) -> Iterator[None]:
 
 
 def _check_state(file: Path, plan: nn.Module, bundle: Bundle) -> None:
-    """Refuse tensors that are not those of a network, in name, shape and type."""
+    """Check that tensors have the names, shapes and types of a network's state."""
     expected, found = plan.state_dict(), bundle.state
     for name in [*expected, *found]:
         here, there = (
@@ -276,6 +225,6 @@ def _check_state(file: Path, plan: nn.Module, bundle: Bundle) -> None:
         )
         if here != there:
             raise InputError(
-                f"{file}: the tensors must be those of the network it says it is, but for {name} "
+                f"{file}: the tensors must be those of the network it describes, but for {name} "
                 f"it has {here}, and the network has {there}"
             )

@@ -1,4 +1,4 @@
-"""Trained networks as programs: the forward pass is traced, and every operation understood."""
+"""Lowering a trained network to a program: its forward pass is traced, batch norms are folded."""
 
 import copy
 import operator
@@ -29,7 +29,7 @@ FUNCTIONS: dict[Any, Function] = {
     nn.SELU: "selu",
 }
 SAME = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
-"""What does nothing when a network is evaluated."""
+"""Modules that do nothing in evaluation."""
 OVER_IMAGE = (((2, 3),), ([2, 3],), ((-2, -1),), ([-2, -1],))
 """Arguments of a mean over the pixels of an image."""
 
@@ -38,17 +38,17 @@ Place = tuple[Shape, str, int]
 
 
 def lower(model: nn.Module, masks: Masks, example_inputs: Tensor) -> Program:
-    """Return the program of a trained network, in float64.
+    """Lower a trained network to a program in float64.
 
     Args:
         model: On any device; it is not changed. Its forward pass must be traceable by torch.fx and
             consist of convolutions, linear layers, batch norms, activations, pools, additions and
             flattening.
-        masks: Keyed by parameter name; what they prune is zero in the program.
-        example_inputs: (N, ...), of which only the shape counts.
+        masks: Keyed by parameter name; pruned weights are zero in the program.
+        example_inputs: (N, ...); only the shape counts.
 
     Raises:
-        ExportError: the forward pass cannot be traced, or has an operation that is not known.
+        ExportError: the forward pass cannot be traced, or has an unknown operation.
     """
     network = masked_copy(model, masks, torch.float64)
     try:
@@ -61,7 +61,7 @@ def lower(model: nn.Module, masks: Masks, example_inputs: Tensor) -> Program:
     modules = dict(network.named_modules())
     operations: list[ops.Operation] = []
     places: dict[fx.Node, int] = {}
-    shared: set[int] = set()  # whose results several nodes take
+    shared: set[int] = set()  # positions of results that several nodes take
     for node in graph.nodes:
         if node.op == "output":
             _check_output(node, places, len(operations) - 1)
@@ -85,7 +85,7 @@ def lower(model: nn.Module, masks: Masks, example_inputs: Tensor) -> Program:
 
 
 def masked_copy(model: nn.Module, masks: Masks, dtype: torch.dtype) -> nn.Module:
-    """Return a network as it is evaluated, in a precision and on the CPU; pruned weights are 0."""
+    """Copy a network in eval mode, on the CPU, with pruned weights as 0."""
     network = copy.deepcopy(model).to("cpu", dtype).eval()
     apply_masks(network, {name: mask.cpu() for name, mask in masks.items()})
     return network
@@ -100,11 +100,11 @@ def _check_output(node: fx.Node, places: dict[fx.Node, int], last: int) -> None:
 
 
 def _append(
-    operations: list[ops.Operation], more: list[ops.Step], place: int, shared: set[int]
+    operations: list[ops.Operation], more: list[ops.Computed], place: int, shared: set[int]
 ) -> int:
-    """Append operations of which each takes the result of the one before; return the last's place.
+    """Append a chain of operations to the result at `place`; return the position of the last.
 
-    The layer before a scale and a shift takes them up, unless something else reads it, too.
+    A scale and a shift are folded into the layer before, unless something else reads it, too.
     """
     for operation in more:
         layer = operations[place]
@@ -124,13 +124,13 @@ def _append(
     return place
 
 
-def _lowered(node: fx.Node, what: Any, sources: list[int]) -> list[ops.Step] | None:
-    """Return the operations of a node, one after the other; None if it is not known.
+def _lowered(node: fx.Node, what: Any, sources: list[int]) -> list[ops.Computed] | None:
+    """Return the operations of a node as a chain; None if it is unknown.
 
     Args:
         node: Traced.
-        what: It calls: a module, a function, or the name of a method.
-        sources: Positions of what it takes.
+        what: The module, function, or name of a method that it calls.
+        sources: Positions of the results that it takes.
     """
     shape: Shape = node.meta["shape"]
     if not shape or not sources:
@@ -187,7 +187,7 @@ def _is_sum(node: fx.Node) -> bool:
 
 
 def _strided(stride: int, at: Place, width: int) -> ops.Pool:
-    """Return how a shortcut without parameters takes strides; see `ZeroPad`."""
+    """Return the strides of a shortcut without parameters as a pool; see `ZeroPad`."""
     shape, window = (width, *at[0][1:]), (stride, stride)
     return ops.Pool(shape, *at[1:], "average", window, window, (0, 0), ceil_mode=True)
 
@@ -208,7 +208,7 @@ def _equal_parts(function: Any, at: Place, before: Shape) -> ops.Pool:
 
 
 def _whole_kernel(conv: nn.Conv2d) -> Array:
-    """Return a convolution's weight as that of one group and without dilation, zeros between."""
+    """Return a convolution's weight as one group without dilation, with zeros between."""
     weight = conv.weight.detach().unflatten(0, (conv.groups, -1))
     groups, rows, columns, height, width = weight.shape
     down, across = _pair(conv.dilation)

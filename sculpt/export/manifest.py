@@ -1,13 +1,12 @@
-"""What an exported folder says of itself: its manifest, and the files that it tells of."""
+"""The manifest of an exported folder: its files with checksums, facts, and latencies."""
 
 import hashlib
 import json
 from pathlib import Path
-from typing import NotRequired, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 from sculpt.config.search import Runtime
 from sculpt.errors import InputError
-from sculpt.export.loading import Architecture
 from sculpt.files import replacing
 
 MANIFEST, REFERENCE, CARD = "manifest.json", "reference.safetensors", "README.md"
@@ -26,17 +25,18 @@ class ExportedFile(TypedDict):
 
 
 class Facts(TypedDict, total=False):
-    """What a model card says beside what the network's file says; a missing key is not known."""
+    """Facts on a model card that the network's own file lacks; missing if unknown."""
 
     verdict: str
     """Of the ranking, against the dense base."""
     confirmed: str
     """The same, on fresh seeds."""
-    base_model: Architecture
+    base_model: dict[str, Any]
+    """Registered `name` and `options` of the dense base."""
 
 
 class Seconds(TypedDict):
-    """For one image."""
+    """Latency for one image."""
 
     median: float
     low: float
@@ -46,7 +46,7 @@ class Seconds(TypedDict):
 
 
 class Timed(TypedDict):
-    """A network, and what ran it."""
+    """A network in a runtime."""
 
     network: str
     """`compact`: without the channels that no path uses (C also leaves out the zeros); `wide`:
@@ -55,7 +55,7 @@ class Timed(TypedDict):
 
 
 class LatencyRow(Timed):
-    """How long it takes."""
+    """Latency of a network in a runtime."""
 
     batch: int
     """Images at a time."""
@@ -66,7 +66,7 @@ class LatencyRow(Timed):
 
 
 class MissingRuntime(TypedDict):
-    """What could not be timed on this machine."""
+    """A runtime that could not be timed on this machine."""
 
     runtime: Runtime
     reason: str
@@ -85,17 +85,13 @@ class Latency(TypedDict):
     missing: list[MissingRuntime]
 
 
-class Recorded(TypedDict):
-    """The latency that counts for the network's trial."""
+class RecordedLatency(Latency):
+    """All latencies, and the one that goes into the record of the network's trial."""
 
     latency: float
     """Seconds for one image, on one thread."""
     latency_by: str
-    """What ran it, and on which CPU."""
-
-
-class RecordedLatency(Latency, Recorded):
-    """All of them, and the one."""
+    """Its runtime and CPU."""
 
 
 class Manifest(TypedDict):
@@ -108,7 +104,7 @@ class Manifest(TypedDict):
     """By name; each lies in the folder itself."""
     facts: Facts
     latency: NotRequired[RecordedLatency]
-    """Where `sculpt latency` has measured it."""
+    """Measured by `sculpt latency`."""
 
 
 def describe_file(file: Path) -> ExportedFile:
@@ -119,18 +115,18 @@ def describe_file(file: Path) -> ExportedFile:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest of a folder, whole or not at all."""
+    """Write the manifest of a folder atomically."""
     with replacing(folder / MANIFEST) as part:
         part.write_text(json.dumps(manifest, indent=1, allow_nan=False), encoding="utf-8")
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read the manifest of a folder; whoever has sent it, its files lie in it.
+    """Read the manifest of a folder, which may come from anybody; its files lie in the folder.
 
-    Nothing else of it is checked.
+    Nothing else is checked.
 
     Raises:
-        InputError: it is no exported folder.
+        InputError: it is not an exported folder.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))

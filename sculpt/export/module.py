@@ -1,38 +1,128 @@
-"""A trained sparse network as a smaller one of PyTorch's own layers that computes the same."""
+"""A program as a PyTorch module."""
 
+import operator
+from collections.abc import Callable
+
+import numpy as np
+import torch
 from torch import Tensor, fx, nn
+from torch.nn.utils import skip_init
 
-from sculpt.export.condensing import condense
-from sculpt.export.evaluation import certify, to_module
-from sculpt.export.lowering import lower
-from sculpt.pruning.masks import Masks
+from sculpt.export import program as ops
+from sculpt.export.program import Array, Program, as_float32
 
 
-def compact(model: nn.Module, masks: Masks, example_inputs: Tensor) -> fx.GraphModule:
-    """Return a smaller network that computes what a trained, masked one does.
+@torch.no_grad()
+def evaluate_program(program: Program, images: Tensor) -> Tensor:
+    """Return the logits (N, classes) of images (N, ...), float32 or float64, on the CPU."""
+    return to_module(program, images.dtype)(images)
 
-    Channels that no path of kept weights uses are gone, and batch norms are part of the layers
-    before them; among the weights that stay there are still zeros. No layer has more weights than
-    it had: a channel stays where its convolution would fall out of its groups without it. It is for
-    inference: float32, on the CPU, in eval mode. Before it is rounded to float32 it is compared
-    with the network in float64, on the example inputs, to 1e-10 of the largest logit.
 
-    Args:
-        model: Trained, on any device; it is not changed. Its forward pass must be traceable by
-            torch.fx and consist of convolutions, linear layers, batch norms, activations, pools,
-            additions and flattening.
-        masks: Keyed by parameter name.
-        example_inputs: (N, ...), real images or noise.
+def without_gradients(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Wrap a module's forward pass for inference."""
+    return torch.no_grad()(module.__call__)
 
-    Returns:
-        Layers of `torch.nn`, and a forward pass that calls them, from images (N, ...) to logits
-        (N, classes).
+
+def to_module(program: Program, dtype: torch.dtype = torch.float32) -> fx.GraphModule:
+    """Build a program as a module in eval mode, on the CPU; float64 is not rounded.
 
     Raises:
-        InputError: the masks do not fit the model.
-        ExportError: the forward pass cannot be traced, has an operation that is not known, or
-            what comes out would compute something else.
+        NumericsError: a value is too large for float32.
     """
-    program = condense(lower(model, masks, example_inputs))
-    certify(model, masks, program, example_inputs)
-    return to_module(program)
+    layers = nn.Module()
+    graph = fx.Graph()
+    nodes: list[fx.Node] = []
+    for place, operation in enumerate(program.operations):
+        if isinstance(operation, ops.Input):
+            nodes.append(graph.placeholder("images"))
+        elif isinstance(operation, ops.Add):
+            terms = nodes[operation.source], nodes[operation.other]
+            nodes.append(graph.call_function(operator.add, terms))
+        else:
+            name = operation.name.replace(".", "_")
+            name = f"{name}_{place}" if hasattr(layers, name) else name
+            layers.add_module(name, _layer(operation, dtype))
+            nodes.append(graph.call_module(name, (nodes[operation.source],)))
+    graph.output(graph.call_function(torch.flatten, (nodes[-1], 1)))
+    return fx.GraphModule(layers, graph, "CompactNetwork").eval().requires_grad_(False)
+
+
+class ChannelScale(nn.Module):
+    """A scale and a shift for each channel: a batch norm that could not be folded."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, scale: Tensor, shift: Tensor):
+        super().__init__()
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (N, channels, ...) to the same shape."""
+        shape = (-1, *[1] * (images.dim() - 2))
+        return images * self.scale.view(shape) + self.shift.view(shape)
+
+
+class TakeChannels(nn.Module):
+    """Selected channels in a new order, and zeros."""
+
+    taken: Tensor
+    there: Tensor
+
+    def __init__(self, taken: Tensor, dtype: torch.dtype):
+        super().__init__()
+        self.register_buffer("taken", taken.clamp(min=0))
+        self.register_buffer("there", (taken >= 0).to(dtype))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (N, channels, ...) to (N, len(taken), ...)."""
+        shape = (-1, *[1] * (images.dim() - 2))
+        return images.index_select(1, self.taken) * self.there.view(shape)
+
+
+def _layer(operation: ops.Operation, dtype: torch.dtype) -> nn.Module:
+    def tensor(values: Array) -> Tensor:
+        rounded = values if dtype == torch.float64 else as_float32(values, operation.name)
+        return torch.from_numpy(np.ascontiguousarray(rounded))
+
+    match operation:
+        case ops.Conv():
+            layer: nn.Conv2d | nn.Linear = skip_init(
+                nn.Conv2d,
+                operation.weight.shape[1],
+                operation.weight.shape[0],
+                operation.stored.shape[2:],
+                stride=operation.stride,
+                padding=operation.padding,
+                dilation=operation.dilation,
+                groups=operation.groups,
+                dtype=dtype,
+            )
+        case ops.Linear(weight=weight):
+            layer = skip_init(nn.Linear, weight.shape[1], weight.shape[0], dtype=dtype)
+        case ops.Affine(scale=scale, shift=shift):
+            return ChannelScale(tensor(scale), tensor(shift))
+        case ops.Pool(window=window, stride=stride, padding=padding):
+            kind = nn.MaxPool2d if operation.function == "max" else nn.AvgPool2d
+            return kind(window, stride, padding, ceil_mode=operation.ceil_mode)
+        case ops.Channels(taken=taken):
+            return TakeChannels(torch.from_numpy(np.ascontiguousarray(taken)), dtype)
+        case ops.Flatten():
+            return nn.Flatten(1)
+        case ops.Activation():
+            return activation(operation)
+        case _:
+            raise TypeError(f"{type(operation).__name__} is not a layer")
+    assert layer.bias is not None
+    layer.weight.data.copy_(tensor(operation.stored))
+    layer.bias.data.copy_(tensor(operation.bias))
+    return layer
+
+
+def activation(operation: ops.Activation) -> nn.Module:
+    """Build an activation as a module."""
+    if operation.function == "leaky_relu":
+        return nn.LeakyReLU(operation.slope)
+    kinds = {"relu": nn.ReLU, "relu6": nn.ReLU6, "tanh": nn.Tanh, "selu": nn.SELU}
+    return kinds[operation.function]()

@@ -1,4 +1,4 @@
-"""A program as an ONNX file: for every runtime, small because its weights unpack themselves."""
+"""A program as an ONNX model whose sparse weights unpack themselves."""
 
 from collections.abc import Callable
 from importlib.metadata import version
@@ -14,9 +14,9 @@ from sculpt.export.program import Program, as_float32
 AddWeight = Callable[[Graph, Values, str], str]
 
 OPSET, IR_VERSION = 13, 7
-"""Of ONNX 1.8 (2020): what is needed is in it, so runtimes of all ages can load the files."""
+"""Of ONNX 1.8 (2020): sufficient, and old runtimes can load the files."""
 BATCH = "batch"
-"""Name of the first dimension, whose size is open."""
+"""Name of the first dimension, which has any size."""
 
 
 def to_onnx(program: Program, *, plain: bool = False) -> onnx.ModelProto:
@@ -24,9 +24,9 @@ def to_onnx(program: Program, *, plain: bool = False) -> onnx.ModelProto:
 
     Args:
         program: At least one operation follows its input.
-        plain: Whether every weight is stored whole, zeros and all. Otherwise sparse ones are stored
-            sparse, with nodes that unpack them when a runtime loads the file; that is smaller,
-            computes the same, and is as fast with runtimes that compute constants once.
+        plain: Store every weight whole, with its zeros. Otherwise sparse weights are stored sparse,
+            with nodes that unpack them when a runtime loads the file: smaller, and as fast in
+            runtimes that compute constants once.
 
     Raises:
         NumericsError: a value is not finite in float32.
@@ -56,7 +56,7 @@ def to_onnx(program: Program, *, plain: bool = False) -> onnx.ModelProto:
 
 
 def _flat(program: Program) -> Program:
-    """Return a program whose last operation gives one row of logits for each image."""
+    """Flatten the result of a program to one row of logits for each image."""
     last = program.operations[-1]
     if len(last.shape) == 1:
         return program
@@ -145,12 +145,12 @@ def _activation(graph: Graph, operation: ops.Activation, source: str) -> str:
 
 
 def _pool(graph: Graph, pool: ops.Pool, source: str, shape: tuple[int, ...]) -> str:
-    """Add a pool that leaves nothing to `ceil_mode`, of which runtimes had different views.
+    """Add a pool without `ceil_mode`, which runtimes interpret differently.
 
-    Where the last window ends outside of the padded image, the lines that it lacks are padding.
-    A mean counts all padding or none, so where some is to be counted, but not those lines, all is,
-    and the means are scaled afterwards. (A `Pad` before would do it, but ONNX Runtime 1.20 takes
-    that into the pool, and then counts all.)
+    If the last window ends outside of the padded image, the lines that it lacks become padding.
+    A mean counts all padding or none, so if it must count some, but not those lines, it counts all
+    and the means are scaled afterwards. (A `Pad` before the pool would not do: ONNX Runtime 1.20
+    fuses it into the pool, and then counts all.)
     """
     name, mean = pool.name, pool.function == "average"
     lines = zip(shape[1:], pool.shape[1:], pool.window, pool.stride, pool.padding, strict=True)
@@ -178,7 +178,7 @@ def _pool(graph: Graph, pool: ops.Pool, source: str, shape: tuple[int, ...]) -> 
 
 
 def _channels(graph: Graph, operation: ops.Channels, source: str, shape: tuple[int, ...]) -> str:
-    """Pad by zeros what is taken whole and in order; else gather, from zeros too if need be."""
+    """Pad channels that are taken whole and in order; else gather them, from zeros if need be."""
     name, taken, count = operation.name, operation.taken, shape[0]
     others = [0] * (len(shape) - 1)
     before = int(np.argmax(taken >= 0))

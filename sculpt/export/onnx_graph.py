@@ -1,9 +1,8 @@
 """An ONNX graph under construction, and its sparse weights, which standard nodes unpack.
 
-What a runtime sees is a graph whose weights are computed from constants alone; it computes them
-once, when it loads the file. Of the codes of a weight the one is taken that needs the fewest
-bytes; at every density that is less than a fifth above what kept weights and their positions need
-at least.
+A runtime computes the weights once, from constants, when it loads the file. Each weight has the
+code that needs the fewest bytes; at every density that is less than a fifth above the information
+in the kept weights and their positions.
 
 - whole: 4 bytes a weight, kept or not. Best when nearly all are kept.
 - bits: a bit for each weight, 4 bytes for each kept one.
@@ -20,17 +19,19 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from sculpt.bundle.positions import insert_fillers
+
 Values = NDArray[np.float32]
 Steps = NDArray[np.uint8 | np.uint16]
 
 INPUT, OUTPUT = "images", "logits"
 
 UNPACKING_BYTES = 500
-"""About what the nodes take that unpack a weight: small weights are cheaper whole."""
+"""Approximate size of the nodes that unpack a weight: small weights are cheaper whole."""
 
 
 class Graph:
-    """Takes nodes in the order in which they are done; what they are given must be there."""
+    """Collects nodes, in order of execution, and constants under unique names."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -39,7 +40,7 @@ class Graph:
         self._shared: dict[tuple[str, tuple[int, ...], bytes], str] = {}
 
     def node(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
-        """Add an operation of ONNX, and return the name of its result."""
+        """Add an ONNX operation, and return the name of its result."""
         output = self._unused(name)
         self.nodes.append(helper.make_node(kind, inputs, [output], output, **attributes))
         return output
@@ -51,7 +52,7 @@ class Graph:
         return name
 
     def shared(self, values: NDArray[Any]) -> str:
-        """Return the name of a small array that the graph has once, whoever asks for it."""
+        """Return the name of a small array that the graph stores once."""
         key = (values.dtype.str, values.shape, values.tobytes())
         if key not in self._shared:
             self._shared[key] = self.constant(values, f"constant_{len(self._shared)}")
@@ -97,28 +98,18 @@ def add_weight(graph: Graph, values: Values, name: str) -> str:
 def encode_gaps(
     kept: NDArray[np.bool_], dtype: type[np.uint8] | type[np.uint16] = np.uint8
 ) -> tuple[Steps, NDArray[np.bool_]]:
-    """Return the steps to the kept entries of a flat mask, and which of them only fill the way.
+    """Encode a flat mask, (N,), as steps between entries; return them, and a mask of the fillers.
 
-    A step says how far the next entry lies from the last one. Where it is longer than its type
-    allows, entries between, of weights that are zero, fill the way.
-    `numpy.cumsum(steps)` are the positions of all entries, no two of them the same, and
+    Where kept entries lie farther apart than a step's type allows, entries for pruned weights fill
+    the gap. `numpy.cumsum(steps)` are the distinct positions of all entries, and
     `numpy.cumsum(steps)[~fillers]` those of the kept ones.
-
-    Args:
-        kept: (N,).
-        dtype: Of the steps: small ones for dense masks, large ones where fillers would be many.
     """
     largest = np.iinfo(dtype).max
     # The first is counted from 0 and may be 0; all others are at least 1.
     distances = np.diff(np.flatnonzero(kept), prepend=0)
-    fillers_before = np.maximum(distances - 1, 0) // largest
-    ends = np.cumsum(fillers_before + 1) - 1
-    entries = int(ends[-1]) + 1 if ends.size else 0
-    steps = np.full(entries, largest, dtype)
-    steps[ends] = distances - fillers_before * largest
-    fillers = np.ones(entries, bool)
-    fillers[ends] = False
-    return steps, fillers
+    counts = np.maximum(distances - 1, 0) // largest
+    steps, fillers = insert_fillers(distances - counts * largest, counts, largest)
+    return steps.astype(dtype), fillers
 
 
 def _zeros(graph: Graph, shape: tuple[int, ...], name: str) -> str:
@@ -134,7 +125,7 @@ def _from_gaps(
     fillers: NDArray[np.bool_],
     name: str,
 ) -> str:
-    """Scatter the kept weights, and the zeros of fillers, to the sums of the steps."""
+    """Scatter the kept weights, and zeros for fillers, to the sums of the steps."""
     entries = np.zeros(steps.size, np.float32)
     entries[~fillers] = values.ravel()[kept]
     gaps = graph.constant(steps, f"{name}.gaps")
@@ -154,9 +145,9 @@ def _from_gaps(
 
 
 def _from_bits(graph: Graph, values: Values, kept: NDArray[np.bool_], name: str) -> str:
-    """Take the kept weight that a running sum of the bits counts, or the zero before the first.
+    """Gather the kept weights by a running sum of the bits, and the zero before the first.
 
-    Every shape is known before anything is computed, which `NonZero` would not give.
+    All shapes are static, unlike those of `NonZero`.
     """
     bytes_ = graph.constant(np.packbits(kept)[:, None], f"{name}.bits")
     bytes_ = graph.node("Cast", [bytes_], f"{name}.bytes", to=TensorProto.INT64)

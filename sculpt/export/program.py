@@ -1,8 +1,8 @@
-"""A trained network as a short list of operations: what every exported format is made from.
+"""A trained network as a short list of operations, from which every exported format is made.
 
-It is the network as it is evaluated: batch norms are scales and shifts, or part of the layer
-before them, pruned weights are zeros, and nothing of PyTorch is left. Values are NumPy arrays in
-float64, so that what is changed here can be certified; a format rounds them once, to float32.
+It is the network in evaluation: batch norms are scales and shifts, or folded into the layer before
+them, and pruned weights are zeros. Values are NumPy arrays in float64, so that changes to them can
+be certified; a format rounds them once, to float32.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from sculpt.graph.trace import Shape
 
 Array = NDArray[np.float64]
 Pair = tuple[int, int]
-"""Of a height and a width."""
+"""Height and width."""
 
 Function = Literal["relu", "relu6", "leaky_relu", "tanh", "selu"]
 
@@ -34,8 +34,8 @@ class Input:
 
 
 @dataclass(frozen=True, eq=False)
-class _Step:
-    """What is done to the result of an operation."""
+class _Computed:
+    """An operation on the result of another."""
 
     shape: Shape
     name: str
@@ -44,8 +44,8 @@ class _Step:
 
 
 @dataclass(frozen=True, eq=False)
-class Layer(_Step):
-    """What has weights."""
+class Layer(_Computed):
+    """An operation with weights."""
 
     weight: Array
     """(outputs, inputs, ...)."""
@@ -66,7 +66,7 @@ class Linear(Layer):
 class Conv(Layer):
     """A convolution in PyTorch's layout, with zeros around the image.
 
-    Its weight is whole: there are zeros between groups, and where dilation leaves gaps.
+    Its weight is whole: with zeros between groups and in the gaps of a dilation.
     """
 
     stride: Pair
@@ -77,7 +77,7 @@ class Conv(Layer):
 
     @property
     def stored(self) -> Array:
-        """(out_channels, in_channels / groups, height, width), without those zeros."""
+        """(out_channels, in_channels / groups, height, width): the weight without those zeros."""
         weight = self.weight[:, :, :: self.dilation[0], :: self.dilation[1]]
         rows, columns = (size // self.groups for size in weight.shape[:2])
         whole = weight.reshape(self.groups, rows, self.groups, columns, *weight.shape[2:])
@@ -86,8 +86,8 @@ class Conv(Layer):
 
 
 @dataclass(frozen=True, eq=False)
-class Affine(_Step):
-    """A scale and a shift for each channel: a batch norm that no layer before it can take up."""
+class Affine(_Computed):
+    """A scale and a shift for each channel: a batch norm that could not be folded."""
 
     scale: Array
     """(channels,)."""
@@ -95,70 +95,70 @@ class Affine(_Step):
 
 
 @dataclass(frozen=True, eq=False)
-class Activation(_Step):
-    """A function of each number."""
+class Activation(_Computed):
+    """A function of each value."""
 
     function: Function
     slope: float = 0.0
-    """Of `leaky_relu`, below zero."""
+    """Below zero, for `leaky_relu`."""
 
 
 @dataclass(frozen=True, eq=False)
-class Add(_Step):
+class Add(_Computed):
     """The sum of two results of one shape."""
 
     other: int
 
 
 @dataclass(frozen=True, eq=False)
-class Pool(_Step):
+class Pool(_Computed):
     """The mean or the maximum of windows, channel by channel."""
 
     function: Literal["average", "max"]
     window: Pair
     stride: Pair
     padding: Pair
-    """A maximum never takes it; a mean counts it as zeros."""
+    """Ignored by a maximum; counted as zeros by a mean."""
     ceil_mode: bool
-    """Whether a window may begin inside and end outside of the image (and its padding). What is
+    """Whether a window may begin inside and end outside of the image (and its padding). The part
     outside is not counted."""
 
 
 @dataclass(frozen=True, eq=False)
-class Channels(_Step):
+class Channels(_Computed):
     """Some channels, in a new order, and zeros: shortcuts that widen, and gathered channels."""
 
     taken: NDArray[np.int64]
-    """(channels,): of each the channel of the source, or -1 for zeros."""
+    """(channels,): channel of the source, or -1 for zeros."""
 
 
 @dataclass(frozen=True, eq=False)
-class Flatten(_Step):
-    """All numbers of an image in one row, channel by channel, as PyTorch has them."""
+class Flatten(_Computed):
+    """All values of an image in one row, channel by channel, in PyTorch's order."""
 
 
-Step = Conv | Linear | Affine | Activation | Add | Pool | Channels | Flatten
-Operation = Input | Step
+Computed = Conv | Linear | Affine | Activation | Add | Pool | Channels | Flatten
+Operation = Input | Computed
 
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """Operations in the order in which they are done: first the input, last the logits."""
+    """Operations in order of execution: first the input, last the logits."""
 
     operations: tuple[Operation, ...]
 
     @property
     def input_shape(self) -> Shape:
-        """Of one image."""
+        """Shape of one image."""
         return self.operations[0].shape
 
     @property
     def classes(self) -> int:
-        """How many logits there are."""
+        """Number of logits."""
         return prod(self.operations[-1].shape)
 
     def users(self) -> list[list[int]]:
-        """Return of each operation the positions of those that take its result."""
+        """Return for each operation the positions of those that take its result."""
         found: list[list[int]] = [[] for _ in self.operations]
         for position, operation in enumerate(self.operations):
             for source in sources(operation):
@@ -167,7 +167,7 @@ class Program:
 
     @cached_property
     def links(self) -> list[Link]:
-        """How the channels of each operation come from those of what it takes."""
+        """Dependence of each operation's channels on those of its sources."""
         found: list[Link] = []
         for operation in self.operations:
             width, places = operation.shape[0], sources(operation)
@@ -186,7 +186,7 @@ class Program:
         return found
 
     def macs(self, *, dense: bool) -> int:
-        """Return multiply-accumulates for one image: of all weights, or of those not zero."""
+        """Multiply-accumulates for one image: of all weights, or of those that are not zero."""
         return sum(
             prod(layer.shape[1:])
             * (layer.stored.size if dense else int(np.count_nonzero(layer.weight)))
@@ -194,13 +194,11 @@ class Program:
         )
 
     def layers(self) -> Iterator[Layer]:
-        """Return the layers that have weights, in order."""
-        for operation in self.operations:
-            if isinstance(operation, Layer):
-                yield operation
+        """Iterate over the layers with weights, in order."""
+        return (operation for operation in self.operations if isinstance(operation, Layer))
 
     def values(self) -> Iterator[tuple[str, Array]]:
-        """Return every array of numbers with a name: layer and field."""
+        """Iterate over all arrays of values with their names: layer and field."""
         for operation in self.operations:
             for field in fields(operation):
                 found = getattr(operation, field.name)
@@ -209,16 +207,17 @@ class Program:
 
 
 def sources(operation: Operation) -> tuple[int, ...]:
-    """Return the positions of the operations whose results one takes."""
-    if isinstance(operation, Input):
-        return ()
-    if isinstance(operation, Add):
-        return (operation.source, operation.other)
+    """Return the positions of the operations whose results an operation takes."""
+    match operation:
+        case Input():
+            return ()
+        case Add(source=source, other=other):
+            return (source, other)
     return (operation.source,)
 
 
 def as_float32(values: NDArray[np.float64], name: str) -> NDArray[np.float32]:
-    """Round values to what a file holds. A zero has no sign: a pruned weight is +0.0.
+    """Round values to float32, as a file holds them; a pruned weight is +0.0.
 
     Raises:
         NumericsError: a value is not finite, or too large for float32.

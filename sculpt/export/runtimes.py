@@ -1,8 +1,9 @@
-"""What runs a network on this machine's CPU: one function for each runtime."""
+"""Runtimes of this machine's CPU: one function prepares a network for each."""
 
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,52 +12,56 @@ from sculpt.config.search import Runtime
 from sculpt.errors import InputError
 from sculpt.export.c_code.generate import c_code
 from sculpt.export.c_code.library import CLibrary, compile_library, find_compiler
-from sculpt.export.evaluation import to_module, without_gradients
+from sculpt.export.module import to_module, without_gradients
 from sculpt.export.program import Program
 
-Runner = Callable[[Tensor], object]
+Runner = Callable[[Tensor], Any]
 """Computes the logits of images (N, ...), float32 on the CPU."""
 
 Prepared = Callable[[int], Runner]
-"""Returns a network made ready for a runtime, on so many threads."""
+"""Starts a network that was prepared for a runtime, on so many threads."""
 
 
 def by_torch(network: Program | nn.Module) -> Prepared:
-    """Make a network ready for PyTorch, whose threads are those of the process."""
+    """Prepare a network for PyTorch, whose threads are those of the process."""
     module = to_module(network) if isinstance(network, Program) else network.eval()
-    # In which the CPU's convolutions take two thirds of the time (ResNet and VGG16, batch 1).
-    module = module.to(memory_format=torch.channels_last)
-
-    run = without_gradients(module)
+    # The CPU's convolutions then take two thirds of the time (ResNet and VGG16, batch 1).
+    run = without_gradients(module.to(memory_format=torch.channels_last))
     return lambda threads: run
 
 
 def by_onnxruntime(network: Program) -> Prepared:
-    """Make a network ready for ONNX Runtime, its weights whole: loading unpacks sparse ones."""
-    import onnxruntime
-
+    """Prepare a network for ONNX Runtime, its weights whole: loading unpacks sparse ones."""
     from sculpt.export.onnx_file import to_onnx
 
     written = to_onnx(network, plain=True).SerializeToString()
+    return lambda threads: start_onnxruntime(written, threads)
 
-    def start(threads: int) -> Runner:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        session = onnxruntime.InferenceSession(written, options, ["CPUExecutionProvider"])
-        (given,) = session.get_inputs()
-        return lambda images: session.run(None, {given.name: images.numpy()})[0]
 
-    return start
+def start_onnxruntime(model: bytes | str, threads: int = 0) -> Runner:
+    """Start ONNX Runtime on a model, or on the file of one; with 0 threads, on all there are.
+
+    Raises:
+        ImportError: it is not installed.
+        Exception: of ONNX Runtime's own: the model cannot be loaded.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # faults of a model are in the exception
+    session = onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
+    return lambda images: session.run(None, {"images": images.numpy()})[0]
 
 
 def by_c(network: Program) -> Prepared:
     """Compile a network's own C code, which leaves out the zeros."""
     with tempfile.TemporaryDirectory() as folder:
-        source, library = Path(folder, "network.c"), Path(folder, "network.so")
+        source = Path(folder, "network.c")
         source.write_text(c_code(network), encoding="utf-8")
-        compiled = CLibrary(compile_library(source, library))
-    return lambda threads: lambda images: compiled.run(images.numpy(), threads=threads)
+        library = CLibrary(compile_library(source, Path(folder, "network.so")))
+    return lambda threads: lambda images: library.run(images.numpy(), threads=threads)
 
 
 RUNTIMES: dict[Runtime, Callable[[Program], Prepared]] = {
@@ -67,7 +72,7 @@ RUNTIMES: dict[Runtime, Callable[[Program], Prepared]] = {
 
 
 def missing_runtime(name: Runtime) -> str | None:
-    """Return what a runtime lacks on this machine and how to get it, or None."""
+    """Say what a runtime lacks on this machine and how to install it; None if nothing."""
     try:
         if name == "c":
             find_compiler()

@@ -25,8 +25,8 @@ from torch import nn
 import sculpt
 from sculpt.export.c_code.generate import c_code
 from sculpt.export.c_code.library import CLibrary, compile_library
-from sculpt.export.evaluation import evaluate_program
 from sculpt.export.lowering import lower
+from sculpt.export.module import evaluate_program
 from sculpt.export.onnx_file import to_onnx
 from sculpt.export.program import Conv, Program
 from sculpt.models import build_network

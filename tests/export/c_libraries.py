@@ -11,7 +11,7 @@ from programs import Builder
 from sculpt.export.c_code import library
 from sculpt.export.c_code.generate import c_code
 from sculpt.export.c_code.library import CLibrary, compile_library
-from sculpt.export.evaluation import evaluate_program
+from sculpt.export.module import evaluate_program
 from sculpt.export.program import Program
 
 BATCHES = (1, 3, 35)

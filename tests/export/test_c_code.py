@@ -18,8 +18,8 @@ import sculpt
 from sculpt.errors import ExportError, NumericsError
 from sculpt.export.c_code.generate import c_code
 from sculpt.export.c_code.library import COMPILERS, FLAGS, find_compiler
-from sculpt.export.evaluation import evaluate_program
 from sculpt.export.lowering import lower
+from sculpt.export.module import evaluate_program
 from sculpt.export.program import Conv, Input, Linear, Program
 from sculpt.models import build_network
 

@@ -9,8 +9,7 @@ from test_lowering import FAMILIES, trained_like
 from torch import Tensor, nn
 
 from sculpt.errors import ExportError
-from sculpt.export.condensing import analyse, condense
-from sculpt.export.evaluation import certify
+from sculpt.export.condensing import certify, condense, find_values
 from sculpt.export.lowering import lower
 from sculpt.export.program import Channels, Conv, Linear, Program
 from sculpt.models import build_network
@@ -131,7 +130,7 @@ def test_without_a_path_the_logits_are_constants() -> None:
     masks["classifier.weight"][:] = False
     apply_masks(model, masks)
     program = condensed(model, masks, (1, 8, 8))
-    assert not analyse(program)[-1].alive.any()
+    assert not find_values(program)[-1].alive.any()
     assert program.macs(dense=False) == 0
     assert max(widths(program)[1:-1]) <= 4, "hardly anything is left"
 

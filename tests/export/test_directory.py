@@ -18,11 +18,11 @@ from typer.testing import CliRunner
 from sculpt.cli import app
 from sculpt.errors import ExportError, InputError, UnknownNameError
 from sculpt.export.c_code.library import COMPILERS
-from sculpt.export.directory import export_network
+from sculpt.export.folder import export_network
 from sculpt.export.formats import Network
 from sculpt.export.loading import Loaded, load
 from sculpt.export.manifest import MANIFEST
-from sculpt.export.verification import verify
+from sculpt.exports import verify
 from sculpt.models import build_network
 from sculpt.pruning.masks import apply_masks, count_kept, dense_masks
 from sculpt.registry import FORMATS

@@ -7,8 +7,8 @@ from networks import Undecided
 from torch import Tensor, nn
 
 from sculpt.errors import ExportError
-from sculpt.export.evaluation import evaluate_program
 from sculpt.export.lowering import lower
+from sculpt.export.module import evaluate_program
 from sculpt.export.program import Affine, Conv, Linear
 from sculpt.models import build_network
 from sculpt.pruning.initializers import initialize

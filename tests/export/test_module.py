@@ -8,9 +8,9 @@ from torch import nn
 
 import sculpt
 from sculpt.errors import ExportError, InputError
-from sculpt.export.evaluation import to_module
+from sculpt.export.condensing import compact
 from sculpt.export.lowering import lower
-from sculpt.export.module import compact
+from sculpt.export.module import to_module
 from sculpt.pruning.masks import dense_masks
 
 

@@ -19,8 +19,8 @@ from programs import Builder, programs, resnet20
 
 from sculpt.errors import InputError, NumericsError
 from sculpt.export import onnx_graph
-from sculpt.export.evaluation import evaluate_program
 from sculpt.export.formats.onnx import write_onnx
+from sculpt.export.module import evaluate_program
 from sculpt.export.onnx_file import to_onnx
 from sculpt.export.onnx_graph import encode_gaps
 from sculpt.export.program import Conv

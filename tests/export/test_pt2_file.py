@@ -10,7 +10,7 @@ from torch import nn
 
 import sculpt
 from sculpt.errors import ExportError
-from sculpt.export.directory import TOLERANCE, compare
+from sculpt.export.folder import TOLERANCE, compare
 from sculpt.export.formats import Network
 from sculpt.export.formats.pt2 import Pt2Format, write_pt2
 from sculpt.models.resnet import resnet

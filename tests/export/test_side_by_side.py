@@ -15,12 +15,11 @@ from sculpt.bundle import write_bundle
 from sculpt.cli import app
 from sculpt.errors import InputError
 from sculpt.export import latency
-from sculpt.export.directory import export_network
+from sculpt.export.folder import export_network, measure_folder
 from sculpt.export.formats import Network
 from sculpt.export.latency import time_side_by_side
 from sculpt.export.manifest import MANIFEST
-from sculpt.export.measuring import measure_directory
-from sculpt.export.verification import verify
+from sculpt.exports import verify
 from studies import write_study
 
 BASE = {"name": "resnet", "options": {"widening": 1, "blocks": 1, "stem_width": 2}}
@@ -91,7 +90,7 @@ def test_without_a_runtime_the_others_are_timed(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.usefixtures("quick")
 def test_what_was_measured_stands_in_the_folder(exported: Path) -> None:
-    found = measure_directory(exported, turns=1)
+    found = measure_folder(exported, turns=1)
     check_rows(found, CONTENDERS + BASES)
     record = sculpt.load(exported).record
     assert record["latency"] == found["latency"] > 0
@@ -101,7 +100,7 @@ def test_what_was_measured_stands_in_the_folder(exported: Path) -> None:
     card = (exported / "README.md").read_text()
     section = card.partition("## Latency")[2].partition("##")[0]
     assert section.count("| base | onnxruntime |") == 4
-    again = measure_directory(exported, "onnxruntime", turns=1)
+    again = measure_folder(exported, "onnxruntime", turns=1)
     assert sculpt.load(exported).record["latency_by"].startswith("onnxruntime")
     assert sculpt.load(exported).record["latency"] == again["latency"]
 
@@ -121,7 +120,7 @@ def test_a_base_that_cannot_be_built_is_refused(exported: Path, model: Any) -> N
     changed = manifest | {"facts": {"base_model": model}}
     (exported / MANIFEST).write_text(json.dumps(changed))
     with pytest.raises(InputError, match=MANIFEST):
-        measure_directory(exported, turns=1)
+        measure_folder(exported, turns=1)
 
 
 def test_a_bundle_that_was_changed_is_not_written_down_as_exported(exported: Path) -> None:
@@ -129,7 +128,7 @@ def test_a_bundle_that_was_changed_is_not_written_down_as_exported(exported: Pat
     other.metadata["trial"] = 7
     write_bundle(exported / "network.safetensors", other.model, other.masks, other.metadata)
     with pytest.raises(InputError, match="was changed since"):
-        measure_directory(exported, turns=1)
+        measure_folder(exported, turns=1)
 
 
 @pytest.mark.usefixtures("quick")
@@ -139,7 +138,7 @@ def test_a_runtime_that_is_not_there_cannot_be_the_records(
     monkeypatch.setenv("CC", "no-such-compiler")
     before = {file: file.read_bytes() for file in exported.iterdir()}
     with pytest.raises(InputError, match="no-such-compiler"):
-        measure_directory(exported, "c", turns=1)
+        measure_folder(exported, "c", turns=1)
     assert {file: file.read_bytes() for file in exported.iterdir()} == before
 
 

@@ -1,8 +1,8 @@
-"""Where every result lies in the C code's memory: grids of tiles, their rims, and the arena.
+"""Memory layout of the C code: grids of tiles, their rims, and the arena.
 
-A plan is made for each grid that an image may be cut into so that its tiles fill the lanes. A
-result has that grid, or a coarser one where its sides, or those of what is computed from it, do
-not allow for it.
+There is a plan for each grid that an image may be cut into so that its tiles fill the lanes. A
+result has that grid, or a coarser one if its sides, or those of a result computed from it, do not
+allow it.
 """
 
 from dataclasses import dataclass, field
@@ -15,17 +15,17 @@ from sculpt.export.c_code.nodes import Kind, Node
 from sculpt.export.program import Pair
 
 GRIDS: tuple[Pair, ...] = ((2, 2), (4, 4), (2, 4), (1, 1))
-"""Of tiles, those first that are preferred where they cost the same. Four tiles of each image
-leave enough pixels in a tile for the registers, even of the smallest results, and need less memory
-than a whole image in every lane."""
+"""Of tiles, in order of preference at the same cost. Four tiles of each image leave enough pixels
+in a tile for the registers, even of the smallest results, and need less memory than a whole image
+in every lane."""
 
 TILE_SIDE, TILE_OVERHEAD = 4, 2.0
-"""Pixels on a side of a tile in registers; and what it costs to read a weight for it, in
+"""Pixels on a side of a tile in registers; and the cost of reading a weight for it, in
 multiplications of a vector."""
 
 NEAR_VECTORS, FAR_OVERHEAD = 2**15, 6.0
-"""What a step may touch before a second-level cache has no place for it; and what it then costs to
-touch a vector, in multiplications."""
+"""Vectors that fit into a second-level cache; and the cost of touching one if a step touches more,
+in multiplications."""
 
 MOST_VECTORS = 2**31 - 1
 """Offsets are 32-bit integers."""
@@ -33,7 +33,7 @@ MOST_VECTORS = 2**31 - 1
 
 @dataclass
 class Value:
-    """Memory of one result, as the C code's `struct value`."""
+    """Memory of one result: the C code's `struct value`."""
 
     channels: int
     height: int
@@ -48,14 +48,14 @@ class Value:
 
     @property
     def vectors(self) -> int:
-        """How many vectors it takes."""
+        """Its size."""
         height = self.before[0] + self.height + self.after[0]
         return self.channels * height * (self.before[1] + self.width + self.after[1])
 
 
 @dataclass(frozen=True)
-class Step:
-    """One of a plan, as the C code's `struct step`; positions are those of values."""
+class PlanStep:
+    """A step of a plan: the C code's `struct step`; `source`, `other`, `out` are values."""
 
     kind: Kind
     node: int
@@ -66,22 +66,22 @@ class Step:
 
 @dataclass
 class Plan:
-    """How the C code goes through a program with images cut into a grid of tiles."""
+    """Execution of a program with images cut into a grid of tiles."""
 
     grid: Pair
     values: list[Value]
-    steps: list[Step]
+    steps: list[PlanStep]
     vectors: int
-    """Of the arena."""
+    """Size of the arena."""
     cost: float
-    """Of a group of images whose tiles fill the lanes: multiplications of a vector by a weight."""
+    """For a group of images whose tiles fill the lanes: multiplications of a vector by a weight."""
 
 
 def plan_for(nodes: list[Node], grid: Pair) -> Plan:
-    """Return the plan of a program for one grid.
+    """Plan the execution of a program for one grid.
 
     Raises:
-        ExportError: its results do not fit into what 32 bits can address.
+        ExportError: its results are too large for 32-bit offsets.
     """
     planner = _Planner(nodes, grid)
     for position in range(len(nodes)):
@@ -98,8 +98,8 @@ class _Planner:
     def __init__(self, nodes: list[Node], grid: Pair) -> None:
         self.nodes, self.grid = nodes, grid
         self.values: list[Value] = []
-        self.steps: list[Step] = []
-        self.made: list[int] = []  # of every node the value that holds its result
+        self.steps: list[PlanStep] = []
+        self.made: list[int] = []  # for every node the value that holds its result
         self.moved: dict[tuple[int, Pair], int] = {}
         self.cost = 0.0
 
@@ -119,7 +119,9 @@ class _Planner:
             present = self.values[self.made[node.source]].grid
             grid = self.grid_for(node) or present
             # A window over a whole image takes its tiles together, however they are cut.
-            whole = isinstance(node.operation, ops.Pool) and self.is_whole(node)
+            size = self.nodes[node.source].shape[1:]
+            whole = isinstance(node.operation, ops.Pool) and node.operation.window == size
+            whole = whole and node.shape[1:] == (1, 1)
             source_value = self.in_grid(node.source, present if whole else grid)
             out = self.value(node.shape, grid)
             other = -1 if node.other < 0 else self.in_grid(node.other, grid)
@@ -139,10 +141,10 @@ class _Planner:
         return len(self.values) - 1
 
     def step(self, kind: Kind, node: int, source: int, other: int, out: int) -> None:
-        self.steps.append(Step(kind, node, source, other, out))
+        self.steps.append(PlanStep(kind, node, source, other, out))
 
     def in_grid(self, node: int, grid: Pair) -> int:
-        """Return the value of a node's result in a grid; a step to move it is added if need be."""
+        """Return the value of a node's result in a grid, moving it if need be."""
         found = self.made[node]
         if self.values[found].grid == grid:
             return found
@@ -153,14 +155,14 @@ class _Planner:
         return self.moved[found, grid]
 
     def grid_for_input(self, position: int) -> Pair:
-        """Return the grid in which the first that takes the images wants them."""
+        """Return the grid that the first user of the images needs."""
         for node in self.nodes:
             if node.source == position and (grid := self.grid_for(node)):
                 return grid
         return (1, 1)
 
     def grid_for(self, node: Node) -> Pair | None:
-        """Return the finest grid in which a layer can be computed tile by tile, if it is one."""
+        """Return the finest grid that allows a layer or pool tile by tile; None for other nodes."""
         operation = node.operation
         if isinstance(operation, ops.Linear):
             return (1, 1)
@@ -176,15 +178,6 @@ class _Planner:
 
         return side(0), side(1)
 
-    def is_whole(self, node: Node) -> bool:
-        operation = node.operation
-        size = self.nodes[node.source].shape[1:]
-        return isinstance(operation, ops.Pool) and (operation.window, *node.shape[1:]) == (
-            size,
-            1,
-            1,
-        )
-
     def widen_rim(self, node: Node, source: Value, out: Value) -> None:
         operation = node.operation
         if isinstance(operation, ops.Conv):
@@ -199,15 +192,15 @@ class _Planner:
 def _allows(
     operation: ops.Conv | ops.Pool, axis: int, size: int, shape: tuple[int, int, int], count: int
 ) -> bool:
-    """Whether `count` tiles of the input give as many of the output, each from its neighbourhood.
+    """Whether each of `count` output tiles depends on one input tile and its rim only.
 
-    That is the tile and its rim, which does not reach beyond the tiles next to it.
+    The rim must not reach beyond the next tile.
     """
     given, stride = shape[1 + axis], operation.stride[axis]
     inner, outer = size // count, given // count
     if size % count or given % count or inner != stride * outer:
         return False
-    if isinstance(operation, ops.Pool):  # What is around an image is no number there, but a rule.
+    if isinstance(operation, ops.Pool):  # Its padding is not made of zeros.
         return operation.padding[axis] == 0 and operation.window[axis] <= stride
     return max(_rim(operation, axis, inner, outer)) <= inner
 
@@ -218,10 +211,10 @@ def _rim(operation: ops.Conv, axis: int, inner: int, outer: int) -> Pair:
     return padding, max(0, reach - inner)
 
 
-def _place(values: list[Value], steps: list[Step]) -> int:
-    """Give every value its place, which others take once it is not read any more; return the end.
+def _place(values: list[Value], steps: list[PlanStep]) -> int:
+    """Place every value in the arena, reusing memory that is not read any more; return its size.
 
-    A result never lies where something that it is computed from lies.
+    A result never overlaps a value that it is computed from.
     """
     last = {steps[-1].out: len(steps)}
     for time, step in reversed(list(enumerate(steps))):
@@ -240,7 +233,7 @@ def _place(values: list[Value], steps: list[Step]) -> int:
         living = {position: used for position, used in living.items() if last[position] > time}
     if end > MOST_VECTORS:
         raise ExportError(
-            f"the results of an image must fit into {MOST_VECTORS:,} places of the C code's "
+            f"the results of an image must fit into {MOST_VECTORS:,} vectors of the C code's "
             f"memory, but take {end:,}; export a smaller network, or another format"
         )
     return end

@@ -35,37 +35,30 @@ ERRORS = {
 
 
 def find_compiler() -> list[str]:
-    """Return the command of the user's C compiler: `$CC`, or the first there is.
+    """Return the command of the user's C compiler: `$CC`, or the first that is installed.
 
     Raises:
-        InputError: there is none.
+        InputError: none is.
     """
     wanted = shlex.split(os.environ.get("CC", ""))
     if wanted:
         if shutil.which(wanted[0]) is None:
             raise InputError(
                 f"$CC must be the command of a C compiler, but got {' '.join(wanted)!r}, which is "
-                "not there; correct or unset it"
+                "not installed here; correct or unset it"
             )
         return wanted
     for name in COMPILERS:
         if shutil.which(name) is not None:
             return [name]
     raise InputError(
-        f"a C compiler is needed, but none of {', '.join(COMPILERS)} is there; install GCC or "
+        f"a C compiler is needed, but none of {', '.join(COMPILERS)} is found; install GCC or "
         "Clang, or set $CC to the command of one"
     )
 
 
 def compile_library(source: Path, library: Path) -> Path:
-    """Compile an exported C file for this machine; with threads if the compiler has OpenMP.
-
-    Args:
-        source: As `c_code` wrote it.
-        library: The shared library to write.
-
-    Returns:
-        `library`.
+    """Compile C code into a shared library, and return it; with threads if there is OpenMP.
 
     Raises:
         InputError: there is no compiler, or it refuses the file.
@@ -93,15 +86,12 @@ class CLibrary:
         """Load it.
 
         Raises:
-            InputError: it is no shared library of an exported network.
+            InputError: it is not a shared library of an exported network.
         """
         try:
-            self._library = ctypes.CDLL(str(path.resolve()))
-            self._bytes, self._run = (
-                self._library.sculpt_workspace_bytes,
-                self._library.sculpt_run,
-            )
-            info = self._library.sculpt_info
+            self._library = library = ctypes.CDLL(str(path.resolve()))
+            self._bytes, self._run = library.sculpt_workspace_bytes, library.sculpt_run
+            info = library.sculpt_info
         except (OSError, AttributeError) as error:
             raise InputError(
                 f"{path}: must be a shared library compiled from a file of `sculpt export "
@@ -113,8 +103,8 @@ class CLibrary:
         self._run.argtypes = [pointer, integer, pointer, pointer, size, integer]
         info.restype, info.argtypes = ctypes.c_char_p, []
         self.info: Info = json.loads(info())
-        """What the library says of its network."""
-        # Each thread keeps what it works in: new memory for every call costs a small network more
+        """The library's description of its network."""
+        # Each thread keeps its workspace: new memory for every call costs a small network more
         # than the call does.
         self._memory = threading.local()
 
@@ -123,7 +113,7 @@ class CLibrary:
 
         Args:
             images: float32.
-            threads: At most as many are used as there are groups of images that fill the lanes.
+            threads: At most one is used for each group of images that fills the lanes.
 
         Raises:
             InputError: the images or the threads do not fit.
@@ -149,7 +139,7 @@ class CLibrary:
         return logits
 
     def _workspace(self, size: int) -> int:
-        """Return the address of at least `size` bytes, which stay this thread's."""
+        """Return the aligned address of at least `size` bytes of this thread."""
         memory: NDArray[np.uint8] | None = getattr(self._memory, "array", None)
         if memory is None or memory.size < size + ALIGNMENT:
             memory = self._memory.array = np.empty(size + ALIGNMENT, np.uint8)

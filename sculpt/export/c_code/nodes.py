@@ -1,4 +1,4 @@
-"""A program as the steps that the C code takes: layers with what can be done in their epilogue."""
+"""Nodes of the C code: operations of a program, fused with the additions and activations after."""
 
 from dataclasses import dataclass, replace
 from math import prod
@@ -22,28 +22,28 @@ ACTIVATIONS = {
 
 @dataclass(frozen=True)
 class Node:
-    """An operation, and the addition and the activation after it."""
+    """An operation, fused with the addition and the activation after it."""
 
     kind: Kind
     operation: ops.Operation
-    """The first of those that it stands for."""
+    """The first of the fused ones."""
     shape: tuple[int, int, int]
     source: int
     """Position among the nodes; -1 for the input."""
     other: int = -1
-    """Of the node whose result is added; -1 for none."""
+    """Position of the node whose result is added; -1 for none."""
     activation: str = "NOTHING"
     slope: float = 0.0
 
 
 def nodes_of(program: Program) -> list[Node]:
-    """Return the nodes of a program in the order in which they can be computed."""
+    """Return the nodes of a program in order of execution."""
     users = program.users()
     nodes: list[Node | None] = []
-    made: list[int] = []  # of every operation the node that holds its result
+    made: list[int] = []  # for every operation the node that holds its result
 
     def takes_more(operation: int) -> bool:
-        """Whether nobody else needs the result as it is before more is done to it."""
+        """Whether an addition or activation can be fused into the node of an operation."""
         node = nodes[made[operation]]
         return (
             node is not None
@@ -53,7 +53,7 @@ def nodes_of(program: Program) -> list[Node]:
         )
 
     def grow(operation: int, **more: object) -> Node:
-        """Return a node with more in it, which comes after all that it takes."""
+        """Fuse more into a node, and move it behind all its sources."""
         node = nodes[made[operation]]
         assert node is not None
         nodes[made[operation]] = None
@@ -94,7 +94,7 @@ def nodes_of(program: Program) -> list[Node]:
 
 
 def _closed(nodes: list[Node | None]) -> list[Node]:
-    """Return the nodes without the gaps of those that grew."""
+    """Remove the gaps of nodes that were moved."""
     position, kept = {-1: -1}, list[Node]()
     for old, node in enumerate(nodes):
         if node is not None:

@@ -1,7 +1,7 @@
 """File formats of a trained network: each writes one file, and runs what it wrote.
 
-A format is a class with a registered name, one file here; `sculpt export`, `sculpt verify` and
-the model card find it by itself.
+A format is a registered class, one file here; `sculpt export`, `sculpt verify` and the model card
+find it by its name.
 """
 
 from collections.abc import Callable
@@ -12,10 +12,8 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor
 
-from sculpt.export.condensing import condense
-from sculpt.export.evaluation import certify
+from sculpt.export.condensing import certified_program
 from sculpt.export.loading import Loaded
-from sculpt.export.lowering import lower
 from sculpt.export.program import Program
 
 Run = Callable[[Tensor], Tensor]
@@ -34,20 +32,18 @@ class Network(Loaded):
         """Its condensed program, certified in float64 on the reference images.
 
         Raises:
-            ExportError: it has an operation that is not known, or computes something else.
+            ExportError: it has an unknown operation, or computes something else.
         """
-        program = condense(lower(self.model, self.masks, self.images))
-        certify(self.model, self.masks, program, self.images)
-        return program
+        return certified_program(self.model, self.masks, self.images)
 
 
 class Format(Protocol):
-    """How a network is written, and run again."""
+    """Writes a network, and runs it again."""
 
     file: ClassVar[str]
     """Name of the file."""
     purpose: ClassVar[str]
-    """What it is good for, in a few words."""
+    """Its use, in a few words."""
     example: ClassVar[str]
     """Python that loads and runs it without sculpt, for the model card; `{shape}` is that of a
     batch of one image, `{classes}` the number of logits."""
@@ -57,15 +53,15 @@ class Format(Protocol):
         """Write the file.
 
         Raises:
-            ExportError: the network cannot be written so.
-            InputError: a package or a program that this takes is not installed.
+            ExportError: the format cannot hold the network.
+            InputError: a package or a program that this needs is not installed.
             OSError: nothing can be written there.
         """
 
     @staticmethod
     def open(path: Path, network: Network) -> Run:
-        """Return what runs the file; `network` is that of the bundle beside it.
+        """Return a function that runs the file; `network` is that of the bundle beside it.
 
         Raises:
-            InputError: the file cannot be read, or what runs it is not installed.
+            InputError: the file cannot be read, or its runtime is not installed.
         """

@@ -1,19 +1,19 @@
-"""The bundle: kept values and positions, everything else about the network, and a checksum."""
+"""The bundle: kept values and positions, metadata of the network, and a checksum."""
 
 import copy
 from pathlib import Path
 
 from sculpt.bundle import read_bundle, write_bundle
 from sculpt.errors import InputError
-from sculpt.export.evaluation import without_gradients
 from sculpt.export.formats import Network, Run
+from sculpt.export.module import without_gradients
 from sculpt.pruning.trained import NETWORK_FILE
 from sculpt.registry import FORMATS
 
 
 @FORMATS.register("bundle")
 class BundleFormat:
-    """Smallest, and whole: sculpt makes the masked module of it, bit for bit."""
+    """Smallest, and complete: sculpt restores the masked module from it, bit for bit."""
 
     file = NETWORK_FILE
     purpose = "the masked network, its record, and all that makes it anew; `sculpt.load` reads it"
@@ -41,8 +41,8 @@ for name, shape in shapes.items():
 
     @staticmethod
     def open(path: Path, network: Network) -> Run:
-        """Return what runs the file."""
-        # Not `load`: what is exported may be a network that only its owner can build.
+        """Return a function that runs the file."""
+        # Not `load`: the network may be one that only its owner can build.
         model = copy.deepcopy(network.model)
         try:
             model.load_state_dict(read_bundle(path).state)
@@ -50,5 +50,4 @@ for name, shape in shapes.items():
             raise InputError(
                 f"{path}: must be of the network beside it, but is not ({error!s:.300})"
             ) from error
-
         return without_gradients(model)

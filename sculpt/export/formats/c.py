@@ -1,10 +1,9 @@
-"""C: one file of source with its own sparse kernels, which any C compiler makes a library of."""
+"""C: one source file with its own sparse code, which any C compiler turns into a library."""
 
 import tempfile
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from sculpt.export.c_code.generate import c_code
 from sculpt.export.c_code.library import CLibrary, compile_library
@@ -15,7 +14,7 @@ from sculpt.registry import FORMATS
 
 @FORMATS.register("c")
 class CFormat:
-    """Reads only the weights that are kept, and so takes time only for them."""
+    """Reads only the kept weights, and so takes time only for them."""
 
     file = "network.c"
     purpose = "source code of the sparse network, for a C compiler: fast because it is sparse"
@@ -50,11 +49,7 @@ library.sculpt_run(pointers[0], len(images), pointers[1], ctypes.c_void_p(worksp
 
     @staticmethod
     def open(path: Path, network: Network) -> Run:
-        """Return what compiles and runs the file: whatever it says is done."""
+        """Compile the file and return a function that runs it, whatever it does."""
         with tempfile.TemporaryDirectory() as folder:
             library = CLibrary(compile_library(path, Path(folder, "network.so")))
-
-        def run(images: Tensor) -> Tensor:
-            return torch.from_numpy(library.run(images.numpy()))
-
-        return run
+        return lambda images: torch.from_numpy(library.run(images.numpy()))

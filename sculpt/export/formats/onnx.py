@@ -1,13 +1,13 @@
-"""ONNX: for every runtime; sparse weights unpack themselves when the file is loaded."""
+"""ONNX, for every runtime; sparse weights unpack themselves when the file is loaded."""
 
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from sculpt.errors import InputError
 from sculpt.export.formats import Network, Run
 from sculpt.export.program import Program
+from sculpt.export.runtimes import start_onnxruntime
 from sculpt.files import replacing
 from sculpt.registry import FORMATS
 
@@ -22,13 +22,13 @@ def write_onnx(program: Program, path: Path, *, plain: bool = False) -> None:
     """
     try:
         import onnx  # noqa: F401
+
+        from sculpt.export.onnx_file import to_onnx
     except ImportError as error:
         raise InputError(
             "ONNX files must be made by the package onnx, but it is not installed; pip install "
             "'sculpt[export]'"
         ) from error
-    from sculpt.export.onnx_file import to_onnx
-
     data = to_onnx(program, plain=plain).SerializeToString(deterministic=True)
     with replacing(path) as part:
         part.write_bytes(data)
@@ -44,28 +44,19 @@ logits = session.run(None, {{"images": images}})[0]
 
     @staticmethod
     def open(path: Path, network: Network) -> Run:
-        """Return what runs the file, by ONNX Runtime."""
+        """Return a function that runs the file in ONNX Runtime."""
         try:
-            import onnxruntime
+            run = start_onnxruntime(str(path))
         except ImportError as error:
             raise InputError(
                 "ONNX files must be run by ONNX Runtime, but it is not installed; pip install "
                 "'sculpt[export]'"
             ) from error
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # what is wrong with a file is in the exception
-        try:
-            providers = ["CPUExecutionProvider"]
-            session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-        except Exception as error:  # its exceptions have no common class but this
+        except Exception as error:  # the only common class of its exceptions
             raise InputError(
                 f"{path}: must be an ONNX file, but is not read ({error!s:.300})"
             ) from error
-
-        def run(images: Tensor) -> Tensor:
-            return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
-
-        return run
+        return lambda images: torch.from_numpy(run(images))
 
 
 @FORMATS.register("onnx")

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from sculpt.errors import ExportError, InputError
-from sculpt.export.evaluation import without_gradients
 from sculpt.export.formats import Network, Run
+from sculpt.export.module import without_gradients
 from sculpt.files import replacing
 from sculpt.registry import FORMATS
 
@@ -18,7 +18,7 @@ LARGEST_BATCH = 65536
 
 @FORMATS.register("pt2")
 class Pt2Format:
-    """The masked network as it stands, zeros among its weights."""
+    """The masked network itself, pruned weights as zeros."""
 
     file = "network.pt2"
     purpose = "the masked network for PyTorch, without the code that built it"
@@ -36,14 +36,13 @@ logits = network(images)
 
     @staticmethod
     def open(path: Path, network: Network) -> Run:
-        """Return what runs the file."""
+        """Return a function that runs the file."""
         try:
             program = torch.export.load(path).module()
-        except Exception as error:  # whatever its reader meets in a foreign file
+        except Exception as error:  # its reader raises anything for a foreign file
             raise InputError(
                 f"{path}: must be a program of torch.export, but is not read ({error!s:.300})"
             ) from error
-
         return without_gradients(program)
 
 
@@ -69,7 +68,7 @@ def write_pt2(module: nn.Module, example_shape: tuple[int, ...], path: Path) -> 
         with torch.no_grad():
             exported = torch.export.export(network, (images,), dynamic_shapes=({0: batch},))
     except Exception as error:
-        # Whatever a foreign forward pass raises when it is given symbols for tensors.
+        # A foreign forward pass may raise anything when it is given symbols for tensors.
         raise ExportError(
             "a network's forward pass must be traceable to be exported as pt2 (torch.export), but "
             f"that of {type(network).__name__} is not ({str(error).strip().partition(chr(10))[0]})"

@@ -1,4 +1,4 @@
-"""The plain state: whole tensors, zeros where weights are pruned, by parameter name."""
+"""The plain state: whole tensors by parameter name, pruned weights as zeros."""
 
 import copy
 from pathlib import Path
@@ -7,15 +7,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from sculpt.errors import InputError
-from sculpt.export.evaluation import without_gradients
 from sculpt.export.formats import Network, Run
+from sculpt.export.module import without_gradients
 from sculpt.files import replacing
 from sculpt.registry import FORMATS
 
 
 @FORMATS.register("state_dict")
 class StateDictFormat:
-    """As safetensors and not as a pickle, which could run anything when it is opened."""
+    """As safetensors, because a pickle could run anything when it is opened."""
 
     file = "state_dict.safetensors"
     purpose = "whole tensors by parameter name, for the PyTorch module of the same names"
@@ -36,7 +36,7 @@ shapes = {{name: tuple(tensor.shape) for name, tensor in state.items()}}
 
     @staticmethod
     def open(path: Path, network: Network) -> Run:
-        """Return what runs the file."""
+        """Return a function that runs the file."""
         model = copy.deepcopy(network.model)
         try:
             model.load_state_dict(load_file(path))
@@ -44,5 +44,4 @@ shapes = {{name: tuple(tensor.shape) for name, tensor in state.items()}}
             raise InputError(
                 f"{path}: must be the state of the network beside it, but is not ({error!s:.300})"
             ) from error
-
         return without_gradients(model)

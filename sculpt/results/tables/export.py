@@ -1,9 +1,8 @@
 """Exported files, and what checking them found, in tables."""
 
 from sculpt.export.card import latency_table as shared_table
+from sculpt.export.folder import FolderLatency, Verification
 from sculpt.export.manifest import Manifest
-from sculpt.export.measuring import FolderLatency
-from sculpt.export.verification import Verification
 from sculpt.table import Column, Table
 from sculpt.units import count
 
@@ -11,7 +10,7 @@ RESULTS = {True: "ok", False: "FAILED", None: "not checked"}
 
 
 def export_table(document: Manifest) -> Table:
-    """Return the files of an export; see `sculpt.export.directory.export_network`."""
+    """Return the files of an export; see `sculpt.export.folder.export_network`."""
     columns = [
         Column("file", 0),
         Column("format", lambda row: row[1].get("format")),
@@ -23,7 +22,7 @@ def export_table(document: Manifest) -> Table:
 
 
 def verification_table(document: Verification) -> Table:
-    """Return what was checked; see `sculpt.export.verification.verify`."""
+    """Return what was checked; see `sculpt.exports.verify`."""
     verdict = "everything is as it was exported" if document["ok"] else "NOT as it was exported"
     columns = [
         Column("file", "file"),
