@@ -11,8 +11,7 @@ import yaml
 from sculpt.errors import ConfigError
 
 Document = dict[str, Any]
-"""A mapping as YAML or JSON has them: keys to scalars, lists and further mappings. That it is one
-is all that is known of it: what its keys mean is for a schema to say."""
+"""A mapping of YAML or JSON: keys to scalars, lists and mappings, not checked by a schema."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -73,7 +72,7 @@ def read_yaml(path: Path) -> Document:
 
 
 def lookup(document: Mapping[str, object], key: str) -> Any:
-    """Return the value at a dotted key, or None where there is none."""
+    """Return the value at a dotted key, or None if it is missing."""
     value: Any = document
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None
@@ -81,14 +80,14 @@ def lookup(document: Mapping[str, object], key: str) -> Any:
 
 
 def assign(document: Document, key: str, value: Any) -> None:
-    """Set the value at a dotted key, making the mappings on the way to it.
+    """Set the value at a dotted key, creating missing mappings.
 
     A whole number addresses an element of a list (`model.blocks.1`). The list is copied, because
-    other documents may hold it too.
+    other documents may share it.
 
     Raises:
-        ConfigError: a part of the key already holds something that is no mapping or list, or a
-            list has no such element.
+        ConfigError: a part of the key holds neither a mapping nor a list, or a list has no such
+            element.
     """
     *parents, last = key.split(".")
     section: Any = document
@@ -108,7 +107,7 @@ def assign(document: Document, key: str, value: Any) -> None:
 
 
 def _place(section: Any, part: str, key: str, parents: list[str]) -> str | int:
-    """Return what a part of a key is in its section: a key, or the number of an element."""
+    """Resolve a part of a key in its section: to a key, or the number of an element."""
     if isinstance(section, dict):
         return part
     if not part.isdecimal() or int(part) >= len(section):

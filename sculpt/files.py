@@ -1,4 +1,4 @@
-"""Files that others see whole or not at all, whenever their writer dies."""
+"""Atomic replacement of files and folders, even if the writer dies."""
 
 import ctypes
 import os
@@ -12,16 +12,15 @@ from uuid import uuid4
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a new file beside `path` to write to; when the block ends, it takes its place.
+    """Yield a new file beside `path` to write to; when the block ends, it replaces `path`.
 
-    What was written is flushed to the disk first. If the block raises, `path` is left as it was.
+    It is flushed to the disk first. If the block raises, `path` is unchanged.
 
     Raises:
         OSError: the folder cannot be made, or nothing can be written there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A name of its own for each writer; and not from `tempfile`, whose files only their owner
-    # may read.
+    # A unique name; not from `tempfile`, whose files only their owner may read.
     part = path.with_name(f"{path.name}-{uuid4().hex}.part")
     try:
         yield part
@@ -35,12 +34,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Give a new folder beside `path` to write to; when the block ends, it takes its place.
+    """Yield a new folder beside `path` to write to; when the block ends, it replaces `path`.
 
-    A folder that was there is removed afterwards. Where the system can exchange two names at once
-    (Linux, on most file systems), there is always one of the two in its place; elsewhere there is
-    a moment in which the old one stands beside it, named `.NAME-….old`. If the block raises,
-    `path` is left as it was.
+    An older folder is removed afterwards. Where the system can exchange two names atomically
+    (Linux, on most file systems), `path` always exists; elsewhere the old folder is named
+    `.NAME-….old` for a moment. If the block raises, `path` is unchanged.
 
     Raises:
         OSError: the folder cannot be made, or nothing can be written there.
@@ -70,7 +68,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Exchange the names of two folders at once; say whether the system could."""
+    """Exchange the names of two folders atomically; return whether the system could."""
     rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
     if rename is None:
         return False

@@ -1,6 +1,6 @@
-"""Typed records as JSON and back, by one rule: a dataclass is an object with its fields as keys.
+"""Dataclasses as JSON and back: an object with the fields as keys.
 
-A field that may be left out has None for its default, and is left out while it is None.
+An optional field has None as its default, and is left out while it is None.
 """
 
 import json
@@ -14,11 +14,11 @@ from sculpt.errors import StorageError
 T = TypeVar("T")
 
 _ADAPTERS: dict[type, TypeAdapter[Any]] = {}
-"""By dataclass, because making one takes longer than using it."""
+"""Cache by dataclass: building one takes longer than using it."""
 
 
 def to_json(value: Any) -> Any:
-    """Return what `json.dumps` takes in the place of a dataclass, and of all that are in it."""
+    """Convert a dataclass, and those nested in it, for `json.dumps`."""
     if is_dataclass(value):
         found = [(field, getattr(value, field.name)) for field in fields(value)]
         return {
@@ -32,16 +32,16 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(kind: type[T], document: Any, what: str, mend: str = "") -> T:
-    """Return the dataclass that was written as JSON, every field checked against its type.
+    """Parse JSON as a dataclass, every field checked against its type.
 
     Args:
         kind: The dataclass.
-        document: Its bytes, or what they were parsed to.
-        what: How a message names it.
-        mend: What the message says to do about a damaged one, with a `; ` in front.
+        document: Bytes, or the parsed JSON.
+        what: Its name in messages.
+        mend: Advice in messages for a damaged document, beginning with `; `.
 
     Raises:
-        StorageError: it is no JSON, a key is missing or unknown, or a value has another type.
+        StorageError: it is not JSON, a key is missing or unknown, or a value has another type.
     """
     adapter = _ADAPTERS.get(kind) or _ADAPTERS.setdefault(kind, TypeAdapter(kind))
     text = document if isinstance(document, bytes) else json.dumps(document)

@@ -38,7 +38,7 @@ LONGEST_HEADER = 2**24
 DEEPEST_JSON = 64
 """Nested lists and mappings. Python gives up at about 1,000, or crashes."""
 LONGEST_SIDE = 2**48
-"""Of a tensor in the file: PyTorch cannot address more."""
+"""Bound on the sides of a stored tensor: PyTorch cannot address more."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ FILLER = 255
 
 MOST_DIMENSIONS = 8
 MOST_WEIGHTS = 2**31
-"""Of one tensor."""
+"""Masked weights of one tensor."""
 
 
 def encode_positions(mask: Mask) -> tuple[Code, Bytes]:

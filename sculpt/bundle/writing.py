@@ -65,7 +65,7 @@ def _as_json(metadata: Mapping[str, object]) -> str:
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"the metadata of a bundle must be a mapping as JSON has them, but are not ({error}); "
-            "leave out what is no text, finite number, list or mapping"
+            "keep only texts, finite numbers, lists and mappings"
         ) from error
     return text
 

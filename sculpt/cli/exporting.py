@@ -1,4 +1,4 @@
-"""Commands that hand out a trained network, and check what was handed out."""
+"""Commands that export a trained network, and check and time an exported one."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal

@@ -67,10 +67,10 @@ class Call:
 
     kind: Kind
     name: str
-    """Of the module; empty for a function."""
+    """Name of the module; empty for a function."""
     module: nn.Module | None
     shape: Shape
-    """Of its result; empty if that is no tensor with channels."""
+    """Shape of its result; empty if that is no tensor with channels."""
     link: Link
 
     @property

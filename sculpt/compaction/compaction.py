@@ -48,7 +48,7 @@ class CompactNetwork(nn.Module):
 
 
 class Plan(TypedDict):
-    """Record of what a compaction removes."""
+    """Record of a compaction."""
 
     dense_macs: int
     """Multiply-accumulates for one image, before."""
@@ -68,7 +68,7 @@ class Compaction:
     model: nn.Module
     """Compact and trainable, a copy: the original stays as it is until `restore`."""
     masks: Masks
-    """Of the compact network, keyed by its parameter names."""
+    """Masks of the compact network, keyed by its parameter names."""
     plan: Plan
     original: nn.Module = field(repr=False)
     slices: dict[str, Slice] = field(repr=False)

@@ -17,7 +17,7 @@ class LayerEntry(TypedDict):
     """Entry of a layer in the record of a compaction."""
 
     name: str
-    """Of its weight."""
+    """Name of its weight."""
     rows: int
     """Output channels that it still computes, of `of_rows`."""
     of_rows: int

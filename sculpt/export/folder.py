@@ -39,7 +39,7 @@ from sculpt.registry import FORMATS
 
 REFERENCE_IMAGES = 8
 TOLERANCE = 1e-5
-"""Of logits in float32, as a share of the largest."""
+"""Allowed difference of logits in float32, as a share of the largest."""
 
 
 class Check(TypedDict):

@@ -33,14 +33,14 @@ from sculpt.pruning.masks import Masks, dense_masks
 
 LEAST_SECONDS = 0.3
 LEAST_REPEATS = 5
-"""Of a measurement, at the least."""
+"""Minima of a measurement."""
 WARM_UP = 3
 
 BATCHES = (1, 64)
 """Numbers of images at a time where runtimes take turns."""
 TURNS = 7
 TURN_SECONDS = 0.01
-"""Of a network's turn: a small network runs several times."""
+"""Length of a network's turn: a small network runs several times."""
 PAUSE_SECONDS = 0.005
 """Before a turn: idle threads of other runtimes spin for a while after their last work."""
 

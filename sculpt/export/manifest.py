@@ -28,7 +28,7 @@ class Facts(TypedDict, total=False):
     """Facts on a model card that the network's own file lacks; missing if unknown."""
 
     verdict: str
-    """Of the ranking, against the dense base."""
+    """Verdict of the ranking, against the dense base."""
     confirmed: str
     """The same, on fresh seeds."""
     base_model: dict[str, Any]
@@ -79,7 +79,7 @@ class Latency(TypedDict):
     threads: int
     """All there are."""
     versions: dict[str, str]
-    """Of `python`, `torch` and, if it is there, `onnxruntime`."""
+    """Versions of `python`, `torch` and, if installed, `onnxruntime`."""
     reference: Timed
     rows: list[LatencyRow]
     missing: list[MissingRuntime]

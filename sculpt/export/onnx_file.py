@@ -14,7 +14,7 @@ from sculpt.export.program import Program, as_float32
 AddWeight = Callable[[Graph, Values, str], str]
 
 OPSET, IR_VERSION = 13, 7
-"""Of ONNX 1.8 (2020): sufficient, and old runtimes can load the files."""
+"""Versions of ONNX 1.8 (2020): sufficient, and old runtimes can load the files."""
 BATCH = "batch"
 """Name of the first dimension, which has any size."""
 
@@ -130,18 +130,14 @@ def _layer(graph: Graph, layer: ops.Layer, source: str, weight: AddWeight) -> st
 def _activation(graph: Graph, operation: ops.Activation, source: str) -> str:
     name = operation.name
     match operation.function:
-        case "relu":
-            return graph.node("Relu", [source], name)
         case "relu6":
             bounds = [graph.shared(np.array(bound, np.float32)) for bound in (0, 6)]
             return graph.node("Clip", [source, *bounds], name)
         case "leaky_relu":
             return graph.node("LeakyRelu", [source], name, alpha=operation.slope)
-        case "tanh":
-            return graph.node("Tanh", [source], name)
-        case "selu":
-            # ONNX's own two constants are PyTorch's, rounded to float32.
-            return graph.node("Selu", [source], name)
+        case function:
+            # The default constants of Selu are PyTorch's, rounded to float32.
+            return graph.node(function.capitalize(), [source], name)
 
 
 def _pool(graph: Graph, pool: ops.Pool, source: str, shape: tuple[int, ...]) -> str:

@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 from sculpt.models.residual_blocks import ZeroPad
 
 Shape = tuple[int, ...]
-"""Of a result for one image: (channels, height, width), or (channels,)."""
+"""Shape of a result for one image: (channels, height, width), or (channels,)."""
 
 
 class NotTraceableError(Exception):

@@ -27,7 +27,7 @@ MOST_CODES = 2**16 - 1
 """Taps of a block of input channels, which are 16-bit integers."""
 
 LEAST_BLOCK, LEAST_WEIGHTS = 12, 16
-"""Of a block: input channels, and the mean number of weights of an output. Pixels of more channels
+"""Input channels of a block, and its mean number of weights of an output. Pixels of more channels
 do not fit into a first-level cache; for fewer weights a sum is not worth storing."""
 
 
@@ -37,7 +37,7 @@ class Info(TypedDict):
     format: str
     name: str
     input_shape: list[int]
-    """Of one image: channels, height, width; or the length of a row."""
+    """Shape of one image: channels, height, width; or the length of a row."""
     classes: int
     parameters: int
     """All values of its layers, zeros included."""

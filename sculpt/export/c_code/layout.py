@@ -15,9 +15,9 @@ from sculpt.export.c_code.nodes import Kind, Node
 from sculpt.export.program import Pair
 
 GRIDS: tuple[Pair, ...] = ((2, 2), (4, 4), (2, 4), (1, 1))
-"""Of tiles, in order of preference at the same cost. Four tiles of each image leave enough pixels
-in a tile for the registers, even of the smallest results, and need less memory than a whole image
-in every lane."""
+"""Grids of tiles, in order of preference at equal cost. Four tiles of each image leave enough
+pixels in a tile for the registers, even of the smallest results, and need less memory than a whole
+image in every lane."""
 
 TILE_SIDE, TILE_OVERHEAD = 4, 2.0
 """Pixels on a side of a tile in registers; and the cost of reading a weight for it, in
@@ -38,7 +38,7 @@ class Value:
     channels: int
     height: int
     width: int
-    """Of a tile."""
+    """Width of a tile."""
     grid: Pair
     before: list[int] = field(default_factory=lambda: [0, 0])
     """Rim above and to the left of each tile."""
@@ -128,8 +128,13 @@ class _Planner:
             self.step(node.kind, position, source_value, other, out)
             if node.kind == "CONV":
                 assert isinstance(node.operation, ops.Layer)
-                self.widen_rim(node, self.values[source_value], self.values[out])
+                given = self.values[source_value]
                 height, width = self.values[out].height, self.values[out].width
+                if isinstance(node.operation, ops.Conv):
+                    for axis, sides in enumerate([(given.height, height), (given.width, width)]):
+                        before, after = _rim(node.operation, axis, *sides)
+                        given.before[axis] = max(given.before[axis], before)
+                        given.after[axis] = max(given.after[axis], after)
                 tiles = -(-height // TILE_SIDE) * -(-width // TILE_SIDE)
                 reads = float(np.count_nonzero(node.operation.weight))
                 self.cost += reads * (height * width + tiles * TILE_OVERHEAD)
@@ -177,16 +182,6 @@ class _Planner:
             return count
 
         return side(0), side(1)
-
-    def widen_rim(self, node: Node, source: Value, out: Value) -> None:
-        operation = node.operation
-        if isinstance(operation, ops.Conv):
-            for axis, (inner, outer) in enumerate(
-                [(source.height, out.height), (source.width, out.width)]
-            ):
-                before, after = _rim(operation, axis, inner, outer)
-                source.before[axis] = max(source.before[axis], before)
-                source.after[axis] = max(source.after[axis], after)
 
 
 def _allows(

@@ -23,15 +23,7 @@ OPENMP = "-fopenmp"
 LIBRARIES = ("-lm",)
 
 ALIGNMENT = 64
-"""Of the workspace, in bytes."""
-
-ERRORS = {
-    -1: "a pointer is null",
-    -2: "the batch is below 1",
-    -3: "the threads are below 1",
-    -4: f"the workspace does not begin at a multiple of {ALIGNMENT} bytes",
-    -5: "the workspace is too small",
-}
+"""Alignment of the workspace, in bytes."""
 
 
 def find_compiler() -> list[str]:
@@ -119,23 +111,20 @@ class CLibrary:
             InputError: the images or the threads do not fit.
         """
         shape = tuple(self.info["input_shape"])
-        if images.dtype != np.float32 or images.shape[1:] != shape or len(images) < 1:
+        fit = images.dtype == np.float32 and images.shape[1:] == shape and len(images) > 0
+        if not fit or threads < 1:
             raise InputError(
-                f"images must be float32 of shape (N, {', '.join(map(str, shape))}) with N of at "
-                f"least 1, but got {images.dtype} of shape {images.shape}; convert them before"
+                f"images must be float32 of shape (N, {', '.join(map(str, shape))}), and N and the "
+                f"threads at least 1, but got {images.dtype} of shape {images.shape} and {threads} "
+                "threads; convert them before"
             )
         images = np.ascontiguousarray(images)
         logits = np.empty((len(images), self.info["classes"]), np.float32)
         size = self._bytes(len(images), threads)
         workspace = self._workspace(size)
-        code = self._run(
-            images.ctypes.data, len(images), logits.ctypes.data, workspace, size, threads
-        )
-        if code:
-            raise InputError(
-                f"{len(images)} images and {threads} threads must be what the library takes, but "
-                f"{ERRORS.get(code, f'it answers {code}')}; give at least one of each"
-            )
+        pointers = images.ctypes.data, logits.ctypes.data
+        code = self._run(pointers[0], len(images), pointers[1], workspace, size, threads)
+        assert code == 0, f"sculpt_run returned {code}"
         return logits
 
     def _workspace(self, size: int) -> int:

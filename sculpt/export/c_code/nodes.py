@@ -10,15 +10,6 @@ from sculpt.graph.trace import Shape
 
 Kind = Literal["INPUT", "CONV", "MAP", "POOL", "MOVE"]
 
-ACTIVATIONS = {
-    "relu": "RELU",
-    "relu6": "RELU6",
-    "leaky_relu": "LEAKY_RELU",
-    "tanh": "TANH",
-    "selu": "SELU",
-}
-"""The C code's names."""
-
 
 @dataclass(frozen=True)
 class Node:
@@ -81,7 +72,7 @@ def nodes_of(program: Program) -> list[Node]:
                 else:
                     node = Node("MAP", operation, shape, made[source], made[other])
             case ops.Activation(source=source, function=function, slope=slope):
-                name = ACTIVATIONS[function]
+                name = function.upper()
                 if takes_more(source):
                     node = grow(source, activation=name, slope=slope)
                 else:
