@@ -16,7 +16,7 @@ from sculpt.errors import InputError
 from sculpt.pruning.masks import apply_masks
 
 EXAMPLES = settings(
-    max_examples=1800,
+    max_examples=600,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],

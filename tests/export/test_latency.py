@@ -10,7 +10,7 @@ from networks import Undecided, appearance, equal
 
 import sculpt.export.latency as latency
 from sculpt.errors import ExportError, InputError
-from sculpt.export.latency import cpu_name, describe_latency, measure_latency
+from sculpt.export.latency import measure_latency
 from sculpt.export.runtimes import RUNTIMES, missing_runtime
 from sculpt.models import build_network
 from sculpt.pruning.initializers import initialize
@@ -45,11 +45,11 @@ def sparse(family, options, device="cpu"):
 
 @pytest.fixture
 def timed(monkeypatch):
-    """What is handed over to be timed: (run, image, threads), one entry per measurement."""
+    """What is handed over to be timed: (run, image), one entry per measurement."""
     seen = []
 
     def keep(run, image):
-        seen.append((run, image, torch.get_num_threads()))
+        seen.append((run, image))
         return measure(run, image)
 
     measure = latency._median_seconds
@@ -78,7 +78,7 @@ def test_every_runtime_is_here_where_everything_is_tested():
 def test_what_is_timed_computes_the_networks_logits(family, options, runtime, timed):
     model, masks = sparse(family, options)
     assert measure_latency(model, masks, IMAGES, runtime=runtime) > 0
-    ((run, image, _),) = timed
+    ((run, image),) = timed
     assert torch.equal(image, IMAGES[:1])
     with torch.no_grad():
         expected = model.eval()(image)
@@ -104,24 +104,12 @@ def test_the_model_is_left_as_it_was(training):
     assert torch.get_num_threads() == threads
 
 
-def test_pruned_weights_are_zero_in_the_program(timed):
-    """Whatever stands at their places in the model."""
-    model, masks = sparse(*FAMILIES[0])
-    with torch.no_grad():
-        expected = model.eval()(IMAGES[:1])
-        for name, mask in masks.items():
-            model.get_parameter(name)[~mask] = 7.0
-    measure_latency(model, masks, IMAGES)
-    ((run, image, _),) = timed
-    torch.testing.assert_close(run(image), expected, rtol=1e-4, atol=1e-5)
-
-
 def test_what_cannot_be_traced_is_timed_as_it_is(timed):
     model = Undecided(3 * 32 * 32, 5)
     masks = dense_masks(model)
     masks["layer.weight"][2:] = False
     assert measure_latency(model, masks, IMAGES) > 0
-    ((run, image, _),) = timed
+    ((run, image),) = timed
     assert model.layer.weight[2:].any()
     apply_masks(model, masks)
     torch.testing.assert_close(run(image), model(image))
@@ -138,30 +126,22 @@ def test_a_runtime_that_is_not_there_is_refused(monkeypatch):
         measure_latency(*sparse("mlp", {}), IMAGES, runtime="onnxruntime")
 
 
-def test_how_it_is_measured_is_said():
-    assert describe_latency("c") == f"c, batch 1, 1 thread, {cpu_name()}"
-    assert cpu_name()
-
-
-def test_one_thread_and_the_others_afterwards(timed, monkeypatch):
+def test_one_thread_and_the_others_after_an_error(monkeypatch):
     before = torch.get_num_threads()
-    model, masks = sparse("mlp", {})
     try:
         torch.set_num_threads(2)
-        measure_latency(model, masks, IMAGES)
-        assert [threads for _, _, threads in timed] == [1]
-        assert torch.get_num_threads() == 2
-        monkeypatch.setattr(latency, "_median_seconds", lambda *_: 1 / 0)
+        fail = lambda *_: 1 / (torch.get_num_threads() - 1)  # noqa: E731
+        monkeypatch.setattr(latency, "_median_seconds", fail)
         with pytest.raises(ZeroDivisionError):
-            measure_latency(model, masks, IMAGES)
+            measure_latency(*sparse("mlp", {}), IMAGES)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(("seconds", "runs"), [(0.125, 5), (1 / 64, 20), (1.0, 5)])
+@pytest.mark.parametrize(("seconds", "runs"), [(0.125, 5), (1 / 64, 20)])
 def test_how_often_it_runs(monkeypatch, seconds, runs):
-    """By a clock that stands still but for the runs; those that warm up are not timed."""
+    """The clock advances in runs only; those that warm up are not timed."""
     calls = itertools.count()
     clock = iter(seconds * tick for tick in itertools.count())
     monkeypatch.setattr(latency, "perf_counter", lambda: next(clock))
@@ -180,7 +160,7 @@ def test_the_median_is_taken(monkeypatch):
 def test_a_network_on_a_gpu_is_timed_on_the_cpu(timed):
     model, masks = sparse(*FAMILIES[0], device="cuda")
     assert measure_latency(model, masks, IMAGES.to("cuda")) > 0
-    ((run, image, _),) = timed
+    ((run, image),) = timed
     assert {image.device.type, run(image).device.type} == {"cpu"}
     assert all(p.device.type == "cuda" for p in model.parameters())
     assert all(p.grad.device.type == "cuda" for p in model.parameters())

@@ -9,8 +9,6 @@ from torch import nn
 import sculpt
 from sculpt.errors import ExportError, InputError
 from sculpt.export.condensing import compact
-from sculpt.export.lowering import lower
-from sculpt.export.module import to_module
 from sculpt.pruning.masks import dense_masks
 
 
@@ -78,15 +76,6 @@ def test_what_cannot_be_traced_is_refused():
     del masks[next(iter(masks))]
     with pytest.raises(InputError):
         compact(model, masks, IMAGES)
-
-
-def test_lowered_whole_it_keeps_its_channels():
-    model, masks = sparse(*FAMILIES[0])
-    whole = to_module(lower(model, masks, IMAGES))
-    torch.testing.assert_close(whole(IMAGES), model.eval()(IMAGES), rtol=1e-4, atol=1e-5)
-    small = compact(model, masks, IMAGES)
-    sizes = [sum(p.numel() for p in network.parameters()) for network in (small, whole)]
-    assert sizes[0] < sizes[1]
 
 
 class Grouped(nn.Module):

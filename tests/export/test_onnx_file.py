@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
+from itertools import product
 from math import lgamma, log, prod
 
 import numpy as np
@@ -26,7 +27,7 @@ from sculpt.export.onnx_graph import encode_gaps
 from sculpt.export.program import Conv
 
 SETTINGS = settings(
-    max_examples=250,
+    max_examples=120,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
@@ -160,15 +161,9 @@ def _sparse_codes(request):
 
 @pytest.mark.usefixtures("_sparse_codes")
 @SETTINGS
-@given(programs())
-def test_any_program_in_two_runtimes(program):
-    check_runtimes(program, plain=False)
-
-
-@settings(SETTINGS, max_examples=30)
-@given(programs())
-def test_any_plain_program_in_two_runtimes(program):
-    check_runtimes(program, plain=True)
+@given(programs(), st.sampled_from([False, False, True]))
+def test_any_program_in_two_runtimes(program, plain):
+    check_runtimes(program, plain=plain)
 
 
 def check_openvino(program, path, *, plain=False):
@@ -182,7 +177,7 @@ def check_openvino(program, path, *, plain=False):
 
 
 @pytest.mark.usefixtures("_sparse_codes")
-@settings(SETTINGS, max_examples=100)
+@settings(SETTINGS, max_examples=40)
 @given(programs())
 def test_any_program_in_openvino(tmp_path_factory, program):
     assume(not misread_by_openvino(program))
@@ -191,14 +186,13 @@ def test_any_program_in_openvino(tmp_path_factory, program):
 
 @pytest.mark.parametrize("ceil_mode", [False, True])
 @pytest.mark.parametrize("function", ["average", "max"])
-@pytest.mark.parametrize("stride", [(1, 2), (2, 3), (4, 4)])
 @pytest.mark.parametrize("padding", [(0, 0), (1, 0), (1, 1)])
-def test_pools_of_odd_sizes(function, stride, padding, ceil_mode):
-    for window in ((2, 2), (3, 2), (3, 3)):
-        for size in ((5, 5), (6, 7), (7, 4)):
-            builder = Builder((2, *size))
-            builder.pool(function, window, stride, padding, ceil_mode=ceil_mode)
-            check_runtimes(builder.program(), plain=False)
+def test_pools_of_odd_sizes(function, padding, ceil_mode):
+    windows, strides = ((2, 2), (3, 2), (3, 3)), ((1, 2), (2, 3), (4, 4))
+    for window, stride, size in product(windows, strides, ((5, 5), (6, 7), (7, 4))):
+        builder = Builder((2, *size))
+        builder.pool(function, window, stride, padding, ceil_mode=ceil_mode)
+        check_runtimes(builder.program(), plain=False)
 
 
 @pytest.mark.parametrize("flat", [False, True])
@@ -395,27 +389,3 @@ def test_positions_come_back(positions, behind, dtype):
     assert steps.shape == fillers.shape
     assert entries[~fillers].tolist() == sorted(positions)
     assert len(set(entries)) == len(entries)
-
-
-@pytest.mark.parametrize(
-    ("position", "steps"),
-    [
-        (0, [0]),
-        (255, [255]),
-        (256, [255, 1]),
-        (510, [255, 255]),
-        (511, [255, 255, 1]),
-    ],
-)
-def test_only_steps_that_are_too_long_are_filled(position, steps):
-    kept = np.zeros(600, bool)
-    kept[position] = True
-    found, fillers = encode_gaps(kept)
-    assert found.tolist() == steps
-    assert fillers.tolist() == [True] * (len(steps) - 1) + [False]
-
-
-def test_nothing_kept_and_all_kept():
-    assert encode_gaps(np.zeros(1000, bool))[0].tolist() == []
-    assert encode_gaps(np.ones(4, bool))[0].tolist() == [0, 1, 1, 1]
-    assert not encode_gaps(np.ones(4, bool))[1].any()

@@ -15,6 +15,7 @@ from sculpt.bundle import write_bundle
 from sculpt.cli import app
 from sculpt.errors import InputError
 from sculpt.export import latency
+from sculpt.export.c_code import library
 from sculpt.export.folder import export_network, measure_folder
 from sculpt.export.formats import Network
 from sculpt.export.latency import time_side_by_side
@@ -37,6 +38,7 @@ BASES = [("base", "onnxruntime"), ("base", "torch")]
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency, "TURN_SECONDS", 1e-6)
     monkeypatch.setattr(latency, "available_threads", lambda: 2)
+    monkeypatch.setattr(library, "FLAGS", ("-std=c11", "-O0", "-fPIC", "-shared"))
 
 
 @pytest.fixture
@@ -142,6 +144,7 @@ def test_a_runtime_that_is_not_there_cannot_be_the_records(
     assert {file: file.read_bytes() for file in exported.iterdir()} == before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_the_command_makes_latency_an_objective(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -280,14 +280,6 @@ def test_what_is_too_close_to_call() -> None:
     assert close.tolist() == [False, False, False, True, False, False, False]
 
 
-def test_mistakes_are_those_that_a_run_counts(exported: Path) -> None:
-    model, images = load(exported).model, SPLITS.test
-    with torch.no_grad():
-        wrong, _ = find_wrong_and_close(model(images.inputs()), images.labels, 0.0)
-    assert 0 < int(wrong.sum()) < len(images)
-    assert wrong.double().mean().item() == pytest.approx(evaluate(model, images)[1], abs=1e-9)
-
-
 @pytest.mark.parametrize("precision", [*CLOSE, "unknown"])
 def test_images_that_are_close_may_be_counted_differently(
     precision: str, exported: Path, tmp_path: Path
