@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from sculpt.bundle import read_bundle
+from sculpt.bundle import NETWORK_FILE, read_bundle
 from sculpt.config.search import Runtime
 from sculpt.errors import InputError
 from sculpt.export.folder import (
@@ -19,7 +19,6 @@ from sculpt.export.folder import (
 from sculpt.export.latency import TURNS
 from sculpt.export.loading import Loaded, load
 from sculpt.export.manifest import Facts, LatencyRow, Manifest
-from sculpt.pruning.trained import NETWORK_FILE
 from sculpt.recorded_errors import check_errors
 from sculpt.registry import FORMATS
 from sculpt.results.ranking import Ranking, rank

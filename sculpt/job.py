@@ -10,8 +10,8 @@ from torch import nn
 from sculpt.config import Params, Study
 from sculpt.data import ImageSet, ImageSpec, Splits
 from sculpt.models import build_network
+from sculpt.pruning.mask_rule import MaskRule
 from sculpt.pruning.masks import Masks, Scores, count_parameters, prunable_budget
-from sculpt.pruning.selection import Selection
 from sculpt.pruning.task import PruningTask
 from sculpt.pruning.trained import check_not_repaired
 from sculpt.record import Role, SculptedRecord, SeedRecord
@@ -69,7 +69,7 @@ class Job:
             batches=partial(images.batches, pruning.batch_size),
             generator=torch.Generator().manual_seed(derive_seed(seed, "criterion")),
             input_shape=images.images.shape[1:],
-            selection=Selection(
+            rule=MaskRule(
                 pruning.scope, pruning.granularity, pruning.mac_exponent, pruning.effective
             ),
         )

@@ -7,13 +7,13 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from sculpt.bundle import NETWORK_FILE
 from sculpt.config import Data, Study
 from sculpt.data import ImageSet, ImageSpec, Splits
 from sculpt.documents import lookup
 from sculpt.errors import DataError, UnknownNameError
 from sculpt.export.folder import Check
 from sculpt.export.loading import Loaded
-from sculpt.pruning.trained import NETWORK_FILE
 from sculpt.registry import DATASETS
 from sculpt.search.images import describe_data, load_data, missing_data
 from sculpt.study_file import options_schema

@@ -21,7 +21,7 @@ network that diverged must not fail its trial. Code that uses a network checks t
 Nothing in a file is ever executed, and no name in it ever becomes a path.
 """
 
-from sculpt.bundle.reading import FORMAT, Bundle, is_bundle, read_bundle
+from sculpt.bundle.reading import FORMAT, NETWORK_FILE, Bundle, is_bundle, read_bundle
 from sculpt.bundle.writing import write_bundle
 
-__all__ = ["FORMAT", "Bundle", "is_bundle", "read_bundle", "write_bundle"]
+__all__ = ["FORMAT", "NETWORK_FILE", "Bundle", "is_bundle", "read_bundle", "write_bundle"]

@@ -15,6 +15,9 @@ from sculpt.errors import InputError
 
 FORMAT = "sculpt-bundle-1"
 
+NETWORK_FILE = "network.safetensors"
+"""Name of the bundle in an exported folder."""
+
 MOST_IN_ALL = 2**30
 """Masked weights of one network: a bound on what a small file can make its reader allocate."""
 

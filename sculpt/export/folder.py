@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from sculpt.bundle import write_bundle
+from sculpt.bundle import NETWORK_FILE, write_bundle
 from sculpt.config.search import Runtime
 from sculpt.errors import ExportError, InputError
 from sculpt.export.card import model_card
@@ -34,7 +34,6 @@ from sculpt.export.manifest import (
 from sculpt.export.runtimes import missing_runtime
 from sculpt.files import replacing, replacing_folder
 from sculpt.pruning.masks import count_kept
-from sculpt.pruning.trained import NETWORK_FILE
 from sculpt.registry import FORMATS
 
 REFERENCE_IMAGES = 8

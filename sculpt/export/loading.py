@@ -13,11 +13,10 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from sculpt.bundle import Bundle, read_bundle
+from sculpt.bundle import NETWORK_FILE, Bundle, read_bundle
 from sculpt.diagnostics.layers import Masks, check_masks
 from sculpt.errors import InputError, SculptWarning
 from sculpt.models import build_network
-from sculpt.pruning.trained import NETWORK_FILE
 from sculpt.registry import MODELS
 from sculpt.study_file import options_schema
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sculpt.errors import InputError, SculptWarning
+from sculpt.pruning.mask_rule import Granularity, MaskRule, Scope
 from sculpt.pruning.masks import (
     Counting,
     Masks,
@@ -16,7 +17,6 @@ from sculpt.pruning.masks import (
     count_kept,
     prunable_budget,
 )
-from sculpt.pruning.selection import Granularity, Scope, Selection
 from sculpt.pruning.task import PruningTask
 from sculpt.registry import CRITERIA
 
@@ -99,7 +99,7 @@ def prune(
         batches,
         torch.Generator().manual_seed(seed),
         input_shape,
-        Selection(scope, granularity, mac_exponent, effective),
+        MaskRule(scope, granularity, mac_exponent, effective),
     )
     masks = task.select(CRITERIA.get(criterion)(model, task, **options))
     apply_masks(model, masks)

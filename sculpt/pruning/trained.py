@@ -4,15 +4,12 @@ from pathlib import Path
 
 from torch import nn
 
-from sculpt.bundle import Bundle, read_bundle
+from sculpt.bundle import NETWORK_FILE, Bundle, read_bundle
 from sculpt.diagnostics.layers import prunable_parameters, weight_of
 from sculpt.errors import InputError
 
 FROM_BUNDLE = "from_bundle"
 """The name of the criterion that takes the mask, and of the initializer that takes the weights."""
-
-NETWORK_FILE = "network.safetensors"
-"""The bundle in an exported folder."""
 
 
 def read_trained(path: str | Path) -> Bundle:

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sculpt.errors import InputError
-from sculpt.models.resnet import resnet
-from sculpt.models.wide_resnet import wide_resnet
+from sculpt.models.resnet import resnet, wide_resnet
 from sculpt.pruning.masks import count_parameters
 
 

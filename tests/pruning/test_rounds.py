@@ -8,9 +8,9 @@ from networks import appearance, count, equal, normal
 from torch import Tensor, nn
 
 from sculpt.errors import InputError, NumericsError
+from sculpt.pruning.mask_rule import MaskRule
 from sculpt.pruning.masks import keep_highest, prunable_parameters
 from sculpt.pruning.rounds import score_in_rounds
-from sculpt.pruning.selection import Selection
 from sculpt.pruning.task import PruningTask
 
 Seen = list[dict[str, Tensor]]
@@ -76,7 +76,7 @@ def test_a_layer_that_cannot_fill_its_share_is_left_to_later_rounds():
         nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(0))
         nn.init.zeros_(layer.bias)
     seen: Seen = []
-    task = PruningTask(model, 404, selection=Selection(scope="layer"))
+    task = PruningTask(model, 404, rule=MaskRule(scope="layer"))
 
     score_in_rounds(model, task, magnitudes(model, seen), 5)
 
@@ -88,7 +88,7 @@ def test_the_tasks_selection_masks_between_the_rounds():
     model, seen = network(), []
     with torch.no_grad():
         model[1].weight.mul_(1e-3)  # globally, the last layer would go first
-    task = PruningTask(model, 30, selection=Selection(scope="layer"))
+    task = PruningTask(model, 30, rule=MaskRule(scope="layer"))
 
     score_in_rounds(model, task, magnitudes(model, seen), 2)
 

@@ -3,11 +3,10 @@
 import copy
 from pathlib import Path
 
-from sculpt.bundle import read_bundle, write_bundle
+from sculpt.bundle import NETWORK_FILE, read_bundle, write_bundle
 from sculpt.errors import InputError
 from sculpt.export.formats import Network, Run
 from sculpt.export.module import without_gradients
-from sculpt.pruning.trained import NETWORK_FILE
 from sculpt.registry import FORMATS
 
 

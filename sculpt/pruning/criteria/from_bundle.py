@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from sculpt.bundle import Bundle
 from sculpt.diagnostics.layers import kept_weights, weight_of
 from sculpt.errors import BudgetError, DryRankingError, InputError
+from sculpt.pruning.mask_rule import MaskRule
 from sculpt.pruning.masks import Masks, count_kept, prunable_parameters
-from sculpt.pruning.selection import Selection
 from sculpt.pruning.task import PruningTask
 from sculpt.pruning.trained import FROM_BUNDLE, fitting_layers, read_trained
 from sculpt.registry import CRITERIA
@@ -70,8 +70,8 @@ def _transfer_masks(model: nn.Module, trained: Bundle, path: str) -> Masks:
 
 def _check_selection(task: PruningTask, scores: dict[str, Tensor]) -> None:
     """Refuse a selection that would not keep exactly what has a score."""
-    selection = task.selection
-    if selection == Selection():
+    selection = task.rule
+    if selection == MaskRule():
         return
     try:
         masks = task.select(scores)

@@ -1,11 +1,11 @@
-"""Variance scaling: normal weights, scaled by the number of connections of a unit."""
+"""Normal weights: of a variance scaled to the width of the layer, or of one for all layers."""
 
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from sculpt.errors import check_choice
+from sculpt.errors import InputError, check_choice
 from sculpt.registry import INITIALIZERS
 
 WeightedLayer = nn.modules.conv._ConvNd | nn.Linear
@@ -30,3 +30,18 @@ def variance_scaling(
     fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(layer.weight)
     variance = {"lecun": 1 / fan_in, "glorot": 2 / (fan_in + fan_out), "he": 2 / fan_in}[variant]
     return torch.randn(layer.weight.shape, generator=generator) * (scale * variance) ** 0.5
+
+
+@INITIALIZERS.register("gaussian")
+def gaussian(layer: WeightedLayer, generator: torch.Generator, *, variance: float = 0.01) -> Tensor:
+    """Draw a layer's weight from N(0, γ), SG(γ) of Lee et al. 2020, Table 1.
+
+    Args:
+        variance: γ > 0 of each weight. Not scaled by the fan-in, so signals vanish or explode.
+
+    Raises:
+        InputError: `variance` is not above 0.
+    """
+    if not variance > 0:
+        raise InputError(f"variance must be above 0, but got {variance}")
+    return torch.randn(layer.weight.shape, generator=generator) * variance**0.5

@@ -12,7 +12,7 @@ from sculpt.config import Choice, Study
 from sculpt.data import ImageSpec
 from sculpt.job import build_model
 from sculpt.pruning.initializers import initialize
-from sculpt.pruning.selection import Selection
+from sculpt.pruning.mask_rule import MaskRule
 from sculpt.pruning.task import PruningTask
 from sculpt.pruning.trained import FROM_BUNDLE, check_not_repaired, read_trained
 from sculpt.registry import CRITERIA
@@ -71,10 +71,8 @@ def check_candidate_fits(
     if "initializer" in found:
         initialize(network, FROM_BUNDLE, seed=0, **pruning.initializer.options)
     if "criterion" in found:
-        selection = Selection(
-            pruning.scope, pruning.granularity, pruning.mac_exponent, pruning.effective
-        )
-        task = PruningTask(network, kept, input_shape=input_shape, selection=selection)
+        rule = MaskRule(pruning.scope, pruning.granularity, pruning.mac_exponent, pruning.effective)
+        task = PruningTask(network, kept, input_shape=input_shape, rule=rule)
         CRITERIA.get(FROM_BUNDLE)(network, task, **pruning.criterion.options)
 
 

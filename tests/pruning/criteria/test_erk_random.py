@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sculpt.pruning.criteria.erk_random import erk_random
+from sculpt.pruning.criteria.random import erk_random
 from sculpt.pruning.layer_budgets import erk_counts
 from sculpt.pruning.task import PruningTask
 

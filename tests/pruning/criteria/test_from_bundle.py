@@ -11,14 +11,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import sculpt
-from sculpt.bundle import write_bundle
+from sculpt.bundle import NETWORK_FILE, write_bundle
 from sculpt.errors import BudgetError, InputError
 from sculpt.models.resnet import resnet
 from sculpt.pruning.criteria.from_bundle import from_bundle
+from sculpt.pruning.mask_rule import MaskRule
 from sculpt.pruning.masks import apply_masks, count_kept
-from sculpt.pruning.selection import Selection
 from sculpt.pruning.task import PruningTask
-from sculpt.pruning.trained import NETWORK_FILE
 from sculpt.study_file import options_schema
 
 MASKS = sparse_resnet()[1]
@@ -40,7 +39,7 @@ def other(channels: int = 1, classes: int = 10, **options: Any) -> nn.Module:
 
 def take(model: nn.Module, path: Path, kept: int = KEPT, **selection: Any) -> dict[str, Tensor]:
     """Score with the mask of a bundle; return it, as a mask."""
-    task = PruningTask(model, kept, input_shape=(1, 8, 8), selection=Selection(**selection))
+    task = PruningTask(model, kept, input_shape=(1, 8, 8), rule=MaskRule(**selection))
     scores = from_bundle(model, task, bundle=str(path))
     for name, score in scores.items():
         assert score.dtype == model.get_parameter(name).dtype

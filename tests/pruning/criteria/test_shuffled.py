@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sculpt.errors import InputError, UnknownNameError
 from sculpt.pruning.criteria.magnitude import magnitude
 from sculpt.pruning.criteria.shuffled import shuffled
-from sculpt.pruning.selection import Selection
+from sculpt.pruning.mask_rule import MaskRule
 from sculpt.pruning.task import PruningTask
 from sculpt.registry import CRITERIA
 
@@ -36,10 +36,10 @@ def counts(scores: dict[str, Tensor]) -> dict[str, int]:
     return {name: int(tensor.count_nonzero()) for name, tensor in scores.items()}
 
 
-@pytest.mark.parametrize("selection", [Selection(), Selection(scope="layer")], ids=str)
-def test_counts_stay_and_positions_move(selection: Selection):
+@pytest.mark.parametrize("selection", [MaskRule(), MaskRule(scope="layer")], ids=str)
+def test_counts_stay_and_positions_move(selection: MaskRule):
     model = network()
-    task = make_task(model, selection=selection)
+    task = make_task(model, rule=selection)
     masks = task.select(magnitude(model, task))
 
     scores = shuffled(model, task, of="magnitude")

@@ -8,11 +8,11 @@ import torch
 from bundles import bits, masked_state, same_bits, sparse_resnet
 from torch import nn
 
-from sculpt.bundle import write_bundle
+from sculpt.bundle import NETWORK_FILE, write_bundle
 from sculpt.errors import InputError
 from sculpt.models.resnet import resnet
 from sculpt.pruning.initializers import initialize
-from sculpt.pruning.trained import NETWORK_FILE, check_not_repaired
+from sculpt.pruning.trained import check_not_repaired
 
 
 @pytest.fixture

@@ -1,18 +1,16 @@
-"""From scores to masks: what is ranked against what, in which groups, and at which price."""
+"""From scores to masks: the scope, granularity and price of a ranking."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.diagnostics.layers import kept_weights, weight_of
 from sculpt.diagnostics.topology import measure_topology
-from sculpt.errors import BudgetError, DryRankingError, InputError, check_choice
-from sculpt.pruning.channels import keep_highest_channels
-from sculpt.pruning.kernels import keep_highest_kernels
+from sculpt.errors import DryRankingError, InputError, check_choice
+from sculpt.pruning.groups import keep_highest_channels, keep_highest_kernels
 from sculpt.pruning.layer_budgets import proportional_counts
 from sculpt.pruning.masks import Masks, Scores, check_finite, keep_highest
 
@@ -20,27 +18,27 @@ Scope = Literal["global", "layer"]
 Granularity = Literal["weight", "kernel", "channel"]
 
 FILLED_BY_SINGLES = 0.01
-"""Share of an effective budget that may go to single weights; to rank closer takes long."""
+"""Share of an effective budget that single weights may fill; ranking closer takes long."""
 
 
 @dataclass(frozen=True)
-class Selection:
+class MaskRule:
     """How scores become masks; by default the highest scores of the whole network are kept.
 
     Raises:
-        InputError: a word is none of the known ones, or two settings do not go together.
+        InputError: a setting is not one of its values, or two of them contradict each other.
     """
 
     scope: Scope = "global"
-    """`layer` ranks each layer (its weight and bias) for itself, all at one density."""
+    """`layer` ranks each layer (its weight and bias) by itself, all at one density."""
     granularity: Granularity = "weight"
     """`kernel` keeps or removes the k×k weights between two channels as a whole, `channel` an
     output channel with everything that reads it. Scores are summed over such a group. The budget
     is then met as closely as whole groups allow, and never exceeded."""
     mac_exponent: float = 0.0
-    """p: a score is divided by (H·W)^p of its layer's output, how often its weight is used."""
+    """p: a score is divided by (H·W)^p of its layer's output, the number of uses of its weight."""
     effective: bool = False
-    """Spend what would be kept but lies on no path from input to output on weights that do."""
+    """Replace kept weights on no path from input to output by weights that lie on one."""
 
     def __post_init__(self) -> None:
         check_choice("scope", self.scope, get_args(Scope))
@@ -54,61 +52,58 @@ class Selection:
 
 def select_masks(
     model: nn.Module,
-    scores: Mapping[str, Tensor],
+    scores: Scores,
     kept: int,
-    selection: Selection,
+    rule: MaskRule,
     input_shape: tuple[int, ...] | None,
 ) -> Masks:
-    """Return the masks of the highest scores.
+    """Mask all but the highest scores.
 
     Args:
-        model: Whose prunable parameters are scored; not changed.
+        model: The scored network; not changed.
         scores: Higher = keep, keyed by parameter name.
-        kept: How many weights and biases to keep. Met exactly, except by whole groups and by
-            `effective` where too few weights lie on a path; then as many as possible are kept.
-        selection: Scope, granularity, price, and whether ineffective weights are replaced.
-        input_shape: Of one input, without its batch dimension.
+        kept: Weights and biases to keep. Met exactly, except by whole groups and by `effective`
+            where too few weights lie on a path; then as many as possible are kept.
+        rule: Scope, granularity, price, and whether ineffective weights are replaced.
+        input_shape: Shape of one input, without its batch dimension.
 
     Raises:
         NumericsError: a score is not finite; the message names the parameter.
-        BudgetError: `kept` is out of range.
+        BudgetError: `kept` is less than one channel of every layer (granularity `channel`).
         DryRankingError: too few scores are non-zero; the message names the layers without any.
         InputError: the input's shape is needed and not known.
     """
     check_finite(scores)
-    total = sum(score.numel() for score in scores.values())
-    if not 0 <= kept <= total:
-        raise BudgetError(f"the number of kept weights must be from 0 to {total}, but got {kept}")
     priced = dict(scores)
-    if selection.mac_exponent or selection.effective or selection.granularity == "channel":
+    if rule.mac_exponent or rule.effective or rule.granularity == "channel":
         shape = required_shape(input_shape, "mac_exponent, effective and granularity 'channel'")
-        if p := selection.mac_exponent:
+        if p := rule.mac_exponent:
             # A weight that is used at many positions must earn its MACs.
             positions = measure_cost(model, shape).positions
             priced = {n: score / positions[weight_of(n)] ** p for n, score in scores.items()}
-        if selection.granularity == "channel":
+        if rule.granularity == "channel":
             return keep_highest_channels(model, priced, kept, shape)
-        if selection.effective:
-            return _spend_on_paths(model, priced, kept, selection, shape)
-    return _keep(priced, partition(priced, kept, selection.scope), selection.granularity)
+        if rule.effective:
+            return _spend_on_paths(model, priced, kept, rule, shape)
+    return _keep(priced, partition(priced, kept, rule.scope), rule.granularity)
 
 
-def required_shape(input_shape: tuple[int, ...] | None, who: str) -> tuple[int, ...]:
+def required_shape(input_shape: tuple[int, ...] | None, user: str) -> tuple[int, ...]:
     """Return the shape of an input.
 
     Raises:
-        InputError: it is not known; the message says who asks for it.
+        InputError: it is None; the message names its user.
     """
     if input_shape is None:
         raise InputError(
-            f"{who} must know the shape of an input, but got none; give inputs= or "
+            f"{user} must know the shape of an input, but got none; give inputs= or "
             "input_shape=, for example input_shape=(3, 32, 32)"
         )
     return input_shape
 
 
 def partition(scores: Scores, kept: int, scope: Scope) -> dict[tuple[str, ...], int]:
-    """Return what is ranked together, as names of parameters, and how much of it is kept."""
+    """Group the parameters that are ranked together; map their names to the weights kept."""
     if scope == "global":
         return {tuple(scores): kept}
     layers: dict[str, list[str]] = {}
@@ -128,20 +123,20 @@ def _keep(scores: Scores, parts: dict[tuple[str, ...], int], granularity: Granul
 
 
 def _spend_on_paths(
-    model: nn.Module, scores: Scores, kept: int, selection: Selection, input_shape: tuple[int, ...]
+    model: nn.Module, scores: Scores, kept: int, rule: MaskRule, input_shape: tuple[int, ...]
 ) -> Masks:
-    """Return masks of which every kept weight lies on a path, with as much of the budget spent.
+    """Spend the budget on weights that all lie on paths.
 
-    The ranking is widened until what lies on paths nearly fills the budget (dead nodes come
-    alive on the way), and single weights fill the rest: each joins two nodes that are alive, so
-    it is on a path whatever the others are. Where the ranking connects the network only with
-    more weights than the budget, these are cut down to it, sparing a way in and out of each node.
+    The ranking is widened until its weights on paths nearly fill the budget (dead nodes come
+    alive on the way), and single weights fill the rest: each joins two live nodes, so it is on a
+    path whatever the others are. Where the ranking connects the network only with more weights
+    than the budget, these are cut down to it, sparing a way in and out of each node.
     """
 
     def on_paths(width: int) -> Masks:
-        parts = partition(scores, width, selection.scope)
+        parts = partition(scores, width, rule.scope)
         return measure_topology(
-            model, _keep(scores, parts, selection.granularity), input_shape
+            model, _keep(scores, parts, rule.granularity), input_shape
         ).effective
 
     best, too_much = on_paths(kept), None
@@ -160,19 +155,19 @@ def _spend_on_paths(
         else:
             high, too_much = width, found
     if kept_weights(best) < (1 - FILLED_BY_SINGLES) * kept and too_much is not None:
-        ways = spanning_weights(scores, too_much, selection.granularity)
+        ways = spanning_weights(scores, too_much, rule.granularity)
         if kept_weights(ways) <= kept:
-            cut = _fill(scores, ways, too_much, kept, selection.granularity)
+            cut = _fill(scores, ways, too_much, kept, rule.granularity)
             # On small images a way may still be lost: not every pixel leads to the next.
             best = max(best, measure_topology(model, cut, input_shape).effective, key=kept_weights)
     reachable = measure_topology(model, best, input_shape).reachable
-    return _fill(scores, best, reachable, kept, selection.granularity)
+    return _fill(scores, best, reachable, kept, rule.granularity)
 
 
 def _fill(
     scores: Scores, masks: Masks, allowed: Masks, kept: int, granularity: Granularity
 ) -> Masks:
-    """Return the masks with the best of what is allowed besides, up to `kept` weights."""
+    """Add the best of the other allowed weights to masks, up to `kept` weights."""
     others = {name: scores[name] * (allowed[name] & ~masks[name]) for name in scores}
     wanted = min(kept - kept_weights(masks), _usable(others))
     filled = _keep(others, {tuple(scores): wanted}, granularity)
@@ -180,9 +175,9 @@ def _fill(
 
 
 def spanning_weights(scores: Scores, effective: Masks, granularity: Granularity) -> Masks:
-    """Return the best weight into and out of every node: together they keep all nodes on paths.
+    """Keep the best weight into and out of every node, and with them all nodes on paths.
 
-    `effective` are weights that all lie on paths; granularity `kernel` spares a whole kernel.
+    All weights of `effective` must lie on paths; granularity `kernel` spares whole kernels.
     """
     spared = {}
     for name, mask in effective.items():

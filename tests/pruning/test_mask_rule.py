@@ -13,6 +13,7 @@ from sculpt.diagnostics.cost import measure_cost
 from sculpt.diagnostics.topology import measure_topology
 from sculpt.errors import BudgetError, DryRankingError, InputError, NumericsError, SculptWarning
 from sculpt.models.resnet import resnet
+from sculpt.pruning.mask_rule import MaskRule, select_masks
 from sculpt.pruning.masks import (
     Masks,
     Scores,
@@ -21,7 +22,6 @@ from sculpt.pruning.masks import (
     keep_highest,
     prunable_parameters,
 )
-from sculpt.pruning.selection import Selection, select_masks
 from sculpt.registry import CRITERIA
 
 SHAPE = (1, 8, 8)
@@ -44,7 +44,7 @@ def random_scores(model: nn.Module, seed: int = 0) -> Scores:
 
 
 def select(model: nn.Module, scores: Scores, kept: int, **options: Any) -> Masks:
-    return select_masks(model, scores, kept, Selection(**options), SHAPE)
+    return select_masks(model, scores, kept, MaskRule(**options), SHAPE)
 
 
 def test_by_default_the_highest_scores_of_the_network_are_kept():
@@ -129,7 +129,7 @@ class TestKernels:
             "b.weight": torch.full((1, 1, 2, 2), 2.0),
             "c.weight": torch.tensor([[0.3, 0.2, 0.1, 0.0]]),
         }
-        masks = select_masks(nn.Module(), scores, 12, Selection(granularity="kernel"), None)
+        masks = select_masks(nn.Module(), scores, 12, MaskRule(granularity="kernel"), None)
         assert masks["a.weight"].all()
         assert not masks["b.weight"].any()
         assert masks["c.weight"].tolist() == [[True, True, True, False]]
@@ -165,7 +165,7 @@ class TestChannels:
         scores = {name: torch.ones_like(p) for name, p in prunable_parameters(model).items()}
         scores["1.weight"] *= torch.tensor([4.0, 1.0, 3.0, 2.0])[:, None]
         # A hidden unit costs 3 weights, 1 bias and 2 outgoing weights; the output has 2 biases.
-        masks = select_masks(model, scores, 15, Selection(granularity="channel"), (3,))
+        masks = select_masks(model, scores, 15, MaskRule(granularity="channel"), (3,))
         assert count(masks) == 14
         assert masks["1.bias"].tolist() == [True, False, True, False]
         assert masks["3.weight"].tolist() == [[True, False, True, False]] * 2
@@ -177,7 +177,7 @@ class TestChannels:
 
     def test_layers_cannot_be_ranked_for_themselves(self):
         with pytest.raises(InputError, match="use scope 'global'"):
-            Selection(granularity="channel", scope="layer")
+            MaskRule(granularity="channel", scope="layer")
 
 
 class TestEffective:
@@ -215,9 +215,9 @@ class TestEffective:
             "1.weight": torch.tensor([[9.0, 8.0], [2.0, 1.0], [0.5, 0.4]]),
             "2.weight": torch.tensor([[0.3, 0.2, 7.0]]),
         }
-        plain = select_masks(model, scores, 3, Selection(), (2,))
+        plain = select_masks(model, scores, 3, MaskRule(), (2,))
         assert count(measure_topology(model, plain, (2,)).effective) == 0
-        masks = select_masks(model, scores, 3, Selection(effective=True), (2,))
+        masks = select_masks(model, scores, 3, MaskRule(effective=True), (2,))
         assert count(masks) == 3
         assert count(measure_topology(model, masks, (2,)).effective) == 3
 

@@ -1,6 +1,5 @@
-"""Keeping and removing whole output channels, which leaves dense layers of uneven width."""
+"""Masks of whole groups of weights: k×k kernels, or output channels."""
 
-from collections.abc import Mapping
 from itertools import accumulate
 
 import torch
@@ -10,21 +9,67 @@ from sculpt.diagnostics.cost import measure_cost
 from sculpt.diagnostics.layers import kept_weights, weight_of
 from sculpt.diagnostics.topology import measure_topology
 from sculpt.errors import BudgetError
-from sculpt.pruning.masks import Masks, check_usable
+from sculpt.pruning.masks import Masks, Scores, check_usable
 
 MOST_FILLERS = 32
-"""Channels that are tried one by one where the next best does not fit."""
+"""Channels tried one by one where the next best does not fit."""
+
+
+def keep_highest_kernels(scores: Scores, kept: int) -> Masks:
+    """Keep the kernels of the highest summed scores, as many as fit into the budget.
+
+    A kernel spans the dimensions after the second; a weight of a linear layer and a bias are
+    groups of one. The best kernels are taken first; where the next does not fit, smaller groups
+    further down the ranking fill the rest.
+
+    Returns:
+        Masks that keep at most `kept` weights, fewer by less than the smallest group left out.
+
+    Raises:
+        DryRankingError: fewer than `kept` weights are in groups with a score above zero.
+    """
+    sums = {
+        name: score.flatten(2).sum(2) if score.dim() > 2 else score
+        for name, score in scores.items()
+    }
+    sizes = {name: scores[name].numel() // max(sums[name].numel(), 1) for name in scores}
+    group_scores = torch.cat([group.flatten() for group in sums.values()])
+    group_sizes = torch.cat(
+        [torch.full((group.numel(),), sizes[name]) for name, group in sums.items()]
+    ).to(group_scores.device)
+    check_usable(scores, kept, int(group_sizes[group_scores != 0].sum()))
+
+    order = group_scores.argsort(descending=True, stable=True)
+    order = order[group_scores[order] != 0] if kept < int(group_sizes.sum()) else order
+    ordered = group_sizes[order]
+    taken = ordered.cumsum(0) <= kept
+    rest = kept - int(ordered[taken].sum())
+    while rest > 0:
+        fitting = torch.nonzero(~taken & (ordered <= rest)).flatten()
+        if not len(fitting):
+            break
+        taken[fitting[0]] = True
+        rest -= int(ordered[fitting[0]])
+    chosen = torch.zeros_like(group_scores, dtype=torch.bool)
+    chosen[order[taken]] = True
+    parts = chosen.split([group.numel() for group in sums.values()])
+    return {
+        name: part.view(sums[name].shape)[(...,) + (None,) * (score.dim() - sums[name].dim())]
+        .expand_as(score)
+        .clone()
+        for (name, score), part in zip(scores.items(), parts, strict=True)
+    }
 
 
 def keep_highest_channels(
-    model: nn.Module, scores: Mapping[str, Tensor], kept: int, input_shape: tuple[int, ...]
+    model: nn.Module, scores: Scores, kept: int, input_shape: tuple[int, ...]
 ) -> Masks:
     """Keep the output channels of the highest summed scores, as many as fit into the budget.
 
-    A channel is one row of a layer's weight and its bias. When it goes, whatever reads it alone
-    goes with it, and whatever it alone read: a row and a column of two layers, and more where
-    that empties others. What is left is on a path from input to output, so every layer is dense
-    on the channels that it has left (channels of a residual stream live on by their shortcut).
+    A channel is one row of a layer's weight and its bias. Removing it also removes the weights
+    that read only it and the weights that only it reads: a row and a column of two layers, and
+    more where that empties others. The rest lies on a path from input to output, so every layer
+    is dense on its remaining channels (channels of a residual stream live on by their shortcut).
     The outputs of the last layer are the classes and always stay.
 
     Returns:
@@ -87,14 +132,14 @@ def keep_highest_channels(
     return best
 
 
-def _row_sums(scores: Mapping[str, Tensor], weight: str) -> Tensor:
-    """Return the summed scores of each output channel, its bias included: (out,)."""
+def _row_sums(scores: Scores, weight: str) -> Tensor:
+    """Sum the scores of each output channel, its bias included: (out,)."""
     own = [score for name, score in scores.items() if weight_of(name) == weight]
     return torch.stack([score.reshape(len(score), -1).sum(1) for score in own]).sum(0)
 
 
-def _usable(scores: Mapping[str, Tensor], sums: Mapping[str, Tensor]) -> int:
-    """Return how many weights are in channels with a score, and in the last layer."""
+def _usable(scores: Scores, sums: Scores) -> int:
+    """Count the weights in channels with a score, and in the last layer."""
     usable = 0
     for name, score in scores.items():
         scored = sums.get(weight_of(name), torch.ones(len(score)))
