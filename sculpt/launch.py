@@ -15,7 +15,7 @@ from sculpt.config import Overrides, Params, Study
 from sculpt.errors import SculptWarning
 from sculpt.job import Job, Sculpted, candidate_budget
 from sculpt.measuring import Measuring
-from sculpt.quantities import STEPS
+from sculpt.quantities import MILESTONES
 from sculpt.results.figures import plot_pruning
 from sculpt.results.published import measured_path, write_measured
 from sculpt.results.records import Results
@@ -302,9 +302,9 @@ def diagnose_candidate(
         "kept_macs": record.kept_macs,
         "collapsed_layers": record.collapsed_layers,
         "layers": record.layers,
-        "jacobian": {step: signal[step].jacobian if step in signal else None for step in STEPS},
+        "jacobian": {at: signal[at].jacobian if at in signal else None for at in MILESTONES},
         "orthogonality_score": {
-            step: signal[step].orthogonality_score if step in signal else None for step in STEPS
+            at: signal[at].orthogonality_score if at in signal else None for at in MILESTONES
         },
         "effective": {
             "nodes": last.effective_nodes,

@@ -31,9 +31,9 @@ from sculpt.pruning.masks import (
     count_parameters,
     prunable_budget,
 )
-from sculpt.record import LayerRow, SculptedRecord, SeedRecord, Signal, Step
-from sculpt.training.evaluation import evaluate
+from sculpt.record import LayerRow, Milestone, SculptedRecord, SeedRecord, Signal
 from sculpt.training.loop import Trained
+from sculpt.training.loss_and_error import evaluate
 from sculpt.training.precision import float32_products
 
 FEW = slice(2)
@@ -68,8 +68,8 @@ class Measuring:
         # Any sample will do, and every network of a study should be looked at with the same one.
         looked_at = job.study.diagnostics.jacobian_images
         self._probe = splits.train.sample(None if looked_at == "all" else looked_at, seed=0)
-        self._signal: dict[Step, Signal] = {}
-        self._orthogonality: dict[Step, dict[str, float]] = {}
+        self._signal: dict[Milestone, Signal] = {}
+        self._orthogonality: dict[Milestone, dict[str, float]] = {}
         self._topology: Topology
 
     @property
@@ -78,7 +78,7 @@ class Measuring:
         spec = self._splits.spec
         return spec.channels, spec.height, spec.width
 
-    def read(self, step: Step, model: nn.Module, masks: Masks) -> None:
+    def read(self, step: Milestone, model: nn.Module, masks: Masks) -> None:
         """Read how signals travel through a network as it stands."""
         with self.clock("diagnose"):
             if step != "repaired":  # which has the same paths

@@ -107,7 +107,7 @@ ISOMETRY = (
 SIGNALS = {quantity.name: quantity for quantity in CONNECTION + ISOMETRY}
 """Read off `sculpt.record.Signal`, at each step before training; as proxies after the last one."""
 
-STEPS = {
+MILESTONES = {
     "initial": "as initialised",
     "pruned": "after pruning",
     "repaired": "after the repair of isometry",

@@ -13,8 +13,8 @@ RECORD_FORMAT = 1
 Role = Literal["base", "candidate"]
 """A base stays dense; a candidate is pruned and, if asked for, repaired."""
 
-Step = Literal["initial", "pruned", "repaired"]
-"""As initialised, after pruning, after the repair of isometry."""
+Milestone = Literal["initial", "pruned", "repaired"]
+"""A network as initialised, after pruning, after the repair of isometry."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class SculptedRecord(Costs, Sizes):
     seed: int
     collapsed_layers: list[str]
     """Weights that are pruned completely."""
-    signal: dict[Step, Signal]
+    signal: dict[Milestone, Signal]
     """At each step that the network went through, in their order."""
     layers: list[LayerRow]
     """In the order of execution."""
@@ -250,7 +250,7 @@ class TrialRecord(Costs, Sizes, Tried):
     seeds: list[int]
     layers: list[LayerRow]
     """Of the first seed, as `signal` and `compaction`."""
-    signal: dict[Step, Signal]
+    signal: dict[Milestone, Signal]
     compaction: Mapping[str, object] | None
     runs: list[SeedRecord]
     config: dict[str, Any]

@@ -73,7 +73,7 @@ def find_wrong_and_close(logits: Tensor, labels: Tensor, share: float) -> tuple[
 
     Args:
         logits: (N, classes). An image whose logits are not all finite is misclassified, as in
-            `sculpt.training.evaluation.evaluate`, and that is not close.
+            `sculpt.training.loss_and_error.evaluate`, and that is not close.
         labels: int64, (N,).
         share: Of an image's largest absolute logit: by how much its label's logit and the largest
             other one must differ.

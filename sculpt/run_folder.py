@@ -12,7 +12,7 @@ from sculpt.bundle import read_bundle, write_bundle
 from sculpt.errors import InputError, SculptWarning
 from sculpt.job import Sculpted
 from sculpt.record import Epoch, SculptedRecord
-from sculpt.training.checkpoint import Checkpoint, epochs_written
+from sculpt.training.training_checkpoint import TrainingCheckpoint, epochs_written
 from sculpt.typed_json import from_json, to_json
 
 SCULPTED_FILE = "sculpted.safetensors"
@@ -51,7 +51,7 @@ class RunFolder:
     def hooks(self) -> dict[str, Any]:
         """What `train` is given to be written down, and to tell of it."""
         file = self.path / TRAINING_FILE if self.path else None
-        checkpoint = Checkpoint(file, self.every_seconds, self.on_written) if file else None
+        checkpoint = TrainingCheckpoint(file, self.every_seconds, self.on_written) if file else None
         return {"on_epoch": self.on_epoch, "checkpoint": checkpoint}
 
     def _read(self, build: Callable[[], nn.Module]) -> Sculpted | None:

@@ -26,8 +26,8 @@ from sculpt.pruning.masks import count_parameters, prunable_parameters
 from sculpt.quantities import SIGNALS
 from sculpt.record import SeedRecord
 from sculpt.run_folder import RunFolder
-from sculpt.training.evaluation import evaluate
 from sculpt.training.loop import train
+from sculpt.training.loss_and_error import evaluate
 from sculpt.typed_json import from_json, to_json
 from studies import TINY
 

@@ -22,8 +22,8 @@ from sculpt.search.images import describe_data, load_data, load_scoring_images
 from sculpt.search.sampling.feasibility import check_candidate, total_trials
 from sculpt.search.sampling.space import extremes
 from sculpt.summary import describe_machine
-from sculpt.training.evaluation import evaluate
 from sculpt.training.loop import evaluations
+from sculpt.training.loss_and_error import evaluate
 from sculpt.training.precision import resolve_precision
 from sculpt.trial import sculpt_network
 from sculpt.typed_json import to_json

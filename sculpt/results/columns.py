@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sculpt.quantities import CONNECTION, ISOMETRY, STEPS, TOTALS, Quantity
+from sculpt.quantities import CONNECTION, ISOMETRY, MILESTONES, TOTALS, Quantity
 from sculpt.registry import QUANTITIES
 
 
@@ -68,7 +68,7 @@ def _known() -> dict[str, Column]:
     """Return every documented column by name, in the table's order."""
     signals = (
         Column(f"{step}_{quantity.name}", quantity.unit, f"{quantity.meaning}, {when}")
-        for step, when in STEPS.items()
+        for step, when in MILESTONES.items()
         for quantity in (*reversed(ISOMETRY), *CONNECTION)
     )
     measured = map(_column, QUANTITIES.entries())

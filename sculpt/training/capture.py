@@ -1,6 +1,6 @@
-"""A training step as one CUDA graph, where that is faster and computes the same.
+"""Training steps captured as one CUDA graph, where that is faster and computes the same.
 
-Small networks on a GPU spend their time launching kernels. A captured step is launched at once.
+Small networks on a GPU spend their time launching operations; a captured step is one launch.
 """
 
 from collections.abc import Callable
@@ -16,17 +16,17 @@ from sculpt.training.trainer import Trainer
 WARM_UP_STEPS = 3
 TIMED_STEPS = 10
 FEWEST_STEPS = 200
-"""Shorter runs do not earn back what capturing costs."""
+"""Shorter runs do not earn back the cost of capturing."""
 LARGEST_DIFFERENCE = 0.02
-"""Relative, of the loss after one step, between the two ways to take it: they may choose other
-algorithms, which round otherwise."""
+"""Relative difference of the losses after a captured and an eager step, which may round
+differently because they may use different algorithms."""
 
 
 EngineName = Literal["eager", "cuda_graph"]
 
 
 class ChosenEngine(TypedDict):
-    """How steps are taken, and why: either the reason, or what both ways were measured to take."""
+    """How steps are taken, and why: the reason, or the measured times of both ways."""
 
     name: EngineName
     reason: NotRequired[str]
@@ -34,10 +34,10 @@ class ChosenEngine(TypedDict):
 
 
 def choose_engine(trainer: Trainer, *, fewest_steps: int = FEWEST_STEPS) -> ChosenEngine:
-    """Let a trainer take captured steps from now on, if that is measured to be faster.
+    """Make a trainer take captured steps from now on, if they are measured to be faster.
 
-    The trainer's state is what it was before. Whatever goes wrong, it takes its steps eagerly. It
-    is not tried for runs shorter than `fewest_steps`.
+    The trainer's state is restored afterwards. On any fault, and for runs shorter than
+    `fewest_steps`, steps stay eager.
     """
     steps = trainer.recipe.epochs * trainer.steps_per_epoch
     if trainer.device.type != "cuda":
@@ -78,20 +78,20 @@ def _choose_measured(trainer: Trainer) -> ChosenEngine:
 
 
 def forget_capture(trainer: Trainer) -> None:
-    """Free the generators from a capture that was broken off: they would stay a part of it."""
+    """Free the generators from an aborted capture, which would keep them."""
     trainer.generator = torch.Generator(trainer.device)  # its state is restored
     default = torch.cuda.default_generators[torch.cuda.current_device()]
     default.graphsafe_set_state(default.clone_state())
 
 
 def capture(trainer: Trainer, batch: Tensor) -> Callable[[Tensor], None]:
-    """Return a function like `trainer.update_eagerly` that replays what that did once.
+    """Record one `trainer.update_eagerly`, and return a function that replays it.
 
-    Weights, momentum and the generator are moved by the warm-up; the caller restores them.
+    The warm-up changes weights, momentum and generator; the caller restores them.
     """
     indices = batch.clone()
-    # As CUDA graphs ask for it: a few steps on another stream, then gradients made anew inside
-    # the graph's own memory.
+    # CUDA graphs require a few steps on another stream, then new gradients in the graph's own
+    # memory.
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -112,7 +112,7 @@ def capture(trainer: Trainer, batch: Tensor) -> Callable[[Tensor], None]:
 
 
 def _loss_after(trainer: Trainer, update: Callable[[Tensor], None], batch: Tensor) -> float:
-    """Return the loss of a second step, which shows what the first one did to the weights."""
+    """Measure the loss of a second step, which depends on the first one's update."""
     update(batch)
     trainer.loss_sum.zero_()
     update(batch)

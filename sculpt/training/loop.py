@@ -1,4 +1,4 @@
-"""The training loop: epochs, evaluations, checkpoints, and what to do when memory runs out."""
+"""The training loop: epochs, evaluations, checkpoints, and recovery from a lack of memory."""
 
 import math
 import warnings
@@ -14,19 +14,19 @@ from sculpt.errors import DeviceMemoryError, SculptWarning
 from sculpt.pruning.masks import Masks
 from sculpt.record import Epoch, TrainingFacts
 from sculpt.training.capture import choose_engine
-from sculpt.training.checkpoint import Checkpoint, Progress
-from sculpt.training.evaluation import evaluate
+from sculpt.training.loss_and_error import evaluate
 from sculpt.training.memory import is_out_of_memory, release_memory
 from sculpt.training.precision import float32_products, resolve_precision
 from sculpt.training.trainer import State, Trainer
+from sculpt.training.training_checkpoint import Progress, TrainingCheckpoint
 
 
 @dataclass
 class Trained:
-    """How the training of one network went."""
+    """Outcome of training one network."""
 
     facts: TrainingFacts
-    """How it was computed; only the precision where it had no epochs."""
+    """How it was computed; the precision alone without epochs."""
     history: list[Epoch] = field(default_factory=list)
     """One entry per evaluation."""
     diverged: bool = False
@@ -41,7 +41,7 @@ def train(
     *,
     seed: int,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
-    checkpoint: Checkpoint | None = None,
+    checkpoint: TrainingCheckpoint | None = None,
 ) -> Trained:
     """Train a masked network in place; pruned weights are zero after every step.
 
@@ -49,10 +49,10 @@ def train(
     network, so that networks trained with one seed are paired. The last, smaller batch of a
     pass is left out (its batch statistics are noisy), unless it is the only one.
 
-    A loss that is not finite ends the run: its last entry is that of the network as it then is,
-    which is wrong wherever it says nothing. Where the device runs out of memory the epoch is
-    taken anew with less of it, by the same mathematics: in parts whose gradients add up, or
-    (batch norm needs the whole batch) with activations kept in the host's memory.
+    A loss that is not finite ends the run; its last entry is the network's at that point, with
+    every image without finite logits misclassified. When the device runs out of memory, the epoch
+    is repeated with less of it, by the same mathematics: in parts whose gradients add up, or
+    (batch norm needs the whole batch) with activations in the host's memory.
 
     Args:
         model: On the device of the images; its pruned weights are zero.
@@ -60,14 +60,14 @@ def train(
         splits: `train` is trained on and `validation` evaluated; `test` is read only under the
             protocol `lowest_test`.
         recipe: Optimiser, schedule, augmentation, precision, when to evaluate.
-        seed: Of data order and augmentation.
+        seed: Decides data order and augmentation.
         on_epoch: Called after each evaluation, those of an earlier, interrupted run included.
-        checkpoint: Where to write the run down, and from where to go on. On the CPU in float32 an
-            interrupted run ends bit for bit as one that was not.
+        checkpoint: Saves the run and resumes it. On the CPU in float32 an interrupted run ends bit
+            for bit like an uninterrupted one.
 
     Raises:
         DeviceMemoryError: the device is too small even so.
-        InputError: the device has no such precision.
+        InputError: the device lacks the precision.
     """
     device = splits.train.device
     precision = resolve_precision(recipe.precision, device)
@@ -90,12 +90,12 @@ def train(
 
 
 def evaluations(recipe: Training) -> int:
-    """Return how many entries the history of a run has that does not diverge."""
+    """Count the evaluations of a run that does not diverge."""
     return max(1, math.ceil(recipe.epochs / recipe.evaluate_every))
 
 
-def _resume(trainer: Trainer, run: Trained, checkpoint: Checkpoint | None) -> int:
-    """Put a run back to where it was written down, and return how many epochs are done."""
+def _resume(trainer: Trainer, run: Trained, checkpoint: TrainingCheckpoint | None) -> int:
+    """Resume a run from its checkpoint; return the number of finished epochs."""
     saved = checkpoint.read() if checkpoint else None
     if saved is None:
         return 0
@@ -106,7 +106,7 @@ def _resume(trainer: Trainer, run: Trained, checkpoint: Checkpoint | None) -> in
         if name not in state or state[name].shape != tensor.shape
     ]
     if others:
-        # Written on another kind of device, for example, whose random numbers are others.
+        # For example from another kind of device, whose generator has another state.
         warnings.warn(
             f"a checkpoint must be of the same network and kind of device to go on from it, but "
             f"differs in {others[0]}; the run starts from its beginning",
@@ -127,7 +127,7 @@ def _train_epochs(
     run: Trained,
     first: int,
     on_epoch: Callable[[Epoch], None],
-    checkpoint: Checkpoint | None,
+    checkpoint: TrainingCheckpoint | None,
 ) -> None:
     state = trainer.state()
     progress: Progress | None = None
@@ -161,7 +161,7 @@ def _train_epochs(
 
 
 def _run_epoch(trainer: Trainer, number: int, splits: Splits, before: State) -> Epoch | None:
-    """Run an epoch from the state before it; None if it is one that is not evaluated."""
+    """Run an epoch from the state before it; None if the epoch is not evaluated."""
     recipe, start = trainer.recipe, perf_counter()
     _run_within_memory(trainer, number, before)
     # The only moment of an epoch at which the host waits for the device.
@@ -188,10 +188,10 @@ def _run_epoch(trainer: Trainer, number: int, splits: Splits, before: State) -> 
 
 
 def _run_within_memory(trainer: Trainer, number: int, before: State) -> None:
-    """Take an epoch's steps; out of memory, take them anew with less of it at a time.
+    """Take an epoch's steps; out of memory, repeat them with less of it.
 
     Raises:
-        DeviceMemoryError: it does not fit in any way.
+        DeviceMemoryError: no way is left to use less.
     """
     while True:
         try:
@@ -214,7 +214,7 @@ def _run_within_memory(trainer: Trainer, number: int, before: State) -> None:
 def _evaluated(
     model: nn.Module, splits: Splits, recipe: Training, precision: str, trained: Epoch
 ) -> Epoch:
-    """Return an epoch with its losses and errors on the images that it was not trained on."""
+    """Add losses and errors on validation (and test) images to an epoch."""
     val_loss, val_error = evaluate(model, splits.validation, precision=precision)
     test_error = None
     if recipe.protocol == "lowest_test":

@@ -1,4 +1,4 @@
-"""Memory of the device and of the process: kept while it is of use, and told when it runs out."""
+"""Memory of the device and of the process: keeping it, releasing it, and running out of it."""
 
 import ctypes
 import gc
@@ -15,11 +15,11 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that a device, or the host, has no memory left."""
+    """Tell whether an error means that a device, or the host, is out of memory."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    # The CPU's allocator, some of CUDA's libraries, and CUDA itself where it makes a context or a
-    # graph, raise a plain RuntimeError.
+    # The CPU's allocator, some CUDA libraries, and CUDA itself when it makes a context or a graph
+    # raise a plain RuntimeError.
     words = (
         "not enough memory",
         "can't allocate memory",
@@ -31,10 +31,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what is freed, for the whole process; does nothing without glibc.
+    """Make glibc keep freed memory, for the whole process; without glibc, do nothing.
 
-    By default glibc gives every tensor above 32 MiB back to the system when it is freed, and
-    the next step pays a page fault for each of its pages: a fifth of a wide network's time.
+    By default it returns every freed tensor above 32 MiB to the system, and the next step pays a
+    page fault for each of its pages: a fifth of a wide network's time.
     """
     if library := _glibc():
         library.mallopt(M_MMAP_MAX, 0)
@@ -42,7 +42,7 @@ def keep_freed_memory() -> None:
 
 
 def release_memory(device: torch.device) -> None:
-    """Give back what no tensor uses any more: between trials, not within one."""
+    """Return unused memory to the system: between trials, not within one."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -52,9 +52,9 @@ def release_memory(device: torch.device) -> None:
 
 @contextmanager
 def long_lived() -> Iterator[None]:
-    """Let garbage collection pass over all that is there now, until the block ends.
+    """Exempt all present objects from garbage collection until the block ends.
 
-    The trials of a large study take it a third of a second, and it runs after each trial.
+    A collection runs after each trial, and takes a third of a second over a large study's trials.
     """
     gc.collect()
     gc.freeze()
@@ -74,17 +74,17 @@ def _glibc() -> ctypes.CDLL | None:
 
 @contextmanager
 def within_memory(device: torch.device) -> Iterator[None]:
-    """Turn an error of the allocator into one that says what to do.
+    """Turn an allocator's error into one that says how to mend it.
 
     Raises:
-        DeviceMemoryError: the memory ran out inside.
+        DeviceMemoryError: the memory ran out in the block.
     """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        # The error holds the frames, and they hold the tensors that took the memory.
+        # The error holds the frames, and the frames hold the tensors.
         traceback.clear_frames(error.__traceback__)
         reason = str(error).partition("\n")[0]
         raise DeviceMemoryError(

@@ -9,13 +9,13 @@ from sculpt.errors import InputError
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """Return what `name` means on a device: `bfloat16`, `tf32` or `float32`.
+    """Resolve a precision on a device to `bfloat16`, `tf32` or `float32`.
 
     `auto` is bfloat16 where the device multiplies it in hardware, and float32 elsewhere:
     emulated, it would be slower and less exact.
 
     Raises:
-        InputError: `tf32` is asked for where there is none.
+        InputError: the device lacks `tf32`.
     """
     if name == "tf32" and device.type != "cuda":
         raise InputError(
@@ -28,7 +28,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
 
 
 def has_native_bfloat16(device: torch.device) -> bool:
-    """Return whether a device multiplies bfloat16 in hardware."""
+    """Tell whether a device multiplies bfloat16 in hardware."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     # Older versions of torch cannot say; then float32 is the safe answer.
@@ -39,13 +39,13 @@ def has_native_bfloat16(device: torch.device) -> bool:
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """Return the context of a forward pass at a resolved precision."""
+    """Make the context of a forward pass at a resolved precision."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 @contextmanager
 def float32_products(precision: str, device: torch.device) -> Iterator[None]:
-    """Make CUDA's float32 products and convolutions what `precision` says, then restore.
+    """Compute CUDA's float32 products and convolutions in `precision`, then restore.
 
     Without this, torch computes float32 convolutions in tf32 and matrix products in float32.
     """

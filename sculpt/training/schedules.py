@@ -2,13 +2,13 @@
 
 
 def rate_factor(schedule: str, step: int, steps: int) -> float:
-    """Return the factor on the learning rate at one optimiser step, from 0 to `steps` - 1.
+    """Scale the learning rate at one optimiser step, from 0 to `steps` - 1.
 
     `step` divides by 10 at each quarter of the run (Lee et al. 2020, §5: at every 25k of 100k
     iterations); `one_cycle` rises to the rate over the first fifth and falls towards zero,
     which it would reach after the last step (Smith & Topin 2018, without the momentum);
-    `constant` stays. However short the run, each but `one_cycle` starts at the full rate, and
-    that one reaches it.
+    `constant` stays. However short the run, `one_cycle` reaches the full rate; the others start at
+    it.
     """
     if schedule == "step":
         # A step belongs to the quarter in which it starts.

@@ -1,4 +1,4 @@
-"""One network in training: what a step does to it, and its whole state at any moment."""
+"""One network in training: its steps, and its whole state between them."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -16,16 +16,15 @@ from sculpt.training.precision import autocast
 from sculpt.training.schedules import rate_factor
 
 MOST_BYTES_NORMALIZED = 2**30
-"""A training set that is not augmented is kept as floats up to this size."""
+"""Training sets up to this size are kept as floats, unless they are augmented."""
 
 State = dict[str, Tensor]
-"""Everything a run depends on besides its recipe, on the CPU; see `Trainer.state`. Of what is
-pruned nothing is in it, so that it is as small as the network that is kept."""
+"""State of a run besides its recipe, on the CPU, without pruned values; see `Trainer.state`."""
 
 
 @dataclass(eq=False)
 class Trainer:
-    """Trains a masked network in place, step by step; nothing in a step waits for the device."""
+    """Trains a masked network in place, step by step; no step waits for the device."""
 
     model: nn.Module
     """On the device of the images; its pruned weights are zero."""
@@ -36,18 +35,18 @@ class Trainer:
     precision: str
     """Resolved."""
     seed: int
-    """Of data order and augmentation."""
+    """Decides data order and augmentation."""
     steps_done: int = 0
     micro_batches: int = 1
-    """Parts that a batch is split into; their gradients add up to the whole batch's."""
+    """Parts of a batch, whose gradients add up to the whole batch's."""
     offload: bool = False
     """Keep activations in the host's memory between the forward and the backward pass."""
     update: Callable[[Tensor], None] | None = None
-    """Takes the place of `update_eagerly`: a captured step."""
+    """A captured step, in place of `update_eagerly`."""
     loss_sum: Tensor = field(init=False)
-    """Of the batches of this epoch."""
+    """Sum of the losses of this epoch's batches."""
     wrong: Tensor = field(init=False)
-    """Images of this epoch that were misclassified when they were trained on."""
+    """Training images of this epoch that were misclassified in their step."""
 
     def __post_init__(self) -> None:
         self.device = self.images.device
@@ -56,7 +55,7 @@ class Trainer:
         self.steps_per_epoch = len(self.images) // self.batch_size
         named = dict(self.model.named_parameters())
         self.parameters = list(named.values())
-        # On CUDA the rate is a tensor, so that a captured step reads the rate of the moment.
+        # On CUDA the rate is a tensor, so that a captured step reads its present value.
         rate = recipe.learning_rate
         self.optimizer = torch.optim.SGD(
             self.parameters,
@@ -68,7 +67,7 @@ class Trainer:
         )
         sparse = {name: mask for name, mask in self.masks.items() if not mask.all()}
         self._pruned: list[Tensor] = [named[name] for name in sparse]
-        # With the strides of the weights: only so are all of them multiplied at once.
+        # With the strides of the weights, or they are not multiplied all at once.
         self._keep = [torch.empty_like(named[name]).copy_(mask) for name, mask in sparse.items()]
         self._where = {f"model/{name}": mask for name, mask in sparse.items()}
         for index, name in enumerate(named):
@@ -80,7 +79,7 @@ class Trainer:
         augmented = recipe.flip or recipe.translate > 0 or recipe.cutout > 0
         self.generator = torch.Generator(self.device)
         self.generator.manual_seed(derive_seed(self.seed, "augmentation"))
-        # Images that never change are normalised once, where they fit as floats.
+        # Images without augmentation are normalised once, where they fit as floats.
         self._normalized: Tensor | None = None
         if not augmented and self.images.images.numel() * 4 <= MOST_BYTES_NORMALIZED:
             # Channels last in memory, and left so when a batch is taken.
@@ -98,10 +97,10 @@ class Trainer:
         return self.recipe.learning_rate * rate_factor(self.recipe.schedule, step, total)
 
     def use_less_memory(self) -> bool:
-        """Take steps with less memory from now on, by the same mathematics; False if that is all.
+        """Use less memory from the next step on, by the same mathematics; False if impossible.
 
-        Batches are halved, and gradients add up. Batch norm takes its statistics of the whole
-        batch, so with it activations go to the host's memory instead, where that is another.
+        Batches are halved, and gradients add up. Batch norm takes its statistics over the whole
+        batch, so with it activations move to the host's memory instead, where that is another.
         """
         norms = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
         whole = any(isinstance(module, norms) for module in self.model.modules())
@@ -115,15 +114,15 @@ class Trainer:
         return False
 
     def run_epoch(self, number: int) -> None:
-        """Take one pass over the images, epochs counted from 1.
+        """Take one pass over the images, epochs counted from 1, and set `loss_sum` and `wrong`.
 
         The last, smaller batch is left out (its batch statistics are noisy), unless it is the
-        only one. `loss_sum` and `wrong` are those of this pass afterwards.
+        only one.
         """
         self.model.train()
         self.loss_sum.zero_()
         self.wrong.zero_()
-        # Drawn on the CPU, so that it is the same on all devices; moved once.
+        # Drawn on the CPU, so that it is the same on all devices.
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "data order", number))
         order = torch.randperm(len(self.images), generator=generator).to(self.device)
         for batch in order[: self.steps_per_epoch * self.batch_size].split(self.batch_size):
@@ -138,7 +137,7 @@ class Trainer:
             group["lr"] = rate
         (self.update or self.update_eagerly)(batch)
         if self._average:
-            # At first it forgets faster, or it would remember the initial weights for long.
+            # It forgets faster at first, or the initial weights would stay in it for long.
             decay = min(self.recipe.weight_average, (1 + self.steps_done) / (10 + self.steps_done))
             torch._foreach_lerp_(self._average, [p.detach() for p in self.parameters], 1 - decay)
         self.steps_done += 1
@@ -146,7 +145,7 @@ class Trainer:
     def update_eagerly(self, batch: Tensor) -> None:
         """Forward, backward, optimiser, masks: the part of a step that may be captured."""
         self.optimizer.zero_grad()
-        # Whole, so that random shifts do not depend on the number of parts.
+        # The whole batch, so that random shifts do not depend on the number of parts.
         images, targets = self.inputs_of(batch), self.images.labels[batch]
         for inputs, labels in zip(
             images.tensor_split(self.micro_batches),
@@ -165,7 +164,7 @@ class Trainer:
             self.loss_sum += loss.detach()
             self.wrong += (logits.detach().argmax(1) != labels).sum()
         if self.recipe.max_gradient_norm is not None:
-            # The length of the sparse network's gradient: pruned weights have no say in it.
+            # The norm of the sparse network's gradient, without pruned weights.
             for weight, keep in zip(self._pruned, self._keep, strict=True):
                 weight.grad.mul_(keep)  # type: ignore[union-attr]
             nn.utils.clip_grad_norm_(self.parameters, self.recipe.max_gradient_norm)
@@ -175,7 +174,7 @@ class Trainer:
                 torch._foreach_mul_(self._pruned, self._keep)
 
     def inputs_of(self, indices: Tensor) -> Tensor:
-        """Return the images of these indices, (n,), as a step takes them: augmented, normalised."""
+        """Augment and normalise the images of these indices, (n,), for a step."""
         if self._normalized is not None:
             return self._normalized.index_select(0, indices).permute(0, 3, 1, 2)
         recipe = self.recipe
@@ -190,17 +189,17 @@ class Trainer:
 
     @torch.no_grad()
     def swap_average(self) -> None:
-        """Exchange the weights and their moving average, if the recipe asks for one."""
+        """Exchange the weights and their moving average, if there is one."""
         for parameter, average in zip(self.parameters, self._average, strict=False):
             held = parameter.clone()
             parameter.copy_(average)
             average.copy_(held)
 
     def state(self) -> State:
-        """Return a copy of all that changes: weights, buffers, momentum, average, randomness.
+        """Copy all that changes: weights, buffers, momentum, average, generator.
 
-        Of a pruned parameter there are the kept values alone, (kept,), in the order of its mask:
-        its pruned weights are zero, and what momentum they gather moves nothing.
+        A pruned parameter has only its kept values, (kept,), in the order of its mask: its pruned
+        weights are zero, and their momentum has no effect.
         """
         state = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
         for index, parameter in enumerate(self.parameters):
@@ -218,10 +217,10 @@ class Trainer:
 
     @torch.no_grad()
     def restore(self, state: State) -> None:
-        """Put everything back as it was when `state` was taken, in place.
+        """Restore a `state`, in place.
 
         Raises:
-            KeyError, RuntimeError: it is the state of another network or recipe.
+            KeyError, RuntimeError: the state belongs to another network or recipe.
         """
         for name, tensor in self.model.state_dict().items():
             self._put(tensor, f"model/{name}", state)
@@ -229,8 +228,7 @@ class Trainer:
             held = self.optimizer.state[parameter]
             if held.get("momentum_buffer") is None:
                 held["momentum_buffer"] = torch.zeros_like(parameter)
-            # In place, for captured steps; and a first step with a momentum of zero is the same
-            # as one without any.
+            # In place, for captured steps. A first step with zero momentum equals one without any.
             if f"momentum/{index}" in state:
                 self._put(held["momentum_buffer"], f"momentum/{index}", state)
             else:
@@ -241,7 +239,7 @@ class Trainer:
         self.steps_done = int(state["steps_done"])
 
     def _put(self, tensor: Tensor, key: str, state: State) -> None:
-        """Give a tensor its values of a state, in place; what is pruned of it is zero."""
+        """Restore a tensor from a state, in place, its pruned values as zero."""
         if (mask := self._where.get(key)) is None:
             tensor.copy_(state[key])
         else:

@@ -39,7 +39,7 @@ from sculpt.config import Training
 from sculpt.data import Splits
 from sculpt.search.workers.devices import use_device
 from sculpt.training.capture import capture, choose_engine
-from sculpt.training.evaluation import evaluate
+from sculpt.training.loss_and_error import evaluate
 from sculpt.training.memory import release_memory
 from sculpt.training.precision import float32_products, resolve_precision
 from sculpt.training.trainer import Trainer

@@ -24,7 +24,7 @@ from sculpt.errors import SculptWarning
 from sculpt.export.loading import NETWORK_FILE, load
 from sculpt.export.manifest import MANIFEST, describe_file
 from sculpt.recorded_errors import CLOSE, find_wrong_and_close
-from sculpt.training.evaluation import evaluate
+from sculpt.training.loss_and_error import evaluate
 from studies import write_study
 
 SPLITS = make_splits(Digits().read(), validation_fraction=0.25, train_images=200)

@@ -27,7 +27,7 @@ from sculpt.search.opening import open_store
 from sculpt.search.progress import Watcher
 from sculpt.search.storage.stored_trials import StoredTrial, read_trials
 from sculpt.study_file import load_study
-from sculpt.training.evaluation import evaluate
+from sculpt.training.loss_and_error import evaluate
 from sculpt.training.memory import within_memory
 from sculpt.trial import run_seed
 from studies import write_study

@@ -14,8 +14,8 @@ from sculpt.data import ImageSet
 from sculpt.errors import DeviceMemoryError, InputError
 from sculpt.training import loop
 from sculpt.training.capture import choose_engine
-from sculpt.training.evaluation import evaluate
 from sculpt.training.loop import train
+from sculpt.training.loss_and_error import evaluate
 from sculpt.training.memory import is_out_of_memory, within_memory
 from sculpt.training.precision import has_native_bfloat16, resolve_precision
 from sculpt.training.trainer import Trainer

@@ -12,8 +12,8 @@ from small_training import make_network, recipe, record_inputs
 
 from sculpt.record import Epoch
 from sculpt.seeding import derive_seed
-from sculpt.training.evaluation import evaluate
 from sculpt.training.loop import evaluations, train
+from sculpt.training.loss_and_error import evaluate
 
 
 def rows(images):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sculpt.dominance import non_dominated
-from sculpt.quantities import STEPS
+from sculpt.quantities import MILESTONES
 from sculpt.registry import OBJECTIVES
 from sculpt.results.pareto.fronts import Objective, described
 from sculpt.results.proxies import ProxyRow, measures
@@ -200,7 +200,7 @@ def _trials(
                 values={name: rounded(found.get(name)) for name in measured},
                 signal={
                     step: {name: rounded(found.get(f"{step}_{name}")) for name in SIGNALS}
-                    for step in STEPS
+                    for step in MILESTONES
                 },
                 facts=pointed_at.facts(row, "trial", "parameters"),
             )

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from sculpt.quantities import STEPS
+from sculpt.quantities import MILESTONES
 from sculpt.results.report.content import Content, Trial
 from sculpt.results.report.details import Layer
 from sculpt.results.report.drawing import (
@@ -134,7 +134,7 @@ def signal_figures(content: Content) -> dict[str, Figure]:
         # The best last, on top of the others; the others in one name.
         ordered = sorted(shown, key=lambda t: t.label == best)
         for t in ordered + ([content.base] if content.base else []):
-            signal = {s: value for s in STEPS if (value := t.signal[s][quantity]) is not None}
+            signal = {s: value for s in MILESTONES if (value := t.signal[s][quantity]) is not None}
             steps, known = list(signal), list(signal.values())
             if not known:
                 continue

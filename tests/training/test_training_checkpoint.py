@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from small_training import make_network, recipe
 
 from sculpt.errors import SculptWarning
-from sculpt.training.checkpoint import Checkpoint
 from sculpt.training.loop import train
+from sculpt.training.training_checkpoint import TrainingCheckpoint
 
 
 class StopError(Exception):
@@ -33,7 +33,7 @@ def run(splits, settings, path, stop_after=None, every=0.0, signal_=StopError):
         if len(heard) == stop_after:
             raise signal_
 
-    checkpoint = Checkpoint(path, every) if path else None
+    checkpoint = TrainingCheckpoint(path, every) if path else None
     try:
         trained = train(
             model, masks, splits, settings, seed=3, on_epoch=listen, checkpoint=checkpoint
@@ -113,12 +113,12 @@ def test_a_run_that_diverged_is_not_gone_on_with(splits, tmp_path):
 def of_an_older_format(path):
     with safe_open(path, framework="pt") as file:
         header = file.metadata()
-    save_file(Checkpoint(path).read()[0], path, header | {"format": "sculpt-checkpoint-1"})
+    save_file(TrainingCheckpoint(path).read()[0], path, header | {"format": "sculpt-checkpoint-1"})
 
 
 def of_another(name):
     def change(path):
-        checkpoint = Checkpoint(path)
+        checkpoint = TrainingCheckpoint(path)
         state, progress = checkpoint.read()
         assert name in state
         checkpoint.write(state | {name: torch.zeros(16, dtype=torch.uint8)}, progress)

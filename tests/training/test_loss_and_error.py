@@ -5,7 +5,7 @@ import torch
 from networks import appearance
 from small_training import make_network
 
-from sculpt.training.evaluation import evaluate
+from sculpt.training.loss_and_error import evaluate
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from sculpt.training.precision import autocast
 def evaluate(
     model: nn.Module, images: ImageSet, *, batch_size: int = 1000, precision: str = "float32"
 ) -> tuple[float, float]:
-    """Return (mean cross-entropy in nats, error as a fraction) in inference mode.
+    """Evaluate (mean cross-entropy in nats, error as a fraction) in inference mode.
 
-    An image whose logits are not all finite is misclassified: they say nothing. The device is
-    waited for once, at the end; where it has too little memory, batches are halved, which changes
-    nothing but time. `precision` is a resolved one, see `sculpt.training.precision`.
+    An image counts as misclassified if any of its logits is not finite. The host waits for the
+    device once, at the end. Out of memory, batches are halved, which costs only time. `precision`
+    is a resolved one, see `sculpt.training.precision`.
     """
     while True:
         try:

@@ -1,4 +1,4 @@
-"""A run in the middle, as one file that is always whole."""
+"""Atomic checkpoints of a training run."""
 
 import json
 import warnings
@@ -16,37 +16,37 @@ from sculpt.files import replacing
 from sculpt.training.trainer import State
 
 FORMAT = "sculpt-checkpoint-2"
-"""2: of pruned parameters the kept values alone."""
+"""Version 2 stores only the kept values of pruned parameters."""
 
 
 class Progress(TypedDict):
-    """What a run has done, beside its state."""
+    """Progress of a run, beside its state."""
 
     epoch: int
-    """The last one that is done, counted from 1."""
+    """The last finished one, counted from 1."""
     history: list[Mapping[str, Any]]
-    """Of each evaluated epoch the fields of `sculpt.training.loop.Epoch`."""
+    """Fields of `sculpt.record.Epoch` of each evaluated epoch."""
     diverged: bool
     resumed_at: list[int]
-    """Epochs after which it went on from a checkpoint before."""
+    """Epochs after which the run resumed from an earlier checkpoint."""
 
 
 @dataclass
-class Checkpoint:
-    """Where a run is written down, and how often."""
+class TrainingCheckpoint:
+    """The file that a run is saved to, and how often."""
 
     path: Path
     every_seconds: float = 60.0
     on_written: Callable[[Path], None] = lambda path: None
-    """Called with the file after it was written."""
+    """Called with the file after each write."""
     _last: float = field(default_factory=monotonic)
 
     def due(self) -> bool:
-        """Return whether it is time to write."""
+        """Tell whether `every_seconds` have passed since the last write."""
         return monotonic() - self._last >= self.every_seconds
 
     def write(self, state: State, progress: Progress) -> None:
-        """Replace the file by this state, at once: killed at any moment, one of both is there."""
+        """Replace the file atomically: killed at any moment, the old or the new one is whole."""
         header = {"format": FORMAT, "progress": json.dumps(progress)}
         tensors = {name: tensor.contiguous() for name, tensor in state.items()}
         with replacing(self.path) as part:
@@ -55,10 +55,7 @@ class Checkpoint:
         self._last = monotonic()
 
     def read(self) -> tuple[State, Progress] | None:
-        """Return (state, progress) as they were written last; None if there is nothing.
-
-        A file that cannot be read is nothing, with a warning: the run starts anew.
-        """
+        """Read (state, progress); None without a readable file, with a warning if it is damaged."""
         try:
             with safe_open(self.path, framework="pt") as file:
                 header = file.metadata() or {}
@@ -79,7 +76,7 @@ class Checkpoint:
 
 
 def epochs_written(path: Path) -> int:
-    """Return after how many epochs a checkpoint was written; 0 without one that can be read."""
+    """Count the epochs in a checkpoint; 0 without a readable one."""
     try:
         with safe_open(path, framework="pt") as file:
             return int(json.loads((file.metadata() or {})["progress"])["epoch"])
