@@ -52,34 +52,25 @@ if TYPE_CHECKING:
     from sculpt.results.records import open_results as open_results
     from sculpt.study_file import load_study as load_study
 
-_HOMES = {
-    "Results": "sculpt.results.records",
-    "apply_masks": "sculpt.pruning.masks",
-    "archive": "sculpt.results.archiving",
-    "bench": "sculpt.launch",
-    "check": "sculpt.launch",
-    "compact": "sculpt.export.condensing",
-    "compare": "sculpt.results.comparison",
-    "dashboard": "sculpt.reports",
-    "diagnose": "sculpt.diagnostics.report",
-    "diagnose_candidate": "sculpt.launch",
-    "export_trial": "sculpt.exports",
-    "initialize": "sculpt.pruning.initializers",
-    "join": "sculpt.launch",
-    "latency": "sculpt.exports",
-    "load": "sculpt.export.loading",
-    "load_study": "sculpt.study_file",
-    "open_results": "sculpt.results.records",
-    "pareto": "sculpt.results.pareto",
-    "prune": "sculpt.pruning.prune",
-    "rank": "sculpt.results.ranking",
-    "repair_isometry": "sculpt.pruning.isometry",
-    "report": "sculpt.reports",
-    "run": "sculpt.launch",
-    "status": "sculpt.reports",
-    "submit": "sculpt.launch",
-    "verify": "sculpt.exports",
+_NAMES = {
+    "sculpt.diagnostics.report": ["diagnose"],
+    "sculpt.export.loading": ["load"],
+    "sculpt.export.condensing": ["compact"],
+    "sculpt.exports": ["export_trial", "latency", "verify"],
+    "sculpt.launch": ["bench", "check", "diagnose_candidate", "join", "run", "submit"],
+    "sculpt.pruning.initializers": ["initialize"],
+    "sculpt.pruning.isometry": ["repair_isometry"],
+    "sculpt.pruning.masks": ["apply_masks"],
+    "sculpt.pruning.prune": ["prune"],
+    "sculpt.reports": ["dashboard", "report", "status"],
+    "sculpt.results.archiving": ["archive"],
+    "sculpt.results.comparison": ["compare"],
+    "sculpt.results.pareto": ["pareto"],
+    "sculpt.results.ranking": ["rank"],
+    "sculpt.results.records": ["Results", "open_results"],
+    "sculpt.study_file": ["load_study"],
 }
+_HOMES = {name: home for home, names in _NAMES.items() for name in names}
 
 __all__ = sorted(_HOMES)
 

@@ -1,4 +1,4 @@
-"""How fast a network is trained: sculpt's own loop, and in turns with it the standard one."""
+"""Training rates of sculpt's loop and, in turns with it, of the standard one."""
 
 import copy
 import pickle
@@ -24,24 +24,24 @@ from sculpt.training.loop import train
 from sculpt.training.memory import keep_freed_memory
 
 FEWEST_STEPS = 2
-"""Of a measured epoch, however slow the network."""
+"""Steps of a measured epoch, however slow the network."""
 
 SAFE_LEARNING_RATE = 1e-3
 
-Opponent = Callable[[nn.Module, Masks, Splits, Training], float]
+Opponent = Callable[[nn.Module, Masks, ImageSet, Training], float]
 """Trains by the standard loop; returns images per second of the last epoch."""
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is spent on measuring."""
+    """How long to measure."""
 
     repeats: int = 5
-    """Turns, of which the median counts."""
+    """Turns; the median counts."""
     seconds: float = 2.0
-    """What one measured epoch of sculpt's should take, about."""
+    """Approximate length of a measured epoch of sculpt's."""
     steps: int | None = None
-    """Of a measured epoch, in place of `seconds`; there are never more than the images give."""
+    """Steps of a measured epoch, in place of `seconds`; at most as many as the images allow."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,14 @@ class Rates:
 
     sculpt: list[float]
     standard: list[float]
-    """Empty where it was not asked for."""
+    """Empty without an opponent."""
     trained: nn.Module
-    """The network as sculpt trained it: compact, where that pays."""
+    """The network as sculpt trained it: compact, if that pays."""
     seconds_to_compact: float
 
     @property
     def ratio(self) -> float:
-        """Median over the turns of sculpt's rate over the standard one's in the same turn."""
+        """Median of sculpt's rate over the standard one's in the same turn."""
         return median(a / b for a, b in zip(self.sculpt, self.standard, strict=True))
 
 
@@ -71,17 +71,16 @@ def race(
 ) -> Rates:
     """Measure the rate of training, whole data path included, on a sample of the images.
 
-    Each turn trains two epochs (or a few more, see `train_rate`) and reads the last, so that
-    warming up is not counted. The two loops take turns, so that what else the machine does hits
-    both.
+    Each turn trains two epochs (or a few more, see `train_rate`) and reads the last, so that the
+    warm-up does not count. The loops take turns, so that other load on the machine hits both.
 
     Args:
-        model: On the device of the images; it is left as it is.
+        model: On the device of the images; it is not changed.
         masks: Keyed by parameter name.
         splits: As for training.
-        recipe: As of the study.
-        effort: How much to measure.
-        opponent: To take turns with; see `standard_opponent`.
+        recipe: The study's.
+        effort: How long to measure.
+        opponent: The loop to take turns with, see `standard_opponent`.
     """
     keep_freed_memory()  # as the process of a study does
     start = perf_counter()
@@ -96,29 +95,30 @@ def race(
     for _ in range(effort.repeats):
         rates.sculpt.append(train_rate(trained, kept, sample, recipe))
         if opponent is not None:
-            rates.standard.append(opponent(model, masks, sample, _shortened(recipe, epochs=2)))
+            rates.standard.append(
+                opponent(model, masks, sample.train, _shortened(recipe, epochs=2))
+            )
     return rates
 
 
 @contextmanager
 def standard_opponent() -> Iterator[Opponent]:
-    """Give the standard loop in a process of its own, which is idle until it is called.
+    """Run the standard loop in a process of its own, idle until it is called.
 
-    Of its own, because a study changes settings of its process (of the memory allocator, of
-    torch) that a user's loop would not have.
+    A study changes settings of its process (memory allocator, torch) that a user's loop would not
+    have.
 
     Raises:
-        SculptError: by the call; the loop stopped before its end.
+        SculptError: raised by the call, if the loop stopped before its end.
     """
     # Spawned: a forked process would share the settings, and could not use a GPU.
     with ProcessPoolExecutor(1, get_context("spawn"), _prepare) as process:
 
-        def rate(model: nn.Module, masks: Masks, splits: Splits, recipe: Training) -> float:
-            local = splits.to("cpu")
+        def rate(model: nn.Module, masks: Masks, images: ImageSet, recipe: Training) -> float:
             kept = {name: mask.cpu() for name, mask in masks.items()}
-            given = (copy.deepcopy(model).to("cpu"), kept, local.train, local.validation, recipe)
-            # As bytes, because torch would hand over tensors by sharing our memory.
-            message = pickle.dumps((given, str(splits.train.device)))
+            given = (copy.deepcopy(model).to("cpu"), kept, images.to("cpu"), recipe)
+            # As bytes, because torch would pass tensors by sharing our memory.
+            message = pickle.dumps((given, str(images.device)))
             try:
                 return process.submit(_standard_rate, message).result()
             except Exception as error:
@@ -126,29 +126,31 @@ def standard_opponent() -> Iterator[Opponent]:
                     f"the standard loop must run to its end, but stopped: {error}"
                 ) from error
 
-        # Afterwards it has imported what it needs, and disturbs nobody until it is called.
+        # Wait for its imports, which would disturb the first measurement.
         process.submit(len, ()).result()
         yield rate
 
 
 def _prepare() -> None:
-    """Import what the loop needs; and let Ctrl-C end this process at once, without a traceback."""
+    """Import what the loop needs, and let Ctrl-C end this process without a traceback."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     import sculpt.benchmark.standard_loop  # noqa: F401
 
 
 def _standard_rate(message: bytes) -> float:
-    from sculpt.benchmark.standard_loop import train_standard  # nobody else needs torchvision
+    from sculpt.benchmark.standard_loop import (
+        train_standard,  # only here, because it imports torchvision
+    )
 
-    given: tuple[nn.Module, Masks, ImageSet, ImageSet, Training]
+    given: tuple[nn.Module, Masks, ImageSet, Training]
     given, device = pickle.loads(message)
-    return train_standard(*given, device=device)[-1].images_per_second
+    return train_standard(*given, device=device)[1][-1]
 
 
 def as_trained(
     model: nn.Module, masks: Masks, splits: Splits, recipe: Training
 ) -> tuple[nn.Module, Masks]:
-    """Return a copy of a network, and its masks, as `sculpt.trial.run_seed` trains them."""
+    """Copy a network and its masks in the form that `sculpt.trial.run_seed` trains."""
     if recipe.compact and not all(mask.all() for mask in masks.values()):
         compaction, _ = compact_where_it_pays(model, masks, splits.train.inputs(slice(2)))
         if compaction is not None:
@@ -157,10 +159,10 @@ def as_trained(
 
 
 def train_rate(model: nn.Module, masks: Masks, splits: Splits, recipe: Training) -> float:
-    """Train a copy for a few epochs as a trial does; return images per second of the last."""
+    """Train a copy for a few epochs as a trial does; measure images per second of the last."""
     epochs, device = 2, splits.train.device
     if device.type == "cuda":
-        # As many as a run must have for its steps to be captured, if the study's has as many.
+        # As many as a run needs for its steps to be captured, if the study's has as many.
         steps = len(splits.train) // _batch_size(splits, recipe)
         epochs = max(epochs, min(recipe.epochs, ceil(FEWEST_CAPTURED / steps)))
     short = _shortened(recipe, epochs)
@@ -170,14 +172,14 @@ def train_rate(model: nn.Module, masks: Masks, splits: Splits, recipe: Training)
 
 
 def _shortened(recipe: Training, epochs: int) -> Training:
-    """Return a recipe of a few epochs, evaluated once."""
+    """Shorten a recipe to a few epochs, evaluated once."""
     return recipe.model_copy(
         update={
             "epochs": epochs,
             "evaluate_every": epochs,
             "protocol": "validation",
-            # Speed does not depend on it, and a run without the slow start of the study's
-            # schedule should not diverge.
+            # Speed does not depend on it, and a run without the schedule's slow start should not
+            # diverge.
             "learning_rate": min(recipe.learning_rate, SAFE_LEARNING_RATE),
         }
     )

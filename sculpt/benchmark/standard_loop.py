@@ -1,19 +1,16 @@
-"""The opponent: masked training as a user would write it otherwise, in plain PyTorch.
+"""Masked training as a user would write it in plain PyTorch, to compare sculpt's loop with.
 
-Nothing in it is slower than it has to be in this style: float32, a `DataLoader` over images that
-are opened with Pillow and transformed one by one, masks by `torch.nn.utils.prune`, and numbers
-read after every step. It shares the network, the masks and the schedule's formula with sculpt's
-own loop, so that speed and errors can be compared.
+No part of it is needlessly slow in this style: float32, a `DataLoader` over images opened with
+Pillow and transformed one by one, masks by `torch.nn.utils.prune`, and the loss read after every
+step. Network, masks and the schedule's formula are sculpt's, so that speed and errors compare.
 """
 
 import copy
 import os
-from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, prune
@@ -27,28 +24,14 @@ from sculpt.pruning.masks import Masks
 from sculpt.training.schedules import rate_factor
 
 WORKERS_ON_CPU = 0
-"""Loader processes would take the cores that the network is trained on."""
+"""Loader processes would take the cores that train the network."""
 
 WORKERS_ON_CUDA = min(8, os.cpu_count() or 1)
-"""There the cores are free, and one process cannot feed the device."""
-
-EVALUATION_BATCH = 1000
-
-
-@dataclass(frozen=True)
-class StandardEpoch:
-    """What a pass over the training set gave. Losses in nats, errors as fractions."""
-
-    train_loss: float
-    train_error: float
-    val_loss: float
-    val_error: float
-    images_per_second: float
-    """Training alone, reading and transforming the images included."""
+"""The cores are free, and one process cannot feed the device."""
 
 
 class PillowImages(Dataset[tuple[Tensor, int]]):
-    """Images as torchvision's data sets hand them out: opened with Pillow, then transformed."""
+    """Images as torchvision's data sets return them: opened with Pillow, then transformed."""
 
     def __init__(self, images: ImageSet, transform: transforms.Compose) -> None:
         pixels = images.images.cpu().permute(0, 2, 3, 1)
@@ -67,26 +50,28 @@ class PillowImages(Dataset[tuple[Tensor, int]]):
 def train_standard(
     network: nn.Module,
     masks: Masks,
-    train: ImageSet,
-    validation: ImageSet,
+    images: ImageSet,
     recipe: Training,
     *,
     device: torch.device | str = "cpu",
     order: Sampler[int] | None = None,
-) -> list[StandardEpoch]:
-    """Train a copy of a masked network, and evaluate it after every epoch.
+) -> tuple[nn.Module, list[float]]:
+    """Train a copy of a masked network.
 
     Args:
-        network: With the weights to start from; it is left as it is.
-        masks: Keyed by parameter name. Parameters of which nothing is pruned are left alone, as
-            nobody would mask a dense layer.
-        train: Trained on. Give fewer images to take fewer steps.
-        validation: Evaluated on.
+        network: With the weights to start from; it is not changed.
+        masks: Keyed by parameter name. Parameters that keep all weights are not masked, as nobody
+            would mask a dense layer.
+        images: Trained on. Give fewer images to take fewer steps.
         recipe: Optimiser, schedule, augmentation and epochs. `precision`, `compact`, `protocol` and
             `weight_average` are not read.
         device: Where to train.
         order: Positions of the images, anew for each epoch; by default shuffled by torch's global
             generator, which also decides the augmentation.
+
+    Returns:
+        The trained copy, and the images per second of each epoch, reading and transforming the
+        images included.
     """
     device = torch.device(device)
     on_gpu = device.type == "cuda"
@@ -96,20 +81,14 @@ def train_standard(
     _mask(model, masks)
 
     workers = WORKERS_ON_CUDA if on_gpu else WORKERS_ON_CPU
-    train_loader = DataLoader(
-        PillowImages(train, _transform(train, recipe, augmented=True)),
-        batch_size=min(recipe.batch_size, len(train)),
+    loader = DataLoader(
+        PillowImages(images, _transform(images, recipe)),
+        batch_size=min(recipe.batch_size, len(images)),
         shuffle=order is None,
         sampler=order,
         drop_last=True,
         num_workers=workers,
         persistent_workers=workers > 0,
-        pin_memory=on_gpu,
-    )
-    val_loader = DataLoader(
-        PillowImages(validation, _transform(train, recipe, augmented=False)),
-        batch_size=EVALUATION_BATCH,
-        num_workers=workers,
         pin_memory=on_gpu,
     )
     optimizer = torch.optim.SGD(
@@ -119,16 +98,16 @@ def train_standard(
         nesterov=recipe.nesterov,
         weight_decay=recipe.weight_decay,
     )
-    steps = recipe.epochs * len(train_loader)
+    steps = recipe.epochs * len(loader)
     schedule = LambdaLR(optimizer, lambda step: rate_factor(recipe.schedule, step, steps))
     criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
 
-    history = []
+    rates = []
     for _ in range(recipe.epochs):
         model.train()
         start = perf_counter()
         running_loss, correct, seen = 0.0, 0, 0
-        for inputs, labels in train_loader:
+        for inputs, labels in loader:
             inputs = inputs.to(device, non_blocking=True)
             labels = labels.to(device, non_blocking=True)
             optimizer.zero_grad()
@@ -144,14 +123,8 @@ def train_standard(
             seen += len(labels)
         if on_gpu:
             torch.cuda.synchronize(device)
-        seconds = perf_counter() - start
-        val_loss, val_error = _evaluate(model, val_loader, device)
-        history.append(
-            StandardEpoch(
-                running_loss / seen, 1 - correct / seen, val_loss, val_error, seen / seconds
-            )
-        )
-    return history
+        rates.append(seen / (perf_counter() - start))
+    return model, rates
 
 
 def _mask(model: nn.Module, masks: Masks) -> None:
@@ -163,32 +136,16 @@ def _mask(model: nn.Module, masks: Masks) -> None:
             prune.custom_from_mask(module, parameter, kept)
 
 
-def _transform(images: ImageSet, recipe: Training, *, augmented: bool) -> transforms.Compose:
+def _transform(images: ImageSet, recipe: Training) -> transforms.Compose:
     height, width = images.images.shape[-2:]
     steps: list[object] = []
-    if augmented and recipe.translate:
+    if recipe.translate:
         steps.append(transforms.RandomCrop((height, width), padding=recipe.translate))
-    if augmented and recipe.flip:
+    if recipe.flip:
         steps.append(transforms.RandomHorizontalFlip())
     steps.append(transforms.ToTensor())
     steps.append(transforms.Normalize(images.mean.tolist(), images.std.tolist()))
-    if augmented and recipe.cutout:
+    if recipe.cutout:
         share = recipe.cutout**2 / (height * width)
         steps.append(transforms.RandomErasing(p=1, scale=(share, share), ratio=(1, 1)))
     return transforms.Compose(steps)
-
-
-@torch.no_grad()
-def _evaluate(
-    model: nn.Module, loader: "DataLoader[tuple[Tensor, int]]", device: torch.device
-) -> tuple[float, float]:
-    """Return mean loss and error."""
-    model.eval()
-    loss, wrong, seen = 0.0, 0, 0
-    for inputs, labels in loader:
-        inputs, labels = inputs.to(device), labels.to(device)
-        logits = model(inputs)
-        loss += F.cross_entropy(logits, labels, reduction="sum").item()
-        wrong += (logits.argmax(1) != labels).sum().item()
-        seen += len(labels)
-    return loss / seen, wrong / seen

@@ -1,11 +1,11 @@
-"""Image sets: what they are, how they are split, and how they are varied while training.
+"""Image sets: reading, splitting and augmentation.
 
 A data set kind is a class in a file of this folder, registered by name on
 `sculpt.registry.DATASETS`. It takes its options as keywords with plain types (a study's
 `data:` section is checked against that signature) and has three methods:
 
-- `describe() -> ImageSpec`: shape and number of classes, without reading all the pixels;
-- `available() -> str | None`: None, or one sentence on what is missing and how to get it;
+- `describe() -> ImageSpec`: shape and number of classes, without reading all pixels;
+- `available() -> str | None`: None, or one sentence naming what is missing and how to get it;
 - `read() -> ImageArrays`: every image, as uint8 in memory.
 
 From there on nothing depends on the kind: `make_splits` divides the arrays into training,

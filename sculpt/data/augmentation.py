@@ -9,18 +9,17 @@ from sculpt.errors import DataError
 def augment(
     images: Tensor, *, flip: bool, translate: int, cutout: int, generator: torch.Generator
 ) -> Tensor:
-    """Return a randomly varied copy of a batch; each image draws for itself.
+    """Augment a copy of a batch, each image by draws of its own.
 
-    Pixels that are shifted in or wiped are 0: black for uint8, the mean for normalised images.
-
-    Flip, shift and square are composed into one lookup of source pixels and one fill, with
-    nothing read back by the host, so a batch costs a handful of kernels at any size.
+    Pixels that are shifted in or erased are 0: black for uint8, the mean for normalised images.
+    Flip, shift and square are composed into one lookup of source pixels and one fill, without
+    synchronising with the host.
 
     Args:
         images: uint8 or float, (N, C, H, W). Returned as they are when everything is off.
         flip: Mirror left-right with probability 1/2.
         translate: Shift by up to this many pixels along each axis, every shift equally likely.
-        cutout: Side of one square, in pixels, wiped at a random place entirely inside the image.
+        cutout: Side of one square, in pixels, erased at a random place entirely inside the image.
         generator: Source of all randomness, on the images' device.
 
     Raises:
@@ -47,13 +46,13 @@ def augment(
 def _move(
     images: Tensor, flip: bool, translate: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor | None]:
-    """Return flipped and shifted images, and where no source pixel was (N, 1, H, W)."""
+    """Flip and shift images; also return where no source pixel was (N, 1, H, W)."""
     count, channels, height, width = images.shape
     device = images.device
     rows = torch.arange(height, device=device).expand(count, height)
     columns = torch.arange(width, device=device).expand(count, width)
     outside = None
-    # Working back from an output pixel to its source, flipping first means undoing it last.
+    # From an output pixel back to its source, a flip that comes first is undone last.
     mirrored = _integers(0, 2, count, generator, device).bool() if flip else None
     if translate:
         rows = rows - _integers(-translate, translate + 1, count, generator, device)
@@ -76,7 +75,7 @@ def _move(
 
 
 def _squares(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    """Return a mask (N, 1, H, W), True in one square of each image."""
+    """Draw a mask (N, 1, H, W), True in one square of each image."""
     count, _, height, width = images.shape
     device = images.device
     tops = _integers(0, height - side + 1, count, generator, device)

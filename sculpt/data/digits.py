@@ -6,8 +6,8 @@ from sculpt.data.images import ImageArrays, ImageSpec
 from sculpt.data.splits import stratified_choice
 from sculpt.registry import DATASETS
 
-# scikit-learn ships no division into training and test images. This one is fixed, whatever
-# a study's seed, so that test errors are comparable between studies.
+# scikit-learn does not separate training and test images. This division is fixed, whatever a
+# study's seed, so that test errors are comparable between studies.
 _TEST_FRACTION = 0.2
 _TEST_SEED = 0
 
@@ -17,7 +17,7 @@ class Digits:
     """1,797 grey images of ten digits; a fifth of each class is the test set."""
 
     def describe(self) -> ImageSpec:
-        """Return the shape and classes, which are known without reading."""
+        """Return the shape and classes, known without reading."""
         return ImageSpec(channels=1, height=8, width=8, classes=10)
 
     def available(self) -> str | None:
@@ -25,8 +25,8 @@ class Digits:
         return None
 
     def read(self) -> ImageArrays:
-        """Return all images, their 17 grey levels spread over 0..255."""
-        # Here rather than above: naming the data sets must not cost the import of scikit-learn.
+        """Read all images, their 17 grey levels spread over 0..255."""
+        # Imported here because listing the data sets must not cost the import of scikit-learn.
         from sklearn.datasets import load_digits
 
         bunch = load_digits()

@@ -1,4 +1,4 @@
-"""Any image set of one's own: a folder per class, in a folder per split."""
+"""Image sets of your own: a folder per class, in a folder per split."""
 
 import hashlib
 import json
@@ -18,14 +18,14 @@ from sculpt.data.tensor_cache import load_tensor, save_tensor
 from sculpt.errors import DataError
 from sculpt.registry import DATASETS
 
-# Part of every cache key. Raise it when decoding changes what a file's pixels come out as.
+# Part of every cache key; raise it when decoding gives other pixels.
 _DECODING_VERSION = 1
 
 # Decoding holds no Python lock, so two threads are nearly twice as fast as one.
 _THREADS = 2
 _FILES_PER_TASK = 256
 
-# What Pillow raises on files that are truncated, damaged, forbidden or no image at all.
+# Raised by Pillow for files that are truncated, damaged, forbidden or no image.
 _DECODING_FAULTS = (
     OSError,
     SyntaxError,
@@ -48,8 +48,7 @@ class ImageFolder:
 
     Args:
         root: The folder that holds `train` and `test`. Required.
-        size: Resize every image to size x size pixels. 0: take them as they are, which they must
-            all have in common.
+        size: Resize every image to size x size pixels. 0: keep their size, which must be one.
         channels: 3 for colour, 1 for grey. Files of the other kind are converted.
 
     Raises:
@@ -71,10 +70,10 @@ class ImageFolder:
         self.channels = channels
 
     def describe(self) -> ImageSpec:
-        """Return the shape and classes: lists the class folders and opens one image.
+        """Find the shape and classes from the class folders and one image.
 
         Raises:
-            DataError: the folders are not as they should be, or that image is unreadable.
+            DataError: a folder is missing or empty, or that image is unreadable.
         """
         classes = self._classes()
         height = width = self.size
@@ -84,7 +83,7 @@ class ImageFolder:
         return ImageSpec(self.channels, height, width, len(classes))
 
     def available(self) -> str | None:
-        """Return None if the folders are as they should be, else what is wrong with them."""
+        """Describe a fault of the folders; None without one."""
         try:
             self.describe()
         except DataError as error:
@@ -92,7 +91,7 @@ class ImageFolder:
         return None
 
     def read(self) -> ImageArrays:
-        """Return all images, from the cache if no file has changed since they were decoded.
+        """Read all images, from the cache if no file has changed since they were decoded.
 
         Raises:
             DataError: a folder is missing or empty, an image is unreadable, or sizes differ.
@@ -116,13 +115,13 @@ class ImageFolder:
     def _folder(self) -> Path:
         if not self.root:
             raise DataError(
-                "image_folder must be told where the images are, but root is empty; "
+                "image_folder must have a folder of images, but root is empty; "
                 "name the folder that holds train/ and test/ with --set data.root=DIR"
             )
         return Path(self.root).expanduser().resolve()
 
     def _classes(self) -> list[str]:
-        # Here rather than above: it takes seconds, and naming the data sets must not.
+        # Imported here because it takes seconds, and listing the data sets must not.
         from torchvision.datasets.folder import find_classes
 
         found: dict[str, list[str]] = {}
@@ -169,7 +168,7 @@ class ImageFolder:
                     f"every image must be a readable file, but {path} is not ({error.strerror}); "
                     "restore it or remove it"
                 ) from error
-            # Lengths make it unambiguous where a name ends: names may hold any character.
+            # With lengths, because names may hold any character.
             name = os.fsencode(os.path.relpath(path, root))
             digest.update(f"/{len(name)}/{status.st_size}/{status.st_mtime_ns}/".encode() + name)
         return digest.hexdigest()[:32]
@@ -200,7 +199,7 @@ def decode_images(paths: Sequence[str], size: int, channels: int) -> Tensor:
             pixels[index] = image
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        # Results come in order, so of several faulty files the first is always the one named.
+        # Results come in order, so the first of several faulty files is always named.
         list(pool.map(decode_range, range(0, len(paths), _FILES_PER_TASK)))
     return torch.from_numpy(pixels)
 
@@ -233,7 +232,7 @@ def decode_image(path: str, size: int, channels: int) -> np.ndarray:
 
 
 def image_size(path: str) -> tuple[int, int]:
-    """Return height and width of an image in pixels, reading no more than its header.
+    """Read height and width of an image in pixels from its header.
 
     Raises:
         DataError: the file is unreadable.

@@ -1,4 +1,4 @@
-"""Images in memory: as they were read, and as they are fed to a network."""
+"""Images in memory: arrays as read from files, and sets that networks are fed from."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ EVERYTHING = slice(None)
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What a network must know of a data set: its input's shape and its number of classes."""
+    """Shape of the images of a data set, and number of its classes."""
 
     channels: int
     height: int
@@ -24,7 +24,7 @@ class ImageSpec:
 
 @dataclass(frozen=True, eq=False)
 class ImageArrays:
-    """A whole data set as it was read, before any split.
+    """A whole data set as read from its files, before any split.
 
     Args:
         train_images: uint8, (N, C, H, W).
@@ -34,7 +34,7 @@ class ImageArrays:
         class_names: One name per class, in the order of the labels.
 
     Raises:
-        DataError: a shape, a type or a label breaks the rules above.
+        DataError: a shape, type or label breaks these rules.
     """
 
     train_images: Tensor
@@ -64,19 +64,16 @@ class ImageArrays:
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Labelled images on one device, normalised only when they are asked for.
+    """Labelled images on one device, normalised when a batch is taken.
 
-    They stay uint8 because that is a quarter of the memory and of the traffic; turning a
-    batch into floats costs next to nothing beside the network's own work.
+    As uint8 they take a quarter of the memory and bandwidth; converting a batch to floats costs
+    next to nothing beside the network's own work.
 
     Args:
         images: uint8, (N, C, H, W).
         labels: int64, (N,).
         mean: float32, (C,), in units where a pixel lies between 0 and 1.
         std: float32, (C,), in the same units, positive.
-
-    Raises:
-        DataError: a shape or a type is wrong, or the tensors are on several devices.
     """
 
     images: Tensor
@@ -84,44 +81,28 @@ class ImageSet:
     mean: Tensor
     std: Tensor
 
-    def __post_init__(self) -> None:
-        _check_images("image set's", self.images, self.labels)
-        for name, statistic in (("mean", self.mean), ("std", self.std)):
-            if statistic.dtype != torch.float32 or statistic.shape != self.images.shape[1:2]:
-                raise DataError(
-                    f"{name} must hold one float32 per channel ({self.images.shape[1]}), but got "
-                    f"{statistic.dtype} of shape {tuple(statistic.shape)}; measure it per channel"
-                )
-        tensors = (self.images, self.labels, self.mean, self.std)
-        devices = sorted({str(tensor.device) for tensor in tensors})
-        if len(devices) > 1:
-            raise DataError(
-                "images, labels, mean and std must be on one device, but they are on "
-                f"{', '.join(devices)}; move them together, with ImageSet.to(device)"
-            )
-
     def __len__(self) -> int:
         return len(self.images)
 
     @property
     def device(self) -> torch.device:
-        """Where the images are, and therefore where batches come out."""
+        """Device of the images and of their batches."""
         return self.images.device
 
     def to(self, device: torch.device | str) -> "ImageSet":
-        """Return the same images on `device`."""
+        """Copy the images to `device`."""
         tensors = (self.images, self.labels, self.mean, self.std)
         return ImageSet(*(tensor.to(device) for tensor in tensors))
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Return `(images / 255 - mean) / std`.
+        """Compute `(images / 255 - mean) / std`.
 
         Args:
             images: uint8 pixels, (..., C, H, W), on this set's device.
 
         Returns:
-            float32 of the same shape; a batch (4-d) is laid out channels-last, which is the
-            layout convolutions are fastest in.
+            float32 of the same shape; a batch (4-d) is channels-last, the fastest layout for
+            convolutions.
         """
         layout = torch.channels_last if images.dim() == 4 else torch.contiguous_format
         pixels = images.to(torch.float32, memory_format=layout)
@@ -129,9 +110,9 @@ class ImageSet:
         return pixels.sub_((self.mean * 255).view(-1, 1, 1)).div_((self.std * 255).view(-1, 1, 1))
 
     def sample(self, count: int | None, *, seed: int) -> "ImageSet":
-        """Return `count` images drawn without replacement, normalised by the statistics of all.
+        """Draw `count` images without replacement; keep the statistics of all.
 
-        All of them, in their order, where there are no more or `count` is None.
+        Without more than `count` images, or if it is None: all of them, in their order.
         """
         if count is None or count >= len(self):
             return self
@@ -140,20 +121,14 @@ class ImageSet:
         return replace(self, images=self.images[chosen], labels=self.labels[chosen])
 
     def inputs(self, indices: Tensor | slice = EVERYTHING) -> Tensor:
-        """Return the chosen images, or all, normalised: float32, (n, C, H, W), channels-last."""
+        """Normalise the chosen images, or all: float32, (n, C, H, W), channels-last."""
         return self.normalize(self.images[indices])
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield every image once, in order, as `(inputs, labels)`; the last may be smaller.
-
-        Raises:
-            DataError: `batch_size` is below 1.
-        """
-        if batch_size < 1:
-            raise DataError(f"batch_size must be at least 1, but got {batch_size}; raise it")
-        # Not by `yield`, which would raise only when first iterated, far from the mistake.
-        windows = (slice(start, start + batch_size) for start in range(0, len(self), batch_size))
-        return ((self.inputs(window), self.labels[window]) for window in windows)
+        """Yield every image once, in order, as `(inputs, labels)`; the last may be smaller."""
+        for start in range(0, len(self), batch_size):
+            window = slice(start, start + batch_size)
+            yield self.inputs(window), self.labels[window]
 
 
 def _check_images(which: str, images: Tensor, labels: Tensor) -> None:
@@ -171,7 +146,7 @@ def _check_images(which: str, images: Tensor, labels: Tensor) -> None:
 
 def _check_labels(which: str, labels: Tensor, classes: int) -> None:
     if len(labels) == 0:
-        return  # an empty set is reported by `make_splits`, which knows what it is wanted for
+        return  # `make_splits` reports an empty set, and what it is needed for
     lowest, highest = int(labels.min()), int(labels.max())
     if lowest < 0 or highest >= classes:
         raise DataError(

@@ -1,4 +1,4 @@
-"""Training, validation and test images: who is in which, and how that is recorded."""
+"""Division of a data set into training, validation and test images, and its fingerprint."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -16,9 +16,9 @@ class Splits:
     """The three disjoint sets of a study, on one device.
 
     Args:
-        train: What weights are fitted to. Its mean and std normalise all three sets.
-        validation: What networks are chosen by.
-        test: What the chosen network is measured on, once.
+        train: For fitting weights. Its mean and std normalise all three sets.
+        validation: For choosing networks.
+        test: For measuring the chosen network, once.
         spec: Shape of the images and number of classes.
         fingerprint: 16 hexadecimal digits that change with any pixel, any label and any membership.
         class_names: One name per class, in the order of the labels; empty where they are not known.
@@ -32,7 +32,7 @@ class Splits:
     class_names: tuple[str, ...] = ()
 
     def to(self, device: torch.device | str) -> "Splits":
-        """Return the same splits on `device`."""
+        """Copy the splits to `device`."""
         return replace(
             self,
             train=self.train.to(device),
@@ -53,7 +53,7 @@ def make_splits(
     Args:
         arrays: The data set as read. Its test images stay the test images.
         validation_fraction: Share of the training images held out to choose networks by.
-        seed: Decides who is held out, and who is in the subset.
+        seed: Decides which images are held out, and which are in the subset.
         train_images: Use only this many of the training images (before validation images are held
             out), to make a study quicker. None for all.
 
@@ -99,8 +99,8 @@ def make_splits(
 def stratified_choice(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
     """Choose `count` of N positions at random so that classes keep their proportions.
 
-    Each class gives its exact share, rounded down or up; who rounds up is decided by the
-    larger remainder and then by chance, so that no class is favoured for its number.
+    Each class gives its exact share, rounded down or up. The larger remainders round up, ties
+    are broken at random, so that no class is favoured for its number.
 
     Returns:
         The chosen positions, and all others; both int64 and ascending.
@@ -147,7 +147,7 @@ def _take(arrays: ImageArrays, indices: Tensor, mean: Tensor, std: Tensor) -> Im
 
 
 def _channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and (population) std per channel of pixels scaled to 0..1."""
+    """Measure mean and (population) std per channel of pixels scaled to 0..1."""
     # From counts of the 256 values: exact, and without a float copy of all the images.
     levels = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []

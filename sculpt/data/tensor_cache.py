@@ -1,7 +1,6 @@
-"""Decoded pixels kept between runs, one file per data set, in the user's cache folder.
+"""A cache of decoded pixels, one file per data set, in the user's cache folder.
 
-Losing a file, or the whole folder, costs only the time to decode again, so no fault of the
-cache is ever an error.
+No fault of the cache is an error: a lost file costs only the time to decode again.
 """
 
 import contextlib
@@ -25,7 +24,7 @@ def cache_folder() -> Path:
 
 
 def load_tensor(key: str) -> Tensor | None:
-    """Return the uint8 tensor kept under `key`; None if there is none that is intact.
+    """Load the uint8 tensor of `key`; None without an intact one.
 
     A damaged file is removed, so that `save_tensor` can write a good one.
     """
@@ -46,7 +45,7 @@ def load_tensor(key: str) -> Tensor | None:
 
 
 def save_tensor(key: str, tensor: Tensor) -> None:
-    """Keep a contiguous uint8 tensor under `key`, if the cache folder can be written at all."""
+    """Save a contiguous uint8 tensor under `key`, if the cache folder can be written."""
     path = cache_folder() / f"{key}.safetensors"
     with contextlib.suppress(OSError, SafetensorError), replacing(path) as part:
         save_file({_NAME: tensor}, part, metadata={"crc32": _checksum(tensor)})

@@ -34,6 +34,7 @@ from sculpt.pruning.masks import Masks, count_parameters, dense_masks
 from sculpt.registry import DATASETS
 from sculpt.results.statistics import compare_paired
 from sculpt.training.loop import train
+from sculpt.training.loss_and_error import evaluate
 
 
 def main() -> None:
@@ -54,10 +55,8 @@ def main() -> None:
     for seed in range(options.seeds):
         model, masks = sparse_network(splits, options, seed)
         torch.manual_seed(seed)
-        standard = train_standard(
-            model, masks, splits.train, splits.validation, recipe, device=options.device
-        )
-        theirs.append(standard[-1].val_error)
+        standard, _ = train_standard(model, masks, splits.train, recipe, device=options.device)
+        theirs.append(evaluate(standard, splits.validation)[1])
         trained, kept = as_trained(copy.deepcopy(model), masks, splits, recipe)
         ours.append(train(trained, kept, splits, recipe, seed=seed).history[-1].val_error)
         if not options.json:

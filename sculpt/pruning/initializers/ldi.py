@@ -11,10 +11,24 @@ from torch import Tensor, nn
 from sculpt.errors import InputError, check_choice
 from sculpt.models.activations import Activation
 from sculpt.pruning.initializers.variance_scaling import WeightedLayer
-from sculpt.pruning.mean_field import mean_field_gain
 from sculpt.registry import INITIALIZERS
 
 Kernel = Literal["block", "delta"]
+
+CRITICAL_GAINS: dict[Activation, float] = {
+    "linear": 1.0000000000000002,
+    "tanh": 1.0000000000000002,
+    "relu": 1.4142135623730951,
+    "leaky_relu": 1.4141428569978356,
+    "selu": 0.9660257769738999,
+}
+"""σ_w = (∫Dz φ′(√q z)²)^(−1/2), at which wide networks neither lose nor amplify gradients.
+
+Mean-field theory (Pennington, Schoenholz and Ganguli 2017, *Resurrecting the sigmoid*), with the
+standard normal measure Dz, biases of 0, and the integrals' last digits as computed. For linear,
+ReLU and leaky ReLU the gain is the same for every variance q of a pre-activation. For tanh it is
+that of the limit q → 0; for SELU that of q = 1, the variance it is made to keep (without the bias
+variance 0.067 that keeps it there, q settles at 0.726, where σ_w² ∫Dz φ′(√q z)² is 1.06)."""
 
 
 @INITIALIZERS.register("ldi")
@@ -34,8 +48,8 @@ def ldi(
             but its zeros score 0 under connection sensitivity, and the ranking runs dry at low
             sparsity (`initialize` warns).
         gain: All singular values; 1 in the paper's code. The name of an activation stands for its
-            critical gain in mean-field theory (`mean_field_gain`), for every layer alike: with it,
-            the Jacobian of a layer *and* its activation preserves the mean squared norm.
+            critical gain (`CRITICAL_GAINS`), for every layer alike: with it, the Jacobian of a
+            layer *and* its activation preserves the mean squared norm.
 
     Raises:
         InputError: the convolution's kernel is not square, or not two-dimensional, or `kernel`
@@ -44,7 +58,7 @@ def ldi(
     check_choice("kernel", kernel, get_args(Kernel))
     if isinstance(gain, str):
         check_choice("gain", gain, get_args(Activation))
-        gain = mean_field_gain(gain)
+        gain = CRITICAL_GAINS[gain]
     if isinstance(layer, nn.Linear):
         return gain * orthogonal_matrix(layer.out_features, layer.in_features, generator).float()
     size = layer.kernel_size
@@ -64,14 +78,14 @@ def ldi(
 
 
 def orthogonal_matrix(rows: int, columns: int, generator: torch.Generator) -> Tensor:
-    """Return a (rows, columns) float64 matrix, orthonormal along its shorter side (Haar)."""
+    """Draw a (rows, columns) float64 matrix, orthonormal along its shorter side (Haar)."""
     return nn.init.orthogonal_(torch.empty(rows, columns, dtype=torch.float64), generator=generator)
 
 
 def block_kernel(
     out_channels: int, in_channels: int, size: int, generator: torch.Generator
 ) -> Tensor:
-    """Return a kernel (out, in, size, size) whose circular convolution preserves norms.
+    """Draw a kernel (out, in, size, size) whose circular convolution preserves norms.
 
     An orthogonal matrix maps the inputs into the larger number of channels, where `size − 1`
     convolutions with 2×2 orthogonal blocks spread it over the kernel. With more inputs than
@@ -90,14 +104,14 @@ def block_kernel(
 def delta_kernel(
     out_channels: int, in_channels: int, size: int, generator: torch.Generator
 ) -> Tensor:
-    """Return a kernel (out, in, size, size) that is an orthogonal matrix at its centre."""
+    """Draw a kernel (out, in, size, size): an orthogonal matrix at its centre, else zero."""
     kernel = torch.zeros(out_channels, in_channels, size, size, dtype=torch.float64)
     kernel[:, :, size // 2, size // 2] = orthogonal_matrix(out_channels, in_channels, generator)
     return kernel
 
 
 def orthogonal_block(width: int, generator: torch.Generator) -> Tensor:
-    """Return a (2, 2, width, width) kernel that preserves norms: two random projections.
+    """Draw a (2, 2, width, width) kernel that preserves norms: two random projections.
 
     With projections P, Q: [[PQ, P(1−Q)], [(1−P)Q, (1−P)(1−Q)]].
     """
@@ -108,7 +122,7 @@ def orthogonal_block(width: int, generator: torch.Generator) -> Tensor:
 
 
 def symmetric_projection(width: int, generator: torch.Generator) -> Tensor:
-    """Return a (width, width) orthogonal projection onto a random subspace of random size."""
+    """Draw a (width, width) orthogonal projection onto a random subspace of random size."""
     basis = orthogonal_matrix(width, width, generator)
     chosen = (torch.rand(width, generator=generator) < 0.5).double()
     return (basis * chosen) @ basis.T
