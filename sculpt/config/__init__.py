@@ -1,4 +1,4 @@
-"""The schema of a study: what may stand in a study file, and what it means.
+"""The schema of a study file.
 
 A study says what is trained (`data`, `model`, `training`), how candidates are pruned
 (`pruning`, `budget`, `counting`), and what is searched (`space`, `search`).
@@ -29,7 +29,7 @@ from sculpt.documents import Document, assign, lookup
 
 
 class Data(Choice):
-    """Which images, and how they are split; further keys are options of the data set."""
+    """The images and their splits; further keys are options of the data set."""
 
     validation_fraction: Fraction = 0.1
     """Share of the training set held out for selection."""
@@ -39,7 +39,7 @@ class Data(Choice):
 
 
 class Sparsity(Section):
-    """A budget as a share: which fraction of a candidate's own dense network is removed."""
+    """A budget as the fraction removed of a candidate's own dense network."""
 
     sparsity: Fraction
 
@@ -59,9 +59,9 @@ class Pruning(Section):
     data: Data | None = None
     """Score on the training images of another data set, to see how sparsity transfers."""
     scope: Literal["global", "layer"] = "global"
-    """Rank the whole network, or each layer for itself at one density."""
+    """Rank the whole network, or each layer by itself at one density."""
     granularity: Literal["weight", "kernel", "channel"] = "weight"
-    """What is kept or removed as a whole; `channel` leaves a dense network of uneven width."""
+    """Unit that is kept or removed; `channel` leaves a dense network of uneven width."""
     mac_exponent: float = 0.0
     """p: scores are divided by (output height × width)^p before they are ranked."""
     effective: bool = False
@@ -69,15 +69,15 @@ class Pruning(Section):
 
     @property
     def repair_method(self) -> Literal["frobenius", "spectral", "exact"] | None:
-        """How isometry is repaired; None if it is not."""
+        """Method of the isometry repair; None without one."""
         return "frobenius" if self.repair is True else self.repair or None
 
 
 class Diagnostics(Section):
-    """What is read of a network's signal propagation before it is trained."""
+    """Readings of a network's signal propagation before training."""
 
     jacobian_images: Annotated[int, Field(ge=0)] | Literal["all"] = 8
-    """Take the input-output Jacobian at this many training images; 0 leaves it out."""
+    """Training images at which the input-output Jacobian is taken; 0 leaves it out."""
 
 
 class Published(Section):
@@ -85,7 +85,7 @@ class Published(Section):
 
     source: str
     figures: Annotated[list[str], Field(min_length=1)]
-    """What is compared: dotted paths into the record of a seed, for example `test_error`."""
+    """Compared quantities: dotted paths into the record of a seed, for example `test_error`."""
     rows: list[dict[str, Any]] = Field(default=[])
     """Each with `params` (as in the space; `base` for the dense base) and published figures."""
 
@@ -99,8 +99,8 @@ class Study(Section):
     """The dense base; a candidate overrides what the space names."""
     space: Space
     budget: Annotated[int, Field(ge=1)] | Literal["base"] | Sparsity = "base"
-    """Parameters that a candidate keeps: a number, as many as the base, or a share. A list of
-    numbers and `base` becomes a parameter of the space, with a Pareto front for each."""
+    """Parameters that a candidate keeps: a number, that of the base, or a share. A list of numbers
+    and `base` becomes a parameter of the space, with a Pareto front for each."""
     counting: Literal["paper", "total"] = "paper"
     pruning: Pruning = Pruning()
     training: Training
@@ -121,29 +121,29 @@ class Study(Section):
 
     @field_serializer("storage", when_used="json")
     def _without_password(self, storage: str | None) -> str | None:
-        """Write down where a study is kept, without its password, which options may hold, too."""
+        """Drop the password, and the options, which may hold one."""
         if storage is None or "://" not in storage or storage.startswith("sqlite"):
             return storage
         return re.sub(r"^([^:]+://[^:/@]*):.*@", r"\1@", storage.partition("?")[0])
 
     @property
     def storage_url(self) -> str:
-        """Where the study is kept."""
+        """URL or path of the study's storage."""
         return self.storage or default_storage(self.study)
 
     def with_parameters(self, params: Params) -> "Study":
-        """Return the study with sampled values in place, for example {"widening": 2}."""
+        """Set sampled values, for example {"widening": 2}."""
         return Study.model_validate(self.document_with(params))
 
     def document_with(self, params: Params) -> Document:
-        """Return the study as a document with sampled values in place, which nobody else holds.
+        """Make a new document of the study with sampled values set.
 
         Raises:
             ConfigError: a parameter has no place in the study.
         """
         document = self.model_dump()
         document["training"] = self.training.model_dump(exclude_unset=True)
-        # A whole choice first: it would take the options that were set in it away with it.
+        # Whole choices first: a later one would overwrite options already set in it.
         for key in sorted(params, key=lambda key: parameter_path(key).count(".")):
             listed = self.space.values(key) if key in self.space.parameters else {}
             value = listed.get(label(params[key]), params[key])
@@ -151,15 +151,15 @@ class Study(Section):
         return document
 
     def fingerprint(self) -> str:
-        """Return a short hash of everything that a finished trial depends on."""
+        """Hash everything that a finished trial depends on."""
         text = json.dumps(self.identity(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def identity(self) -> Document:
-        """Return the settings that must not change while a study goes on.
+        """Collect the settings that must not change during a study.
 
-        The total may grow, and the storage, the artifacts and the images may move (that they are
-        the same images is checked by their fingerprint).
+        The total may grow, and the storage, the artifacts and the images may move (a fingerprint
+        checks that they are the same images).
         """
         return self.model_dump(
             mode="json",
@@ -175,20 +175,20 @@ class Study(Section):
 
 
 def default_storage(study: str) -> str:
-    """Return where a study is kept unless it says otherwise."""
+    """Give the default storage of a study."""
     return f"sqlite:///runs/{study}.db"
 
 
 def parameter_path(key: str) -> str:
-    """Return where a space's key stands in the study: bare keys are options of the model."""
+    """Find the place of a space's key in the study: bare keys are options of the model."""
     return key if key.split(".")[0] in Study.model_fields else f"model.{key}"
 
 
 def sample_budgets(document: Any) -> Any:
-    """Return a study document in which a list of budgets has become a parameter of the space.
+    """Turn a list of budgets in a study document into a parameter of the space.
 
-    A document without such a list is returned as it is, and so is one whose space samples the
-    budget already, or is none: that is for the schema to refuse.
+    Any other document is returned unchanged, and so is one whose space already samples the budget
+    or is malformed, which the schema refuses.
     """
     budgets = document.get("budget") if isinstance(document, dict) else None
     parameters = lookup(document, "space.parameters") if isinstance(budgets, list) else None
@@ -199,7 +199,7 @@ def sample_budgets(document: Any) -> Any:
 
 
 def describe_parameters(params: Params) -> str:
-    """Return parameters as one short text for people."""
+    """Format parameters as one short text."""
     # The number of an element says nothing without the name of its list.
     names = (re.sub(r".*\.(?=[^.]*[^.\d])", "", key) for key in params)
     return ", ".join(f"{name} {value}" for name, value in zip(names, params.values(), strict=True))

@@ -1,4 +1,4 @@
-"""What every part of a study file is made of."""
+"""Building blocks of the schema of a study file."""
 
 from typing import Annotated, Any
 
@@ -8,12 +8,11 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Scalar = bool | int | float | str
 
 Params = dict[str, Any]
-"""Sampled values, for example `{"widening": 2}`: of each parameter of the space that is active, by
-its key there (bare keys are options of the model). A whole choice or a list may stand there itself
-or by its label."""
+"""Sampled values of the active parameters by their keys in the space, for example `{"widening": 2}`
+(bare keys are options of the model). A whole choice or a list may be replaced by its label."""
 Overrides = dict[str, Any]
-"""Values that are set in a study file before it is checked, by dotted key, as `--set` gives them,
-for example `{"search.trials": 4}`."""
+"""Values by dotted key, set in a study file before it is checked, as by `--set`; for example
+`{"search.trials": 4}`."""
 
 
 class Section(BaseModel):
@@ -23,7 +22,7 @@ class Section(BaseModel):
 
 
 class Choice(BaseModel):
-    """A registered thing by name, with its own options beside the name."""
+    """A registered function or class by name, with its options beside the name."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
@@ -31,7 +30,7 @@ class Choice(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options given; those left out take the defaults of the registered thing."""
+        """The given options; the others take the registered defaults."""
         return dict(self.model_extra or {})
 
     @property

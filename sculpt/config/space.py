@@ -1,4 +1,4 @@
-"""What may be sampled: values, conditions between them, and what no candidate may exceed."""
+"""The search space: values, conditions between parameters, and constraints on candidates."""
 
 import copy
 import math
@@ -32,24 +32,24 @@ class Range(Section):
 
     @property
     def whole(self) -> bool:
-        """Whether only integers are meant."""
+        """Whether the range has integers only."""
         return all(isinstance(x, int) for x in (self.low, self.high, self.step or 0))
 
     @property
     def count(self) -> int | None:
-        """How many numbers there are; None if infinitely many."""
+        """Number of values; None if infinite."""
         if not self.whole and self.step is None:
             return None
         width = Decimal(str(self.high)) - Decimal(str(self.low))
         return int(width // Decimal(str(self.step or 1))) + 1
 
     def at(self, index: int) -> int | float:
-        """Return a number by its place, as people write it: 0.3, and not 0.30000000000000004."""
+        """Return the value at an index, as written by people: 0.3, not 0.30000000000000004."""
         value = Decimal(str(self.low)) + index * Decimal(str(self.step or 1))
         return int(value) if self.whole else float(value)
 
     def holds(self, value: Any) -> bool:
-        """Return whether a value is one of these numbers."""
+        """Tell whether a value is in the range."""
         if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
             return False
         if not self.low <= value <= self.high:
@@ -57,7 +57,7 @@ class Range(Section):
         return self.count is None or _same(value, self.at(self.place(value)))
 
     def place(self, value: float) -> int:
-        """Return the place of the number that is nearest to a value."""
+        """Find the index of the number nearest to a value."""
         return round((value - self.low) / (self.step or 1))
 
 
@@ -67,27 +67,27 @@ Wanted = Scalar | Annotated[list[Scalar], Field(min_length=1)]
 
 
 class Constraints(Section):
-    """What a candidate's dense network may have at most; checked before anything is trained."""
+    """Limits on a candidate's dense network, checked before training."""
 
     max_dense_parameters: Annotated[int, Field(ge=1)] | None = None
     """Under the study's counting rule."""
     max_macs: Annotated[int, Field(ge=1)] | None = None
     """Multiply-accumulates of the dense network for one image."""
     max_memory: Annotated[ByteSize, Field(ge=1)] | None = None
-    """Of training, as `sculpt check` estimates it: bytes, or a text such as `2GiB`."""
+    """Memory of training as estimated by `sculpt check`: bytes, or a text such as `2GiB`."""
 
 
 class Space(Section):
-    """What may be sampled: a key of the study, or a bare option of the model, to its values."""
+    """Values of the sampled parameters, by a key of the study or a bare option of the model."""
 
     parameters: Annotated[dict[str, Dimension], Field(min_length=1)]
-    """A value may be a list (`blocks: [[1, 2, 3], ...]`, one for each stage) or a whole choice,
-    for example `pruning.criterion: [{name: synflow}, ...]`. An element of a list in the study has
-    its number for a key: `blocks.0`."""
+    """A value may be a list (`blocks: [[1, 2, 3], ...]`, one for each stage) or a whole choice, for
+    example `pruning.criterion: [{name: synflow}, ...]`. The key of an element of a list in the
+    study is its number: `blocks.0`."""
     conditions: dict[str, dict[str, Wanted]] = Field(default={})
-    """Parameter -> earlier parameters and their values under which alone it is sampled; a whole
-    choice goes by its name, a list by its text (`"[1, 2, 3]"`). Where it is not sampled, the
-    study's own value stays."""
+    """Parameter -> earlier parameters and the values that they must have for it to be sampled; a
+    whole choice goes by its name, a list by its text (`"[1, 2, 3]"`). Otherwise the study's own
+    value stays."""
     constraints: Constraints = Constraints()
 
     @model_validator(mode="after")
@@ -98,28 +98,28 @@ class Space(Section):
         return self
 
     def values(self, key: str) -> dict[Scalar, Any]:
-        """Return the listed values of a parameter by what trials call them; none of a range.
+        """Return the listed values of a parameter by their labels in trials; none of a range.
 
-        Samplers and storages know plain values only, so others go by their label.
+        Samplers and storages know plain values only, so others go by a label.
         """
         dimension = self.parameters[key]
         if isinstance(dimension, Range):
             return {}
-        # Copies, because they are put into other studies.
+        # Copies, because they become part of other studies.
         return {
             label(value): value.model_dump() if isinstance(value, Choice) else copy.copy(value)
             for value in dimension
         }
 
     def holds(self, key: str, value: Any) -> bool:
-        """Return whether a value, or what trials call it, is one that a parameter can take."""
+        """Tell whether a parameter can take a value, given itself or by its label."""
         dimension = self.parameters[key]
         if isinstance(dimension, Range):
             return dimension.holds(value)
         return any(_same(label(known), label(value)) for known in dimension)
 
     def wanted(self, key: str) -> dict[str, list[Scalar]]:
-        """Return the parameters that a parameter depends on, and the values they must have."""
+        """Return the conditions of a parameter: its parents and the values they must have."""
         conditions = self.conditions.get(key, {})
         return {
             parent: wanted if isinstance(wanted, list) else [wanted]
@@ -127,13 +127,13 @@ class Space(Section):
         }
 
     def admits(self, key: str, parent: str, value: Any) -> bool:
-        """Return whether a parameter may be sampled where the one it depends on has a value."""
+        """Tell whether a parent's value lets a parameter be sampled."""
         called = label(value)
         names = [called, self._name(parent, called)]
         return any(_same(name, one) for name in names for one in self.wanted(key)[parent])
 
     def is_active(self, key: str, params: Params) -> bool:
-        """Return whether a parameter is sampled, given the values of those before it."""
+        """Tell whether a parameter is sampled, given the values of earlier ones."""
         return all(
             parent in params and self.admits(key, parent, params[parent])
             for parent in self.conditions.get(key, {})
@@ -142,10 +142,9 @@ class Space(Section):
     def combinations(
         self, keys: Iterable[str], values: Callable[[str], Iterable[Any]]
     ) -> Iterator[Params]:
-        """Yield every combination of values once, without the parameters that are not sampled.
+        """Yield every combination of values once, without inactive parameters.
 
-        The keys are in the order of the space, with all that they depend on; the last one varies
-        fastest.
+        Keys are in the order of the space and include their parents; the last one varies fastest.
         """
         order = list(keys)
 
@@ -161,7 +160,7 @@ class Space(Section):
         return extend({}, 0)
 
     def _name(self, key: str, called: Scalar) -> Scalar:
-        """Return the name of a whole choice that is known by its label; else the value."""
+        """Return the name of a whole choice by its label; else the value."""
         dimension = self.parameters[key]
         for value in [] if isinstance(dimension, Range) else dimension:
             if isinstance(value, Choice) and value.label == called:
@@ -171,7 +170,7 @@ class Space(Section):
     def _value_faults(self) -> Iterator[InitErrorDetails]:
         for key, dimension in self.parameters.items():
             labels = [] if isinstance(dimension, Range) else [label(value) for value in dimension]
-            # 1 and true are one value to Python, and 1 and "1" to whoever reads a table.
+            # 1 and true are equal in Python, 1 and "1" in a table.
             if len(labels) > min(len(set(labels)), len(set(map(str, labels)))):
                 yield _fault(("parameters", key), "have each value once", labels)
 
@@ -207,7 +206,7 @@ class Space(Section):
 
 
 def label(value: Any) -> Any:
-    """Return what trials call a value: whole choices and lists go by their text."""
+    """Label a value in trials: whole choices and lists go by their text."""
     if isinstance(value, dict) and isinstance(value.get("name"), str):
         value = Choice.model_validate(value)
     if isinstance(value, Choice):
@@ -216,15 +215,15 @@ def label(value: Any) -> Any:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Return whether two values are one; Python takes True for 1."""
+    """Compare two values, with True and 1 different."""
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, float) and isinstance(other, int | float):
-        return math.isclose(one, other, abs_tol=1e-12)  # samplers add steps up in several ways
+        return math.isclose(one, other, abs_tol=1e-12)  # samplers sum steps in several ways
     return bool(one == other)
 
 
 def _fault(place: tuple[str, ...], rule: str, given: Any) -> InitErrorDetails:
-    # By a context, because the text may have braces of its own.
+    # By a context, because the text may contain braces.
     error = PydanticCustomError("space", "{rule}", {"rule": rule})
     return InitErrorDetails(type=error, loc=place, input=given)

@@ -1,4 +1,4 @@
-"""How the base and the candidates of a study are trained."""
+"""Training recipe of the base and the candidates of a study."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -45,21 +45,21 @@ RECIPES: dict[str, dict[str, float | str]] = {
         "translate": 4,
     },
 }
-"""Values by name for the keys of `training` that a study leaves out."""
+"""Named values for the keys of `training` that a study omits."""
 
 
 class Training(Section):
     """The recipe, shared by base and candidates."""
 
     recipe: Literal["paper_cifar10", "paper_mnist", "short"] | None = None
-    """Gives the keys that are left out other values than the ones below (`RECIPES`)."""
+    """Values for omitted keys (`RECIPES`), in place of the defaults below."""
     epochs: Annotated[int, Field(ge=0)]
-    """0 trains nothing: the study is about what can be read before training."""
+    """0 trains nothing, for studies of networks before training."""
     evaluate_every: Annotated[int, Field(ge=1)] = 1
     """Epochs between two evaluations; the last epoch is always evaluated."""
     protocol: Literal["validation", "lowest_test"] = "validation"
-    """`validation` never reads the test images. `lowest_test` reports the lowest test error of
-    all evaluations, as Lee et al. 2020 do: for comparing with published figures only."""
+    """`validation` never reads the test images. `lowest_test` reports the lowest test error of all
+    evaluations, as Lee et al. 2020 do: only for comparing with published figures."""
     batch_size: Annotated[int, Field(ge=2)] = 128
     learning_rate: Annotated[float, Field(gt=0)] = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -71,18 +71,18 @@ class Training(Section):
     max_gradient_norm: Annotated[float, Field(gt=0)] | None = None
     """Longer gradients (2-norm over all weights) are scaled down to this."""
     weight_average: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Decay per step of an exponential moving average of the weights, which is what is evaluated
-    and kept; 0 keeps the weights themselves. At first it forgets faster."""
+    """Decay per step of an exponential moving average of the weights, which is evaluated and kept
+    in their place; 0 is without. It forgets faster at first."""
     flip: bool = False
     translate: Annotated[int, Field(ge=0)] = 0
     """Random shifts by up to this many pixels."""
     cutout: Annotated[int, Field(ge=0)] = 0
-    """Side of the square that is erased, in pixels; 0 = none."""
+    """Side of the erased square in pixels; 0 = none."""
     precision: Literal["auto", "bfloat16", "tf32", "float32"] = "auto"
-    """Of matrix products and convolutions; weights stay float32. `auto` is bfloat16 where the
-    device computes with it natively, else float32. `tf32` exists on CUDA alone."""
+    """Precision of matrix products and convolutions; weights stay float32. `auto` is bfloat16 on
+    devices with native support, else float32. `tf32` exists on CUDA alone."""
     compact: bool = True
-    """Train without the channels that no path uses, where that saves work; the same network."""
+    """Train without channels on no path, where that saves work; the network is the same."""
 
     @model_validator(mode="wrap")
     @classmethod
@@ -90,6 +90,6 @@ class Training(Section):
         known = RECIPES.get(str(given.get("recipe")), {}) if isinstance(given, dict) else {}
         filled = validate(known | given if known else given)
         if known:
-            # What the recipe gave stays unset, so that another recipe can take its place.
+            # Values of the recipe stay unset, so that another recipe can replace them.
             filled.model_fields_set.intersection_update(given)
         return filled

@@ -1,4 +1,4 @@
-"""Diagnostics of a network at any point of its life: signal propagation, topology, cost.
+"""Diagnostics of a network: signal propagation, topology, cost.
 
-Modules and masks in, numbers out; nothing is changed.
+Modules and masks in, numbers out; modules and masks are not changed.
 """

@@ -1,4 +1,4 @@
-"""What a network costs to run: multiply-accumulates and activations, without running it."""
+"""Cost of a network: multiply-accumulates and activations, found without running it."""
 
 import copy
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sculpt.diagnostics.layers import Masks
 
 BYTES_PER_PARAMETER = 16
-"""Training in float32 keeps a weight, its gradient, its momentum and its mask."""
+"""A float32 weight in training, its gradient, its momentum and its mask."""
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,11 @@ class Cost:
     """Work and memory of a forward pass over one input."""
 
     positions: dict[str, int]
-    """How often each weight of a layer is used (output height × width), by parameter name."""
+    """Uses of each weight of a layer (output height × width), by parameter name."""
     weights: dict[str, int]
-    """Weights of each layer, biases not counted, by parameter name."""
+    """Weights of each layer without biases, by parameter name."""
     activations: int
-    """Numbers that training keeps for the backward pass: the outputs of all leaf modules."""
+    """Numbers kept for the backward pass: the outputs of all leaf modules."""
 
     @property
     def dense_macs(self) -> int:
@@ -34,11 +34,11 @@ class Cost:
 
 
 def measure_cost(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
-    """Trace a copy of a model on the meta device, where shapes are computed and nothing else.
+    """Trace a copy of a model on the meta device, which computes shapes only.
 
-    `input_shape` is that of one input without its batch dimension, for example (3, 32, 32).
+    `input_shape` is the shape of one input without its batch dimension, for example (3, 32, 32).
     """
-    # One precision, because the input must have that of the weights.
+    # One precision for weights and input.
     traced = copy.deepcopy(model).to("meta", torch.float32).eval()
     positions: dict[str, int] = {}
     weights: dict[str, int] = {}

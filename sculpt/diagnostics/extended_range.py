@@ -1,10 +1,9 @@
 """Non-negative tensors of any magnitude, for counts that float64 cannot hold.
 
-A network can have more paths than float64 has room for, and the channels of one layer can lie
-further apart than its whole range. So a tensor is held as a sum of float64 tensors, each with
-its own power of two, and a linear operation is applied to every one of them:
-f(Σ xₖ·2ᵏ) = Σ f(xₖ)·2ᵏ. Nothing is negative, so nothing cancels, and every element is right to
-the precision of float64.
+A network can have more paths than float64 can count, and the channels of one layer can lie
+further apart than its whole range. So a tensor is a sum of float64 tensors, each with its own
+power of two, and a linear operation applies to each of them: f(Σ xₖ·2ᵏ) = Σ f(xₖ)·2ᵏ. Without
+negative numbers there is no cancellation, and every element has the precision of float64.
 """
 
 import math
@@ -17,10 +16,10 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from sculpt.errors import InputError
 
 BAND = 512
-"""Powers of two from one band to the next; a band's elements lie within 2^±256."""
+"""Powers of two between bands; a band's elements lie within 2^±256."""
 
 ADDITIONS = {"add", "add_", "__add__", "__radd__", "__iadd__", "cat", "concat", "stack"}
-"""What several of these tensors may enter together: a product of two would not be linear."""
+"""Operations on several of these tensors; a product of two would not be linear."""
 
 
 class ExtendedRange(Tensor):
@@ -39,7 +38,7 @@ class ExtendedRange(Tensor):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Apply a function to each band, and join what comes out."""
+        """Apply a function to each band, and join the results."""
         operands, structure = tree_flatten((args, kwargs or {}))
         wrapped = [operand for operand in operands if isinstance(operand, ExtendedRange)]
         if len(wrapped) > 1 and func.__name__ not in ADDITIONS:
@@ -52,7 +51,7 @@ class ExtendedRange(Tensor):
             for band in sorted({band for tensor in wrapped for band in tensor.bands}):
                 given, named = tree_unflatten([_term(o, band) for o in operands], structure)
                 results[band], layout = tree_flatten(func(*given, **named))
-            # One leaf for each tensor, shape, number, ... that the function returns.
+            # One leaf for each tensor, shape, number, ... in the result.
             leaves = [
                 _wrap(_sort_into_bands(list(zip(results, leaf, strict=True))))
                 if isinstance(leaf[0], Tensor)
@@ -65,10 +64,10 @@ class ExtendedRange(Tensor):
         return tree_unflatten(leaves, layout)
 
     def log10(self) -> float | None:  # type: ignore[override]
-        """Return log10 of the only element, None for zero."""
+        """Compute log10 of the only element; None for zero."""
         top = max(self.bands)
         with torch._C.DisableTorchFunctionSubclass():
-            # Lower bands are nothing, or the last digits of the top one.
+            # Lower bands are zero, or the last digits of the top one.
             scaled = math.fsum(
                 math.ldexp(float(value), max(BAND * (band - top), -2000))
                 for band, value in self.bands.items()
@@ -77,7 +76,7 @@ class ExtendedRange(Tensor):
 
 
 def _term(operand: Any, band: int) -> Any:
-    """Return an operand as the function sees it in one band."""
+    """Return the part of an operand in one band."""
     if not isinstance(operand, ExtendedRange):
         return operand
     some = next(iter(operand.bands.values()))
@@ -85,7 +84,7 @@ def _term(operand: Any, band: int) -> Any:
 
 
 def _sort_into_bands(terms: list[tuple[int, Tensor]]) -> dict[int, Tensor]:
-    """Sum terms, moving every element to the band of its size."""
+    """Sum terms, moving every element to the band of its magnitude."""
     bands: dict[int, Tensor] = {}
     limit = 2.0 ** (BAND // 2)
     for band, values in terms:
@@ -104,7 +103,7 @@ def _sort_into_bands(terms: list[tuple[int, Tensor]]) -> dict[int, Tensor]:
 
 
 def _wrap(bands: dict[int, Tensor]) -> ExtendedRange:
-    # Its own data is one of the bands: it only answers for the shape, the device, the type.
+    # Its own data is one of the bands, and stands only for shape, device and type.
     tensor = next(iter(bands.values())).as_subclass(ExtendedRange)
     tensor.bands = bands
     return tensor

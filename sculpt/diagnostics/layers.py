@@ -1,4 +1,4 @@
-"""The conv and linear layers of a network, their parameters, and the masks that belong to them."""
+"""The conv and linear layers of a network, their parameters and their masks."""
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ Masks = dict[str, Tensor]
 
 
 def weighted_layers(model: nn.Module) -> dict[str, nn.modules.conv._ConvNd | nn.Linear]:
-    """Return the conv and linear layers, keyed by their weights' parameter names."""
+    """List the conv and linear layers, keyed by their weights' parameter names."""
     return {
         f"{name}.weight" if name else "weight": layer
         for name, layer in model.named_modules()
@@ -19,12 +19,12 @@ def weighted_layers(model: nn.Module) -> dict[str, nn.modules.conv._ConvNd | nn.
 
 
 def weight_of(parameter: str) -> str:
-    """Return the name of the weight of the layer that a weight or bias belongs to."""
+    """Name the weight of the layer of a weight or bias."""
     return parameter.rpartition(".")[0] + ".weight" if "." in parameter else "weight"
 
 
 def prunable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the weights and biases of every conv and linear layer, keyed by name.
+    """List the weights and biases of every conv and linear layer, keyed by name.
 
     Raises:
         InputError: the model has no such layer.
@@ -43,7 +43,7 @@ def prunable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def kept_weights(masks: Masks) -> int:
-    """Return how many weights and biases all masks together keep."""
+    """Count the weights and biases that masks keep."""
     return sum(int(mask.sum()) for mask in masks.values())
 
 
@@ -51,7 +51,7 @@ def check_masks(model: nn.Module, masks: Masks) -> None:
     """Refuse masks that do not fit a model.
 
     Raises:
-        InputError: naming the parameter.
+        InputError: a mask does not fit; the message names the parameter.
     """
     parameters = prunable_parameters(model)
     if parameters.keys() != masks.keys():

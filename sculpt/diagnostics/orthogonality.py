@@ -1,4 +1,4 @@
-"""The orthogonality score: how far a network's layers are from isometry (Lee et al. 2020, §4.2)."""
+"""Orthogonality score: distance of a network's layers from isometry (Lee et al. 2020, §4.2)."""
 
 import math
 
@@ -12,7 +12,7 @@ from sculpt.diagnostics.layers import weighted_layers
 
 @torch.no_grad()
 def layer_orthogonality(model: nn.Module) -> dict[str, float]:
-    """Return ‖W Wᵀ − I‖_F of every conv and linear weight, by parameter name.
+    """Compute ‖W Wᵀ − I‖_F of every conv and linear weight, by parameter name.
 
     W is (out_channels, in_channels·k·k); pruned weights are zeros in it. The paper, whose
     weights are stored transposed, writes WᵀW.
@@ -26,12 +26,12 @@ def layer_orthogonality(model: nn.Module) -> dict[str, float]:
 
 
 def orthogonality_score(layers: dict[str, float]) -> float:
-    """Return the network's score: the mean over its layers, OS = (1/K) Σ_l (0 = isometry)."""
+    """Average over the layers, OS = (1/K) Σ_l (0 = isometry)."""
     return sum(layers.values()) / len(layers)
 
 
 def isometry_bound(mask: Tensor) -> float:
-    """Return the smallest ‖(C⊙W)(C⊙W)ᵀ − I‖_F that any weights W can have under a mask C.
+    """Compute the smallest ‖(C⊙W)(C⊙W)ᵀ − I‖_F of any weights W under a mask C.
 
     A masked matrix has at most the structural rank r of its mask, and a positive
     semi-definite matrix of rank r is at least √(rows − r) away from the identity. The bound is
@@ -42,6 +42,6 @@ def isometry_bound(mask: Tensor) -> float:
     """
     matrix = mask.flatten(1)
     matrix = matrix[matrix.any(1)][:, matrix.any(0)]  # dead rows and columns have no rank
-    # A fully dense matrix has full rank; the search for a matching is for sparse ones.
+    # A fully dense matrix has full rank, without searching for a matching.
     rank = min(matrix.shape) if matrix.all() else structural_rank(csr_array(matrix.cpu().numpy()))
     return math.sqrt(len(mask) - rank)

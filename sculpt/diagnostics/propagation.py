@@ -1,8 +1,7 @@
 """Signal propagation: singular values of a network's input-output Jacobian.
 
 Lee et al. 2020, §4: a network propagates signals faithfully if they are near 1 (dynamical
-isometry). Everything is computed on a copy in inference mode, in float64
-unless another precision is asked for.
+isometry). Derivatives are taken on a copy in inference mode, by default in float64.
 """
 
 import copy
@@ -17,7 +16,7 @@ from sculpt.errors import InputError, NumericsError
 from sculpt.record import JacobianSpectrum
 
 ELEMENTS_AT_ONCE = 2**24
-"""Bounds what a chunk of images keeps in memory: 128 MiB of activations and Jacobians."""
+"""Limit of a chunk of images: 128 MiB of activations and Jacobians."""
 
 IMAGES_AT_ONCE = 256
 """Larger chunks leave the caches and are slower."""
@@ -26,22 +25,21 @@ IMAGES_AT_ONCE = 256
 def jacobian_singular_values(
     model: nn.Module, inputs: Tensor, *, dtype: torch.dtype = torch.float64
 ) -> Tensor:
-    """Return the singular values of each image's Jacobian ∂ output / ∂ input.
+    """Compute the singular values of each image's Jacobian ∂ output / ∂ input.
 
-    They come from a QR decomposition and an SVD of its small factor. The eigenvalues of J Jᵀ
-    would be three times as fast but square the condition, which leaves half of the digits of
-    the smallest values.
+    By a QR decomposition and an SVD of its small factor. The eigenvalues of J Jᵀ would be three
+    times as fast but square the condition, which halves the digits of the smallest values.
 
     Args:
         model: Maps (N, ...) to logits (N, classes), each image by itself in inference mode; it is
             not changed.
         inputs: Normalised images (N, ...), where the model is.
-        dtype: What the derivatives are computed in. float32 is faster for large convnets, and
-            leaves 7 digits of the largest singular value for all of them together.
+        dtype: Precision of the derivatives. float32 is faster for large convnets, and leaves all
+            singular values with 7 digits of the largest.
 
     Returns:
-        float64 (N, min(classes, pixels)), largest first. What cannot be told from 0 (below
-        ε · max(classes, pixels) of the image's largest, as for a matrix's rank) is 0.
+        float64 (N, min(classes, pixels)), largest first. Values below ε · max(classes, pixels) of
+        the image's largest, as for a matrix's rank, are 0.
 
     Raises:
         InputError: there are no images.
@@ -49,8 +47,8 @@ def jacobian_singular_values(
     """
     if len(inputs) == 0:
         raise InputError("there must be images to take the Jacobian at, but got none")
-    # Not channels last: torch.func has no batched rule for pooling there and takes ten times as
-    # long, with a warning.
+    # Not channels last, for which torch.func has no batched rule for pooling: ten times as slow,
+    # with a warning.
     network = copy.deepcopy(model).to(dtype).to(memory_format=torch.contiguous_format)
     network.eval().requires_grad_(False)
     outputs = network(inputs[:1].to(dtype)).numel()
@@ -61,8 +59,8 @@ def jacobian_singular_values(
     def one(image: Tensor) -> Tensor:
         return network(image.unsqueeze(0)).flatten()
 
-    # One pass back per output. Forward mode would be cheaper where there are more outputs than
-    # inputs, but importing it makes PyTorch 2.15 warn of its own use of torch.jit.
+    # One backward pass per output. Forward mode would be cheaper with more outputs than inputs,
+    # but importing it makes PyTorch 2.15 warn of its own use of torch.jit.
     jacobian = vmap(jacrev(one))
     parts = []
     for batch in inputs.split(at_once):
@@ -83,7 +81,7 @@ def summarize_jacobian(values: Tensor) -> JacobianSpectrum:
     """Pool singular values (N, values of one image) over the images.
 
     Raises:
-        InputError: there are none.
+        InputError: there are no values.
     """
     if values.numel() == 0:
         raise InputError("there must be singular values to summarize, but got none; give images")

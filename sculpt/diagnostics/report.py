@@ -1,4 +1,4 @@
-"""Everything that can be said of a network without training it, in one call."""
+"""All diagnostics of a network in one call, without training it."""
 
 from dataclasses import asdict
 from typing import Any
@@ -19,7 +19,7 @@ from sculpt.errors import InputError
 
 
 def diagnose(model: nn.Module, masks: Masks | None, inputs: Tensor) -> dict[str, Any]:
-    """Describe a network as it stands: layers, signal propagation, topology, cost.
+    """Describe a network: layers, signal propagation, topology, cost.
 
     Args:
         model: Any module with conv or linear layers, its pruned weights at zero; it is not changed.
@@ -43,7 +43,7 @@ def diagnose(model: nn.Module, masks: Masks | None, inputs: Tensor) -> dict[str,
         `collapsed_layers`: names of the weights that are pruned completely.
 
     Raises:
-        InputError: the masks do not fit the model, or it has weights that its masks prune.
+        InputError: the masks do not fit the model, or a pruned weight of it is not zero.
         NumericsError: a derivative is not finite.
     """
     masks = _check_masks(model, masks)
@@ -75,7 +75,7 @@ def diagnose(model: nn.Module, masks: Masks | None, inputs: Tensor) -> dict[str,
 
 
 def describe_layers(masks: Masks, cost: Cost, topology: Topology) -> dict[str, dict[str, Any]]:
-    """Return what is left of each weight and what it costs, by its name, in order of execution."""
+    """Describe the kept part of each weight and its cost, by name, in order of execution."""
     return {
         name: {
             "name": name,
@@ -90,7 +90,7 @@ def describe_layers(masks: Masks, cost: Cost, topology: Topology) -> dict[str, d
 
 
 def _check_masks(model: nn.Module, masks: Masks | None) -> Masks:
-    """Return masks for every conv and linear weight and bias, on the model's device."""
+    """Check masks, or make dense ones, and move them to the model's device."""
     parameters = prunable_parameters(model)
     if masks is None:
         return {name: torch.ones_like(p, dtype=torch.bool) for name, p in parameters.items()}

@@ -1,9 +1,9 @@
-"""Which kept weights lie on a path from the input to the output, and how many paths there are.
+"""Effective topology: kept weights on paths from the input to the output, and the paths' number.
 
 The effective node-path view of pruning at initialisation. Weights are replaced by their masks
-and everything between them by something linear that keeps zero at zero and positive positive;
-then a connection carries a signal exactly if it is on a path, and gradients say the same of
-the way back.
+and all other operations by linear ones that keep zero at zero and positive positive; then a
+connection carries a signal exactly if it can be reached from the input, and a gradient exactly
+if it reaches the output.
 """
 
 import copy
@@ -39,7 +39,7 @@ REPLACED_BY_IDENTITY = (
     nn.Sigmoid,
     nn.Hardsigmoid,
 )
-"""Normalisations and activations: modules that pass a signal on, element by element."""
+"""Normalisations, activations and dropout: they pass signals on element by element."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +55,15 @@ class Topology:
     channels: dict[str, int]
     """Effective output channels of each layer, keyed by its weight's parameter name."""
     effective: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
-    """Bool, keyed by parameter name: kept weights on a path, and kept biases of channels that
-    are. On the model's device."""
+    """Bool, keyed by parameter name: kept weights on a path, and kept biases of channels on one.
+    On the model's device."""
     reachable: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
-    """Bool, keyed by parameter name: positions, kept or not, that are on a path if kept. Their
-    input is reached from the network's, and their output reaches the network's; a bias's
-    channel is on a path."""
+    """Bool, keyed by parameter name: positions, kept or not, that lie on a path if kept, and
+    biases of channels on a path."""
 
 
 class _Exists(torch.autograd.Function):
-    """Positive becomes 1, forwards and backwards: whether there is a path, not how many."""
+    """Maps positive to 1, forwards and backwards: whether there is a path, not how many."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -108,11 +107,11 @@ def measure_topology(model: nn.Module, masks: Masks, input_shape: tuple[int, ...
 
 
 def _find_reachable(skeleton: nn.Module, ones: Tensor) -> dict[str, Tensor]:
-    """Return where a weight would be on a path, by one pass forward and one backward."""
+    """Find the positions on paths, by one forward and one backward pass."""
     if ones.device.type == "cpu":
-        # Only zero or not matters, and between two layers float32 cannot overflow: 2.5 times
-        # as fast. A GPU keeps float64, because for float32 its libraries may choose transforms
-        # (Winograd, Fourier) that turn zeros into rounding errors.
+        # 2.5 times as fast; only zero or not matters, and between two layers float32 cannot
+        # overflow. On a GPU, float32 may use transforms (Winograd, Fourier) that turn zeros into
+        # rounding errors.
         skeleton, ones = skeleton.float(), ones.float()
     layers = weighted_layers(skeleton)
     for layer in layers.values():
@@ -129,13 +128,13 @@ def _find_reachable(skeleton: nn.Module, ones: Tensor) -> dict[str, Tensor]:
 
 
 def linear_skeleton(model: nn.Module, masks: Masks) -> nn.Module:
-    """Return a float64 copy with masks as weights, no biases, and nothing non-linear.
+    """Make a linear float64 copy with masks as weights and no biases.
 
     Normalisations, activations and dropout become identities, and maximum pooling becomes
-    average pooling; what is a function in the model's forward pass stays as it is. The model is
-    not changed, and masks of biases are not looked at.
+    average pooling; functions in the model's forward pass stay. The model is not changed, and
+    masks of biases are not used.
     """
-    # What the copy finds in its memo it takes as copied already: no weight is.
+    # deepcopy takes tensors in its memo as copied already, so it copies no weight.
     memo: dict[int, Any] = {
         id(parameter): nn.Parameter(torch.zeros_like(parameter, dtype=torch.float64))
         for parameter in model.parameters()
@@ -156,12 +155,12 @@ def linear_skeleton(model: nn.Module, masks: Masks) -> nn.Module:
 
 
 def remove_nonlinear(network: nn.Module) -> None:
-    """Put identities in the place of all normalisations, activations and dropout, in place.
+    """Replace all normalisations, activations and dropout by identities, in place.
 
-    Only what is a module can be replaced: a `torch.tanh` inside a `forward` stays.
+    Only modules can be replaced: a `torch.tanh` inside a `forward` stays.
     """
     for module in list(network.modules()):
-        # Not named_children(): it names an activation that is used twice only once.
+        # Not named_children(), which lists an activation that is used twice only once.
         for name, child in list(module._modules.items()):
             if isinstance(child, REPLACED_BY_IDENTITY):
                 setattr(module, name, nn.Identity())

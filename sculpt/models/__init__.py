@@ -3,9 +3,9 @@
     family(channels, classes, *, option=default, ...) -> torch.nn.Module
 
 that maps images (N, channels, H, W) to logits (N, classes). The keyword-only parameters are the
-options that a study or a search space may set. A family that has no convolution to take images
-of any size asks for their `pixels` (height × width) too, as its third parameter. A family builds
-the *structure*; its weights are drawn later, by an initializer.
+options that a study or a search space may set. A family without convolutions, which fits images
+of one size only, has `pixels` (height × width) as its third parameter. A family builds the
+*structure*; its weights are drawn later, by an initializer.
 """
 
 from inspect import signature

@@ -1,4 +1,4 @@
-"""Activations by name: always modules, so that whoever walks a network finds every one."""
+"""Activations by name, as modules, which analyses of a network can find."""
 
 from typing import Literal, get_args
 
@@ -9,11 +9,11 @@ from sculpt.errors import check_choice
 Activation = Literal["linear", "tanh", "relu", "leaky_relu", "selu"]
 
 LEAKY_SLOPE = 0.01
-"""Of the leaky ReLU below 0, as in Maas et al. 2013."""
+"""Slope of the leaky ReLU below 0, as in Maas et al. 2013."""
 
 
 def make_activation(name: Activation) -> nn.Module:
-    """Return a new module for each place in a network; `linear` is the identity.
+    """Make a new activation module; `linear` is the identity.
 
     Raises:
         InputError: `name` is not one of its values.

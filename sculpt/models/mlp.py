@@ -19,7 +19,7 @@ def mlp(
     units: int = 100,
     activation: Activation = "tanh",
 ) -> nn.Module:
-    """Build MLP-K: `layers` linear layers, all hidden ones of one width (METHOD: 100).
+    """Build MLP-K: `layers` linear layers, all hidden ones of one width (100 in the paper).
 
     Args:
         layers: K ≥ 1, the classifier included.
@@ -51,7 +51,7 @@ def lenet_300_100(
 
 
 def stack(widths: list[int], activation: Activation) -> nn.Sequential:
-    """Return linear layers between the widths, an activation after each but the last."""
+    """Stack linear layers between the widths, with an activation after each but the last."""
     modules: list[nn.Module] = [nn.Flatten()]
     for inputs, outputs in pairwise(widths):
         modules += [nn.Linear(inputs, outputs), make_activation(activation)]

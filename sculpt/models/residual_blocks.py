@@ -1,4 +1,4 @@
-"""The residual blocks of both versions of ResNet, and what they are made of."""
+"""Residual blocks of both versions of ResNet, and their parts."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -14,14 +14,14 @@ Shortcut = Literal["zeropad", "projection"]
 
 
 def convolution(in_width: int, out_width: int, kernel: int, stride: int, bias: bool) -> nn.Conv2d:
-    """Return a convolution that keeps the size (up to its stride)."""
+    """Make a convolution that keeps the size (up to its stride)."""
     return nn.Conv2d(in_width, out_width, kernel, stride=stride, padding=kernel // 2, bias=bias)
 
 
 def bare_convolution(
     in_width: int, out_width: int, kernel: int, stride: int, bias: bool
 ) -> nn.Sequential:
-    """Return a convolution alone, under the name that it has beside a batch norm."""
+    """Make a convolution without a batch norm, under the same name as with one."""
     return nn.Sequential(OrderedDict(conv=convolution(in_width, out_width, kernel, stride, bias)))
 
 
@@ -73,9 +73,9 @@ class Block(nn.Module):
 
 
 class PreActivationBlock(nn.Module):
-    """The same with batch norm and activation first (He et al. 2016b, Figure 1b).
+    """A block with batch norms and activations first (He et al. 2016b, Figure 1b).
 
-    Shortcuts without parameters take the input as it is. A projection takes it normalised and
+    Shortcuts without parameters take the raw input. A projection takes it normalised and
     activated, and has no batch norm of its own, as in wide residual networks.
     """
 
@@ -105,7 +105,7 @@ class PreActivationBlock(nn.Module):
 def make_shortcut(
     kind: Shortcut, extra_channels: int, stride: int, projection: Callable[[], nn.Module]
 ) -> nn.Module:
-    """Return the identity where neither size nor width changes, else what was asked for."""
+    """Make the identity where neither size nor width changes, else the given kind."""
     # The width changes without a stride where stage 1 is wider than the stem.
     if stride == 1 and extra_channels == 0:
         return nn.Identity()

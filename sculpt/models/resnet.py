@@ -1,4 +1,4 @@
-"""The CIFAR ResNet(k, n), widened by k, with n blocks in each of its three stages.
+"""The CIFAR ResNet(k, n), widened by k, with n blocks in each of its three stages; and WRN.
 
 Version 1 is He et al. 2016, *Deep Residual Learning*; version 2, with pre-activation, He et al.
 2016b, *Identity Mappings in Deep Residual Networks*, its details as in Zagoruyko and Komodakis
@@ -54,7 +54,7 @@ def resnet(
         shortcut: `zeropad` has no parameters: average-pool by the stride, then zero channels.
             `projection` is a 1×1 convolution, followed by a batch norm in version 1 only.
         activation: ReLU in the papers.
-        conv_bias: Whether convolutions carry a bias (the counting rule `paper` assumes so).
+        conv_bias: Whether convolutions carry a bias (assumed by the counting rule `paper`).
 
     Raises:
         InputError: an option is outside its range.
@@ -80,7 +80,7 @@ def resnet(
     check_choice("version", version, get_args(Version))
     check_choice("shortcut", shortcut, get_args(Shortcut))
     v1 = version == "v1"
-    # In version 2 the first block's own batch norm is what follows the stem.
+    # In version 2 the first block's own batch norm follows the stem.
     stem = (ConvNorm if v1 else bare_convolution)(channels, stem_width, 3, stem_stride, conv_bias)
     block_type, width = Block if v1 else PreActivationBlock, stem_width
     stages = []
@@ -121,8 +121,8 @@ def wide_resnet(
     Args:
         depth: 6n + 4 for n blocks in each of the three stages: 10, 16, 22, 28, 34, 40.
         widening, stem_width, stem_stride, activation: As in `resnet`.
-        conv_bias: Whether convolutions carry a bias; the counting rule `paper` assumes so, the
-            published sizes that none does.
+        conv_bias: Whether convolutions carry a bias: assumed by the counting rule `paper`, not by
+            the published sizes.
 
     Raises:
         InputError: an option is outside its range.

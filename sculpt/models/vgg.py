@@ -8,7 +8,7 @@ from sculpt.errors import InputError
 from sculpt.models.activations import Activation, make_activation
 from sculpt.registry import MODELS
 
-# Of each group, the width and the kernel sizes of its convolutions; a pooling ends it.
+# Width and kernel sizes of the convolutions of each group; a pooling ends it.
 GROUPS = [(64, [3, 3]), (128, [3, 3]), (256, [3, 3, 1]), (512, [3, 3, 1]), (512, [3, 3, 1])]
 CLASSIFIER_WIDTHS = [512, 512]
 
@@ -24,9 +24,9 @@ def vgg16(
 ) -> nn.Module:
     """Build VGG16: thirteen convolutions in five groups, then three linear layers.
 
-    Five times, 2×2 max-pooling halves the image; where a size is odd it is rounded up, so that
-    no image of 28 pixels (14, 7, 4, 2, 1) is pooled away. 32 pixels end as one, and where more
-    are left (2×2 of 64) their average goes to the classifier, whose inputs are always 512.
+    Five times, 2×2 max-pooling halves the image; an odd size is rounded up, so that 28
+    pixels (14, 7, 4, 2, 1) are not pooled away. 32 pixels end as one; where more are left (2×2 of
+    64), their average goes to the classifier, whose inputs are always 512.
 
     Args:
         widening: A factor on the width of every layer but the last, rounded; may be below 1.

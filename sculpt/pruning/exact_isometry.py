@@ -1,4 +1,4 @@
-"""Exact isometries under a given mask, built row by row instead of descended to."""
+"""Exact isometries under a given mask, constructed row by row instead of by descent."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ Matrix = NDArray[np.float64]
 Support = NDArray[np.bool_]
 
 NO_ROOM = 1e-8
-"""What is left of a unit row, below which the rows before it have taken all the room it had."""
+"""Remainder of a unit row below which the rows before it span all of its support."""
 
 DEPENDENT = 1e-12
 """Relative size below which a row adds no direction to those before it."""
@@ -20,12 +20,12 @@ DEPENDENT = 1e-12
 
 @torch.no_grad()
 def construct_isometry(weight: Tensor, mask: Tensor) -> Tensor:
-    """Build weights under a mask that are as near to an isometry as the mask allows, exactly.
+    """Construct weights under a mask that are exactly as near to an isometry as the mask allows.
 
-    The rows that a maximum matching pairs with columns of their own become orthonormal, the
-    other rows zero: W Wᵀ is diagonal, with as many ones as the mask's structural rank, so that
+    Rows that a maximum matching pairs with columns of their own become orthonormal, the others
+    zero: W Wᵀ is diagonal, with as many ones as the mask's structural rank, so that
     ‖W Wᵀ − I‖_F is `isometry_bound` up to rounding. (With more live rows than live columns the
-    columns are treated so, and W Wᵀ is a projection of that rank.)
+    columns take the rows' part, and W Wᵀ is a projection of that rank.)
 
     Exact Orthogonal Initialization (Esguerra, Nowak et al. 2023) chooses mask and weights
     together, as a product of Givens rotations. Here the mask is given and no such product need
@@ -58,7 +58,7 @@ def construct_isometry(weight: Tensor, mask: Tensor) -> Tensor:
 
 
 def _orthonormal_rows(start: Matrix, support: Support) -> Matrix:
-    """Return rows that are orthonormal where matched, zero elsewhere."""
+    """Construct rows that are orthonormal where matched, zero elsewhere."""
     columns = maximum_bipartite_matching(csr_array(support), perm_type="column")
     matched = np.flatnonzero(columns >= 0)
     order = matched[np.argsort(support[matched].sum(1), kind="stable")]
@@ -83,13 +83,13 @@ def _orthonormal_rows(start: Matrix, support: Support) -> Matrix:
 
 
 def _orthogonal_to(others: Matrix, start: Matrix) -> Matrix | None:
-    """Return the unit vector nearest to `start` that is orthogonal to others, if there is one."""
+    """Find the unit vector nearest to `start` that is orthogonal to others; None without one."""
     basis, triangle, _ = qr(others.T, mode="economic", pivoting=True)
     sizes = np.abs(np.diagonal(triangle))
     basis = basis[:, sizes > DEPENDENT * max(1.0, sizes.max(initial=0.0))]
     if basis.shape[1] == len(start):
         return None
-    # Old weights may be zero, or a copy of another row's: then any direction that is free.
+    # Old weights may be zero, or a copy of another row's: then any free direction will do.
     for candidate in (start, np.random.default_rng(0).normal(size=len(start))):
         size = np.linalg.norm(candidate)
         if size == 0:
@@ -99,6 +99,6 @@ def _orthogonal_to(others: Matrix, start: Matrix) -> Matrix | None:
         left = np.linalg.norm(direction)
         if left > NO_ROOM:
             direction /= left
-            direction -= basis @ (basis.T @ direction)  # again: the first left rounding behind
+            direction -= basis @ (basis.T @ direction)  # again, to remove rounding
             return direction / np.linalg.norm(direction)
     return None

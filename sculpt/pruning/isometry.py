@@ -1,4 +1,4 @@
-"""Approximate-isometry repair: bring each layer's kept weights back near orthogonality.
+"""Approximate-isometry repair: restore near-orthogonality of each layer's kept weights.
 
 Lee et al. 2020, Eq. 8: per layer, over its kept weights, minimise ‖(C⊙W)(C⊙W)ᵀ − I‖_F. No
 data is used. A convolution's W is its kernel as a matrix (out_channels, in_channels·k·k).
@@ -24,15 +24,15 @@ Method = Literal["frobenius", "spectral", "exact"]
 TOLERANCE: dict[Norm, float] = {"frobenius": 1e-3, "spectral": 1e-2}
 
 STACK_ON_CPU = 2**18
-"""How many weights are stacked at most. A CPU gains from stacking small matrices only, and large
-ones of different live sizes would be padded for nothing."""
+"""Limit on the weights of a stack. A CPU gains only from stacking small matrices; large ones of
+different live sizes would be padded for nothing."""
 STACK_ELSEWHERE = 2**26
-"""An accelerator waits for launches, so it is given stacks as large as its memory bears."""
+"""An accelerator waits for launches, so its stacks are as large as its memory allows."""
 
 
 @dataclass(frozen=True)
 class LayerRepair:
-    """What the repair did to one layer.
+    """Outcome of the repair of one layer.
 
     Residuals are ‖(C⊙W)(C⊙W)ᵀ − I‖ of the whole layer, in the spectral norm if the method is
     `spectral`, in the Frobenius norm otherwise.
@@ -41,16 +41,16 @@ class LayerRepair:
     before: float
     after: float
     bound: float
-    """No weights under this mask have a smaller residual: √(rows − r) in the Frobenius norm, r
-    the structural rank of the mask; in the spectral norm 0 if r = rows, else 1."""
+    """Smallest residual of any weights under this mask: √(rows − r) in the Frobenius norm, with
+    the structural rank r of the mask; in the spectral norm 0 if r = rows, else 1."""
     steps: int
     seconds: float
-    """Its share of the time of the stack it was in."""
+    """The layer's share of the time of its stack."""
     converged: bool
     """Whether the repair ended within tolerance of the bound."""
     constructed: bool
-    """Whether the weights are the exact construction's (`construct_isometry`): they were asked
-    for, or the descent stalled above the bound."""
+    """Whether the weights were constructed (`construct_isometry`), by `method` or because the
+    descent stalled above the bound."""
 
 
 @torch.no_grad()
@@ -67,24 +67,24 @@ def repair_isometry(
     The descent runs on the *squared* Frobenius norm (the un-squared norm's gradient has a
     constant length and keeps oscillating), on stacks of layers of equal shape, see
     `sculpt.pruning.isometry_descent`. The problem is not convex: a row may end at zero although
-    the mask has room for it. A layer whose descent stalls above its bound is built instead.
+    the mask has room for it. A layer whose descent stalls above its bound is constructed instead.
 
     Args:
         model: Its pruned weights are zero afterwards; biases are not touched.
         masks: Keyed by parameter name.
         method: `frobenius`: descend until ‖(C⊙W)(C⊙W)ᵀ − I‖_F is at its bound (Eq. 8). `spectral`:
             descend until all singular values that can be 1 (as many as the mask's structural rank)
-            are; this minimises ‖(C⊙W)(C⊙W)ᵀ − I‖₂, and where that is 1 at best, because the mask
-            lacks rank, goes on to what is left to improve. The path is the Frobenius norm's, which
-            is smooth; the measure and the end are the spectral one's. `exact`: build weights that
-            are at the bound to rounding; no steps, more time (see `construct_isometry`).
-        max_steps: Upper limit on steps per layer.
-        tolerance: How close the residual must come to its bound, relative to the norm of the
-            identity: the layer's √rows, or 1 for `spectral`. By default 1e-3, and 1e-2 for
-            `spectral`, which waits for the slowest singular value of all.
+            are; this minimises ‖(C⊙W)(C⊙W)ᵀ − I‖₂ and, where that is at least 1 because the mask
+            lacks rank, also the deviations below it. The path is that of the smooth Frobenius
+            norm, the stopping rule that of the spectral norm. `exact`: construct weights at the
+            bound, up to rounding; no steps, more time (see `construct_isometry`).
+        max_steps: Limit on steps per layer.
+        tolerance: Distance of the residual from its bound, relative to the norm of the identity:
+            the layer's √rows, or 1 for `spectral`. By default 1e-3, and 1e-2 for `spectral`,
+            which waits for the slowest singular value of all.
 
     Returns:
-        What was done, keyed by the weight's parameter name.
+        The outcome per layer, keyed by the weight's parameter name.
 
     Raises:
         InputError: `method` is not one of its values.
@@ -104,14 +104,14 @@ def repair_isometry(
             layer.construct(tolerance)
     else:
         for stack in _stacks(layers):
-            _descend_together(stack, norm, max_steps, tolerance)
+            _repair_stack(stack, norm, max_steps, tolerance)
     for layer in layers:
         layer.write()
     return {layer.name: layer.report() for layer in layers}
 
 
 class _Layer:
-    """One layer on its way: its weight without the rows and columns that are pruned whole."""
+    """A layer in repair: its weight without the rows and columns that are pruned entirely."""
 
     def __init__(self, name: str, parameter: nn.Parameter, mask: Tensor, norm: Norm):
         start = perf_counter()
@@ -124,7 +124,7 @@ class _Layer:
         self.shape = mask.shape
         self.live = mask.any(1).nonzero(), mask.any(0).nonzero().T  # index the live submatrix
         self.mask = mask[self.live]
-        # Half precision would round away what the tolerance asks for.
+        # Half precision is coarser than the tolerance.
         dtype = torch.promote_types(parameter.dtype, torch.float32)
         self.weight = parameter.flatten(1)[self.live].to(dtype) * self.mask
         frobenius_bound = isometry_bound(mask)
@@ -138,7 +138,7 @@ class _Layer:
         return isometry_residual(weight, rows=self.shape[0], rank=self.rank, norm=self.norm)
 
     def accept(self, weight: Tensor) -> bool:
-        """Take these weights unless they are worse than those there are."""
+        """Take these weights unless they are worse than the present ones."""
         weight = weight.to(self.parameter.dtype).to(self.weight)  # as it will be written
         after = self.residual(weight)
         if after > self.after:
@@ -153,7 +153,7 @@ class _Layer:
         self.seconds += perf_counter() - start
 
     def is_within(self, tolerance: float) -> bool:
-        """Return whether the weights, as they will be written, are within tolerance."""
+        """Tell whether the weights, as they will be written, are within tolerance."""
         unit = math.sqrt(self.shape[0]) if self.norm == "frobenius" else 1.0
         return self.after <= self.bound + 1.01 * tolerance * unit  # the 0.01 is for rounding
 
@@ -169,7 +169,7 @@ class _Layer:
 
 
 def _stacks(layers: list[_Layer]) -> Iterator[list[_Layer]]:
-    """Yield layers of equal shape, device and dtype together, as many as may be stacked."""
+    """Group layers of equal shape, device and dtype into stacks within the limit."""
     groups: dict[tuple, list[_Layer]] = {}
     for layer in layers:
         key = (layer.shape, layer.weight.device, layer.weight.dtype)
@@ -181,8 +181,8 @@ def _stacks(layers: list[_Layer]) -> Iterator[list[_Layer]]:
             yield group[first : first + size]
 
 
-def _descend_together(stack: list[_Layer], norm: Norm, max_steps: int, tolerance: float) -> None:
-    """Descend a stack of layers of equal shape; build those that stall."""
+def _repair_stack(stack: list[_Layer], norm: Norm, max_steps: int, tolerance: float) -> None:
+    """Descend a stack of layers of equal shape; construct those that stall."""
     start = perf_counter()
     live_rows = max(layer.mask.shape[0] for layer in stack)
     live_columns = max(layer.mask.shape[1] for layer in stack)

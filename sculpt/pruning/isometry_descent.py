@@ -1,4 +1,4 @@
-"""Descend a stack of masked layers to isometry together (Lee et al. 2020, Eq. 8)."""
+"""Simultaneous descent of a stack of masked layers to isometry (Lee et al. 2020, Eq. 8)."""
 
 import math
 from collections.abc import Sequence
@@ -12,25 +12,25 @@ from torch import Tensor
 Norm = Literal["frobenius", "spectral"]
 
 REFRESH = 20
-"""Steps after which the running W Wᵀ − I is computed anew, so that rounding does not add up."""
+"""Steps between fresh computations of the running W Wᵀ − I, so that rounding does not add up."""
 
 WINDOW = 10
 PROGRESS = 0.1
-"""A layer whose excess shrinks by less than this part in WINDOW steps has stalled. On the way to
-a bound it shrinks by as much in a step or two; next to a stationary point it does not shrink."""
+"""A layer whose excess shrinks by less than this fraction in WINDOW steps has stalled. On the way
+to a bound it shrinks as much in a step or two; next to a stationary point it does not shrink."""
 
 
 @dataclass(frozen=True)
 class Descent:
-    """Where one layer's descent ended."""
+    """Outcome of one layer's descent."""
 
     weight: Tensor
     """(live rows, live columns); exactly zero outside the mask."""
     steps: int
     converged: bool
-    """It came within tolerance of the bound."""
+    """Whether it came within tolerance of the bound."""
     stalled: bool
-    """It did not, and more steps would not bring it there."""
+    """Whether it did not, and more steps would not help."""
 
 
 def descend(
@@ -47,25 +47,25 @@ def descend(
 
     Both norms share the path: conjugate gradients (Polak-Ribière) on ¼‖W Wᵀ − I‖²_F, which
     along a line is a polynomial of degree four, so each step ends at its exact first minimum.
-    What is left above the bound of a mask of structural rank r is the *excess*
-    Σ_{i≤r} (σ_i² − 1)² over the r largest singular values; the others are zero whatever the
-    weights. The norms differ in when a layer is done:
+    The distance from the bound of a mask of structural rank r is the *excess* Σ_{i≤r} (σ_i² − 1)²
+    over the r largest singular values; the others are zero whatever the weights. The norms differ
+    in their stopping rule:
 
     - `frobenius`: ‖W Wᵀ − I‖_F is within tolerance · √rows of √(rows − r).
     - `spectral`: max_{i≤r} |σ_i² − 1| is within tolerance. With r = rows this is ‖W Wᵀ − I‖₂.
-      With less, ‖W Wᵀ − I‖₂ is at least 1 however good the rest is and would call nearly every
-      pruned layer done, so the r singular values that can be 1 are what counts.
+      With less, ‖W Wᵀ − I‖₂ is at least 1 however good the other rows are and would stop at once
+      for nearly every pruned layer, so only the r singular values that can be 1 count.
 
-    Each layer leaves the stack as soon as it is done, so it takes the steps it would alone.
+    A layer leaves the stack as soon as it is done, so it takes the same steps as alone.
 
     Args:
-        weights: (layers, m, n), zero outside the masks. Zero rows and columns may be left out of a
-            layer or added to it; they change nothing.
+        weights: (layers, m, n), zero outside the masks. Leaving out zero rows and columns, or
+            adding some, changes nothing.
         masks: (layers, m, n), ones and zeros of the weights' dtype.
-        rows: Of each whole layer, at least its rank.
+        rows: Rows of each whole layer, at least its rank.
         ranks: Structural rank of each mask.
         norm: Decides when a layer is done.
-        max_steps: Upper limit for each layer.
+        max_steps: Limit for each layer.
         tolerance: Relative to the norm of the identity: √rows or 1.
 
     Returns:
@@ -79,7 +79,7 @@ def descend(
     directions = gradients = torch.zeros_like(weights)
     squares = gradients.new_zeros(len(weights), 1, 1, dtype=torch.float64)
     for step in range(max_steps + 1):
-        # ‖W Wᵀ − I‖² is ‖Wᵀ W − I‖² and one for each row more: any side and padding will do.
+        # ‖W Wᵀ − I‖² is ‖Wᵀ W − I‖² plus one for each additional row: side and padding are free.
         squared = errors.square().sum((1, 2), dtype=torch.float64).tolist()
         staying = []
         for position, (layer, square) in enumerate(zip(layers, squared, strict=True)):
@@ -110,7 +110,7 @@ def descend(
         gradients = _sided(errors, weights) * masks
         squares = _dot(gradients, gradients)
         growth = (squares - _dot(gradients, previous)) / previous_squares
-        growth = growth.nan_to_num(0.0, 0.0, 0.0).clamp_min(0)  # at first nothing came before
+        growth = growth.nan_to_num(0.0, 0.0, 0.0).clamp_min(0)  # no direction came before the first
         directions = growth.to(weights.dtype) * directions - gradients
         downhill = _dot(directions, gradients) < 0
         directions = torch.where(downhill, directions, -gradients)
@@ -124,11 +124,11 @@ def descend(
 
 
 def isometry_residual(weight: Tensor, *, rows: int, rank: int, norm: Norm) -> float:
-    """Return ‖W Wᵀ − I‖ in a norm, of a matrix whose zero rows and columns may be left out.
+    """Compute ‖W Wᵀ − I‖ in a norm; zero rows and columns of W may be left out.
 
     Args:
         weight: (live rows, live columns).
-        rows: Of the whole matrix.
+        rows: Rows of the whole matrix.
         rank: Structural rank of the mask.
         norm: `frobenius` or `spectral`.
     """
@@ -142,7 +142,7 @@ def isometry_residual(weight: Tensor, *, rows: int, rank: int, norm: Norm) -> fl
 def _is_done(
     excess: float, error: Tensor, rows: int, rank: int, norm: Norm, tolerance: float
 ) -> bool:
-    """Return whether a layer is within tolerance of its bound."""
+    """Tell whether a layer is within tolerance of its bound."""
     if norm == "frobenius":
         bound, slack = math.sqrt(rows - rank), tolerance * math.sqrt(rows)
         return excess <= 2 * bound * slack + slack**2  # √(bound² + excess) ≤ bound + slack
@@ -153,12 +153,12 @@ def _is_done(
 
 
 def _largest_deviation(error: Tensor, rank: int) -> float:
-    """Return max_{i≤rank} |σ_i² − 1| of a matrix with this error."""
+    """Compute max_{i≤rank} |σ_i² − 1| of a matrix with this error."""
     return float(torch.linalg.eigvalsh(error)[-rank:].abs().max()) if rank else 0.0
 
 
 def _errors(weights: Tensor) -> Tensor:
-    """Return W Wᵀ − I or Wᵀ W − I of each matrix, whichever is smaller."""
+    """Compute W Wᵀ − I or Wᵀ W − I of each matrix, whichever is smaller."""
     wide = weights.shape[1] <= weights.shape[2]
     products = weights @ weights.mT if wide else weights.mT @ weights
     products.diagonal(dim1=1, dim2=2).sub_(1)
@@ -166,7 +166,7 @@ def _errors(weights: Tensor) -> Tensor:
 
 
 def _best_scale(errors: Tensor) -> Tensor:
-    """Return the factor per matrix, (layers, 1, 1), that brings it nearest to an isometry.
+    """Compute the factor per matrix, (layers, 1, 1), that brings it nearest to an isometry.
 
     min_s ‖s² G − I‖_F is at s² = tr G / ‖G‖²_F. A descent from weights far too large or small
     would spend its first steps on this one number.
@@ -179,13 +179,13 @@ def _best_scale(errors: Tensor) -> Tensor:
 
 
 def _sided(errors: Tensor, weights: Tensor) -> Tensor:
-    """Return (W Wᵀ − I) W = W (Wᵀ W − I), from the Gram matrix of either side."""
+    """Compute (W Wᵀ − I) W = W (Wᵀ W − I), from the Gram matrix of either side."""
     wide = weights.shape[1] <= weights.shape[2]
     return errors @ weights if wide else weights @ errors
 
 
 def _products(weights: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what the error changes by along a direction, per step length and per its square."""
+    """Compute the change of the error along a direction, per step length and its square."""
     if weights.shape[1] <= weights.shape[2]:
         linear, quadratic = weights @ directions.mT, directions @ directions.mT
     else:
@@ -194,7 +194,7 @@ def _products(weights: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _line_minima(errors: Tensor, linear: Tensor, quadratic: Tensor) -> list[float]:
-    """Return the first minimum a > 0 of ‖E + aS + a²Q‖²_F per matrix; 0 where there is none."""
+    """Find the first minimum a > 0 of ‖E + aS + a²Q‖²_F per matrix; 0 without one."""
     pairs = [
         (errors, linear),
         (linear, linear),
@@ -211,5 +211,5 @@ def _line_minima(errors: Tensor, linear: Tensor, quadratic: Tensor) -> list[floa
 
 
 def _dot(left: Tensor, right: Tensor) -> Tensor:
-    """Return ⟨left, right⟩ per matrix in float64, (layers, 1, 1)."""
+    """Compute ⟨left, right⟩ per matrix in float64, (layers, 1, 1)."""
     return (left * right).sum((1, 2), keepdim=True, dtype=torch.float64)

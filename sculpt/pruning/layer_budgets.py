@@ -1,4 +1,4 @@
-"""How many weights each layer keeps, where a criterion decides that before anything else."""
+"""Layer budgets: the weights that each layer keeps, for criteria that fix them first."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,11 +24,11 @@ def erk_counts(shapes: Mapping[str, Sequence[int]], kept: int) -> dict[str, int]
 
     A convolution's density is ε · (c_in + c_out + kh + kw) / (c_in · c_out · kh · kw), a linear
     layer's ε · (n_in + n_out) / (n_in · n_out): both are ε times the sum over the product of the
-    shape. A layer that would be denser than 1 is full, and the others share what it leaves.
+    shape. A layer that would be denser than 1 is full, and the others share the rest.
 
     Args:
-        shapes: Of the prunable parameters, by name. What has fewer than two dimensions is a bias
-            and keeps nothing, unless every weight is kept: then the biases share what is left.
+        shapes: Shapes of the prunable parameters, by name. One with fewer than two dimensions is a
+            bias and keeps nothing, unless every weight is kept: then the biases share the rest.
         kept: The sum of the counts.
 
     Returns:
@@ -36,7 +36,7 @@ def erk_counts(shapes: Mapping[str, Sequence[int]], kept: int) -> dict[str, int]
         are rounded by largest remainder, ties going to the parameter that comes first.
 
     Raises:
-        BudgetError: `kept` is negative, or more than there is.
+        BudgetError: `kept` is negative, or exceeds the number of parameters.
     """
     weights = {name: shape for name, shape in shapes.items() if len(shape) > 1}
     biases = {name: shape for name, shape in shapes.items() if len(shape) <= 1}
@@ -52,12 +52,12 @@ def erk_counts(shapes: Mapping[str, Sequence[int]], kept: int) -> dict[str, int]
 
 
 def _shared(shapes: Mapping[str, Sequence[int]], kept: int) -> dict[str, int]:
-    """Share `kept` in proportion to the sums of the shapes. In integers: nothing is rounded."""
+    """Share `kept` in proportion to the sums of the shapes, in exact integers."""
     counts: dict[str, int] = {}
     rest, sparse = kept, dict(shapes)
     while sparse:
         parts = sum(sum(shape) for shape in sparse.values())
-        # A full layer stays full: what it cannot hold only makes the others denser.
+        # A full layer stays full: its excess only makes the others denser.
         full = [
             name for name, shape in sparse.items() if rest * sum(shape) >= math.prod(shape) * parts
         ]

@@ -1,4 +1,4 @@
-"""Masks: which weights a network keeps, and how many that is under a counting rule."""
+"""Masks: the weights that a network keeps, and their number under a counting rule."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -17,7 +17,7 @@ Counting = Literal["paper", "total"]
 
 
 def count_parameters(model: nn.Module, counting: Counting) -> int:
-    """Count a dense network's parameters under a rule (METHOD: 269,034 or 269,722 for ResNet20)."""
+    """Count a dense network's parameters under a rule (269,034 or 269,722 for ResNet20)."""
     if counting == "paper":
         return sum(p.numel() for p in prunable_parameters(model).values())
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -30,12 +30,12 @@ def count_kept(model: nn.Module, masks: Masks, counting: Counting) -> int:
 
 
 def prunable_budget(model: nn.Module, budget: int, counting: Counting) -> int:
-    """Return how many prunable parameters may stay for the whole network to have `budget`.
+    """Convert a budget for the whole network to one for its prunable parameters.
 
     Under `total`, batch-norm parameters count but are never pruned, so they are spent first.
 
     Raises:
-        BudgetError: the budget exceeds the dense network or does not cover what is never pruned.
+        BudgetError: the budget exceeds the dense network or does not cover the other parameters.
     """
     dense = count_parameters(model, counting)
     never_pruned = dense - count_parameters(model, "paper")
@@ -49,7 +49,7 @@ def prunable_budget(model: nn.Module, budget: int, counting: Counting) -> int:
 
 
 def dense_masks(model: nn.Module) -> Masks:
-    """Return masks that keep everything."""
+    """Make masks that keep everything."""
     return {
         name: torch.ones_like(parameter, dtype=torch.bool)
         for name, parameter in prunable_parameters(model).items()
@@ -96,7 +96,7 @@ def check_finite(scores: Mapping[str, Tensor]) -> None:
     """Refuse scores that are not finite.
 
     Raises:
-        NumericsError: naming the first parameter that has such scores.
+        NumericsError: a score is not finite; the message names the first such parameter.
     """
     for name, score in scores.items():
         if not torch.isfinite(score).all():
@@ -108,12 +108,12 @@ def check_finite(scores: Mapping[str, Tensor]) -> None:
 
 
 def check_usable(scores: Mapping[str, Tensor], kept: int, usable: int) -> None:
-    """Refuse to keep weights that nothing is known of.
+    """Refuse to keep weights without a score.
 
-    `usable` weights have a score other than zero, or are in a group that has.
+    `usable` weights have a score other than zero, or are in a group with one.
 
     Raises:
-        DryRankingError: naming the parameters that have no score at all.
+        DryRankingError: too few are usable; the message names the parameters without any score.
     """
     total = sum(score.numel() for score in scores.values())
     if usable < kept < total:
@@ -127,9 +127,9 @@ def check_usable(scores: Mapping[str, Tensor], kept: int, usable: int) -> None:
 
 
 def collapsed_layers(masks: Masks) -> list[str]:
-    """Return the names of the weights of which nothing is kept, in the model's order.
+    """List the weights that are pruned completely, in the model's order.
 
-    Only in networks with shortcuts can a signal still reach the output past such a layer.
+    A signal passes such a layer only by a shortcut.
     """
     return [name for name, mask in masks.items() if mask.dim() > 1 and not mask.any()]
 

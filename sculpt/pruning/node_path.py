@@ -1,8 +1,8 @@
-"""How many weights each kernel keeps for many effective nodes and many paths: one layer, exactly.
+"""Exact kernel counts of one layer for many effective nodes and many paths.
 
 Pham et al. 2023, *Towards Data-Agnostic Pruning At Initialization: What Makes a Good Sparse
-Mask?*, §5. The layer's integer programme has one variable per weight of a kernel; it is brought
-down to a few per input channel, and HiGHS (`scipy.optimize.milp`) solves that.
+Mask?*, §5. The layer's integer programme has one variable per weight of a kernel; it is
+reduced to a few per input channel, and HiGHS (`scipy.optimize.milp`) solves that.
 """
 
 from typing import Any
@@ -25,13 +25,13 @@ def kernel_counts(
     alpha: float,
     beta: float,
 ) -> Counts:
-    """Return kernel counts M (outputs, inputs) that maximise a layer's node-path objective.
+    """Find kernel counts M (outputs, inputs) that maximise a layer's node-path objective.
 
         α · nodes/(inputs + outputs) + (1 − α) · Σ_ij p_j M_ij / most + β · kernels/budget
 
-    over integers 0 ≤ M_ij ≤ positions with ΣM = budget, where p_j ≥ 0 is how many paths reach
-    input j (only ratios matter) and `most` the largest Σ p_j M_ij that the budget allows, so that
-    each term is at most 1. Inputs that no path reaches are dead. Nodes are the other inputs with
+    over integers 0 ≤ M_ij ≤ positions with ΣM = budget, where p_j ≥ 0 is the number of paths to
+    input j (only ratios matter) and `most` the largest Σ p_j M_ij within the budget, so that each
+    term is at most 1. Inputs without paths are dead. Nodes are the other inputs with
     Σ_i M_ij ≥ 1 and the outputs that keep a weight from one of these; kernels are the M_ij ≥ 1 of
     these. All outputs are taken to be equally important.
 
@@ -44,8 +44,8 @@ def kernel_counts(
         beta: β ≥ 0, the authors' regulariser, which spreads the budget over many kernels.
 
     Returns:
-        int (outputs, inputs). Where several optima exist: inputs that gain the same share as
-        evenly as possible, earlier ones first, and so do all outputs.
+        int (outputs, inputs). Among several optima: inputs of equal gain share as evenly as
+        possible, earlier ones first, and so do all outputs.
     """
     # Let t_j = Σ_i M_ij be the weights of input j. Claim: it is enough to optimise over t.
     #
@@ -89,14 +89,14 @@ def kernel_counts(
 
 
 def _taken(gains: NDArray[np.float64], sizes: Counts, budget: int) -> Counts:
-    """Take the units that gain most; return how many were taken of each input.
+    """Take the units of the largest gains; count them by input.
 
-    A unit gains (kinds, inputs), not increasing along kinds; each input has `sizes`, (kinds,).
+    Gains are (kinds, inputs), not increasing along kinds; each input has `sizes` units, (kinds,).
     """
     inputs = gains.shape[1]
     flat = gains.flatten()
     ranking = np.argsort(-flat, kind="stable")
-    # All units that gain the same are one variable, so that no input is preferred to its equal.
+    # Units of equal gain are one variable, so that no input is preferred to its equal.
     ranked = flat[ranking]
     starts = np.flatnonzero(np.r_[True, ranked[1:] < ranked[:-1] * (1 - TIE)])
     available = np.zeros((len(starts), inputs), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Prune any network in one call."""
+"""Pruning of any network in one call."""
 
 import warnings
 from collections.abc import Iterator
@@ -48,17 +48,17 @@ def prune(
         criterion: A registered name.
         inputs: Normalised inputs (N, ...) for the criteria that look at data, where the model is.
         labels: int64 (N,); only for criteria that look at labels.
-        input_shape: Of one input; by default that of `inputs`. Some criteria need it instead of
-            data.
+        input_shape: Shape of one input; by default that of `inputs`. Some criteria need it instead
+            of data.
         counting: `paper`: weights and biases of conv and linear layers count. `total`: everything
             trainable counts; batch norm is never pruned.
         scope: `global` ranks the whole network, `layer` each layer for itself at one density.
-        granularity: `weight`; `kernel` (a k×k kernel goes as a whole); `channel` (an output channel
-            goes with everything that reads it: dense layers of uneven width are left). Groups meet
-            the budget as closely as they can and never exceed it; a warning says the rest.
+        granularity: `weight`; `kernel` (whole k×k kernels); `channel` (whole output channels with
+            the weights that read them, which leaves dense layers of uneven width). Groups meet the
+            budget as closely as possible and never exceed it; a warning says the rest.
         mac_exponent: p ≥ 0: scores are divided by (output height × width)^p before they are ranked.
-        effective: Replace kept weights that lie on no path from input to output by others that do.
-            A warning says if there are too few of those.
+        effective: Replace kept weights that lie on no path from input to output by others that do;
+            a warning says if there are too few of those.
         batch_size: Inputs per scoring batch.
         seed: For criteria that draw.
         options: The criterion's own, for example `targets="gt"`.
@@ -73,7 +73,7 @@ def prune(
         BudgetError: the network is too small for the budget.
         DryRankingError: too few scores are non-zero.
         NumericsError: a score is not finite.
-        InputError: there are fewer labels than inputs, or something needed is missing.
+        InputError: there are fewer labels than inputs, or a needed argument is missing.
 
     Warns:
         SculptWarning: a layer has lost all its weights, or the budget could not be spent.
@@ -87,7 +87,7 @@ def prune(
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         if inputs is None:
             return
-        # Criteria that read no labels are given placeholders that no loss accepts.
+        # Placeholders that no loss accepts, for criteria that read no labels.
         targets = inputs.new_full((len(inputs),), -1).long() if labels is None else labels
         yield from zip(inputs.split(batch_size), targets.split(batch_size), strict=True)
 

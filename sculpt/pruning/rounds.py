@@ -1,4 +1,4 @@
-"""Pruning in rounds: score, prune a little, score what is left, and so on."""
+"""Pruning in rounds: score, prune a little, score the rest, and so on."""
 
 from collections.abc import Callable
 
@@ -16,16 +16,16 @@ def score_in_rounds(
     """Score a network that shrinks exponentially from round to round (Tanaka et al. 2020, Alg. 1).
 
     After round r of R, (kept/total)^(r/R) of all prunable weights are left, and the others are
-    zero while the next rounds score. The last round's scores are returned and not masked again:
-    choosing `task.kept` of them is left to whoever asked, so one round is one-shot pruning.
+    zero while the next rounds score. The last round's scores are returned unmasked for the caller
+    to choose `task.kept` of them, so one round is one-shot pruning.
 
     Args:
-        model: Its weights are changed between the rounds, and are back when this returns or raises.
-        task: Its selection makes the masks between the rounds. A score of 0 never fills one: where
-            fewer scores are non-zero than are scheduled, only these are kept, and where that is so
-            of one layer and the selection gives each its share, the round prunes nothing.
-        score: Given the round, from 1 to `rounds`, returns one score per prunable parameter, as a
-            criterion does, of the model as it is in this round.
+        model: Its weights change between the rounds, and are restored on return or error.
+        task: Its rule makes the masks between the rounds. A score of 0 never fills one: if fewer
+            scores are non-zero than scheduled, only these are kept; if a layer with a share of its
+            own has too few, the round prunes nothing.
+        score: Maps the round, from 1 to `rounds`, to the scores of the model in that round, as a
+            criterion returns them.
         rounds: R ≥ 1.
 
     Returns:
@@ -50,7 +50,7 @@ def score_in_rounds(
                 selected = task.select(scores, min(scheduled, usable))
             except DryRankingError:
                 continue
-            # Whatever the selection does, what is gone stays gone.
+            # A pruned weight stays pruned, whatever the rule does.
             masks = {
                 name: mask if masks is None else mask & masks[name]
                 for name, mask in selected.items()
@@ -64,8 +64,8 @@ def score_in_rounds(
 
 
 def _masked(scores: dict[str, Tensor], masks: Masks | None) -> dict[str, Tensor]:
-    """Return the scores, with 0 for what is pruned already."""
+    """Set the scores of pruned weights to 0."""
     if masks is None:
         return scores
-    # Not a product: infinity times 0 would be NaN, of a weight that is long gone.
+    # Not a product: infinity times 0 would be NaN.
     return {name: tensor.where(masks[name], 0) for name, tensor in scores.items()}

@@ -1,4 +1,4 @@
-"""A trained sparse network from its file, to start others from: its mask, or its weights too."""
+"""Trained sparse networks that others start from: their masks, or their weights too."""
 
 from pathlib import Path
 
@@ -9,21 +9,21 @@ from sculpt.diagnostics.layers import prunable_parameters, weight_of
 from sculpt.errors import InputError
 
 FROM_BUNDLE = "from_bundle"
-"""The name of the criterion that takes the mask, and of the initializer that takes the weights."""
+"""Name of the criterion that takes the mask, and of the initializer that takes the weights."""
 
 
 def read_trained(path: str | Path) -> Bundle:
-    """Read a trained network: a bundle, or a folder of an export, which has one.
+    """Read a trained network: a bundle, or an exported folder with one.
 
     Raises:
-        InputError: there is no such file, it is none of ours, or it is damaged.
+        InputError: the file is missing, damaged, or not a bundle.
     """
     path = Path(path)
     return read_bundle(path / NETWORK_FILE if path.is_dir() else path)
 
 
 def fitting_layers(model: nn.Module, trained: Bundle, path: str | Path) -> set[str]:
-    """Return the names of the weights that a trained network has in the shape they have here.
+    """Find the weights of the model that a trained network has in the same shape.
 
     Raises:
         InputError: there is none, or the model has no conv or linear layer.
@@ -42,10 +42,10 @@ def fitting_layers(model: nn.Module, trained: Bundle, path: str | Path) -> set[s
 
 
 def check_not_repaired(initializer: str, repair: bool | str) -> None:
-    """Refuse to repair (in whatever way) the isometry of weights that are trained already.
+    """Refuse to repair the isometry of trained weights.
 
     Raises:
-        InputError: the weights are those of a trained network, and are to be repaired.
+        InputError: the initializer takes trained weights, and `repair` is set.
     """
     if initializer == FROM_BUNDLE and repair:
         raise InputError(

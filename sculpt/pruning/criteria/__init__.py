@@ -7,9 +7,9 @@
   (inputs, labels), `task.generator` is for criteria that draw, `task.kept` is how many weights
   will stay, and `task.select(scores, kept)` masks in between, for criteria that work in rounds.
 - `scores`: one tensor per parameter of `prunable_parameters(model)`, of the same shape, by
-  name. Never negative, **higher = keep**, and exactly 0 says nothing of a weight: zeros are
-  never kept to fill a budget. A criterion that chooses a whole mask by itself scores exactly
-  `task.kept` weights and leaves the others at 0.
+  name. Never negative, **higher = keep**. Exactly 0 means no information: zeros are never kept
+  to fill a budget. A criterion that chooses a whole mask by itself scores exactly `task.kept`
+  weights and leaves the others at 0.
 
 The keyword-only parameters are the options that a study may set; one without a default must be.
 """

@@ -104,7 +104,7 @@ def _logits(model: nn.Module, inputs: Tensor, precision: Precision) -> Tensor:
 
 
 def make_loss(model: nn.Module, task: PruningTask, targets: Targets) -> Loss:
-    """Return what the scores are the sensitivity of; sums over images, so that batches add up."""
+    """Make the loss whose sensitivity is scored, summed over images so that batches add up."""
     if targets == "gt":
         return _labelled
     if targets.startswith("jacobian"):
@@ -131,7 +131,7 @@ def _labelled(_: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _average_prediction(model: nn.Module, task: PruningTask, *, softmax: bool) -> Tensor:
-    """Return the network's output averaged over the images, (1, classes)."""
+    """Average the network's output over the images, (1, classes)."""
     total, images = torch.zeros(()), 0
     for inputs, _ in task.batches():
         logits = model(inputs)
@@ -142,7 +142,7 @@ def _average_prediction(model: nn.Module, task: PruningTask, *, softmax: bool) -
 
 
 def _jacobian_norms(inputs: Tensor, logits: Tensor, order: int) -> Tensor:
-    """Return the entrywise 1- or 2-norm of each image's Jacobian, (N,), differentiable."""
+    """Compute the entrywise 1- or 2-norm of each image's Jacobian, (N,), differentiably."""
     rows = [
         # One row of every image's Jacobian at once: images do not depend on each other.
         torch.autograd.grad(column.sum(), inputs, create_graph=True)[0].flatten(1)
@@ -153,7 +153,7 @@ def _jacobian_norms(inputs: Tensor, logits: Tensor, order: int) -> Tensor:
 
 @contextmanager
 def scoring_mode(model: nn.Module, batch_norm: BatchNormMode) -> Iterator[None]:
-    """Put the model in inference mode, with batch norm in the mode asked for, then restore it.
+    """Put the model in inference mode, with batch norm in the given mode, then restore it.
 
     Running statistics are neither read in mode `batch` nor changed in any mode.
     """

@@ -1,4 +1,4 @@
-"""The mask of a trained sparse network, as it is: sparsity carried over to other images."""
+"""The mask of a trained sparse network, unchanged: sparsity transferred to other images."""
 
 import torch
 from torch import Tensor, nn
@@ -15,19 +15,20 @@ from sculpt.registry import CRITERIA
 
 @CRITERIA.register(FROM_BUNDLE)
 def from_bundle(model: nn.Module, task: PruningTask, *, bundle: str) -> dict[str, Tensor]:
-    """Score 1 what a trained network keeps, and 0 what it has lost.
+    """Score the weights that a trained network keeps 1, and those it pruned 0.
 
-    A layer that has another shape there (the classifier of another number of classes, the first
-    layer of another number of channels) keeps all its weights; and so does what has no mask there.
+    A layer of another shape there (the classifier of another number of classes, the first layer
+    of another number of channels) keeps all its weights, and so does a layer without a mask.
 
     Args:
-        task: Must leave exactly as many weights as the mask keeps.
-        bundle: Path of the trained network: a bundle, or a folder that `sculpt export` wrote.
+        task: Its budget must equal the weights that the mask keeps.
+        bundle: Path of the trained network: a bundle, or a folder written by `sculpt export`.
 
     Raises:
-        InputError: the file cannot be read, is that of a network with other layers, or the
-            selection would make another mask of it.
-        BudgetError: it keeps more or fewer weights than the budget; the message says how many.
+        InputError: the file cannot be read, the network has other layers, or the task's rule would
+            change the mask.
+        BudgetError: the mask keeps more or fewer weights than the budget; the message says how
+            many.
     """
     masks = _transfer_masks(model, read_trained(bundle), bundle)
     kept = kept_weights(masks)
@@ -43,12 +44,12 @@ def from_bundle(model: nn.Module, task: PruningTask, *, bundle: str) -> dict[str
     scores = {
         name: masks[name].to(parameter) for name, parameter in prunable_parameters(model).items()
     }
-    _check_selection(task, scores)
+    _check_rule(task, scores)
     return scores
 
 
 def _transfer_masks(model: nn.Module, trained: Bundle, path: str) -> Masks:
-    """Return the masks that a trained network gives another one, on the CPU."""
+    """Make masks of a model from those of a trained network, on the CPU."""
     parameters = prunable_parameters(model)
     fitting = fitting_layers(model, trained, path)
     only_here = [name for name in parameters if name not in trained.state]
@@ -68,10 +69,10 @@ def _transfer_masks(model: nn.Module, trained: Bundle, path: str) -> Masks:
     }
 
 
-def _check_selection(task: PruningTask, scores: dict[str, Tensor]) -> None:
-    """Refuse a selection that would not keep exactly what has a score."""
-    selection = task.rule
-    if selection == MaskRule():
+def _check_rule(task: PruningTask, scores: dict[str, Tensor]) -> None:
+    """Refuse a rule that would not keep exactly the weights with a score."""
+    rule = task.rule
+    if rule == MaskRule():
         return
     try:
         masks = task.select(scores)
@@ -81,7 +82,7 @@ def _check_selection(task: PruningTask, scores: dict[str, Tensor]) -> None:
     if not same:
         raise InputError(
             "the mask of a trained network must come out as it is, but another one would with "
-            f"scope {selection.scope}, granularity {selection.granularity}, mac_exponent "
-            f"{selection.mac_exponent}, effective {str(selection.effective).lower()}; leave these "
+            f"scope {rule.scope}, granularity {rule.granularity}, mac_exponent "
+            f"{rule.mac_exponent}, effective {str(rule.effective).lower()}; leave these "
             f"out with the criterion {FROM_BUNDLE}"
         )

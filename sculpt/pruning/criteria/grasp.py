@@ -13,7 +13,7 @@ from sculpt.registry import CRITERIA
 
 GraspTargets = Literal["gt", "uniform"]
 LOWEST = 1e-6
-"""Score of the first weight to go, as a fraction of the range of θ ⊙ Hg: small, but not 0."""
+"""Score of the first weight to be pruned, as a fraction of the range of θ ⊙ Hg: small, not 0."""
 
 
 @CRITERIA.register("grasp")
@@ -25,7 +25,7 @@ def grasp(
     temperature: float = 200.0,
     batch_norm: BatchNormMode = "identity",
 ) -> dict[str, Tensor]:
-    """Score each weight by what its removal takes away from the gradient's squared norm.
+    """Score each weight by the decrease of the gradient's squared norm at its removal.
 
     To first order, setting θ_j to 0 changes ‖g‖² by −2 θ_j (Hg)_j, with g the gradient and H the
     Hessian of the mean loss (Eq. 5–8). So the highest θ ⊙ Hg are kept. The paper writes this as
@@ -90,14 +90,14 @@ def grasp(
 def _gradients(
     value: Tensor, weights: list[nn.Parameter], *, create_graph: bool = False
 ) -> tuple[Tensor, ...]:
-    """Return gradients, 0 for weights that the value does not depend on."""
+    """Compute gradients, 0 for weights that the value does not depend on."""
     return torch.autograd.grad(
         value, weights, create_graph=create_graph, allow_unused=True, materialize_grads=True
     )
 
 
 def _shifted(values: dict[str, Tensor], nonzero: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Shift values to be positive where a weight is not 0; 0 elsewhere. NaN stays where it is."""
+    """Shift values to be positive where a weight is not 0; 0 elsewhere. NaN stays NaN."""
     ranked = torch.cat([tensor[nonzero[name]] for name, tensor in values.items()])
     ranked = ranked[ranked.isfinite()]
     lowest, highest = (float(ranked.min()), float(ranked.max())) if ranked.numel() else (0.0, 0.0)

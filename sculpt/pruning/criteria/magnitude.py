@@ -1,4 +1,4 @@
-"""Magnitude pruning (Han et al. 2015), of the weights as they are or of a checkpoint."""
+"""Magnitude pruning (Han et al. 2015), of the present weights or those of a checkpoint."""
 
 from pathlib import Path
 
@@ -20,9 +20,9 @@ def magnitude(
     """Score every weight with its absolute value.
 
     Args:
-        checkpoint: Path of another state of the same network, whose weights are taken instead, for
-            example the trained one: a `.safetensors` file that sculpt has written, or a saved
-            `state_dict`. What is pruned there scores 0.
+        checkpoint: Path of another state of the same network to score instead, for example the
+            trained one: a `.safetensors` file written by sculpt, or a saved `state_dict`. Weights
+            pruned there score 0.
 
     Raises:
         InputError: the checkpoint cannot be read, or does not fit the network.
@@ -30,7 +30,7 @@ def magnitude(
     parameters = prunable_parameters(model)
     if checkpoint is None:
         return {name: parameter.detach().abs() for name, parameter in parameters.items()}
-    state = read_checkpoint(checkpoint)
+    state = read_saved_state(checkpoint)
     for name, parameter in parameters.items():
         found = f"shape {tuple(state[name].shape)}" if name in state else "no such tensor"
         if name not in state or state[name].shape != parameter.shape:
@@ -42,16 +42,15 @@ def magnitude(
     return {name: state[name].to(parameter).abs() for name, parameter in parameters.items()}
 
 
-def read_checkpoint(file: str) -> dict[str, Tensor]:
-    """Read the tensors of a checkpoint, on the CPU.
+def read_saved_state(file: str) -> dict[str, Tensor]:
+    """Read the tensors of a saved network, on the CPU.
 
     Args:
-        file: With the suffix `.safetensors`, a network that sculpt has written (pruned weights are
-            read as 0), or plain tensors by name; with any other, a `state_dict` that `torch.save`
-            has written.
+        file: With the suffix `.safetensors`, a network written by sculpt (pruned weights are read
+            as 0), or plain tensors by name; else a `state_dict` written by `torch.save`.
 
     Raises:
-        InputError: the file is missing, unreadable, or holds something else.
+        InputError: the file is missing, unreadable, or of another content.
     """
     path = Path(file)
     try:

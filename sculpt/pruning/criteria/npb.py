@@ -21,7 +21,7 @@ from sculpt.registry import CRITERIA
 Layer = nn.modules.conv._ConvNd | nn.Linear
 
 SMALLEST_INPUT = 1e-250
-"""Numbers of paths overflow float64; starting from here leaves 558 orders of magnitude."""
+"""Numbers of paths overflow float64; this start leaves 558 orders of magnitude."""
 
 
 @CRITERIA.register("npb")
@@ -30,15 +30,14 @@ def npb(
 ) -> dict[str, Tensor]:
     """Choose, layer by layer, kernel counts that balance effective nodes and effective paths.
 
-    A layer's budget is `erk_counts`'s. In the order in which the network uses them, each layer is
-    given the number of paths that reach its input channels through the masks before it (through
-    shortcuts and pooling too, see `linear_skeleton`) and then the counts M that maximise
+    A layer's budget is that of `erk_counts`. In the network's order of execution, the paths to
+    each layer's input channels are counted through the masks before it (through shortcuts and
+    pooling too, see `linear_skeleton`), and the layer gets the counts M that maximise
 
         α · nodes + (1 − α) · paths + β · kernels
 
-    as `kernel_counts` defines it, each term between 0 and 1, and solves exactly (by HiGHS,
-    however large the layer). Which weights of a kernel stay, and which of several equal channels
-    come first, is drawn.
+    as defined by `kernel_counts`, each term between 0 and 1, solved exactly (by HiGHS, however
+    large the layer). The weights kept within a kernel, and the order of equal channels, are drawn.
 
     Differences from the authors' code: they solve the relaxed problem in chunks of the layer,
     count a node that few paths reach only in part, and keep a kernel's largest weights.
@@ -106,7 +105,7 @@ def npb(
 
 
 def _paths_by_channel(layer: Layer, inputs: Tensor) -> np.ndarray:
-    """Return how many paths reach each input channel, summed over pixels, relative; (inputs,)."""
+    """Count the paths to each input channel, summed over pixels, up to a factor; (inputs,)."""
     channel = inputs.dim() - 1 if isinstance(layer, nn.Linear) else 1
     paths = inputs.movedim(channel, 0).flatten(1).sum(1)
     if not paths.isfinite().all():
@@ -125,14 +124,14 @@ def _layer_counts(
     beta: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """Return kernel counts (groups, outputs of each, inputs of each); groups share alike."""
+    """Find kernel counts (groups, outputs of each, inputs of each); groups share equally."""
     groups, outputs, inputs, positions = _grid(layer)
     counts = np.empty((groups, outputs, inputs), dtype=np.int64)
     shares = budget // groups + (np.arange(groups) < budget % groups)
     for group, (share, reaching) in enumerate(
         zip(shares, paths.reshape(groups, inputs), strict=True)
     ):
-        # Channels that gain the same are served in this order, and it must favour none.
+        # Channels of equal gain are served in this order, so it is random.
         rows = torch.randperm(outputs, generator=generator, device="cpu").numpy()
         columns = torch.randperm(inputs, generator=generator, device="cpu").numpy()
         best = kernel_counts(
@@ -143,7 +142,7 @@ def _layer_counts(
 
 
 def _mask(layer: Layer, counts: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw which weights of each kernel stay; bool, of the weight's shape."""
+    """Draw the weights of each kernel to keep; bool, of the weight's shape."""
     positions = _grid(layer)[3]
     draws = torch.rand(*counts.shape, positions, generator=generator, device="cpu")
     rank = draws.argsort(dim=-1).argsort(dim=-1)
@@ -168,7 +167,7 @@ def _is_transposed(layer: Layer) -> bool:
 
 
 def _drawn(size: int, count: int, generator: torch.Generator) -> Tensor:
-    """Return `count` positions, drawn uniformly; bool (size,)."""
+    """Draw `count` positions uniformly; bool (size,)."""
     drawn = torch.zeros(size, dtype=torch.bool, device="cpu")
     drawn[torch.randperm(size, generator=generator, device="cpu")[:count]] = True
     return drawn

@@ -1,7 +1,7 @@
 """Another criterion's mask, shuffled within each layer: a control (Frankle et al. 2021, §5).
 
 *Pruning Neural Networks at Initialization: Why Are We Missing the Mark?* If shuffling costs
-nothing, a criterion has chosen how dense each layer is, and not which weights matter.
+nothing, a criterion has found layer densities, not the weights that matter.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ def shuffled(
     """Permute the positions of another criterion's mask, uniformly within each parameter.
 
     Args:
-        task: Its selection makes the mask that is shuffled.
+        task: Its rule makes the mask that is shuffled.
         of: The other criterion's registered name.
         of_options: The other criterion's options.
 

@@ -102,7 +102,7 @@ def _random_scores(model: nn.Module, task: PruningTask) -> dict[str, Tensor]:
 
 
 class FlowScore:
-    """Measures SynFlow scores of a model at the weights that it has when this is called."""
+    """Computes SynFlow scores of a model at its weights at the time of the call."""
 
     def __init__(self, model: nn.Module, input_shape: tuple[int, ...]):
         self._parameters = prunable_parameters(model)
@@ -116,7 +116,7 @@ class FlowScore:
         self._ones = torch.ones(1, *input_shape, device=device, dtype=torch.float64)
 
     def __call__(self) -> dict[str, Tensor]:
-        """Return |w| · ∂R/∂|w| / R by parameter name, all 0 where nothing reaches the outputs."""
+        """Compute |w| · ∂R/∂|w| / R by parameter name; all 0 if no flow reaches the outputs."""
         weights = list(self._linear_parameters.values())
         for scale in INPUT_SCALES:
             self._load(scale)
@@ -132,9 +132,9 @@ class FlowScore:
                     "are not finite, extremely large or extremely small"
                 )
             return {name: torch.zeros_like(w) for name, w in self._linear_parameters.items()}
-        # Dividing by R here, not at the end, keeps the way back as far from overflow as the way
-        # there. Input and R scale every path alike, however many layers it has; a constant for
-        # each layer would not, because shortcuts skip layers.
+        # Dividing by R here, not at the end, keeps the backward pass as far from overflow as the
+        # forward pass. Input and R scale every path alike; a constant for each layer would not,
+        # because shortcuts skip layers.
         gradients = torch.autograd.grad(
             flow, weights, 1 / flow.detach(), allow_unused=True, materialize_grads=True
         )
@@ -147,7 +147,7 @@ class FlowScore:
 
     @torch.no_grad()
     def _load(self, scale: float) -> None:
-        """Take over the model's current |w|. Biases are inputs too, and are scaled like them."""
+        """Copy the model's current |w|. Biases are inputs too, and are scaled like them."""
         for name, parameter in self._parameters.items():
             copied = self._linear_parameters[name].copy_(parameter).abs_()
             if name.rpartition(".")[2] == "bias":

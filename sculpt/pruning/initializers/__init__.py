@@ -8,11 +8,9 @@
 
 Biases start at 0 and batch norm at (1, 0) whatever the initializer; see `initialize`.
 
-One that knows more of a network than its layers' shapes sets the whole of it in place,
+An initializer whose first parameter is called `model` sets a whole network in place instead:
 
     initializer(model, seed, *, option=default, ...) -> None
-
-and that its first parameter is called `model` tells the two apart.
 """
 
 import warnings
@@ -30,13 +28,13 @@ from sculpt.seeding import derive_seed
 
 @torch.no_grad()
 def initialize(model: nn.Module, initializer: str, *, seed: int, **options: Any) -> None:
-    """Draw every weight of the model anew, in place.
+    """Redraw every weight of the model, in place.
 
     Args:
         model: Any module; its conv, linear and batch-norm layers are set.
         initializer: A registered name, for example `"ldi"`.
         seed: Each layer draws from a stream of its own, derived from the seed and its name.
-        options: The initializer's own.
+        options: Options of the initializer.
 
     Raises:
         UnknownNameError: no initializer has this name.
@@ -71,8 +69,8 @@ def draw_layers(
 ) -> tuple[int, int]:
     """Draw the weights of a model layer by layer; set biases to 0 and batch norms to (1, 0).
 
-    Weights whose names are in `leave` are not drawn. Returns how many weights were drawn, and how
-    many of them as exactly 0.
+    Weights named in `leave` are not drawn. Returns the numbers of weights drawn, and of those
+    drawn as exactly 0.
     """
     total = zeros = 0
     for name, layer in model.named_modules():
@@ -82,7 +80,7 @@ def draw_layers(
             if f"{name}.weight".removeprefix(".") in leave:
                 continue
             generator = torch.Generator().manual_seed(derive_seed(seed, "weights", name))
-            # Whatever torch.set_default_device says: a CPU generator draws on the CPU.
+            # A CPU generator draws on the CPU, whatever torch.set_default_device says.
             with torch.device("cpu"):
                 weight = draw(layer, generator, **options)
             total += weight.numel()

@@ -1,4 +1,4 @@
-"""The state of a trained network: fine-tuning instead of training from scratch."""
+"""The state of a trained network, for fine-tuning instead of training from scratch."""
 
 from torch import nn
 
@@ -11,15 +11,15 @@ from sculpt.registry import INITIALIZERS
 
 @INITIALIZERS.register(FROM_BUNDLE)
 def from_bundle(model: nn.Module, seed: int, *, bundle: str) -> None:
-    """Set a network to the state of a trained one, as far as name and shape are the same.
+    """Copy the state of a trained network where name and shape agree.
 
-    That is weights, biases, and parameters and statistics of batch norms, bit for bit; what was
-    pruned is 0. A layer of another shape (the classifier of another number of classes) is drawn
-    by `ldi`, its bias is 0; a batch norm of another shape is fresh.
+    Weights, biases, and parameters and statistics of batch norms are copied bit for bit; pruned
+    weights are 0. A layer of another shape (the classifier of another number of classes) is drawn
+    by `ldi` with a bias of 0; a batch norm of another shape is fresh.
 
     Args:
-        seed: Of what is drawn.
-        bundle: Path of the trained network: a bundle, or a folder that `sculpt export` wrote.
+        seed: Decides the drawn weights.
+        bundle: Path of the trained network: a bundle, or a folder written by `sculpt export`.
 
     Raises:
         InputError: the file cannot be read, no layer fits, or the network diverged.
