@@ -15,8 +15,6 @@ A script, not a test: it asserts nothing and pytest does not collect it.
 """
 
 import argparse
-import json
-import platform
 from functools import partial
 from statistics import median
 from time import perf_counter
@@ -24,53 +22,19 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from paper_networks import finish, network, options_of, show, wait
 from torch import Tensor, nn
 
 import sculpt
 from sculpt.diagnostics.topology import measure_topology
-from sculpt.models import build_network
 from sculpt.pruning.masks import count_parameters
 from sculpt.pruning.task import PruningTask
 from sculpt.registry import CRITERIA
 
 
 def main() -> None:
-    """Measure, and print a table or JSON."""
-    options = parse()
-    torch.manual_seed(options.seed)
-    model = build_network(
-        options.network,
-        channels=3,
-        classes=10,
-        pixels=options.size**2,
-        **({"widening": options.widening} if options.network != "mlp" else {}),
-    ).to(options.device)
-    model = model.to(memory_format=torch.channels_last)
-    sculpt.initialize(model, "ldi", seed=options.seed)
-    images = torch.randn(options.images, 3, options.size, options.size, device=options.device)
-    labels = torch.randint(0, 10, (options.images,), device=options.device)
-    split = partial(images.split, options.batch_size)
-    rows = []
-    # That of a trained network has nothing to compute.
-    for name in options.criteria or [n for n in CRITERIA.names() if n != "from_bundle"]:
-        rows.append(measure(name, model, split, labels, options))
-        if not options.json:
-            print(as_text(rows[-1]), flush=True)
-    machine = {
-        "device": options.device,
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": str(torch.__version__),
-    }
-    if options.json:
-        print(json.dumps({"options": vars(options), "machine": machine, "rows": rows}, indent=2))
-
-
-def parse() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Measure, and print rows or JSON."""
+    parser = options_of(__doc__)
     parser.add_argument("--network", default="resnet", choices=["resnet", "vgg16", "mlp"])
     parser.add_argument("--widening", type=float, default=1)
     parser.add_argument("--size", type=int, default=32, help="pixels along an image")
@@ -80,10 +44,18 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--criteria", nargs="*", help="by default all that need no file")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", action="store_true")
-    return parser.parse_args()
+    options = parser.parse_args()
+    torch.manual_seed(options.seed)
+    wide = {"widening": options.widening} if options.network != "mlp" else {}
+    model = network(options.device, options.network, pixels=options.size**2, **wide)
+    sculpt.initialize(model, "ldi", seed=options.seed)
+    images = torch.randn(options.images, 3, options.size, options.size, device=options.device)
+    labels = torch.randint(0, 10, (options.images,), device=options.device)
+    split = partial(images.split, options.batch_size)
+    # A trained network's mask takes no computing.
+    names = options.criteria or [name for name in CRITERIA.names() if name != "from_bundle"]
+    rows = [show(measure(name, model, split, labels, options), options) for name in names]
+    finish(options, rows)
 
 
 def measure(
@@ -130,11 +102,10 @@ def measure(
 
 
 def timed(action: Any, options: argparse.Namespace) -> float:
-    """Return the seconds that an action takes, its device waited for."""
+    """Time an action until its device is idle, in seconds."""
     start = perf_counter()
     action()
-    if options.device.startswith("cuda"):
-        torch.cuda.synchronize()
+    wait(options.device)
     return perf_counter() - start
 
 
@@ -147,16 +118,6 @@ def plain_pass(model: nn.Module, batches: Any, labels: Any, options: argparse.Na
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=enabled):
             logits = model(inputs)
         torch.autograd.grad(F.cross_entropy(logits.float(), targets), parameters)
-
-
-def as_text(row: dict[str, Any]) -> str:
-    """Lay a criterion's figures out for reading."""
-    paths = row["log10_paths"]
-    return (
-        f"{row['criterion']:24} {row['seconds']:8.3f} s  {row['ratio']:8.2f} passes  "
-        f"{row['effective_nodes']:5} nodes  {row['effective_parameters']:7} of {row['kept']} "
-        f"weights effective  " + ("no path" if paths is None else f"10^{paths:.2f} paths")
-    )
 
 
 if __name__ == "__main__":

@@ -16,12 +16,12 @@ A script, not a test: it asserts nothing and pytest does not collect it.
 
 import argparse
 import copy
-import json
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import torch
+from paper_networks import finish, network, options_of, show
 from torch import nn
 
 import sculpt
@@ -29,7 +29,6 @@ from sculpt.benchmark.race import as_trained
 from sculpt.benchmark.standard_loop import train_standard
 from sculpt.config import Training
 from sculpt.data import Splits, make_splits
-from sculpt.models import build_network
 from sculpt.pruning.masks import Masks, count_parameters, dense_masks
 from sculpt.registry import DATASETS
 from sculpt.results.statistics import compare_paired
@@ -59,28 +58,22 @@ def main() -> None:
         theirs.append(evaluate(standard, splits.validation)[1])
         trained, kept = as_trained(copy.deepcopy(model), masks, splits, recipe)
         ours.append(train(trained, kept, splits, recipe, seed=seed).history[-1].val_error)
-        if not options.json:
-            print(f"seed {seed}: sculpt {ours[-1]:.2%}, standard {theirs[-1]:.2%}", flush=True)
+        show({"seed": seed, "sculpt": ours[-1], "standard": theirs[-1]}, options)
     agreement = compare_paired(ours, theirs)
     assert agreement, "give at least 2 --seeds"
-    result = {
-        "options": vars(options),
+    row = {
         "validation_images": len(splits.validation),
         "sculpt": describe(ours),
         "standard": describe(theirs),
         "difference": mean(ours) - mean(theirs),
-        "interval": (agreement.low, agreement.high),
-        "threads": torch.get_num_threads(),
-        "torch": str(torch.__version__),
+        "interval": [agreement.low, agreement.high],
     }
-    print(json.dumps(result, indent=2) if options.json else as_text(result))
+    finish(options, [show(row, options)])
 
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_of(__doc__)
     parser.add_argument("--data", default="mnist", choices=["digits", "mnist", "cifar10"])
     parser.add_argument("--data-root", default="")
     parser.add_argument("--images", type=int, default=5000, help="validation images included")
@@ -91,8 +84,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--widening", type=int, default=2)
     parser.add_argument("--blocks", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=3, help="at least 2")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 
 
@@ -115,8 +106,8 @@ def sparse_network(
 
     def build(widening: int) -> nn.Module:
         spec = splits.spec
-        return build_network(
-            "resnet",
+        return network(
+            options.device,
             channels=spec.channels,
             classes=spec.classes,
             pixels=spec.height * spec.width,
@@ -124,7 +115,7 @@ def sparse_network(
             blocks=options.blocks,
         )
 
-    model = build(options.widening).to(options.device).to(memory_format=torch.channels_last)
+    model = build(options.widening)
     sculpt.initialize(model, "ldi", seed=seed)
     if options.widening == 1:
         return model, dense_masks(model)
@@ -143,19 +134,6 @@ def sparse_network(
 def describe(errors: list[float]) -> dict[str, Any]:
     """Return mean, spread and values."""
     return {"mean": mean(errors), "std": stdev(errors), "n": len(errors), "each": errors}
-
-
-def as_text(result: dict[str, Any]) -> str:
-    """Lay the figures out for reading."""
-    lines = [
-        f"{who:9} {100 * result[who]['mean']:.2f} ± {100 * result[who]['std']:.2f} % "
-        f"(n {result[who]['n']}, {result['validation_images']} validation images)"
-        for who in ("sculpt", "standard")
-    ]
-    low, high = (100 * bound for bound in result["interval"])
-    difference = 100 * result["difference"]
-    lines.append(f"sculpt − standard {difference:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

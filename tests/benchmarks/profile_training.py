@@ -29,10 +29,10 @@ from statistics import median
 from typing import Any
 
 import torch
+from paper_networks import finish, load, show, sparse_network, training_options, wait
 from torch import Tensor
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
-from training import finish, load, parse, sparse_network
 
 from sculpt.benchmark.race import as_trained
 from sculpt.config import Training
@@ -64,7 +64,7 @@ OTHER = "other"
 
 def main() -> None:
     """Measure, and print text or JSON."""
-    parser = parse(__doc__)
+    parser = training_options(__doc__)
     parser.add_argument(
         "--engine", nargs="+", default=["auto"], choices=["auto", "eager", "cuda_graph"]
     )
@@ -85,10 +85,9 @@ def main() -> None:
     rows = []
     for widening in options.widening:
         for engine in options.engine:
-            rows.append({"widening": widening} | measure(widening, engine, splits, options))
-            if not options.json:
-                print(as_text(rows[-1]), flush=True)
-    finish(options, device, rows, cuda=torch.version.cuda)
+            row = {"widening": widening} | measure(widening, engine, splits, options)
+            rows.append(show(row, options))
+    finish(options, rows, cuda=torch.version.cuda)
 
 
 def measure(
@@ -236,42 +235,6 @@ def seconds_of(work: Callable[[], object], device: torch.device, repeats: int) -
 
     taken = timeit.repeat(finished, lambda: wait(device), repeat=repeats + 1, number=1)
     return median(taken[1:] or taken)
-
-
-def wait(device: torch.device) -> None:
-    """Wait until a device has done all that it was told."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def as_text(row: dict[str, Any]) -> str:
-    """Lay one network out for reading."""
-    engine, epoch, memory = row["engine"], row["epoch"], row["peak_memory"]
-    why = engine.get("reason") or ", ".join(
-        f"{name} {seconds * 1e3:.3f} ms" for name, seconds in engine["seconds_per_step"].items()
-    )
-    total = sum(epoch.values())
-    parts = "   ".join(f"{part} {seconds / total:.1%}" for part, seconds in epoch.items())
-    busy = "no kernels recorded" if row["busy_share"] is None else f"busy {row['busy_share']:.1%}"
-    lines = [
-        f"ResNet({row['widening']}, 3), batches of {row['batch']}, {row['precision']}, engine "
-        f"{engine['name']} ({why})",
-        f"  {row['images_per_second']:,.0f} images/s   {row['seconds_per_step'] * 1e3:.3f} ms a "
-        f"step   host {row['host_seconds'] * 1e3:.3f} ms   {busy}   "
-        f"{row['kernels_per_step']:.0f} kernels a step",
-        f"  an epoch takes {total:.3f} s: {parts}",
-    ]
-    if memory:
-        sizes = "   ".join(f"{name} {size / 2**30:.2f}" for name, size in memory.items())
-        lines.append(f"  peak memory in GiB: {sizes}")
-    lines += [f"  {share:6.1%}  {kind}" for kind, share in row["classes"].items()]
-    lines.append("  the longest:")
-    lines += [
-        f"  {one['share']:6.1%}  {one['seconds_each'] * 1e6:9.1f} µs  {one['per_step']:6.1f} ×  "
-        f"{one['name'][:90]}  [{one['class']}]"
-        for one in row["top"]
-    ]
-    return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":

@@ -18,78 +18,57 @@ A script, not a test: it asserts nothing and pytest does not collect it.
 
 import argparse
 import copy
-import json
-import platform
 from statistics import mean, median
 from time import perf_counter
 from typing import Any
 
 import torch
+from paper_networks import RESNET20, finish, network, options_of, show
 from torch import Tensor, nn
 
 import sculpt
 from sculpt.diagnostics.orthogonality import layer_orthogonality, orthogonality_score
 from sculpt.pruning.masks import Masks, count_kept, count_parameters
-from sculpt.registry import MODELS
 
 PAPER_STEPS = 10_000
 PAPER_LEARNING_RATE = 0.1
-RESNET20 = 269_034
-"""Parameters under the counting rule `paper`; the budget of every ResNet."""
 
 
 def main() -> None:
-    """Measure, and print a table or JSON."""
-    options = parse()
-    model, masks = pruned_network(options)
-    ours = measure_ours(model, masks, options.method, options.repeats)
-    theirs = measure_paper(
-        model, masks, PAPER_STEPS if options.full else options.sgd_steps, options.repeats
-    )
-    result = {
-        "network": vars(options),
-        "kept_parameters": count_kept(model, masks, "paper"),
-        "dense_parameters": count_parameters(model, "paper"),
-        "os_before": orthogonality_score(layer_orthogonality(model)),
-        "ours": ours,
-        "paper": theirs,
-        "ratio": theirs["seconds_for_10000_steps"] / ours["seconds"],
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "threads": torch.get_num_threads(),
-            "torch": str(torch.__version__),
-        },
-    }
-    print(json.dumps(result, indent=2) if options.json else as_text(result))
-
-
-def parse() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Measure, and print a row or JSON."""
+    parser = options_of(__doc__)
     parser.add_argument("--network", default="resnet", choices=["resnet", "vgg16"])
     parser.add_argument("--widening", type=float, default=None, help="2 for resnet, 1 for vgg16")
     parser.add_argument("--blocks", type=int, default=3, help="of a resnet's stage")
     parser.add_argument(
         "--budget", type=int, help=f"parameters kept: {RESNET20} for resnet, 10 %% for vgg16"
     )
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--method", default="frobenius", choices=["frobenius", "exact"])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--sgd-steps", type=int, default=200, help="a multiple of --repeats")
     parser.add_argument("--full", action="store_true", help="take all 10,000 steps of SGD")
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.widening is None:
         options.widening = 2.0 if options.network == "resnet" else 1.0
-    return options
+    model, masks = pruned_network(options)
+    ours = measure_ours(model, masks, options.method, options.repeats)
+    steps = PAPER_STEPS if options.full else options.sgd_steps
+    paper = measure_paper(model, masks, steps, options.repeats)
+    row = {
+        "kept_parameters": count_kept(model, masks, "paper"),
+        "dense_parameters": count_parameters(model, "paper"),
+        "os_before": orthogonality_score(layer_orthogonality(model)),
+        "ours": ours,
+        "paper": paper,
+        "ratio": paper["seconds_for_10000_steps"] / ours["seconds"],
+    }
+    finish(options, [show(row, options)])
 
 
 def pruned_network(options: argparse.Namespace) -> tuple[nn.Module, Masks]:
     """Draw and prune the network that is to be repaired."""
     depth = {"blocks": options.blocks} if options.network == "resnet" else {}
-    model = MODELS.get(options.network)(3, 10, widening=options.widening, **depth)
+    model = network(family=options.network, widening=options.widening, **depth)
     sculpt.initialize(model, "ldi", seed=options.seed)
     budget = options.budget
     if budget is None:
@@ -166,32 +145,6 @@ def error(weight: Tensor) -> Tensor:
     product = weight @ weight.T
     product.diagonal().sub_(1)
     return product
-
-
-def as_text(result: dict[str, Any]) -> str:
-    """Lay the figures out for reading."""
-    ours, paper, options = result["ours"], result["paper"], result["network"]
-    dense, kept = result["dense_parameters"], result["kept_parameters"]
-    above = "" if ours["above_bound"] is None else f" ({ours['above_bound']:+.2%} of the bound)"
-    flattest = ours["largest_residual_of_these_over_sqrt_rows"]
-    extrapolated = "" if paper["steps_taken"] == PAPER_STEPS else ", extrapolated"
-    return "\n".join(
-        [
-            f"{options['network']} widening {options['widening']:g}: {kept} of {dense} parameters "
-            f"kept ({1 - kept / dense:.2%} sparse), {ours['layers']} layers",
-            f"  OS     before {result['os_before']:.4f}   bound {ours['os_bound']:.4f}",
-            f"  ours   {ours['os_after']:.4f}{above}, {ours['converged']} layers converged, "
-            f"{len(ours['constructed'])} of them constructed",
-            f"         {ours['layers_with_bound_0']} layers with bound 0"
-            + ("" if flattest is None else f": residual at most {flattest:.2%} of √rows"),
-            f"         {ours['steps_of_all_layers']} steps over all layers, at most "
-            f"{ours['steps_at_most']}; {ours['seconds']:.3f} s (median of {options['repeats']})",
-            f"  paper  {paper['os_after_them']:.4f} after {paper['steps_taken']} steps a layer; "
-            f"10,000 take {paper['seconds_for_10000_steps']:.1f} s{extrapolated}",
-            f"  ratio  {result['ratio']:.0f} times less time; {result['machine']['threads']} "
-            f"threads, torch {result['machine']['torch']}",
-        ]
-    )
 
 
 if __name__ == "__main__":

@@ -14,50 +14,45 @@ training pass is measured by `criteria.py`.
 """
 
 import argparse
-import json
 from time import perf_counter
 from typing import Any
 
 import torch
+from paper_networks import RESNET20, finish, network, options_of, show
 from torch import Tensor, nn
 
-from sculpt.config import Data
 from sculpt.data import ImageSet, make_splits
-from sculpt.models import build_network
+from sculpt.data.image_folder import ImageFolder
 from sculpt.pruning.criteria.connection_sensitivity import make_loss, scoring_mode
 from sculpt.pruning.initializers import initialize
 from sculpt.pruning.masks import Masks, keep_highest, prunable_budget, prunable_parameters
 from sculpt.pruning.task import PruningTask
-from sculpt.registry import DATASETS
 
 SIZES = [500, 1000, 2000, 5000, 10_000, 20_000, 50_000]
-BUDGET = 269_034
 
 
 def main() -> None:
-    """Measure, and print a table or JSON."""
-    options = parse()
-    data = Data(name="image_folder", root=options.data, validation_fraction=0.0002)
-    arrays = DATASETS.get(data.name)(**data.options).read()
-    images = make_splits(arrays, validation_fraction=data.validation_fraction).train
+    """Measure, and print rows or JSON."""
+    parser = options_of(__doc__)
+    parser.add_argument("--data", required=True, help="folder with train/<class>/*")
+    parser.add_argument("--widening", type=int, nargs="+", default=[2, 4, 8])
+    parser.add_argument("--images", type=int, default=None, help="all by default")
+    parser.add_argument("--compare", type=int, default=1000, help="images for both precisions")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    options = parser.parse_args()
+    images = make_splits(ImageFolder(root=options.data).read(), validation_fraction=0.0002).train
     # One fewer than all at most, because all would come in their own order, class by class.
     count = min(options.images or len(images), len(images) - 1)
     images = images.to(options.device).sample(count, seed=options.seed)
     rows = []
     for widening in options.widening:
-        rows += measure(widening, images, options)
-        for row in [] if options.json else [row for row in rows if row["widening"] == widening]:
-            print(as_text(row), flush=True)
-    if options.json:
-        print(json.dumps({"torch": str(torch.__version__), "rows": rows}, indent=2))
+        rows += [show(row, options) for row in measure(widening, images, options)]
+    finish(options, rows)
 
 
 def measure(widening: int, images: ImageSet, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Return one row per sample size of one network."""
-    model = build_network(
-        "resnet", channels=3, classes=10, pixels=32 * 32, widening=widening, blocks=3
-    )
-    model = model.to(options.device).to(memory_format=torch.channels_last)
+    model = network(options.device, widening=widening)
     initialize(model, "ldi", seed=options.seed)
     sizes = [size for size in SIZES if size < len(images)] + [len(images)]
     start = perf_counter()
@@ -85,7 +80,7 @@ def nested_masks(
 ) -> dict[int, Masks]:
     """Return the mask at each sample size, from one pass."""
     parameters = prunable_parameters(model)
-    kept = prunable_budget(model, BUDGET, "paper")
+    kept = prunable_budget(model, RESNET20, "paper")
     loss = make_loss(model, PruningTask(model, kept), "uniform")
     sums: list[Tensor] = [torch.zeros_like(parameter) for parameter in parameters.values()]
     masks = {}
@@ -110,29 +105,6 @@ def overlap(mask: Masks, other: Masks) -> float:
     """Return which share of the weights that `other` keeps `mask` keeps, too."""
     both = sum(int((mask[name] & other[name]).sum()) for name in mask)
     return both / sum(int(kept.sum()) for kept in other.values())
-
-
-def as_text(row: dict[str, Any]) -> str:
-    """Return one line of the table."""
-    same = row["of_other_precision"]
-    return (
-        f"k {row['widening']}  {row['images']:6,} images  {row['of_last_mask']:7.2%} of the last"
-        f" mask  {row['seconds']:8.1f} s" + (f"  other precision {same:7.2%}" if same else "")
-    )
-
-
-def parse() -> argparse.Namespace:
-    """Return the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", required=True, help="folder with train/<class>/*")
-    parser.add_argument("--widening", type=int, nargs="+", default=[2, 4, 8])
-    parser.add_argument("--images", type=int, default=None, help="all by default")
-    parser.add_argument("--compare", type=int, default=1000, help="images for both precisions")
-    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", action="store_true")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -23,10 +23,10 @@ from time import perf_counter
 import torch
 import torch.multiprocessing as mp
 import torch.nn.functional as F
+from paper_networks import network, wait
 from torch import Tensor, nn
 from torch.func import functional_call, grad, replace_all_batch_norm_modules_, stack_module_state
 
-from sculpt.models import build_network
 from sculpt.training.memory import keep_freed_memory
 
 
@@ -69,19 +69,15 @@ def main() -> None:
             )
 
 
-def network(options: argparse.Namespace, widening: int) -> nn.Module:
-    """Return ResNet(k, 3), channels last."""
-    side = options.side
-    model = build_network(
-        "resnet",
-        channels=3,
-        classes=10,
-        pixels=side**2,
+def resnet(options: argparse.Namespace, widening: int) -> nn.Module:
+    """Build ResNet(k, n) in training mode."""
+    return network(
+        options.device,
+        pixels=options.side**2,
         widening=widening,
         blocks=options.blocks,
         stem_width=options.stem_width,
-    )
-    return model.to(options.device).to(memory_format=torch.channels_last).train()
+    ).train()
 
 
 def batch(options: argparse.Namespace) -> tuple[Tensor, Tensor]:
@@ -94,7 +90,7 @@ def batch(options: argparse.Namespace) -> tuple[Tensor, Tensor]:
 
 def single_step(options: argparse.Namespace, widening: int) -> Callable[[], None]:
     """Return a step of one network."""
-    model = network(options, widening)
+    model = resnet(options, widening)
     inputs, labels = batch(options)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, fused=True)
 
@@ -110,7 +106,7 @@ def single_step(options: argparse.Namespace, widening: int) -> Callable[[], None
 
 def stacked_step(options: argparse.Namespace, widening: int) -> Callable[[], None]:
     """Return a step of all networks at once."""
-    models = [network(options, widening) for _ in range(options.seeds)]
+    models = [resnet(options, widening) for _ in range(options.seeds)]
     for model in models:
         replace_all_batch_norm_modules_(model)
     parameters, _ = stack_module_state(models)
@@ -156,8 +152,7 @@ def timed(step: Callable[[], None], steps: int, device: str) -> float:
     start = perf_counter()
     for _ in range(steps):
         step()
-    if device == "cuda":
-        torch.cuda.synchronize()
+    wait(device)
     return perf_counter() - start
 
 

@@ -20,6 +20,8 @@ from time import process_time
 import numpy as np
 import onnxruntime
 import torch
+from paper_networks import RESNET20
+from paper_networks import network as resnet
 from torch import nn
 
 import sculpt
@@ -29,10 +31,8 @@ from sculpt.export.lowering import lower
 from sculpt.export.module import evaluate_program
 from sculpt.export.onnx_file import to_onnx
 from sculpt.export.program import Conv, Program
-from sculpt.models import build_network
 from sculpt.pruning.masks import dense_masks
 
-BUDGET = 269_034
 PROFILES = {
     1: (1.0, 1.0, 1.0),
     2: (0.8427, 0.3891, 0.1797),  # .47 of all multiplications are left
@@ -68,14 +68,12 @@ def network(widening: int, masks: str) -> Program:
     """Return a network that was not trained: its speed does not depend on values."""
     torch.manual_seed(0)
     images = torch.randn(64, 3, 32, 32)
-    model = build_network(
-        "resnet", channels=3, classes=10, pixels=1024, widening=widening, blocks=3
-    )
+    model = resnet(widening=widening)
     sculpt.initialize(model, "ldi", seed=0)
     kept = dense_masks(model)
     if masks == "pruned" and widening > 1:
         kept = sculpt.prune(
-            model, BUDGET, criterion="connection_sensitivity", targets="uniform", inputs=images
+            model, RESNET20, criterion="connection_sensitivity", targets="uniform", inputs=images
         )
     for _ in range(10):
         model.train()(images)  # for the statistics of batch norms

@@ -19,117 +19,37 @@ A script, not a test: it asserts nothing and pytest does not collect it.
 """
 
 import argparse
-import json
-import platform
 from statistics import median
 from time import perf_counter
 from typing import Any
 
 import torch
-from torch import nn
+from paper_networks import INPUT_SHAPE, finish, load, show, sparse_network, training_options, wait
 
-import sculpt
 from sculpt.benchmark.race import Effort, Opponent, race, standard_opponent
 from sculpt.config import Training
-from sculpt.data import ImageArrays, Splits, make_splits
-from sculpt.data.image_folder import ImageFolder
+from sculpt.data import Splits
 from sculpt.diagnostics.cost import measure_cost
-from sculpt.models import build_network
-from sculpt.pruning.masks import Masks, count_kept, count_parameters, dense_masks
-
-RESNET20 = 269_034
-"""Parameters under the counting rule `paper`; the budget of every network."""
-
-INPUT_SHAPE = (3, 32, 32)
-SCORED = 256
-RANDOM_IMAGES = 20_000
+from sculpt.pruning.masks import count_kept, count_parameters
 
 
 def main() -> None:
-    """Measure, and print a table or JSON."""
-    parser = parse(__doc__)
+    """Measure, and print rows or JSON."""
+    parser = training_options(__doc__)
     parser.add_argument("--steps", type=int, default=20, help="of a measured epoch")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    device = torch.device(options.device)
-    splits = load(options.data_root).to(device)
+    splits = load(options.data_root).to(options.device)
     # Epochs enough that on CUDA a step is captured, as in a trial.
     recipe = Training(
         epochs=30, batch_size=options.batch, flip=True, translate=4, precision=options.precision
     )
-    rows = []
     with standard_opponent() as opponent:
-        for widening in options.widening:
-            rows.append(measure(widening, splits, recipe, opponent, options))
-            if not options.json:
-                print(as_text(rows[-1]), flush=True)
-    finish(options, device, rows)
-
-
-def parse(document: str) -> argparse.ArgumentParser:
-    """Return a parser of the options that scripts on these networks have in common."""
-    parser = argparse.ArgumentParser(
-        description=document, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--widening", type=int, nargs="+", default=[1, 2, 4, 8])
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", default="auto", help="of sculpt's loop")
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--data-root", help="CIFAR-10 as folders of images; random without it")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true")
-    return parser
-
-
-def finish(
-    options: argparse.Namespace, device: torch.device, rows: list[dict[str, Any]], **more: Any
-) -> None:
-    """Print what was measured where: all of it as JSON, or the machine alone, below its rows."""
-    machine = {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": str(torch.__version__),
-        **more,
-    }
-    if options.json:
-        print(json.dumps({"options": vars(options), "machine": machine, "rows": rows}, indent=2))
-    else:
-        print(", ".join(f"{key} {value}" for key, value in machine.items()))
-
-
-def load(root: str | None) -> Splits:
-    """Read CIFAR-10, or draw images of its shape."""
-    if root:
-        return make_splits(ImageFolder(root=root).read())
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(
-        256, (RANDOM_IMAGES, *INPUT_SHAPE), generator=generator, dtype=torch.uint8
-    )
-    labels = torch.arange(RANDOM_IMAGES) % 10
-    names = tuple(map(str, range(10)))
-    return make_splits(ImageArrays(images, labels, images[:100], labels[:100], names))
-
-
-def sparse_network(widening: int, splits: Splits, seed: int) -> tuple[nn.Module, Masks]:
-    """Draw a network; leave it dense at widening 1, else prune it to the size of that one."""
-    model = build_network(
-        "resnet", channels=3, classes=10, pixels=32 * 32, widening=widening, blocks=3
-    )
-    model = model.to(splits.train.device).to(memory_format=torch.channels_last)
-    sculpt.initialize(model, "ldi", seed=seed)
-    if widening == 1:
-        return model, dense_masks(model)
-    masks = sculpt.prune(
-        model,
-        RESNET20,
-        criterion="connection_sensitivity",
-        targets="uniform",
-        batch_norm="identity",
-        inputs=splits.train.sample(SCORED, seed=seed).inputs(),
-        batch_size=64,
-    )
-    return model, masks
+        rows = [
+            show(measure(widening, splits, recipe, opponent, options), options)
+            for widening in options.widening
+        ]
+    finish(options, rows)
 
 
 def measure(
@@ -139,7 +59,7 @@ def measure(
     opponent: Opponent,
     options: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Return one row of the table."""
+    """Measure one network."""
     model, masks = sparse_network(widening, splits, options.seed)
     product = matmul_rate(splits.train.device, options.repeats)
     effort = Effort(options.repeats, steps=options.steps)
@@ -166,29 +86,16 @@ def measure(
 
 
 def matmul_rate(device: torch.device, repeats: int) -> float:
-    """Return FLOP/s of a bfloat16 matrix product: the median after one to warm up."""
+    """Measure FLOP/s of a bfloat16 matrix product: the median after one to warm up."""
     size = 8192 if device.type == "cuda" else 2048
     matrix = torch.randn(size, size, device=device).bfloat16()
     seconds = []
     for _ in range(repeats + 1):
         start = perf_counter()
         matrix @ matrix
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        wait(device)
         seconds.append(perf_counter() - start)
     return 2 * size**3 / median(seconds[1:])
-
-
-def as_text(row: dict[str, Any]) -> str:
-    """Lay one row out for reading."""
-    kept, dense = row["kept_parameters"], row["dense_parameters"]
-    return (
-        f"k {row['widening']}  {1 - kept / dense:7.2%} sparse  sculpt {row['sculpt']:9,.0f} "
-        f"images/s  standard {row['standard']:9,.0f}  ratio {row['ratio']:5.2f}  "
-        f"effective {row['effective_gflops']:8,.0f} GFLOP/s  trained "
-        f"{row['trained_gflops']:8,.0f}  matmul {row['matmul_gflops']:8,.0f}  "
-        f"share {row['share']:6.1%}"
-    )
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ The networks, recipe and images of `training.py`: ResNet(k, 3), k = 1 dense, the
 269,034 parameters and compacted. What `sculpt run --trials-per-device auto` does for a study is
 done for each number of processes that is asked for, whether it still gains something or not: each
 trains a network of its own by sculpt's loop, warm, all for the same seconds. Images per second are
-those of all processes together; `×` is over the first number. `GiB` is what all of them take of
-the device, with CUDA's own share. What does not fit is said so.
+those of all processes together; `relative` is over the first number. `memory_bytes` is what all of
+them take of the device, with CUDA's own share.
 
 The processes take turns on the device, unless NVIDIA's MPS runs: to compare, run this before and
 after `nvidia-cuda-mps-control -d`. The script only says whether CUDA_MPS_PIPE_DIRECTORY is set.
@@ -20,8 +20,8 @@ import os
 from functools import partial
 from typing import Any
 
+from paper_networks import finish, load, show, sparse_network, training_options
 from torch import nn
-from training import finish, load, parse, sparse_network
 
 from sculpt.benchmark.race import as_trained
 from sculpt.config import Training
@@ -33,12 +33,11 @@ MPS = "CUDA_MPS_PIPE_DIRECTORY"
 
 
 def main() -> None:
-    """Measure, and print a table or JSON."""
-    parser = parse(__doc__)
+    """Measure, and print rows or JSON."""
+    parser = training_options(__doc__)
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 2, 4, 8], help="of processes")
     options = parser.parse_args()
     splits = load(options.data_root).to(options.device)
-    device = splits.train.device
     recipe = Training(
         epochs=1, batch_size=options.batch, flip=True, translate=4, precision=options.precision
     )
@@ -57,46 +56,14 @@ def main() -> None:
                     "relative": together.rate / alone,
                     "memory_bytes": together.memory_bytes,
                 }
-            rows.append(row)
-            if not options.json:
-                print(as_text(row), flush=True)
-    if not options.json:
-        print("\n".join(as_markdown(rows, options.counts)))
-    finish(options, device, rows, processors=os.cpu_count(), mps=MPS in os.environ)
+            rows.append(show(row, options))
+    finish(options, rows, processors=os.cpu_count(), mps=MPS in os.environ)
 
 
 def pruned(widening: int, seed: int, recipe: Training, splits: Splits) -> tuple[nn.Module, Masks]:
-    """Return a network as it is trained, made in the process that trains it."""
+    """Make a network as it is trained, in the process that trains it."""
     model, masks = sparse_network(widening, splits, seed)
     return as_trained(model, masks, splits, recipe)
-
-
-def as_text(row: dict[str, Any]) -> str:
-    """Lay one row out for reading."""
-    start = f"k {row['widening']}  {row['count']:2d} at a time  "
-    if not row["fits"]:
-        return f"{start}do not fit"
-    memory = row["memory_bytes"]
-    return (
-        f"{start}{row['images_per_second']:10,.0f} images/s  ×{row['relative']:.2f}"
-        f"{'' if memory is None else f'  {memory / 2**30:6.2f} GiB'}"
-    )
-
-
-def as_markdown(rows: list[dict[str, Any]], counts: list[int]) -> list[str]:
-    """Return a table to paste, a network a line."""
-    lines = [
-        f"| network | {' | '.join(f'{count} at a time' for count in counts)} |",
-        "|---" * (len(counts) + 1) + "|",
-    ]
-    for widening in dict.fromkeys(row["widening"] for row in rows):
-        cells = [
-            f"{row['images_per_second']:,.0f} (×{row['relative']:.2f})" if row["fits"] else "—"
-            for row in rows
-            if row["widening"] == widening
-        ]
-        lines.append(f"| ResNet({widening}, 3) | {' | '.join(cells)} |")
-    return lines
 
 
 if __name__ == "__main__":
