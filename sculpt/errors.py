@@ -1,4 +1,4 @@
-"""The errors a user can mend. Everything else is a bug and keeps its traceback."""
+"""Errors that users can mend. All others are bugs and keep their traceback."""
 
 
 class SculptError(Exception):
@@ -12,7 +12,7 @@ class SculptError(Exception):
 
 
 class InputError(SculptError):
-    """What the user gave breaks a rule. Nothing was written or changed."""
+    """The user's input breaks a rule. Nothing was written or changed."""
 
     exit_code = 2
 
@@ -34,7 +34,7 @@ class StorageError(InputError):
 
 
 class BudgetError(InputError):
-    """A parameter budget cannot be met by the network it is asked of."""
+    """A parameter budget cannot be met by a network."""
 
 
 class DryRankingError(SculptError):
@@ -46,19 +46,19 @@ class NumericsError(SculptError):
 
 
 class CompactionError(SculptError):
-    """A network is built in a way from which nothing can be removed safely."""
+    """A network's structure prevents the safe removal of channels."""
 
 
 class ExportError(SculptError):
-    """A network cannot be written in a format, or what was written does not compute the same."""
+    """A network cannot be written in a format, or the written file computes something else."""
 
 
 class DeviceMemoryError(SculptError):
-    """A network does not fit into the memory of the device, in whatever way it is trained."""
+    """A network does not fit into the memory of the device, however it is trained."""
 
 
 class SculptWarning(UserWarning):
-    """What the user asked for is done, but may not be what was meant."""
+    """A request is fulfilled, but may not be what was meant."""
 
 
 def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:

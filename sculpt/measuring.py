@@ -1,4 +1,4 @@
-"""What is measured of one network while it becomes sparse and is trained: clocks and readings."""
+"""Measurements of one network while it is pruned, repaired and trained."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -37,12 +37,12 @@ from sculpt.training.loss_and_error import evaluate
 from sculpt.training.precision import float32_products
 
 FEW = slice(2)
-"""Images that show the shape of an input, or that a compact network is compared on."""
+"""Images that give the shape of an input, or to compare a compact network on."""
 
 
 @dataclass
 class Clock:
-    """Seconds per phase; waits for the device before it reads the time."""
+    """Seconds per phase, read after the device is idle."""
 
     device: torch.device
     seconds: dict[str, float] = field(default_factory=dict)
@@ -57,15 +57,15 @@ class Clock:
 
 
 class Measuring:
-    """Reads one network of a trial between the steps of the method, and times these."""
+    """Measures one network of a trial between the phases of the method, and times these."""
 
     def __init__(self, job: Job, splits: Splits, seed: int):
         self.clock = Clock(splits.train.device)
         self.seed = seed
         self.repairs: dict[str, LayerRepair] = {}
-        """What the repair did, to be told here."""
+        """Outcome of the repair by layer; set by the trial."""
         self._job, self._splits = job, splits
-        # Any sample will do, and every network of a study should be looked at with the same one.
+        # Any sample will do, but the same one for every network of a study.
         looked_at = job.study.diagnostics.jacobian_images
         self._probe = splits.train.sample(None if looked_at == "all" else looked_at, seed=0)
         self._signal: dict[Milestone, Signal] = {}
@@ -74,17 +74,17 @@ class Measuring:
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """Of one image."""
+        """Shape of one image."""
         spec = self._splits.spec
         return spec.channels, spec.height, spec.width
 
-    def read(self, step: Milestone, model: nn.Module, masks: Masks) -> None:
-        """Read how signals travel through a network as it stands."""
+    def read(self, milestone: Milestone, model: nn.Module, masks: Masks) -> None:
+        """Measure the signal propagation of a network at a milestone."""
         with self.clock("diagnose"):
-            if step != "repaired":  # which has the same paths
+            if milestone != "repaired":  # with unchanged paths
                 self._topology = measure_topology(model, masks, self.input_shape)
             topology = self._topology
-            orthogonality = self._orthogonality[step] = layer_orthogonality(model)
+            orthogonality = self._orthogonality[milestone] = layer_orthogonality(model)
             jacobian = None
             if len(self._probe):
                 # Convolutions take four times as long in float64, and agree to six digits.
@@ -92,7 +92,7 @@ class Measuring:
                 dtype = torch.float32 if convolves else torch.float64
                 values = jacobian_singular_values(model, self._probe.inputs(), dtype=dtype)
                 jacobian = summarize_jacobian(values)
-            self._signal[step] = Signal(
+            self._signal[milestone] = Signal(
                 orthogonality_score=orthogonality_score(orthogonality),
                 effective_nodes=topology.nodes,
                 effective_parameters=topology.parameters,
@@ -101,7 +101,7 @@ class Measuring:
             )
 
     def sculpted(self, model: nn.Module, masks: Masks, scores: Scores) -> SculptedRecord:
-        """Return what is known of a network before it is trained."""
+        """Make the record of a network before training."""
         study, repairs = self._job.study, self.repairs
         with self.clock("build"):
             cost = measure_cost(model, self.input_shape)
@@ -145,7 +145,7 @@ class Measuring:
     def trained(
         self, sculpted: Sculpted, trained: Trained, compaction: Mapping[str, object] | None
     ) -> SeedRecord:
-        """Return what is known of a network after its training, measured where that is asked for.
+        """Make the record of a trained network, with test error and latency where the study asks.
 
         Raises:
             NumericsError: the base diverged.
@@ -177,7 +177,7 @@ class Measuring:
         )
 
     def _test_error(self, model: nn.Module, trained: Trained) -> float | None:
-        """Return the lowest test error of the evaluations, or that of the end if it may be read."""
+        """Find the lowest test error of the evaluations, or measure it once if the job allows."""
         if self._job.study.training.protocol == "validation" and self._job.read_test:
             precision = trained.facts.precision
             with self.clock("test"), float32_products(precision, self.clock.device):
@@ -186,7 +186,7 @@ class Measuring:
         return min(errors, default=None)
 
     def _latency(self, network: Sculpted) -> tuple[float | None, str | None]:
-        """Return the seconds for one image and how they were measured, if they are an objective."""
+        """Measure the seconds for one image if they are an objective; also describe how."""
         if "latency" not in self._job.study.search.objectives:
             return None, None
         runtime = self._job.study.search.latency_runtime
@@ -197,9 +197,10 @@ class Measuring:
 
 
 def kept_scores(scores: Scores, masks: Masks) -> tuple[float | None, float | None]:
-    """Return the sum of the criterion's scores that the masks keep, and its share of all.
+    """Sum the scores that the masks keep, and compute their share of all.
 
-    Either is None where a sum is not finite, or there are no scores; a sum of 0 has no shares.
+    Both are None without scores; either is None if a sum is not finite, the share also if all
+    scores sum to 0.
     """
     sums = [
         (float(score.double().sum()), float(score[masks[name]].double().sum()))

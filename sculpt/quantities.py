@@ -1,9 +1,9 @@
-"""Every quantity that is measured of a network: one entry each, in the order of the table.
+"""All measured quantities of a network: one entry each, in the order of the table.
 
-What follows from an entry: the objectives (`search.objectives`, `pareto`), the proxies of early
-stopping and of `rank`, what is kept of a trial as attributes and as columns of `Results.trials`,
-and what is kept of one that is stopped early. A quantity of one's own, in a plug-in, is one call of
-`register`; one of ours is an entry here, and a field of `sculpt.record` that it is measured into.
+An entry defines objectives (`search.objectives`, `pareto`), proxies of early stopping and of
+`rank`, attributes of trials (also of those stopped early), and columns of `Results.trials`. A
+plug-in adds a quantity by one call of `register`; the package by an entry here, and a field of
+`sculpt.record` for its measurement.
 """
 
 import math
@@ -25,37 +25,36 @@ class Quantity:
     unit: str
     meaning: str
     source: Callable[[Any], Any] | None = None
-    """Reads it off a trial's record (`sculpt.record.TrialRecord`), None where it was not measured;
-    what is known before training also off one seed's (`SculptedRecord`). By default the field of
-    its name."""
+    """Reads it from a trial's record (`sculpt.record.TrialRecord`), None if not measured; one known
+    before training also from a seed's (`SculptedRecord`). By default the field of its name."""
     _: KW_ONLY
     direction: Direction | None = None
-    """Of what may be an objective: what is better."""
+    """The better direction of an objective; None for other quantities."""
     before_training: bool = False
-    """It is known, and written down of a trial that may be stopped, once a seed is pruned."""
+    """Whether it is known once a seed is pruned, and so also kept of stopped trials."""
     report_only: bool = False
-    """It is shown, and nothing is ever chosen by it."""
+    """Whether it is only shown, and never chosen by."""
     proxy: Direction | None = None
-    """Of what may stop a candidate before it is trained: what promises a lower error."""
+    """The direction that promises a lower error, if it may stop a candidate before training."""
     scale: Callable[[float], float] | None = None
-    """What of it is judged as a proxy, and correlated with the error."""
+    """Transformation for judging it as a proxy and correlating it with the error."""
     stored: bool = True
-    """It is an attribute of its trial; else only among the `objectives`, or a part of another."""
+    """Whether it is an attribute of its trial of its own."""
     column_unit: str = ""
-    """Its unit where a table has room for more words."""
+    """A longer unit for columns of tables."""
 
     @property
     def __wrapped__(self) -> object:
-        """Where it was defined, for the registry."""
+        """Origin of the definition, for the registry."""
         return self.source or register
 
     def read(self, record: Any) -> Any:
-        """Return its value in a record."""
+        """Read its value from a record."""
         return self.source(record) if self.source else getattr(record, self.name)
 
 
 def register(*quantities: Quantity) -> None:
-    """Make quantities known by their names, and those with a direction objectives.
+    """Register quantities, and those with a direction also as objectives.
 
     Raises:
         ConfigError: another quantity has this name.
@@ -67,7 +66,7 @@ def register(*quantities: Quantity) -> None:
 
 
 def _distance_from_isometry(jacobian_mean: float) -> float:
-    """Return |ln mean|: isometry is at 1 (Lee et al. 2020, §5), in either direction."""
+    """Compute |ln mean|: isometry is at mean 1 (Lee et al. 2020, §5)."""
     return abs(math.log(jacobian_mean)) if jacobian_mean else math.inf
 
 
@@ -105,14 +104,14 @@ ISOMETRY = (
     ),
 )
 SIGNALS = {quantity.name: quantity for quantity in CONNECTION + ISOMETRY}
-"""Read off `sculpt.record.Signal`, at each step before training; as proxies after the last one."""
+"""Fields of `sculpt.record.Signal` at each milestone; as proxies at the last one."""
 
 MILESTONES = {
     "initial": "as initialised",
     "pruned": "after pruning",
     "repaired": "after the repair of isometry",
 }
-"""Steps before training at which the propagation of signals is measured."""
+"""Milestones before training at which signal propagation is measured."""
 
 register(
     Quantity("budget", "parameters", "how many it was to keep"),
@@ -135,8 +134,8 @@ register(
         before_training=True,
         column_unit="MACs per image",
     ),
-    # As `sculpt check` estimates it: weights with their copies, and a batch's activations, in
-    # float32; nothing is saved by zeros.
+    # The estimate of `sculpt check`: weights with their copies, and a batch's activations, in
+    # float32, zeros included.
     Quantity(
         "dense_memory",
         "bytes",
@@ -185,9 +184,9 @@ register(
         before_training=True,
         stored=False,
     ),
-    # On one thread of the CPU of the machine that ran the trial, by `search.latency_runtime`, so a
-    # front over it depends on the machine. Measured in studies that name it in
-    # `search.objectives`, afterwards by `sculpt latency`, and None elsewhere.
+    # On one CPU thread of the machine that ran the trial, by `search.latency_runtime`, so a front
+    # over it depends on the machine. Measured if `search.objectives` names it, or afterwards by
+    # `sculpt latency`; else None.
     Quantity(
         "latency",
         "seconds",
@@ -212,7 +211,7 @@ register(
         before_training=True,
         stored=False,
     ),
-    # None where a seed did not read the test images: they are for what has been chosen already.
+    # None if a seed did not read the test images, which are for networks chosen already.
     Quantity(
         "test_error",
         "fraction",
@@ -245,22 +244,22 @@ TOTALS = (
 """At the end of the table."""
 
 WORST = 1e308
-"""Of a proxy without a value. Finite, because not every storage takes an infinity."""
+"""Badness of a proxy without a value; finite, because not every storage takes infinity."""
 
 
 def stored() -> list[Quantity]:
-    """Return the quantities that are attributes of a finished trial."""
+    """List the quantities that are attributes of a finished trial."""
     return [quantity for quantity in (*QUANTITIES.entries(), *TOTALS) if quantity.stored]
 
 
 def proxies() -> dict[str, Quantity]:
-    """Return what may stop a candidate before it is trained, by name."""
+    """List the quantities that may stop a candidate before training, by name."""
     known = {q.name: q for q in QUANTITIES.entries() if q.proxy}
     return SIGNALS | known
 
 
 def badness(name: str, record: Any) -> float:
-    """Return a proxy in one seed's record, signed so that lower is better; missing is worst."""
+    """Read a proxy from one seed's record, signed so that lower is better; missing is worst."""
     quantity = proxies()[name]
     value = quantity.read(record.final_signal if name in SIGNALS else record)
     if value is None:

@@ -1,4 +1,4 @@
-"""What is recorded of a trial, typed; `sculpt.typed_json` writes it as JSON and reads it back.
+"""The typed record of a trial; `sculpt.typed_json` writes it as JSON and reads it back.
 
 README, "JSON", has the document of `sculpt show`, whose keys are the fields here. Errors are
 fractions, losses in nats, times in seconds, MACs and parameters counts for one image.
@@ -11,7 +11,7 @@ from typing import Any, Literal
 RECORD_FORMAT = 1
 
 Role = Literal["base", "candidate"]
-"""A base stays dense; a candidate is pruned and, if asked for, repaired."""
+"""A base stays dense; a candidate is pruned and, if the study says so, repaired."""
 
 Milestone = Literal["initial", "pruned", "repaired"]
 """A network as initialised, after pruning, after the repair of isometry."""
@@ -19,11 +19,11 @@ Milestone = Literal["initial", "pruned", "repaired"]
 
 @dataclass(frozen=True)
 class JacobianSpectrum:
-    """Singular values pooled over images (METHOD: mean, std, condition of the pool)."""
+    """Singular values pooled over images."""
 
     mean: float
     std: float
-    """Of the pool as it is, not of a population behind it: 0 for one value."""
+    """Population standard deviation: 0 for one value."""
     min: float
     max: float
     condition: float | None
@@ -33,7 +33,7 @@ class JacobianSpectrum:
 
 @dataclass(frozen=True, kw_only=True)
 class Signal:
-    """How signals travel through a network at one step."""
+    """Signal propagation of a network at one milestone."""
 
     orthogonality_score: float
     """Mean over the layers of ‖WWᵀ − I‖_F."""
@@ -42,75 +42,75 @@ class Signal:
     effective_parameters: int
     """Kept weights on a path."""
     log10_paths: float | None
-    """None where there is no path."""
+    """None without a path."""
     jacobian: JacobianSpectrum | None
-    """None where no images are looked at."""
+    """None if no images are used."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerRow:
-    """What is left of one weight, what it costs, and its isometry around the repair."""
+    """Kept part and cost of one weight, and its isometry before and after the repair."""
 
     name: str
-    """Of the parameter."""
+    """Name of the parameter."""
     shape: list[int]
     kept: int
-    """Weights."""
+    """Number of kept weights."""
     density: float
     kept_macs: int
     effective_channels: int
-    """Outputs of the layer that lie on a path."""
+    """Outputs of the layer on a path."""
     orthogonality_before: float
     """‖WWᵀ − I‖_F after pruning, before the repair."""
     orthogonality_after: float
     orthogonality_bound: float
-    """The smallest that any weights have under this mask."""
+    """Smallest value of any weights under this mask."""
     repair_steps: int
     repair_seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Parameters under the study's counting rule; of a trial those of its first seed."""
+    """Parameters under the study's counting rule; for a trial those of its first seed."""
 
     dense_parameters: int
     kept_parameters: int
     unspent: int
-    """Of the budget that whole groups left over."""
+    """Part of the budget that whole groups left unspent."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """What a network costs and keeps; of a trial the mean of its seeds, None if one has none."""
+    """Costs and kept scores; for a trial averaged over the seeds, None if any seed lacks it."""
 
     dense_macs: int
     kept_macs: int | float
     dense_memory: int | float | None
-    """Bytes that training the dense network takes, see `training_memory`."""
+    """Bytes of training the dense network, see `training_memory`."""
     score_kept: float | None
-    """Sum of the criterion's scores that the masks keep, before any price. None of the base, which
-    is not scored, and where it is not finite."""
+    """Sum of the criterion's scores that the masks keep, before `mac_exponent`. None for the base,
+    which has no scores, and if it is not finite."""
     score_share: float | None
-    """Its share of all scores, from 0 to 1 where none is negative."""
+    """Its share of all scores, from 0 to 1 if none is negative."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SculptedRecord(Costs, Sizes):
-    """One seed before it is trained."""
+    """One seed before training."""
 
     seed: int
     collapsed_layers: list[str]
     """Weights that are pruned completely."""
     signal: dict[Milestone, Signal]
-    """At each step that the network went through, in their order."""
+    """At each milestone of the network, in order."""
     layers: list[LayerRow]
     """In the order of execution."""
     seconds: dict[str, float]
-    """By phase."""
+    """Seconds by phase."""
 
     @property
     def final_signal(self) -> Signal:
-        """How signals travel as training finds the network."""
+        """Signal propagation at the start of training."""
         return list(self.signal.values())[-1]
 
 
@@ -120,65 +120,64 @@ class TrainingFacts:
 
     precision: str
     engine: Mapping[str, object] | None = None
-    """What was chosen and why, see `choose_engine`; None where no epoch was trained since it went
-    on."""
+    """The engine and its reason, see `choose_engine`; None if no epoch followed a resume."""
     micro_batches: int | None = None
     """Parts of a batch; None without training."""
     offload: bool | None = None
     resumed_at: list[int]
-    """Epochs after which it went on from a checkpoint."""
+    """Epochs after which training resumed from a checkpoint."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an evaluated pass over the training set gave. Losses in nats, errors as fractions."""
+    """An evaluated pass over the training set. Losses in nats, errors as fractions."""
 
     epoch: int
-    """Counted from 1; 0 is a network that was not trained."""
+    """Counted from 1; 0 is an untrained network."""
     learning_rate: float
-    """At the last step."""
+    """Learning rate of the last step."""
     train_loss: float | None
-    """Mean over the pass, augmented images, weights changing meanwhile; None without a pass, or
-    where it is not finite."""
+    """Mean over the pass on augmented images and changing weights; None without a pass, or if not
+    finite."""
     train_error: float | None
     val_loss: float | None
-    """None where it is not finite."""
+    """None if not finite."""
     val_error: float
     test_error: float | None
     """None unless the study's protocol reads the test images while training."""
     seconds: float
-    """Training and evaluation, since the epoch before in the history."""
+    """Training and evaluation since the previous entry of the history."""
     images_per_second: float | None
-    """Training alone."""
+    """Images per second of training alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SeedRecord(SculptedRecord):
-    """One seed, trained. Losses and errors are those of the last epoch, never of the best."""
+    """One trained seed. Losses and errors are those of the last epoch, never of the best."""
 
     training: TrainingFacts
     diverged: bool
     """A loss was not finite, and training ended there."""
     val_error: float
     val_loss: float | None
-    """None where it is not finite, as `train_loss`."""
+    """None if not finite, as `train_loss`."""
     test_error: float | None
-    """The lowest of the evaluations, or (protocol `validation`) read once, after the training of
-    what confirms; None where the test images were not read."""
+    """Lowest of the evaluations, or (protocol `validation`) measured once, after training in a
+    confirmation; None if the test images were not read."""
     train_loss: float | None
     history: list[Epoch]
     """Evaluated epochs."""
     compaction: Mapping[str, object] | None
-    """Whether and how it was trained compact, see `compact_where_it_pays`; None of the base."""
+    """Whether and how it was trained compact, see `compact_where_it_pays`; None for the base."""
     latency: float | None
-    """Of the exported network; None where it was not measured."""
+    """Seconds of the exported network; None if not measured."""
     latency_by: str | None = None
-    """How, see `describe_latency`."""
+    """How it was measured, see `describe_latency`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """Errors of several seeds in one; std is None of one seed."""
+    """Errors over several seeds; std is None for one seed."""
 
     mean: float
     std: float | None
@@ -187,7 +186,7 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class Input:
-    """What networks are fed: (pixel / 255 - mean) / std of each channel, exactly, in float32."""
+    """Input of the networks: (pixel / 255 - mean) / std of each channel, exactly, in float32."""
 
     channels: int
     height: int
@@ -200,7 +199,7 @@ class Input:
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """What computed."""
+    """Device of the computation."""
 
     type: str
     name: str
@@ -209,21 +208,21 @@ class Device:
 
 @dataclass(frozen=True, kw_only=True)
 class Tried:
-    """Which trial it is, and what it was to train and to keep."""
+    """Identity of a trial, and its configuration."""
 
     trial: int | str
-    """Number of a candidate, or `base`; of the confirmation its label."""
+    """Number of a candidate, `base`, or the label of a trial of the confirmation."""
     objectives: dict[str, float]
-    """Each one that was measured."""
+    """Each measured objective."""
     confirms: int | str | None = None
-    """Of the confirmation: which trial was trained again."""
+    """In a confirmation: the retrained trial."""
     arm: str | None = None
     """`sculpted` or `shuffled`."""
     format: int
     study: str
     role: Role
     params: dict[str, Any]
-    """Those that were sampled."""
+    """Sampled parameters."""
     counting: Literal["paper", "total"]
     budget: int
 
@@ -234,22 +233,22 @@ class TrialRecord(Costs, Sizes, Tried):
 
     sparsity: float
     latency: float | None
-    """Mean of the seeds, or measured afterwards."""
+    """Mean over the seeds, or measured afterwards."""
     latency_by: str | None
     val_error: Spread
     val_errors: list[float]
     test_errors: list[float | None]
     diverged: int
-    """Seeds."""
+    """Number of diverged seeds."""
     epochs: int
-    """Trained, all seeds together."""
+    """Epochs of all seeds together."""
     seconds: float
-    """Of all seeds together."""
+    """Seconds of all seeds together."""
     training_seconds: float
-    """Of training alone, mean over the seeds."""
+    """Training alone, mean over the seeds."""
     seeds: list[int]
     layers: list[LayerRow]
-    """Of the first seed, as `signal` and `compaction`."""
+    """Layers of the first seed, as are `signal` and `compaction`."""
     signal: dict[Milestone, Signal]
     compaction: Mapping[str, object] | None
     runs: list[SeedRecord]
@@ -259,4 +258,4 @@ class TrialRecord(Costs, Sizes, Tried):
     data_fingerprint: str
     device: Device
     versions: dict[str, str]
-    """Of Python, PyTorch (which build, too) and other packages."""
+    """Versions of Python, PyTorch (with its build) and other packages."""

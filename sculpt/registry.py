@@ -1,8 +1,7 @@
-"""Names for the things a study can choose, and the files that define them.
+"""Registries of the functions and classes that a study names.
 
-Each registry owns one folder of the package (or one module). The first lookup imports every
-module in that folder, and each module registers what it defines with a decorator, so adding a
-thing is adding a file. Nothing here knows what is registered.
+Each registry owns one folder of the package (or one module). The first lookup imports every module
+in that folder, and each module registers its definitions by a decorator, so an addition is a file.
 """
 
 import importlib
@@ -20,7 +19,7 @@ class Registry:
     """A mapping from names to the objects registered in one folder (and in plug-ins).
 
     Args:
-        kind: What an entry is called in messages, for example `"criterion"`.
+        kind: Name of an entry in messages, for example `"criterion"`.
         package: Dotted name of the package whose modules register entries.
     """
 
@@ -31,15 +30,15 @@ class Registry:
         self._loaded = False
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Return a decorator that files its argument under `name`.
+        """Make a decorator that registers its argument under `name`.
 
         Raises:
-            ConfigError: something else already has this name.
+            ConfigError: another definition has this name.
         """
 
         def file_entry(entry: T) -> T:
-            # Reloading a module registers an equal definition again; only a clash of two
-            # different definitions is a mistake.
+            # Reloading a module registers an equal definition again; only two different
+            # definitions clash.
             taken = self._entries.get(name)
             if taken is not None and _origin(taken) != _origin(entry):
                 raise ConfigError(
@@ -55,7 +54,7 @@ class Registry:
         """Return the entry called `name`.
 
         Raises:
-            UnknownNameError: there is none; the message lists the names there are.
+            UnknownNameError: there is none; the message lists the known names.
         """
         self._load()
         if name not in self._entries:
@@ -65,25 +64,25 @@ class Registry:
         return self._entries[name]
 
     def names(self) -> list[str]:
-        """Return every registered name, sorted."""
+        """List all registered names, sorted."""
         self._load()
         return sorted(self._entries)
 
     def entries(self) -> list[Any]:
-        """Return every entry, in the order in which they were registered."""
+        """List all entries, in the order of registration."""
         self._load()
         return list(self._entries.values())
 
     def _load(self) -> None:
         if self._loaded:
             return
-        self._loaded = True  # first, because a module may look up what another one registers
+        self._loaded = True  # first, because a module may look up another one's entries
         try:
             package = importlib.import_module(self._package)
             for module in pkgutil.iter_modules(getattr(package, "__path__", [])):
                 importlib.import_module(f"{self._package}.{module.name}")
         except BaseException:
-            # Or the next lookup would miss names and blame the user.
+            # Or the next lookup would miss names.
             self._loaded = False
             raise
 
@@ -100,7 +99,7 @@ def _origin(entry: Any) -> str:
 
 
 def load_plugins(modules: list[str]) -> None:
-    """Import modules from outside the package, so that they register what they define.
+    """Import modules from outside the package, which register their definitions.
 
     Raises:
         ConfigError: a module cannot be imported.

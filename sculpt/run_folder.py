@@ -1,4 +1,4 @@
-"""The folder in which one network of a trial is written down, and who is told of its progress."""
+"""The folder that one network of a trial is saved to, and callbacks on its progress."""
 
 import warnings
 from collections.abc import Callable
@@ -21,24 +21,24 @@ TRAINING_FILE = "training.safetensors"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where a run is written down, and goes on from if it was interrupted; who hears of it."""
+    """Saves a run, resumes it after an interruption, and reports its progress."""
 
     path: Path | None = None
-    """By default nothing is written."""
+    """None saves nothing."""
     every_seconds: float = 60.0
-    """How often a training is."""
+    """Least time between checkpoints of the training."""
     on_written: Callable[[Path], None] = lambda file: None
-    """Called with each file that was written."""
+    """Called with each written file."""
     on_sculpted: Callable[[SculptedRecord], None] = lambda record: None
-    """Called once before training, with what is known then."""
+    """Called once before training, with the record so far."""
     on_epoch: Callable[[Epoch], None] = lambda epoch: None
     """Called after each evaluated epoch, those of an earlier, interrupted run included."""
 
     def sculpted(self, build: Callable[[], nn.Module], sculpt: Callable[[], Sculpted]) -> Sculpted:
-        """Return the network that is written down, bit for bit; else make one and write it down.
+        """Load the saved network, bit for bit; else make one and save it.
 
-        A file that cannot be read is none, with a warning. `build` builds the network, untrained,
-        to read a file into it; `sculpt` makes one anew, ready to train.
+        An unreadable file is ignored with a warning. `build` builds the untrained network to load a
+        file into; `sculpt` makes a new one, ready to train.
         """
         found = self._read(build)
         if not found:
@@ -49,7 +49,7 @@ class RunFolder:
 
     @property
     def hooks(self) -> dict[str, Any]:
-        """What `train` is given to be written down, and to tell of it."""
+        """Arguments of `train` for its checkpoint and callback."""
         file = self.path / TRAINING_FILE if self.path else None
         checkpoint = TrainingCheckpoint(file, self.every_seconds, self.on_written) if file else None
         return {"on_epoch": self.on_epoch, "checkpoint": checkpoint}
@@ -83,9 +83,9 @@ NOWHERE = RunFolder()
 
 
 def progress_in(folder: Path) -> int:
-    """Return how far a trial is, of whose seeds each has a folder in this one.
+    """Count the progress of a trial with a folder per seed in this one.
 
-    Counted in epochs that are written down, and networks that are ready to train.
+    In saved epochs, and networks that are ready to train.
     """
     ready = list(folder.glob(f"*/{SCULPTED_FILE}"))
     return len(ready) + sum(epochs_written(path.with_name(TRAINING_FILE)) for path in ready)

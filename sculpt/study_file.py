@@ -1,8 +1,8 @@
-"""Reading a study file: every fault of it is reported at once.
+"""Reading a study file, with all of its faults reported at once.
 
-A fault is one line, `file: key: rule, but got value`. Options of registered things (a data
-set's `root`, a criterion's `targets`) are checked against the keyword-only parameters of what
-is registered, so they are declared in one place.
+A fault is one line, `file: key: rule, but got value`. Options of registered functions and classes
+(a data set's `root`, a criterion's `targets`) are checked against their keyword-only parameters,
+so they are declared in one place.
 """
 
 import re
@@ -49,7 +49,7 @@ CHOICES: dict[str, Registry] = {
 
 
 def load_study(path: str | Path, overrides: Overrides | None = None) -> Study:
-    """Read a study file and check all of it.
+    """Read and check a study file.
 
     Args:
         path: A YAML file. Its `space` may be a mapping or the path of another YAML file, relative
@@ -77,7 +77,7 @@ def load_study(path: str | Path, overrides: Overrides | None = None) -> Study:
 
 
 def document_faults(document: Document) -> list[str]:
-    """Return every fault of a study document, one line each."""
+    """List all faults of a study document, one line each."""
     faults = _validation_faults(Study, document)
     for key, registry in CHOICES.items():
         choice = lookup(document, key)
@@ -87,10 +87,10 @@ def document_faults(document: Document) -> list[str]:
 
 
 def space_faults(document: Document) -> list[str]:
-    """Return the faults that values of the space would bring into a sound study.
+    """List the faults that values of the space would cause in a sound study.
 
-    Each value is tried by itself, or, if the parameter depends on others, beside each combination
-    of values under which it is sampled.
+    Each value is tried by itself or, for a parameter with conditions, with each combination of
+    values under which it is sampled.
     """
     study = Study.model_validate(document)
     space = study.space
@@ -116,9 +116,9 @@ def space_faults(document: Document) -> list[str]:
 
 
 def _related(space: Space, key: str) -> dict[str, None]:
-    """Return the parameters that one depends on, in the order of the space.
+    """Find the parameters that one depends on, in the order of the space.
 
-    These are those of its conditions, and the whole choice that it is an option of.
+    They are those of its conditions, and the whole choice that it is an option of.
     """
     found, pending = {key}, [key]
     while pending:
@@ -131,7 +131,7 @@ def _related(space: Space, key: str) -> dict[str, None]:
 
 
 def _tried(space: Space, key: str) -> list[Any]:
-    """Return the values of a parameter that are tried: all listed ones, or some of a range."""
+    """Choose the values of a parameter to try: all listed ones, or some of a range."""
     dimension = space.parameters[key]
     if not isinstance(dimension, Range):
         return list(space.values(key).values())
@@ -147,7 +147,7 @@ def _point_faults(study: Study, point: Params) -> list[str]:
 
 
 def _objective_faults(document: Document) -> list[str]:
-    """Return the faults of what a search is told to choose by."""
+    """List the faults of the objectives and proxy of a search."""
     known = {name: OBJECTIVES.get(name) for name in OBJECTIVES.names()}
     reported = [name for name, kind in known.items() if kind.report_only]
     early = [name for name, kind in known.items() if kind.before_training]
@@ -184,7 +184,7 @@ def _choice_faults(registry: Registry, choice: Document) -> list[str]:
 
 @cache
 def options_schema(entry: Any) -> type[BaseModel]:
-    """Return a schema of the keyword-only parameters of a registered function or class."""
+    """Make a schema of the keyword-only parameters of a registered function or class."""
     fields: dict[str, Any] = {
         name: (option.annotation, ... if option.default is option.empty else option.default)
         for name, option in options_of(entry).items()
@@ -197,8 +197,8 @@ def _validation_faults(schema: type[BaseModel], document: Any) -> list[str]:
         schema.model_validate(document)
     except ValidationError as error:
         found = [(_key(fault), fault) for fault in error.errors(include_url=False)]
-        # A value that fits no branch of a union is reported once for each branch. Of a list that
-        # could have been a number, the fault is the one that is in it.
+        # A value that fits no branch of a union is reported once for each branch. For a list that
+        # could have been a number, only the fault inside the list counts.
         rules: dict[tuple[str, str], list[str]] = {}
         for key, fault in found:
             nearer = any(other.startswith(f"{key}.") for other, _ in found)
@@ -217,7 +217,7 @@ def _key(fault: Any) -> str:
 
 
 def _rule(fault: Any, schema: type[BaseModel]) -> tuple[str, str]:
-    """Return what a value must do, and what was given instead."""
+    """Phrase the rule that a value breaks, and the given value."""
     if fault["type"] == "extra_forbidden":
         return f"be one of the keys known here ({_known_keys(schema, fault['loc'][:-1])})", (
             "this key is not"
@@ -226,7 +226,7 @@ def _rule(fault: Any, schema: type[BaseModel]) -> tuple[str, str]:
         return "be given", "is missing"
     if fault["type"].startswith("byte_size"):
         return "be a number of bytes, or a text such as '2GiB'", f"got {fault['input']!r}"
-    # Pydantic's names for what it checks mean nothing to who wrote the file.
+    # Without Pydantic's names of its checks, which mean nothing to the user.
     rule = re.sub(r"^(Value error, |\w+ should )", "", fault["msg"])
     rule = re.sub(r" after validation, not \d+$", "", rule)
     rule = re.sub(r"be a valid dictionary.*", "be a mapping of keys to values", rule)
@@ -235,7 +235,7 @@ def _rule(fault: Any, schema: type[BaseModel]) -> tuple[str, str]:
 
 
 def _is_branch(part: Any) -> bool:
-    """Say whether a part of a location names a branch of a union, not a key of the file."""
+    """Tell whether a part of a location names a branch of a union, not a key of the file."""
     names = ("int", "float", "bool", "str", "Sparsity", "Range", "Choice", "Data")
     return isinstance(part, str) and (
         part in names or "[" in part or part.startswith("constrained-")

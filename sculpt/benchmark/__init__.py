@@ -1,1 +1,1 @@
-"""What a study costs on this machine, beside the loop that a user would write otherwise."""
+"""Cost of a study on this machine, compared with a plain PyTorch loop."""

@@ -13,12 +13,12 @@ from sculpt.search.sampling.feasibility import Prediction
 
 
 def bench_path(config: Study) -> Path:
-    """Return where a study's last measurement is kept."""
+    """Give the path of a study's last measurement."""
     return storage_file(config).with_name(f"{config.study}-bench.json")
 
 
 def keep_bench(config: Study, document: Mapping[str, object]) -> None:
-    """Write a measurement in one step, so that nobody reads half of one.
+    """Write a measurement atomically.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -35,11 +35,11 @@ def keep_bench(config: Study, document: Mapping[str, object]) -> None:
 
 
 def study_seconds(config: Study, trials: int, per_trial: dict[str, float]) -> float:
-    """Return what a study takes, what early stopping saves and the confirmation costs included.
+    """Predict the seconds of a study, with early stopping and confirmation.
 
     Args:
         config: The study.
-        trials: In all, the base included.
+        trials: Total of trials, the base included.
         per_trial: Seconds of a whole trial with all its seeds, for `base` and `candidate`.
     """
     search = config.search
@@ -53,11 +53,11 @@ def study_seconds(config: Study, trials: int, per_trial: dict[str, float]) -> fl
 
 
 def predict(config: Study, trials: int) -> Prediction | None:
-    """Return what running a study will take by its last measurement, None without a fitting one.
+    """Predict the time of a study from its last measurement; None without a matching one.
 
     Args:
-        config: The study; measurements of one with other settings do not count.
-        trials: In all, the base included; it may have changed since the measurement.
+        config: The study; measurements with other settings are ignored.
+        trials: Total of trials, the base included; it may have changed since the measurement.
     """
     try:
         document = json.loads(bench_path(config).read_text(encoding="utf-8"))
@@ -67,5 +67,5 @@ def predict(config: Study, trials: int) -> Prediction | None:
         seconds = study_seconds(config, trials, per_trial)
         return {"seconds": seconds, "measured_on": document["device"]}
     except (OSError, ValueError, KeyError, TypeError):
-        # Only an estimate: what cannot be read is as good as none.
+        # Only an estimate: an unreadable measurement is ignored.
         return None

@@ -1,4 +1,4 @@
-"""Images per second of every phase of a study on this machine, and what the study will take."""
+"""Images per second of every phase of a study on this machine, and its predicted time."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
@@ -31,11 +31,11 @@ from sculpt.typed_json import to_json
 MOST_CANDIDATES = 8
 
 SCORED = 512
-"""Images that are scored on to measure scoring; its cost grows in proportion to them."""
+"""Images for measuring the rate of scoring, which does not depend on their number."""
 
 
 class Row(TypedDict):
-    """What one phase of one network's trial takes (README, "JSON")."""
+    """Time of one phase of one network's trial (README, "JSON")."""
 
     params: Params
     role: str
@@ -46,12 +46,12 @@ class Row(TypedDict):
 
 
 class PredictedStudy(TypedDict):
-    """What a study will take."""
+    """Predicted time of a study."""
 
     seconds: float
     trials: int
     seconds_per_trial: dict[str, float]
-    """Of a whole trial with all its seeds, for `base` and `candidate`."""
+    """Seconds of a whole trial with all its seeds, for `base` and `candidate`."""
 
 
 class MeasuredStudy(TypedDict):
@@ -77,7 +77,7 @@ def measure_study(
 ) -> MeasuredStudy:
     """Measure the dense base and candidates of a study; see `sculpt.launch.bench`.
 
-    The document that is returned is also kept, for `sculpt check`.
+    The returned document is also saved, for `sculpt check`.
 
     Args:
         params: The one candidate to measure. Empty: the feasible corners of the space.
@@ -119,7 +119,7 @@ def measure_study(
 
 
 def choose_candidates(config: Study, params: Params, spec: ImageSpec) -> list[Params]:
-    """Return the points of the space that are measured; see `measure_study`.
+    """Choose the points of the space to measure; see `measure_study`.
 
     Raises:
         InputError: none of them can hold the budget.
@@ -135,7 +135,7 @@ def choose_candidates(config: Study, params: Params, spec: ImageSpec) -> list[Pa
             f"a measured candidate must hold the budget, but none does: {reason}; "
             "choose another with --set params.KEY=VALUE"
         )
-    # Spread evenly: the first ones would differ in the last parameters alone.
+    # Spread evenly, because the first ones differ in the last parameters alone.
     count = min(MOST_CANDIDATES, len(feasible))
     return [feasible[i * (len(feasible) - 1) // max(1, count - 1)] for i in range(count)]
 
@@ -148,7 +148,7 @@ def _measure_network(
     effort: Effort,
     opponent: Opponent | None,
 ) -> tuple[list[Row], float]:
-    """Return a network's rows, and the seconds that a trial of it takes with one seed."""
+    """Measure a network's rows, and the seconds of its trial with one seed."""
     study = config.with_parameters(params)
     recipe = study.training
     budget = resolve_budget(config, splits.spec)
@@ -158,7 +158,7 @@ def _measure_network(
     rates = race(sculpted.model, sculpted.masks, splits, recipe, effort, opponent)
     ours = median(rates.sculpt)
     batch_size = min(recipe.batch_size, len(splits.train))
-    # Of a whole run: every epoch without its unfinished batch.
+    # In a whole run: every epoch without its unfinished batch.
     trained = recipe.epochs * (len(splits.train) // batch_size) * batch_size
     evaluated = len(splits.validation)
     if recipe.protocol == "lowest_test":
@@ -187,12 +187,12 @@ def _measure_network(
 
 @dataclass(frozen=True, eq=False)
 class WatchedImages(ImageSet):
-    """Images that note whether a criterion looked at them; some look at none."""
+    """Images that record whether a criterion used them; some use none."""
 
     passes: list[int] = field(default_factory=list)
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield every image once, as `ImageSet.batches` does, and note it."""
+        """Yield every image once, as `ImageSet.batches` does, and record it."""
         self.passes.append(len(self))
         return ImageSet.batches(self, batch_size)
 
@@ -200,9 +200,9 @@ class WatchedImages(ImageSet):
 def _time_sculpting(
     study: Study, splits: Splits, role: Role, budget: int, effort: Effort
 ) -> tuple[Sculpted, dict[str, float], float | None]:
-    """Return the network, seconds of each phase of a trial before training, scoring's rate.
+    """Time the phases of a trial before training; return the network, seconds and scoring rate.
 
-    The rate is in images per second, None where no images are scored on.
+    The rate is in images per second, None if the criterion uses no images.
     """
     images = load_scoring_images(study, splits)
     watched = WatchedImages(images.images, images.labels, images.mean, images.std)
@@ -213,7 +213,7 @@ def _time_sculpting(
     job = Job("bench", short, role, {}, budget, [study.search.seed])
     taken: list[dict[str, float]] = []
     start = perf_counter()
-    # More than once where it is quick, because the first time warms up.
+    # More than once if it is quick, because the first run warms up.
     while not taken or (len(taken) < effort.repeats and perf_counter() - start < effort.seconds):
         measuring = Measuring(job, splits, study.search.seed)
         sculpted = sculpt_network(job, splits, watched, measuring)
@@ -226,7 +226,7 @@ def _time_sculpting(
 
 
 def _evaluation_rate(rates: Rates, splits: Splits, precision: str, effort: Effort) -> float:
-    """Return images per second in inference mode."""
+    """Measure images per second in inference mode."""
     # A forward pass is about a third of a training step.
     worth = max(1, round(3 * median(rates.sculpt) * effort.seconds))
     images = splits.validation.sample(worth, seed=0)
@@ -236,4 +236,4 @@ def _evaluation_rate(rates: Rates, splits: Splits, precision: str, effort: Effor
         start = perf_counter()
         evaluate(rates.trained, images, precision=resolved)  # waits for the device
         seconds.append(perf_counter() - start)
-    return len(images) / median(seconds[1:])  # the first one warms up
+    return len(images) / median(seconds[1:])  # the first run warms up
