@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from small_training import make_network
+from torch import Tensor
 from torch.utils.data import Sampler
 
 from sculpt.benchmark.race import Effort, race, standard_opponent
@@ -15,9 +16,6 @@ from sculpt.config import Training
 from sculpt.data import ImageSet, Splits, make_splits
 from sculpt.data.digits import Digits
 from sculpt.errors import SculptError
-from sculpt.models.resnet import resnet
-from sculpt.pruning.initializers import initialize
-from sculpt.pruning.masks import Masks, apply_masks, dense_masks, keep_highest
 from sculpt.training.loop import train
 from sculpt.training.loss_and_error import evaluate
 
@@ -50,18 +48,6 @@ def splits() -> Splits:
     return make_splits(Digits().read(), train_images=200, validation_fraction=0.2)
 
 
-def network(density: float) -> tuple[nn.Module, Masks]:
-    model = resnet(1, 10, stem_width=3, blocks=1, widening=1)
-    initialize(model, "variance_scaling", seed=1)
-    masks = dense_masks(model)
-    if density < 1:
-        generator = torch.Generator().manual_seed(2)
-        scores = {n: torch.rand(mask.shape, generator=generator) for n, mask in masks.items()}
-        masks = keep_highest(scores, round(density * sum(m.numel() for m in masks.values())))
-        apply_masks(model, masks)
-    return model, masks
-
-
 @pytest.mark.parametrize("density", [1.0, 0.3])
 @pytest.mark.parametrize(
     "changes",
@@ -77,7 +63,7 @@ def test_both_loops_train_to_the_same_losses(
 ) -> None:
     """Step by step on the same batches, where nothing is augmented."""
     recipe = Training.model_validate(SAME_ORDER | {"learning_rate": 0.05} | changes)
-    model, masks = network(density)
+    model, masks = make_network(density)
     start = {name: value.clone() for name, value in model.state_dict().items()}
     batches: list[Tensor] = []
     hook = model.register_forward_pre_hook(
@@ -112,7 +98,7 @@ def test_augmented_images_can_be_trained_on(splits: Splits) -> None:
     recipe = Training.model_validate(
         SAME_ORDER | {"epochs": 1, "translate": 1, "flip": True, "cutout": 3}
     )
-    model, masks = network(0.5)
+    model, masks = make_network(0.5)
     trained, (rate,) = train_standard(model, masks, splits.train, recipe)
     assert rate > 0
     assert 0 < evaluate(trained, splits.validation)[1] <= 1
@@ -120,7 +106,7 @@ def test_augmented_images_can_be_trained_on(splits: Splits) -> None:
 
 def test_a_race_leaves_the_network_as_it_is_and_takes_turns(splits: Splits) -> None:
     recipe = Training.model_validate(SAME_ORDER)
-    model, masks = network(0.5)
+    model, masks = make_network(0.5)
     start = {name: value.clone() for name, value in model.state_dict().items()}
     with standard_opponent() as opponent:
         rates = race(model, masks, splits, recipe, Effort(3, 0.01), opponent)
@@ -133,7 +119,7 @@ def test_a_race_leaves_the_network_as_it_is_and_takes_turns(splits: Splits) -> N
 
 
 def test_a_standard_loop_that_stops_is_one_message(splits: Splits) -> None:
-    model, masks = network(0.5)
+    model, masks = make_network(0.5)
     with standard_opponent() as opponent:
         (process,) = multiprocessing.active_children()
         process.kill()

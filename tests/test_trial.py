@@ -128,11 +128,6 @@ def test_the_budget_base_is_the_size_of_the_dense_base(splits):
     assert resolve_budget(study(counting="total"), splits.spec) == PAPER_BUDGET + norms
 
 
-def test_a_budget_given_as_a_number_is_taken_as_it_is(splits):
-    assert resolve_budget(study(budget=1234), splits.spec) == 1234
-    assert resolve_budget(wide(budget=1234, counting="total"), splits.spec) == 1234
-
-
 def test_a_base_stays_dense(base):
     assert base.record["kept_parameters"] == base.record["dense_parameters"] == PAPER_BUDGET
     assert all(mask.all() for mask in base.masks.values())
@@ -262,12 +257,6 @@ def test_the_last_epoch_counts_not_the_best(splits, monkeypatch):
     assert record["train_loss"] == record["history"][1]["train_loss"] > 0
 
 
-@pytest.mark.parametrize("fixture", ["base", "candidate", "unrepaired"])
-def test_a_record_is_json(request, fixture):
-    record = request.getfixturevalue(fixture).record
-    assert json.loads(json.dumps(record, allow_nan=False)) == record
-
-
 @pytest.mark.parametrize("criterion", ["connection_sensitivity", "random"])
 def test_a_seed_repeats_the_trial(splits, criterion):
     settings = wide(
@@ -313,7 +302,6 @@ def test_the_test_images_are_never_read(splits):
     assert record["kept_parameters"] == 2000
 
 
-@pytest.mark.parametrize("initializer", ["ldi", "variance_scaling"])
 @pytest.mark.parametrize(
     "criterion",
     [
@@ -326,10 +314,9 @@ def test_the_test_images_are_never_read(splits):
     ],
     ids=lambda criterion: "-".join(criterion.values()),
 )
-def test_every_way_to_prune_meets_the_budget(splits, criterion, initializer):
+def test_every_way_to_prune_meets_the_budget(splits, criterion):
     settings = wide(
         pruning__criterion=criterion,
-        pruning__initializer={"name": initializer},
         training__nesterov=True,
     )
     outcome = run_seed(settings, splits, budget=3001, seed=2)

@@ -1,11 +1,10 @@
-"""Kernel counts against brute force, against a MILP solver, and their tie-breaks."""
+"""Kernel counts against brute force, and their tie-breaks."""
 
 import itertools
 from typing import Any
 
 import numpy as np
 import pytest
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from sculpt.pruning.node_path import _spread, kernel_counts
 
@@ -73,63 +72,6 @@ def test_no_counts_are_better_whatever_the_budget(paths: list[float], outputs: i
         assert counts.max() <= positions
         found = value(counts, p, positions, budget, alpha, beta)
         assert found == pytest.approx(optimum, rel=1e-9), (budget, alpha, beta)
-
-
-def best_by_milp(
-    paths: Any, outputs: int, positions: int, budget: int, alpha: float, beta: float
-) -> float:
-    """Return the optimum that HiGHS finds. Variables: M, kernel, input and output indicators."""
-    inputs = len(paths)
-    size = outputs * inputs
-    gain = np.concatenate(
-        [
-            np.tile((1 - alpha) * paths / most_paths(paths, outputs, positions, budget), outputs),
-            np.tile(np.where(paths > 0, beta / budget, 0.0), outputs),
-            np.where(paths > 0, alpha / (inputs + outputs), 0.0),
-            np.full(outputs, alpha / (inputs + outputs)),
-        ]
-    )
-    alive = np.tile((paths > 0).astype(float), outputs)
-    by_input = np.tile(np.eye(inputs), outputs)
-    by_output = np.repeat(np.eye(outputs), inputs, axis=1)
-    none = np.zeros
-    constraints = [
-        LinearConstraint(np.r_[np.ones(size), none(size + inputs + outputs)], ub=budget),
-        # An indicator is at most the sum of what it indicates.
-        LinearConstraint(np.c_[np.eye(size), -np.eye(size), none((size, inputs + outputs))], lb=0),
-        LinearConstraint(
-            np.c_[by_input, none((inputs, size)), -np.eye(inputs), none((inputs, outputs))], lb=0
-        ),
-        LinearConstraint(
-            np.c_[by_output * alive, none((outputs, size + inputs)), -np.eye(outputs)], lb=0
-        ),
-    ]
-    upper = np.r_[np.full(size, positions), np.ones(size + inputs + outputs)]
-    found = milp(
-        -gain,
-        integrality=np.ones(len(gain)),
-        bounds=Bounds(0, upper),
-        constraints=constraints,
-        options={"mip_rel_gap": 1e-12},
-    )
-    assert found.success, found.message
-    return float(-found.fun)
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_a_solver_finds_nothing_better_in_larger_layers(seed: int):
-    stream = np.random.default_rng(seed)
-    inputs, outputs = stream.integers(3, 8, size=2)
-    positions = int(stream.choice([1, 4, 9]))
-    p = stream.integers(0, 5, size=inputs).astype(float)
-    p[0] = 3.0
-    budget = int(stream.integers(1, inputs * outputs * positions))
-    alpha, beta = float(stream.choice([0.01, 0.4, 0.9])), float(stream.choice([0.0, 0.05, 1.0]))
-
-    counts = kernel_counts(p, int(outputs), positions, budget, alpha=alpha, beta=beta)
-
-    optimum = best_by_milp(p, int(outputs), positions, budget, alpha, beta)
-    assert value(counts, p, positions, budget, alpha, beta) == pytest.approx(optimum, rel=1e-6)
 
 
 @pytest.mark.parametrize("factor", [1e-300, 1e300])

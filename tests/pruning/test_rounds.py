@@ -84,7 +84,7 @@ def test_a_layer_that_cannot_fill_its_share_is_left_to_later_rounds():
     assert count(seen[4]) < 480
 
 
-def test_the_tasks_selection_masks_between_the_rounds():
+def test_the_tasks_rule_masks_between_the_rounds():
     model, seen = network(), []
     with torch.no_grad():
         model[1].weight.mul_(1e-3)  # globally, the last layer would go first

@@ -191,13 +191,12 @@ class TestSurrogates:
         return torch.stack(jacobians).norm(p=int(targets[-1]), dim=1).sum()
 
     @pytest.mark.parametrize("targets", ["pred_softmax", "pred_raw", "jacobian_1", "jacobian_2"])
-    @pytest.mark.parametrize("batch", [12, 5])
-    def test_scores_are_the_change_of_the_loss(self, targets: Any, batch: int):
+    def test_scores_are_the_change_of_the_loss(self, targets: Any):
         model = mlp()
         images, _ = dataset()
         no_labels = torch.full((12,), -1)
 
-        scores = score(model, in_batches(images, no_labels, batch), targets=targets)
+        scores = score(model, in_batches(images, no_labels, 5), targets=targets)
 
         average = model(images).mean(0).detach()
         assert_changes(scores, model, lambda: self.loss(model, images, targets, average))

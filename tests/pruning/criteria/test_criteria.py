@@ -221,12 +221,6 @@ def test_these_refuse_to_score_without_the_shape_of_an_input(name: str):
         CRITERIA.get(name)(model, PruningTask(model, KEPT))
 
 
-def test_magnitude_is_the_absolute_value():
-    model = small_network()
-    expected = {name: p.detach().abs() for name, p in prunable_parameters(model).items()}
-    assert equal(score("magnitude", model), expected)
-
-
 def test_random_scores_are_uniform_distinct_and_never_zero():
     model = nn.Linear(300, 300)
     flat = torch.cat([tensor.flatten() for tensor in score("random", model).values()])

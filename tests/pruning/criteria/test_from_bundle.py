@@ -37,9 +37,9 @@ def other(channels: int = 1, classes: int = 10, **options: Any) -> nn.Module:
     return resnet(channels, classes, stem_width=3, blocks=1, **options)
 
 
-def take(model: nn.Module, path: Path, kept: int = KEPT, **selection: Any) -> dict[str, Tensor]:
+def take(model: nn.Module, path: Path, kept: int = KEPT, **rule: Any) -> dict[str, Tensor]:
     """Score with the mask of a bundle; return it, as a mask."""
-    task = PruningTask(model, kept, input_shape=(1, 8, 8), rule=MaskRule(**selection))
+    task = PruningTask(model, kept, input_shape=(1, 8, 8), rule=MaskRule(**rule))
     scores = from_bundle(model, task, bundle=str(path))
     for name, score in scores.items():
         assert score.dtype == model.get_parameter(name).dtype
@@ -137,11 +137,11 @@ def test_a_file_without_a_mask_is_refused(tmp_path: Path):
         take(other(), tmp_path / "plain.safetensors")
 
 
-@pytest.mark.parametrize("selection", [{"scope": "layer"}, {"granularity": "kernel"}], ids=str)
-def test_a_selection_that_makes_another_mask_is_refused(winner: Path, selection: dict[str, Any]):
+@pytest.mark.parametrize("rule", [{"scope": "layer"}, {"granularity": "kernel"}], ids=str)
+def test_a_rule_that_makes_another_mask_is_refused(winner: Path, rule: dict[str, Any]):
     """The random mask of 30 % is uneven, and has broken kernels."""
-    with pytest.raises(InputError, match=rf"with .*{next(iter(selection.values()))}.*leave these"):
-        take(other(), winner, **selection)
+    with pytest.raises(InputError, match=rf"with .*{next(iter(rule.values()))}.*leave these"):
+        take(other(), winner, **rule)
 
 
 def test_weights_on_no_path_are_not_replaced(tmp_path: Path):
@@ -158,7 +158,7 @@ def test_weights_on_no_path_are_not_replaced(tmp_path: Path):
         take(model, tmp_path / "dead.safetensors", 5, granularity="channel")
 
 
-def test_a_selection_that_makes_the_same_mask_is_not(winner: Path, tmp_path: Path):
+def test_a_rule_that_makes_the_same_mask_is_not(winner: Path, tmp_path: Path):
     assert equal(take(other(), winner, mac_exponent=0.5), MASKS)
     model = nn.Sequential(nn.Conv2d(2, 4, 3, bias=False))
     masks = {"0.weight": torch.ones(4, 2, 3, 3, dtype=torch.bool)}

@@ -80,13 +80,6 @@ def test_scores_are_weights_times_hessian_times_gradient_up_to_a_shift(
     assert wanted.min() < 0 < wanted.max()  # or a shift would not have been needed
 
 
-@pytest.mark.parametrize("size", [1, 5])
-def test_the_gradient_is_of_all_images_and_not_of_each_batch(size: int):
-    whole, parts = score(conv_net()), score(conv_net(), size)
-    for name in whole:
-        torch.testing.assert_close(parts[name], whole[name], rtol=1e-7, atol=1e-12)
-
-
 def test_what_is_kept_last_leaves_the_largest_gradient():
     """Removing the weight of the lowest score raises ‖g‖², of the highest lowers it."""
     model = conv_net()

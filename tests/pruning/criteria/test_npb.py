@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from networks import equal
 from torch import Tensor, nn
 
 from sculpt.diagnostics.topology import measure_topology
@@ -125,9 +124,9 @@ def test_a_layer_that_is_used_twice_is_chosen_once():
 
 def test_positions_within_a_kernel_and_channels_are_drawn_uniformly():
     model = nn.Conv2d(2, 2, 2, bias=False)
-    often = sum(score(model, 4, 2, 5, 5, seed=seed)["weight"].double() for seed in range(800))
-    # Six standard errors of a mean of 800 draws with probability 1/4.
-    assert ((often / 800 - 0.25).abs() < 6 * (0.25 * 0.75 / 800) ** 0.5).all()
+    often = sum(score(model, 4, 2, 5, 5, seed=seed)["weight"].double() for seed in range(200))
+    # Six standard errors of a mean of 200 draws with probability 1/4.
+    assert ((often / 200 - 0.25).abs() < 6 * (0.25 * 0.75 / 200) ** 0.5).all()
 
 
 def test_alpha_trades_paths_for_nodes():
@@ -143,14 +142,6 @@ def test_alpha_trades_paths_for_nodes():
     assert many.nodes > 2 * few.nodes
     assert few.log10_paths > many.log10_paths
     assert many.parameters > 0.9 * 800 > few.parameters
-
-
-def test_the_weights_do_not_matter_and_are_not_changed():
-    model = resnet(1, 10, blocks=1, stem_width=4)
-    first = score(model, 700, 1, 8, 8)
-    for parameter in model.parameters():
-        parameter.data.fill_(torch.nan)
-    assert equal(score(model, 700, 1, 8, 8), first)
 
 
 def test_a_layer_that_is_not_used_is_refused():

@@ -36,10 +36,10 @@ def counts(scores: dict[str, Tensor]) -> dict[str, int]:
     return {name: int(tensor.count_nonzero()) for name, tensor in scores.items()}
 
 
-@pytest.mark.parametrize("selection", [MaskRule(), MaskRule(scope="layer")], ids=str)
-def test_counts_stay_and_positions_move(selection: MaskRule):
+@pytest.mark.parametrize("rule", [MaskRule(), MaskRule(scope="layer")], ids=str)
+def test_counts_stay_and_positions_move(rule: MaskRule):
     model = network()
-    task = make_task(model, rule=selection)
+    task = make_task(model, rule=rule)
     masks = task.select(magnitude(model, task))
 
     scores = shuffled(model, task, of="magnitude")

@@ -1,4 +1,4 @@
-"""The variances of METHOD §4, measured on enough weights to tell them apart."""
+"""The variances of normal weights, measured on enough of them to tell them apart."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from sculpt.errors import InputError
+from sculpt.pruning.initializers import initialize
 from sculpt.pruning.initializers.variance_scaling import variance_scaling
 
 # fan_in, fan_out of 240,000 and 110,592 weights.
@@ -60,3 +61,27 @@ def test_a_grouped_convolution_counts_the_inputs_of_one_group():
 def test_an_unknown_variant_is_refused():
     with pytest.raises(InputError, match="variant must be one of lecun, glorot, he, but got 'xav"):
         variance_scaling(nn.Linear(2, 2), torch.Generator(), variant="xavier")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("variance", [1e-4, 0.1, 10.0])
+def test_gaussian_has_one_variance_in_every_layer(variance: float):
+    model = nn.Sequential(nn.Linear(500, 200), nn.Conv2d(8, 400, 5))
+    initialize(model, "gaussian", seed=3, variance=variance)
+    for layer in model:
+        weight = layer.weight.detach().double()
+        # Five standard errors of a normal variance and of its mean.
+        assert weight.var() / variance == pytest.approx(1, abs=5 * (2 / weight.numel()) ** 0.5)
+        assert abs(weight.mean()) < 5 * (variance / weight.numel()) ** 0.5
+        assert not layer.bias.any()
+
+
+def test_the_default_of_gaussian_is_one_hundredth():
+    model = nn.Linear(1000, 500)
+    initialize(model, "gaussian", seed=0)
+    assert model.weight.var().item() == pytest.approx(0.01, rel=0.01)
+
+
+@pytest.mark.parametrize("variance", [0.0, -1.0, float("nan")])
+def test_the_variance_of_gaussian_must_be_positive(variance: float):
+    with pytest.raises(InputError, match="variance must be above 0"):
+        initialize(nn.Linear(2, 2), "gaussian", seed=0, variance=variance)
