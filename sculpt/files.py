@@ -10,6 +10,12 @@ from pathlib import Path
 from uuid import uuid4
 
 
+def cache_folder() -> Path:
+    """Return `$XDG_CACHE_HOME/sculpt`, or `~/.cache/sculpt` where that is not set."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "sculpt"
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a new file beside `path` to write to; when the block ends, it replaces `path`.

@@ -16,7 +16,6 @@ from sculpt.errors import SculptWarning
 from sculpt.job import Job, Sculpted, candidate_budget
 from sculpt.measuring import Measuring
 from sculpt.quantities import MILESTONES
-from sculpt.results.figures import plot_pruning
 from sculpt.results.published import measured_path, write_measured
 from sculpt.results.records import Results
 from sculpt.search.images import (
@@ -315,5 +314,7 @@ def diagnose_candidate(
     }
     document = to_json(document)
     if plot is not None:
+        from sculpt.results.figures.pruning import plot_pruning  # which imports what draws
+
         plot_pruning(document, sculpted.scores, Path(plot))
     return document, sculpted

@@ -49,8 +49,8 @@ INSIDE = {
         ["clusters"],
     ],
     "results": [
-        ["columns", "figures", "formats", "rows", "statistics"],
-        ["records"],
+        ["columns", "formats", "rows", "statistics"],
+        ["figures", "records"],
         ["against_published", "comparison", "confirmation", "pareto", "proxies"],
         ["published", "ranking"],
         ["tables"],
@@ -78,7 +78,7 @@ WITHOUT_CONFIG = {"models", "data", "bundle", "pruning", "diagnostics", "graph"}
 MAY_IMPORT_OPTUNA = {
     "search",
     "results/records",
-    "results/report/optuna_figures",
+    "results/report/parameter_figures",
     "results/dashboard/annotations",
     "results/dashboard/attributes",
 }

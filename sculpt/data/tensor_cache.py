@@ -4,23 +4,15 @@ No fault of the cache is an error: a lost file costs only the time to decode aga
 """
 
 import contextlib
-import os
 import zlib
-from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sculpt.files import replacing
+from sculpt.files import cache_folder, replacing
 
 _NAME = "pixels"
-
-
-def cache_folder() -> Path:
-    """Return `$XDG_CACHE_HOME/sculpt`, or `~/.cache/sculpt` where that is not set."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "sculpt"
 
 
 def load_tensor(key: str) -> Tensor | None:

@@ -26,7 +26,7 @@ def test_a_point_of_the_front_shows_its_trial(
     page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(color_scheme=scheme)
     page.goto(report.as_uri())
-    drawn = page.locator("#front .main-svg").first
+    drawn = page.locator("#front svg").first
     expect(drawn).to_be_visible()
     # The verdict is the first that is read.
     expect(page.locator("main h2, body h2").first).to_have_text("Verdict")
@@ -41,7 +41,7 @@ def test_a_point_of_the_front_shows_its_trial(
         expect(panel).to_have_attribute("data-trial", str(trial))
         error = f"{100 * values.loc[trial, 'val_error']:.2f} ± "
         expect(panel.get_by_text(error)).to_be_visible()
-        expect(panel.locator(".plot .main-svg").first).to_be_visible()
+        expect(panel.locator(".plot svg").first).to_be_visible()
 
     page_width, window = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     assert page_width <= window, "the page scrolls sideways"
@@ -49,19 +49,15 @@ def test_a_point_of_the_front_shows_its_trial(
 
 
 def click_on(page: Page, trial: int | str) -> None:
-    """Click where the front has a trial: at its values, as Plotly places them."""
-    # Plotly's own click takes what is nearest to the pointer, so the place must be the right one.
+    """Click on the mark of a trial on the front."""
     page.locator("#front").scroll_into_view_if_needed()
     found = page.evaluate(
         """wanted => {
-            const plot = document.getElementById("front"), box = plot.getBoundingClientRect();
-            const { xaxis, yaxis } = plot._fullLayout;
-            for (const trace of plot.data)
-                for (const [i, data] of (trace.customdata ?? []).entries())
-                    if (String([data].flat()[0]) === String(wanted))
-                        return [box.x + xaxis._offset + xaxis.d2p(trace.x[i]),
-                                box.y + yaxis._offset + yaxis.d2p(trace.y[i])];
-            return null;
+            const marks = [...document.querySelectorAll("#front .mark-symbol path")]
+                .filter(mark => String(mark.__data__?.datum?.trial) === String(wanted));
+            if (!marks.length) return null;
+            const box = marks[0].getBoundingClientRect();
+            return [box.x + box.width / 2, box.y + box.height / 2];
         }""",
         trial,
     )
@@ -74,14 +70,38 @@ def overlapping(page: Page) -> list[str]:
     """Return pairs of titles, tick labels and legend entries of one figure that overlap."""
     found = page.evaluate(
         """() => [...document.querySelectorAll(".plot")].flatMap(plot => {
+            const roles = ["axis-label", "axis-title", "legend-label", "title-text"];
             const texts = [...plot.querySelectorAll(
-                ".xtick text, .ytick text, .xtitle, .ytitle, .legendtext, .gtitle")]
+                roles.map(role => `.role-${role} text`).join(", "))]
+                .filter(e => getComputedStyle(e).opacity !== "0")
                 .map(e => [e.textContent, e.getBoundingClientRect()])
                 .filter(([text, box]) => text && box.width);
             return texts.flatMap(([a, p], i) => texts.slice(i + 1)
                 .filter(([, q]) => Math.min(p.right, q.right) - Math.max(p.left, q.left) > 2
                     && Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top) > 2)
-                .map(([b]) => `${plot.id}: ${a} / ${b}`));
+                .map(([b]) => `${plot.id}${plot.dataset.figure}: ${a} / ${b}`));
         })"""
     )
     return json.loads(json.dumps(found))
+
+
+def test_hovering_other_axes_and_print(report: Path, page: Page) -> None:
+    page.emulate_media(color_scheme="dark")
+    page.goto(report.as_uri())
+    expect(page.locator("#front svg")).to_be_visible()
+    page.locator("#axis-x").select_option(label="val_error")
+    across = page.locator("#front .role-axis-title text").first
+    expect(across).to_have_text("val_error (%)")
+
+    page.locator("#front .mark-symbol path").first.hover(force=True)
+    tooltip = page.locator("#vg-tooltip-element.visible")
+    expect(tooltip).to_contain_text("validation error")
+
+    ink = "() => document.querySelector('#front .role-axis-title text').getAttribute('fill')"
+    dark = page.evaluate(ink)
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(ink) != dark, "light on paper"
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(ink) == dark
+    page.emulate_media(color_scheme="light")
+    page.wait_for_function(f"dark => ({ink})() !== dark", arg=dark)

@@ -22,7 +22,7 @@ from sculpt.results.ranking import rank
 from sculpt.results.records import Results, open_results
 from sculpt.results.report import details
 from sculpt.results.report.content import collect
-from sculpt.results.report.optuna_figures import optuna_figures
+from sculpt.results.report.parameter_figures import parameter_figures
 from sculpt.search.archive import writing
 from sculpt.search.opening import open_store
 from studies import write_study
@@ -97,7 +97,7 @@ def answers(results: Results) -> dict[str, Any]:
         "ranking": rank(results),
         "front": pareto_document([results], objectives),
         "report": asdict(report),
-        "figures": optuna_figures(content, results.config),
+        "figures": parameter_figures(content, results.config),
         "records": [shown(results, trial) for trial in ["best", *results.trials["trial"]]],
     }
     return {key: json.dumps(document, default=asdict) for key, document in found.items()}

@@ -34,8 +34,7 @@ def test_table_6_is_overlaid(tmp_path: Path) -> None:
     assert content.published.unmatched == 0
     figure = error_against_sparsity(content)
     assert figure is not None
-    (published,) = [trace for trace in figure["data"] if trace["name"].startswith("published")]
-    drawn = dict(zip(published["x"], published["y"], strict=True))
+    drawn = {row["x"]: row["y"] for row in figure["datasets"]["published"]}
     assert drawn == {
         0.0: 8.046,  # the dense base
         50.0: 7.618,  # k 2, n 3, and so on in the order of the study
@@ -45,6 +44,5 @@ def test_table_6_is_overlaid(tmp_path: Path) -> None:
         70.0: 7.876,
         85.0: 7.836,
     }
-    band, line = figure["layout"]["shapes"]
-    assert (band["y0"] + band["y1"]) / 2 == pytest.approx(8.0)
-    assert line["y0"] == pytest.approx(8.0)
+    (base,) = figure["datasets"]["base"]
+    assert (base["low"] + base["high"]) / 2 == pytest.approx(base["y"]) == pytest.approx(8.0)

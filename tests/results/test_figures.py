@@ -1,10 +1,6 @@
 """The figure of a pruning: what is drawn is what was given, and a file comes out."""
 
-import itertools
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from sculpt.errors import InputError
-from sculpt.results.figures import QUANTILES, draw_pruning, plot_pruning
+from sculpt.results.figures.pruning import QUANTILES, draw_pruning, plot_pruning
 
 LAYERS = [
     {"name": "stem.weight", "shape": [4, 1, 3, 3], "kept": 9},
@@ -40,55 +36,41 @@ def scores() -> dict[str, Tensor]:
     return drawn
 
 
-def texts(axis: Any) -> list[str]:
-    return [text.get_text() for text in axis.texts]
+def test_sparsities(tmp_path: Path):
+    plot_pruning(DOCUMENT, scores(), tmp_path / "figure.svg")
+    drawn = (tmp_path / "figure.svg").read_text()
+    rows = draw_pruning(DOCUMENT, scores())["datasets"]["layers"]
 
-
-def test_sparsities():
-    left, _ = draw_pruning(DOCUMENT, scores()).axes
-
-    assert [bar.get_width() for bar in left.patches] == pytest.approx([0.75, 1, 0])
-    assert [bar.get_y() + bar.get_height() / 2 for bar in left.patches] == pytest.approx([0, 1, 2])
-    assert texts(left) == ["9 of 36", "none of 40", "20 of 20"]
-    colours = [bar.get_facecolor() for bar in left.patches]
-    assert colours[0] == colours[2] != colours[1], "a layer without weights stands out"
-    names = [label.get_text() for label in left.get_yticklabels()]
-    assert names == ["stem", "middle", "classifier"]
-    bottom, top = left.get_ylim()
-    assert bottom > 2 > 0 > top, "the first layer is on top, and all are inside"
+    assert [row["x"] for row in rows] == pytest.approx([75, 100, 0])
+    assert [row["layer"] for row in rows] == ["stem", "middle", "classifier"]
+    texts = ("9 of 36", "none of 40", "20 of 20", "tiny: widening 2", "29 parameters", "69.80%")
+    for text in texts:
+        assert f">{text}" in drawn or f"{text}<" in drawn, text
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_scores_of_each_layer_or_their_magnitudes(sign: int):
     given = scores()
-    _, right = draw_pruning(DOCUMENT, {name: sign * s for name, s in given.items()}).axes
+    figure = draw_pruning(DOCUMENT, {name: sign * s for name, s in given.items()})
 
-    assert right.get_xscale() == "log"
-    assert texts(right) == ["no score above 0"]
-    lines = {}
-    for line in right.lines:
-        (row,) = set(line.get_ydata())
-        lines.setdefault(row, []).append(list(line.get_xdata()))
-    assert set(lines) == {0, 2}
-    for row in lines:
-        values = given[LAYERS[row]["name"]].double().numpy().ravel()
-        low, lower, median, upper, high = np.quantile(values[values > 0], QUANTILES)
-        expected = [[low, high], [lower, upper], [median]]
-        assert lines[row] == [pytest.approx(line) for line in expected]
-    assert right.get_xlim()[1] < 1e6, "a bias is no layer"
+    assert figure["datasets"]["without"] == [{"layer": "middle"}], "no score above 0"
+    assert len(figure["datasets"]["spreads"]) == 2, "a bias is no layer"
+    for row in figure["datasets"]["spreads"]:
+        values = given[f"{row['layer']}.weight"].double().numpy().ravel()
+        expected = np.quantile(values[values > 0], QUANTILES)
+        found = [row[key] for key in ("low", "lower", "median", "upper", "high")]
+        assert found == pytest.approx(expected.tolist())
 
 
-def test_the_title_and_one_panel_without_scores():
-    title = draw_pruning(DOCUMENT, {}).get_suptitle()
-    assert all(part in title for part in ("tiny", "widening 2", "29 parameters", "69.80%"))
-    assert draw_pruning(LAYERS, {}).get_suptitle() == ""
+def test_one_panel_without_scores():
+    assert "title" not in draw_pruning(LAYERS, {})
     for without in ({}, {"stem.bias": torch.ones(4)}):
-        assert len(draw_pruning(LAYERS, without).axes) == 1
+        assert len(draw_pruning(LAYERS, without)["hconcat"]) == 1
     with pytest.raises(InputError, match="there must be layers"):
         draw_pruning([], {})
 
 
-@pytest.mark.parametrize("count", [1, 7, 20, 55])
+@pytest.mark.parametrize("count", [1, 55])
 def test_a_file_with_nothing_cut_off(count: int, tmp_path: Path):
     layers = [
         {"name": f"stages.{index}.second.conv.weight", "shape": [1234, 5678], "kept": 1_234_567}
@@ -106,25 +88,10 @@ def test_a_file_with_nothing_cut_off(count: int, tmp_path: Path):
     for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]):
         assert (edge > 250).all(), "nothing reaches the edge"
 
-    figure = draw_pruning({**DOCUMENT, "layers": layers}, given)
-    figure.draw_without_rendering()
-    left, right = figure.axes
-    widest = max(text.get_window_extent().x1 for text in left.texts)
-    assert widest < right.get_window_extent().x0, "no text runs into the next panel"
-    labels = [label.get_window_extent() for label in left.get_yticklabels()]
-    assert all(upper.y0 > lower.y1 - 3 for upper, lower in itertools.pairwise(labels))
 
-
-def test_nothing_global_is_touched(tmp_path: Path):
-    # In a process of its own: other libraries that tests use import pyplot.
-    code = (
-        "import sys; from sculpt.results.figures import plot_pruning; "
-        f"plot_pruning({LAYERS!r}, {{}}, sys.argv[1]); "
-        "assert 'matplotlib.pyplot' not in sys.modules"
-    )
-    file = tmp_path / "figure.svg"
-    subprocess.run([sys.executable, "-c", code, file], check=True)
-    assert file.read_text().startswith("<?xml")
+def test_a_page_for_print(tmp_path: Path):
+    plot_pruning(LAYERS, scores(), tmp_path / "figure.pdf")
+    assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
 
 
 @pytest.mark.parametrize("name", ["figure.nonsense", "no/such/folder/figure.png"])

@@ -6,12 +6,12 @@ import pytest
 from published_studies import BASE, BETTER, SOURCE, add_measured, published_store, whole_study
 from rigged import printed, results_of, rigged_store
 
+from sculpt.results.figures.rendering import write_picture
 from sculpt.results.ranking import rank
 from sculpt.results.report.content import collect
 from sculpt.results.report.interval_figures import published_intervals
 from sculpt.results.report.markdown import describe, write_markdown
 from sculpt.results.report.page import render
-from sculpt.results.report.pictures import _tick, write_picture
 from sculpt.results.tables.ranking import published_tables, ranking_tables
 from sculpt.search.store import Store
 from sculpt.units import error, points, signed
@@ -21,10 +21,15 @@ TITLES = [
     "beside the published figures: test error, selected by validation",
 ]
 
+TITLES_OF = {
+    "lowest_test": "lowest test error",
+    "selected_test": "test error, selected by validation",
+}
+
 
 @pytest.fixture(autouse=True)
 def _small_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plotly.offline.get_plotlyjs", lambda: "/* plotly */")
+    monkeypatch.setattr("sculpt.results.report.page.browser_library", lambda: "/* vega */")
 
 
 def verdicts(store: Store) -> list[list[str]]:
@@ -136,26 +141,18 @@ def test_the_figure_has_intervals_and_marks(tmp_path: Path) -> None:
     content = collect(results_of(whole_study(tmp_path)))
     figure = published_intervals(content)
     assert figure is not None
-    published, lowest, selected = figure["data"]
-    assert figure["layout"]["yaxis"]["ticktext"] == ["trial 2", "trial 1", "trial 0"]
-    assert published["x"] == pytest.approx([-1.23, -0.34])
-    assert "error_x" not in published
-    rows = {row["trial"]: row for row in content.document["published"]["rows"]}
-    for trace, family in ((lowest, "lowest_test"), (selected, "selected_test")):
-        for place, trial in enumerate((2, 1, 0)):
-            difference = rows[trial][family]["difference"]
-            bars = trace["error_x"]
-            assert trace["x"][place] == pytest.approx(100 * difference["mean"], rel=1e-5, abs=1e-6)
-            up, down = bars["array"][place], bars["arrayminus"][place]
-            assert trace["x"][place] + up == pytest.approx(100 * difference["high"], rel=1e-4)
-            assert trace["x"][place] - down == pytest.approx(100 * difference["low"], rel=1e-4)
-    heights = [sorted({trace["y"][place] for trace in (lowest, selected)}) for place in range(3)]
-    assert all(one < other for one, other in heights), "none hides another"
-    assert published["y"][0] < lowest["y"][0] < selected["y"][0] < published["y"][1]
+    drawn = figure["datasets"]["intervals"]
+    assert list(dict.fromkeys(row["label"] for row in drawn)) == ["trial 2", "trial 1", "trial 0"]
+    published = [row for row in drawn if row["series"] == "published"]
+    assert [row["x"] for row in published] == pytest.approx([-1.23, -0.34])
+    assert not any("low" in row for row in published)
+    rows = {f"trial {row['trial']}": row for row in content.document["published"]["rows"]}
+    for family, name in TITLES_OF.items():
+        measured = [row for row in drawn if row["series"] == name]
+        assert len(measured) == 3
+        for row in measured:
+            difference = rows[row["label"]][family]["difference"]
+            for end, key in (("x", "mean"), ("low", "low"), ("high", "high")):
+                assert row[end] == pytest.approx(100 * difference[key], rel=1e-4, abs=1e-6)
     write_picture(figure, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 5_000
-
-
-def test_ticks_below_one_are_no_thousandths() -> None:
-    ticks = [_tick(value) for value in (-0.75, 0.0, 0.1 + 0.2, 1.5, 40_000)]
-    assert ticks == ["−0.75", "0", "0.3", "1.5", "40 k"]

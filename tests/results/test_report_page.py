@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import altair as alt
 import pytest
 import yaml
 from optuna.distributions import CategoricalDistribution
@@ -20,14 +21,14 @@ from whole_records import whole_epoch, whole_layer, whole_record, whole_run
 from sculpt.cli import app
 from sculpt.errors import InputError
 from sculpt.record import TrialRecord
+from sculpt.results.figures.rendering import write_picture
 from sculpt.results.ranking import rank
 from sculpt.results.report.content import collect
 from sculpt.results.report.details import curve_of
-from sculpt.results.report.drawing import escaped
 from sculpt.results.report.layer_figures import forward_order, layer_densities
 from sculpt.results.report.markdown import describe
-from sculpt.results.report.optuna_figures import optuna_figures
 from sculpt.results.report.page import render, to_json, write_report
+from sculpt.results.report.parameter_figures import parameter_figures
 from sculpt.results.verdict import verdict_of
 from sculpt.search.store import Store
 from sculpt.study_file import load_study
@@ -85,13 +86,13 @@ class Parsed(HTMLParser):
 
 @pytest.fixture(autouse=True)
 def _small_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stand in for the 5 MB of Plotly, whose bytes say nothing here."""
-    monkeypatch.setattr("plotly.offline.get_plotlyjs", lambda: "/* plotly */")
+    """Stand in for what draws in a browser, whose bytes say nothing here."""
+    monkeypatch.setattr("sculpt.results.report.page.browser_library", lambda: "/* vega */")
 
 
 def page_of(store: Store) -> Parsed:
     results = results_of(store)
-    return Parsed(render(content := collect(results), optuna_figures(content, results.config)))
+    return Parsed(render(content := collect(results), parameter_figures(content, results.config)))
 
 
 def record(layers: list[tuple[str, int]], errors: list[list[float]], **changes: Any) -> dict:
@@ -188,9 +189,7 @@ def test_nothing_is_fetched_and_only_its_own_scripts_run(study: Store) -> None:
         assert tag != "link" or attrs["href"] == "data:,"
         assert not [name for name in attrs if name.startswith("on")]
     scripts = [text for attrs, text in page.scripts if not attrs]
-    joined = "".join(scripts)
-    assert 'showSendToCloud: false, plotlyServerURL: ""' in joined, "or it offers to upload"
-    assert "modeBarButtons: [[" in joined, "buttons that are named, and no other"
+    assert "editor: false" in "".join(scripts), "or it offers to upload"
     assert not [text for text in scripts if "innerHTML" in text or "eval(" in text]
 
 
@@ -211,8 +210,8 @@ def test_what_is_hostile_is_shown_as_text(tmp_path: Path) -> None:
     page = page_of(store)
 
     scripts = [attrs for attrs, _ in page.scripts]
-    assert scripts.count({}) == 4, "the page's own, and no other"
-    assert len(scripts) == 6
+    assert scripts.count({}) == 2, "the page's own, and no other"
+    assert len(scripts) == 4
     allowed = {"a", "img", "svg", "form", "iframe"}
     assert not [t for t, attrs in page.tags if t in allowed - {"a"} or "onerror" in attrs]
     assert all(attrs["href"].startswith("#") for tag, attrs in page.tags if tag == "a")
@@ -225,15 +224,12 @@ def test_what_is_hostile_is_shown_as_text(tmp_path: Path) -> None:
     assert "sculpt run tiny.yaml --set data.root=DIR" in page.text
     assert HOSTILE[1] in page.text
     assert HOSTILE[5] in page.text
-    # What Plotly is given holds no markup but our own line breaks, and no template of theirs.
+    # What is hostile is data of the figures, and in no expression of theirs.
     figures = page.data("figures-data")
     assert {"importances", "parallel", "layers", "errors"} <= figures.keys()
-    for text in strings(figures):
-        assert not re.search(r"<(?!br>|extra></extra>|/extra>)", text), text
-    templates = {t for f in figures.values() for d in f["data"] if (t := d.get("hovertemplate"))}
-    assert templates <= {"%{customdata[0]}: %{customdata[1]}<extra></extra>"}
-    shown = set(strings(figures["layers"]))
-    assert escaped(HOSTILE[1]) in shown
+    assert HOSTILE[1] in {row["layer"] for row in figures["layers"]["datasets"]["layers"]}
+    for text in expressions([*figures.values(), page.data("trials-data")]):
+        assert not any(hostile in text for hostile in HOSTILE), text
 
 
 @pytest.mark.parametrize("text", HOSTILE[:6])
@@ -244,19 +240,32 @@ def test_names_are_shown_as_text(tmp_path: Path, text: str) -> None:
     content = replace(collect(results_of(store)), study=text)
     page = Parsed(render(content, []))
     assert " ".join(text.split()) in page.text
-    assert [attrs for attrs, _ in page.scripts].count({}) == 4
+    assert [attrs for attrs, _ in page.scripts].count({}) == 2
     assert not [tag for tag, _ in page.tags if tag in ("img", "iframe", "form")]
     problem = page.data("trials-data")["details"]["base"]["problem"]
     assert text.replace("/", "∕") in problem
     assert describe(content, {}).count("\n# ") == 0, "one heading in Markdown, and no other"
 
 
-def strings(value: Any) -> list[str]:
+def expressions(value: Any, key: str = "") -> list[str]:
+    """Return every text that Vega-Lite evaluates."""
     if isinstance(value, dict):
-        value = list(value.values())
+        return [text for name, part in value.items() for text in expressions(part, name)]
     if isinstance(value, list):
-        return [text for element in value for text in strings(element)]
-    return [value] if isinstance(value, str) else []
+        return [text for part in value for text in expressions(part, key)]
+    known = ("expr", "calculate", "filter", "test", "labelExpr", "signal", "href", "url")
+    return [value] if isinstance(value, str) and key in known else []
+
+
+def test_every_figure_is_a_chart_that_can_be_drawn(study: Store, tmp_path: Path) -> None:
+    page = page_of(study)
+    found = page.data("trials-data")
+    figures = page.data("figures-data") | {"front": found["front"]} | found["panel"]
+    assert len(figures) > 9
+    for name, figure in figures.items():
+        alt.LayerChart.from_dict(figure)
+        write_picture(figure, tmp_path / f"{name}.svg")
+        assert "<svg" in (tmp_path / f"{name}.svg").read_text()
 
 
 def test_json_cannot_leave_its_script_element() -> None:
@@ -318,11 +327,13 @@ def test_layers_stand_in_forward_order_and_collapsed_ones_are_marked(study: Stor
     assert forward_order(names) == ["stem", "a.0", "a.1", "b.0", "b.1", "fc"]
     figure = layer_densities(collect(results_of(study)))
     assert figure is not None
-    heat, marks = figure["data"]
-    assert heat["y"] == ["dense base", "trial 0", "trial 1"]
-    assert heat["z"][1] == [pytest.approx(-0.30103), None, 0.0]
-    assert marks["x"] == ["stages.0"] * 3
-    assert "none of 100 kept" in marks["hovertext"][0]
+    encoding = figure["encoding"]
+    assert encoding["y"]["scale"]["domain"] == ["dense base", "trial 0", "trial 1"]
+    assert encoding["x"]["scale"]["domain"] == ["stem", "stages.0", "classifier"]
+    rows = [row for row in figure["datasets"]["layers"] if row["trial"] == "trial 0"]
+    assert [row["density"] for row in rows] == [0.5, 0.0, 1.0]
+    assert "none of 100 kept" in rows[1]["text"]
+    assert len(figure["layer"]) == 2, "collapsed layers have a mark of their own"
 
 
 def test_a_seed_that_ended_early_keeps_its_error() -> None:

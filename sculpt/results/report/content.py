@@ -122,6 +122,11 @@ class Content:
     reproduction: Reproduction
 
     @property
+    def groups(self) -> list[int | None]:
+        """The budgets that have a front each; only None where all compete."""
+        return [*self.budgets] or [None]
+
+    @property
     def base(self) -> Trial | None:
         """The dense base, if it has finished."""
         return next((trial for trial in self.trials if trial.is_base), None)

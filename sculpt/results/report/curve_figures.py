@@ -1,23 +1,26 @@
 """Learning curves of the best trials, and proxies against the error."""
 
-from typing import Any
+from dataclasses import replace
 
-from sculpt.results.report.content import Content, Trial
-from sculpt.results.report.details import Curve
-from sculpt.results.report.drawing import (
-    DASHES,
-    SERIES,
+import altair as alt
+
+from sculpt.results.figures.drawing import (
+    BASE,
+    LOOKS,
     Figure,
-    axis,
-    dots,
-    escaped,
+    Look,
+    Row,
+    chart,
     figure,
     hover,
-    log_axis,
-    marker,
+    number_axis,
     percents,
+    scaled_axis,
+    series,
     thinned,
 )
+from sculpt.results.report.content import Content
+from sculpt.results.report.front_figure import describe_trial
 from sculpt.results.tables import configuration
 from sculpt.units import signed
 
@@ -26,109 +29,118 @@ MOST_CURVES = 5
 
 MOST_POINTS = 800
 
+STOPPED = "stopped early (first seed)"
+
 
 def learning_curves(content: Content) -> Figure | None:
     """Draw the validation error per epoch of the base and the best, with a band of ± 1 std."""
-    known = [(t, curve) for t in content.trials if (curve := _curve(content, t))]
-    best = [(t, curve) for t, curve in known if not t.is_base][:MOST_CURVES]
-    base = [(t, curve) for t, curve in known if t.is_base]
-    traces = _stopped(content)
-    for index, (t, curve) in enumerate([*best, *base]):
-        colour = "@base" if t.is_base else SERIES[index % len(SERIES)]
-        means = percents(curve["mean"])
-        if curve["std"]:
-            traces.append(_spread_band(curve, curve["std"], colour, str(t.label)))
-        texts = [
-            hover(t.name, t.params, f"epoch {epoch}: {mean:.2f} %")
-            for epoch, mean in zip(curve["epochs"], means, strict=True)
-            if mean is not None
-        ]
-        line = {"color": colour, "dash": "dash" if t.is_base else DASHES[index]}
-        trace = dots(curve["epochs"], means, texts, t.name)
-        trace |= {"mode": "lines", "line": line | {"width": 2.2}, "legendgroup": str(t.label)}
-        traces.append(trace)
-    if not traces:
+    known = [
+        (trial, curve)
+        for trial in content.trials
+        if (found := content.details.get(trial.label)) and (curve := found["curve"])
+    ]
+    best = [(trial, curve) for trial, curve in known if not trial.is_base][:MOST_CURVES]
+    best += [(trial, curve) for trial, curve in known if trial.is_base]
+    rows: list[Row] = []
+    for trial, curve in best:
+        stds = curve["std"] or [0.0] * len(curve["mean"])
+        for epoch, mean, std in zip(curve["epochs"], curve["mean"], stds, strict=True):
+            if mean <= 0:
+                continue  # it has no place on a logarithmic axis
+            # Nor has a mean less its deviation, if that is larger.
+            y, low, high = percents([mean, max(mean - std, mean / 10), mean + std])
+            text = hover(trial.name, trial.params, f"epoch {epoch}: {y:.2f} %")
+            row = {"series": trial.name, "x": epoch, "y": y, "low": low, "high": high, "text": text}
+            rows.append(row)
+    stopped = _stopped(content)
+    if not rows and not stopped:
         return None
-    last = max(epoch for trace in traces for epoch in trace["x"])
+    looks = {
+        trial.name: replace(BASE if trial.is_base else LOOKS[place], shape="stroke")
+        for place, (trial, _) in enumerate(best)
+    }
+    looks |= {STOPPED: Look("muted", "cross")} if stopped else {}
+    # Lines alone have no shape that their legend could show.
+    legend: Row = (
+        {} if stopped else {"symbolType": "stroke", "symbolSize": 300, "symbolStrokeWidth": 2}
+    )
+    drawn, channels = chart("epochs"), series(looks, **legend)
+    shape = channels.pop("shape")
+    epochs = sorted({row["x"] for row in rows + stopped})
+    ticks: Row = {"values": epochs} if len(epochs) <= 12 else {}
+    layers = []
+    if rows:
+        layers += [
+            drawn.mark_area(opacity=0.13).encode(
+                y=alt.Y("low:Q"), y2=alt.Y2("high:Q"), color=channels["color"]
+            ),
+            drawn.mark_line().encode(**channels),
+            # What is pointed at.
+            drawn.mark_point(filled=True, opacity=0, size=80).encode(
+                tooltip=alt.Tooltip("text:N"), color=channels["color"]
+            ),
+        ]
+    if stopped:
+        marks = chart("stopped").mark_point(filled=True, size=36)
+        layers.append(
+            marks.encode(tooltip=alt.Tooltip("text:N"), color=channels["color"], shape=shape)
+        )
     return figure(
-        traces,
-        400,
-        showlegend=True,
-        xaxis=axis("epoch", **({"dtick": 1} if last <= 12 else {})),
-        yaxis=axis("validation error (%, log scale)", type="log", nticks=6, minexponent=9),
+        {"epochs": rows, "stopped": stopped},
+        *layers,
+        height=400,
+        x=number_axis(alt.X, "x", "epoch", axis=alt.Axis(format="d", **ticks)),
+        y=alt.Y(
+            "y:Q", title="validation error (%, log scale)", scale=alt.Scale(type="log", nice=False)
+        ),
     )
 
 
-def _curve(content: Content, trial: Trial) -> Curve | None:
-    found = content.details.get(trial.label)
-    return found and found["curve"]
-
-
-def _spread_band(curve: Curve, std: list[float], colour: str, group: str) -> dict[str, Any]:
-    both = list(zip(curve["mean"], std, strict=True))
-    upper = percents(mean + std for mean, std in both)
-    # On a log scale an error of zero has no place; a tenth of the mean is the bottom of the figure.
-    lower = percents(max(mean - std, mean / 10) for mean, std in both)
-    epochs = curve["epochs"]
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "x": epochs + epochs[::-1],
-        "y": upper + lower[::-1],
-        "fill": "toself",
-        "fillcolor": f"{colour}/0.13",
-        "line": {"width": 0, "color": colour},
-        "hoverinfo": "skip",
-        "showlegend": False,
-        "legendgroup": group,
-    }
-
-
-def _stopped(content: Content) -> list[dict[str, Any]]:
+def _stopped(content: Content) -> list[Row]:
     """Return the looks that early stopping took at those that it stopped: first seeds alone."""
     found = [
         (epoch, 100 * error, row)
         for row in content.unfinished
         for epoch, error in content.rungs.get(row["trial"], [])
     ]
-    if not found:
-        return []
-    epochs, errors, stopped = zip(*thinned(found, MOST_POINTS), strict=True)
-    texts = [
-        hover(f"trial {row['trial']}, stopped", configuration(row["params"]), row["error"])
-        for row in stopped
+    return [
+        {
+            "series": STOPPED,
+            "x": epoch,
+            "y": error,
+            "text": hover(
+                f"trial {row['trial']}, stopped", configuration(row["params"]), row["error"]
+            ),
+        }
+        for epoch, error, row in thinned(found, MOST_POINTS)
     ]
-    trace = dots(epochs, errors, texts, "stopped early (first seed)")
-    return [trace | {"marker": marker("@muted", "x-thin-open", 7, line={"width": 1.2})}]
 
 
 def proxy_figures(content: Content) -> dict[str, Figure]:
     """Draw each of the strongest proxies against the validation error."""
     figures = {}
-    for index, (row, values_of) in enumerate(content.proxies):
+    for place, (row, values_of) in enumerate(content.proxies):
         known = [
-            (trial, value, 100 * trial.row["val_error"]["mean"])
+            {
+                "x": value,
+                "y": 100 * trial.row["val_error"]["mean"],
+                "text": describe_trial(trial),
+            }
             for trial in content.candidates
             if (value := values_of[trial.label]) is not None
         ]
         if not known:
             continue
-        trials, values, errors = zip(*thinned(known, MOST_POINTS), strict=True)
-        texts = [hover(trial.name, trial.params) for trial in trials]
-        trace = dots(values, errors, texts, "candidates")
-        trace |= {"marker": marker("@s1", size=7, opacity=0.75), "showlegend": False}
-        said = f"ρ {signed(row['rho'] or 0)}, p {row['p']:.2g}, n {row['n']}"
-        figures[f"proxy_{index}"] = figure(
-            [trace],
-            280,
-            xaxis=log_axis(_name(row["proxy"]), values),
-            yaxis=axis("validation error (%)"),
-            title={"text": escaped(said), "font": {"size": 13}, "x": 0, "xanchor": "left"},
-            margin={"l": 8, "r": 12, "t": 36, "b": 8},
+        # What is ranked is how far it is from isometry, which is at 1.
+        name = "|ln jacobian_mean|" if row["proxy"] == "jacobian_mean" else row["proxy"]
+        rows = thinned(known, MOST_POINTS)
+        figures[f"proxy_{place}"] = figure(
+            {"trials": rows},
+            chart("trials").mark_point(filled=True, size=50, opacity=0.75, color={"expr": "s1"}),
+            height=280,
+            title=f"ρ {signed(row['rho'] or 0)}, p {row['p']:.2g}, n {row['n']}",
+            x=scaled_axis(alt.X, "x", name, (row["x"] for row in rows)),
+            y=number_axis(alt.Y, "y", "validation error (%)"),
+            tooltip=alt.Tooltip("text:N"),
         )
     return figures
-
-
-def _name(proxy: str) -> str:
-    # What is ranked is how far it is from isometry, which is at 1.
-    return "|ln jacobian_mean|" if proxy == "jacobian_mean" else proxy

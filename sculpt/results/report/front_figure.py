@@ -1,61 +1,156 @@
-"""The Pareto front of a report as a picture; in the page its scripts draw it, of any objectives."""
+"""The Pareto front of two objectives, each budget by itself."""
 
 from typing import Any
 
-from sculpt.results.pareto.fronts import Objective
-from sculpt.results.report.content import Content, Trial
-from sculpt.results.report.drawing import (
-    SERIES,
-    SYMBOLS,
-    Figure,
-    axis,
-    describe_trial,
-    dots,
-    figure,
-    marker,
-)
+import altair as alt
+import numpy as np
 
-UNITS = {"fraction": ("%", 100.0)}
-"""What is printed in another unit than it is kept in."""
+from sculpt.dominance import non_dominated
+from sculpt.registry import OBJECTIVES
+from sculpt.results.figures.drawing import (
+    BASE,
+    Figure,
+    chart,
+    colour,
+    figure,
+    hover,
+    looks_of,
+    points,
+    spans_decades,
+)
+from sculpt.results.report.content import Content, Trial
+from sculpt.units import count
+
+MOST_DOMINATED = 3000
+"""More points than that only hide each other."""
+
+UNITS = {"fraction": "%", "macs": "MACs"}
+
+STEPS = {"minimize": "step-after", "maximize": "step-before"}
+"""Between two trials of the front nothing better than the cheaper one has been found."""
+
+ON_FRONT = "indexof(front, datum.trial) >= 0"
+
+
+def describe_trial(trial: Trial) -> str:
+    """Return what is shown of a trial wherever it is pointed at."""
+    return hover(trial.name, trial.params, *map(" ".join, trial.facts.items()))
 
 
 def pareto_front(content: Content) -> Figure | None:
-    """Draw finished trials over the two objectives of the study, each budget's front as steps."""
+    """Draw finished trials over the two objectives of the study, each budget's front as steps.
+
+    The page draws other pairs by the same figure: it replaces the parameters `x` and `y` (places
+    of objectives) and `front` (trials), and the axes. `selected` is the trial that is shown below.
+    """
     if len(content.axes) < 2 or not content.trials:
         return None
-    kinds = [next(o for o in content.objectives if o["name"] == name) for name in content.axes]
-    traces: list[dict[str, Any]] = []
-    for index, budget in enumerate(content.budgets or [None]):
-        rows = [t for t in content.trials if budget is None or t.group == budget]
-        rows = [t for t in rows if all(t.values[name] is not None for name in content.axes)]
-        on_front = [t for t in rows if t.label in content.front]
-        others = [t for t in rows if t.label not in content.front]
-        colour, symbol = SERIES[index % len(SERIES)], SYMBOLS[index % len(SYMBOLS)]
-        name = "front" if budget is None else f"front, {budget:,} parameters"
-        on_front.sort(key=lambda t: t.values[content.axes[1]] or 0)
-        front = _points(on_front, kinds, name)
-        # Between two trials of the front nothing better than the cheaper one has been found.
-        front |= {"mode": "lines+markers", "line": {"color": colour, "shape": "hv"}}
-        traces += [
-            _points(others, kinds, "dominated", showlegend=index == 0)
-            | {"marker": marker("@muted", symbol, 6, opacity=0.6)},
-            front | {"marker": marker(colour, symbol, 9)},
-        ]
-    base = [t for t in content.trials if t.is_base]
-    traces.append(_points(base, kinds, "dense base") | {"marker": marker("@base", "x", 10)})
-    y, x = (_title(kind) for kind in kinds)
-    return figure(traces, 400, showlegend=True, xaxis=axis(x), yaxis=axis(y))
+    names = [objective["name"] for objective in content.objectives]
+    upward, across = map(names.index, content.axes)
+    axes = objective_axes(content)
+    looks = looks_of(map(series_of, content.groups)) | {"dense base": BASE}
+    channels = points(looks)
+    # By another field and with another domain: those of one have one legend, which shows points.
+    fronts_alone = {name: look for name, look in looks.items() if look is not BASE}
+    dash = alt.StrokeDash(
+        "budget:N",
+        scale=alt.Scale(
+            domain=list(fronts_alone), range=[list(look.dash) for look in fronts_alone.values()]
+        ),
+        legend=None,
+    )
+    rows = [
+        {
+            "trial": trial.label,
+            "series": series_of(trial.group),
+            "values": [trial.values[name] for name in names],
+            "text": describe_trial(trial),
+        }
+        for trial in content.trials
+    ]
+    known = (
+        chart("trials")
+        .transform_calculate(x="datum.values[x]", y="datum.values[y]", budget="datum.series")
+        .transform_filter("isValid(datum.x) && isValid(datum.y)")
+    )
+    best = known.transform_filter(ON_FRONT)
+    others = (
+        known.transform_filter(f"!({ON_FRONT}) && datum.trial != 'base'")
+        .transform_window(row="row_number()")
+        .transform_joinaggregate(all="count()")
+        .transform_filter(f"datum.row % ceil(datum.all / {MOST_DOMINATED}) == 0")
+    )
+    base = known.transform_filter("datum.trial == 'base'")
+    return figure(
+        {"trials": rows},
+        others.mark_point(filled=True, size=45, opacity=0.5).encode(**channels),
+        best.mark_line(interpolate={"expr": "step"}).encode(
+            color=channels["color"], strokeDash=dash
+        ),
+        best.mark_point(filled=True, size=90).encode(**channels),
+        base.transform_calculate(series="'dense base'")
+        .mark_point(size=260, strokeWidth=2.5)
+        .encode(**channels),
+        known.transform_filter("datum.trial == selected").mark_point(
+            size=320, strokeWidth=2, color=colour("ink")
+        ),
+        height=460,
+        x=alt.X("x:Q", **axes[across]),
+        y=alt.Y("y:Q", **axes[upward]),
+        tooltip=alt.Tooltip("text:N"),
+        params={
+            "x": across,
+            "y": upward,
+            "front": fronts(content)[f"{min(across, upward)},{max(across, upward)}"],
+            "step": STEPS[content.objectives[across]["direction"]],
+            "selected": None,
+        },
+    )
 
 
-def _points(rows: list[Trial], kinds: list[Objective], name: str, **options: Any) -> dict[str, Any]:
-    y, x = ([_scaled(t.values[kind["name"]], kind) for t in rows] for kind in kinds)
-    return dots(x, y, map(describe_trial, rows), name, **options)
+def objective_axes(content: Content) -> list[dict[str, Any]]:
+    """Return title, scale and labels of each measured objective's axis."""
+    axes: list[dict[str, Any]] = []
+    for objective in content.objectives:
+        unit = UNITS.get(objective["unit"], objective["unit"])
+        better = "" if objective["direction"] == "minimize" else "; more is better"
+        values = [trial.values[objective["name"]] for trial in content.trials]
+        log = spans_decades(values)
+        large = max((abs(value) for value in values if value), default=0) >= 1000
+        axes.append(
+            {
+                "title": f"{objective['name']} ({unit}{better})",
+                "scale": {"type": "log"} if log else {"type": "linear", "zero": False},
+                "axis": {"format": ".3~%" if unit == "%" else ".3~s" if large else ".3~g"},
+            }
+        )
+    return axes
 
 
-def _scaled(value: float | None, kind: Objective) -> float | None:
-    return None if value is None else value * UNITS.get(kind["unit"], ("", 1.0))[1]
+def fronts(content: Content) -> dict[str, list[int | str]]:
+    """Return the trials that no other of their budget beats, for any two measured objectives.
+
+    The keys are the objectives' places, the lower first: "0,2".
+    """
+    kinds = [OBJECTIVES.get(objective["name"]) for objective in content.objectives]
+    costs = np.array(
+        [[trial.values[kind.name] for kind in kinds] for trial in content.trials], dtype=float
+    ).reshape(len(content.trials), len(kinds))
+    costs *= [1 if kind.direction == "minimize" else -1 for kind in kinds]
+    labels = [trial.label for trial in content.trials]
+    groups: dict[int | None, list[int]] = {}
+    for place, trial in enumerate(content.trials):
+        groups.setdefault(trial.group, []).append(place)
+    found: dict[str, list[int | str]] = {}
+    for one in range(len(kinds)):
+        for other in range(one, len(kinds)):
+            front = found.setdefault(f"{one},{other}", [])
+            for places in groups.values():
+                best = non_dominated(costs[places][:, [one, other]])
+                front += [labels[place] for place, on in zip(places, best, strict=True) if on]
+    return found
 
 
-def _title(kind: Objective) -> str:
-    unit = UNITS.get(kind["unit"], (kind["unit"], 1.0))[0]
-    return f"{kind['name']} ({unit})"
+def series_of(group: int | None) -> str:
+    """Return the name of a budget's front."""
+    return "front" if group is None else f"{count(group)} parameters"

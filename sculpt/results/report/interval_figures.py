@@ -1,128 +1,110 @@
 """Differences from the base with their intervals: of the confirmed, and beside published ones."""
 
-from typing import Any
+from collections.abc import Sequence
 
-from sculpt.results.against_published import JudgedError, PublishedRow, families_shown
-from sculpt.results.confirmation import ConfirmedRow
-from sculpt.results.report.content import Content
-from sculpt.results.report.drawing import (
+import altair as alt
+
+from sculpt import units
+from sculpt.results.against_published import families_shown
+from sculpt.results.figures.drawing import (
+    LOOKS,
+    PUBLISHED,
     Figure,
-    axis,
-    dots,
-    escaped,
+    Look,
+    Row,
+    chart,
+    colour,
     figure,
     hover,
-    marker,
+    number_axis,
     percents,
-    spread,
+    points,
 )
+from sculpt.results.report.content import Content
 from sculpt.results.tables.ranking import TITLES
-from sculpt.units import points, signed
+from sculpt.units import Interval, signed
 
 MOST_ROWS = 30
 """Beside published differences; the tables have all."""
 
-APART = 0.24
-"""Between what stands in one row, as a share of the distance of two rows."""
-
-ZERO = {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": 0, "x1": 0, "layer": "below"}
-LOOKS = (("@s1", "circle"), ("@s2", "diamond-open"))
-
-Interval = tuple[float, str, JudgedError | ConfirmedRow]
-"""Where it stands in the figure, what it is called, and its difference and verdict."""
+ROW = 44
+"""Pixels of a row, in which series stand one above the other."""
 
 
 def confirmation_intervals(content: Content) -> Figure | None:
     """Draw each confirmed difference of test errors with its interval: a forest plot."""
     found = content.document["confirmation"]
-    rows = [row for row in (found["rows"] if found else []) if row["difference"]]
-    shuffled = [row["arm"] == "shuffled" for row in rows]
-    labels = [
-        f"trial {row['trial']}" + (", shuffled" if control else "")
-        for row, control in zip(rows, shuffled, strict=True)
+    names = {"sculpted": "candidate − base", "shuffled": "shuffled − its own candidate"}
+    rows = [
+        _interval(
+            f"trial {row['trial']}" + (", shuffled" if row["arm"] == "shuffled" else ""),
+            names[row["arm"]],
+            row["difference"],
+            row["verdict"],
+        )
+        for row in (found["rows"] if found else [])
+        if row["difference"]
     ]
-    placed = list(zip(range(len(rows)), labels, rows, strict=True))
-    series = {
-        "candidate − base": [placed[i] for i, control in enumerate(shuffled) if not control],
-        "shuffled − its own candidate": [
-            placed[i] for i, control in enumerate(shuffled) if control
-        ],
-    }
-    return _forest("difference of test errors (points)", labels, series, [])
+    looks = dict(zip(names.values(), LOOKS, strict=False))
+    return _forest("difference of test errors (points)", rows, looks)
 
 
 def published_intervals(content: Content) -> Figure | None:
     """Draw measured differences with their intervals, and the published ones as marks beside."""
     found = content.document["published"]
     families = families_shown(found) if found else []
-    rows = [
+    compared = [
         row
         for row in (found["rows"] if found else [])
         if row["role"] == "candidate"
         and any((judged := row[family]) and judged["difference"] for family in families)
     ][:MOST_ROWS]
-    labels = [f"trial {row['trial']}" for row in rows]
-    above = -APART * len(families) / 2
-    series: dict[str, list[Interval]] = {
-        TITLES[family]: [
-            (place + above + APART * index, labels[place], judged)
-            for place, row in enumerate(rows)
+    rows = []
+    for row in compared:
+        label = f"trial {row['trial']}"
+        published = row["published"] and row["published"]["difference"]
+        if published is not None:
+            said = f"{signed(100 * published)} points"
+            text = hover(f"published, as {label}", said)
+            x = 100 * published
+            rows.append({"label": label, "series": "published", "x": x, "text": text})
+        rows += [
+            _interval(label, TITLES[family], judged["difference"], judged["verdict"])
+            for family in families
             if (judged := row[family]) and judged["difference"]
         ]
-        for index, family in enumerate(families, start=1)
-    }
-    marks = _published_marks(rows, above)
-    return _forest("difference from the base (points)", labels, series, marks)
+    looks = {"published": PUBLISHED}
+    looks |= {TITLES[family]: look for family, look in zip(families, LOOKS, strict=False)}
+    return _forest("difference from the base (points)", rows, looks)
 
 
-def _forest(
-    title: str, labels: list[str], series: dict[str, list[Any]], marks: list[dict[str, Any]]
-) -> Figure | None:
+def _interval(label: str, name: str, found: Interval, verdict: str | None) -> Row:
+    """Return a difference and its interval as a mark."""
+    x, low, high = percents([found["mean"], found["low"], found["high"]])
+    text = hover(label, f"{units.points(found)} points", verdict)
+    return {"label": label, "series": name, "x": x, "low": low, "high": high, "text": text}
+
+
+def _forest(title: str, rows: Sequence[Row], looks: dict[str, Look]) -> Figure | None:
     """Return intervals of several series, a row for each label; None without any."""
-    if not labels:
+    if not rows:
         return None
-    looks = zip(series.items(), LOOKS, strict=False)
-    traces = [_intervals(found, name, *look) for (name, found), look in looks if found]
-    ticks = {"tickmode": "array", "tickvals": list(range(len(labels)))}
-    ticks |= {"ticktext": list(map(escaped, labels)), "range": [len(labels) - 0.5, -0.5]}
-    return figure(
-        marks + traces,
-        140 + 44 * len(labels),
-        xaxis=axis(title),
-        yaxis=axis("", zeroline=False, **ticks),
-        shapes=[ZERO | {"line": {"color": "@ink", "width": 1.5}}],
-        showlegend=True,
+    there = {row["series"] for row in rows}
+    looks = {name: look for name, look in looks.items() if name in there}
+    drawn = chart("intervals").encode(
+        y=alt.Y("label:N", sort=None, title=None, axis=alt.Axis(grid=True, bandPosition=0.5)),
+        yOffset=alt.YOffset("series:N", scale=alt.Scale(domain=list(looks), paddingOuter=0.5)),
+        tooltip=alt.Tooltip("text:N"),
     )
-
-
-def _published_marks(rows: list[PublishedRow], offset: float) -> list[dict[str, Any]]:
-    """Return the published differences as points without intervals, if any row has one."""
-    known = {
-        place: difference
-        for place, row in enumerate(rows)
-        if (figure := row["published"]) and (difference := figure["difference"]) is not None
-    }
-    if not known:
-        return []
-    texts = [
-        hover(f"published, as trial {rows[place]['trial']}", f"{signed(100 * difference)} points")
-        for place, difference in known.items()
-    ]
-    trace = dots(percents(known.values()), [p + offset for p in known], texts, "published")
-    return [trace | {"marker": marker("@s3", "x-thin-open", 10, line={"width": 2.5})}]
-
-
-def _intervals(rows: list[Interval], name: str, colour: str, symbol: str) -> dict[str, Any]:
-    """Return differences as points with intervals."""
-    found = [difference for *_, row in rows if (difference := row["difference"])]
-    texts = [
-        hover(label, f"{points(difference)} points", row["verdict"])
-        for (_, label, row), difference in zip(rows, found, strict=True)
-    ]
-    places = [place for place, *_ in rows]
-    trace = dots(percents(difference["mean"] for difference in found), places, texts, name)
-    trace["marker"] = marker(colour, symbol, 11, line={"width": 2, "color": colour})
-    up = percents(difference["high"] - difference["mean"] for difference in found)
-    down = percents(difference["mean"] - difference["low"] for difference in found)
-    trace["error_x"] = spread(up, colour, arrayminus=down, thickness=2, width=6)
-    return trace
+    channels = points(looks)
+    return figure(
+        {"intervals": rows},
+        alt.Chart().mark_rule(size=1.5, color=colour("ink")).encode(x=alt.XDatum(0)),
+        drawn.mark_rule(size=2).encode(
+            x=alt.X("low:Q"), x2=alt.X2("high:Q"), color=channels["color"]
+        ),
+        drawn.mark_point(filled=True, size=100).encode(
+            x=number_axis(alt.X, "x", title), **channels
+        ),
+        height=90 + ROW * len({row["label"] for row in rows}),
+    )

@@ -1,27 +1,30 @@
 """What pruning left of the layers of many trials, and how signals travel through them."""
 
 import math
-from typing import Any
+
+import altair as alt
 
 from sculpt.quantities import MILESTONES
-from sculpt.results.report.content import Content, Trial
-from sculpt.results.report.details import Layer
-from sculpt.results.report.drawing import (
+from sculpt.results.figures.drawing import (
+    BASE,
+    LONGEST_LABEL,
     Figure,
-    axis,
-    cut,
-    describe_trial,
-    dots,
-    escaped,
+    Look,
+    Row,
+    chart,
+    colour,
+    cut_labels,
     figure,
     hover,
-    log_axis,
-    marker,
+    points,
+    scaled_axis,
 )
-from sculpt.results.rows import rounded
+from sculpt.results.figures.pruning import ROW, layer_axis, layer_bars
+from sculpt.results.report.content import Content, Trial
+from sculpt.results.report.details import Layer
+from sculpt.results.report.front_figure import describe_trial
 
 MOST_ROWS = 40
-LONGEST_LABEL = 28
 
 STEP_NAMES = {"initial": "before pruning", "pruned": "pruned", "repaired": "repaired"}
 
@@ -31,63 +34,49 @@ SIGNAL_NAMES = {
     "effective_parameters": "effective parameters",
 }
 
+COLLAPSED = "no weight kept: the layer collapsed"
+CROSS = "M-1,-.6L-.6,-1L0,-.4L.6,-1L1,-.6L.4,0L1,.6L.6,1L0,.4L-.6,1L-1,.6L-.4,0Z"
+
 
 def layer_densities(content: Content) -> Figure | None:
     """Draw the density of every layer of the best trials as a heat map; × marks none kept."""
     read = {trial: found["layers"] for trial, found in content.details.items() if found["layers"]}
-    rows = [t for t in content.trials if t.label in read][:MOST_ROWS]
-    if not rows:
+    trials = [trial for trial in content.trials if trial.label in read][:MOST_ROWS]
+    if not trials:
         return None
-    layers = {t.label: read[t.label] for t in rows}
-    columns = forward_order([[layer["name"] for layer in found] for found in layers.values()])
-    densities, texts, collapsed = [], [], []
-    for t in rows:
-        found = {layer["name"]: layer for layer in layers[t.label]}
-        label = escaped(t.name)
-        densities.append([_log_density(found.get(name)) for name in columns])
-        texts.append([_describe(t, found.get(name), name) for name in columns])
-        collapsed += [
-            (escaped(name), label, _describe(t, found[name], name))
-            for name in columns
-            if name in found and not found[name]["kept"]
-        ]
-    lowest = min((d for row in densities for d in row if d is not None), default=-1.0)
-    ticks = list(range(math.floor(min(lowest, -1)), 1))
-    heat = {
-        "type": "heatmap",
-        "x": [escaped(name) for name in columns],
-        "y": [escaped(t.name) for t in rows],
-        "z": densities,
-        "text": texts,
-        "hoverinfo": "text",
-        "hoverongaps": False,
-        "xgap": 1,
-        "ygap": 1,
-        "zmin": ticks[0],
-        "zmax": 0,
-        "colorscale": "Cividis",
-        "colorbar": {
-            "tickvals": ticks,
-            "ticktext": [f"{100 * 10.0**tick:g} %" for tick in ticks],
-            "thickness": 12,
-            "outlinewidth": 0,
-        },
-        "showlegend": False,
-    }
-    traces: list[dict[str, Any]] = [heat]
-    if collapsed:
-        x, y, hovers = zip(*collapsed, strict=True)
-        marks = dots(x, y, hovers, "no weight kept: the layer collapsed")
-        traces.append(marks | {"marker": marker("@bad", "x", 9), "showlegend": True})
-    each = {"type": "category", "dtick": 1, "tickfont": {"size": 10}, "showgrid": False}
-    labels = [cut(name, LONGEST_LABEL) for name in columns]
-    names = {"tickvals": heat["x"], "ticktext": [escaped(label) for label in labels]}
+    names = forward_order([[layer["name"] for layer in read[t.label]] for t in trials])
+    rows = [_describe(trial, layer) for trial in trials for layer in read[trial.label]]
+    lowest = min((row["density"] for row in rows if row["density"]), default=0.1)
+    powers = range(math.floor(math.log10(min(lowest, 0.1))), 1)
+    heat = alt.Color(
+        "density:Q",
+        scale=alt.Scale(type="log", scheme="cividis", domain=[10.0 ** powers[0], 1]),
+        legend=alt.Legend(
+            orient="right", format="~%", values=[10.0**power for power in powers], tickCount=9
+        ),
+    )
+    mark = alt.Shape("series:N", scale=alt.Scale(domain=[COLLAPSED], range=[CROSS]))
+    drawn = chart("layers")
+    columns = alt.Axis(labelAngle=-90, labelExpr=cut_labels(), labelFontSize=10, grid=False)
+    layers = [drawn.transform_filter("datum.density > 0").mark_rect(stroke=None).encode(color=heat)]
+    if any(not row["density"] for row in rows):
+        collapsed = drawn.transform_filter("datum.density == 0").mark_point(
+            filled=True, size=70, color=colour("bad")
+        )
+        layers.append(collapsed.encode(shape=mark))
     return figure(
-        traces,
-        90 + 6 * max(map(len, labels)) + 19 * len(rows),
-        least=150 + 17 * len(columns),
-        xaxis=axis("", tickangle=-90, range=[-0.5, len(columns) - 0.5], **each | names),
-        yaxis=axis("", range=[len(rows) - 0.5, -0.5], **each),
+        {"layers": rows},
+        *layers,
+        height=90 + 6 * min(LONGEST_LABEL, max(map(len, names))) + 19 * len(trials),
+        least=150 + 17 * len(names),
+        x=alt.X("layer:N", title=None, scale=alt.Scale(domain=names), axis=columns),
+        y=alt.Y(
+            "trial:N",
+            title=None,
+            scale=alt.Scale(domain=[trial.name for trial in trials]),
+            axis=alt.Axis(labelFontSize=10, grid=False),
+        ),
+        tooltip=alt.Tooltip("text:N"),
     )
 
 
@@ -108,73 +97,81 @@ def forward_order(names: list[list[str]]) -> list[str]:
     return union
 
 
-def _log_density(layer: Layer | None) -> float | None:
-    return rounded(math.log10(layer["density"])) if layer and layer["kept"] else None
-
-
-def _describe(trial: Trial, layer: Layer | None, name: str) -> str:
-    if layer is None:
-        return ""
-    share = "none" if not layer["kept"] else f"{layer['kept']:,}"
-    return hover(
-        trial.name,
-        trial.params,
-        f"{name}: {share} of {layer['size']:,} kept ({100 * layer['density']:.3g} %)",
-    )
+def _describe(trial: Trial, layer: Layer) -> Row:
+    kept = f"{layer['kept']:,}" if layer["kept"] else "none"
+    found = f"{kept} of {layer['size']:,} kept ({100 * layer['density']:.3g} %)"
+    return {
+        "trial": trial.name,
+        "layer": layer["name"],
+        "density": layer["density"],
+        "series": COLLAPSED,
+        "text": hover(trial.name, trial.params, f"{layer['name']}: {found}"),
+    }
 
 
 def signal_figures(content: Content) -> dict[str, Figure]:
     """Draw each quantity at each step: a line for each of the best trials, the base a point."""
-    shown = content.candidates[:MOST_ROWS]
     best = content.selected
+    shown = content.candidates[:MOST_ROWS] + ([content.base] if content.base else [])
+    looks = {"best": Look("s1"), "others": Look("muted", "circle"), "base": BASE}
     figures = {}
     for quantity, title in SIGNAL_NAMES.items():
-        traces, values = [], []
-        named: set[str] = set()
-        # The best last, on top of the others; the others in one name.
-        ordered = sorted(shown, key=lambda t: t.label == best)
-        for t in ordered + ([content.base] if content.base else []):
-            signal = {s: value for s in MILESTONES if (value := t.signal[s][quantity]) is not None}
-            steps, known = list(signal), list(signal.values())
-            if not known:
-                continue
-            values += known
-            name, look = _look(t, best)
-            texts = [
-                describe_trial(t) + f"<br>{STEP_NAMES[s]}: {v:,.4g}"
-                for s, v in zip(steps, known, strict=True)
-            ]
-            trace = dots([STEP_NAMES[s] for s in steps], known, texts, name)
-            trace |= look | {"legendgroup": name, "showlegend": name not in named}
-            named.add(name)
-            traces.append(trace)
-        if traces:
-            figures[f"signal_{quantity}"] = figure(
-                traces,
-                330,
-                showlegend=True,
-                xaxis=axis(
-                    "",
-                    type="category",
-                    categoryorder="array",
-                    categoryarray=list(STEP_NAMES.values()),
-                    range=[-0.35, 2.35],
-                    ticklabelstandoff=6,  # of the lowest label of the other axis
-                ),
-                yaxis=log_axis("", values),
-                title={"text": escaped(title), "font": {"size": 13}, "x": 0, "xanchor": "left"},
-                margin={"l": 8, "r": 12, "t": 64, "b": 8},
-            )
+        rows: list[Row] = [
+            {
+                "x": STEP_NAMES[step],
+                "y": value,
+                "trial": trial.name,
+                "series": "base" if trial.is_base else "best" if trial.label == best else "others",
+                "text": f"{describe_trial(trial)}\n{STEP_NAMES[step]}: {value:,.4g}",
+            }
+            for trial in shown
+            for step in MILESTONES
+            if (value := trial.signal[step][quantity]) is not None
+        ]
+        if not rows:
+            continue
+        named = {row["series"] for row in rows}
+        channels = points({name: look for name, look in looks.items() if name in named})
+        others = [row for row in rows if row["series"] == "others"]
+        chosen = [row for row in rows if row["series"] != "others"]
+        line = {"color": channels["color"], "detail": "trial:N"}
+        steps = alt.Scale(domain=list(STEP_NAMES.values()))
+        figures[f"signal_{quantity}"] = figure(
+            {"others": others, "chosen": chosen},
+            chart("others").mark_line(size=1, opacity=0.45).encode(**line),
+            chart("others").mark_point(filled=True, size=20, opacity=0.6).encode(**channels),
+            chart("chosen")
+            .transform_filter("datum.series == 'best'")
+            .mark_line(size=3)
+            .encode(**line),
+            chart("chosen").mark_point(filled=True, size=90).encode(**channels),
+            height=330,
+            title=title,
+            x=alt.X("x:N", title=None, scale=steps, axis=alt.Axis(labelAngle=0, grid=False)),
+            y=scaled_axis(alt.Y, "y", None, (row["y"] for row in rows)),
+            tooltip=alt.Tooltip("text:N"),
+        )
     return figures
 
 
-def _look(trial: Trial, best: int | str | None) -> tuple[str, dict[str, Any]]:
-    """Return what a trial is called in the legend, and how it is drawn."""
-    if trial.is_base:
-        return "base", {"mode": "markers", "marker": marker("@base", "square", 11)}
-    if trial.label == best:
-        line = {"color": "@s1", "width": 3}
-        return "best", {"mode": "lines+markers", "line": line, "marker": marker("@s1", size=9)}
-    line = {"color": "@muted/0.45", "width": 1}
-    look = {"mode": "lines+markers", "line": line, "marker": marker("@muted/0.6", size=4)}
-    return "others", look
+def panel_figures() -> dict[str, Figure]:
+    """Return the figures of one trial's layers; the page multiplies their height by the rows.
+
+    Their rows are named `layers`: with `layer`, `x`, `kept` and `size`, or `layer`, `series`
+    and `y`.
+    """
+    steps = {"pruned": Look("s2", "diamond"), "after the repair": Look("s1")}
+    isometry = alt.X("y:Q", title="‖WWᵀ−I‖, 0 is isometry")
+    return {
+        "density": figure(
+            {}, layer_bars("kept of each layer (%)"), height=ROW, tooltip=alt.Tooltip("text:N")
+        ),
+        "isometry": figure(
+            {},
+            chart("layers").mark_point(filled=True, size=70).encode(**points(steps)),
+            height=ROW,
+            x=isometry,
+            y=layer_axis(),
+            tooltip=alt.Tooltip("y:Q"),
+        ),
+    }

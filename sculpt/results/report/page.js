@@ -1,10 +1,43 @@
 "use strict";
-// Puts it all together. Texts of the study go into the page as text, never as HTML.
+// Draws the figures and the chosen trial. Texts of the study go into the page as text, never as HTML.
 (() => {
-  const found = Figures.read("trials-data");
+  const read = (id) => JSON.parse(document.getElementById(id).textContent);
   const at = (id) => document.getElementById(id);
-  const byName = new Map(found.trials.map((trial) => [String(trial.trial), trial]));
+  const found = read("trials-data");
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const drawn = new Map(); // element -> what Vega-Embed made of it
   let selected = found.selected;
+  const byName = new Map(found.trials.map((trial) => [String(trial.trial), trial]));
+  for (const trial of found.trials) {
+    const lines = trial.facts.map((fact) => fact.join(" "));
+    trial.text = [trial.name, trial.params, ...lines].filter(Boolean).join("\n");
+  }
+
+  const hues = (printing) => found.colours[dark.matches && !printing ? "dark" : "light"];
+
+  async function draw(element, figure) {
+    const params = Object.entries(hues()).map(([name, value]) => ({ name, value }));
+    const font = getComputedStyle(document.body).fontFamily;
+    drawn.get(element)?.finalize();
+    const made = await vegaEmbed(element, figure, {
+      // Expressions are interpreted, because the page forbids code that is made of texts.
+      ast: true, renderer: "svg", config: { ...found.config, background: null, font, params },
+      actions: { export: true, source: false, compiled: false, editor: false },
+      defaultStyle: false, tooltip: { disableDefaultStyle: true },
+    });
+    drawn.set(element, made);
+    return made.view;
+  }
+
+  function paint(printing) {
+    for (const { view } of drawn.values()) {
+      for (const [name, value] of Object.entries(hues(printing))) view.signal(name, value);
+      view.run();
+    }
+  }
+  dark.addEventListener("change", () => paint(false));
+  addEventListener("beforeprint", () => paint(true));
+  addEventListener("afterprint", () => paint(false));
 
   function element(tag, text, className = "") {
     const made = document.createElement(tag);
@@ -19,62 +52,46 @@
     return made;
   }
 
-  function drawFront() {
-    if (!at("front")) return;
-    const made = Front.figure(found, at("axis-x").value, at("axis-y").value, selected);
-    at("front-note").textContent = made.note;
-    return Figures.draw(at("front"), made.figure);
+  async function drawFront() {
+    const [x, y] = ["axis-x", "axis-y"].map((id) => Number(at(id).value));
+    const front = found.fronts[[Math.min(x, y), Math.max(x, y)]];
+    const values = { x, y, front, selected, step: found.objectives[x].step };
+    const figure = structuredClone(found.front);
+    figure.datasets = { trials: found.trials };
+    figure.params.forEach((param) => { param.value = values[param.name]; });
+    for (const [channel, place] of [["x", x], ["y", y]]) {
+      Object.assign(figure.encoding[channel], found.objectives[place].channel);
+    }
+    const known = found.trials.filter(({ values }) => values[x] !== null && values[y] !== null);
+    const others = known.length - front.length;
+    const without = found.trials.length - known.length;
+    at("front-note").textContent = `${front.length} on the front, ${others} others`
+      + (without ? `, ${without} without a value of both` : "")
+      + (others > found.most ? "; not all of the dominated are drawn" : "");
+    const view = await draw(at("front"), figure);
+    view.addEventListener("click", (_, item) => {
+      if (item?.datum && "trial" in item.datum) choose(item.datum.trial);
+    });
   }
 
-  // As the axes of the other figures have it.
-  const cut = (name) => (name.length <= 28 ? name : `…${name.slice(-27)}`);
-
-  function bars(layers) {
-    const names = layers.map((layer) => layer.name);
-    const texts = layers.map(({ kept, size }) =>
-      kept ? `${kept.toLocaleString("en")} of ${size.toLocaleString("en")}` : "none kept: collapsed");
-    const data = [{
-      type: "bar", orientation: "h", y: names, x: layers.map((layer) => 100 * (layer.density || 0)),
-      text: texts, textposition: "outside", cliponaxis: false, hoverinfo: "text",
-      hovertext: layers.map((layer, i) => `${Figures.escaped(layer.name)}<br>${texts[i]}`),
-      textfont: { size: 10, color: layers.map((layer) => (layer.kept ? "@ink" : "@bad")) },
-      marker: { color: "@s1" },
-    }];
-    // Room for the texts beside the bars.
-    const ticks = { tickvals: [0, 25, 50, 75, 100], range: [0, 165] };
-    return panel(data, names, { title: { text: "kept of each layer (%)" }, ...ticks }, false);
-  }
-
-  function isometry(layers) {
-    const names = layers.map((layer) => layer.name);
-    const steps = [["before", "pruned", "@s2", "diamond-open"], ["after", "after the repair", "@s1", "circle"]];
-    // Without a repair both are the same.
+  function drawLayers(layers) {
+    const { density, isometry } = structuredClone(found.panel);
+    for (const figure of [density, isometry]) figure.height *= layers.length + 3;
+    density.datasets = { layers: layers.map(({ name, kept, size, density: share }) =>
+      ({ layer: name, kept, size, x: 100 * share })) };
+    draw(at("panel-density"), density);
+    // Without a repair both steps are the same.
     const same = layers.every((layer) => layer.before === layer.after);
-    const data = steps.slice(0, same ? 1 : 2)
-      .map(([key, name, color, symbol]) => ({
-        type: "scatter", mode: "markers", name, hoverinfo: "x+name", y: names,
-        x: layers.map((layer) => (layer[key] === null ? null : Math.max(layer[key], 1e-6))),
-        marker: { color, symbol, size: 9 },
-      }));
-    const values = data.flatMap((trace) => trace.x).filter((value) => value !== null);
-    const decades = Math.log10(Math.max(...values) / Math.min(...values));
-    const powers = { type: "log", exponentformat: "power", dtick: Math.max(1, Math.round(decades / 5)) };
-    const scale = decades > 1.5 ? powers : { nticks: 5, rangemode: "tozero" };
-    return panel(data, names, { title: { text: "‖WWᵀ−I‖, 0 is isometry" }, ...scale }, true);
-  }
-
-  function panel(data, names, xaxis, showlegend) {
-    const order = {
-      categoryorder: "array", categoryarray: [...names].reverse(),
-      tickvals: names, ticktext: names.map((name) => Figures.escaped(cut(name))),
-    };
-    return { data, layout: {
-      height: 120 + 21 * names.length, showlegend, bargap: 0.25, hovermode: "closest",
-      legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom" },
-      margin: { l: 8, r: 8, t: 34, b: 8 },
-      xaxis: { automargin: true, ...xaxis },
-      yaxis: { type: "category", automargin: true, tickfont: { size: 10 }, ...order },
-    } };
+    const steps = [["before", "pruned"], ["after", "after the repair"]].slice(0, same ? 1 : 2);
+    const points = steps.flatMap(([key, series]) =>
+      layers.map((layer) => ({ layer: layer.name, series, y: layer[key] })))
+      .filter((point) => point.y !== null);
+    isometry.datasets = { layers: points };
+    const known = points.map((point) => point.y);
+    const log = Math.min(...known) > 0 && Math.max(...known) > 30 * Math.min(...known);
+    isometry.encoding.x.scale = { type: log ? "log" : "linear" };
+    at("panel-isometry").hidden = !points.length;
+    if (points.length) draw(at("panel-isometry"), isometry);
   }
 
   function fillTable(layers) {
@@ -95,65 +112,51 @@
     const trial = byName.get(String(name));
     if (!trial) return;
     selected = trial.trial;
-    at("trial-panel").dataset.trial = String(selected);
-    at("trial-choice").value = String(selected);
-    at("panel-title").textContent = trial.base ? "dense base" : `trial ${trial.trial}`;
+    at("trial-panel").dataset.trial = at("trial-choice").value = String(selected);
+    at("panel-title").textContent = trial.name;
     at("panel-params").textContent = trial.params;
-    at("panel-facts").replaceChildren(...Front.facts(found.terms, trial).map(([term, value]) => {
+    at("panel-facts").replaceChildren(...trial.facts.map(([term, value]) => {
       const pair = document.createElement("div");
       pair.append(element("dt", term), element("dd", value));
       return pair;
     }));
-    const details = found.details[String(selected)];
-    const layers = details ? details.layers : [];
-    const command = `sculpt show ${found.study} ${selected}`;
-    let note = "";
-    if (!details) note = `Layers are kept in this page for the best trials only; ${command} has them.`;
-    else if (details.problem) note = details.problem;
-    else if (!layers.length) note = "The record of this trial says nothing of its layers.";
+    const { layers, problem } = found.details[String(selected)] ?? {
+      layers: [],
+      problem: "Layers are kept in this page for the best trials only; "
+        + `sculpt show ${found.study} ${selected} has them.`,
+    };
+    const note = problem || (layers.length ? "" : "The record of this trial says nothing of its layers.");
     at("panel-note").textContent = note;
     at("panel-note").hidden = !note;
     at("panel-plots").hidden = at("panel-details").hidden = !layers.length;
-    if (layers.length) {
-      Figures.draw(at("panel-density"), bars(layers));
-      const repaired = layers.some((layer) => layer.before !== null || layer.after !== null);
-      at("panel-isometry").hidden = !repaired;
-      if (repaired) Figures.draw(at("panel-isometry"), isometry(layers));
-      fillTable(layers);
-    }
-  }
-
-  function prepareFront() {
-    const names = found.objectives.map((objective) => objective.name);
-    ["axis-x", "axis-y"].forEach((id, index) => {
-      at(id).append(...names.map((name) => option(name, name)));
-      // The first objective upward: an error is what is looked at first.
-      at(id).value = found.axes[1 - index];
-      at(id).addEventListener("change", drawFront);
-    });
-    drawFront().then(() => at("front").on("plotly_click", (event) => {
-      choose(event.points[0].customdata);
-    }));
+    if (layers.length) drawLayers(layers);
+    fillTable(layers);
   }
 
   function choose(name) {
     show(name);
-    drawFront();
+    drawn.get(at("front"))?.view.signal("selected", selected).run();
   }
 
   if (at("trial-panel")) {
-    at("trial-choice").append(...found.trials.map((trial) => {
-      const name = trial.base ? "base" : `trial ${trial.trial}`;
-      return option(String(trial.trial), `${name}: ${trial.params}`.slice(0, 90));
-    }));
+    at("trial-choice").append(...found.trials.map(({ trial, name, params }) =>
+      option(String(trial), `${name}: ${params}`.slice(0, 90))));
     at("trial-choice").addEventListener("change", (event) => choose(event.target.value));
-    if (at("front")) prepareFront();
+    if (at("front")) {
+      ["axis-x", "axis-y"].forEach((id, place) => {
+        at(id).append(...found.objectives.map(({ name }, i) => option(i, name)));
+        // The first objective upward: an error is what is looked at first.
+        at(id).value = found.objectives.findIndex(({ name }) => name === found.axes[1 - place]);
+        at(id).addEventListener("change", drawFront);
+      });
+      drawFront();
+    }
     show(selected);
   }
 
-  const figures = Figures.read("figures-data");
+  const figures = read("figures-data");
   for (const place of document.querySelectorAll("[data-figure]")) {
-    Figures.draw(place, figures[place.dataset.figure]);
+    draw(place, figures[place.dataset.figure]);
   }
 
   at("copy").addEventListener("click", async () => {

@@ -12,15 +12,24 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from sculpt.documents import Document
+from sculpt.results.figures.drawing import COLOURS, CONFIG, Figure
+from sculpt.results.figures.rendering import browser_library
 from sculpt.results.formats import write_text
 from sculpt.results.records import Results
 from sculpt.results.report.content import Content, collect
 from sculpt.results.report.curve_figures import learning_curves, proxy_figures
-from sculpt.results.report.drawing import Figure
 from sculpt.results.report.error_figures import error_against_sparsity
+from sculpt.results.report.front_figure import (
+    MOST_DOMINATED,
+    STEPS,
+    fronts,
+    objective_axes,
+    pareto_front,
+    series_of,
+)
 from sculpt.results.report.interval_figures import confirmation_intervals, published_intervals
-from sculpt.results.report.layer_figures import layer_densities, signal_figures
-from sculpt.results.report.optuna_figures import OptunaFigure, optuna_figures
+from sculpt.results.report.layer_figures import layer_densities, panel_figures, signal_figures
+from sculpt.results.report.parameter_figures import ParameterFigure, parameter_figures
 from sculpt.results.tables import describe_tally
 from sculpt.results.tables.ranking import confirmation_table, published_tables, unranked_table
 from sculpt.table import Table
@@ -36,23 +45,21 @@ def write_report(results: Results, path: Path) -> None:
         InputError: the file cannot be written.
     """
     content = collect(results)
-    write_text(render(content, optuna_figures(content, results.config)), path)
+    write_text(render(content, parameter_figures(content, results.config)), path)
 
 
-def render(content: Content, optuna: list[OptunaFigure]) -> str:
+def render(content: Content, parameters: list[ParameterFigure]) -> str:
     """Return the page as HTML."""
-    from plotly.offline import get_plotlyjs
-
     single = {
         "errors": error_against_sparsity(content),
         "published": published_intervals(content),
         "confirmation": confirmation_intervals(content),
         "layers": layer_densities(content),
         "curves": learning_curves(content),
-    } | {figure.name: figure.figure for figure in optuna}
+    } | {figure.name: figure.figure for figure in parameters}
     signals, proxies = signal_figures(content), proxy_figures(content)
     figures: dict[str, Figure | None] = {**single, **signals, **proxies}
-    scripts = [get_plotlyjs(), *(_text(name) for name in ("figures.js", "front.js", "page.js"))]
+    scripts = [browser_library(), _text("page.js")]
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -61,15 +68,16 @@ def render(content: Content, optuna: list[OptunaFigure]) -> str:
         content=content,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=version("sculpt"),
+        colours=COLOURS,
         css=_text("page.css"),
         scripts=scripts,
         policy=content_policy(scripts),
-        figures={name: figure.get("least", 0) for name, figure in figures.items() if figure},
+        figures={name: figure["usermeta"]["least"] for name, figure in figures.items() if figure},
         figures_json=to_json({name: figure for name, figure in figures.items() if figure}),
         trials_json=to_json(trials_document(content)),
         signals=list(signals),
         proxies=list(proxies),
-        optuna=optuna,
+        parameters=parameters,
         beside=published_tables(content.document["published"]),
         confirmation=confirmation and confirmation_table(confirmation),
         states=_states(content),
@@ -79,28 +87,35 @@ def render(content: Content, optuna: list[OptunaFigure]) -> str:
 
 
 def trials_document(content: Content) -> Document:
-    """Return what the page's own scripts draw: the front, and one trial at a time."""
-    terms = list(dict.fromkeys(term for trial in content.trials for term in trial.facts))
+    """Return what the page draws by its own script: the front, and one trial at a time."""
+    front = pareto_front(content)
+    axes = objective_axes(content)
     return {
-        "objectives": content.objectives,
-        "axes": content.axes,
-        "budgets": content.budgets,
+        "study": content.study,
         "selected": content.selected,
+        "colours": COLOURS,
+        "config": CONFIG,
+        "axes": content.axes,
+        "objectives": [
+            {**objective, "channel": axis, "step": STEPS[objective["direction"]]}
+            for objective, axis in zip(content.objectives, axes, strict=True)
+        ],
+        "fronts": fronts(content),
+        "most": MOST_DOMINATED,
+        "front": front and {key: part for key, part in front.items() if key != "datasets"},
+        "panel": panel_figures(),
         "trials": [
             {
                 "trial": trial.label,
-                "base": trial.is_base,
-                "group": trial.group,
+                "name": trial.name,
+                "series": series_of(trial.group),
                 "params": trial.params,
                 "values": [trial.values[objective["name"]] for objective in content.objectives],
-                "facts": [trial.facts.get(term, "") for term in terms],
+                "facts": list(trial.facts.items()),
             }
             for trial in content.trials
         ],
         "details": {str(trial): details for trial, details in content.details.items()},
-        "study": content.study,
-        # Once for all trials, of which there may be thousands.
-        "terms": terms,
     }
 
 
