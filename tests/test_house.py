@@ -59,7 +59,7 @@ INSIDE = {
         ["archiving"],
     ],
     "export": [
-        ["description", "manifest", "onnx_graph", "program"],
+        ["manifest", "metadata", "onnx_graph", "program"],
         ["c_code", "loading", "lowering", "module", "onnx_file"],
         ["condensing", "runtimes"],
         ["formats"],

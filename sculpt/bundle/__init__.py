@@ -11,7 +11,7 @@ and `tensor/NAME` for every other tensor of the state. The file's metadata are
 - `format`: `sculpt-bundle-1`;
 - `shapes`: a JSON mapping of the masked parameters to their shapes;
 - `metadata`: a JSON mapping; of a trial's network it describes the network, see
-  `sculpt.export.description`;
+  `sculpt.export.metadata`;
 - `checksum`: the SHA-256 of all of it, see `sculpt.bundle.container.Header.checksum`.
 
 Pruned weights are read as +0. Kept values come back bit for bit, even if they are not finite: a

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_directory import COMPILES, network
+from test_folder import COMPILES, network
 from typer.testing import CliRunner
 
 import sculpt

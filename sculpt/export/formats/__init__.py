@@ -4,16 +4,20 @@ A format is a registered class, one file here; `sculpt export`, `sculpt verify` 
 find it by its name.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Protocol
 
+from safetensors import SafetensorError
 from torch import Tensor
 
+from sculpt.errors import InputError
 from sculpt.export.condensing import certified_program
 from sculpt.export.loading import Loaded
+from sculpt.export.module import without_gradients
 from sculpt.export.program import Program
 
 Run = Callable[[Tensor], Tensor]
@@ -35,6 +39,21 @@ class Network(Loaded):
             ExportError: it has an unknown operation, or computes something else.
         """
         return certified_program(self.model, self.masks, self.images)
+
+    def run_with_state(self, path: Path, read: Callable[[Path], dict[str, Tensor]]) -> Run:
+        """Return a function that runs the network with a file's state.
+
+        Raises:
+            InputError: the file cannot be read, or its state is of another network.
+        """
+        model = copy.deepcopy(self.model)
+        try:
+            model.load_state_dict(read(path))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise InputError(
+                f"{path}: must be the state of the network beside it, but is not ({error!s:.300})"
+            ) from error
+        return without_gradients(model)
 
 
 class Format(Protocol):

@@ -1,12 +1,9 @@
 """The bundle: kept values and positions, metadata of the network, and a checksum."""
 
-import copy
 from pathlib import Path
 
 from sculpt.bundle import NETWORK_FILE, read_bundle, write_bundle
-from sculpt.errors import InputError
 from sculpt.export.formats import Network, Run
-from sculpt.export.module import without_gradients
 from sculpt.registry import FORMATS
 
 
@@ -42,11 +39,4 @@ for name, shape in shapes.items():
     def open(path: Path, network: Network) -> Run:
         """Return a function that runs the file."""
         # Not `load`: the network may be one that only its owner can build.
-        model = copy.deepcopy(network.model)
-        try:
-            model.load_state_dict(read_bundle(path).state)
-        except RuntimeError as error:
-            raise InputError(
-                f"{path}: must be of the network beside it, but is not ({error!s:.300})"
-            ) from error
-        return without_gradients(model)
+        return network.run_with_state(path, lambda path: read_bundle(path).state)

@@ -1,14 +1,10 @@
 """The plain state: whole tensors by parameter name, pruned weights as zeros."""
 
-import copy
 from pathlib import Path
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from sculpt.errors import InputError
 from sculpt.export.formats import Network, Run
-from sculpt.export.module import without_gradients
 from sculpt.files import replacing
 from sculpt.registry import FORMATS
 
@@ -37,11 +33,4 @@ shapes = {{name: tuple(tensor.shape) for name, tensor in state.items()}}
     @staticmethod
     def open(path: Path, network: Network) -> Run:
         """Return a function that runs the file."""
-        model = copy.deepcopy(network.model)
-        try:
-            model.load_state_dict(load_file(path))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise InputError(
-                f"{path}: must be the state of the network beside it, but is not ({error!s:.300})"
-            ) from error
-        return without_gradients(model)
+        return network.run_with_state(path, load_file)

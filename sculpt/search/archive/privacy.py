@@ -9,7 +9,7 @@ from typing import Any
 
 from sculpt.config import Study
 from sculpt.documents import lookup
-from sculpt.export.description import PRIVATE, paths_in
+from sculpt.export.metadata import PRIVATE, paths_in
 
 _URL = re.compile(r"\b(?!https?:)([A-Za-z][\w+.-]*)://[^\s'\"<>]+")
 _CREDENTIALS = re.compile(r"(https?://)[^/\s@]+@")

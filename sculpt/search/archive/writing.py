@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from sculpt.errors import InputError
-from sculpt.export.description import without_private
+from sculpt.export.metadata import without_private
 from sculpt.files import replacing_folder
 from sculpt.search.archive.contents import (
     FORMAT,

@@ -9,7 +9,7 @@ from time import perf_counter
 
 from sculpt.bundle import write_bundle
 from sculpt.data import ImageSet, Splits
-from sculpt.export.description import describe_network
+from sculpt.export.metadata import describe_network
 from sculpt.job import Job, Outcome
 from sculpt.quantities import stored
 from sculpt.record import Epoch, SculptedRecord, TrialRecord

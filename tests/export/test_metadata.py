@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from whole_records import whole_layer, whole_record, whole_run
 
-from sculpt.export.description import describe_network
+from sculpt.export.metadata import describe_network
 from sculpt.record import TrialRecord
 from sculpt.typed_json import from_json, to_json
 
