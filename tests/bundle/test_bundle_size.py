@@ -45,7 +45,7 @@ def decode(path):
     return state
 
 
-@pytest.mark.parametrize("widening", [2, 4, 8])
+@pytest.mark.parametrize("widening", [2, pytest.param(8, marks=pytest.mark.slow)])
 def test_a_sculpted_resnet20_is_near_the_bound_and_read_without_sculpt(tmp_path, widening):
     model = build_network(
         "resnet", channels=3, classes=10, pixels=1024, widening=widening, blocks=3

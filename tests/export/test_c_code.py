@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,15 +29,19 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+def in_slow_tests(*lanes: str) -> list[Any]:
+    return [pytest.param(name, marks=pytest.mark.slow) for name in lanes]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("libraries")
 
 
-@pytest.mark.parametrize("lanes", LANES)
+@pytest.mark.parametrize("lanes", ["native", *in_slow_tests("16", "8", "4", "plain")])
 def test_every_operation(lanes: str) -> None:
     @settings(
-        max_examples=12 if lanes == "native" else 5,
+        max_examples=8 if lanes == "native" else 5,
         deadline=None,
         derandomize=True,
         database=None,
@@ -100,7 +105,7 @@ int main(void) {
 """
 
 
-@pytest.mark.parametrize("lanes", ["native", "4", "plain"])
+@pytest.mark.parametrize("lanes", ["plain", *in_slow_tests("native", "4")])
 def test_no_undefined_behaviour(lanes: str, tmp_path: Path) -> None:
     program, executable = small(), tmp_path / "run"
     (tmp_path / "network.c").write_text(c_code(program) + MAIN)
@@ -129,7 +134,7 @@ def test_no_undefined_behaviour(lanes: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(found, torch.cat(expected).numpy(), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("lanes", ["native", "8", "plain"])
+@pytest.mark.parametrize("lanes", ["native", *in_slow_tests("8", "plain")])
 def test_no_warnings(lanes: str, tmp_path: Path) -> None:
     source = tmp_path / "network.c"
     source.write_text(c_code(small()))
