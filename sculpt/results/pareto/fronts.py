@@ -14,7 +14,7 @@ from sculpt.dominance import hypervolume, knee, non_dominated
 from sculpt.errors import InputError
 from sculpt.registry import OBJECTIVES
 from sculpt.results.pareto.condition import holds
-from sculpt.results.pareto.together import check_distinct, differences, finished_trials
+from sculpt.results.pareto.joined_studies import check_distinct, differences, finished_trials
 from sculpt.results.records import Results
 from sculpt.results.rows import budgets_of
 
@@ -80,31 +80,16 @@ class ParetoDocument(TypedDict):
 
 @dataclass(frozen=True)
 class Front:
-    """The trials of one budget: rows `begin` to `begin + competing` of the table, front first."""
+    """The trials that compete at one budget."""
 
     budget: int | None
-    """None is a share of each network."""
-    begin: int
-    size: int
-    """Trials on the front."""
-    competing: int
-    """Trials with all values."""
+    """None if each network keeps a share of its own."""
+    table: pd.DataFrame
+    """Trials with all values, the front first, in the columns of `sculpt.pareto`."""
     missing: int
-    """Trials without some value; they are not in the table."""
+    """Trials without some value."""
     hypervolume: Hypervolume | None
     """None without a base."""
-
-
-@dataclass(frozen=True)
-class Fronts:
-    """What is found of some studies and objectives."""
-
-    objectives: list[str]
-    table: pd.DataFrame
-    """All trials that compete, in the columns and the order of `sculpt.pareto`."""
-    fronts: list[Front]
-    notes: list[str]
-    """What should be known before the fronts are believed."""
 
 
 def pareto(
@@ -142,8 +127,9 @@ def pareto(
         InputError: no trial has a value of an objective, `where` is not a condition over the
             columns, an objective or a study is given twice, or two studies have one name.
     """
-    table = _find_fronts(_listed(studies), objectives, where).table
-    return table if dominated else table[table["on_front"]].reset_index(drop=True)
+    _, fronts, _ = _find_fronts(_listed(studies), objectives, where)
+    table = pd.concat([front.table for front in fronts])
+    return (table if dominated else table[table["on_front"]]).reset_index(drop=True)
 
 
 def pareto_document(
@@ -161,39 +147,37 @@ def pareto_document(
         UnknownNameError, InputError: as `pareto`.
     """
     listed = _listed(studies)
-    found = _find_fronts(listed, objectives, where)
+    names, found, notes = _find_fronts(listed, objectives, where)
     fronts: list[FrontDocument] = []
-    for front in found.fronts:
-        shown = front.competing if dominated else front.size
-        table = found.table.iloc[front.begin : front.begin + shown]
-        rows = _rows(listed, table, found.objectives)
+    for front in found:
+        rows, size = _rows(listed, front.table, names), int(front.table["on_front"].sum())
         bend = next((row for row in rows if row["knee"]), None)
         entry: FrontDocument = {
             "budget": front.budget,
-            "front": rows[: front.size],
-            "dominated": front.competing - front.size,
+            "front": rows[:size],
+            "dominated": len(rows) - size,
             "missing": front.missing,
             "hypervolume": front.hypervolume,
             "knee": bend and {"study": bend["study"], "trial": bend["trial"]},
         }
         if dominated:
-            entry["dominated_rows"] = rows[front.size :]
+            entry["dominated_rows"] = rows[size:]
         fronts.append(entry)
     return {
         "studies": [results.config.study for results in listed],
-        "objectives": list(map(described, found.objectives)),
+        "objectives": list(map(described, names)),
         "front": [row for entry in fronts for row in entry["front"]],
         "dominated": sum(entry["dominated"] for entry in fronts),
         "missing": sum(entry["missing"] for entry in fronts),
         "fronts": fronts,
-        "notes": found.notes,
+        "notes": notes,
     }
 
 
 def _find_fronts(
     studies: Sequence[Results], objectives: Sequence[str] | None, where: str | None
-) -> Fronts:
-    """Find the fronts of the finished trials of studies; see `pareto`, also for what is raised."""
+) -> tuple[list[str], list[Front], list[str]]:
+    """Return objectives, a front for each budget, and notes on them; see `pareto`."""
     check_distinct(studies)
     names = list(objectives or studies[0].config.search.objectives)
     if len(set(names)) < len(names):
@@ -212,34 +196,29 @@ def _find_fronts(
         kept = holds(complete, where)
         complete, places = complete[kept], places[kept]
 
+    complete = complete.assign(on_front=False, knee=False, budget=complete["budget"].astype(int))
+    complete = complete[list(dict.fromkeys([*_LEADING, *names, *complete]))]
     costs = complete[names].to_numpy(dtype=float) * signs
     measured = ~np.isnan(costs).any(axis=1)
-    on_front, knees = np.zeros((2, len(complete)), dtype=np.bool_)
-    order: list[NDArray[np.intp]] = []
     fronts: list[Front] = []
     for place, budget in enumerate(budgets):
         here = places == place
         rows = np.flatnonzero(here & measured)
         best = non_dominated(costs[rows])
         rows = rows[np.lexsort((costs[rows, 0], ~best))]
-        front = rows[: best.sum()]
-        on_front[front] = True
-        if (bend := knee(costs[front])) is not None:
-            knees[front[bend]] = True
-        volume = base and _volume(costs[front], signs, names, base[1])
-        missing = int((here & ~measured).sum())
-        fronts.append(Front(budget, sum(map(len, order)), len(front), len(rows), missing, volume))
-        order.append(rows)
-    flagged = complete.assign(on_front=on_front, knee=knees, budget=complete["budget"].astype(int))
-    columns = list(dict.fromkeys([*_LEADING, *names, *flagged]))
-    table = flagged[columns].iloc[np.concatenate(order)].reset_index(drop=True)
+        size = int(best.sum())
+        front = costs[rows[:size]]
+        competing = np.arange(len(rows))
+        table = complete.iloc[rows].assign(on_front=competing < size, knee=competing == knee(front))
+        volume = base and _volume(front, signs, names, base[1])
+        fronts.append(Front(budget, table, int((here & ~measured).sum()), volume))
 
-    notes = differences(studies) + _latency_notes(names, table)
-    if base is None and len(table):
+    notes = differences(studies) + _latency_notes(names, pd.concat([f.table for f in fronts]))
+    if base is None and any(len(front.table) for front in fronts):
         notes.append("no dense base has finished with all these values: no hypervolume")
     elif base and len(studies) > 1:
         notes.append(f"the hypervolume is taken up to the dense base of {base[0]}")
-    return Fronts(names, table, fronts, notes)
+    return names, fronts, notes
 
 
 def _refuse_unmeasured(table: pd.DataFrame, names: list[str]) -> None:

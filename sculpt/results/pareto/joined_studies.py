@@ -1,4 +1,4 @@
-"""The finished trials of several studies as one table, and what keeps them from being compared."""
+"""Several studies joined: their finished trials, and the notes on what cannot be compared."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from sculpt.results.records import Results
 
 
 def check_distinct(studies: Sequence[Results]) -> None:
-    """Refuse studies whose rows could not be told apart.
+    """Check that the rows of studies can be told apart.
 
     Raises:
         InputError: there is no study, one is given twice, or two have the same name.
@@ -49,7 +49,7 @@ def finished_trials(studies: Sequence[Results]) -> pd.DataFrame:
 
 
 def differences(studies: Sequence[Results]) -> list[str]:
-    """Return a sentence for each thing that keeps studies from being compared with the first."""
+    """Return a note for each study that cannot be compared with the first, and why."""
     first = studies[0].config
     images = [r.config.study for r in studies[1:] if r.images != studies[0].images]
     counting = [r.config.study for r in studies[1:] if r.config.counting != first.counting]
