@@ -1,4 +1,4 @@
-"""Which points no other point beats, how much of space they dominate, and where they bend.
+"""Non-dominated points, their hypervolume, and the knee of a front.
 
 Everywhere lower is better: values that are to be maximised come with their sign turned.
 """
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 _ROUNDING = 1e-9
-"""Of scaled values: what is nearer than this to a hyperplane lies in it."""
+"""Tolerance for scaled values: nearer than this to a hyperplane is on it."""
 
 
 def dominates(rows: Array, row: Array) -> NDArray[np.bool_]:
-    """Say which rows of an (n, objectives) array are nowhere above one row, and somewhere below."""
+    """Return the rows of an (n, objectives) array that dominate one row, as a mask (n,)."""
     return np.logical_and((rows <= row).all(axis=-1), (rows < row).any(axis=-1))
 
 
 def non_dominated(values: Array) -> NDArray[np.bool_]:
-    """Say which rows of an (n, objectives) array no other row dominates.
+    """Return the non-dominated rows of an (n, objectives) array, as a mask (n,).
 
     A row dominates another if it is nowhere higher and somewhere lower, so equal rows stand
     together. Values may be infinite. A row with NaN is never on the front and dominates nothing.

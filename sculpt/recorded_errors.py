@@ -17,16 +17,17 @@ from sculpt.export.loading import Loaded
 from sculpt.registry import DATASETS
 from sculpt.search.images import describe_data, load_data, missing_data
 from sculpt.study_file import options_schema
+from sculpt.units import count, percent
 
 ERRORS = {"val_error": "validation error", "test_error": "test error"}
-"""What is recorded of a network, and what a check of it is called."""
+"""Recorded errors of a network, and the names of their checks."""
 
 CLOSE = {"float32": 1e-4, "tf32": 3e-3, "bfloat16": 3e-2}
 """How far apart the two logits that decide about an image must be for it to be counted the same
 everywhere, as a share of its largest logit, by the precision that the error was recorded in."""
 
 ROUNDING = 1e-6
-"""Of a number of images that is made of an error again."""
+"""Tolerance for a number of images computed from an error."""
 
 BATCH = 100
 """Images whose logits are computed at a time: changes nothing but time and memory."""
@@ -97,7 +98,7 @@ def _measured_otherwise(loaded: Loaded) -> str:
 
 @torch.no_grad()
 def _compare_error(loaded: Loaded, images: ImageSet, recorded: float) -> tuple[bool, str]:
-    """Return whether the recorded error is that of the network on these images, and both."""
+    """Compare the recorded error with the network's on these images; return result and detail."""
     # Where the precision is not known, the coarsest: an honest file must not be called false.
     share = CLOSE.get(_precision(loaded), max(CLOSE.values()))
     wrong = close = 0
@@ -106,11 +107,11 @@ def _compare_error(loaded: Loaded, images: ImageSet, recorded: float) -> tuple[b
         wrong, close = wrong + int(found[0].sum()), close + int(found[1].sum())
     difference = abs(wrong - recorded * len(images))
     detail = (
-        f"{100 * wrong / len(images):.2f} % recomputed, {100 * recorded:.2f} % recorded "
-        f"({len(images):,} images)"
+        f"{percent(wrong / len(images))} recomputed, {percent(recorded)} recorded "
+        f"({count(len(images))} images)"
     )
     if close and difference > ROUNDING:
-        detail += f"; {close:,} too close to call"
+        detail += f"; {count(close)} too close to call"
     return difference <= close + ROUNDING, detail
 
 

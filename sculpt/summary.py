@@ -1,4 +1,4 @@
-"""The record of a trial, made of those of its seeds, and what its figures depend on."""
+"""Record of a trial, from the records of its seeds; input and machine it depends on."""
 
 import math
 import platform
@@ -98,7 +98,7 @@ def read_objectives(record: TrialRecord, chosen: Sequence[str]) -> dict[str, flo
 
 
 def describe_input(splits: Splits) -> Input:
-    """Return what networks are fed by these images; the numbers are exactly those used."""
+    """Describe the input of networks on these images: shape, normalisation and classes."""
     train = splits.train
     return Input(
         **asdict(splits.spec),

@@ -15,7 +15,7 @@ LONGEST = 600
 """Characters of a text that Markdown shows; notes and tables should stay short."""
 
 Look = Literal["", "base", "dim", "bad"]
-"""How a row stands out."""
+"""Emphasis of a row."""
 
 STYLES = {"": "", "base": "bold", "dim": "dim", "bad": "red"}
 
@@ -41,11 +41,11 @@ class Column:
 
     @property
     def is_number(self) -> bool:
-        """Whether its cells are flush right."""
+        """Numbers are flush right."""
         return self.unit not in (text, name)
 
     def cell(self, row: Any) -> str:
-        """Return what stands in a row."""
+        """Return the text of its cell in a row."""
         value = self.read(row) if callable(self.read) else row[self.read]
         return "" if value is None else self.unit(value)
 
@@ -58,10 +58,10 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[Any]
     note: str = ""
-    """How it is to be read."""
+    """Explanation below the table."""
     look: Callable[[Any], Look] = lambda row: ""
     ends: frozenset[int] = frozenset()
-    """How many rows stand above each line that parts them."""
+    """Numbers of rows above each dividing line."""
 
     @property
     def headers(self) -> list[str]:
@@ -70,7 +70,7 @@ class Table:
 
     @property
     def cells(self) -> list[list[str]]:
-        """What stands in each row."""
+        """The texts of each row."""
         return [[column.cell(row) for column in self.columns] for row in self.rows]
 
     def part(self, begin: int, end: int | None = None) -> "Table":

@@ -17,11 +17,11 @@ FAMILIES: tuple[Family, ...] = ("lowest_test", "selected_test", "val")
 """Kinds of errors by which candidates are compared with the base, each corrected by itself."""
 
 Errors = dict[Family, list[float]]
-"""Of each family, one per seed; none where they are not known of every seed."""
+"""Errors per seed of each family; empty unless known for every seed."""
 
 
 class Figure(TypedDict):
-    """What was published of a configuration, as fractions."""
+    """Published figures of a configuration, as fractions."""
 
     test_error: float
     difference: float | None
@@ -121,7 +121,7 @@ def published_errors(published: Published) -> list[tuple[Any, float]]:
 
 
 def same_parameters(one: Any, other: Any) -> bool:
-    """Return whether two configurations are the same; a parameter that is null is as if not set."""
+    """Compare two configurations; a parameter that is null counts as not set."""
     if not isinstance(one, dict) or not isinstance(other, dict):
         return bool(one == other)
     mine, theirs = ({k: v for k, v in p.items() if v is not None} for p in (one, other))
@@ -143,7 +143,7 @@ def _row(role: Role, trial: int | str | None, params: Any) -> PublishedRow:
 
 
 def _figure(error: float, base: float | None) -> Figure:
-    # Rounded: a difference of two decimal numbers has digits that nobody published.
+    # Rounded: a difference of decimal numbers has more digits than were published.
     return {"test_error": error, "difference": None if base is None else rounded(error - base)}
 
 

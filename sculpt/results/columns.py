@@ -1,4 +1,4 @@
-"""What stands in the columns of a study's table: units and meanings, in the order of the table."""
+"""Columns of a study's table: units and meanings, in the order of the table."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

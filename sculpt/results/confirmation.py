@@ -1,4 +1,4 @@
-"""What the confirmation says of the best candidates: test errors on fresh seeds."""
+"""Confirmation of the best candidates: test errors on fresh seeds."""
 
 from typing import Literal, TypedDict
 
@@ -14,7 +14,7 @@ Arm = Literal["sculpted", "shuffled"]
 
 
 class Measured(TypedDict):
-    """What a network costs, and its errors on the fresh seeds."""
+    """Costs of a network, and its errors on the fresh seeds."""
 
     budget: int
     kept_parameters: int

@@ -89,7 +89,7 @@ def write_text(text: str, path: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Say of what cannot be written that it is the user's to mend.
+    """Turn a failure to write a file into an error of the user's.
 
     Raises:
         InputError: an OSError was raised inside.

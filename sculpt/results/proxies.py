@@ -1,4 +1,4 @@
-"""How well what is known of a candidate early foretells its error: rank correlations."""
+"""Rank correlations of early proxies of a candidate with its error."""
 
 import math
 from typing import TypedDict

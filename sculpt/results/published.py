@@ -84,7 +84,7 @@ def compare(results: Results) -> Document:
 
 
 def _differences(found: AgainstPublished | None) -> dict[int | str, Document]:
-    """Return what is known of each finished candidate's difference from the base, by trial."""
+    """Return each finished candidate's differences from the base, by trial."""
     rows: dict[int | str, Document] = {}
     for row in found["rows"] if found else []:
         if row["role"] == "base" or row["trial"] is None:
@@ -103,7 +103,7 @@ def _differences(found: AgainstPublished | None) -> dict[int | str, Document]:
 
 
 def _look_up(node: Any, path: str, figure: str) -> Any:
-    """Return what stands at a dotted path; a list is walked through element by element."""
+    """Return the value at a dotted path; lists are walked through element by element."""
     if not path:
         return node
     if isinstance(node, list):

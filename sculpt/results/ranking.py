@@ -56,7 +56,7 @@ class UnrankedRow(TypedDict):
 
 
 class Ranking(TypedDict):
-    """What a study has found (README, "JSON")."""
+    """Ranking of a study (README, "JSON")."""
 
     study: str
     budget: int | None

@@ -1,4 +1,4 @@
-"""A study's trials as a table, and a trial's whole record."""
+"""Results of a study: its trials as a table, their records and their networks."""
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 class Results:
-    """What a study has found so far; every property reads the storage anew.
+    """Results of a study so far; every property reads the storage anew.
 
     Args:
         store: The opened study; see `open_results`.
@@ -91,7 +91,7 @@ class Results:
 
     @property
     def columns(self) -> pd.DataFrame:
-        """What stands in the columns of `trials`: one row for each, with its unit and meaning."""
+        """The columns of `trials`: one row for each, with its name, unit and meaning."""
         described = [asdict(describe_column(name)) for name in map(str, self.trials)]
         return pd.DataFrame(described, columns=["name", "unit", "meaning"])
 
@@ -170,10 +170,7 @@ class Results:
             InputError: the study has no such trial, or it is not finished.
             StorageError: the trial's record is missing from the artifacts, or damaged.
         """
-        study, frozen, state = self._find(trial)
-        if state != "complete":
-            raise InputError(f"a trial must be complete to have a record, but {trial} is {state}")
-        return self._read_record(study, frozen)
+        return self._read_record(*self._find_complete(trial, "a record"))
 
     def _read_record(self, study: optuna.Study, frozen: FrozenTrial) -> TrialRecord:
         record = read_record(self._store, frozen)
@@ -194,9 +191,7 @@ class Results:
             StorageError: the network is missing from the artifacts.
         """
         self._store.refuse_archive("a network must come from the study that trained it")
-        _, frozen, state = self._find(trial)
-        if state != "complete":
-            raise InputError(f"a trial must be complete to have a network, but {trial} is {state}")
+        _, frozen = self._find_complete(trial, "a network")
         runs = {run.seed: run.val_error for run in read_record(self._store, frozen).runs}
         chosen = min(runs, key=lambda key: runs[key]) if seed is None else seed
         if chosen not in runs:
@@ -216,11 +211,8 @@ class Results:
             InputError: there is no such trial, or it is not finished; or this is an archive.
         """
         self._store.refuse_archive("a latency must be written into a study")
-        study, frozen, state = self._find(trial)
-        if state != "complete":
-            raise InputError(f"a trial must be complete to have a latency, but {trial} is {state}")
-        found = {"latency": latency, "latency_by": latency_by}
-        keep_later(study, frozen.number, found)
+        study, frozen = self._find_complete(trial, "a latency")
+        keep_later(study, frozen.number, {"latency": latency, "latency_by": latency_by})
 
     def _find(self, trial: int | str) -> tuple[optuna.Study, FrozenTrial, str]:
         """Return a trial, its study and its state; of several attempts at the base, the best."""
@@ -238,6 +230,12 @@ class Results:
             f"a trial must be base, best or one of {numbers or 'none yet'}, but got {trial}"
         )
 
+    def _find_complete(self, trial: int | str, what: str) -> tuple[optuna.Study, FrozenTrial]:
+        study, frozen, state = self._find(trial)
+        if state != "complete":
+            raise InputError(f"a trial must be complete to have {what}, but {trial} is {state}")
+        return study, frozen
+
     def _best(self) -> int:
         table = self.complete
         candidates = table[table["role"] == "candidate"] if len(table) else table
@@ -250,7 +248,7 @@ class Results:
         return self._once(study.study_name, lambda: read_trials(study, self._store.storage))
 
     def _once(self, key: str, read: Callable[[], T]) -> T:
-        """Return what is read, and in a snapshot what was read first."""
+        """Read a part of the storage; in a snapshot only the first time."""
         if self._kept is None:
             return read()
         if key not in self._kept:

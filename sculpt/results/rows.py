@@ -1,4 +1,4 @@
-"""What is read off the rows of `Results.trials`."""
+"""Values read from rows of `Results.trials`."""
 
 import math
 from collections.abc import Iterable, Sequence

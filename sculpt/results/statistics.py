@@ -62,7 +62,7 @@ class Difference(Interval):
 
 
 class Judgement(TypedDict):
-    """What is said of two networks."""
+    """Difference and verdict on two networks."""
 
     difference: Difference | None
     """None if they cannot be compared."""
@@ -218,7 +218,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def verdict(comparison: Comparison | None, adjusted_p: float) -> str:
-    """Say in words whether an error is lower than the other: by the adjusted p, and the sign."""
+    """Return the verdict in words, by the adjusted p and the sign of the difference."""
     if comparison is None:
         return "single seed"
     if adjusted_p >= LEVEL:

@@ -1,4 +1,4 @@
-"""What a study's ranking says: a headline, and facts that claim no more than intervals carry."""
+"""Verdict on a study: a headline, and facts that claim no more than intervals carry."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,22 +11,22 @@ from sculpt.results.ranking import Ranking, RankRow
 from sculpt.results.tables import configuration
 from sculpt.results.tables.ranking import TITLES, base_row
 from sculpt.table import Table, facts_table
-from sculpt.units import counted, error, points
+from sculpt.units import count, counted, error, points
 
 NAMED = 5
 """Candidates, or budgets, that have a fact each; the tables have the rest."""
 
 CONFIRM = "sculpt run with --set 'search.confirm={top: 3, seeds: 8}'"
-"""What confirms the best candidates of a study that has run."""
+"""Command that confirms the best candidates of a study that has run."""
 
 DIGITS = 12
 """To which mean errors, as fractions, are told apart."""
 
 Row = Mapping[str, Any]
-"""Of a ranking or of a confirmation: trial, params, kept_macs, errors, difference, verdict."""
+"""Row of a ranking or a confirmation: trial, params, kept_macs, errors, difference, verdict."""
 
 Fact = tuple[str, str]
-"""What it is about, and what was found."""
+"""Subject and finding."""
 
 CONTROL = {
     "worse": "which weights are kept within the layers matters here",
@@ -37,15 +37,15 @@ CONTROL = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is read first of a study."""
+    """Headline and facts on a study."""
 
     headline: str
     facts: Table
-    """Of two columns; it may be empty."""
+    """A table of two columns, which may be empty."""
 
 
 def verdict_of(document: Ranking) -> Verdict:
-    """Return what was found: by test errors on fresh seeds once the confirmation has compared any.
+    """Return the verdict: by test errors on fresh seeds once the confirmation has compared any.
 
     Until then it is found by the validation errors that candidates are ranked by.
     """
@@ -88,7 +88,7 @@ def _of_search(
     facts.append(("dense base", error(base["val_error"])))
     leading = _best_of_budgets(candidates)
     for row in leading[:NAMED]:
-        where = f" with {row['budget']:,} parameters" if len(leading) > 1 else ""
+        where = f" with {count(row['budget'])} parameters" if len(leading) > 1 else ""
         facts.append((f"lowest validation error{where}", _named(row, "val_error")))
     if len(leading) > NAMED:
         facts.append((counted(len(leading) - NAMED, "more budget"), "in the ranking"))
@@ -128,7 +128,7 @@ def _of_confirmation(found: Confirmation, rows: Sequence[Row]) -> tuple[str, lis
 
 
 def _tally(compared: Sequence[Row], by: str) -> str:
-    """Say how many candidates are told from the base."""
+    """Return the headline: how many candidates differ from the base."""
     told, whole = Counter(row["verdict"] for row in compared), len(compared)
     better, worse = told["better"], told["worse"]
     if better:

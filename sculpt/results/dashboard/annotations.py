@@ -1,4 +1,4 @@
-"""What a study has found, written where Optuna's dashboard shows it: notes and layer plots."""
+"""Notes and layer plots of a study, stored where Optuna's dashboard shows them."""
 
 import tempfile
 from collections.abc import Iterator

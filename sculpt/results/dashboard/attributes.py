@@ -62,11 +62,11 @@ class StudyAttributes:
             optuna_dashboard.save_note(place, wanted)
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
-        """Return what was read; Optuna's name."""
+        """Return the attributes read; the name is Optuna's."""
         return self._values
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
-        """Write an attribute; Optuna's name."""
+        """Write an attribute; the name is Optuna's."""
         self._storage.set_study_system_attr(study_id, key, value)
         self._values[key] = value
 
@@ -77,5 +77,5 @@ def signed(text: str) -> str:
 
 
 def is_ours(note: str) -> bool:
-    """Return whether a note is exactly as `signed` returned it, so that nobody has edited it."""
+    """Recognise a note that `signed` returned and that was not edited since."""
     return note == signed(note.rpartition("\n\n[//]: # ")[0])

@@ -1,4 +1,4 @@
-"""What is said in notes about a study and its trials: Markdown, from the documents of a ranking."""
+"""Notes on a study and its trials: Markdown, from the documents of a ranking."""
 
 from collections.abc import Mapping, Sequence
 

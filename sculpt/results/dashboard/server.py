@@ -33,7 +33,7 @@ class DashboardServer(ThreadingMixIn, WSGIServer):
 
     @property
     def address(self) -> str:
-        """Where a browser on this machine finds it, without a path."""
+        """The address for a browser on this machine, without a path."""
         listening = str(self.server_address[0])
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listening, listening)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.server_port}"
@@ -70,7 +70,7 @@ def open_server(store: Store, host: str, port: int) -> DashboardServer:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host name or address can be reached from this machine alone."""
+    """Recognise a host name or address that only this machine reaches."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -107,7 +107,7 @@ CONFIG: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Look:
-    """How a series is drawn: by shape or dash, too, never by colour alone."""
+    """Look of a series: it differs by shape or dash, too, never by colour alone."""
 
     colour: str
     """A role in `COLOURS`."""
@@ -217,7 +217,7 @@ def scaled_axis(channel: Any, field: str, title: str | None, values: Iterable[fl
 
 
 def spans_decades(values: Iterable[float | None]) -> bool:
-    """Return whether positive values are so far apart that only a logarithmic axis shows them."""
+    """Recognise positive values that differ by a factor of 30 or more: a logarithmic axis."""
     known = [value for value in values if value is not None]
     return bool(known) and min(known) > 0 and max(known) >= 30 * min(known)
 

@@ -1,4 +1,4 @@
-"""What pruning left of every layer, and how the scores lay (Lee et al. 2020, Figure 1)."""
+"""Figure of a pruning: sparsity and scores of every layer (Lee et al. 2020, Figure 1)."""
 
 from collections.abc import Mapping, Sequence
 from math import prod

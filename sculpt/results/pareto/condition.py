@@ -12,7 +12,7 @@ _QUOTED = re.compile(r"`[^`]*`|'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
 
 
 def holds(table: pd.DataFrame, where: str) -> NDArray[np.bool_]:
-    """Say for which rows of a table of trials a condition holds; not where it is missing.
+    """Return the rows of a table of trials for which a condition holds, as a mask (n,).
 
     Args:
         table: In the columns of `Results.trials`.

@@ -24,17 +24,17 @@ _LEADING = ["study", "trial", "role", "budget", "on_front", "knee"]
 
 
 class Hypervolume(TypedDict):
-    """What a front dominates up to the dense base."""
+    """Hypervolume of a front up to the dense base."""
 
     reference: dict[str, float]
     """The base's values."""
     volume: float
     share: float | None
-    """Of the product of the base's values; None where that is 0."""
+    """As a share of the product of the base's values; None where that is 0."""
 
 
 class Objective(TypedDict):
-    """What a front is over."""
+    """An objective of a front."""
 
     name: str
     direction: str
@@ -50,7 +50,7 @@ class FrontRow(TypedDict):
     budget: int
     params: Params
     values: dict[str, float]
-    """Of each objective."""
+    """By objective."""
     knee: bool
 
 
@@ -138,7 +138,7 @@ def pareto_document(
     where: str | None = None,
     dominated: bool = False,
 ) -> ParetoDocument:
-    """Return what `pareto` finds as a JSON document (README, "JSON"), with hypervolumes.
+    """Return the fronts of `pareto` as a JSON document (README, "JSON"), with hypervolumes.
 
     A hypervolume is what a front dominates up to the dense base, whether `where` keeps the base
     or not; of several studies, the base of the first that has one with all values.

@@ -1,15 +1,18 @@
-"""Everything that a report says of a study, as plain data: nothing here is drawn or marked up."""
+"""Content of a report as plain data, before it is drawn or marked up."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from itertools import combinations_with_replacement
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
 
+from sculpt.config import Params
 from sculpt.dominance import non_dominated
 from sculpt.quantities import MILESTONES
 from sculpt.registry import OBJECTIVES
+from sculpt.results.against_published import same_parameters
 from sculpt.results.pareto.fronts import Objective, described
 from sculpt.results.proxies import ProxyRow, measures
 from sculpt.results.ranking import UNRANKED, Ranking, RankRow, UnrankedRow, rank, without_result
@@ -31,7 +34,7 @@ SIGNALS = ("jacobian_mean", "orthogonality_score", "effective_parameters")
 
 @dataclass(frozen=True)
 class Trial:
-    """A finished trial: its row of the ranking, and what else the table of trials knows of it."""
+    """A finished trial: its row of the ranking, and further values for figures."""
 
     row: RankRow
     test: Error | None
@@ -39,11 +42,11 @@ class Trial:
     group: int | None
     """The budget whose front it competes for; None where all compete."""
     values: dict[str, float | None]
-    """Of each objective that was measured."""
+    """By measured objective."""
     signal: dict[str, dict[str, float | None]]
-    """Of each step, the quantities in `SIGNALS`."""
+    """By step, the quantities in `SIGNALS`."""
     facts: dict[str, str]
-    """What is shown of it wherever it is pointed at."""
+    """Shown beside the pointer and in the panel, by term."""
 
     @property
     def label(self) -> int | str:
@@ -52,13 +55,18 @@ class Trial:
 
     @property
     def is_base(self) -> bool:
-        """Whether it is the dense base."""
+        """Base or candidate."""
         return self.row["role"] == "base"
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """Display name."""
         return "dense base" if self.is_base else f"trial {self.label}"
+
+    @property
+    def published_as(self) -> Params | str:
+        """Its configuration in a section `published`."""
+        return "base" if self.is_base else self.row["params"]
 
     @property
     def params(self) -> str:
@@ -91,29 +99,29 @@ class Published:
 
 @dataclass(frozen=True)
 class Content:
-    """What a report says. Errors and sparsities are fractions, as in every JSON document."""
+    """Content of a report. Errors and sparsities are fractions, as in every JSON document."""
 
     study: str
     verdict: Verdict
     document: Ranking
     """Counts, ranking, confirmation, proxies."""
     error: str
-    """Which error is set against sparsity: `test` where the study's protocol makes it."""
+    """Error that is set against sparsity: `test` if the study's protocol reads test images."""
     objectives: list[Objective]
-    """Those that were measured."""
+    """Measured ones."""
     axes: list[str]
     """Up to two of them, those of the study first."""
     budgets: list[int]
     """Each has a front of its own; none where all compete."""
-    front: list[int | str]
-    """Trials that no other of their budget beats on both axes."""
+    fronts: dict[str, list[int | str]]
+    """Trials that no other of their budget beats, by the objectives' `front_key`."""
     ranking: Table
     trials: list[Trial]
     """Finished ones, base and candidates, in the order of the ranking."""
     unfinished: list[UnrankedRow]
     """Interrupted ones, too."""
     rungs: dict[int | str, list[tuple[int, float]]]
-    """Of those that were stopped: epochs and validation errors of the first seed."""
+    """Epochs and validation errors of the first seed, by stopped trial."""
     details: dict[int | str, Details]
     """Layers and learning curve of those whose records were read; or what is the problem."""
     published: Published | None
@@ -143,7 +151,7 @@ class Content:
 
 
 def collect(results: Results) -> Content:
-    """Read all that a report says of a study."""
+    """Collect the content of a report on a study."""
     results = results.snapshot()
     document, table, complete = rank(results), results.trials, results.complete
     measured = [n for n in OBJECTIVES.names() if n in complete and complete[n].notna().any()]
@@ -157,17 +165,20 @@ def collect(results: Results) -> Content:
     tests = {trial: spread(of_every_seed(row.get("test_errors"))) for trial, row in known.items()}
     ranking = ranking_table(document, tests if error == "test" else None)
     trials = _trials(document, ranking, known, tests, measured, bool(budgets))
-    front = _front(trials, axes)
+    objectives = [described(name) for name in measured]
+    fronts = _fronts(trials, objectives)
+    places = [measured.index(name) for name in axes]
+    front = fronts[front_key(places[0], places[-1])] if places else []
     details, records = chosen_details(results, document, front)
     return Content(
         study=results.config.study,
         verdict=verdict_of(document),
         document=document,
         error=error,
-        objectives=[described(name) for name in measured],
+        objectives=objectives,
         axes=axes,
         budgets=budgets,
-        front=front,
+        fronts=fronts,
         ranking=ranking,
         trials=trials,
         unfinished=without_result(table, (*UNRANKED, "interrupted")),
@@ -213,16 +224,27 @@ def _trials(
     return trials
 
 
-def _front(trials: list[Trial], axes: list[str]) -> list[int | str]:
-    """Return the trials on the fronts that are drawn at first, those of each budget."""
-    signs = [1 if OBJECTIVES.get(name).direction == "minimize" else -1 for name in axes]
-    front: list[int | str] = []
-    for group in dict.fromkeys(trial.group for trial in trials) if axes else ():
-        rows = [trial for trial in trials if trial.group == group]
-        values = np.array([[row.values[name] for name in axes] for row in rows], dtype=float)
-        best = non_dominated(values * signs)
-        front += [row.label for row, on in zip(rows, best, strict=True) if on]
-    return front
+def _fronts(trials: list[Trial], objectives: list[Objective]) -> dict[str, list[int | str]]:
+    """Return the front of each two objectives, which are named by their places: "0,2"."""
+    values = [[trial.values[o["name"]] for o in objectives] for trial in trials]
+    costs = np.array(values, dtype=float).reshape(len(trials), len(objectives))
+    costs *= [1 if o["direction"] == "minimize" else -1 for o in objectives]
+    groups = {
+        group: [place for place, trial in enumerate(trials) if trial.group == group]
+        for group in dict.fromkeys(trial.group for trial in trials)
+    }
+    found: dict[str, list[int | str]] = {}
+    for one, other in combinations_with_replacement(range(len(objectives)), 2):
+        front = found.setdefault(front_key(one, other), [])
+        for places in groups.values():
+            best = non_dominated(costs[places][:, [one, other]])
+            front += [trials[place].label for place in np.array(places)[best]]
+    return found
+
+
+def front_key(one: int, other: int) -> str:
+    """Return the key of two objectives' front; either may be the first."""
+    return f"{min(one, other)},{max(one, other)}"
 
 
 def _rungs(table: pd.DataFrame) -> dict[int | str, list[tuple[int, float]]]:
@@ -242,22 +264,19 @@ def _published(results: Results, trials: list[Trial]) -> Published | None:
         return None
     found: list[PublishedPoint] = []
     unmatched = 0
-    settings = {"base" if t.is_base else _key(t.row["params"]): t for t in trials}
     for row in published.rows:
         test, val = rounded(row.get("test_error")), rounded(row.get("val_error"))
         if test is None and val is None:
             continue
-        if trial := settings.get(_key(row.get("params"))):
+        trial = next(
+            (t for t in trials if same_parameters(t.published_as, row.get("params"))), None
+        )
+        if trial:
             sparsity = trial.row["sparsity"]
             found.append({"trial": trial.label, "sparsity": sparsity, "test": test, "val": val})
         else:
             unmatched += 1
     return Published(published.source, found, unmatched) if found or unmatched else None
-
-
-def _key(params: Any) -> str:
-    """Return what names a configuration, in whatever order its parameters stand."""
-    return str(sorted(params.items()) if isinstance(params, dict) else params)
 
 
 def _proxies(

@@ -22,7 +22,7 @@ from sculpt.results.figures.drawing import (
 from sculpt.results.report.content import Content
 from sculpt.results.report.front_figure import describe_trial
 from sculpt.results.tables import configuration
-from sculpt.units import signed
+from sculpt.units import percent, signed
 
 MOST_CURVES = 5
 """Candidates; more lines cannot be told apart."""
@@ -49,7 +49,7 @@ def learning_curves(content: Content) -> Figure | None:
                 continue  # it has no place on a logarithmic axis
             # Nor has a mean less its deviation, if that is larger.
             y, low, high = percents([mean, max(mean - std, mean / 10), mean + std])
-            text = hover(trial.name, trial.params, f"epoch {epoch}: {y:.2f} %")
+            text = hover(trial.name, trial.params, f"epoch {epoch}: {percent(mean)}")
             row = {"series": trial.name, "x": epoch, "y": y, "low": low, "high": high, "text": text}
             rows.append(row)
     stopped = _stopped(content)

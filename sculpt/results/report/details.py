@@ -18,7 +18,7 @@ FIRST_RANKED = 25
 
 
 class Layer(TypedDict):
-    """What pruning left of a layer, and its distance from isometry."""
+    """Kept weights of a layer, and its distance from isometry."""
 
     name: str
     size: int
@@ -39,7 +39,7 @@ class Curve(TypedDict):
 
 
 class Details(TypedDict):
-    """What was read of a trial's record; `problem` says why it could not be."""
+    """Layers and curve from a trial's record; `problem` says why it could not be read."""
 
     layers: list[Layer]
     curve: Curve | None
@@ -74,7 +74,7 @@ def chosen_details(
 
 
 def layers_of(record: TrialRecord) -> list[Layer]:
-    """Return what pruning left of every layer, in forward order."""
+    """Return kept weights and isometry of every layer, in forward order."""
     return [
         {
             "name": layer.name.removesuffix(".weight"),

@@ -3,10 +3,7 @@
 from typing import Any
 
 import altair as alt
-import numpy as np
 
-from sculpt.dominance import non_dominated
-from sculpt.registry import OBJECTIVES
 from sculpt.results.figures.drawing import (
     BASE,
     Figure,
@@ -18,7 +15,7 @@ from sculpt.results.figures.drawing import (
     points,
     spans_decades,
 )
-from sculpt.results.report.content import Content, Trial
+from sculpt.results.report.content import Content, Trial, front_key
 from sculpt.units import count
 
 MOST_DOMINATED = 3000
@@ -33,7 +30,7 @@ ON_FRONT = "indexof(front, datum.trial) >= 0"
 
 
 def describe_trial(trial: Trial) -> str:
-    """Return what is shown of a trial wherever it is pointed at."""
+    """Return the text beside the pointer at a trial."""
     return hover(trial.name, trial.params, *map(" ".join, trial.facts.items()))
 
 
@@ -101,7 +98,7 @@ def pareto_front(content: Content) -> Figure | None:
         params={
             "x": across,
             "y": upward,
-            "front": fronts(content)[f"{min(across, upward)},{max(across, upward)}"],
+            "front": content.fronts[front_key(across, upward)],
             "step": STEPS[content.objectives[across]["direction"]],
             "selected": None,
         },
@@ -125,30 +122,6 @@ def objective_axes(content: Content) -> list[dict[str, Any]]:
             }
         )
     return axes
-
-
-def fronts(content: Content) -> dict[str, list[int | str]]:
-    """Return the trials that no other of their budget beats, for any two measured objectives.
-
-    The keys are the objectives' places, the lower first: "0,2".
-    """
-    kinds = [OBJECTIVES.get(objective["name"]) for objective in content.objectives]
-    costs = np.array(
-        [[trial.values[kind.name] for kind in kinds] for trial in content.trials], dtype=float
-    ).reshape(len(content.trials), len(kinds))
-    costs *= [1 if kind.direction == "minimize" else -1 for kind in kinds]
-    labels = [trial.label for trial in content.trials]
-    groups: dict[int | None, list[int]] = {}
-    for place, trial in enumerate(content.trials):
-        groups.setdefault(trial.group, []).append(place)
-    found: dict[str, list[int | str]] = {}
-    for one in range(len(kinds)):
-        for other in range(one, len(kinds)):
-            front = found.setdefault(f"{one},{other}", [])
-            for places in groups.values():
-                best = non_dominated(costs[places][:, [one, other]])
-                front += [labels[place] for place, on in zip(places, best, strict=True) if on]
-    return found
 
 
 def series_of(group: int | None) -> str:

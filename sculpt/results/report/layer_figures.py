@@ -1,4 +1,4 @@
-"""What pruning left of the layers of many trials, and how signals travel through them."""
+"""Figures of layer densities and of signal propagation, over the best trials."""
 
 import math
 
@@ -23,6 +23,7 @@ from sculpt.results.figures.pruning import ROW, layer_axis, layer_bars
 from sculpt.results.report.content import Content, Trial
 from sculpt.results.report.details import Layer
 from sculpt.results.report.front_figure import describe_trial
+from sculpt.units import count
 
 MOST_ROWS = 40
 
@@ -98,8 +99,8 @@ def forward_order(names: list[list[str]]) -> list[str]:
 
 
 def _describe(trial: Trial, layer: Layer) -> Row:
-    kept = f"{layer['kept']:,}" if layer["kept"] else "none"
-    found = f"{kept} of {layer['size']:,} kept ({100 * layer['density']:.3g} %)"
+    kept = count(layer["kept"]) if layer["kept"] else "none"
+    found = f"{kept} of {count(layer['size'])} kept ({100 * layer['density']:.3g} %)"
     return {
         "trial": trial.name,
         "layer": layer["name"],

@@ -23,7 +23,7 @@ from sculpt.results.tables.ranking import (
 from sculpt.table import Table, code, fenced, prose
 
 SHOWN_ROWS = 12
-"""Of each table; the page has the rest."""
+"""Rows of each table; the page has the rest."""
 
 FIGURES: dict[str, tuple[str, Callable[[Content], Figure | None]]] = {
     "errors": ("error against sparsity, with the spread of the base", error_against_sparsity),

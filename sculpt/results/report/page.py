@@ -22,7 +22,6 @@ from sculpt.results.report.error_figures import error_against_sparsity
 from sculpt.results.report.front_figure import (
     MOST_DOMINATED,
     STEPS,
-    fronts,
     objective_axes,
     pareto_front,
     series_of,
@@ -35,7 +34,7 @@ from sculpt.results.tables.ranking import confirmation_table, published_tables, 
 from sculpt.table import Table
 
 SHOWN_ROWS = 30
-"""Of the ranking; the others are folded away."""
+"""Rows of the ranking; the others are folded away."""
 
 
 def write_report(results: Results, path: Path) -> None:
@@ -87,7 +86,7 @@ def render(content: Content, parameters: list[ParameterFigure]) -> str:
 
 
 def trials_document(content: Content) -> Document:
-    """Return what the page draws by its own script: the front, and one trial at a time."""
+    """Return the data of the page's own script: the front, and one trial at a time."""
     front = pareto_front(content)
     axes = objective_axes(content)
     return {
@@ -100,7 +99,7 @@ def trials_document(content: Content) -> Document:
             {**objective, "channel": axis, "step": STEPS[objective["direction"]]}
             for objective, axis in zip(content.objectives, axes, strict=True)
         ],
-        "fronts": fronts(content),
+        "fronts": content.fronts,
         "most": MOST_DOMINATED,
         "front": front and {key: part for key, part in front.items() if key != "datasets"},
         "panel": panel_figures(),

@@ -98,7 +98,7 @@ def parameter_figures(content: Content, config: Study) -> list[ParameterFigure]:
 
 
 def _problem(rows: list[Sampled]) -> str:
-    """Say why nothing can be drawn; empty if something can."""
+    """Return the reason why nothing can be drawn; empty if something can."""
     if len(rows) < FEWEST:
         return f"Left out: it takes {FEWEST} finished candidates, and there are {len(rows)}."
     if len({value for value, *_ in rows}) < 2:

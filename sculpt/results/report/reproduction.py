@@ -1,4 +1,4 @@
-"""How a study can be run again, and what its numbers depend on."""
+"""Commands and file to run a study again, and the facts its numbers depend on."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -10,22 +10,22 @@ import yaml
 from sculpt.config import Sparsity
 from sculpt.record import Device, TrialRecord
 from sculpt.results.records import Results
-from sculpt.units import counted, duration
+from sculpt.units import count, counted, duration, share
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What it takes to run a study again."""
+    """Commands, file and facts to run a study again."""
 
     file: str
     """Name of the study's file."""
     yaml: str
-    """What stands in it."""
+    """Text of the study's file."""
     commands: list[str]
     facts: list[tuple[str, str]]
-    """What the numbers depend on."""
+    """Facts that the numbers depend on."""
     records: int
-    """That were read."""
+    """Number of records read."""
 
 
 def reproduction(
@@ -40,7 +40,7 @@ def reproduction(
         common: The budget of all candidates, if they have one.
     """
     config = results.config
-    # Where things lie is not part of what is run, and nobody's business: elsewhere it is elsewhere.
+    # Paths of this machine are no part of the study.
     document = config.model_dump(
         mode="json",
         exclude={
@@ -54,11 +54,11 @@ def reproduction(
     root = " --set data.root=DIR" if "root" in config.data.options else ""
     budget = str(config.budget)
     if isinstance(config.budget, Sparsity):
-        budget = f"sparsity {config.budget.sparsity:.2%} of each network"
+        budget = f"sparsity {share(config.budget.sparsity)} of each network"
     elif "budget" in config.space.parameters:
         budget = "sampled with the space"
     elif budget == "base" and common:
-        budget = f"base, {common:,} parameters"
+        budget = f"base, {count(common)} parameters"
     seeds = dict.fromkeys(tuple(record.seeds) for record in records)
     seconds = sum(_sum(part, "seconds") for part in (table, results.confirmation))
     prints = _distinct(record.data_fingerprint for record in records)

@@ -1,4 +1,4 @@
-"""What is computed without a study's results in tables: sizes of a space, speeds of a machine."""
+"""Tables of sizes of a space and of speeds of a machine."""
 
 from datetime import timedelta
 
@@ -11,7 +11,7 @@ from sculpt.units import count, macs, share
 def check_table(document: Document) -> Table:
     """Return the sizes of a space's corners beside the base."""
     shared, predicted = document["budget"], document["predicted"]
-    budget = "of each network its own" if shared is None else f"{shared:,} parameters"
+    budget = "of each network its own" if shared is None else f"{count(shared)} parameters"
     columns = [
         Column("parameters", _name),
         Column("dense size", "dense_parameters", count),

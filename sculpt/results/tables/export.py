@@ -22,7 +22,7 @@ def export_table(document: Manifest) -> Table:
 
 
 def verification_table(document: Verification) -> Table:
-    """Return what was checked; see `sculpt.exports.verify`."""
+    """Return the checks of an export; see `sculpt.exports.verify`."""
     verdict = "everything is as it was exported" if document["ok"] else "NOT as it was exported"
     columns = [
         Column("file", "file"),

@@ -1,4 +1,4 @@
-"""What a study has found in tables: the ranking, confirmation, published rows, and proxies."""
+"""Tables of a ranking, its confirmation, published rows and proxies."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -93,7 +93,7 @@ def ranking_table(
 
 
 def several_budgets(document: Ranking) -> bool:
-    """Return whether candidates keep different numbers of parameters."""
+    """Tell studies with several budgets, whose candidates keep different numbers."""
     return len({row["budget"] for row in document["ranking"] if row["role"] == "candidate"}) > 1
 
 

@@ -38,7 +38,8 @@ def diagnosis_tables(document: Document) -> Group:
     """Show one candidate, pruned and not trained: its layers, then its signal propagation."""
     title = (
         f"{document['study']}: {describe_parameters(document['params']) or 'as it stands'}, "
-        f"{document['kept_parameters']:,} parameters kept of a budget of {document['budget']:,} "
+        f"{units.count(document['kept_parameters'])} parameters kept of a budget of "
+        f"{units.count(document['budget'])} "
         f"(counting rule {document['counting']}), sparsity {units.share(document['sparsity'])}"
     )
     scores = document["orthogonality_score"]
@@ -58,14 +59,15 @@ def diagnosis_tables(document: Document) -> Group:
         "signal propagation",
         columns,
         [step for step in document["jacobian"].items() if step[1]],
-        f"effective: {effective['nodes']:,} nodes, {effective['parameters']:,} weights, "
+        f"effective: {units.count(effective['nodes'])} nodes, "
+        f"{units.count(effective['parameters'])} weights, "
         + ("no path: disconnected" if paths is None else f"10^{paths:.2f} paths"),
     )
     return Group(layers_table(title, layers, repaired=scores["repaired"] is not None), signal)
 
 
 def warnings(record: TrialRecord) -> list[str]:
-    """Return what is wrong with the network of a record: collapse, and training that diverged."""
+    """Return warnings on a network: collapsed layers, no path, training that diverged."""
     found = []
     for run in record.runs:
         if names := run.collapsed_layers:
@@ -78,7 +80,7 @@ def warnings(record: TrialRecord) -> list[str]:
 
 
 def layers_table(title: str, layers: Sequence[LayerRow], *, repaired: bool) -> Table:
-    """Return what is left of each layer.
+    """Return kept weights, costs and isometry of each layer.
 
     Args:
         title: Of the table.
@@ -91,9 +93,7 @@ def layers_table(title: str, layers: Sequence[LayerRow], *, repaired: bool) -> T
         Column("kept", lambda layer: layer.kept, units.count),
         Column("density", lambda layer: layer.density, units.share),
         Column("kept MACs", lambda layer: layer.kept_macs, units.macs),
-        Column(
-            "effective channels", lambda row: f"{row.effective_channels:,} of {row.shape[0]:,}", str
-        ),
+        Column("effective channels", _channels, str),
         Column("‖WWᵀ−I‖ pruned", lambda layer: layer.orthogonality_before, _three_digits),
         Column("repaired", lambda layer: layer.orthogonality_after, _three_digits),
         Column("bound", lambda layer: layer.orthogonality_bound, _three_digits),
@@ -142,6 +142,10 @@ def evenly(items: list[int], most: int) -> list[int]:
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
+def _channels(layer: LayerRow) -> str:
+    return f"{units.count(layer.effective_channels)} of {units.count(layer.shape[0])}"
+
+
 def _mean_loss(losses: list[float | None]) -> str:
     known = [loss for loss in losses if loss is not None]
     return f"{mean(known):.4f}" if len(known) == len(losses) else "not finite"
@@ -165,7 +169,8 @@ def _found(record: TrialRecord) -> str:
         f"{describe_parameters(record.params) or 'the dense base'}",
         f"validation error {units.error(to_json(record.val_error))}, "
         f"seeds {', '.join(map(str, record.seeds))}",
-        f"{record.kept_parameters:,} parameters kept of {record.dense_parameters:,} "
+        f"{units.count(record.kept_parameters)} parameters kept of "
+        f"{units.count(record.dense_parameters)} "
         f"(counting rule {record.counting}), sparsity {units.share(record.sparsity)}; "
         f"{units.macs(record.kept_macs)} of {units.macs(record.dense_macs)} MACs; "
         f"{units.seconds(record.seconds)} s on {record.device.name}",
