@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from sculpt.launch import join as join
     from sculpt.launch import run as run
     from sculpt.launch import submit as submit
+    from sculpt.presentation.archiving import archive as archive
     from sculpt.pruning.initializers import initialize as initialize
     from sculpt.pruning.isometry import repair_isometry as repair_isometry
     from sculpt.pruning.masks import apply_masks as apply_masks
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from sculpt.reports import dashboard as dashboard
     from sculpt.reports import report as report
     from sculpt.reports import status as status
-    from sculpt.results.archiving import archive as archive
     from sculpt.results.comparison import compare as compare
     from sculpt.results.pareto import pareto as pareto
     from sculpt.results.ranking import rank as rank
@@ -63,7 +63,7 @@ _NAMES = {
     "sculpt.pruning.masks": ["apply_masks"],
     "sculpt.pruning.prune": ["prune"],
     "sculpt.reports": ["dashboard", "report", "status"],
-    "sculpt.results.archiving": ["archive"],
+    "sculpt.presentation.archiving": ["archive"],
     "sculpt.results.comparison": ["compare"],
     "sculpt.results.pareto": ["pareto"],
     "sculpt.results.ranking": ["rank"],

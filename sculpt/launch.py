@@ -314,7 +314,7 @@ def diagnose_candidate(
     }
     document = to_json(document)
     if plot is not None:
-        from sculpt.results.figures.pruning import plot_pruning  # which imports what draws
+        from sculpt.presentation.figures.pruning import plot_pruning  # which imports what draws
 
         plot_pruning(document, sculpted.scores, Path(plot))
     return document, sculpted

@@ -54,11 +54,11 @@ def report(
     results = study if isinstance(study, Results) else open_results(study, storage)
     path = Path(output or f"{results.config.study}-report.{format}")
     if format == "md":
-        from sculpt.results.report.markdown import write_markdown
+        from sculpt.presentation.markdown import write_markdown
 
         write_markdown(results, path)
     else:
-        from sculpt.results.report.page import write_report
+        from sculpt.presentation.page import write_report
 
         write_report(results, path)
     return path
@@ -85,9 +85,9 @@ def dashboard(
         StorageError: there is no such study.
         InputError: one cannot listen there.
     """
-    from sculpt.results.dashboard.annotations import annotate
-    from sculpt.results.dashboard.attributes import StudyAttributes
-    from sculpt.results.dashboard.server import is_loopback, open_server
+    from sculpt.presentation.dashboard.annotations import annotate
+    from sculpt.presentation.dashboard.attributes import StudyAttributes
+    from sculpt.presentation.dashboard.server import is_loopback, open_server
     from sculpt.search.opening import open_store
 
     store = open_store(study, storage)

@@ -31,6 +31,7 @@ FLOORS = [
     ["trial"],
     ["search"],
     ["results", "recorded_errors"],
+    ["presentation"],
     ["benchmark"],
     ["launch", "exports", "reports"],
     ["cli"],
@@ -50,12 +51,19 @@ INSIDE = {
     ],
     "results": [
         ["columns", "formats", "rows", "statistics"],
-        ["figures", "records"],
+        ["records"],
         ["against_published", "comparison", "confirmation", "pareto", "proxies"],
         ["published", "ranking"],
         ["tables"],
         ["verdict"],
-        ["dashboard", "report"],
+    ],
+    "presentation": [
+        ["details", "figures", "reproduction"],
+        ["content"],
+        ["front_figure"],
+        ["curve_figures", "error_figures", "interval_figures", "layer_figures"],
+        ["parameter_figures"],
+        ["dashboard", "markdown", "page"],
         ["archiving"],
     ],
     "export": [
@@ -78,9 +86,9 @@ WITHOUT_CONFIG = {"models", "data", "bundle", "pruning", "diagnostics", "graph"}
 MAY_IMPORT_OPTUNA = {
     "search",
     "results/records",
-    "results/report/parameter_figures",
-    "results/dashboard/annotations",
-    "results/dashboard/attributes",
+    "presentation/parameter_figures",
+    "presentation/dashboard/annotations",
+    "presentation/dashboard/attributes",
 }
 
 

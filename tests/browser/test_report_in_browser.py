@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 import sculpt
-from sculpt.results.report.page import write_report
+from sculpt.presentation.page import write_report
 
 
 @pytest.fixture(scope="module")

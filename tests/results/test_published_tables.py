@@ -6,12 +6,12 @@ import pytest
 from published_studies import BASE, BETTER, SOURCE, add_measured, published_store, whole_study
 from rigged import printed, results_of, rigged_store
 
-from sculpt.results.figures.rendering import write_picture
+from sculpt.presentation.content import collect
+from sculpt.presentation.figures.rendering import write_picture
+from sculpt.presentation.interval_figures import published_intervals
+from sculpt.presentation.markdown import describe, write_markdown
+from sculpt.presentation.page import render
 from sculpt.results.ranking import rank
-from sculpt.results.report.content import collect
-from sculpt.results.report.interval_figures import published_intervals
-from sculpt.results.report.markdown import describe, write_markdown
-from sculpt.results.report.page import render
 from sculpt.results.tables.ranking import published_tables, ranking_tables
 from sculpt.search.store import Store
 from sculpt.units import error, points, signed
@@ -29,7 +29,7 @@ TITLES_OF = {
 
 @pytest.fixture(autouse=True)
 def _small_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sculpt.results.report.page.browser_library", lambda: "/* vega */")
+    monkeypatch.setattr("sculpt.presentation.page.browser_library", lambda: "/* vega */")
 
 
 def verdicts(store: Store) -> list[list[str]]:
@@ -118,8 +118,8 @@ def test_the_page_and_markdown_show_them(tmp_path: Path) -> None:
 
 
 def test_a_long_publication_is_folded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sculpt.results.report.page.SHOWN_ROWS", 3)
-    monkeypatch.setattr("sculpt.results.report.markdown.SHOWN_ROWS", 3)
+    monkeypatch.setattr("sculpt.presentation.page.SHOWN_ROWS", 3)
+    monkeypatch.setattr("sculpt.presentation.markdown.SHOWN_ROWS", 3)
     content = collect(results_of(whole_study(tmp_path)))
     page = render(content, [])
     assert page.count("<summary>2 more rows</summary>") == 2

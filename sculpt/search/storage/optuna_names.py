@@ -14,7 +14,7 @@ PRIVATE = ("optuna.storages._CachedStorage", "optuna.storages.RDBStorage._get_st
 
 PRIVATE_ATTRIBUTES = ("_study_id", "_trial_id")
 """Of a study and of a trial: Optuna's dashboard reads them where notes are saved, so
-`sculpt.results.dashboard.attributes` has them in what it passes for a trial."""
+`sculpt.presentation.dashboard.attributes` has them in what it passes for a trial."""
 
 
 def cached(tables: RDBStorage) -> BaseStorage:

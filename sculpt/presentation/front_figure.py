@@ -4,7 +4,8 @@ from typing import Any
 
 import altair as alt
 
-from sculpt.results.figures.drawing import (
+from sculpt.presentation.content import Content, Trial, front_key
+from sculpt.presentation.figures.drawing import (
     BASE,
     Figure,
     chart,
@@ -15,7 +16,6 @@ from sculpt.results.figures.drawing import (
     points,
     spans_decades,
 )
-from sculpt.results.report.content import Content, Trial, front_key
 from sculpt.units import count
 
 MOST_DOMINATED = 3000

@@ -18,8 +18,8 @@ from optuna.distributions import (
 from optuna.trial import create_trial
 
 from sculpt.config import Params, Space, Study
-from sculpt.registry import OBJECTIVES
-from sculpt.results.figures.drawing import (
+from sculpt.presentation.content import Content
+from sculpt.presentation.figures.drawing import (
     Figure,
     Row,
     chart,
@@ -29,7 +29,7 @@ from sculpt.results.figures.drawing import (
     hover,
     thinned,
 )
-from sculpt.results.report.content import Content
+from sculpt.registry import OBJECTIVES
 from sculpt.search.sampling.space import distribution
 from sculpt.search.storage.optuna_names import experimental_accepted
 

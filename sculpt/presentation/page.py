@@ -12,23 +12,23 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from sculpt.documents import Document
-from sculpt.results.figures.drawing import COLOURS, CONFIG, Figure
-from sculpt.results.figures.rendering import browser_library
-from sculpt.results.formats import write_text
-from sculpt.results.records import Results
-from sculpt.results.report.content import Content, collect
-from sculpt.results.report.curve_figures import learning_curves, proxy_figures
-from sculpt.results.report.error_figures import error_against_sparsity
-from sculpt.results.report.front_figure import (
+from sculpt.presentation.content import Content, collect
+from sculpt.presentation.curve_figures import learning_curves, proxy_figures
+from sculpt.presentation.error_figures import error_against_sparsity
+from sculpt.presentation.figures.drawing import COLOURS, CONFIG, Figure
+from sculpt.presentation.figures.rendering import browser_library
+from sculpt.presentation.front_figure import (
     MOST_DOMINATED,
     STEPS,
     objective_axes,
     pareto_front,
     series_of,
 )
-from sculpt.results.report.interval_figures import confirmation_intervals, published_intervals
-from sculpt.results.report.layer_figures import layer_densities, panel_figures, signal_figures
-from sculpt.results.report.parameter_figures import ParameterFigure, parameter_figures
+from sculpt.presentation.interval_figures import confirmation_intervals, published_intervals
+from sculpt.presentation.layer_figures import layer_densities, panel_figures, signal_figures
+from sculpt.presentation.parameter_figures import ParameterFigure, parameter_figures
+from sculpt.results.formats import write_text
+from sculpt.results.records import Results
 from sculpt.results.tables import describe_tally
 from sculpt.results.tables.ranking import confirmation_table, published_tables, unranked_table
 from sculpt.table import Table

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import altair as alt
 
-from sculpt.results.figures.drawing import (
+from sculpt.presentation.content import Content
+from sculpt.presentation.figures.drawing import (
     BASE,
     LOOKS,
     Figure,
@@ -19,8 +20,7 @@ from sculpt.results.figures.drawing import (
     series,
     thinned,
 )
-from sculpt.results.report.content import Content
-from sculpt.results.report.front_figure import describe_trial
+from sculpt.presentation.front_figure import describe_trial
 from sculpt.results.tables import configuration
 from sculpt.units import percent, signed
 

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from sculpt.errors import InputError
-from sculpt.results.figures.pruning import QUANTILES, draw_pruning, plot_pruning
+from sculpt.presentation.figures.pruning import QUANTILES, draw_pruning, plot_pruning
 
 LAYERS = [
     {"name": "stem.weight", "shape": [4, 1, 3, 3], "kept": 9},

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import altair as alt
 
 from sculpt import units
-from sculpt.results.against_published import families_shown
-from sculpt.results.figures.drawing import (
+from sculpt.presentation.content import Content
+from sculpt.presentation.figures.drawing import (
     LOOKS,
     PUBLISHED,
     Figure,
@@ -20,7 +20,7 @@ from sculpt.results.figures.drawing import (
     percents,
     points,
 )
-from sculpt.results.report.content import Content
+from sculpt.results.against_published import families_shown
 from sculpt.results.tables.ranking import TITLES
 from sculpt.units import Interval, signed
 

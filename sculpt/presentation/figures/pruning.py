@@ -10,8 +10,8 @@ import numpy as np
 
 from sculpt.config import describe_parameters
 from sculpt.errors import InputError
-from sculpt.results.figures.drawing import Figure, Row, chart, colour, cut_labels
-from sculpt.results.figures.rendering import write_picture
+from sculpt.presentation.figures.drawing import Figure, Row, chart, colour, cut_labels
+from sculpt.presentation.figures.rendering import write_picture
 from sculpt.units import count, share
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)

@@ -15,14 +15,14 @@ from rigged import add_trial, attributes, results_of, rigged_store
 
 import sculpt
 from sculpt.errors import InputError, StorageError
-from sculpt.results.archiving import archive
-from sculpt.results.dashboard.annotations import annotate
+from sculpt.presentation import details
+from sculpt.presentation.archiving import archive
+from sculpt.presentation.content import collect
+from sculpt.presentation.dashboard.annotations import annotate
+from sculpt.presentation.parameter_figures import parameter_figures
 from sculpt.results.pareto import pareto_document
 from sculpt.results.ranking import rank
 from sculpt.results.records import Results, open_results
-from sculpt.results.report import details
-from sculpt.results.report.content import collect
-from sculpt.results.report.parameter_figures import parameter_figures
 from sculpt.search.archive import writing
 from sculpt.search.opening import open_store
 from studies import write_study

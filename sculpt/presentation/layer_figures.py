@@ -4,8 +4,9 @@ import math
 
 import altair as alt
 
-from sculpt.quantities import MILESTONES
-from sculpt.results.figures.drawing import (
+from sculpt.presentation.content import Content, Trial
+from sculpt.presentation.details import Layer
+from sculpt.presentation.figures.drawing import (
     BASE,
     LONGEST_LABEL,
     Figure,
@@ -19,10 +20,9 @@ from sculpt.results.figures.drawing import (
     points,
     scaled_axis,
 )
-from sculpt.results.figures.pruning import ROW, layer_axis, layer_bars
-from sculpt.results.report.content import Content, Trial
-from sculpt.results.report.details import Layer
-from sculpt.results.report.front_figure import describe_trial
+from sculpt.presentation.figures.pruning import ROW, layer_axis, layer_bars
+from sculpt.presentation.front_figure import describe_trial
+from sculpt.quantities import MILESTONES
 from sculpt.units import count
 
 MOST_ROWS = 40

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from sculpt.errors import check_choice
+from sculpt.presentation.content import collect
 from sculpt.results.records import Results, open_results
-from sculpt.results.report.content import collect
 from sculpt.search.archive.writing import check_replaceable, write_archive
 
 Records = Literal["report", "all", "none"]

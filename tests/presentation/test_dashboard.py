@@ -20,10 +20,10 @@ from sqlalchemy import event
 from whole_records import whole_layer, whole_record
 
 from sculpt.errors import InputError, StorageError
-from sculpt.results.dashboard import annotations
-from sculpt.results.dashboard.annotations import annotate
-from sculpt.results.dashboard.attributes import StudyAttributes
-from sculpt.results.dashboard.server import (
+from sculpt.presentation.dashboard import annotations
+from sculpt.presentation.dashboard.annotations import annotate
+from sculpt.presentation.dashboard.attributes import StudyAttributes
+from sculpt.presentation.dashboard.server import (
     DashboardServer,
     guarded,
     is_loopback,
@@ -268,8 +268,8 @@ class TestPlots:
 def test_reading_does_not_wait_for_pytorch(store: Store) -> None:
     lines = [
         "import sys",
-        "from sculpt.results.dashboard.annotations import annotate",
-        "from sculpt.results.dashboard.server import open_server",
+        "from sculpt.presentation.dashboard.annotations import annotate",
+        "from sculpt.presentation.dashboard.server import open_server",
         "from sculpt.search.opening import open_store",
         "store = open_store('tiny', sys.argv[1])",
         "annotate(store)",

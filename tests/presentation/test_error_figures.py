@@ -7,8 +7,8 @@ from optuna.distributions import CategoricalDistribution
 from rigged import add_trial, attributes, results_of
 
 from sculpt.config import Choice
-from sculpt.results.report.content import collect
-from sculpt.results.report.error_figures import error_against_sparsity
+from sculpt.presentation.content import collect
+from sculpt.presentation.error_figures import error_against_sparsity
 from sculpt.search.opening import start_store
 from sculpt.study_file import load_study
 

@@ -20,15 +20,15 @@ from whole_records import whole_epoch, whole_layer, whole_record, whole_run
 
 from sculpt.cli import app
 from sculpt.errors import InputError
+from sculpt.presentation.content import collect
+from sculpt.presentation.details import curve_of
+from sculpt.presentation.figures.rendering import write_picture
+from sculpt.presentation.layer_figures import forward_order, layer_densities
+from sculpt.presentation.markdown import describe
+from sculpt.presentation.page import render, to_json, write_report
+from sculpt.presentation.parameter_figures import parameter_figures
 from sculpt.record import TrialRecord
-from sculpt.results.figures.rendering import write_picture
 from sculpt.results.ranking import rank
-from sculpt.results.report.content import collect
-from sculpt.results.report.details import curve_of
-from sculpt.results.report.layer_figures import forward_order, layer_densities
-from sculpt.results.report.markdown import describe
-from sculpt.results.report.page import render, to_json, write_report
-from sculpt.results.report.parameter_figures import parameter_figures
 from sculpt.results.verdict import verdict_of
 from sculpt.search.store import Store
 from sculpt.study_file import load_study
@@ -87,7 +87,7 @@ class Parsed(HTMLParser):
 @pytest.fixture(autouse=True)
 def _small_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stand in for what draws in a browser, whose bytes say nothing here."""
-    monkeypatch.setattr("sculpt.results.report.page.browser_library", lambda: "/* vega */")
+    monkeypatch.setattr("sculpt.presentation.page.browser_library", lambda: "/* vega */")
 
 
 def page_of(store: Store) -> Parsed:
@@ -347,7 +347,7 @@ def test_a_seed_that_ended_early_keeps_its_error() -> None:
 def test_the_study_can_be_run_from_what_stands_there(
     study: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sculpt.results.report.details.MOST_RECORDS", 2)
+    monkeypatch.setattr("sculpt.presentation.details.MOST_RECORDS", 2)
     content = collect(results_of(study))
     assert list(content.details) == ["base", 0], "few records are read"
     file = tmp_path / "again.yaml"

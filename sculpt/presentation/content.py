@@ -10,6 +10,8 @@ import pandas as pd
 
 from sculpt.config import Params
 from sculpt.dominance import non_dominated
+from sculpt.presentation.details import Details, chosen_details
+from sculpt.presentation.reproduction import Reproduction, reproduction
 from sculpt.quantities import MILESTONES
 from sculpt.registry import OBJECTIVES
 from sculpt.results.against_published import same_parameters
@@ -17,8 +19,6 @@ from sculpt.results.pareto.fronts import Objective, described
 from sculpt.results.proxies import ProxyRow, measures
 from sculpt.results.ranking import UNRANKED, Ranking, RankRow, UnrankedRow, rank, without_result
 from sculpt.results.records import Results
-from sculpt.results.report.details import Details, chosen_details
-from sculpt.results.report.reproduction import Reproduction, reproduction
 from sculpt.results.rows import budgets_of, of_every_seed, rounded, spread
 from sculpt.results.tables import configuration
 from sculpt.results.tables.ranking import ranking_table

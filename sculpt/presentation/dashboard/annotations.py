@@ -9,9 +9,9 @@ from optuna.artifacts import upload_artifact
 from optuna.exceptions import StorageInternalError
 
 from sculpt.errors import StorageError
-from sculpt.results.dashboard.attributes import StudyAttributes
-from sculpt.results.dashboard.notes import part_note, study_note, trial_note
-from sculpt.results.figures.pruning import plot_pruning
+from sculpt.presentation.dashboard.attributes import StudyAttributes
+from sculpt.presentation.dashboard.notes import part_note, study_note, trial_note
+from sculpt.presentation.figures.pruning import plot_pruning
 from sculpt.results.pareto import pareto_document
 from sculpt.results.pareto.fronts import ParetoDocument
 from sculpt.results.ranking import Ranking, rank

@@ -5,7 +5,8 @@ from typing import Literal
 import altair as alt
 
 from sculpt import units
-from sculpt.results.figures.drawing import (
+from sculpt.presentation.content import Content
+from sculpt.presentation.figures.drawing import (
     BASE,
     PUBLISHED,
     Figure,
@@ -20,8 +21,7 @@ from sculpt.results.figures.drawing import (
     points,
     thinned,
 )
-from sculpt.results.report.content import Content
-from sculpt.results.report.front_figure import describe_trial
+from sculpt.presentation.front_figure import describe_trial
 
 MOST_POINTS = 1500
 MOST_BARS = 60

@@ -9,7 +9,7 @@ from typing import Any
 import vl_convert
 
 from sculpt.files import cache_folder, replacing
-from sculpt.results.figures.drawing import COLOURS, CONFIG, WIDTH, Figure
+from sculpt.presentation.figures.drawing import COLOURS, CONFIG, WIDTH, Figure
 
 ENDINGS = (".png", ".pdf", ".svg")
 
