@@ -35,7 +35,7 @@ def summarize(job: Job, splits: Splits, runs: list[SeedRecord]) -> TrialRecord:
     """
     study, first = job.study, runs[0]
     sizes = {run.kept_parameters for run in runs}
-    # Only whole groups, or only effective weights, may leave a rest: the record says how much.
+    # Whole groups, and effective weights, may leave a rest, which the record states.
     spent = {run.kept_parameters + run.unspent for run in runs}
     exact = study.pruning.granularity == "weight" and not study.pruning.effective
     if job.role == "candidate" and (spent != {job.budget} or (exact and sizes != {job.budget})):
@@ -80,14 +80,14 @@ def summarize(job: Job, splits: Splits, runs: list[SeedRecord]) -> TrialRecord:
 
 
 def read_objectives(record: TrialRecord, chosen: Sequence[str]) -> dict[str, float]:
-    """Return the value of each registered objective that was measured, by name.
+    """Read the value of each measured objective, by name.
 
     Raises:
-        NumericsError: one of the chosen ones has no value, or one is not finite.
+        NumericsError: a chosen objective has no value, or a value is not finite.
     """
     read = {name: OBJECTIVES.get(name).read(record) for name in OBJECTIVES.names()}
     values = {name: float(value) for name, value in read.items() if value is not None}
-    # Optuna would fail such a trial without a word, and it would be taken for interrupted.
+    # Optuna would fail such a trial silently, and it would count as interrupted.
     missing = [name for name in chosen if name not in values]
     if missing or not all(map(math.isfinite, values.values())):
         raise NumericsError(
@@ -109,13 +109,13 @@ def describe_input(splits: Splits) -> Input:
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Return the `device` and the `versions` that a measured figure depends on."""
+    """Describe the `device` and the `versions` that a measured figure depends on."""
     on_gpu = device.type == "cuda"
     name = torch.cuda.get_device_name(device) if on_gpu else platform.machine()
     packages = ("sculpt", "torchvision", "optuna", "numpy")
     return {
         "device": Device(type=device.type, name=name, threads=torch.get_num_threads()),
-        # torch's own word says which build it is (+cu..., +cpu).
+        # torch's own string names its build (+cu..., +cpu).
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)}
         | {package: version(package) for package in packages},
     }

@@ -1,8 +1,5 @@
 """Residual blocks of both versions of ResNet, and their parts."""
 
-from collections import OrderedDict
-from collections.abc import Callable
-from functools import partial
 from typing import Literal
 
 import torch.nn.functional as F
@@ -18,20 +15,16 @@ def convolution(in_width: int, out_width: int, kernel: int, stride: int, bias: b
     return nn.Conv2d(in_width, out_width, kernel, stride=stride, padding=kernel // 2, bias=bias)
 
 
-def bare_convolution(
-    in_width: int, out_width: int, kernel: int, stride: int, bias: bool
-) -> nn.Sequential:
-    """Make a convolution without a batch norm, under the same name as with one."""
-    return nn.Sequential(OrderedDict(conv=convolution(in_width, out_width, kernel, stride, bias)))
-
-
 class ConvNorm(nn.Sequential):
-    """A convolution that keeps the size (up to its stride), and its batch norm."""
+    """A convolution that keeps the size (up to its stride), and its batch norm if `norm`."""
 
-    def __init__(self, in_width: int, out_width: int, kernel: int, stride: int, bias: bool):
+    def __init__(
+        self, in_width: int, out_width: int, kernel: int, stride: int, bias: bool, norm: bool = True
+    ):
         super().__init__()
         self.conv = convolution(in_width, out_width, kernel, stride, bias)
-        self.norm = nn.BatchNorm2d(out_width)
+        if norm:
+            self.norm = nn.BatchNorm2d(out_width)
 
 
 class NormConv(nn.Sequential):
@@ -63,8 +56,7 @@ class Block(nn.Module):
         self.first_activation = make_activation(activation)
         self.second = ConvNorm(out_width, out_width, 3, 1, conv_bias)
         self.second_activation = make_activation(activation)
-        projection = partial(ConvNorm, in_width, out_width, 1, stride, conv_bias)
-        self.shortcut = make_shortcut(shortcut, out_width - in_width, stride, projection)
+        self.shortcut = make_shortcut(shortcut, in_width, out_width, stride, conv_bias, norm=True)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map (N, in_width, H, W) to (N, out_width, ⌈H/stride⌉, ⌈W/stride⌉)."""
@@ -91,8 +83,7 @@ class PreActivationBlock(nn.Module):
         super().__init__()
         self.first = NormConv(in_width, out_width, stride, conv_bias, activation)
         self.second = NormConv(out_width, out_width, 1, conv_bias, activation)
-        projection = partial(bare_convolution, in_width, out_width, 1, stride, conv_bias)
-        self.shortcut = make_shortcut(shortcut, out_width - in_width, stride, projection)
+        self.shortcut = make_shortcut(shortcut, in_width, out_width, stride, conv_bias, norm=False)
         self.projects = not isinstance(self.shortcut, nn.Identity | ZeroPad)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -103,13 +94,15 @@ class PreActivationBlock(nn.Module):
 
 
 def make_shortcut(
-    kind: Shortcut, extra_channels: int, stride: int, projection: Callable[[], nn.Module]
+    kind: Shortcut, in_width: int, out_width: int, stride: int, bias: bool, norm: bool
 ) -> nn.Module:
     """Make the identity where neither size nor width changes, else the given kind."""
     # The width changes without a stride where stage 1 is wider than the stem.
-    if stride == 1 and extra_channels == 0:
+    if stride == 1 and in_width == out_width:
         return nn.Identity()
-    return ZeroPad(stride, extra_channels) if kind == "zeropad" else projection()
+    if kind == "zeropad":
+        return ZeroPad(stride, out_width - in_width)
+    return ConvNorm(in_width, out_width, 1, stride, bias, norm)
 
 
 class ZeroPad(nn.Module):

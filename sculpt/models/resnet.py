@@ -17,7 +17,6 @@ from sculpt.models.residual_blocks import (
     ConvNorm,
     PreActivationBlock,
     Shortcut,
-    bare_convolution,
 )
 from sculpt.registry import MODELS
 
@@ -81,7 +80,7 @@ def resnet(
     check_choice("shortcut", shortcut, get_args(Shortcut))
     v1 = version == "v1"
     # In version 2 the first block's own batch norm follows the stem.
-    stem = (ConvNorm if v1 else bare_convolution)(channels, stem_width, 3, stem_stride, conv_bias)
+    stem = ConvNorm(channels, stem_width, 3, stem_stride, conv_bias, norm=v1)
     block_type, width = Block if v1 else PreActivationBlock, stem_width
     stages = []
     for stage, count in enumerate(stage_blocks):

@@ -201,12 +201,7 @@ class Trainer:
         A pruned parameter has only its kept values, (kept,), in the order of its mask: its pruned
         weights are zero, and their momentum has no effect.
         """
-        state = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
-        for index, parameter in enumerate(self.parameters):
-            momentum = self.optimizer.state[parameter].get("momentum_buffer")
-            if momentum is not None:
-                state[f"momentum/{index}"] = momentum
-        state |= {f"average/{index}": average for index, average in enumerate(self._average)}
+        state = self._tensors()
         kept = {key: state[key].detach()[mask] for key, mask in self._where.items() if key in state}
         state["generator"] = self.generator.get_state()
         state["steps_done"] = torch.tensor(self.steps_done)
@@ -222,26 +217,26 @@ class Trainer:
         Raises:
             KeyError, RuntimeError: the state belongs to another network or recipe.
         """
-        for name, tensor in self.model.state_dict().items():
-            self._put(tensor, f"model/{name}", state)
-        for index, parameter in enumerate(self.parameters):
+        for parameter in self.parameters:
             held = self.optimizer.state[parameter]
             if held.get("momentum_buffer") is None:
                 held["momentum_buffer"] = torch.zeros_like(parameter)
-            # In place, for captured steps. A first step with zero momentum equals one without any.
-            if f"momentum/{index}" in state:
-                self._put(held["momentum_buffer"], f"momentum/{index}", state)
+        # In place, for captured steps. A first step with zero momentum equals one without any.
+        for key, tensor in self._tensors().items():
+            if key.startswith("momentum/") and key not in state:
+                tensor.zero_()
+            elif (mask := self._where.get(key)) is None:
+                tensor.copy_(state[key])
             else:
-                held["momentum_buffer"].zero_()
-        for index, average in enumerate(self._average):
-            self._put(average, f"average/{index}", state)
+                tensor.zero_()
+                tensor[mask] = state[key].to(tensor.device)
         self.generator.set_state(state["generator"])
         self.steps_done = int(state["steps_done"])
 
-    def _put(self, tensor: Tensor, key: str, state: State) -> None:
-        """Restore a tensor from a state, in place, its pruned values as zero."""
-        if (mask := self._where.get(key)) is None:
-            tensor.copy_(state[key])
-        else:
-            tensor.zero_()
-            tensor[mask] = state[key].to(tensor.device)
+    def _tensors(self) -> State:
+        """Collect the tensors that change: the model's, and those there are of each parameter."""
+        tensors = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
+        for index, parameter in enumerate(self.parameters):
+            if (momentum := self.optimizer.state[parameter].get("momentum_buffer")) is not None:
+                tensors[f"momentum/{index}"] = momentum
+        return tensors | {f"average/{index}": tensor for index, tensor in enumerate(self._average)}
