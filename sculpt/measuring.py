@@ -131,13 +131,12 @@ class Measuring:
                     **layer,
                     orthogonality_before=before[name],
                     orthogonality_after=after[name],
-                    orthogonality_bound=(
-                        repairs[name].bound if name in repairs else isometry_bound(masks[name])
-                    ),
-                    repair_steps=repairs[name].steps if name in repairs else 0,
-                    repair_seconds=repairs[name].seconds if name in repairs else 0.0,
+                    orthogonality_bound=repair.bound if repair else isometry_bound(masks[name]),
+                    repair_steps=repair.steps if repair else 0,
+                    repair_seconds=repair.seconds if repair else 0.0,
                 )
                 for name, layer in layers.items()
+                for repair in [repairs.get(name)]
             ],
             seconds=dict(self.clock.seconds),
         )

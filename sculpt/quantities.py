@@ -9,6 +9,7 @@ plug-in adds a quantity by one call of `register`; the package by an entry here,
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from statistics import mean
 from typing import Any, Literal
 
@@ -70,22 +71,15 @@ def _distance_from_isometry(jacobian_mean: float) -> float:
     return abs(math.log(jacobian_mean)) if jacobian_mean else math.inf
 
 
+known_early = partial(Quantity, before_training=True)
+objective = partial(Quantity, direction="minimize")
+cost = partial(Quantity, direction="minimize", before_training=True)
+promise = partial(Quantity, proxy="maximize")
+
 CONNECTION = (
-    Quantity(
-        "effective_nodes", "channels", "channels on a path from input to output", proxy="maximize"
-    ),
-    Quantity(
-        "effective_parameters",
-        "parameters",
-        "kept weights on a path from input to output",
-        proxy="maximize",
-    ),
-    Quantity(
-        "log10_paths",
-        "log10",
-        "paths from input to output; missing where there is none",
-        proxy="maximize",
-    ),
+    promise("effective_nodes", "channels", "channels on a path from input to output"),
+    promise("effective_parameters", "parameters", "kept weights on a path from input to output"),
+    promise("log10_paths", "log10", "paths from input to output; missing where there is none"),
 )
 ISOMETRY = (
     Quantity(
@@ -116,47 +110,24 @@ MILESTONES = {
 register(
     Quantity("budget", "parameters", "how many it was to keep"),
     Quantity("counting", "", "rule by which parameters are counted: paper or total"),
-    Quantity("dense_parameters", "parameters", "of the dense network", before_training=True),
-    Quantity("kept_parameters", "parameters", "that pruning kept", before_training=True),
+    known_early("dense_parameters", "parameters", "of the dense network"),
+    known_early("kept_parameters", "parameters", "that pruning kept"),
     Quantity("unspent", "parameters", "of the budget that whole groups left over"),
     Quantity("sparsity", "fraction", "removed of the dense network"),
-    Quantity(
-        "dense_macs",
-        "MACs per image",
-        "multiply-accumulates of the dense network",
-        before_training=True,
-    ),
-    Quantity(
+    known_early("dense_macs", "MACs per image", "multiply-accumulates of the dense network"),
+    cost(
         "kept_macs",
         "macs",
         "multiply-accumulates of the kept weights",
-        direction="minimize",
-        before_training=True,
         column_unit="MACs per image",
     ),
     # The estimate of `sculpt check`: weights with their copies, and a batch's activations, in
     # float32, zeros included.
-    Quantity(
-        "dense_memory",
-        "bytes",
-        "that training the dense network takes",
-        direction="minimize",
-        before_training=True,
+    cost("dense_memory", "bytes", "that training the dense network takes"),
+    known_early(
+        "score_kept", "", "sum of the criterion's scores that the mask keeps", proxy="maximize"
     ),
-    Quantity(
-        "score_kept",
-        "",
-        "sum of the criterion's scores that the mask keeps",
-        before_training=True,
-        proxy="maximize",
-    ),
-    Quantity(
-        "score_share",
-        "fraction",
-        "of all scores that the mask keeps",
-        before_training=True,
-        proxy="maximize",
-    ),
+    known_early("score_share", "fraction", "of all scores that the mask keeps", proxy="maximize"),
     Quantity(
         "val_error_mean",
         "fraction",
@@ -187,52 +158,44 @@ register(
     # On one CPU thread of the machine that ran the trial, by `search.latency_runtime`, so a front
     # over it depends on the machine. Measured if `search.objectives` names it, or afterwards by
     # `sculpt latency`; else None.
-    Quantity(
+    objective(
         "latency",
         "seconds",
         "Seconds for one image of the compacted, exported network, mean over the trial's seeds.",
-        direction="minimize",
     ),
-    Quantity(
+    cost(
         "macs",
         "macs",
         "Multiply-accumulates of the network, zeros included, for one image.",
         lambda record: record.dense_macs,
-        direction="minimize",
-        before_training=True,
         stored=False,
     ),
-    Quantity(
+    cost(
         "parameters",
         "parameters",
         "Kept parameters under the study's counting rule.",
         lambda record: record.kept_parameters,
-        direction="minimize",
-        before_training=True,
         stored=False,
     ),
     # None if a seed did not read the test images, which are for networks chosen already.
-    Quantity(
+    objective(
         "test_error",
         "fraction",
         "Share of test images classified wrongly, mean over the trial's seeds.",
         lambda record: None if None in record.test_errors else mean(record.test_errors),
-        direction="minimize",
         report_only=True,
         stored=False,
     ),
-    Quantity(
+    objective(
         "training_seconds",
         "seconds",
         "Wall-clock seconds of training, mean over the trial's seeds.",
-        direction="minimize",
     ),
-    Quantity(
+    objective(
         "val_error",
         "fraction",
         "Share of validation images classified wrongly, mean over the trial's seeds.",
         lambda record: record.val_error.mean,
-        direction="minimize",
         stored=False,
     ),
 )

@@ -6,7 +6,7 @@ data is used. A convolution's W is its kernel as a matrix (out_channels, in_chan
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal, get_args
 
@@ -30,7 +30,7 @@ STACK_ELSEWHERE = 2**26
 """An accelerator waits for launches, so its stacks are as large as its memory allows."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class LayerRepair:
     """Outcome of the repair of one layer.
 
@@ -43,12 +43,12 @@ class LayerRepair:
     bound: float
     """Smallest residual of any weights under this mask: √(rows − r) in the Frobenius norm, with
     the structural rank r of the mask; in the spectral norm 0 if r = rows, else 1."""
-    steps: int
     seconds: float
     """The layer's share of the time of its stack."""
-    converged: bool
+    steps: int = 0
+    converged: bool = False
     """Whether the repair ended within tolerance of the bound."""
-    constructed: bool
+    constructed: bool = False
     """Whether the weights were constructed (`construct_isometry`), by `method` or because the
     descent stalled above the bound."""
 
@@ -107,7 +107,7 @@ def repair_isometry(
             _repair_stack(stack, norm, max_steps, tolerance)
     for layer in layers:
         layer.write()
-    return {layer.name: layer.report() for layer in layers}
+    return {layer.name: layer.outcome for layer in layers}
 
 
 class _Layer:
@@ -129,10 +129,9 @@ class _Layer:
         self.weight = parameter.flatten(1)[self.live].to(dtype) * self.mask
         frobenius_bound = isometry_bound(mask)
         self.rank = len(mask) - round(frobenius_bound**2)
-        self.bound = frobenius_bound if norm == "frobenius" else float(self.rank < len(mask))
-        self.before = self.after = self.residual(self.weight)
-        self.steps, self.converged, self.constructed = 0, False, False
-        self.seconds = perf_counter() - start
+        bound = frobenius_bound if norm == "frobenius" else float(self.rank < len(mask))
+        before = self.residual(self.weight)
+        self.outcome = LayerRepair(before, before, bound, perf_counter() - start)
 
     def residual(self, weight: Tensor) -> float:
         return isometry_residual(weight, rows=self.shape[0], rank=self.rank, norm=self.norm)
@@ -141,31 +140,28 @@ class _Layer:
         """Take these weights unless they are worse than the present ones."""
         weight = weight.to(self.parameter.dtype).to(self.weight)  # as it will be written
         after = self.residual(weight)
-        if after > self.after:
+        if after > self.outcome.after:
             return False
-        self.weight, self.after = weight, after
+        self.weight, self.outcome.after = weight, after
         return True
 
     def construct(self, tolerance: float) -> None:
         start = perf_counter()
-        self.constructed = self.accept(construct_isometry(self.weight, self.mask))
-        self.converged = self.is_within(tolerance)
-        self.seconds += perf_counter() - start
+        self.outcome.constructed = self.accept(construct_isometry(self.weight, self.mask))
+        self.outcome.converged = self.is_within(tolerance)
+        self.outcome.seconds += perf_counter() - start
 
     def is_within(self, tolerance: float) -> bool:
         """Tell whether the weights, as they will be written, are within tolerance."""
         unit = math.sqrt(self.shape[0]) if self.norm == "frobenius" else 1.0
-        return self.after <= self.bound + 1.01 * tolerance * unit  # the 0.01 is for rounding
+        return (
+            self.outcome.after <= self.outcome.bound + 1.01 * tolerance * unit
+        )  # the 0.01 is for rounding
 
     def write(self) -> None:
         whole = self.weight.new_zeros(self.shape)
         whole[self.live] = self.weight
         self.parameter.copy_(whole.view_as(self.parameter))
-
-    def report(self) -> LayerRepair:
-        return LayerRepair(
-            **{field.name: getattr(self, field.name) for field in fields(LayerRepair)}
-        )
 
 
 def _stacks(layers: list[_Layer]) -> Iterator[list[_Layer]]:
@@ -204,11 +200,11 @@ def _repair_stack(stack: list[_Layer], norm: Norm, max_steps: int, tolerance: fl
     for layer, descent in zip(stack, descents, strict=True):
         rows, columns = layer.mask.shape
         layer.accept(descent.weight[:rows, :columns])
-        layer.steps = descent.steps
-        layer.converged = descent.converged and layer.is_within(tolerance)
+        layer.outcome.steps = descent.steps
+        layer.outcome.converged = descent.converged and layer.is_within(tolerance)
     seconds = perf_counter() - start
-    steps = sum(layer.steps + 1 for layer in stack)
+    steps = sum(descent.steps + 1 for descent in descents)
     for layer, descent in zip(stack, descents, strict=True):
-        layer.seconds += seconds * (layer.steps + 1) / steps
+        layer.outcome.seconds += seconds * (descent.steps + 1) / steps
         if descent.stalled:
             layer.construct(tolerance)
