@@ -132,7 +132,8 @@ def unpack_tensors(header: Header, content: bytes) -> dict[str, Tensor]:
             )
         if dtype == torch.bool and data.strip(b"\0\1"):
             raise ValueError(f"a tensor of truth values has others than 0 and 1: {name!a:.80}")
-        flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+        with torch.device("cpu"):  # whatever the default device
+            flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
         tensors[name] = flat.reshape(shape)
     return tensors
 
