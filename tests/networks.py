@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sculpt.models.resnet import resnet
+from sculpt.pruning.initializers import initialize
 from sculpt.pruning.masks import Masks, dense_masks
 
 
@@ -15,6 +17,13 @@ def normal(model: nn.Module, std: float = 0.5, seed: int = 0) -> nn.Module:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(0, std, generator=stream)
+    return model
+
+
+def small_resnet(**options: Any) -> nn.Module:
+    """Build a ResNet for grey 8×8 images, with weights drawn by `ldi`."""
+    model = resnet(1, 10, **({"blocks": 1, "stem_width": 4} | options))
+    initialize(model, "ldi", seed=0)
     return model
 
 

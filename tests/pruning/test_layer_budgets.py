@@ -4,9 +4,13 @@ import math
 from collections.abc import Sequence
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from sculpt.errors import BudgetError
+from sculpt.pruning.criteria.random import erk_random
 from sculpt.pruning.layer_budgets import erk_counts
+from sculpt.pruning.task import PruningTask
 
 # An MLP's layer that caps early, and a convolution's kernel that is not square.
 SHAPES = {
@@ -77,3 +81,31 @@ def test_biases_keep_nothing_until_every_weight_is_kept():
 def test_a_budget_out_of_range_is_refused(kept: int):
     with pytest.raises(BudgetError, match=f"must be from 0 to {TOTAL}, but got {kept}"):
         erk_counts(SHAPES, kept)
+
+
+def erk_scores(model: nn.Module, kept: int, seed: int = 0) -> dict[str, Tensor]:
+    return erk_random(
+        model, PruningTask(model, kept, generator=torch.Generator().manual_seed(seed))
+    )
+
+
+def test_random_masks_keep_these_counts():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3))
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    for kept in (1, 100, 700, 1368, 1380, 1392):
+        scores = erk_scores(model, kept)
+        counts = {name: int(tensor.count_nonzero()) for name, tensor in scores.items()}
+        assert counts == erk_counts(shapes, kept)
+        assert all((tensor >= 0).all() for tensor in scores.values())
+
+
+def test_every_position_of_a_random_mask_is_as_likely():
+    model = nn.Linear(5, 4, bias=False)
+    often = sum((erk_scores(model, 5, seed)["weight"] > 0).double() for seed in range(500))
+    # Five standard errors of a mean of 500 draws with probability 1/4.
+    assert ((often / 500 - 0.25).abs() < 5 * (0.25 * 0.75 / 500) ** 0.5).all()
+
+
+def test_equal_draws_are_not_kept_together(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch, "rand", lambda *size, **_: torch.zeros(*size))
+    assert int(erk_scores(nn.Linear(5, 4), 7)["weight"].count_nonzero()) == 7

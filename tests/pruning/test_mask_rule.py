@@ -5,14 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from networks import count, equal
+from networks import count, equal, small_resnet
 from torch import nn
 
 import sculpt
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.diagnostics.topology import measure_topology
 from sculpt.errors import BudgetError, DryRankingError, InputError, NumericsError, SculptWarning
-from sculpt.models.resnet import resnet
 from sculpt.pruning.mask_rule import MaskRule, select_masks
 from sculpt.pruning.masks import (
     Masks,
@@ -26,12 +25,6 @@ from sculpt.registry import CRITERIA
 
 SHAPE = (1, 8, 8)
 IMAGES = torch.randn(20, *SHAPE, generator=torch.Generator().manual_seed(0))
-
-
-def network(**options: Any) -> nn.Module:
-    model = resnet(1, 10, **({"blocks": 1, "stem_width": 4, "widening": 2} | options))
-    sculpt.initialize(model, "ldi", seed=0)
-    return model
 
 
 def random_scores(model: nn.Module, seed: int = 0) -> Scores:
@@ -48,14 +41,14 @@ def select(model: nn.Module, scores: Scores, kept: int, **options: Any) -> Masks
 
 
 def test_by_default_the_highest_scores_of_the_network_are_kept():
-    model = network()
+    model = small_resnet(widening=2)
     scores = random_scores(model)
     assert equal(select(model, scores, 700), keep_highest(scores, 700))
 
 
 class TestScope:
     def test_each_layer_keeps_its_best_at_one_density(self):
-        model = network()
+        model = small_resnet(widening=2)
         scores = random_scores(model)
         scores["classifier.weight"] *= 1000  # would take everything in a global ranking
         total = count_parameters(model, "paper")
@@ -73,7 +66,7 @@ class TestScope:
             assert (own_scores[~kept_here] < own_scores[kept_here].min()).all()
 
     def test_a_dry_layer_is_named_even_if_others_have_scores(self):
-        model = network()
+        model = small_resnet(widening=2)
         scores = random_scores(model)
         scores["stem.conv.weight"].zero_()
         scores["stem.conv.bias"].zero_()
@@ -85,7 +78,7 @@ class TestScope:
 class TestPrice:
     @pytest.mark.parametrize("exponent", [0.5, 1.0, -1.0])
     def test_scores_are_divided_by_the_positions_of_their_layer(self, exponent: float):
-        model = network()
+        model = small_resnet(widening=2)
         scores = random_scores(model)
         positions = measure_cost(model, SHAPE).positions
         assert set(positions.values()) == {64, 16, 4, 1}
@@ -99,7 +92,7 @@ class TestPrice:
         assert equal(masks, keep_highest(priced, 700))
 
     def test_macs_become_cheaper(self):
-        model = network()
+        model = small_resnet(widening=2)
         scores = random_scores(model)
         cost = measure_cost(model, SHAPE)
         macs = [cost.kept_macs(select(model, scores, 700, mac_exponent=p)) for p in (0.0, 0.5, 1.0)]
@@ -108,7 +101,7 @@ class TestPrice:
 
 class TestKernels:
     def test_kernels_stay_whole_and_the_best_are_kept(self):
-        model = network()
+        model = small_resnet(widening=2)
         scores = random_scores(model)
         masks = select(model, scores, 900, granularity="kernel")
 
@@ -135,7 +128,7 @@ class TestKernels:
         assert masks["c.weight"].tolist() == [[True, True, True, False]]
 
     def test_kernels_without_a_score_never_fill_the_budget(self):
-        model = network()
+        model = small_resnet(widening=2)
         scores = random_scores(model)
         for name, score in scores.items():
             if name != "stem.conv.weight":
@@ -147,7 +140,7 @@ class TestKernels:
 class TestChannels:
     @pytest.mark.parametrize("share", [0.1, 0.3, 0.6, 1.0])
     def test_every_layer_is_dense_on_the_channels_it_has_left(self, share: float):
-        model = network()
+        model = small_resnet(widening=2)
         budget = round(share * count_parameters(model, "paper"))
         masks = select(model, random_scores(model), budget, granularity="channel")
 
@@ -171,7 +164,7 @@ class TestChannels:
         assert masks["3.weight"].tolist() == [[True, False, True, False]] * 2
 
     def test_a_budget_below_one_channel_each_is_refused(self):
-        model = network()
+        model = small_resnet(widening=2)
         with pytest.raises(BudgetError, match="one channel of every layer"):
             select(model, random_scores(model), 50, granularity="channel")
 
@@ -187,7 +180,7 @@ class TestEffective:
     def test_every_kept_weight_is_on_a_path_and_the_budget_is_met(
         self, seed: int, scope: str, share: float
     ):
-        model = network(widening=4)
+        model = small_resnet(widening=4)
         kept = round(share * count_parameters(model, "paper"))
         scores = random_scores(model, seed)
         plain = select(model, scores, kept, scope=scope)
@@ -201,7 +194,7 @@ class TestEffective:
         assert all((masks[name] | ~mask).all() for name, mask in on_paths.items()), "these stay"
 
     def test_where_no_weight_is_wasted_nothing_changes(self):
-        model = network()
+        model = small_resnet(widening=2)
         scores = random_scores(model)
         kept = count_parameters(model, "paper") - 20
         assert equal(select(model, scores, kept, effective=True), select(model, scores, kept))
@@ -244,7 +237,7 @@ class TestEffective:
 
 class TestDetection:
     def test_a_collapsed_layer_is_named(self):
-        model = network()
+        model = small_resnet(widening=2)
         with torch.no_grad():
             model.stages[1][0].first.conv.weight.mul_(1e-6)
         with pytest.warns(SculptWarning, match=r"nothing is left of stages\.1\.0\.first\.conv"):
@@ -253,7 +246,7 @@ class TestDetection:
 
     @pytest.mark.parametrize("granularity", ["weight", "kernel", "channel"])
     def test_nan_is_named(self, granularity: str):
-        model = network()
+        model = small_resnet(widening=2)
         scores = random_scores(model)
         scores["classifier.weight"][0, 0] = torch.nan
         with pytest.raises(NumericsError, match=r"1 of 320 scores of classifier\.weight"):
@@ -264,12 +257,12 @@ class TestDetection:
     )
     def test_the_shape_of_an_input_must_be_known(self, options: dict[str, Any]):
         with pytest.raises(InputError, match=r"input_shape=\(3, 32, 32\)"):
-            sculpt.prune(network(), 700, criterion="magnitude", **options)
+            sculpt.prune(small_resnet(widening=2), 700, criterion="magnitude", **options)
 
     @pytest.mark.parametrize("option", ["scope", "granularity"])
     def test_an_unknown_word_is_refused(self, option: str):
         with pytest.raises(InputError, match=f"{option} must be one of .*, but got 'rows'"):
-            sculpt.prune(network(), 700, criterion="magnitude", **{option: "rows"})
+            sculpt.prune(small_resnet(widening=2), 700, criterion="magnitude", **{option: "rows"})
 
 
 @pytest.mark.filterwarnings("ignore::sculpt.errors.SculptWarning")
@@ -291,7 +284,7 @@ def test_all_settings_work_together_on_a_plain_module():
 
 
 def test_the_masks_are_tensors_of_their_own():
-    model = network()
+    model = small_resnet(widening=2)
     scores = random_scores(model)
     for granularity in ("weight", "kernel", "channel"):
         masks = select(model, scores, 900, granularity=granularity)

@@ -6,12 +6,9 @@ from typing import Any
 import pytest
 import torch
 from bundles import write_trained
-from networks import appearance, equal
-from torch import nn
+from networks import appearance, equal, small_resnet
 
 from sculpt.errors import BudgetError, InputError, UnknownNameError
-from sculpt.models.resnet import resnet
-from sculpt.pruning.initializers import initialize
 from sculpt.pruning.masks import count_kept, keep_highest, prunable_budget, prunable_parameters
 from sculpt.pruning.prune import prune
 from sculpt.pruning.task import PruningTask
@@ -21,18 +18,12 @@ IMAGES = torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(20) % 10
 
 
-def small_network() -> nn.Module:
-    model = resnet(1, 10, blocks=1, stem_width=4)
-    initialize(model, "ldi", seed=0)
-    return model
-
-
 @pytest.mark.parametrize("counting", ["paper", "total"])
 @pytest.mark.parametrize("criterion", CRITERIA.names())
 def test_the_budget_is_met_and_the_pruned_weights_are_zero(
     criterion: str, counting: Any, tmp_path: Path
 ):
-    model = small_network()
+    model = small_resnet()
     data = {"inputs": IMAGES, "labels": LABELS}
     options = {}
     if criterion == "from_bundle":
@@ -49,7 +40,7 @@ def test_the_budget_is_met_and_the_pruned_weights_are_zero(
 
 
 def test_by_default_it_is_connection_sensitivity_without_labels():
-    model = small_network()
+    model = small_resnet()
     scores = CRITERIA.get("connection_sensitivity")(
         model, PruningTask(model, 900, lambda: [(IMAGES, LABELS)]), targets="uniform"
     )
@@ -58,7 +49,7 @@ def test_by_default_it_is_connection_sensitivity_without_labels():
 
 def test_options_reach_the_criterion():
     uniform, gt = (
-        prune(small_network(), 900, inputs=IMAGES, labels=LABELS, targets=targets)
+        prune(small_resnet(), 900, inputs=IMAGES, labels=LABELS, targets=targets)
         for targets in ("uniform", "gt")
     )
     assert not equal(uniform, gt)
@@ -66,7 +57,7 @@ def test_options_reach_the_criterion():
 
 def test_the_batch_size_is_obeyed():
     sizes = []
-    model = small_network()
+    model = small_resnet()
     model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
     prune(model, 900, inputs=IMAGES, batch_size=8)
     assert sizes == [8, 8, 4]
@@ -74,7 +65,7 @@ def test_the_batch_size_is_obeyed():
 
 def test_the_seed_is_the_criterions():
     first, again, other = (
-        prune(small_network(), 900, criterion="random", seed=seed)["stem.conv.weight"]
+        prune(small_resnet(), 900, criterion="random", seed=seed)["stem.conv.weight"]
         for seed in (1, 1, 2)
     )
     assert torch.equal(first, again)
@@ -94,7 +85,7 @@ def test_the_seed_is_the_criterions():
     ids=["budget", "criterion", "labels", "inputs", "targets", "no labels"],
 )
 def test_a_refusal_changes_nothing(options: dict[str, Any], error: type, message: str):
-    model = small_network()
+    model = small_resnet()
     before = appearance(model)
 
     with pytest.raises(error, match=message):

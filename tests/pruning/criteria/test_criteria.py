@@ -9,12 +9,10 @@ from typing import Any
 import pytest
 import torch
 from bundles import write_trained
-from networks import appearance, count, equal, normal
+from networks import appearance, count, equal, normal, small_resnet
 from torch import Tensor, nn
 
 from sculpt.errors import InputError
-from sculpt.models.resnet import resnet
-from sculpt.pruning.initializers import initialize
 from sculpt.pruning.masks import prunable_parameters
 from sculpt.pruning.task import Batches, PruningTask
 from sculpt.registry import CRITERIA
@@ -42,8 +40,7 @@ KEPT = 200
 
 def small_network() -> nn.Module:
     """A network with biases that are not zero and batch-norm statistics that are not fresh."""
-    model = resnet(1, 10, blocks=1, stem_width=4)
-    initialize(model, "ldi", seed=0)
+    model = small_resnet()
     stream = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
