@@ -6,7 +6,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.utils import skip_init
 
 from sculpt.export import program as ops
 from sculpt.export.program import Array, Program, as_float32
@@ -88,19 +87,19 @@ def _layer(operation: ops.Operation, dtype: torch.dtype) -> nn.Module:
 
     match operation:
         case ops.Conv():
-            layer: nn.Conv2d | nn.Linear = skip_init(
-                nn.Conv2d,
-                operation.weight.shape[1],
-                operation.weight.shape[0],
+            rows, columns = operation.weight.shape[:2]
+            layer: nn.Conv2d | nn.Linear = nn.Conv2d(
+                columns,
+                rows,
                 operation.stored.shape[2:],
-                stride=operation.stride,
-                padding=operation.padding,
-                dilation=operation.dilation,
-                groups=operation.groups,
-                dtype=dtype,
+                operation.stride,
+                operation.padding,
+                operation.dilation,
+                operation.groups,
+                device="meta",
             )
         case ops.Linear(weight=weight):
-            layer = skip_init(nn.Linear, weight.shape[1], weight.shape[0], dtype=dtype)
+            layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
         case ops.Affine(scale=scale, shift=shift):
             return ChannelScale(tensor(scale), tensor(shift))
         case ops.Pool(window=window, stride=stride, padding=padding):
@@ -114,9 +113,8 @@ def _layer(operation: ops.Operation, dtype: torch.dtype) -> nn.Module:
             return activation(operation)
         case _:
             raise TypeError(f"{type(operation).__name__} is not a layer")
-    assert layer.bias is not None
-    layer.weight.data.copy_(tensor(operation.stored))
-    layer.bias.data.copy_(tensor(operation.bias))
+    layer.weight = nn.Parameter(tensor(operation.stored))
+    layer.bias = nn.Parameter(tensor(operation.bias))
     return layer
 
 

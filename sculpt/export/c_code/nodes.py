@@ -30,69 +30,46 @@ class Node:
 def nodes_of(program: Program) -> list[Node]:
     """Return the nodes of a program in order of execution."""
     users = program.users()
-    nodes: list[Node | None] = []
-    made: list[int] = []  # for every operation the node that holds its result
+    nodes: dict[int, Node] = {}  # keyed by the position of the last operation in them
 
     def takes_more(operation: int) -> bool:
         """Whether an addition or activation can be fused into the node of an operation."""
-        node = nodes[made[operation]]
-        return (
-            node is not None
-            and len(users[operation]) == 1
-            and node.kind in ("CONV", "MAP")
-            and node.activation == "NOTHING"
-        )
+        node = nodes[operation]
+        plain = node.kind in ("CONV", "MAP") and node.activation == "NOTHING"
+        return plain and len(users[operation]) == 1
 
-    def grow(operation: int, **more: object) -> Node:
-        """Fuse more into a node, and move it behind all its sources."""
-        node = nodes[made[operation]]
-        assert node is not None
-        nodes[made[operation]] = None
-        return replace(node, **more)  # type: ignore[arg-type]
-
-    for operation in program.operations:
+    for position, operation in enumerate(program.operations):
         shape = _as_image(operation.shape)
         match operation:
             case ops.Input():
                 node = Node("INPUT", operation, shape, -1)
             case ops.Layer(source=source):
-                node = Node("CONV", operation, shape, made[source])
+                node = Node("CONV", operation, shape, source)
             case ops.Pool(source=source):
-                node = Node("POOL", operation, shape, made[source])
+                node = Node("POOL", operation, shape, source)
             case ops.Flatten(source=source):
-                node = Node("MOVE", operation, shape, made[source])
+                node = Node("MOVE", operation, shape, source)
             case ops.Add(source=source, other=other):
-                first, second = nodes[made[source]], nodes[made[other]]
-                assert first is not None
-                assert second is not None
-                if takes_more(other) and second.other < 0:
-                    node = grow(other, other=made[source])
-                elif takes_more(source) and first.other < 0:
-                    node = grow(source, other=made[other])
+                if takes_more(other) and nodes[other].other < 0:
+                    node = replace(nodes.pop(other), other=source)
+                elif takes_more(source) and nodes[source].other < 0:
+                    node = replace(nodes.pop(source), other=other)
                 else:
-                    node = Node("MAP", operation, shape, made[source], made[other])
+                    node = Node("MAP", operation, shape, source, other)
             case ops.Activation(source=source, function=function, slope=slope):
                 name = function.upper()
                 if takes_more(source):
-                    node = grow(source, activation=name, slope=slope)
+                    node = replace(nodes.pop(source), activation=name, slope=slope)
                 else:
-                    node = Node("MAP", operation, shape, made[source], -1, name, slope)
+                    node = Node("MAP", operation, shape, source, -1, name, slope)
             case ops.Affine(source=source) | ops.Channels(source=source):
-                node = Node("MAP", operation, shape, made[source])
-        made.append(len(nodes))
-        nodes.append(node)
-    return _closed(nodes)
-
-
-def _closed(nodes: list[Node | None]) -> list[Node]:
-    """Remove the gaps of nodes that were moved."""
-    position, kept = {-1: -1}, list[Node]()
-    for old, node in enumerate(nodes):
-        if node is not None:
-            position[old] = len(kept)
-            source, other = position[node.source], position[node.other]
-            kept.append(replace(node, source=source, other=other))
-    return kept
+                node = Node("MAP", operation, shape, source)
+        nodes[position] = node
+    places = {-1: -1} | {position: place for place, position in enumerate(nodes)}
+    return [
+        replace(node, source=places[node.source], other=places[node.other])
+        for node in nodes.values()
+    ]
 
 
 def _as_image(shape: Shape) -> tuple[int, int, int]:
