@@ -75,7 +75,7 @@ def lower(model: nn.Module, masks: Masks, example_inputs: Tensor) -> Program:
             if lowered is None:
                 raise ExportError(
                     "a network must consist of convolutions, linear layers, batch norms, "
-                    "activations, pools, additions and flattening to be exported so, but "
+                    "activations, pools, additions and flattening for this format, but "
                     f"{node.name} is {what}; export it as bundle, state_dict or pt2"
                 )
             places[node] = _append(operations, lowered, sources[0], shared)
@@ -94,9 +94,9 @@ def masked_copy(model: nn.Module, masks: Masks, dtype: torch.dtype) -> nn.Module
 def _check_output(node: fx.Node, places: dict[fx.Node, int], last: int) -> None:
     (result,) = node.args
     if not isinstance(result, fx.Node) or len(node.all_input_nodes) != 1:
-        raise ExportError("a network must return one tensor of logits to be exported so")
+        raise ExportError("a network must return one tensor of logits for this format")
     if places[result] != last:
-        raise ExportError("a network must return what it computes last to be exported so")
+        raise ExportError("a network must return the result of its last operation for this format")
 
 
 def _append(
