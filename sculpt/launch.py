@@ -1,4 +1,4 @@
-"""What is done with a study file: check it, measure it, look at one candidate; run it, and join.
+"""Commands on a study file: check it, measure it, diagnose one candidate; run it, and join.
 
 Apart from `results`, because asking for results must not wait for PyTorch to be imported.
 """
@@ -6,7 +6,7 @@ Apart from `results`, because asking for results must not wait for PyTorch to be
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sculpt.benchmark.prediction import predict
 from sculpt.benchmark.race import Effort
@@ -16,25 +16,30 @@ from sculpt.errors import SculptWarning
 from sculpt.job import Job, Sculpted, candidate_budget
 from sculpt.measuring import Measuring
 from sculpt.quantities import MILESTONES
-from sculpt.results.published import measured_path, write_measured
-from sculpt.results.records import Results
 from sculpt.search.images import (
-    choose_device,
     describe_data,
     load_data,
     load_scoring_images,
     missing_data,
 )
 from sculpt.search.progress import Watcher
-from sculpt.search.references import is_archive, refuse_archive
 from sculpt.search.sampling.feasibility import CheckedStudy, check_study
 from sculpt.search.sampling.space import check_params
 from sculpt.search.session import Session
-from sculpt.search.workers.devices import HowMany, TrialsPerDevice, choose_devices
+from sculpt.search.workers.devices import (
+    TrialsPerDevice,
+    WorkerCount,
+    choose_device,
+    choose_devices,
+)
+from sculpt.storage.store import is_archive, refuse_archive
 from sculpt.study_file import load_study
 from sculpt.training.precision import float32_products
 from sculpt.trial import sculpt_network
 from sculpt.typed_json import to_json
+
+if TYPE_CHECKING:  # pandas takes a quarter of a second to import, and only results need it
+    from sculpt.results.records import Results
 
 StudySource = str | Path | Study
 """A study file; or a loaded study, which is taken as it is, whatever the overrides."""
@@ -55,10 +60,10 @@ def check(
         The JSON document of `sculpt check` (README, "JSON").
 
     Raises:
-        InputError: the study cannot be run as it is.
+        InputError: The study cannot be run as it is.
 
     Warns:
-        SculptWarning: its images are not here yet, and how to get them.
+        SculptWarning: Its images are not here yet, and how to get them.
     """
     config = open_study(study, overrides, storage)
     document = check_study(config, describe_data(config))
@@ -90,13 +95,13 @@ def bench(
         device: A torch device, or `auto`.
         against_standard: Train by a plain PyTorch loop too, in turns.
         effort: How much to spend on it.
-        on_network: Is told which network is measured next.
+        on_network: Called with the name of the network that is measured next.
 
     Returns:
         The JSON document of `sculpt bench` (README, "JSON").
 
     Raises:
-        InputError: the study cannot be run as it is, or not with these parameters.
+        InputError: The study cannot be run as it is, or not with these parameters.
     """
     config, params = _open_candidate(study, overrides)
     check_params(config.space, params)
@@ -119,7 +124,7 @@ def run(
     workers: int | None = None,
     trials_per_device: TrialsPerDevice = 1,
     ray: str | None = None,
-) -> Results:
+) -> "Results":
     """Start a study, or go on with it, until its total of trials is finished.
 
     A study file with a section `published` gets the measured figures written beside it, in
@@ -133,28 +138,32 @@ def run(
         overrides: Dotted keys to values, set in the file first, for example {"search.trials": 4}.
         device: A torch device, several separated by commas (`cuda:0,cuda:1`), or `auto`: a GPU
             where there is one, and for several workers all of them.
-        watcher: Is told of the progress.
-        workers: How many processes train candidates, dealt out to the devices in turn; by default
-            as many as `trials_per_device` says.
-        trials_per_device: How many candidates are trained at a time on each device; `auto` measures
-            which number is the fastest.
+        watcher: Receives the progress.
+        workers: Number of processes that train candidates, dealt out to the devices in turn; by
+            default as many as `trials_per_device` says.
+        trials_per_device: Number of candidates trained at a time on each device; `auto` measures
+            which is the fastest.
         ray: Let Ray start the workers: `local` on this machine, else the address of a Ray cluster,
             or `auto` for the one that this machine belongs to.
 
     Raises:
-        InputError: the study cannot be run as it is; nothing was written.
-        SculptError: the base failed, or every candidate did.
+        InputError: The study cannot be run as it is; nothing was written.
+        SculptError: The base failed, or every candidate did.
     """
-    how_many = HowMany(workers, trials_per_device)
+    from sculpt.results.records import Results
+
+    count = WorkerCount(workers, trials_per_device)
     config = open_study(study, overrides)
     if ray is not None:
         from sculpt.search.clusters.ray_cluster import run_on_ray
 
-        results = Results(run_on_ray(config, ray, device, watcher, how_many))
+        results = Results(run_on_ray(config, ray, device, watcher, count))
     else:
-        session = Session.start(config, choose_devices(device, several=how_many.several))
-        results = Results(session.run(watcher or Watcher(), how_many))
+        session = Session.start(config, choose_devices(device, several=count.several))
+        results = Results(session.run(watcher or Watcher(), count))
     if config.published and not isinstance(study, Study):
+        from sculpt.results.published import measured_path, write_measured
+
         path = measured_path(study)
         write_measured(results, path)
         if watcher is not None:
@@ -171,7 +180,7 @@ def join(
     watcher: Watcher | None = None,
     workers: int | None = None,
     trials_per_device: TrialsPerDevice = 1,
-) -> Results:
+) -> "Results":
     """Work on a study that was started elsewhere, until nothing is left to do.
 
     Any machine that reaches the study's storage can do so, at any time. What is trained stands
@@ -181,20 +190,19 @@ def join(
         study: A study file, or the name of a study.
         storage: Where it is kept; by default where the file says, or `runs/NAME.db`.
         overrides: Where this machine has its images, for example {"data.root": "/images"}.
-        device: As for `run`.
-        watcher: Is told of the progress.
-        workers: As for `run`.
-        trials_per_device: As for `run`.
+        device, watcher, workers, trials_per_device: As for `run`.
 
     Raises:
-        StorageError: there is no such study there.
-        InputError: this machine cannot work on it; for example, its images are others.
-        SculptError: the base failed, or every candidate did.
+        StorageError: There is no such study there.
+        InputError: This machine cannot work on it; for example, its images are others.
+        SculptError: The base failed, or every candidate did.
     """
-    how_many = HowMany(workers, trials_per_device)
-    devices = choose_devices(device, several=how_many.several)
+    from sculpt.results.records import Results
+
+    count = WorkerCount(workers, trials_per_device)
+    devices = choose_devices(device, several=count.several)
     session = Session.join(study, storage, overrides or {}, devices)
-    return Results(session.run(watcher or Watcher(), how_many))
+    return Results(session.run(watcher or Watcher(), count))
 
 
 def submit(
@@ -213,19 +221,19 @@ def submit(
         study: A study file, or a loaded one.
         overrides: Dotted keys to values, set in the file first.
         device: In each job; a torch device, several separated by commas, or `auto`.
-        workers: How many jobs.
-        trials_per_device: How many candidates each of them trains at a time.
-        parameters: What each job asks for, as submitit's `update_parameters` takes it, for example
+        workers: Number of jobs.
+        trials_per_device: Number of candidates that each of them trains at a time.
+        parameters: Parameters of each job, as submitit's `update_parameters` takes it, for example
             {"slurm_partition": "gpu", "timeout_min": 240, "gpus_per_node": 1}.
         cluster: `local` runs the jobs on this machine, without Slurm.
 
     Raises:
-        InputError: the study cannot be run as it is, or the jobs cannot be submitted so.
+        InputError: The study cannot be run as it is, or the jobs cannot be submitted so.
     """
     from sculpt.search.clusters.slurm import submit_jobs
 
-    HowMany(workers)
-    each = HowMany(trials_per_device=trials_per_device, apart=True)
+    WorkerCount(workers)
+    each = WorkerCount(trials_per_device=trials_per_device, apart=True)
     return submit_jobs(
         open_study(study, overrides), workers, each, device, parameters or {}, cluster
     )
@@ -237,7 +245,7 @@ def open_study(
     """Return the study of a file, with changes.
 
     Raises:
-        InputError: it is no study file, or the study cannot be run as it is.
+        InputError: It is no study file, or the study cannot be run as it is.
     """
     if isinstance(study, Study):
         return study
@@ -271,10 +279,10 @@ def diagnose_candidate(
         plot: A file to draw layer sparsities and scores into; its ending says the format.
 
     Returns:
-        What is known of it as a JSON document (README, "JSON"), and the network itself.
+        Its JSON document (README, "JSON"), and the network itself.
 
     Raises:
-        InputError: a parameter is none of the space's, or the candidate cannot be pruned so.
+        InputError: A parameter is none of the space's, or the candidate cannot be pruned so.
     """
     config, params = _open_candidate(study, overrides)
     check_params(config.space, params)

@@ -88,7 +88,7 @@ def dashboard(
     from sculpt.presentation.dashboard.annotations import annotate
     from sculpt.presentation.dashboard.attributes import StudyAttributes
     from sculpt.presentation.dashboard.server import is_loopback, open_server
-    from sculpt.search.opening import open_store
+    from sculpt.storage.opening import open_store
 
     store = open_store(study, storage)
     server = None

@@ -7,7 +7,7 @@ from typing import Any
 from rigged import add_trial, attributes, keep_record, rigged_store
 from whole_records import whole_epoch, whole_record, whole_run
 
-from sculpt.search.store import Store
+from sculpt.storage.store import Store
 
 SOURCE = "Nobody 2020, Table 6"
 ROWS = [

@@ -17,9 +17,9 @@ from whole_records import whole_record
 
 from sculpt.record import TrialRecord
 from sculpt.results.records import Results, open_results
-from sculpt.search.opening import start_store
-from sculpt.search.store import Store
-from sculpt.search.trial_files import FILES, RECORD_FILE, summary
+from sculpt.storage.opening import start_store
+from sculpt.storage.store import Store
+from sculpt.storage.trial_files import FILES, RECORD_FILE, summary
 from sculpt.study_file import load_study
 from sculpt.typed_json import from_json
 from studies import write_study

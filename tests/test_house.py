@@ -29,6 +29,7 @@ FLOORS = [
     ["job"],
     ["measuring", "run_folder", "summary"],
     ["trial"],
+    ["storage"],
     ["search"],
     ["results", "recorded_errors"],
     ["presentation"],
@@ -39,13 +40,21 @@ FLOORS = [
 ]
 # Floors inside of a room, lowest first: of its folders and files.
 INSIDE = {
-    "search": [
-        ["images", "progress", "references", "storage"],
-        ["artifacts", "sampling"],
+    "storage": [
+        ["attributes", "failures", "optuna_names", "storage_url"],
+        ["postgres", "sqlite_file"],
+        ["study_storage"],
+        ["stored_trials"],
+        ["trials"],
+        ["artifacts"],
         ["store"],
-        ["confirmation", "kept_networks", "trial_files"],
-        ["archive", "workers"],
+        ["trial_files"],
+        ["archive"],
         ["opening"],
+    ],
+    "search": [
+        ["confirmation_queue", "images", "progress", "sampling"],
+        ["workers"],
         ["session"],
         ["clusters"],
     ],
@@ -84,6 +93,7 @@ FLOOR_INSIDE = {
 # Configs never enter the maths: these rooms know what tensors and modules are, and no more.
 WITHOUT_CONFIG = {"models", "data", "bundle", "pruning", "diagnostics", "graph"}
 MAY_IMPORT_OPTUNA = {
+    "storage",
     "search",
     "results/records",
     "presentation/parameter_figures",
@@ -158,10 +168,10 @@ def test_an_arrow_up_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     file.write_text("def f():\n    from sculpt.trial import run_seed\n    import optuna\n")
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
     assert len(faults_of(file)) == 2
-    inside = tmp_path / "sculpt" / "search" / "storage" / "bad.py"
+    inside = tmp_path / "sculpt" / "storage" / "archive" / "bad.py"
     inside.parent.mkdir(parents=True)
     inside.write_text(
-        "from sculpt.search.store import Store\nfrom sculpt.search.progress import x\n"
+        "from sculpt.storage.opening import open_store\nfrom sculpt.search.progress import x\n"
     )
     assert len(faults_of(inside)) == 2
 
@@ -181,7 +191,7 @@ def test_few_frames_lie_between_the_command_and_the_method(
     """Those of ours: whoever asks how a study comes to a network follows this many calls."""
     from sculpt import trial
     from sculpt.cli import app
-    from sculpt.search.workers import attempt
+    from sculpt.search.workers import worker
 
     found: dict[str, list[str]] = {}
 
@@ -190,7 +200,7 @@ def test_few_frames_lie_between_the_command_and_the_method(
         found[job.role] = [frame.function for frame in stack[: _place_of_command(stack)]]
         return trial.run_seed(job, *rest)
 
-    monkeypatch.setattr(attempt, "run_seed", watched)
+    monkeypatch.setattr(worker, "run_seed", watched)
     path = write_study(tmp_path, search__trials=2, search__replicates=1)
     assert CliRunner().invoke(app, ["run", str(path), "--json"]).exit_code == 0
     assert found.keys() == {"base", "candidate"}

@@ -19,7 +19,7 @@ from sculpt.registry import OBJECTIVES, QUANTITIES
 from sculpt.results.columns import describe_column
 from sculpt.run_folder import RunFolder
 from sculpt.search.sampling.feasibility import check_study
-from sculpt.search.trial_files import summary
+from sculpt.storage.trial_files import summary
 from sculpt.summary import summarize
 from sculpt.trial import run_seed
 from sculpt.typed_json import from_json, to_json

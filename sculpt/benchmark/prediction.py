@@ -7,9 +7,9 @@ from pathlib import Path
 from sculpt.config import Study
 from sculpt.errors import StorageError
 from sculpt.files import replacing
-from sculpt.search.artifacts.location import storage_file
 from sculpt.search.sampling.early_stopping import expected_seeds
 from sculpt.search.sampling.feasibility import Prediction
+from sculpt.storage.artifacts import storage_file
 
 
 def bench_path(config: Study) -> Path:

@@ -1,4 +1,4 @@
-"""What commands have in common: their options, reading a study, printing a document."""
+"""Options that commands share, and printing a document."""
 
 import json
 import sys
@@ -67,7 +67,7 @@ def overrides(
     """Return the values that `KEY=VALUE` entries give to keys, and `--storage` to that key.
 
     Raises:
-        InputError: an entry is none, or its value is not YAML.
+        InputError: An entry is none, or its value is not YAML.
     """
     from sculpt.documents import parse_value
 
@@ -94,7 +94,7 @@ def show_document(document: Any, as_json: bool, *views: Any, output: Path | None
     """Print a document as JSON, or as the tables that `views` make of it; or write it to a file.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: The file cannot be written.
     """
     if as_json:
         text = json.dumps(document, indent=2, allow_nan=False) + "\n"
@@ -116,10 +116,10 @@ def show_document(document: Any, as_json: bool, *views: Any, output: Path | None
 
 
 def read_trials_per_device(given: str | None, workers: int | None) -> Any:
-    """Return how many trials are run at a time on each device; 1 where it was not given.
+    """Return the number of trials at a time on each device; 1 where it was not given.
 
     Raises:
-        InputError: the number of workers is given, too.
+        InputError: The number of workers is given, too.
     """
     from sculpt.documents import parse_value
 

@@ -1,4 +1,4 @@
-"""Commands that train: run a study, and join one that others run."""
+"""Commands that train: run a study, or join one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +43,7 @@ def run(
     ] = False,
     slurm_set: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="What each job asks for; may be repeated."),
+        typer.Option(metavar="KEY=VALUE", help="Parameter of each job; may be repeated."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -108,7 +108,7 @@ def worker(
 ) -> None:
     """Join a study that was started elsewhere, until nothing is left to do.
 
-    From any machine that reaches its storage. What is trained stands there; --set takes only
+    From any machine that reaches its storage. The settings are read from there; --set takes only
     data.root and data.download: where this machine has its images.
 
     Example: sculpt worker studies/digits.yaml --workers 2

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 from sculpt.errors import check_choice
 from sculpt.presentation.content import collect
 from sculpt.results.records import Results, open_results
-from sculpt.search.archive.writing import check_replaceable, write_archive
+from sculpt.storage.archive.writing import check_replaceable, write_archive
 
 Records = Literal["report", "all", "none"]
 

@@ -31,7 +31,7 @@ from sculpt.presentation.figures.drawing import (
 )
 from sculpt.registry import OBJECTIVES
 from sculpt.search.sampling.space import distribution
-from sculpt.search.storage.optuna_names import experimental_accepted
+from sculpt.storage.optuna_names import experimental_accepted
 
 FEWEST = 4
 """Finished candidates from which on a figure over parameters says anything."""

@@ -15,18 +15,18 @@ from sculpt.documents import Document
 from sculpt.errors import InputError
 from sculpt.record import TrialRecord
 from sculpt.results.columns import describe_column, in_order
-from sculpt.search.opening import open_store
-from sculpt.search.storage.attributes import PROBLEMS
-from sculpt.search.storage.stored_trials import StoredTrial, read_trial, read_trials
-from sculpt.search.storage.trials import count_states, trial_states
-from sculpt.search.store import TOTAL, Store
-from sculpt.search.trial_files import (
+from sculpt.storage.attributes import PROBLEMS
+from sculpt.storage.opening import open_store
+from sculpt.storage.store import TOTAL, Store
+from sculpt.storage.stored_trials import StoredTrial, read_trial, read_trials
+from sculpt.storage.trial_files import (
     keep_later,
     read_later,
     read_network,
     read_record,
     with_later,
 )
+from sculpt.storage.trials import count_states, trial_states
 from sculpt.typed_json import to_json
 
 T = TypeVar("T")

@@ -1,4 +1,4 @@
-"""What a running study tells whoever watches, and a live view of it in the terminal."""
+"""The events of a running study, and a live view of them in the terminal."""
 
 import time
 
@@ -17,16 +17,14 @@ from sculpt.record import Epoch
 
 
 class Watcher:
-    """Is told what happens in a run; this one ignores it all."""
+    """Receives the events of a run; this one ignores them all."""
 
     def run_started(self, total: int, done: int) -> None:
         """Trials in all, and how many are finished already."""
 
-    def trial_started(self, label: int | str, params: Params, epochs: int) -> None:
-        """A trial begins: a candidate's number, or "base"; `epochs` over all its seeds."""
-
-    def trial_elsewhere(self, label: int | str, params: Params) -> None:
-        """A trial is running in a worker that tells nothing but how it ends."""
+    def trial_started(self, label: int | str, params: Params, epochs: int | None) -> None:
+        """A trial begins: a candidate's number, or "base"; `epochs` over all its seeds, None where
+        only its end will be told."""
 
     def epoch_finished(self, epoch: Epoch) -> None:
         """The current trial finished an epoch."""
@@ -40,16 +38,16 @@ class Watcher:
         """Nothing is left to start; trials are still running elsewhere, or their worker died."""
 
     def from_worker(self, number: int) -> None:
-        """What is told next happens in this one of several workers; 0 unless this is called."""
+        """The next events are of this one of several workers; 0 unless this is called."""
 
     def worker_lost(self, problem: str) -> None:
         """The worker died, and with it the trial that it was running."""
 
     def message(self, text: str) -> None:
-        """Something that whoever watches should know."""
+        """A message for the user."""
 
     def confirmation_started(self, trials: int) -> None:
-        """The search is over; this many trials are left to confirm what it found."""
+        """The search is over; this many trials are left to confirm its results."""
 
     def run_finished(self) -> None:
         """The run is over, whatever the reason."""
@@ -59,7 +57,7 @@ class LiveView(Watcher):
     """Progress bars on a terminal, one per running trial; a line per finished trial elsewhere.
 
     Attributes:
-        finished: How many trials ended in view, whatever their end.
+        finished: Number of trials that ended in view, whatever their end.
     """
 
     def __init__(self, console: Console):
@@ -91,22 +89,16 @@ class LiveView(Watcher):
         self._bars.update(self._study, total=total, completed=done, visible=True)
         self._console.print(f"{total} trials, {done} of them finished", highlight=False)
 
-    def trial_started(self, label: int | str, params: Params, epochs: int) -> None:
-        self._show_trial(label, params, epochs, "pruning" if params else "")
-
-    def trial_elsewhere(self, label: int | str, params: Params) -> None:
-        self._show_trial(label, params, 1, "")
-
-    def _show_trial(self, label: int | str, params: Params, epochs: int, note: str) -> None:
+    def trial_started(self, label: int | str, params: Params, epochs: int | None) -> None:
         self._starts[self._worker] = time.monotonic()
         if self._worker not in self._trials:
             self._trials[self._worker] = self._bars.add_task("", total=0, note="", visible=False)
         self._bars.reset(
             self._trials[self._worker],
             description=f"{_name(label)} {describe_parameters(params)}".rstrip(),
-            total=epochs,
+            total=epochs or 1,
             visible=True,
-            note=note,
+            note="pruning" if params and epochs else "",
         )
 
     def epoch_finished(self, epoch: Epoch) -> None:
@@ -124,10 +116,7 @@ class LiveView(Watcher):
         seconds = time.monotonic() - self._starts[self._worker]
         result = problem if val_error is None else f"val error {val_error:.2%}"
         row = self._trials[self._worker]
-        task = self._bars.tasks[row]
-        self._console.print(
-            f"{task.description}: {result} ({seconds:.1f} s)", highlight=False, markup=False
-        )
+        self.message(f"{self._bars.tasks[row].description}: {result} ({seconds:.1f} s)")
         self._bars.update(row, visible=False)
         self._bars.update(self._study, advance=1)
         self._describe_study()
@@ -135,10 +124,9 @@ class LiveView(Watcher):
     def waiting(self, running: int) -> None:
         if not self._warned:
             self._warned = True
-            self._console.print(
+            self.message(
                 f"waiting for {running} trial(s) that another worker runs, or that are taken over "
-                "when their worker has been silent for search.grace_seconds",
-                highlight=False,
+                "when their worker has been silent for search.grace_seconds"
             )
 
     def from_worker(self, number: int) -> None:
@@ -158,7 +146,7 @@ class LiveView(Watcher):
         if trials and not self._confirming:  # each of several workers says so
             self._confirming = True
             self._bars.update(self._study, total=trials, completed=0)
-            self._console.print(f"{trials} trials to confirm the best", highlight=False)
+            self.message(f"{trials} trials to confirm the best")
             self._first_start, self._finished_here = time.monotonic(), 0
 
     def run_finished(self) -> None:

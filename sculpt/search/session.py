@@ -25,25 +25,24 @@ from sculpt.errors import ConfigError, InputError, SculptError
 from sculpt.export.runtimes import missing_runtime
 from sculpt.job import resolve_budget
 from sculpt.registry import load_plugins
-from sculpt.search.artifacts.location import artifacts_of
-from sculpt.search.confirmation import queue_confirmation
+from sculpt.search.confirmation_queue import queue_confirmation
 from sculpt.search.images import describe_data, load_data
-from sculpt.search.opening import (
+from sculpt.search.progress import Watcher
+from sculpt.search.sampling.feasibility import total_trials
+from sculpt.search.sampling.samplers import make_sampler, resolve_sampler
+from sculpt.search.workers.concurrency import measure_concurrency
+from sculpt.search.workers.devices import WorkerCount, use_device
+from sculpt.search.workers.interruption import Interruption
+from sculpt.search.workers.processes import WorkerProcess, worker_processes
+from sculpt.search.workers.worker import Worker
+from sculpt.storage.artifacts import artifacts_of
+from sculpt.storage.opening import (
     check_artifacts,
     open_store,
     refuse_other_images,
     start_store,
 )
-from sculpt.search.progress import Watcher
-from sculpt.search.references import is_archive, refuse_archive
-from sculpt.search.sampling.feasibility import total_trials
-from sculpt.search.sampling.samplers import make_sampler, resolve_sampler
-from sculpt.search.store import Store
-from sculpt.search.workers.concurrency import measure_concurrency
-from sculpt.search.workers.devices import HowMany, use_device
-from sculpt.search.workers.interruption import Interruption
-from sculpt.search.workers.processes import Member, crew
-from sculpt.search.workers.worker import Worker
+from sculpt.storage.store import Store, is_archive, refuse_archive
 from sculpt.study_file import document_faults
 from sculpt.training.precision import resolve_precision
 
@@ -60,31 +59,27 @@ LOOK_SECONDS = 1.0
 """Between looks for a Ctrl-C that Python swallowed."""
 
 MOST_REPLACEMENTS = 3
-"""Of a worker that dies again and again without a finished trial in between."""
+"""Replacements of a worker that dies again and again without a finished trial in between."""
 
 
 class Session:
-    """A study that was checked, and what the workers of this machine need to train it.
+    """A study that was checked, and all that the workers of this machine need to train it.
 
     A process opens the study once. Processes that are given a session open it for themselves.
 
     Attributes:
         config: The study.
         splits: Its images, on the CPU, so that all processes share one copy.
-        devices: Dealt out to the workers in turn.
-        total: Of trials, the base included; None is what the study was last asked for, now or
-            later.
-        stream: Of chance: workers that start at once must not draw the same configurations.
+        devices: Devices dealt out to the workers in turn.
+        total: Total of trials, the base included; None is the total that the study was last asked
+            for, now or later.
+        stream: Random stream: workers that start at once must not draw the same configurations.
     """
 
     def __init__(
         self, config: Study, devices: Sequence[torch.device], *, total: int | None, stream: int = 0
     ) -> None:
-        """Read what the study needs; see `start` and `join`.
-
-        Raises:
-            InputError: its images are not at hand.
-        """
+        """Read what the study needs; InputError if its images are not at hand."""
         self.config, self.devices = config, list(devices)
         self.total, self.stream = total, stream
         self.budget = resolve_budget(config, describe_data(config))
@@ -94,12 +89,10 @@ class Session:
     def start(cls, config: Study, devices: Sequence[torch.device]) -> "Session":
         """Check a study, and make what is missing where it is kept; train nothing.
 
-        Args:
-            config: The study.
-            devices: Those of this machine that will train it; none where others do.
+        There are no devices where others train it.
 
         Raises:
-            InputError: the study cannot be run as it is; nothing was written.
+            InputError: The study cannot be run as it is; nothing was written.
         """
         _check_machine(config, devices)
         total = total_trials(config, describe_data(config))
@@ -120,15 +113,15 @@ class Session:
         """Open a study that was started elsewhere; a total that is raised later is followed.
 
         Args:
-            reference: A study file, of which only its name and what may differ by machine is read,
-                or the name of a study.
+            reference: The name of a study, or a study file, of which only the name and the
+                settings `OF_THE_MACHINE` are read.
             storage: Where it is kept, if not where the file says (or `runs/NAME.db` for a name).
             overrides: Keys of `OF_THE_MACHINE` to values.
-            devices: Those of this machine that will train it.
+            devices: Devices of this machine that will train it.
 
         Raises:
-            StorageError: there is no such study; run it first.
-            InputError: this machine cannot work on it, or another setting is given.
+            StorageError: There is no such study; run it first.
+            InputError: This machine cannot work on it, or another setting is given.
         """
         if is_archive(reference, storage):
             refuse_archive(reference, "a worker must join a study where it is kept")
@@ -139,7 +132,7 @@ class Session:
                 "it is run (sculpt run)"
             )
         found = open_store(reference, storage)
-        config = _with_places(found.config, _places(found.config, reference) | overrides)
+        config = _with_overrides(found.config, _of_the_machine(found.config, reference) | overrides)
         _check_machine(config, devices)
         # Another stream than of workers that start beside these.
         session = cls(config, devices, total=None, stream=secrets.randbits(32))
@@ -148,12 +141,8 @@ class Session:
 
     @cached_property
     def store(self) -> Store:
-        """The study, opened by this process to work on it.
-
-        Raises:
-            ConfigError: it was begun with other images.
-            StorageError: it cannot be opened, or its artifacts cannot.
-        """
+        """The study, opened by this process to work on it; ConfigError if it was begun with other
+        images, StorageError if it or its artifacts cannot be opened."""
         return self._to_work_on(open_store(self.config.study, self.config.storage_url))
 
     def _to_work_on(self, found: Store) -> Store:
@@ -165,18 +154,12 @@ class Session:
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in self.__dict__.items() if name != "store"}
 
-    def run(self, watcher: Watcher, how_many: HowMany) -> Store:
-        """Run the base and candidates until the total of trials is finished.
-
-        Args:
-            watcher: Is told of the progress.
-            how_many: Workers; by default one for each device.
-
-        Returns:
-            The study.
+    def run(self, watcher: Watcher, count: WorkerCount) -> Store:
+        """Run the base and candidates until the total of trials is finished, by so many workers or
+        one for each device, and return the study.
 
         Raises:
-            SculptError: the base failed, every candidate did, or every worker died.
+            SculptError: The base failed, every candidate did, or every worker died.
         """
         store = self.store
         total = store.total if self.total is None else self.total
@@ -184,10 +167,10 @@ class Session:
             with Interruption() as interruption:
                 watcher.run_started(total, store.finished)
                 left = total - store.finished + queue_confirmation(store, dry=True)
-                count = self._count(how_many, watcher, interruption) if left > 0 else 0
-                count = min(count, left)
-                if count > 1 or (how_many.apart and count == 1):
-                    self._work_together(watcher, interruption, count)
+                workers = self._number_of_workers(count, watcher, interruption) if left > 0 else 0
+                workers = min(workers, left)
+                if workers > 1 or (count.apart and workers == 1):
+                    self._run_workers(watcher, interruption, workers)
                 # By itself; or the rest, should the others have left any.
                 self.worker(0, watcher, interruption).run(self.total)
         finally:
@@ -195,13 +178,8 @@ class Session:
         return store
 
     def worker(self, number: int, watcher: Watcher, interruption: Interruption) -> Worker:
-        """Return a worker of this process.
-
-        Args:
-            number: Among those of this machine, from 1; 0 is the process that started them.
-            watcher: Is told of the progress.
-            interruption: Cuts short what it does.
-        """
+        """Return a worker of this process, by its number on this machine, from 1; 0 is the process
+        that started the others."""
         load_plugins(self.config.plugins)
         _silence_optuna()
         device = self.device_of(number)
@@ -215,11 +193,12 @@ class Session:
         """Return the device of a worker; see `worker`."""
         return self.devices[max(0, number - 1) % len(self.devices)]
 
-    def _count(self, how_many: HowMany, watcher: Watcher, interruption: Interruption) -> int:
-        """Return how many workers are asked for."""
-        if how_many.workers is not None:
-            return how_many.workers
-        each = how_many.trials_per_device
+    def _number_of_workers(
+        self, count: WorkerCount, watcher: Watcher, interruption: Interruption
+    ) -> int:
+        if count.workers is not None:
+            return count.workers
+        each = count.trials_per_device
         if each == "auto":
             # On the first device; the others are taken to be of the same kind.
             with interruption.at_once():
@@ -228,39 +207,39 @@ class Session:
             each = measured.best
         return each * len(self.devices)
 
-    def _work_together(self, watcher: Watcher, interruption: Interruption, count: int) -> None:
+    def _run_workers(self, watcher: Watcher, interruption: Interruption, count: int) -> None:
         """Let workers in processes of their own run trials, and replace those that die."""
-        with crew(count, _run_trials, self) as members:
-            working: dict[Any, Member] = {member.connection: member for member in members}
+        with worker_processes(count, _run_trials, self) as workers:
+            working: dict[Any, WorkerProcess] = {worker.connection: worker for worker in workers}
             last: dict[int, str] = {}
             deaths: Counter[int] = Counter()  # since the last trial that finished
             given_up = []
             while working:
                 interruption.check()
                 for connection in wait(list(working), LOOK_SECONDS):
-                    member = working[connection]
-                    watcher.from_worker(member.number)
+                    worker = working[connection]
+                    watcher.from_worker(worker.number)
                     try:
-                        name, arguments = member.receive()
+                        event, arguments = worker.receive()
                     except (EOFError, OSError):
                         del working[connection]
-                        if problem := member.why_it_ended():
+                        if problem := worker.why_it_ended():
                             watcher.worker_lost(problem)
-                            deaths[member.number] += 1
-                            if deaths[member.number] > MOST_REPLACEMENTS:
+                            deaths[worker.number] += 1
+                            if deaths[worker.number] > MOST_REPLACEMENTS:
                                 given_up.append(problem)
                             else:
-                                member.start()
-                                working[member.connection] = member
-                                last.pop(member.number, None)
+                                worker.start()
+                                working[worker.connection] = worker
+                                last.pop(worker.number, None)
                         continue
-                    last[member.number] = name
-                    if name == "trial_finished":
-                        deaths[member.number] = 0
+                    last[worker.number] = event
+                    if event == "trial_finished":
+                        deaths[worker.number] = 0
                     # That one waits for another of these workers is no news.
-                    waits = all(last.get(m.number) == name for m in working.values())
-                    if name != "waiting" or waits:
-                        getattr(watcher, name)(*arguments)
+                    all_wait = all(last.get(w.number) == "waiting" for w in working.values())
+                    if event != "waiting" or all_wait:
+                        getattr(watcher, event)(*arguments)
         watcher.from_worker(0)
         if len(given_up) == count:
             raise SculptError(
@@ -269,8 +248,8 @@ class Session:
             )
 
 
-class Reporter(Watcher):
-    """Tells the process that started this one whatever a watcher can be told."""
+class _Reporter(Watcher):
+    """Sends all events to the process that started this one."""
 
     def __init__(self, connection: Connection):
         self._connection = connection
@@ -281,22 +260,19 @@ class Reporter(Watcher):
         return partial(self._tell, name)
 
     def _tell(self, name: str, *arguments: Any) -> None:
-        with suppress(OSError):  # nobody is there any more, and this process about to be stopped
+        with suppress(OSError):  # the parent has ended, and this process is about to be stopped
             self._connection.send((name, arguments))
 
 
 def _run_trials(connection: Connection, number: int, session: Session) -> None:
     """Run trials in this process until none is left to run."""
     with Interruption() as interruption:
-        session.worker(number, Reporter(connection), interruption).run(session.total)
+        session.worker(number, _Reporter(connection), interruption).run(session.total)
 
 
 def _check_machine(config: Study, devices: Sequence[torch.device]) -> None:
-    """Refuse what a study needs and this machine has not.
-
-    Raises:
-        InputError: it cannot train on these devices, or cannot measure what is asked for.
-    """
+    """Refuse a study that cannot be trained on these devices, or whose objectives cannot be
+    measured here, by an InputError."""
     for device in devices:
         resolve_precision(config.training.precision, device)
     measures = devices and "latency" in config.search.objectives
@@ -311,8 +287,8 @@ def _silence_optuna() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-def _places(stored: Study, reference: str | Path) -> Overrides:
-    """Return what a local study file says of where this machine keeps its images."""
+def _of_the_machine(stored: Study, reference: str | Path) -> Overrides:
+    """Return the settings `OF_THE_MACHINE` of a local study file, for the data sets of a study."""
     if not str(reference).endswith((".yaml", ".yml")):
         return {}
     local = read_yaml(Path(reference))
@@ -326,11 +302,11 @@ def _places(stored: Study, reference: str | Path) -> Overrides:
     return found
 
 
-def _with_places(stored: Study, places: Overrides) -> Study:
-    if not places:
+def _with_overrides(stored: Study, overrides: Overrides) -> Study:
+    if not overrides:
         return stored
     document = stored.model_dump()
-    for key, value in places.items():
+    for key, value in overrides.items():
         assign(document, key, value)
     if faults := document_faults(document):
         raise ConfigError("\n".join(faults))

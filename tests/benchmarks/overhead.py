@@ -38,13 +38,13 @@ from sculpt.config import Study
 from sculpt.job import Job, resolve_budget
 from sculpt.run_folder import RunFolder
 from sculpt.search.images import describe_data, load_data
-from sculpt.search.opening import start_store
 from sculpt.search.progress import Watcher
 from sculpt.search.sampling.samplers import make_sampler
-from sculpt.search.storage.study_storage import StudyStorage
-from sculpt.search.workers import attempt
+from sculpt.search.workers import worker as worker_module
 from sculpt.search.workers.interruption import Interruption
 from sculpt.search.workers.worker import Worker
+from sculpt.storage.opening import start_store
+from sculpt.storage.study_storage import StudyStorage
 from sculpt.study_file import load_study
 from sculpt.training.memory import long_lived
 from sculpt.trial import run_seed
@@ -127,10 +127,10 @@ def train_once(url: str) -> Trained:
         calls.clear()  # of what the trials before did, and of this one so far
         return outcomes[-1]
 
-    attempt.run_seed = kept
+    worker_module.run_seed = kept
     sculpt.run(config)
     outcome = outcomes[-1]
-    attempt.run_seed = canned(outcome)
+    worker_module.run_seed = canned(outcome)
     with counting(calls):
         # One more, with all of its calls.
         worker = make_worker(study_at(url, 4), 1)
@@ -194,7 +194,7 @@ def make_worker(config: Study, number: int) -> Worker:
 
 def fill_sculpt(url: str, trained: Trained, finished: int) -> None:
     """Make a study with so many finished candidates."""
-    attempt.run_seed = canned(trained.outcome)
+    worker_module.run_seed = canned(trained.outcome)
     worker = make_worker(study_at(url, 3), 1)
     worker.run(3)
     multiply(worker.store.storage, worker.store.candidates, finished)
@@ -320,7 +320,7 @@ def run_sculpt(url: str, trained: Trained, each: int, number: int, started: Any)
             started()
         return run(*arguments, **options)
 
-    attempt.run_seed = first
+    worker_module.run_seed = first
     worker = make_worker(study_at(url, 10**6), number)
     trials = worker.store.trials(worker.store.candidates)
     trials.read()

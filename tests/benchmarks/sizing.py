@@ -24,7 +24,7 @@ import optuna
 import overhead
 import torch
 
-from sculpt.search.storage.study_storage import StudyStorage
+from sculpt.storage.study_storage import StudyStorage
 
 WORKERS = (1, 4, 16, 64, 250, 1000)
 SECONDS = (10.0, 60.0, 600.0)

@@ -17,7 +17,7 @@ from optuna.trial import TrialState, create_trial
 from playwright.sync_api import Locator, Page, expect
 
 from sculpt.results.records import Results
-from sculpt.search.opening import open_store
+from sculpt.storage.opening import open_store
 
 HOSTILE = (
     "ValueError: <img src='http://other.example/a.png' onerror='document.title=1'> "

@@ -23,8 +23,8 @@ from sculpt.presentation.parameter_figures import parameter_figures
 from sculpt.results.pareto import pareto_document
 from sculpt.results.ranking import rank
 from sculpt.results.records import Results, open_results
-from sculpt.search.archive import writing
-from sculpt.search.opening import open_store
+from sculpt.storage.archive import writing
+from sculpt.storage.opening import open_store
 from studies import write_study
 
 PLACES = ("storage", "artifacts")

@@ -29,8 +29,8 @@ from sculpt.presentation.dashboard.server import (
     is_loopback,
     open_server,
 )
-from sculpt.search.opening import open_store
-from sculpt.search.store import Store
+from sculpt.storage.opening import open_store
+from sculpt.storage.store import Store
 from sculpt.table import code, prose
 
 LAYERS = [whole_layer("stem.weight", shape=[4, 1, 3, 3], kept=20)]
@@ -270,7 +270,7 @@ def test_reading_does_not_wait_for_pytorch(store: Store) -> None:
         "import sys",
         "from sculpt.presentation.dashboard.annotations import annotate",
         "from sculpt.presentation.dashboard.server import open_server",
-        "from sculpt.search.opening import open_store",
+        "from sculpt.storage.opening import open_store",
         "store = open_store('tiny', sys.argv[1])",
         "annotate(store)",
         "open_server(store, '127.0.0.1', 0).server_close()",
@@ -419,7 +419,7 @@ class TestCommand:
             event.listen(found.storage.engine, "connect", refuse_writing)
             return found
 
-        monkeypatch.setattr("sculpt.search.opening.open_store", open_read_only)
+        monkeypatch.setattr("sculpt.storage.opening.open_store", open_read_only)
         before = written(store)
         code, _, err = sculpt_command(*self.arguments(store))
         assert code == 0

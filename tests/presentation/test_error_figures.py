@@ -9,7 +9,7 @@ from rigged import add_trial, attributes, results_of
 from sculpt.config import Choice
 from sculpt.presentation.content import collect
 from sculpt.presentation.error_figures import error_against_sparsity
-from sculpt.search.opening import start_store
+from sculpt.storage.opening import start_store
 from sculpt.study_file import load_study
 
 TABLE_6 = Path(__file__).resolve().parents[2] / "studies" / "paper" / "table6.yaml"

@@ -30,7 +30,7 @@ from sculpt.presentation.parameter_figures import parameter_figures
 from sculpt.record import TrialRecord
 from sculpt.results.ranking import rank
 from sculpt.results.verdict import verdict_of
-from sculpt.search.store import Store
+from sculpt.storage.store import Store
 from sculpt.study_file import load_study
 from sculpt.typed_json import from_json
 

@@ -27,7 +27,7 @@ from sculpt.results.published import compare
 from sculpt.results.ranking import rank
 from sculpt.results.records import Results
 from sculpt.results.statistics import judge
-from sculpt.search.store import Store
+from sculpt.storage.store import Store
 
 FAMILIES = ("lowest_test", "selected_test", "val")
 

@@ -12,8 +12,8 @@ from scipy.stats import ttest_rel
 from sculpt.config import Confirm
 from sculpt.results.confirmation import confirmation
 from sculpt.results.ranking import rank
-from sculpt.search.confirmation import select as best_candidates
-from sculpt.search.store import Store
+from sculpt.search.confirmation_queue import best_candidates
+from sculpt.storage.store import Store
 
 BASE = [0.20, 0.21, 0.22, 0.20, 0.21]
 GOOD = [0.10, 0.12, 0.12, 0.11, 0.10]

@@ -13,7 +13,7 @@ from sculpt.presentation.markdown import describe, write_markdown
 from sculpt.presentation.page import render
 from sculpt.results.ranking import rank
 from sculpt.results.tables.ranking import published_tables, ranking_tables
-from sculpt.search.store import Store
+from sculpt.storage.store import Store
 from sculpt.units import error, points, signed
 
 TITLES = [

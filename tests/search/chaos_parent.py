@@ -27,7 +27,7 @@ import torch
 import sculpt
 from sculpt.launch import run
 from sculpt.search.progress import Watcher
-from sculpt.search.storage import trials
+from sculpt.storage import trials
 
 LOOK_SECONDS = 0.02
 

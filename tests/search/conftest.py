@@ -10,8 +10,8 @@ import optuna
 import pytest
 from postgres import Server
 
-from sculpt.search.storage.study_storage import StudyStorage, open_storage
-from sculpt.search.storage.trials import Trials
+from sculpt.storage.study_storage import StudyStorage, open_storage
+from sculpt.storage.trials import Trials
 
 GRACE_SECONDS = 2
 PATIENCE_SECONDS = 120  # only a hang is ever cut off by it

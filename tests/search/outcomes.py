@@ -6,7 +6,7 @@ from contextlib import suppress
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from sculpt.search.storage.trials import ClaimedTrial, Trials, original_number
+from sculpt.storage.trials import ClaimedTrial, Trials, original_number
 
 Objective = Callable[[ClaimedTrial], list[float]]
 

@@ -19,8 +19,8 @@ from optuna.storages import RDBStorage
 from sculpt.config import Study
 from sculpt.search.sampling.samplers import make_sampler
 from sculpt.search.sampling.space import suggest
-from sculpt.search.storage.study_storage import StudyStorage, open_storage
-from sculpt.search.storage.trials import ClaimedTrial, Trials
+from sculpt.storage.study_storage import StudyStorage, open_storage
+from sculpt.storage.trials import ClaimedTrial, Trials
 
 SEARCHED = Study.model_validate(
     {

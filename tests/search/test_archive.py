@@ -15,15 +15,14 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sculpt.errors import SculptWarning, StorageError
-from sculpt.search.archive.privacy import Privacy, privacy_of
-from sculpt.search.archive.writing import write_archive
-from sculpt.search.opening import open_store, start_store
-from sculpt.search.references import is_archive
-from sculpt.search.storage.attributes import ATTEMPTS, RETRY_OF
-from sculpt.search.storage.stored_trials import read_trial, read_trials
-from sculpt.search.storage.trials import MAX_RETRIES, count_states, trial_states
-from sculpt.search.store import Store
-from sculpt.search.trial_files import keep_later
+from sculpt.storage.archive.privacy import Privacy, privacy_of
+from sculpt.storage.archive.writing import write_archive
+from sculpt.storage.attributes import ATTEMPTS, RETRY_OF
+from sculpt.storage.opening import open_store, start_store
+from sculpt.storage.store import Store, is_archive
+from sculpt.storage.stored_trials import read_trial, read_trials
+from sculpt.storage.trial_files import keep_later
+from sculpt.storage.trials import MAX_RETRIES, count_states, trial_states
 from sculpt.study_file import load_study
 from studies import write_study
 

@@ -22,15 +22,14 @@ from sculpt.errors import InputError, SculptWarning, StorageError
 from sculpt.exports import export_trial
 from sculpt.record import Epoch, TrialRecord
 from sculpt.results.records import Results
-from sculpt.search.artifacts import artifact_store
-from sculpt.search.artifacts.artifact_store import ArtifactStore
-from sculpt.search.artifacts.checkpoint_folder import CheckpointFolder
-from sculpt.search.opening import check_artifacts, open_store, start_store
 from sculpt.search.progress import Watcher
-from sculpt.search.storage.failures import LostStorageError
-from sculpt.search.storage.trials import ClaimedTrial
-from sculpt.search.store import Store
-from sculpt.search.trial_files import keep
+from sculpt.storage import artifacts as artifact_store
+from sculpt.storage.artifacts import ArtifactStore, CheckpointFolder
+from sculpt.storage.failures import LostStorageError
+from sculpt.storage.opening import check_artifacts, open_store, start_store
+from sculpt.storage.store import Store
+from sculpt.storage.trial_files import keep
+from sculpt.storage.trials import ClaimedTrial
 from sculpt.study_file import load_study
 from sculpt.typed_json import from_json
 from studies import write_study

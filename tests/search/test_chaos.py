@@ -13,8 +13,8 @@ from optuna.trial import TrialState
 from postgres import Server
 
 import sculpt
-from sculpt.search.storage.attributes import INFEASIBLE
-from sculpt.search.storage.trials import original_number
+from sculpt.storage.attributes import INFEASIBLE
+from sculpt.storage.trials import original_number
 from studies import write_study
 
 TRIALS, WORKERS, KILLS = 60, 4, 20

@@ -12,10 +12,10 @@ import sculpt.measuring
 from sculpt.config import Confirm, Study
 from sculpt.errors import SculptError
 from sculpt.results.records import Results
-from sculpt.search.confirmation import fresh_seeds, select, shuffled
-from sculpt.search.opening import open_store
+from sculpt.search.confirmation_queue import best_candidates, shuffled
 from sculpt.search.progress import Watcher
-from sculpt.search.trial_files import read_record
+from sculpt.storage.opening import open_store
+from sculpt.storage.trial_files import read_record
 from studies import TINY, write_study
 
 
@@ -57,14 +57,12 @@ def test_the_best_and_the_base_are_trained_again(confirmed: tuple[Path, Results]
 
 
 def test_seeds_are_fresh_and_shared(confirmed: tuple[Path, Results]) -> None:
-    path, results = confirmed
-    config = results.config
-    assert list(fresh_seeds(config, 3)) == [2, 3, 4]  # the search used 0 and 1
+    path, _ = confirmed
     confirmation = open_store(path).confirmation
     assert confirmation is not None
     for trial in confirmation.trials:
         record = read_record(open_store(path), trial)
-        assert record.seeds == [2, 3, 4]
+        assert record.seeds == [2, 3, 4]  # the search used 0 and 1
         assert record.confirms == trial.user_attrs["candidate"]
         assert [run.test_error for run in record.runs] == record.test_errors
 
@@ -199,7 +197,7 @@ def test_of_each_budget_the_best(tmp_path: Path) -> None:
     )
     results = sculpt.run(path)
     store = open_store(path)
-    chosen = select(store, Confirm(top=1))
+    chosen = best_candidates(store, Confirm(top=1))
     table = results.complete.set_index("trial")
     assert sorted(table.loc[chosen, "params.budget"]) == [2000, 4000]
     for number in chosen:

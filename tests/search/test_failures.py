@@ -13,9 +13,9 @@ from sqlalchemy import Engine, event
 
 import sculpt
 from sculpt.errors import StorageError
-from sculpt.search.storage import sqlite_file
-from sculpt.search.storage.failures import LostStorageError, failure_in, storage_failure
-from sculpt.search.storage.study_storage import open_storage
+from sculpt.storage import sqlite_file
+from sculpt.storage.failures import LostStorageError, failure_in, storage_failure
+from sculpt.storage.study_storage import open_storage
 from studies import write_study
 
 Command = Callable[..., tuple[int, str, str]]
@@ -87,7 +87,7 @@ def test_a_disk_that_is_full_for_other_files_is_no_failure_of_a_trial(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("sculpt.search.workers.attempt.keep", no_room)
+        patch.setattr("sculpt.search.workers.worker.keep", no_room)
         code, _, error = sculpt_command("run", path)
     assert code == 1
     assert "No space left on device" in error

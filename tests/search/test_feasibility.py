@@ -75,7 +75,7 @@ def test_a_budget_is_broken_by_more_than_nothing_where_it_cannot_be_held(
 def test_every_constraint_is_weighed_against_its_limit(tmp_path: Path) -> None:
     study = load_study(write_study(tmp_path, space__constraints=LIMITS))
     size = measure_size(study.with_parameters({"widening": 3, "blocks": 2}), DIGITS)
-    memory = size.memory_bytes(batch_size=50)
+    memory = size.memory_bytes
     assert memory == 16 * size.dense_parameters + 4 * 50 * size.cost.activations
     found = judged(study, widening=3, blocks=2)
     assert found.violations == {
@@ -180,7 +180,7 @@ def test_sizes_are_measured_without_weights(tmp_path: Path) -> None:
     study = load_study(write_study(tmp_path)).with_parameters({"widening": 200, "blocks": 9})
     size = measure_size(study, DIGITS)  # more than 100 million weights: on the meta device, at once
     assert size.dense_parameters > 10**8
-    assert size.memory_bytes(batch_size=1) > 16 * size.dense_parameters
+    assert size.memory_bytes > 16 * size.dense_parameters
 
 
 def test_a_list_of_budgets_is_sampled(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from PIL import Image
 
 import sculpt
 from sculpt.errors import ConfigError, InputError
-from sculpt.search.opening import open_store
 from sculpt.search.progress import Watcher
-from sculpt.search.store import TOTAL
+from sculpt.storage.opening import open_store
+from sculpt.storage.store import TOTAL
 from studies import check_complete, write_study
 
 

@@ -11,10 +11,9 @@ import sculpt
 from sculpt.dominance import non_dominated
 from sculpt.errors import ConfigError, SculptWarning, StorageError
 from sculpt.results.records import Results
-from sculpt.search.artifacts.artifact_store import ArtifactStore
-from sculpt.search.kept_networks import discard_networks
-from sculpt.search.opening import open_store
-from sculpt.search.trial_files import FILES, RECORD_FILE
+from sculpt.storage.artifacts import ArtifactStore
+from sculpt.storage.opening import open_store
+from sculpt.storage.trial_files import FILES, RECORD_FILE, discard_networks
 from studies import write_study
 
 

@@ -17,8 +17,8 @@ from storage_worker import SEARCHED
 
 from sculpt.config import Range, Space
 from sculpt.search.sampling.samplers import make_sampler
-from sculpt.search.storage.optuna_names import PRIVATE, PRIVATE_ATTRIBUTES, experimental_accepted
-from sculpt.search.storage.study_storage import StudyStorage, open_storage
+from sculpt.storage.optuna_names import PRIVATE, PRIVATE_ATTRIBUTES, experimental_accepted
+from sculpt.storage.study_storage import StudyStorage, open_storage
 
 
 class TestStudyStorage(StorageTestCase):
@@ -48,7 +48,7 @@ class TestUnrepeatedSampler(BasicSamplerTestCase):
 
 @pytest.mark.parametrize("name", PRIVATE)
 def test_a_private_name_is_where_it_was(name: str) -> None:
-    """Fails by name when Optuna moves one; then sculpt/search/storage/optuna_names.py changes."""
+    """Fails by name when Optuna moves one; then sculpt/storage/optuna_names.py changes."""
     parts = name.split(".")
     found: Any = importlib.import_module(parts[0])
     for part in parts[1:]:

@@ -15,12 +15,11 @@ from optuna.trial import TrialState
 from outcomes import run_one
 from sqlalchemy.exc import OperationalError
 
-from sculpt.search.storage import patience as patience_module
-from sculpt.search.storage import study_storage
-from sculpt.search.storage.failures import LostStorageError
-from sculpt.search.storage.patience import Patience
-from sculpt.search.storage.study_storage import StudyStorage
-from sculpt.search.storage.trials import ClaimedTrial, Trials
+from sculpt.storage import failures as patience_module
+from sculpt.storage import study_storage
+from sculpt.storage.failures import LostStorageError, Patience
+from sculpt.storage.study_storage import StudyStorage
+from sculpt.storage.trials import ClaimedTrial, Trials
 
 
 def away(*, passes: bool = True) -> LostStorageError:

@@ -13,7 +13,7 @@ import pytest
 import sculpt
 from sculpt.errors import InputError, StorageError
 from sculpt.search.clusters.ray_cluster import _refuse_lone_file, share_out
-from sculpt.search.workers.devices import HowMany
+from sculpt.search.workers.devices import WorkerCount
 from sculpt.study_file import load_study
 from studies import check_complete, write_study
 
@@ -99,7 +99,7 @@ def node(cpus: float, gpus: float = 0, *, alive: bool = True, name: str = "far")
 
 def test_the_room_of_each_worker() -> None:
     def room(nodes: list[dict[str, Any]], on_gpu: bool, **asked: Any) -> tuple[float, ...]:
-        found = share_out(nodes, HowMany(**asked), on_gpu=on_gpu)
+        found = share_out(nodes, WorkerCount(**asked), on_gpu=on_gpu)
         return found.workers, found.threads, found.cpus, found.gpus
 
     machines = [node(16, 4), node(8, 2), node(64, 8, alive=False)]

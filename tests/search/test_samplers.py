@@ -18,7 +18,7 @@ from sculpt.errors import ConfigError
 from sculpt.search.sampling.samplers import make_sampler, resolve_sampler
 from sculpt.search.sampling.space import points, space_size, suggest
 from sculpt.search.sampling.unrepeated import first_with, key_of
-from sculpt.search.storage.study_storage import StudyStorage
+from sculpt.storage.study_storage import StudyStorage
 
 NAMES = get_args(Sampler)
 SMALL = {

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 import sculpt
-from sculpt.search.opening import open_store
 from sculpt.search.sampling.unrepeated import key_of
+from sculpt.storage.opening import open_store
 from studies import write_study
 
 SPACE = {

@@ -16,12 +16,12 @@ from postgres import Server
 from sqlalchemy import text
 
 from sculpt.errors import StorageError
-from sculpt.search.storage import server as server_module
-from sculpt.search.storage import trials as trials_module
-from sculpt.search.storage.failures import LostLockError
-from sculpt.search.storage.server_lock import ServerLock
-from sculpt.search.storage.study_storage import StudyStorage, open_storage
-from sculpt.search.storage.trials import ClaimedTrial, Trials, count_originals
+from sculpt.storage import postgres as server_module
+from sculpt.storage import trials as trials_module
+from sculpt.storage.failures import LostLockError
+from sculpt.storage.postgres import ServerLock
+from sculpt.storage.study_storage import StudyStorage, open_storage
+from sculpt.storage.trials import ClaimedTrial, Trials, count_originals
 from studies import write_study
 
 WaitUntil = Callable[[Callable[[], object]], None]
@@ -54,7 +54,7 @@ def in_thread(lock: ServerLock) -> tuple[threading.Thread, threading.Event]:
     taken = threading.Event()
 
     def take() -> None:
-        with lock:
+        with lock.held():
             taken.set()
 
     thread = threading.Thread(target=take)
@@ -90,7 +90,7 @@ def test_the_lock_is_taken_again_after_a_restart(
     server: Server, locks: tuple[ServerLock, ServerLock]
 ) -> None:
     ours, theirs = locks
-    with ours:
+    with ours.held():
         ours.check()
         thread, taken = in_thread(theirs)
         assert not taken.wait(0.5)
@@ -101,7 +101,7 @@ def test_the_lock_is_taken_again_after_a_restart(
         for _ in range(2):  # it is not taken again in silence
             with pytest.raises(LostLockError):
                 ours.check()
-    with ours:
+    with ours.held():
         ours.check()
 
 
@@ -119,15 +119,15 @@ def test_ctrl_c_ends_waiting_for_the_lock(
     # What a shell starts in the background ignores Ctrl-C, and Python then does so, too.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with ours:
+        with ours.held():
             interrupting.start()
-            with pytest.raises(KeyboardInterrupt), theirs:
+            with pytest.raises(KeyboardInterrupt), theirs.held():
                 pytest.fail("two hold the lock")
             interrupting.join()
             wait_until(lambda: not server.sql(waiting, database))
     finally:
         signal.signal(signal.SIGINT, before)
-    with theirs:
+    with theirs.held():
         theirs.check()
 
 
@@ -135,7 +135,7 @@ def test_a_lock_that_was_lost_unnoticed_is_left_in_silence(
     server: Server, database: str, locks: tuple[ServerLock, ServerLock]
 ) -> None:
     for lock in locks:
-        with lock:
+        with lock.held():
             cut(server, database)
 
 
@@ -168,7 +168,7 @@ def test_the_next_holder_waits_for_what_the_last_one_is_creating(
     study = optuna.create_study(study_name="s", storage=storage)
     ours.fence(storage.engine)
     insert = "INSERT INTO trials (number, study_id, state) VALUES (0, 1, 'WAITING')"
-    with ours, storage.engine.connect() as connection:
+    with ours.held(), storage.engine.connect() as connection:
         connection.exec_driver_sql(insert)
         server.sql(
             "SELECT pg_terminate_backend(pid, 60000) FROM pg_locks WHERE locktype = 'advisory' "
@@ -233,19 +233,19 @@ def test_a_server_that_stays_away_ends_the_run_and_the_next_goes_on(
     sculpt_command: Callable[..., tuple[int, str, str]],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sculpt.search.storage.patience.Patience.__init__.__defaults__", (1.0,))
+    monkeypatch.setattr("sculpt.storage.failures.Patience.__init__.__defaults__", (1.0,))
     path = write_study(tmp_path, storage=postgres_url, search__trials=3, search__replicates=1)
-    from sculpt.search.workers.attempt import Attempt
+    from sculpt.search.workers.worker import Worker
 
-    run = Attempt.run
+    run = Worker._run_seeds
 
-    def stop_first(self: Attempt, plan: Any) -> Any:
-        if plan.label != "base":
-            monkeypatch.setattr(Attempt, "run", run)
+    def stop_first(self: Worker, job: Any, *rest: Any) -> Any:
+        if job.label != "base":
+            monkeypatch.setattr(Worker, "_run_seeds", run)
             server.stop()
-        return run(self, plan)
+        return run(self, job, *rest)
 
-    monkeypatch.setattr(Attempt, "run", stop_first)
+    monkeypatch.setattr(Worker, "_run_seeds", stop_first)
     code, _, error = sculpt_command("run", path)
     server.start()
     assert code == 1

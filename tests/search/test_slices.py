@@ -14,7 +14,7 @@ import pytest
 import sculpt
 from sculpt.bundle import read_bundle
 from sculpt.search.progress import Watcher
-from sculpt.search.storage.trials import MAX_RETRIES
+from sculpt.storage.trials import MAX_RETRIES
 from studies import write_study
 
 SETTINGS = {

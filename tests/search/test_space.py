@@ -15,7 +15,6 @@ from sculpt.errors import InputError
 from sculpt.search.sampling.samplers import make_sampler
 from sculpt.search.sampling.space import (
     MOST_CORNERS,
-    axis,
     check_params,
     corners,
     distribution,
@@ -24,8 +23,9 @@ from sculpt.search.sampling.space import (
     points,
     space_size,
     suggest,
+    values_of,
 )
-from sculpt.search.storage.optuna_names import experimental_accepted
+from sculpt.storage.optuna_names import experimental_accepted
 from sculpt.study_file import load_study
 from studies import write_study
 
@@ -59,7 +59,7 @@ def random_space(seed: int) -> Space:
         earlier = list(parameters)
         parameters[key] = draw.choice([*listed, *ranges])
         for parent in draw.sample(earlier, min(len(earlier), draw.choice([0, 1, 2]))):
-            known = axis(Space(parameters={parent: parameters[parent]}), parent)
+            known = list(values_of(Space(parameters={parent: parameters[parent]}), parent))
             conditions.setdefault(key, {})[parent] = draw.sample(known, draw.choice([1, 2]))
     return Space.model_validate({"parameters": parameters, "conditions": conditions})
 
@@ -102,7 +102,7 @@ def test_what_is_not_sampled_is_left_out_of_a_point() -> None:
 def test_points_are_the_product_once_what_is_not_sampled_is_gone(seed: int) -> None:
     space = random_space(seed)
     expected = []
-    for values in itertools.product(*(axis(space, key) or [] for key in space.parameters)):
+    for values in itertools.product(*(values_of(space, key) for key in space.parameters)):
         point: dict[str, Any] = {}
         for key, value in zip(space.parameters, values, strict=True):
             if space.is_active(key, point):
@@ -129,7 +129,6 @@ def test_samplers_draw_the_points_of_a_conditional_space_and_no_others(seed: int
 def test_a_continuous_axis_has_no_size() -> None:
     space = Space(parameters={"rate": Range(low=0.1, high=0.3), "a": [1, 2]})
     assert space_size(space) is None
-    assert axis(space, "rate") is None
     assert len(list(corners(space))) == 4
     stepped = Space(parameters={"rate": Range(low=0.1, high=0.3, step=0.1)})
     assert [point["rate"] for point in points(stepped)] == [0.1, 0.2, 0.3]
@@ -137,14 +136,14 @@ def test_a_continuous_axis_has_no_size() -> None:
 
 def test_steps_are_the_same_numbers_whoever_adds_them_up() -> None:
     space = Space(parameters={"a": Range(low=0.1, high=0.95, step=0.1)})
-    assert axis(space, "a") == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    assert list(values_of(space, "a")) == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
     drawn = draw(space, optuna.samplers.RandomSampler(seed=0), 200)
     assert sorted(distinct(drawn)) == [str(point) for point in points(space)]
 
 
 def test_a_logarithmic_range_of_integers_has_all_of_them() -> None:
     space = Space(parameters={"a": Range(low=1, high=9, log=True)})
-    assert axis(space, "a") == list(range(1, 10))
+    assert list(values_of(space, "a")) == list(range(1, 10))
     assert space_size(space) == 9
     assert distribution(space, "a") == IntDistribution(1, 9, log=True)
 

@@ -16,8 +16,8 @@ from outcomes import run_one
 from sqlalchemy import text
 
 from sculpt.errors import StorageError
-from sculpt.search.storage.study_storage import StudyStorage, open_storage
-from sculpt.search.storage.trials import ClaimedTrial, Trials
+from sculpt.storage.study_storage import StudyStorage, open_storage
+from sculpt.storage.trials import ClaimedTrial, Trials
 
 Run = Callable[..., list[int]]
 

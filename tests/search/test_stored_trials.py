@@ -15,10 +15,10 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState, create_trial
 from outcomes import run_one
 
-from sculpt.search.storage.attributes import ATTEMPTS, RETRY_OF
-from sculpt.search.storage.stored_trials import read_trial, read_trials
-from sculpt.search.storage.study_storage import StudyStorage
-from sculpt.search.storage.trials import ClaimedTrial, Trials
+from sculpt.storage.attributes import ATTEMPTS, RETRY_OF
+from sculpt.storage.stored_trials import read_trial, read_trials
+from sculpt.storage.study_storage import StudyStorage
+from sculpt.storage.trials import ClaimedTrial, Trials
 
 SPACE: dict[str, tuple[object, BaseDistribution]] = {
     "width": (2.5, FloatDistribution(1.0, 8.0, step=0.5)),

@@ -23,9 +23,9 @@ from sculpt.errors import ConfigError, DataError, InputError, SculptError
 from sculpt.job import Job, Outcome
 from sculpt.record import Epoch
 from sculpt.results.records import Results
-from sculpt.search.opening import open_store
 from sculpt.search.progress import Watcher
-from sculpt.search.storage.stored_trials import StoredTrial, read_trials
+from sculpt.storage.opening import open_store
+from sculpt.storage.stored_trials import StoredTrial, read_trials
 from sculpt.study_file import load_study
 from sculpt.training.loss_and_error import evaluate
 from sculpt.training.memory import within_memory
@@ -222,7 +222,7 @@ def test_a_candidate_too_large_for_the_device_is_infeasible(
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         return run_seed(job, splits, *arguments)
 
-    monkeypatch.setattr("sculpt.search.workers.attempt.run_seed", small_device)
+    monkeypatch.setattr("sculpt.search.workers.worker.run_seed", small_device)
     space = {"widening": [2, 3], "blocks": [1]}
     path = write_study(
         tmp_path, space__parameters=space, search__trials="all", search__replicates=1
@@ -240,7 +240,7 @@ def test_when_the_base_fails_so_does_the_run_and_it_can_be_tried_again(
 ) -> None:
     path = write_study(tmp_path, search__trials=2, search__replicates=1)
     with monkeypatch.context() as patch:
-        patch.setattr("sculpt.search.workers.attempt.run_seed", lambda *a, **k: 1 / 0)
+        patch.setattr("sculpt.search.workers.worker.run_seed", lambda *a, **k: 1 / 0)
         with pytest.raises(SculptError, match="base must finish, but failed: ZeroDivisionError"):
             sculpt.run(path)
     results = sculpt.run(path)

@@ -11,9 +11,9 @@ import pytest
 from optuna.trial import TrialState
 
 import sculpt
-from sculpt.search.storage import trials as trials_module
-from sculpt.search.storage.study_storage import StudyStorage, open_storage
-from sculpt.search.storage.trials import ClaimedTrial, Trials, original_number
+from sculpt.storage import trials as trials_module
+from sculpt.storage.study_storage import StudyStorage, open_storage
+from sculpt.storage.trials import ClaimedTrial, Trials, original_number
 from studies import write_study
 
 READ_OR_WRITTEN = (

@@ -25,9 +25,9 @@ from outcomes import (
     succeed,
 )
 
-from sculpt.search.storage import trials as trials_module
-from sculpt.search.storage.study_storage import StudyStorage
-from sculpt.search.storage.trials import ClaimedTrial, Trials, original_number
+from sculpt.storage import trials as trials_module
+from sculpt.storage.study_storage import StudyStorage
+from sculpt.storage.trials import ClaimedTrial, Trials, original_number
 
 Run = Callable[..., list[int]]
 Start = Callable[..., subprocess.Popen[str]]

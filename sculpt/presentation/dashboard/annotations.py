@@ -17,10 +17,10 @@ from sculpt.results.pareto.fronts import ParetoDocument
 from sculpt.results.ranking import Ranking, rank
 from sculpt.results.records import PROBLEMS, Results
 from sculpt.results.tables.ranking import confirmation_table, ranking_table
-from sculpt.search.storage.failures import LostStorageError
-from sculpt.search.storage.stored_trials import StoredTrial, read_trials
-from sculpt.search.storage.trials import trial_states
-from sculpt.search.store import Store
+from sculpt.storage.failures import LostStorageError
+from sculpt.storage.store import Store
+from sculpt.storage.stored_trials import StoredTrial, read_trials
+from sculpt.storage.trials import trial_states
 
 MOST_PLOTS = 30
 """Layer plots at most, the base's included: each takes about a tenth of a second to draw."""

@@ -16,7 +16,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 import optuna_dashboard
 
 from sculpt.errors import InputError
-from sculpt.search.store import Store
+from sculpt.storage.store import Store
 
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 

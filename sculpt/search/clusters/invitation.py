@@ -1,14 +1,14 @@
 """Invitations: what a process elsewhere needs to join a study."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from sculpt.config import Study
 from sculpt.search.progress import Watcher
 from sculpt.search.session import Session
-from sculpt.search.storage.storage_url import file_url, is_sqlite, parse
-from sculpt.search.workers.devices import HowMany, choose_devices
+from sculpt.search.workers.devices import WorkerCount, choose_devices
+from sculpt.storage.storage_url import file_url, is_sqlite, parse
 
 
 @dataclass(frozen=True)
@@ -18,24 +18,21 @@ class Invitation:
     study: str
     storage: str
     folder: str
-    """Where the study was run; what it names by a relative path is looked for from there."""
-    device: str = "auto"
-    how_many: HowMany = field(default_factory=HowMany)
+    """Working folder of the run; relative paths of the study are looked for from there."""
+    device: str
+    count: WorkerCount
 
-    def accept(self, watcher: Watcher | None = None) -> None:
+    def accept(self, watcher: Watcher) -> None:
         """Join the study, and work on it until nothing is left to do."""
         if Path(self.folder).is_dir():  # a machine need not share it
             os.chdir(self.folder)
-        devices = choose_devices(self.device, several=self.how_many.several)
-        session = Session.join(self.study, self.storage, {}, devices)
-        session.run(watcher or Watcher(), self.how_many)
+        devices = choose_devices(self.device, several=self.count.several)
+        Session.join(self.study, self.storage, {}, devices).run(watcher, self.count)
 
 
-def invite(config: Study, device: str, how_many: HowMany) -> Invitation:
+def invite(config: Study, device: str, count: WorkerCount) -> Invitation:
     """Return an invitation to a study."""
-    url = parse(config.storage_url)
-    storage = config.storage_url
+    url, storage = parse(config.storage_url), config.storage_url
     if is_sqlite(url):
-        file = Path(url.database or "").expanduser().absolute()
-        storage = file_url(file).render_as_string(hide_password=False)
-    return Invitation(config.study, storage, str(Path.cwd()), device, how_many)
+        storage = str(file_url(Path(url.database or "").expanduser().absolute()))
+    return Invitation(config.study, storage, str(Path.cwd()), device, count)

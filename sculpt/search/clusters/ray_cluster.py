@@ -1,7 +1,7 @@
 """A study on a Ray cluster: Ray starts the workers where there is room, and replaces lost ones.
 
-Ray knows nothing of trials. Its tasks are workers that join the study, and what
-they do is coordinated by the study's storage, as everywhere.
+Ray knows nothing of trials. Its tasks are workers that join the study, and are coordinated by the
+study's storage, as everywhere. Their progress is read from there, too.
 """
 
 import os
@@ -14,18 +14,20 @@ from types import ModuleType
 from typing import Any, TypedDict
 
 import torch
+from optuna.trial import FrozenTrial
 
 from sculpt.config import Study
 from sculpt.errors import InputError, SculptError, StorageError
 from sculpt.search.clusters.invitation import Invitation, invite
-from sculpt.search.clusters.observer import Observer
-from sculpt.search.images import choose_device
 from sculpt.search.progress import Watcher
 from sculpt.search.session import Session
-from sculpt.search.storage.storage_url import is_sqlite, parse
-from sculpt.search.store import Store
-from sculpt.search.workers.devices import HowMany
+from sculpt.search.workers.devices import WorkerCount, choose_device
 from sculpt.search.workers.interruption import Interruption
+from sculpt.storage.attributes import INFEASIBLE, PROBLEMS
+from sculpt.storage.failures import in_one_line
+from sculpt.storage.storage_url import is_sqlite, parse
+from sculpt.storage.store import Store
+from sculpt.storage.trials import trial_states
 
 LOOK_SECONDS = 1.0
 """Between looks into the storage."""
@@ -38,7 +40,7 @@ STOP_SECONDS = 15.0
 
 
 class Node(TypedDict):
-    """A machine of a cluster, as `ray.nodes` describes it; what is read of it."""
+    """The entries that are read of `ray.nodes`' description of a machine."""
 
     Alive: bool
     Resources: Mapping[str, float]
@@ -46,8 +48,8 @@ class Node(TypedDict):
 
 
 @dataclass(frozen=True)
-class Room:
-    """What each worker is given of the cluster."""
+class WorkerResources:
+    """The number of workers, and each one's share of the cluster."""
 
     workers: int
     threads: int
@@ -56,27 +58,27 @@ class Room:
 
 
 def run_on_ray(
-    config: Study, address: str, device: str, watcher: Watcher | None, how_many: HowMany
+    config: Study, address: str, device: str, watcher: Watcher | None, count: WorkerCount
 ) -> Store:
     """Start a study, or go on with it, by workers that Ray starts, until its total is finished.
 
     Args:
         config: The study.
         address: `local` starts Ray on this machine; else that of a cluster, or `auto`.
-        device: `auto`, `cpu` or `cuda`; which GPU a worker gets is for Ray to say.
-        watcher: Is told of the progress.
-        how_many: Workers; by default as many as fit.
+        device: `auto`, `cpu` or `cuda`; Ray chooses the GPU of each worker.
+        watcher: Receives the progress.
+        count: Number of workers; by default as many as fit.
 
     Raises:
-        InputError: the study cannot be run as it is, or not there.
-        SculptError: the base failed, or every candidate did.
+        InputError: The study cannot be run as it is, or not there.
+        SculptError: The base failed, or every candidate did.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(
             f"with --ray, --device must be auto, cpu or cuda, because Ray chooses the GPU, but got "
             f"{device!r}"
         )
-    if how_many.trials_per_device == "auto":
+    if count.trials_per_device == "auto":
         raise InputError(
             "with --ray, --trials-per-device must be a number, but got auto; measure it on one "
             "machine (sculpt run STUDY --trials-per-device auto)"
@@ -86,20 +88,25 @@ def run_on_ray(
     with _connected(ray, address):
         _refuse_lone_file(config, ray.nodes())
         on_gpu = device == "cuda" or (device == "auto" and "GPU" in ray.cluster_resources())
-        room = share_out(ray.nodes(), how_many, on_gpu=on_gpu)
+        resources = share_out(ray.nodes(), count, on_gpu=on_gpu)
         # The devices of this machine are none of the workers'; but every machine has this one.
         store = Session.start(config, [] if on_gpu else [choose_device("cpu")]).store
-        invitation = invite(config, "cuda" if on_gpu else "cpu", HowMany())
+        invitation = invite(config, "cuda" if on_gpu else "cpu", WorkerCount())
         worker = ray.remote(_work).options(
-            num_cpus=room.cpus, num_gpus=room.gpus, max_retries=-1, name=f"sculpt {config.study}"
+            num_cpus=resources.cpus,
+            num_gpus=resources.gpus,
+            max_retries=-1,
+            name=f"sculpt {config.study}",
         )
         try:
             with Interruption() as interruption:
                 watcher.run_started(store.total, store.finished)
-                observer = Observer(store, watcher)
-                tasks = [worker.remote(invitation, room.threads) for _ in range(room.workers)]
+                poller = ProgressPoller(store, watcher)
+                tasks = [
+                    worker.remote(invitation, resources.threads) for _ in range(resources.workers)
+                ]
                 try:
-                    _watch(ray, tasks, observer, interruption)
+                    _wait(ray, tasks, poller, interruption)
                 finally:
                     _cancel(ray, tasks)
         finally:
@@ -107,17 +114,10 @@ def run_on_ray(
     return store
 
 
-def share_out(nodes: list[Node], how_many: HowMany, *, on_gpu: bool) -> Room:
-    """Say what each worker is given.
+def share_out(nodes: list[Node], count: WorkerCount, *, on_gpu: bool) -> WorkerResources:
+    """Return the resources of the workers; InputError if there is no GPU, or no CPU core.
 
-    Args:
-        nodes: Of the cluster, as `ray.nodes` describes them.
-        how_many: Workers, or trials on each GPU at a time; by default as many as there is room for:
-            one on each GPU, or on each CPU core.
-        on_gpu: Whether they train on GPUs.
-
-    Raises:
-        InputError: there is no GPU.
+    By default as many workers as there is room for: one on each GPU, or on each CPU core.
     """
     resources = [node["Resources"] for node in nodes if node["Alive"]]
     cpus = [int(found.get("CPU", 0)) for found in resources if found.get("CPU", 0) >= 1]
@@ -128,13 +128,13 @@ def share_out(nodes: list[Node], how_many: HowMany, *, on_gpu: bool) -> Room:
         raise InputError(
             "the Ray cluster must have a CPU core for the workers, but it has none; add a node"
         )
-    each = how_many.trials_per_device if isinstance(how_many.trials_per_device, int) else 1
-    workers = how_many.workers or (graphics * each if on_gpu else sum(cpus))
+    each = count.trials_per_device if isinstance(count.trials_per_device, int) else 1
+    workers = count.workers or (graphics * each if on_gpu else sum(cpus))
     share = sum(cpus) / workers
     # A worker must fit on one node, also on the smallest: others may be lost.
     threads = max(1, min(int(share), *cpus))
     # Ray counts in ten-thousandths.
-    return Room(
+    return WorkerResources(
         workers,
         threads,
         cpus=threads if share >= 1 else int(share * 10_000) / 10_000,
@@ -142,23 +142,76 @@ def share_out(nodes: list[Node], how_many: HowMany, *, on_gpu: bool) -> Room:
     )
 
 
+class ProgressPoller:
+    """Reads a study's storage, and tells a watcher the changes since the last look."""
+
+    def __init__(self, store: Store, watcher: Watcher):
+        self._store = store
+        self._watcher = watcher
+        self._rows: dict[Any, int] = {}  # trials that are running, each in a row of its own
+        ended = [key for key, _, state in self._trials() if state not in ("running", "queued")]
+        self._ended = set(ended)
+
+    def look(self) -> None:
+        """Tell what has changed."""
+        for key, trial, state in self._trials():
+            if state == "running" and key not in self._rows:
+                self._tell_start(key, trial)
+            elif state not in ("running", "queued") and key not in self._ended:
+                self._ended.add(key)
+                self._tell_end(key, trial, state)
+
+    def _tell_start(self, key: tuple[str, int | str], trial: FrozenTrial) -> None:
+        used = set(self._rows.values())
+        free = next(row for row in range(1, len(used) + 2) if row not in used)
+        self._rows[key] = free
+        self._watcher.from_worker(free)
+        self._watcher.trial_started(key[1], trial.params, None)
+
+    def _tell_end(self, key: tuple[str, int | str], trial: FrozenTrial, state: str) -> None:
+        seen = key in self._rows
+        if trial.user_attrs.get(INFEASIBLE) or (state == "interrupted" and not seen):
+            self._rows.pop(key, None)  # it takes no part in the total
+            return
+        if not seen:  # it was so short that it was never seen running
+            self._tell_start(key, trial)
+        self._watcher.from_worker(self._rows.pop(key))
+        if state == "interrupted":
+            self._watcher.worker_lost(f"a worker of {key[1]} was lost or stopped")
+            return
+        problem = next(filter(None, map(trial.user_attrs.get, PROBLEMS)), None)
+        error = trial.user_attrs.get("val_error_mean") if state == "complete" else None
+        self._watcher.trial_finished(key[1], error, problem or (state if error is None else None))
+
+    def _trials(self) -> Iterator[tuple[tuple[str, int | str], FrozenTrial, str]]:
+        """Yield a key (the study, and the label) of each trial, itself and its state."""
+        for study in (self._store.base, self._store.candidates, self._store.confirmation):
+            if study is None:
+                continue
+            trials = study.get_trials(deepcopy=False)
+            states = trial_states(trials)
+            for trial in trials:
+                label: int | str = trial.number
+                if study is self._store.base:
+                    label = "base" if trial.number == 0 else f"base {trial.number}"
+                elif study is self._store.confirmation:
+                    label = f"confirm {trial.number}"
+                yield (study.study_name, label), trial, states[trial.number]
+
+
 def _work(invitation: Invitation, threads: int) -> None:
-    """Join the study; this is what Ray runs, in a process of its own."""
+    """Join the study; Ray runs this in a process of its own."""
     torch.set_num_threads(threads)
-    invitation.accept()
+    invitation.accept(Watcher())
 
 
-def _watch(ray: ModuleType, tasks: list[Any], observer: Observer, stop: Interruption) -> None:
-    """Wait for all workers.
-
-    Raises:
-        SculptError: one of them failed.
-    """
+def _wait(ray: ModuleType, tasks: list[Any], poller: ProgressPoller, stop: Interruption) -> None:
+    """Wait for all workers; SculptError if one of them failed."""
     left = list(tasks)
     while left:
         stop.check()
         ended, left = ray.wait(left, timeout=LOOK_SECONDS)
-        observer.look()
+        poller.look()
         for task in ended:
             try:
                 ray.get(task)
@@ -196,12 +249,12 @@ def _import_ray() -> ModuleType:
 
 @contextmanager
 def _connected(ray: ModuleType, address: str) -> Iterator[None]:
-    """Be connected to Ray, and leave it again unless a caller was connected before."""
+    """Connect to Ray, and leave it again unless the caller was connected before."""
     if ray.is_initialized():
         yield
         return
     options = {"include_dashboard": False} if address == "local" else {}
-    # What Ray prints of lost nodes, also when it ends, is no part of a document on stdout.
+    # Ray's messages of lost nodes, also when it ends, are no part of a document on stdout.
     with redirect_stdout(sys.stderr):
         try:
             _knock(address)
@@ -209,7 +262,7 @@ def _connected(ray: ModuleType, address: str) -> Iterator[None]:
         except (OSError, RuntimeError, ValueError) as error:
             raise InputError(
                 "--ray must be local, auto or the address of a Ray cluster that can be reached, "
-                f"but {address!r} is not: {' '.join(str(error).split())}"
+                f"but {address!r} is not: {in_one_line(error)}"
             ) from error
         try:
             yield

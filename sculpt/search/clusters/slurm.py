@@ -9,20 +9,21 @@ from rich.console import Console
 
 from sculpt.config import Study
 from sculpt.errors import InputError
-from sculpt.search.artifacts.location import storage_file
 from sculpt.search.clusters.invitation import Invitation, invite
 from sculpt.search.progress import LiveView
 from sculpt.search.session import Session
-from sculpt.search.workers.devices import HowMany
+from sculpt.search.workers.devices import WorkerCount
 from sculpt.search.workers.processes import stop_all
+from sculpt.storage.artifacts import storage_file
+from sculpt.storage.failures import in_one_line
 
 MOST_REQUEUES = 10_000
-"""Of a job that runs out of time; the study says when there is nothing left to do."""
+"""Requeues of a job that runs out of time; the study says when there is nothing left to do."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """What runs in one job. submitit calls it, and `checkpoint` before the job is ended."""
+class SlurmJob:
+    """The callable of one job. submitit calls it, and `checkpoint` before the job is ended."""
 
     invitation: Invitation
 
@@ -41,7 +42,7 @@ class Job:
 def submit_jobs(
     config: Study,
     jobs: int,
-    how_many: HowMany,
+    count: WorkerCount,
     device: str,
     parameters: Mapping[str, object],
     cluster: str = "slurm",
@@ -52,14 +53,14 @@ def submit_jobs(
 
     Args:
         config: The study.
-        jobs: How many.
-        how_many: Workers in each of them.
-        device: In each of them.
-        parameters: Of each of them, as submitit's `update_parameters` takes them.
+        jobs: Number of jobs.
+        count: Workers in each of them.
+        device: Device in each of them.
+        parameters: Parameters of each of them, as submitit's `update_parameters` takes them.
         cluster: submitit's name of it: `slurm`, or `local` for processes of this machine.
 
     Raises:
-        InputError: the study cannot be run as it is, or the jobs cannot be submitted so.
+        InputError: The study cannot be run as it is, or the jobs cannot be submitted so.
     """
     submitit = _import_submitit()
     file = storage_file(config).absolute()
@@ -72,15 +73,15 @@ def submit_jobs(
     except (RuntimeError, NameError, AssertionError, TypeError, ValueError) as error:
         raise InputError(
             "--slurm must find Slurm here, and --slurm-set be parameters that submitit knows, but: "
-            f"{' '.join(str(error).split())}"
+            f"{in_one_line(error)}"
         ) from error
     Session.start(config, []).store.storage.close()
-    job = Job(invite(config, device, how_many))
+    job = SlurmJob(invite(config, device, count))
     try:
         submitted = executor.submit_array([job] * jobs)
     except submitit.core.utils.FailedJobError as error:
         raise InputError(
-            f"Slurm must take the jobs, but: {' '.join(str(error).split())}; mend --slurm-set"
+            f"Slurm must take the jobs, but: {in_one_line(error)}; mend --slurm-set"
         ) from error
     return [str(job.job_id) for job in submitted]
 

@@ -1,1 +1,1 @@
-"""What is tried next: the space, samplers, what is feasible, and what is stopped early."""
+"""Sampling: the space, samplers, feasible configurations, and early stopping."""

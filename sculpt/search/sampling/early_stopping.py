@@ -1,10 +1,10 @@
-"""When a candidate is stopped early: rungs over epochs, and a measure that needs no training.
+"""Early stopping of candidates: rungs over epochs, and a proxy that needs no training.
 
 Asynchronous successive halving in its stopping form (Li et al. 2018, *A System for Massively
 Parallel Hyperparameter Tuning*; several brackets: Li et al. 2017, *Hyperband*). Optuna's own
-pruners refuse studies of several objectives. Here the front stays over all of them, and what is
-judged at a rung is the validation error, by default alone, or along with costs that are known
-before training: then a candidate counts as beaten only by one that is nowhere worse.
+pruners refuse studies of several objectives. Here the front stays over all of them, and a rung
+judges by the validation error, by default alone, or along with costs that are known before
+training: then a candidate counts as beaten only by one that is nowhere worse.
 """
 
 import math
@@ -19,13 +19,13 @@ from sculpt.dominance import dominates
 from sculpt.quantities import badness
 from sculpt.record import Epoch, SculptedRecord
 from sculpt.registry import OBJECTIVES
-from sculpt.search.storage.trials import original_number
+from sculpt.storage.trials import original_number
 
 RUNGS = "rungs"
 """User attribute of a candidate: epochs -> validation error of its first seed at that rung."""
 
 COSTS = "judged_costs"
-"""User attribute of a candidate: what of its first seed is judged along with the error."""
+"""User attribute of a candidate: costs of its first seed that are judged along with the error."""
 
 PROXY = "judged_proxy"
 """User attribute of a candidate: the proxy of its first seed; lower is better."""
@@ -35,7 +35,7 @@ class Stopped(optuna.TrialPruned):
     """The candidate is not worth more of the budget.
 
     Attributes:
-        epochs: That it was trained for; 0 if it was judged by a proxy.
+        epochs: Epochs that it was trained for; 0 if it was judged by a proxy.
     """
 
     def __init__(self, epochs: int, reason: str):
@@ -43,14 +43,8 @@ class Stopped(optuna.TrialPruned):
         self.epochs = epochs
 
 
-class Referee:
-    """Judges one candidate of a study by those before it.
-
-    Args:
-        settings: Of the study.
-        training: The candidate's own recipe.
-        trial: The candidate's.
-    """
+class EarlyStopper:
+    """Judges one candidate of a study, with its own recipe, by those before it."""
 
     def __init__(self, settings: EarlyStopping, training: Training, trial: optuna.Trial):
         self._settings = settings
@@ -63,14 +57,8 @@ class Referee:
         self._proxy_passed = PROXY in attempt.user_attrs
 
     def on_sculpted(self, record: SculptedRecord) -> None:
-        """Judge the candidate before it is trained, if there is a proxy to judge it by.
-
-        Args:
-            record: Of its first seed, as far as it goes.
-
-        Raises:
-            Stopped: too few of those before were worse.
-        """
+        """Judge the candidate by the proxy, if there is one, before its first seed is trained;
+        raise `Stopped` if too few of those before were worse."""
         names = [name for name in self._settings.objectives if name != "val_error"]
         self._trial.set_user_attr(COSTS, [_signed(name, record) for name in names])
         proxy = self._settings.proxy
@@ -83,12 +71,10 @@ class Referee:
             raise Stopped(0, f"before training: {proxy} {reason}")
 
     def on_epoch(self, epoch: Epoch) -> None:
-        """Judge the candidate if it has reached a rung.
+        """Judge the candidate if it has reached a rung; raise `Stopped` if it is not among the best
+        `1 / factor` there.
 
         One that diverged is trained no more, and judged as it is at the next rung.
-
-        Raises:
-            Stopped: it is not among the best `1 / factor` of those that reached it.
         """
         diverged = epoch.train_loss is None or epoch.val_loss is None
         reached = [r for r in self._rungs if r == epoch.epoch or (diverged and r > epoch.epoch)]
@@ -97,8 +83,7 @@ class Referee:
             return
         self._passed[rung] = epoch.val_error
         self._trial.set_user_attr(RUNGS, self._passed)
-        costs = self._trial.user_attrs[COSTS]
-        own = [epoch.val_error, *costs]
+        own = [epoch.val_error, *self._trial.user_attrs[COSTS]]
         others = [
             [other.user_attrs[RUNGS][rung], *other.user_attrs[COSTS]]
             for other in self._others(RUNGS)
@@ -140,8 +125,8 @@ def rung_epochs(settings: EarlyStopping, training: Training, bracket: int = 0) -
 def expected_seeds(settings: EarlyStopping | None, training: Training, replicates: int) -> float:
     """Return how many whole trainings a candidate costs on average, of those of all its seeds.
 
-    If one in `factor` goes on at each rung, and its share past a proxy; what pruning costs is not
-    counted.
+    Assumes that one in `factor` goes on at each rung, and `keep` of them past a proxy; the cost of
+    pruning is not counted.
     """
     if settings is None:
         return replicates
@@ -165,8 +150,8 @@ def reason_to_stop(
 
     Args:
         own: Values of the candidate; lower is better.
-        others: Those of the ones it is compared with.
-        share: Of all of them, itself included, that is let through.
+        others: Values of the candidates it is compared with.
+        share: Share of all of them, itself included, that is let through.
     """
     better = int(dominates(np.array(others).reshape(-1, len(own)), np.array(own)).sum())
     count = len(others) + 1

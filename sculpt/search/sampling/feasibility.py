@@ -1,8 +1,9 @@
-"""Which configurations can be run: the budget, the constraints, and what the dense network costs.
+"""Feasible configurations: the budget, the constraints, dense costs, and trained networks that fit.
 
-Everything is measured on the meta device, without weights.
+Everything is measured on the meta device, without weights, before anything is trained.
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,14 +12,18 @@ from typing import NotRequired, TypedDict
 import torch
 from torch import nn
 
-from sculpt.config import Constraints, Params, Space, Sparsity, Study, parameter_path
+from sculpt.config import Choice, Constraints, Params, Space, Sparsity, Study, parameter_path
 from sculpt.data import ImageSpec
 from sculpt.diagnostics.cost import Cost, measure_cost, training_memory
 from sculpt.errors import ConfigError, InputError, SculptError
 from sculpt.job import build_model, candidate_budget, resolve_budget
+from sculpt.pruning.initializers import initialize
+from sculpt.pruning.mask_rule import MaskRule
 from sculpt.pruning.masks import count_parameters, prunable_budget
+from sculpt.pruning.task import PruningTask
+from sculpt.pruning.trained import FROM_BUNDLE, check_not_repaired, read_trained
+from sculpt.registry import CRITERIA
 from sculpt.search.sampling.samplers import resolve_sampler
-from sculpt.search.sampling.seeded import check_candidate_fits, check_start, trained_networks
 from sculpt.search.sampling.space import MOST_POINTS, corners, is_enumerable, points, space_size
 
 
@@ -31,14 +36,14 @@ class Measured(TypedDict):
     dense_macs: int
     """For one image."""
     memory_bytes: int
-    """That training it takes, estimated."""
+    """Estimate for training it."""
     feasible: bool
     reason: str | None
-    """Why not."""
+    """Why it is not feasible."""
 
 
 class Corner(Measured):
-    """The same of a point of the space."""
+    """The same for a point of the space."""
 
     params: Params
 
@@ -53,7 +58,7 @@ class BaseSize(TypedDict):
 
 
 class Prediction(TypedDict):
-    """What running a study will take, by its last measurement."""
+    """The predicted time of running a study, by its last measurement."""
 
     seconds: float
     measured_on: Mapping[str, object]
@@ -81,15 +86,17 @@ class Size:
     model: nn.Module
     input_shape: tuple[int, int, int]
     dense_parameters: int
+    batch_size: int
 
     @cached_property
     def cost(self) -> Cost:
-        """What a forward pass takes; only found where it is asked for, because that takes time."""
+        """Cost of a forward pass; only found where it is asked for, because that takes time."""
         return measure_cost(self.model, self.input_shape)
 
-    def memory_bytes(self, batch_size: int) -> int:
-        """Estimate what training it takes."""
-        return training_memory(self.dense_parameters, self.cost, batch_size)
+    @property
+    def memory_bytes(self) -> int:
+        """Estimate for training it."""
+        return training_memory(self.dense_parameters, self.cost, self.batch_size)
 
 
 @dataclass(frozen=True)
@@ -103,39 +110,61 @@ class Feasibility:
     violations: dict[str, float]
     """By how much each rule is broken, as a share of its limit; at most 0 where it is kept. The
     keys are the same for every candidate of a study: `budget`, and the constraints it sets."""
+    size: Size | None
+    """None if it cannot be built."""
 
 
 def measure_size(study: Study, spec: ImageSpec) -> Size:
-    """Build a configuration on the meta device and measure it.
-
-    Raises:
-        InputError: it cannot be built.
-    """
+    """Build a configuration on the meta device and measure it; InputError if it cannot be built."""
     with torch.device("meta"):
         model = build_model(study, spec)
     shape = (spec.channels, spec.height, spec.width)
-    return Size(model, shape, count_parameters(model, study.counting))
+    return Size(model, shape, count_parameters(model, study.counting), study.training.batch_size)
 
 
 def check_candidate(study: Study, candidate: Study, spec: ImageSpec) -> Feasibility:
-    """Say whether a candidate can be run, and if not, why.
-
-    Args:
-        study: The study.
-        candidate: The study with sampled values in place (`Study.with_parameters`).
-        spec: Of its images.
-    """
-    return _weigh(study, candidate, spec)[1]
+    """Return whether a candidate (the study with sampled values in place) can be run, and if not,
+    why."""
+    budget = 0
+    try:
+        budget = candidate_budget(study, candidate, spec)
+        size = measure_size(candidate, spec)
+    except SculptError as error:
+        violations = dict.fromkeys(["budget", *_limits(study.space)], 1.0)
+        return Feasibility(budget, str(error), violations, None)
+    dense = size.dense_parameters
+    never_pruned = dense - count_parameters(size.model, "paper")
+    # A budget may be too large for the network, or too small for what is never pruned.
+    violations = {
+        "budget": max(budget / max(1, dense) - 1, (never_pruned + 1 - budget) / max(1, budget))
+    }
+    reasons = []
+    try:
+        kept = prunable_budget(size.model, budget, candidate.counting)
+        _check_trained_networks_fit(candidate, size, kept)
+    except InputError as error:
+        reasons.append(str(error))
+        # Where it is not the number that is wrong, all of the rule is broken.
+        violations["budget"] = max(violations["budget"], 0) or 1.0
+    for name, limit in _limits(candidate.space).items():
+        amount, unit = _amount(size, name)
+        violations[name] = amount / limit - 1
+        if amount > limit:
+            reasons.append(
+                f"the dense network must have at most {limit} {unit} (space.constraints.{name}), "
+                f"but has {amount}; choose a smaller network, or raise the limit"
+            )
+    return Feasibility(budget, "; also, ".join(reasons) or None, violations, size)
 
 
 def total_trials(study: Study, spec: ImageSpec) -> int:
     """Return the total of trials to run, the base included.
 
     Raises:
-        ConfigError: no point of the space is feasible, there are fewer feasible points than
+        ConfigError: No point of the space is feasible, there are fewer feasible points than
             trials (a configuration is never run twice), `all` is asked of too many points, or a
             trained network fits no point.
-        InputError: a trained network cannot be read, or does not fit the base.
+        InputError: A trained network cannot be read, or does not fit the base.
     """
     return _total(study, spec, {})
 
@@ -146,8 +175,8 @@ def check_study(study: Study, spec: ImageSpec) -> CheckedStudy:
     A corner that cannot be built has sizes of 0, and the reason.
 
     Raises:
-        ConfigError: the study cannot be run; see `total_trials`.
-        InputError: the base cannot be built.
+        ConfigError: The study cannot be run; see `total_trials`.
+        InputError: The base cannot be built.
     """
     budget = resolve_budget(study, spec)
     base = measure_size(study, spec)
@@ -157,17 +186,19 @@ def check_study(study: Study, spec: ImageSpec) -> CheckedStudy:
         candidate = study.with_parameters(point)
         network = _network(candidate)
         if network not in measured:
-            measured[network] = _measure(study, candidate, spec)
+            measured[network] = _measure(check_candidate(study, candidate, spec))
         rows.append({"params": point, **measured[network]})
+    sampled = {parameter_path(key).split(".")[0] for key in study.space.parameters}
+    budgets_differ = isinstance(study.budget, Sparsity) or "budget" in sampled
     return {
         "study": study.study,
         "counting": study.counting,
-        "budget": None if _budgets_differ(study) else budget,
+        "budget": None if budgets_differ else budget,
         "base": {
             "params": study.model.options,
             "dense_parameters": base.dense_parameters,
             "macs": base.cost.dense_macs,
-            "memory_bytes": base.memory_bytes(study.training.batch_size),
+            "memory_bytes": base.memory_bytes,
         },
         "corners": rows,
         "space_size": space_size(study.space),
@@ -176,9 +207,23 @@ def check_study(study: Study, spec: ImageSpec) -> CheckedStudy:
     }
 
 
+def _measure(found: Feasibility) -> Measured:
+    size = found.size
+    dense = size.dense_parameters if size else 0
+    return {
+        "dense_parameters": dense,
+        "budget": found.budget,
+        "sparsity": 1 - found.budget / dense if dense else 0.0,
+        "dense_macs": size.cost.dense_macs if size else 0,
+        "memory_bytes": size.memory_bytes if size else 0,
+        "feasible": found.reason is None,
+        "reason": found.reason,
+    }
+
+
 def _total(study: Study, spec: ImageSpec, reasons: dict[str, str | None]) -> int:
     """Return the total of trials; `reasons` are those known already, by `_network`."""
-    check_start(study, spec)
+    _check_trained_networks(study, spec)
     asked = study.search.trials
     if not is_enumerable(study.space):
         if asked == "all":
@@ -195,7 +240,7 @@ def _total(study: Study, spec: ImageSpec, reasons: dict[str, str | None]) -> int
         if network not in reasons:
             reasons[network] = check_candidate(study, candidate, spec).reason
         found.append(reasons[network])
-        for key, choice in trained_networks(candidate).items():
+        for key, choice in _trained_networks(candidate).items():
             unfit.setdefault(f"pruning.{key}: {choice.label}", []).append(reasons[network])
     feasible = found.count(None)
     if feasible == 0:
@@ -223,71 +268,19 @@ def _total(study: Study, spec: ImageSpec, reasons: dict[str, str | None]) -> int
 
 
 def _network(candidate: Study) -> str:
-    """Return all that feasibility depends on. Most parameters leave it alone."""
+    """Return all settings that feasibility depends on; most parameters are none of them."""
     settings = (candidate.budget, candidate.counting, candidate.training.batch_size)
-    pruning = candidate.pruning.model_dump_json() if trained_networks(candidate) else ""
+    pruning = candidate.pruning.model_dump_json() if _trained_networks(candidate) else ""
     return f"{candidate.model.model_dump_json()} {settings} {pruning}"
 
 
-def _measure(study: Study, candidate: Study, spec: ImageSpec) -> Measured:
-    size, feasibility = _weigh(study, candidate, spec)
-    dense = size.dense_parameters if size else 0
-    return {
-        "dense_parameters": dense,
-        "budget": feasibility.budget,
-        "sparsity": 1 - feasibility.budget / dense if dense else 0.0,
-        "dense_macs": size.cost.dense_macs if size else 0,
-        "memory_bytes": size.memory_bytes(candidate.training.batch_size) if size else 0,
-        "feasible": feasibility.reason is None,
-        "reason": feasibility.reason,
-    }
-
-
-def _weigh(study: Study, candidate: Study, spec: ImageSpec) -> tuple[Size | None, Feasibility]:
-    """Return a candidate's size, if it can be built, and its feasibility."""
-    budget = 0
-    try:
-        budget = candidate_budget(study, candidate, spec)
-        size = measure_size(candidate, spec)
-    except SculptError as error:
-        violations = dict.fromkeys(["budget", *_limits(study.space)], 1.0)
-        return None, Feasibility(budget, str(error), violations)
-    return size, _judge(candidate, size, budget)
-
-
-def _judge(candidate: Study, size: Size, budget: int) -> Feasibility:
-    dense = size.dense_parameters
-    never_pruned = dense - count_parameters(size.model, "paper")
-    # A budget may be too large for the network, or too small for what is never pruned.
-    violations = {
-        "budget": max(budget / max(1, dense) - 1, (never_pruned + 1 - budget) / max(1, budget))
-    }
-    reasons = []
-    try:
-        kept = prunable_budget(size.model, budget, candidate.counting)
-        check_candidate_fits(candidate, size.model, size.input_shape, kept)
-    except InputError as error:
-        reasons.append(str(error))
-        # Where it is not the number that is wrong, all of the rule is broken.
-        violations["budget"] = max(violations["budget"], 0) or 1.0
-    for name, limit in _limits(candidate.space).items():
-        amount, unit = _amount(candidate, size, name)
-        violations[name] = amount / limit - 1
-        if amount > limit:
-            reasons.append(
-                f"the dense network must have at most {limit} {unit} (space.constraints.{name}), "
-                f"but has {amount}; choose a smaller network, or raise the limit"
-            )
-    return Feasibility(budget, "; also, ".join(reasons) or None, violations)
-
-
-def _amount(candidate: Study, size: Size, constraint: str) -> tuple[int, str]:
-    """Return how much a candidate has of what a constraint is about, and its unit."""
+def _amount(size: Size, constraint: str) -> tuple[int, str]:
+    """Return the amount that a constraint limits, and its unit."""
     if constraint == "max_dense_parameters":
         return size.dense_parameters, "parameters"
     if constraint == "max_macs":
         return size.cost.dense_macs, "multiply-accumulates"
-    return size.memory_bytes(candidate.training.batch_size), "bytes of memory"
+    return size.memory_bytes, "bytes of memory"
 
 
 def _limits(space: Space) -> dict[str, int]:
@@ -296,6 +289,50 @@ def _limits(space: Space) -> dict[str, int]:
     return {name: int(limit) for name, limit in limits.items() if limit is not None}
 
 
-def _budgets_differ(study: Study) -> bool:
-    sampled = {parameter_path(key).split(".")[0] for key in study.space.parameters}
-    return isinstance(study.budget, Sparsity) or "budget" in sampled
+def _trained_networks(candidate: Study) -> dict[str, Choice]:
+    """Return the initializer and the criterion of a candidate that read a trained network."""
+    pruning = candidate.pruning
+    chosen = {"initializer": pruning.initializer, "criterion": pruning.criterion}
+    return {key: choice for key, choice in chosen.items() if choice.name == FROM_BUNDLE}
+
+
+def _check_trained_networks(study: Study, spec: ImageSpec) -> None:
+    """Refuse a study that names a trained network which cannot be read, or not by its base, by an
+    InputError that names the file."""
+    found = _trained_networks(study)
+    named = list(found.values())
+    for dimension in study.space.parameters.values():
+        if isinstance(dimension, list):
+            named += [value for value in dimension if isinstance(value, Choice)]
+    for choice in named:
+        if choice.name == FROM_BUNDLE:
+            read_trained(choice.options["bundle"])
+    if "initializer" in found:
+        with torch.device("meta"):
+            model = build_model(study, spec)
+        initialize(_with_memory(model), FROM_BUNDLE, seed=0, **found["initializer"].options)
+
+
+def _check_trained_networks_fit(candidate: Study, size: Size, kept: int) -> None:
+    """Refuse a candidate that a trained network does not fit, by doing what its trial would do.
+
+    `kept` weights and biases are left by its budget. The network of `size` is left as it is.
+
+    Raises:
+        InputError: The message says what does not fit.
+    """
+    pruning, found = candidate.pruning, _trained_networks(candidate)
+    if not found:
+        return
+    check_not_repaired(pruning.initializer.name, pruning.repair)
+    network = _with_memory(size.model)
+    if "initializer" in found:
+        initialize(network, FROM_BUNDLE, seed=0, **pruning.initializer.options)
+    if "criterion" in found:
+        rule = MaskRule(pruning.scope, pruning.granularity, pruning.mac_exponent, pruning.effective)
+        task = PruningTask(network, kept, input_shape=size.input_shape, rule=rule)
+        CRITERIA.get(FROM_BUNDLE)(network, task, **pruning.criterion.options)
+
+
+def _with_memory(model: nn.Module) -> nn.Module:
+    return copy.deepcopy(model).to_empty(device="cpu")

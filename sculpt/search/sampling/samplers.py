@@ -1,4 +1,4 @@
-"""Samplers by the names that a study gives them; all are Optuna's."""
+"""Optuna's samplers, by the names that a study gives them."""
 
 from collections.abc import Callable, Container
 from typing import Any
@@ -14,13 +14,13 @@ from sculpt.config import Study
 from sculpt.errors import ConfigError
 from sculpt.search.sampling.space import MOST_POINTS, is_enumerable, space_size
 from sculpt.search.sampling.unrepeated import UnrepeatedSampler
-from sculpt.search.storage.attributes import ERROR
-from sculpt.search.storage.delegating import DelegatingStorage
-from sculpt.search.storage.optuna_names import experimental_accepted
 from sculpt.seeding import derive_seed
+from sculpt.storage.attributes import ERROR
+from sculpt.storage.optuna_names import experimental_accepted
+from sculpt.storage.study_storage import DelegatingStorage
 
 TPE_TRIALS = 1000
-"""More are for NSGA: what TPE takes for a proposal grows with all the trials before it."""
+"""More are for NSGA: TPE's time for a proposal grows with all the trials before it."""
 
 TPE_OBJECTIVES = 3
 """More are for NSGA-III: TPE ranks trials by hypervolume, whose cost explodes with them."""
@@ -60,16 +60,16 @@ def make_sampler(
 ) -> BaseSampler:
     """Return the study's sampler, which never proposes a configuration again.
 
+    `random` draws from a space that can be enumerated without replacement, as `brute_force` does.
+
     Args:
-        study: The study. `random` draws from a space that can be enumerated without replacement, as
-            `brute_force` does.
-        storage: Where its trials are kept.
-        trials_before:
-            Trials there are already. A resumed study must not draw the same values again.
+        study: The study.
+        storage: Storage of its trials.
+        trials_before: A resumed study must not draw the values of its trials again.
         worker: Number among those that start at once; they must not draw the same values either.
 
     Raises:
-        ConfigError: the sampler does not fit the space; see `resolve_sampler`.
+        ConfigError: The sampler does not fit the space; see `resolve_sampler`.
     """
     name = resolve_sampler(study)
     if name == "random" and is_enumerable(study.space):
@@ -89,11 +89,7 @@ class InterruptibleBruteForce(samplers.BruteForceSampler):
     """Optuna's sampler, which takes every trial that has ended for one that knew all its values.
 
     One that was killed before it had drawn them, or any, would make it refuse the whole space. It
-    is shown the others alone.
-
-    Args:
-        storage: Where the study is kept.
-        seed: Of the draws.
+    is shown the others alone, as they are in the storage.
     """
 
     def __init__(self, storage: BaseStorage, seed: int) -> None:

@@ -23,7 +23,7 @@ MOST_POINTS = 10_000
 
 
 def distribution(space: Space, key: str) -> BaseDistribution:
-    """Return what a parameter's values are to Optuna; other than plain ones go by their label."""
+    """Return Optuna's distribution of a parameter; lists and choices go by their label."""
     values = space.parameters[key]
     if not isinstance(values, Range):
         return CategoricalDistribution(list(space.values(key)))
@@ -53,14 +53,6 @@ def suggest(trial: optuna.Trial, space: Space) -> Params:
                     value = values.at(values.place(value))
                 params[key] = value
     return params
-
-
-def axis(space: Space, key: str) -> list[Any] | None:
-    """Return every value of a parameter in order, or None if there are infinitely many."""
-    values = space.parameters[key]
-    if isinstance(values, Range) and values.count is None:
-        return None
-    return list(_values(space, key))
 
 
 def space_size(space: Space) -> int | None:
@@ -101,7 +93,7 @@ def points(space: Space) -> Iterator[Params]:
 
     Parameters that a point does not sample are left out of it.
     """
-    return space.combinations(space.parameters, lambda key: _values(space, key))
+    return space.combinations(space.parameters, lambda key: values_of(space, key))
 
 
 def extremes(space: Space) -> Iterator[Params]:
@@ -126,12 +118,12 @@ def corners(space: Space) -> Iterator[Params]:
 
 
 def check_params(space: Space, params: Params) -> None:
-    """Refuse what is no value of the space; parameters may be left out.
+    """Refuse values that are none of the space's; parameters may be left out.
 
-    Lists and whole choices may be given as they are, or by what trials call them.
+    Lists and whole choices may be given as they are, or by their label.
 
     Raises:
-        InputError: a key or a value is none of the space's, or is given for a parameter that is
+        InputError: A key or a value is none of the space's, or is given for a parameter that is
             not sampled beside the others.
     """
     for key, value in params.items():
@@ -167,7 +159,8 @@ def check_params(space: Space, params: Params) -> None:
         active[key] = params[key]
 
 
-def _values(space: Space, key: str) -> Iterator[Any]:
+def values_of(space: Space, key: str) -> Iterator[Any]:
+    """Yield every value of a parameter with finitely many of them, in order."""
     values = space.parameters[key]
     if isinstance(values, Range):
         return map(values.at, range(values.count or 0))
@@ -175,7 +168,7 @@ def _values(space: Space, key: str) -> Iterator[Any]:
 
 
 def _dependent(space: Space, key: str) -> frozenset[str]:
-    """Return the parameters that have a condition on a parameter."""
+    """Return the parameters with a condition on a parameter."""
     return frozenset(child for child, parents in space.conditions.items() if key in parents)
 
 

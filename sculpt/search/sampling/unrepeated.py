@@ -13,14 +13,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sculpt.config import Params, Space
 from sculpt.search.sampling.space import distribution, is_enumerable, points
-from sculpt.search.storage.attributes import INFEASIBLE
-from sculpt.search.storage.trials import original_number
+from sculpt.storage.attributes import INFEASIBLE
+from sculpt.storage.trials import original_number
 
 Key = frozenset[tuple[Any, ...]]
 """The parameters of a trial, as something that sets can hold."""
 
 PROPOSALS = 5
-"""That are asked of a sampler before chance takes its place."""
+"""Number of proposals of a sampler before chance takes its place."""
 
 
 class UnrepeatedSampler(BaseSampler):
@@ -28,12 +28,12 @@ class UnrepeatedSampler(BaseSampler):
 
     Model-based samplers propose the best point they know over and over, and workers that ask at
     one moment get one answer. Optuna asks for values while a trial is suggested its parameters,
-    which happens under the storage's lock, so what is found open here is taken here.
+    which happens under the storage's lock: a point that is open here is taken here.
 
     Args:
-        space: What is searched.
+        space: The search space.
         proposing: The sampler that is asked; without one, points are taken in their order.
-        seed: Of the choice among open points.
+        seed: Seed of the choice among open points.
     """
 
     def __init__(self, space: Space, proposing: BaseSampler | None, seed: int):
@@ -124,9 +124,9 @@ class UnrepeatedSampler(BaseSampler):
 def first_with(params: Params, trial: optuna.Trial) -> int | None:
     """Return the number of an earlier trial of the same configuration, or None.
 
-    There is none but where a worker was killed, or lost the lock, while it was suggested its
+    There is one only where a worker was killed, or lost the lock, while it was suggested its
     parameters: the next attempt is bound to those that were written, and the rest may be taken by
-    then. One that was refused itself, for this or another reason, does not count.
+    then. Trials that were refused themselves do not count.
     """
     trials, key = trial.study.get_trials(deepcopy=False), key_of(params)
     origin = original_number(trials[trial.number])
@@ -148,7 +148,7 @@ def keys_of(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[Key]:
 
 
 _finished: WeakKeyDictionary[optuna.Study, dict[int, Key]] = WeakKeyDictionary()
-"""What cannot change any more, by the trial's number: of thousands it takes long to make."""
+"""Parameters of finished trials by number: to make those of thousands takes long."""
 
 
 def key_of(params: Params) -> Key:

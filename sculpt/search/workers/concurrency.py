@@ -1,4 +1,4 @@
-"""How many trials at a time make the most of a device: measured, because nothing else tells."""
+"""The fastest number of trials at a time on a device: measured, because nothing else tells."""
 
 import os
 from collections.abc import Callable
@@ -20,17 +20,15 @@ from sculpt.record import Epoch
 from sculpt.registry import load_plugins
 from sculpt.search.sampling.feasibility import check_study
 from sculpt.search.workers.devices import use_device
-from sculpt.search.workers.processes import crew
+from sculpt.search.workers.processes import worker_processes
 from sculpt.training.loop import train
 
 MEASURED_SECONDS = 4.0
-"""Of training, for each number of trials; starting the processes comes on top."""
+"""Training time for each number of trials; starting the processes comes on top."""
 
-BATCHES = 8
-"""In a pass over the sample that is trained on; small, because a CPU takes long over them."""
-
-BATCHES_ON_CUDA = 100
-"""There what a pass costs besides its steps would outweigh so few of them."""
+BATCHES, BATCHES_ON_CUDA = 8, 100
+"""Batches in a pass over the sample that is trained on. A CPU takes long over them; on CUDA the
+cost of a pass besides its steps would outweigh so few of them."""
 
 WARM_UP_EPOCHS = 2
 
@@ -43,31 +41,31 @@ LEAST_GAIN = 1.05
 MOST_ON_A_GPU = 8
 
 CONTEXT_BYTES = 2**30
-"""What CUDA and its libraries take in each process; an estimate."""
+"""Memory of CUDA and its libraries in each process; an estimate."""
 
 Network = Callable[[Splits], tuple[nn.Module, Masks]]
-"""Makes what is trained, on the device of the images; called in a process of its own."""
+"""Makes the network to train, on the device of the images; called in a process of its own."""
 
 
 @dataclass(frozen=True)
-class Together:
-    """What several processes that train at once reach."""
+class Throughput:
+    """Measurement of several processes that train at once."""
 
     rate: float
     """Images per second of all of them together."""
     memory_bytes: int | None
-    """What they take of the device, CUDA's own share included; None on the CPU."""
+    """Memory that they take of the device, CUDA's own share included; None on the CPU."""
 
 
 @dataclass(frozen=True)
 class Concurrency:
-    """What was measured: trials at a time -> images per second of all of them together."""
+    """Trials at a time -> images per second of all of them together, as measured."""
 
     rates: dict[int, float]
 
     @property
     def best(self) -> int:
-        """How many trials at a time to run."""
+        """Number of trials at a time to run."""
         best = 1
         for count, rate in self.rates.items():
             if rate > LEAST_GAIN * self.rates[best]:
@@ -82,41 +80,32 @@ class Concurrency:
 def measure_concurrency(config: Study, splits: Splits) -> Concurrency:
     """Train 1, 2, 4, ... copies of a middling candidate at once, as long as that gains something.
 
-    Args:
-        config: The study; none of its trials is started.
-        splits: Its images, on the device to measure.
-
-    Raises:
-        SculptError: not even one copy can be trained.
+    The images are on the device to measure. SculptError if not even one copy can be trained.
     """
-    device, spec = splits.train.device, splits.spec
-    corners = [row for row in check_study(config, spec)["corners"] if row["feasible"]]
+    device = splits.train.device
+    corners = [row for row in check_study(config, splits.spec)["corners"] if row["feasible"]]
     corners.sort(key=lambda row: row["dense_macs"])
     candidate, memory = config, 0
     if corners:
         candidate = config.with_parameters(corners[len(corners) // 2]["params"])
         memory = max(row["memory_bytes"] for row in corners)
+    most = os.cpu_count() or 1
+    if device.type != "cpu":
+        free, _ = torch.cuda.mem_get_info(device)
+        most = max(1, min(MOST_ON_A_GPU, free // (memory + CONTEXT_BYTES)))
     rates: dict[int, float] = {}
-    count, most = 1, _most(device, memory)
+    count = 1
     while count <= most:
-        together = train_together(
+        measured = train_together(
             count, candidate.training, splits, partial(dense_network, candidate)
         )
-        if together is None:
+        if measured is None:
             break
-        rates[count] = together.rate
+        rates[count] = measured.rate
         if Concurrency(rates).best != count:
             break
         count *= 2
     return Concurrency(rates)
-
-
-def _most(device: torch.device, memory: int) -> int:
-    """Return how many trials at a time there may be at most, each with `memory` bytes."""
-    if device.type == "cpu":
-        return os.cpu_count() or 1
-    free, _ = torch.cuda.mem_get_info(device)
-    return max(1, min(MOST_ON_A_GPU, free // (memory + CONTEXT_BYTES)))
 
 
 def dense_network(candidate: Study, splits: Splits) -> tuple[nn.Module, Masks]:
@@ -128,20 +117,20 @@ def dense_network(candidate: Study, splits: Splits) -> tuple[nn.Module, Masks]:
 
 def train_together(
     count: int, recipe: Training, splits: Splits, network: Network
-) -> Together | None:
+) -> Throughput | None:
     """Train one network in each of `count` processes at once, for a few seconds.
 
     Args:
-        count: Processes.
-        recipe: By which they train, for as long as it takes and with hardly any learning rate.
-        splits: On the device to measure.
-        network: What each trains.
+        count: Number of processes.
+        recipe: Recipe of training; hardly any of its learning rate is used.
+        splits: Images on the device to measure.
+        network: Network that each trains.
 
     Returns:
         None if one of several failed: most likely there is too little memory for so many.
 
     Raises:
-        SculptError: not even one can be trained.
+        SculptError: Not even one can be trained.
     """
     device, batch_size = splits.train.device, recipe.batch_size
     batches = BATCHES_ON_CUDA if device.type == "cuda" else BATCHES
@@ -153,15 +142,16 @@ def train_together(
         validation=splits.validation.sample(evaluated, seed=0).to("cpu"),
     )
     before = _free(device)
-    with crew(count, _train_for_a_while, recipe, sample, str(device), network) as members:
+    task = partial(_train_for_a_while, recipe=recipe, device=str(device), network=network)
+    with worker_processes(count, task, sample) as workers:
         try:
-            for member in members:
-                member.receive()  # it is warm
+            for worker in workers:
+                worker.receive()  # it is warm
             free = _free(device)
             memory = None if before is None or free is None else before - free
-            for member in members:
-                member.connection.send("go")
-            return Together(sum(member.receive() for member in members), memory)
+            for worker in workers:
+                worker.connection.send("go")
+            return Throughput(sum(worker.receive() for worker in workers), memory)
         except (EOFError, OSError, SculptError) as error:
             if count == 1:
                 raise SculptError(
@@ -172,7 +162,7 @@ def train_together(
 
 
 def _free(device: torch.device) -> int | None:
-    """Return the bytes of a GPU that nobody has taken."""
+    """Return the free bytes of a GPU."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
@@ -183,8 +173,9 @@ class _EnoughError(Exception):
 def _train_for_a_while(
     connection: Connection,
     number: int,
-    recipe: Training,
     splits: Splits,
+    *,
+    recipe: Training,
     device: str,
     network: Network,
 ) -> None:

@@ -1,4 +1,4 @@
-"""The devices of this machine, and how many workers train on them."""
+"""The devices of this machine, and the number of workers that train on them."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,19 +6,14 @@ from typing import Literal
 import torch
 
 from sculpt.errors import InputError
-from sculpt.search.images import choose_device
 from sculpt.training.memory import keep_freed_memory
 
 TrialsPerDevice = int | Literal["auto"]
 
 
 @dataclass(frozen=True)
-class HowMany:
-    """How many workers a machine is asked for.
-
-    Raises:
-        InputError: one of the numbers is none, or both are given.
-    """
+class WorkerCount:
+    """The number of workers asked of a machine; InputError if it is none, or given twice."""
 
     workers: int | None = None
     """In all."""
@@ -52,16 +47,28 @@ class HowMany:
         return self.trials_per_device != 1 or (self.workers or 1) > 1
 
 
+def choose_device(name: str) -> torch.device:
+    """Return the device to train on; `auto` is a GPU where there is one. InputError if there is no
+    such device here."""
+    if name == "auto":
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        # With its number: a process cannot be made ready for a device without one.
+        return torch.device("cuda", torch.cuda.current_device())
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"--device must be auto, cpu or a device of this machine, but got {name!r} ({reason})"
+        ) from error
+
+
 def choose_devices(names: str, *, several: bool) -> list[torch.device]:
-    """Return the devices to train on.
+    """Return the devices to train on: one, or several separated by commas (`cuda:0,cuda:1`).
 
-    Args:
-        names: One device, or several separated by commas (`cuda:0,cuda:1`). `auto` is a GPU where
-            there is one, and for several workers all of them.
-        several: Whether there are several workers.
-
-    Raises:
-        InputError: there is no such device here.
+    `auto` is a GPU where there is one, and for several workers all of them. InputError if there is
+    no such device here.
     """
     if names == "auto" and several and torch.cuda.is_available():
         return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]

@@ -1,4 +1,4 @@
-"""Processes that work for this one: started at once, stopped together, none left behind."""
+"""Worker processes: started at once, stopped together, none left behind."""
 
 import os
 import signal
@@ -23,20 +23,21 @@ STOP_SECONDS = 10.0
 HELD_BACK = frozenset(
     getattr(signal, name) for name in ("SIGINT", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
 )
-"""What a terminal (Ctrl-C) or a job's scheduler sends to all: only who started them acts on it."""
+"""Signals that a terminal (Ctrl-C) or a job's scheduler sends to all: only the process that
+started the others acts on them."""
 
 Task = Callable[..., None]
 """Called in a process with its connection, its number from 1, and the arguments of all."""
 
-_crews: list[list["Member"]] = []
-"""Those that are at work."""
+_running: list[list["WorkerProcess"]] = []
+"""Processes of every `worker_processes` context that is open."""
 
 
-class Member:
+class WorkerProcess:
     """One of several processes, as seen by the one that starts them.
 
     Attributes:
-        number: From 1.
+        number: Number of the process, from 1.
         connection: A pipe for each, not one queue: a process killed in a queue leaves it locked
             for all.
     """
@@ -44,36 +45,35 @@ class Member:
     def __init__(self, number: int, threads: int, task: Task, arguments: tuple[Any, ...]) -> None:
         self.number = number
         self._threads = threads
-        self._call = (task, arguments)
+        self._task, self._arguments = task, arguments
         self.process: Any = None
         self.connection: Connection
 
     def start(self) -> None:
-        """Start the process, or another one in the place of one that has ended.
-
-        Raises:
-            SculptError: the arguments hold tensors, and shared memory is too small for them.
-        """
+        """Start the process, or another one in the place of one that has ended; SculptError if
+        shared memory is too small for the tensors among its arguments."""
         if self.process is not None:
             self.connection.close()
         context = torch.multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-        task, arguments = self._call
         self.connection, theirs = context.Pipe()
-        call = (self._threads, task, theirs, self.number, *arguments)
+        call = (self._threads, self._task, theirs, self.number, *self._arguments)
         process = context.Process(target=_begin, args=call, daemon=True)
-        with _environment("OMP_NUM_THREADS", str(self._threads)), _signals_held_back():
-            _start(process)
+        try:
+            with _environment("OMP_NUM_THREADS", str(self._threads)), _signals_held_back():
+                process.start()
+        except RuntimeError as error:
+            if "shared memory" not in str(error):
+                raise
+            raise SculptError(
+                f"the images must fit into shared memory for several trials at a time, but: "
+                f"{error}; enlarge /dev/shm (docker run --shm-size), or use one worker"
+            ) from error
         theirs.close()  # or its end would not be seen here
         self.process = process
 
     def receive(self) -> Any:
-        """Return what the process sent next.
-
-        Raises:
-            SculptError: it failed; this is the error, or says what it was.
-            EOFError: it has ended.
-            OSError: it died in the middle of a word.
-        """
+        """Return the next object that the process sent; raise its error if it failed, EOFError if
+        it has ended, OSError if it died in the middle of a word."""
         received = self.connection.recv()
         if isinstance(received, SculptError):
             raise received
@@ -90,48 +90,27 @@ class Member:
         return f"worker {self.number} ended with exit code {code}"
 
 
-def threads_each(count: int) -> int:
-    """Return how many threads each of `count` processes gets of those that this one may use."""
-    return max(1, torch.get_num_threads() // count)
-
-
 @contextmanager
-def crew(count: int, task: Task, *arguments: Any) -> Iterator[list[Member]]:
-    """Start processes that share this one's threads; when the context ends, so have they.
-
-    Raises:
-        SculptError: the arguments hold tensors, and shared memory is too small for them.
-    """
-    threads = threads_each(count)
-    members: list[Member] = []
-    _crews.append(members)
+def worker_processes(count: int, task: Task, *arguments: Any) -> Iterator[list[WorkerProcess]]:
+    """Start processes that share this one's threads; when the context ends, so have they."""
+    threads = max(1, torch.get_num_threads() // count)
+    workers: list[WorkerProcess] = []
+    _running.append(workers)
     try:
         for number in range(1, count + 1):
-            member = Member(number, threads, task, arguments)
-            member.start()
-            members.append(member)
-        yield members
+            worker = WorkerProcess(number, threads, task, arguments)
+            worker.start()
+            workers.append(worker)
+        yield workers
     finally:
-        _crews.remove(members)
-        _stop(members)
+        _running.remove(workers)
+        _stop(workers)
 
 
 def stop_all() -> None:
-    """Stop all processes that this one has started by `crew`, for whoever is about to be ended."""
-    for members in _crews:
-        _stop(members)
-
-
-def _start(process: Any) -> None:
-    try:
-        process.start()
-    except RuntimeError as error:
-        if "shared memory" not in str(error):
-            raise
-        raise SculptError(
-            f"the images must fit into shared memory for several trials at a time, but: {error}; "
-            "enlarge /dev/shm (docker run --shm-size), or use one worker"
-        ) from error
+    """Stop all processes that this one has started, because it is about to be ended."""
+    for workers in _running:
+        _stop(workers)
 
 
 def _begin(threads: int, task: Task, connection: Connection, *arguments: Any) -> None:
@@ -142,17 +121,14 @@ def _begin(threads: int, task: Task, connection: Connection, *arguments: Any) ->
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        with suppress(OSError):  # nobody may be there any more
-            connection.send(_as_sculpt_error(error))
-
-
-def _as_sculpt_error(error: Exception) -> SculptError:
-    """Return an error that another process can raise and that says what went wrong here."""
-    if isinstance(error, SculptError):
-        return error
-    problem = SculptError(f"a worker must not fail, but did: {type(error).__name__}: {error}")
-    problem.add_note("".join(traceback.format_exception(error)))
-    return problem
+        problem = error
+        if not isinstance(error, SculptError):  # another process may be unable to raise it
+            problem = SculptError(
+                f"a worker must not fail, but did: {type(error).__name__}: {error}"
+            )
+            problem.add_note("".join(traceback.format_exception(error)))
+        with suppress(OSError):  # the parent may have ended
+            connection.send(problem)
 
 
 def _end_with_parent() -> None:
@@ -164,18 +140,18 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _stop(members: list[Member]) -> None:
-    for member in members:
-        member.process.terminate()  # once: a second signal would disturb what the first one began
+def _stop(workers: list[WorkerProcess]) -> None:
+    for worker in workers:
+        worker.process.terminate()  # once: a second signal would disturb what the first one began
     try:
         deadline = time.monotonic() + STOP_SECONDS
-        for member in members:
-            member.process.join(max(0.0, deadline - time.monotonic()))
+        for worker in workers:
+            worker.process.join(max(0.0, deadline - time.monotonic()))
     finally:  # also when someone presses Ctrl-C again
-        for member in members:
-            member.process.kill()
-            member.process.join()
-            member.connection.close()
+        for worker in workers:
+            worker.process.kill()
+            worker.process.join()
+            worker.connection.close()
 
 
 @contextmanager
@@ -194,7 +170,7 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 @contextmanager
 def _signals_held_back() -> Iterator[None]:
-    """Start processes deaf to signals that are for this one."""
+    """Start processes that ignore signals meant for this one."""
     if sys.platform == "win32":
         yield
         return

@@ -1,43 +1,50 @@
 """A worker: runs trials of one study in this process, one after another."""
 
 import random
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
+from sculpt.bundle import write_bundle
 from sculpt.config import Study
 from sculpt.data import ImageSet, Splits
 from sculpt.errors import DeviceMemoryError, SculptError
+from sculpt.export.metadata import describe_network
 from sculpt.job import Job
-from sculpt.record import Epoch
-from sculpt.search.artifacts.checkpoint_folder import CheckpointFolder
-from sculpt.search.confirmation import confirmation_job, queue_confirmation
+from sculpt.quantities import stored
+from sculpt.record import Epoch, SculptedRecord, TrialRecord
+from sculpt.run_folder import RunFolder, progress_in
+from sculpt.search.confirmation_queue import confirmation_job, queue_confirmation
 from sculpt.search.images import load_scoring_images
-from sculpt.search.kept_networks import discard_networks
 from sculpt.search.progress import Watcher
-from sculpt.search.sampling.early_stopping import Stopped
+from sculpt.search.sampling.early_stopping import EarlyStopper, Stopped
 from sculpt.search.sampling.feasibility import check_candidate
 from sculpt.search.sampling.space import suggest
 from sculpt.search.sampling.unrepeated import first_with
-from sculpt.search.storage.attributes import ERROR, INFEASIBLE, OUT_OF_MEMORY
-from sculpt.search.storage.failures import storage_failure
-from sculpt.search.storage.trials import ClaimedTrial, Trials, last_error, original_number
-from sculpt.search.store import Store
-from sculpt.search.workers.attempt import Attempt
 from sculpt.search.workers.interruption import Interruption
+from sculpt.storage.artifacts import CheckpointFolder
+from sculpt.storage.attributes import ERROR, INFEASIBLE, OUT_OF_MEMORY, STOPPED_BECAUSE
+from sculpt.storage.failures import storage_failure
+from sculpt.storage.store import Store
+from sculpt.storage.trial_files import discard_networks, keep, network_file
+from sculpt.storage.trials import ClaimedTrial, Trials, last_error, original_number
+from sculpt.summary import summarize
 from sculpt.training.loop import evaluations
 from sculpt.training.memory import long_lived, release_memory
+from sculpt.trial import run_seed
 
 POLL_SECONDS, LONGEST_POLL_SECONDS = 1.0, 15.0
 """Between looks at trials that other workers are running: at first, and at most."""
 
 JobOf = Callable[[ClaimedTrial], Job]
-"""Says what a claimed trial is to train; raises TrialPruned where it cannot be run."""
+"""Returns the job of a claimed trial; raises TrialPruned where it cannot be run."""
 
 
 @dataclass
@@ -47,7 +54,7 @@ class Worker:
     store: Store
     splits: Splits
     budget: int
-    """Of the base."""
+    """Budget of the base."""
     watcher: Watcher
     interruption: Interruption
     _scoring: dict[str, ImageSet] = field(default_factory=dict)
@@ -56,12 +63,10 @@ class Worker:
     def run(self, total: int | None) -> None:
         """Run the base and candidates until `total` trials are finished; then confirm the best.
 
-        Args:
-            total: The base included; None is what the study was last asked for, and it is followed
-                when it is raised meanwhile.
+        A total of None is that which the study was last asked for, followed when it is raised.
 
         Raises:
-            SculptError: the base failed, every candidate did, or a confirmation.
+            SculptError: The base failed, every candidate did, or a confirmation.
         """
         base = self.store.trials(self.store.base)
         candidates = self.store.trials(self.store.candidates)
@@ -94,14 +99,8 @@ class Worker:
     ) -> None:
         """Run trials until `limit` of them are finished, here or in other processes.
 
-        Args:
-            trials: Of one of the study's Optuna studies.
-            limit: Says how many; it is asked before each trial, because it may be raised.
-            job_of: Says what a trial is to train.
-            wait: Whether to wait for trials that other workers are running.
-
-        Raises:
-            LostStorageError: the storage failed for longer than patience lasts.
+        The limit is asked for before each trial, because it may be raised. With `wait`, the end of
+        trials that other workers are running is waited for.
         """
         waiting_since: float | None = None
         while True:
@@ -126,17 +125,12 @@ class Worker:
             with self.interruption.at_once():
                 time.sleep(pause(time.monotonic() - waiting_since))
 
-    def _base_job(self, claimed: ClaimedTrial) -> Job:
+    def _base_job(self, _: ClaimedTrial) -> Job:
         config = self.store.config
-        seeds = search_seeds(config)
-        return Job("base", config, "base", {}, self.budget, seeds)
+        return Job("base", config, "base", {}, self.budget, search_seeds(config))
 
     def _candidate_job(self, claimed: ClaimedTrial) -> Job:
-        """Draw a configuration, and refuse one that cannot be run.
-
-        Raises:
-            optuna.TrialPruned: it is infeasible, or the configuration of another trial.
-        """
+        """Draw a configuration; raise TrialPruned if it is infeasible, or that of another trial."""
         config, trial = self.store.config, claimed.trial
         # Two workers that draw at the same moment must not draw the same configuration.
         with claimed.storage.lock():
@@ -164,19 +158,11 @@ class Worker:
     def _train(self, job_of: JobOf, claimed: ClaimedTrial) -> Sequence[float]:
         """Train a trial, and return the values of its objectives."""
         job = job_of(claimed)
-        attempt = Attempt(
-            self.store,
-            self.splits,
-            self._scoring_images(job.study),
-            claimed,
-            self._checkpoints(claimed.trial.study, claimed.origin),
-            self._epoch_finished,
-            self.interruption,
-        )
+        scoring = self._scoring_images(job.study)
         epochs = len(job.seeds) * evaluations(job.study.training)
         self.watcher.trial_started(job.label, job.params, epochs)
         try:
-            record = attempt.run(job)
+            record = self._run_seeds(job, claimed, scoring)
         except Stopped as stopped:
             self.watcher.trial_finished(job.label, None, f"stopped: {stopped}")
             raise
@@ -195,11 +181,71 @@ class Worker:
         self.watcher.trial_finished(job.label, record.val_error.mean, None)
         return [record.objectives[name] for name in job.objectives]
 
+    def _run_seeds(self, job: Job, claimed: ClaimedTrial, scoring: ImageSet) -> TrialRecord:
+        """Train all seeds of a job, keep its record and networks, and return the record; raise
+        `Stopped` if the trial is stopped early, with its quantities so far kept."""
+        start, outcomes = time.perf_counter(), []
+        checkpoints = self._checkpoints(claimed.trial.study, claimed.origin)
+        settings, stopper = job.study.search.early_stopping, None
+        if settings and job.role == "candidate" and not job.read_test:
+            stopper = EarlyStopper(settings, job.study.training, claimed.trial)
+        try:
+            with self.interruption.at_once(), checkpoints.opened() as folder:
+                with self.interruption.held_back():
+                    claimed.note_progress(progress_in(folder))
+                for seed in job.seeds:
+                    run_folder = RunFolder(
+                        folder / f"seed-{seed}",
+                        self.store.config.search.checkpoint_seconds,
+                        on_written=partial(checkpoints.put, folder),
+                        on_sculpted=partial(self._seed_sculpted, claimed, stopper),
+                        on_epoch=partial(self._epoch_finished, stopper),
+                    )
+                    outcomes.append(run_seed(job, self.splits, scoring, seed, run_folder))
+                    stopper = None  # it judges by the first seed
+        except Stopped as stopped:
+            claimed.write(
+                {
+                    "stopped_at": stopped.epochs,
+                    STOPPED_BECAUSE: str(stopped),
+                    "epochs": stopped.epochs,
+                    "seconds": time.perf_counter() - start,
+                }
+            )
+            raise
+        record = summarize(job, self.splits, [outcome.record for outcome in outcomes])
+        with tempfile.TemporaryDirectory() as networks:
+            files = []
+            for outcome in outcomes:
+                seed = outcome.record.seed
+                files.append(Path(networks, network_file(seed)))
+                description = describe_network(record, seed)
+                write_bundle(files[-1], outcome.model, outcome.masks, description)
+            keep(self.store, claimed, record, files)
+        return record
+
+    def _seed_sculpted(
+        self, claimed: ClaimedTrial, stopper: EarlyStopper | None, record: SculptedRecord
+    ) -> None:
+        if stopper:
+            with self.interruption.held_back():
+                # A trial that is stopped has its costs, too.
+                known = [quantity for quantity in stored() if quantity.before_training]
+                claimed.write({q.name: q.read(record) for q in known})
+                stopper.on_sculpted(record)
+
+    def _epoch_finished(self, stopper: EarlyStopper | None, epoch: Epoch) -> None:
+        self.watcher.epoch_finished(epoch)
+        self.interruption.check()
+        if stopper:
+            with self.interruption.held_back():
+                stopper.on_epoch(epoch)
+
     def _limit(self, total: int | None) -> int:
         return (self.store.total if total is None else total) - 1
 
     def _checkpoints(self, study: optuna.Study, origin: int) -> CheckpointFolder:
-        """Return where a trial is written down: by its first attempt, from which others go on."""
+        """Return the checkpoints of a trial, named by its first attempt."""
         kind = study.study_name.removeprefix(self.store.config.study).strip("/")
         return self.store.checkpoints(kind or "candidate", origin)
 
@@ -215,10 +261,6 @@ class Worker:
         if source not in self._scoring:
             self._scoring[source] = load_scoring_images(study, self.splits)
         return self._scoring[source]
-
-    def _epoch_finished(self, epoch: Epoch) -> None:
-        self.watcher.epoch_finished(epoch)
-        self.interruption.check()
 
 
 def _one_more(trials: Trials) -> Callable[[], int]:

@@ -1,30 +1,44 @@
 """Files of finished trials: the whole record and the networks, each in a file of its own.
 
 The storage holds only the few numbers that queries need; see `summary`. A finished trial of
-Optuna's cannot be changed: what is measured of it later is an attribute of its study.
+Optuna's cannot be changed: later measurements of it are attributes of its study.
 """
 
 import json
 import tempfile
+import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.artifacts import upload_artifact
-from optuna.trial import FrozenTrial
+from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
-from sculpt.errors import InputError, StorageError
+from sculpt.dominance import non_dominated
+from sculpt.errors import InputError, SculptWarning, StorageError
 from sculpt.quantities import SIGNALS, stored
 from sculpt.record import TrialRecord
 from sculpt.registry import OBJECTIVES
-from sculpt.search.artifacts.location import FILES, RECORD_FILE
-from sculpt.search.storage.trials import ClaimedTrial
-from sculpt.search.store import Store
+from sculpt.storage.store import Store
+from sculpt.storage.trials import ClaimedTrial
 from sculpt.typed_json import from_json, to_json
+
+RECORD_FILE = "record.json"
+
+FILES = "sculpt:files"
+"""System attribute of a trial: names of its files to ids of its artifacts. Optuna gives a retry the
+artifacts of the attempts before it, in no order."""
 
 LATER = "afterwards/"
 """Beginning of an attribute of a study, which ends in the number of a trial: what was measured of
 it after it had ended."""
+
+Attributes = dict[str, Any]
+"""Quantities of a trial by name (`sculpt.quantities`), as they are kept beside its record."""
 
 
 def keep(store: Store, claimed: ClaimedTrial, record: TrialRecord, files: list[Path]) -> None:
@@ -46,10 +60,6 @@ def keep(store: Store, claimed: ClaimedTrial, record: TrialRecord, files: list[P
     claimed.write(summary(record))
 
 
-Attributes = dict[str, Any]
-"""Quantities of a trial by name (`sculpt.quantities`), as they are kept beside its record."""
-
-
 def summary(record: TrialRecord) -> Attributes:
     """Return the few numbers of a record that are kept as attributes of its trial."""
     signal = {
@@ -62,11 +72,7 @@ def summary(record: TrialRecord) -> Attributes:
 
 
 def read_record(store: Store, trial: FrozenTrial) -> TrialRecord:
-    """Read the record of a finished trial.
-
-    Raises:
-        StorageError: it is not where it was written, or damaged.
-    """
+    """Read the record of a finished trial; StorageError if it is not where it was, or damaged."""
     mend = f"; restore {store.artifacts.location} from a copy"
     written = _read(store, trial, RECORD_FILE)
     return from_json(TrialRecord, written, f"the record of trial {trial.number}", mend)
@@ -78,11 +84,8 @@ def network_file(seed: int) -> str:
 
 
 def read_network(store: Store, trial: FrozenTrial, seed: int, path: Path) -> None:
-    """Copy the network of one seed of a finished trial to a file.
-
-    Raises:
-        StorageError: it is not where it was written.
-    """
+    """Copy the network of one seed of a finished trial to a file; StorageError if it is not where
+    it was written."""
     try:
         path.write_bytes(_read(store, trial, network_file(seed)))
     except StorageError as error:
@@ -94,6 +97,50 @@ def read_network(store: Store, trial: FrozenTrial, seed: int, path: Path) -> Non
             f"has search.networks {kept} ({error}); train this configuration again, in a study of "
             "its own"
         ) from None
+
+
+def discard_networks(store: Store, study: optuna.Study, trial: FrozenTrial) -> None:
+    """Remove the networks that a study does not keep (`search.networks`), now that a trial is
+    complete.
+
+    Under `front` a candidate's networks stay as long as no other of its budget dominates it, and
+    those of the base; the confirmation's go. Several workers may do this at once: at worst a
+    network stays too long. A file that cannot be removed is a warning, because it does no harm.
+    """
+    for loser in _losers(store, study, trial):
+        files: dict[str, str] = loser.system_attrs.get(FILES) or {}
+        for name in files.keys() - {RECORD_FILE}:
+            try:
+                with suppress(ArtifactNotFound):
+                    store.artifacts.remove(files[name])
+            except Exception as error:  # drivers have errors of their own
+                warnings.warn(
+                    f"{name} of trial {loser.number} cannot be removed from "
+                    f"{store.artifacts.location} ({error}); the study goes on",
+                    SculptWarning,
+                    stacklevel=2,
+                )
+
+
+def _losers(store: Store, study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
+    policy = store.config.search.networks
+    if policy == "all" or (policy == "front" and study.study_name == store.base.study_name):
+        return []
+    if policy == "none" or study.study_name != store.candidates.study_name:
+        return [trial]
+    budget = trial.params.get("budget")
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    others = [t for t in trials if t.number != trial.number and t.params.get("budget") == budget]
+    if not others:
+        return []
+    signs = [1 if direction is StudyDirection.MINIMIZE else -1 for direction in study.directions]
+    values = np.array([t.values for t in [*others, trial]], dtype=float) * signs
+    *still, own = non_dominated(values)
+    if not own:
+        return [trial]
+    # Those that were on the front until now; the rest lost theirs before.
+    before = non_dominated(values[:-1])
+    return [others[index] for index in np.flatnonzero(before & ~np.array(still))]
 
 
 def keep_later(study: optuna.Study, number: int, found: Attributes) -> None:
@@ -111,7 +158,7 @@ def read_later(study: optuna.Study) -> dict[int, Attributes]:
 
 
 def with_later(known: Attributes, later: Attributes) -> Attributes:
-    """Return a trial's record, or its summary, with what was measured later in its place."""
+    """Return a trial's record, or its summary, updated by later measurements."""
     objectives = {name: later[name] for name in OBJECTIVES.names() if name in later}
     return known | later | {"objectives": (known.get("objectives") or {}) | objectives}
 

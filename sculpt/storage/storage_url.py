@@ -1,4 +1,4 @@
-"""Which storage URLs are accepted, and how one is shown without what is secret in it."""
+"""Storage URLs: which are accepted, and how one is shown without its secrets."""
 
 from pathlib import Path
 
@@ -11,27 +11,20 @@ _ACCEPTED = "Accepted are sqlite:///PATH, a path ending in .db, and postgresql:/
 
 
 def parse(url: str) -> URL:
-    """Take `url` apart.
-
-    Args:
-        url: `sqlite:///PATH`, a bare path ending in .db, or a postgresql URL.
-
-    Returns:
-        The URL of a SQLite file or of a PostgreSQL database.
-
-    Raises:
-        StorageError: `url` is none of these.
-    """
+    """Parse the URL of a SQLite file (or its bare path, ending in .db) or of a PostgreSQL database,
+    its driver included; StorageError if it is none of these."""
     if "://" not in url and url.endswith(".db"):
         return file_url(Path(url))
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        # What cannot be taken apart may hold a password anywhere: show no more than the scheme.
+        # What cannot be parsed may hold a password anywhere: show no more than the scheme.
         scheme = url.partition(":")[0]
         raise StorageError(f"A study cannot be kept at {scheme!r}... {_ACCEPTED}") from None
     if parsed.get_backend_name() == "postgresql":
-        return parsed
+        # The driver that SQLAlchemy takes for a bare postgresql:// depends on its version.
+        bare = parsed.drivername == "postgresql"
+        return parsed.set(drivername="postgresql+psycopg") if bare else parsed
     if not is_sqlite(parsed):
         raise StorageError(f"A study cannot be kept at {shown(parsed)}. {_ACCEPTED}")
     database = parsed.database or ":memory:"

@@ -1,4 +1,4 @@
-"""What an archive must not tell of the machines that a study ran on: where things lie there."""
+"""Hiding, in the texts of an archive, where things lay on the machines that a study ran on."""
 
 import re
 import socket
@@ -23,16 +23,16 @@ _PATH = re.compile(rf"(?<![\w:/.~<>)\]}}-])~?{_PART}{{2,}}/?")
 class Privacy:
     """Makes a study's documents fit for anybody to read.
 
-    Of a path only the file's own name is told, of a URL other than of the web only its kind. That
-    is done to every text, because nobody knows which option of a plug-in, or which message of an
-    error, holds one; hiding what is hidden already changes nothing.
+    A path is replaced by the file's own name, a URL other than of the web by its scheme. That is
+    done to every text, because any option of a plug-in, and any message of an error, may hold one.
+    Hiding is idempotent.
     """
 
     names: dict[str, str]
-    """What is known to be a place, to what is told of it."""
+    """Known paths and URLs -> the names that replace them."""
 
     def hide(self, value: Any) -> Any:
-        """Return a JSON value in which no text names a place."""
+        """Return a JSON value with all of its texts hidden."""
         if isinstance(value, dict):
             return {key: self.hide(element) for key, element in value.items()}
         if isinstance(value, list | tuple):
@@ -40,11 +40,16 @@ class Privacy:
         return self.hide_text(value) if isinstance(value, str) else value
 
     def hide_text(self, text: str) -> str:
-        """Return a text that names no place."""
+        """Return a text without paths and URLs."""
         if self.names:
-            # In one pass, because what is told of one may be the place of another.
+            # In one pass, because the name of one may be the path of another.
             known = "|".join(map(re.escape, sorted(self.names, key=len, reverse=True)))
-            text = re.sub(rf"(?<![\w/.-])({known})(?![\w-])({_PART}*)", self._name, text)
+            text = re.sub(
+                rf"(?<![\w/.-])({known})(?![\w-])({_PART}*)",
+                # The file's own name, if it lies under a known path.
+                lambda found: found[2].rpartition("/")[2] or self.names[found[1]],
+                text,
+            )
         if "/" in text:
             text = _CREDENTIALS.sub(r"\1", _URL.sub(r"\1://...", text))
             text = _QUOTED.sub(r"\1\3\1", text)
@@ -53,12 +58,8 @@ class Privacy:
                 text = text.strip("~/")
         return _WINDOWS.sub(r"\1", text)
 
-    def _name(self, found: re.Match[str]) -> str:
-        """Return what is told of a known place, or of a file that lies under it."""
-        return found[2].rpartition("/")[2] or self.names[found[1]]
-
     def hide_message(self, message: Any) -> Any:
-        """Return what went wrong with a trial, without places and without this machine's name."""
+        """Return an error message, in which this machine's name is hidden, too."""
         if not isinstance(message, str):  # written by a plug-in
             return self.hide(message)
         host = re.escape(socket.gethostname())
@@ -66,12 +67,7 @@ class Privacy:
 
 
 def privacy_of(config: Study, places: Iterable[str]) -> Privacy:
-    """Return what hides the places that a study's settings name.
-
-    Args:
-        config: The study.
-        places: More that are known.
-    """
+    """Return what hides the paths and URLs in a study's settings, and further places."""
     settings = config.model_dump(mode="json")
     private = [lookup(settings, key) for key in PRIVATE]
     known = [text.rstrip("/") for text in [*private, *places] if isinstance(text, str)]
@@ -80,7 +76,7 @@ def privacy_of(config: Study, places: Iterable[str]) -> Privacy:
 
 
 def _file_names(paths: set[str]) -> dict[str, str]:
-    """Return a name for each file that a study's settings name: two files must not become one."""
+    """Return a name for each file, all different."""
     names: dict[str, str] = {}
     for path in sorted(paths, key=lambda path: (Path(path).name != path, path)):
         file, count = Path(path), 1

@@ -1,27 +1,37 @@
-"""Where a study is kept: Optuna's RDBStorage, made safe for many processes and machines."""
+"""The storage of a study: Optuna's RDBStorage, made safe for many processes and machines."""
 
+import abc
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from filelock import FileLock
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.storages import InMemoryStorage, RDBStorage
+from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import URL, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from sculpt.errors import StorageError
-from sculpt.search.storage.delegating import DelegatingStorage
-from sculpt.search.storage.failures import LostStorageError, failure_in, in_one_line, name_failures
-from sculpt.search.storage.optuna_names import cached, experimental_accepted, stale_trial_ids
-from sculpt.search.storage.patience import Patience
-from sculpt.search.storage.server import OPENING_SECONDS, check_server, server_options, with_driver
-from sculpt.search.storage.server_lock import ServerLock
-from sculpt.search.storage.sqlite_file import file_lock, prepare, sqlite_options
-from sculpt.search.storage.storage_url import (
+from sculpt.storage.failures import (
+    LostStorageError,
+    Patience,
+    failure_in,
+    in_one_line,
+    translate_failures,
+)
+from sculpt.storage.optuna_names import cached, experimental_accepted, stale_trial_ids
+from sculpt.storage.postgres import (
+    OPENING_SECONDS,
+    ServerLock,
+    check_server,
+    server_options,
+)
+from sculpt.storage.sqlite_file import file_lock, prepare, sqlite_options
+from sculpt.storage.storage_url import (
     file_url,
     is_sqlite,
     optuna_url,
@@ -35,12 +45,48 @@ T = TypeVar("T")
 
 NOT_REPEATED = ("create_new_study", "delete_study", "create_new_trial")
 """Methods of a storage that make something or take it away. After a lost answer nobody knows
-whether it is there, so whoever called starts over by looking. All others may be called twice: they
+whether it is there, so the caller starts over by looking. All others may be called twice: they
 read, or say what shall be (a parameter written before is ignored by Optuna)."""
+
+
+class DelegatingStorage(BaseStorage):
+    """A storage that calls the backend's method of the same name, unless a subclass overrides it.
+
+    Optuna uses any `BaseStorage` by its public methods alone. Those that it adds are delegated,
+    too; type checkers do not see methods made in a loop, and take subclasses for abstract.
+    """
+
+    def __init__(self, backend: BaseStorage) -> None:
+        self._backend = backend
+
+    def _call(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a method of the backend."""
+        return method(*args, **kwargs)
+
+
+def _delegate(name: str) -> Callable[..., object]:
+    @wraps(getattr(BaseStorage, name), updated=())  # or it would be abstract, too
+    def call(self: DelegatingStorage, *args: object, **kwargs: object) -> object:
+        return self._call(getattr(self._backend, name), *args, **kwargs)
+
+    return call
+
+
+for _name in BaseStorage.__abstractmethods__:
+    setattr(DelegatingStorage, _name, _delegate(_name))
+abc.update_abstractmethods(DelegatingStorage)  # type: ignore[type-abstract]
 
 
 class StudyStorage(DelegatingStorage):
     """An RDBStorage for many workers: no trial is claimed twice, and a server may be away.
+
+    `open_storage` opens one, and checks everything first.
+
+    Args:
+        url: Database with the tables.
+        grace_seconds: Silence after which a running trial counts as dead.
+        file: The SQLite file behind `url`, if there is one.
+        create: Make missing tables.
 
     Attributes:
         patience: Repeats what may be repeated while a server is away; see `Patience`.
@@ -50,14 +96,6 @@ class StudyStorage(DelegatingStorage):
     def __init__(
         self, url: URL, *, grace_seconds: float, file: Path | None = None, create: bool = False
     ) -> None:
-        """Connect; `open_storage` is the door, which checks everything first.
-
-        Args:
-            url: Where the tables are.
-            grace_seconds: Silence after which a running trial counts as dead.
-            file: The SQLite file behind `url`, if there is one.
-            create: Make missing tables.
-        """
         self.patience = Patience()
         self._only_queued = False
         self._file = file
@@ -71,15 +109,15 @@ class StudyStorage(DelegatingStorage):
             )
         self.allow_silence(grace_seconds)
         super().__init__(cached(self._tables))
-        self._begin()
+        self._connect()
 
     def allow_silence(self, grace_seconds: float) -> None:
         """Let a running trial count as dead once its worker has been silent for so long."""
         self.heartbeat_seconds = max(1, int(grace_seconds / 6))
         self._tables.grace_period = math.ceil(grace_seconds)
 
-    def _begin(self) -> None:
-        name_failures(self.engine, self._place)
+    def _connect(self) -> None:
+        translate_failures(self.engine, self._place)
         self._lock: FileLock | ServerLock
         if self._file:
             self._lock = file_lock(self._file)
@@ -92,14 +130,14 @@ class StudyStorage(DelegatingStorage):
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
-        self._begin()
+        self._connect()
 
     @property
     def engine(self) -> Engine:
-        """SQLAlchemy's, for statements that Optuna has no method for."""
+        """SQLAlchemy's engine, for statements that Optuna has no method for."""
         return self._tables.engine
 
-    def _hand_on(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def _call(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         if method.__name__ in NOT_REPEATED:
             return method(*args, **kwargs)
         return self.patience(method, *args, **kwargs)
@@ -110,20 +148,17 @@ class StudyStorage(DelegatingStorage):
         It keeps out other processes, threads and storages; the thread that holds it may take it
         again.
         """
-        return self._lock
+        return self._lock.held() if isinstance(self._lock, ServerLock) else self._lock
 
     def check_lock(self) -> None:
-        """Make sure that the lock, if this thread has taken it, was held up to now.
-
-        Raises:
-            LostLockError: A server's lock was not: its connection was cut.
-        """
+        """Raise a `LostLockError` if this thread has taken a server's lock, and its connection was
+        cut."""
         if isinstance(self._lock, ServerLock):
             self._lock.check()
 
     @contextmanager
     def only_queued(self) -> Iterator[None]:
-        """Create no trial in this context but queued ones; for whoever holds the lock.
+        """Create no running trial in this context, which needs the lock.
 
         Optuna makes a new trial where it finds none queued. Where there may be no new one, a
         queued one whose claim was not answered must not become two.
@@ -137,15 +172,14 @@ class StudyStorage(DelegatingStorage):
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         """Create a trial; without a template it runs, with a heartbeat from the first moment on.
 
-        Raises:
-            LostClaimError: It was queued, but nobody knows who runs it; look again.
+        LostClaimError means that it was queued, but nobody knows who runs it; look again.
         """
         if template_trial is not None:
             return self._backend.create_new_trial(study_id, template_trial)
         if self._only_queued:
             raise LostClaimError("a queued trial was claimed by another process, or unanswered")
-        # Queued first: killed here, it waits for whoever pops it next, whereas a trial born
-        # RUNNING would be without a heartbeat, and Optuna never calls such a trial stale.
+        # Queued first: killed here, it waits for the next claim, whereas a trial born RUNNING
+        # would be without a heartbeat, and Optuna never calls such a trial stale.
         queued = create_trial(state=TrialState.WAITING)
         trial_id = self._backend.create_new_trial(study_id, queued)
         if not self.set_trial_state_values(trial_id, TrialState.RUNNING):
@@ -155,11 +189,8 @@ class StudyStorage(DelegatingStorage):
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
-        """Set a trial's state; of all who ask for RUNNING, at most one is answered True.
-
-        Raises:
-            optuna.exceptions.UpdateFinishedTrialError: The trial is finished.
-        """
+        """Set a trial's state; UpdateFinishedTrialError if it is finished. Of all who ask for
+        RUNNING, at most one is answered True."""
         tries = 0
 
         # A try may be written and only its answer lost. One that finished the trial is known by
@@ -171,7 +202,9 @@ class StudyStorage(DelegatingStorage):
             try:
                 return self._backend.set_trial_state_values(trial_id, state, values)
             except UpdateFinishedTrialError:
-                if tries > 1 and self._is_set(trial_id, state, values):
+                trial = self.get_trial(trial_id)
+                written = trial.state is state and list(trial.values or ()) == list(values or ())
+                if tries > 1 and written:
                     return True
                 raise
 
@@ -181,17 +214,13 @@ class StudyStorage(DelegatingStorage):
                 self.patience(self._tables.record_heartbeat, trial_id)
             return self.patience(set_once)
 
-    def _is_set(self, trial_id: int, state: TrialState, values: Sequence[float] | None) -> bool:
-        trial = self.get_trial(trial_id)
-        return trial.state is state and list(trial.values or ()) == list(values or ())
-
     def record_heartbeat(self, trial_id: int) -> None:
-        """Say that a trial is alive; a storage that cannot be written now is told later."""
+        """Write a sign of life of a trial; a storage that cannot be written now is told later."""
         with suppress(LostStorageError):
             self.patience(self._tables.record_heartbeat, trial_id)
 
     def fail_silent(self, study_id: int) -> None:
-        """Fail the running trials of a study whose workers have not been heard of for too long."""
+        """Fail the running trials of a study whose workers have been silent for too long."""
         for trial_id in self.patience(stale_trial_ids, self._tables, study_id):
             with suppress(UpdateFinishedTrialError):  # it has just ended, or others were faster
                 self.set_trial_state_values(trial_id, TrialState.FAIL)
@@ -201,11 +230,11 @@ class StudyStorage(DelegatingStorage):
         self._tables.remove_session()
         self.engine.dispose()
         if isinstance(self._lock, ServerLock):
-            self._lock.disconnect()
+            self._lock.close()
 
 
 class MemoryStorage(InMemoryStorage):
-    """Where trials are that are only read, of an archive."""
+    """The storage of an archive's trials, which are only read."""
 
     def close(self) -> None:
         """Do nothing: there is no connection to end."""
@@ -240,18 +269,18 @@ def open_storage(url: str, *, create: bool, grace_seconds: float = 60.0) -> Stud
             "60 suits trials that take minutes."
         )
     parsed = parse(url)
-    if is_sqlite(parsed):
+    try:
+        if not is_sqlite(parsed):
+            return _open_server(parsed, create=create, grace_seconds=grace_seconds)
         file = Path(parsed.database or "").expanduser().absolute()
+        parsed = file_url(file)
         prepare(file, create=create)
-        try:
-            return StudyStorage(  # type: ignore[abstract]
-                file_url(file), grace_seconds=grace_seconds, file=file
-            )
-        except RuntimeError as error:
-            raise StorageError(
-                f"A study's file must have the schema of the installed Optuna, got {file}: {error}"
-            ) from error
-    return _open_server(with_driver(parsed), create=create, grace_seconds=grace_seconds)
+        return StudyStorage(parsed, grace_seconds=grace_seconds, file=file)  # type: ignore[abstract]
+    except RuntimeError as error:
+        raise StorageError(
+            "A study's storage must have the schema of the installed Optuna, got "
+            f"{shown(parsed)}: {scrubbed(error, parsed)}"
+        ) from None
 
 
 def _open_server(url: URL, *, create: bool, grace_seconds: float) -> StudyStorage:
@@ -268,22 +297,16 @@ def _open_server(url: URL, *, create: bool, grace_seconds: float) -> StudyStorag
 
     try:
         check_server(url, create=create)
+        if not create:
+            return Patience(OPENING_SECONDS)(connect)
         # Under the lock, because tables are made in several steps.
-        lock = ServerLock(url.render_as_string(False)) if create else None
-        with lock or nullcontext():
-            opened = Patience(OPENING_SECONDS)(connect)
-        if lock:
-            lock.disconnect()
-        return opened
+        lock = ServerLock(url.render_as_string(hide_password=False))
+        with closing(lock), lock.held():
+            return Patience(OPENING_SECONDS)(connect)
     except ImportError:
         raise StorageError(
             f"{shown(url)} needs a PostgreSQL driver that is not installed. "
             "Install it with: pip install 'sculpt[postgres]'"
-        ) from None
-    except RuntimeError as error:
-        raise StorageError(
-            "A study's database must have the schema of the installed Optuna, got "
-            f"{shown(url)}: {scrubbed(error, url)}"
         ) from None
     except (SQLAlchemyError, StorageInternalError) as error:
         raise StorageError(

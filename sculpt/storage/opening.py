@@ -1,4 +1,4 @@
-"""Opening a study: one that has been run, to read it or to work on it, or to start one."""
+"""Opening a study that has been run, to read it or to work on it; and starting one."""
 
 import json
 from collections.abc import Mapping
@@ -11,32 +11,30 @@ from sculpt.config import Study, default_storage
 from sculpt.documents import flatten, read_yaml
 from sculpt.errors import ConfigError, StorageError
 from sculpt.registry import OBJECTIVES, load_plugins
-from sculpt.search.archive.reading import read_archive
-from sculpt.search.artifacts.artifact_store import ArtifactStore
-from sculpt.search.artifacts.location import artifacts_of, artifacts_to_read, share_artifacts
-from sculpt.search.references import is_archive
-from sculpt.search.storage.optuna_names import experimental_accepted
-from sculpt.search.storage.study_storage import StudyStorage, open_storage
-from sculpt.search.store import STORE_FORMAT, TOTAL, Store
+from sculpt.storage.archive.reading import read_archive
+from sculpt.storage.artifacts import ArtifactStore, artifacts_of, artifacts_to_read, share_artifacts
+from sculpt.storage.optuna_names import experimental_accepted
+from sculpt.storage.store import STORE_FORMAT, TOTAL, Store, is_archive
+from sculpt.storage.study_storage import StudyStorage, open_storage
 
 
 def open_store(reference: str | Path, storage: str | None = None) -> Store:
     """Open a study that has been run, to read it, or to work on it.
 
     Args:
-        reference:
-            A study file, the name of a study, or the folder of an archive, which is only read.
+        reference: A study file, the name of a study, or the folder of an archive, which is only
+            read.
         storage: Where it is kept, if not where the file says (or `runs/NAME.db` for a name).
 
     Raises:
-        StorageError: there is no such study there, or it is of a newer format, or damaged.
-        ConfigError: the study file is no YAML or names no study.
+        StorageError: There is no such study there, or it is of a newer format, or damaged.
+        ConfigError: The study file is no YAML or names no study.
     """
     if is_archive(reference, storage):
         return read_archive(Path(reference))
     name, url = str(reference), storage
     if name.endswith((".yaml", ".yml")):
-        # Only these two: what was run stands in the storage, and the file may have changed.
+        # Only these two: the settings stand in the storage, and the file may have changed.
         document = read_yaml(Path(name))
         if not isinstance(document.get("study"), str):
             given = document.get("study")
@@ -52,16 +50,17 @@ def open_store(reference: str | Path, storage: str | None = None) -> Store:
             f"a study must have been started to be read, but {name!r} is not among those kept "
             f"here ({', '.join(known) or 'none'}); run it first, or give another --storage"
         )
-    candidates = optuna.load_study(study_name=name, storage=opened)
+
+    def load(suffix: str) -> optuna.Study:
+        return optuna.load_study(study_name=name + suffix, storage=opened)
+
+    candidates = load("")
     settings = json.loads(_attribute(candidates, "config"))
     stored = Study.model_validate(settings | {"storage": url})
     opened.allow_silence(stored.search.grace_seconds)
     load_plugins(stored.plugins)
-    base = optuna.load_study(study_name=f"{name}/base", storage=opened)
-    confirmation = None
-    if f"{name}/confirm" in names:
-        confirmation = optuna.load_study(study_name=f"{name}/confirm", storage=opened)
-    return Store(stored, opened, base, candidates, artifacts_to_read(stored), confirmation)
+    confirmation = load("/confirm") if f"{name}/confirm" in names else None
+    return Store(stored, opened, load("/base"), candidates, artifacts_to_read(stored), confirmation)
 
 
 def start_store(config: Study, images: str, total: int) -> Store:
@@ -70,11 +69,11 @@ def start_store(config: Study, images: str, total: int) -> Store:
     Args:
         config: The study.
         images: Fingerprint of its images and their split.
-        total: How many trials it is asked for now, the base included.
+        total: Total of trials that it is asked for now, the base included.
 
     Raises:
-        ConfigError: a study of this name was started with other settings, or other images.
-        StorageError: the storage cannot be used, or its artifacts are not where they were.
+        ConfigError: A study of this name was started with other settings, or other images.
+        StorageError: The storage cannot be used, or its artifacts are not where they were.
     """
     artifacts = artifacts_of(config)
     artifacts.check()
@@ -82,15 +81,15 @@ def start_store(config: Study, images: str, total: int) -> Store:
         config.storage_url, create=True, grace_seconds=config.search.grace_seconds
     )
     # From the start if a server's connection is lost on the way: all of it may be done twice.
-    studies, confirmation = storage.patience(
+    base, candidates, confirmation = storage.patience(
         _make_studies, config, storage, artifacts, images, total
     )
-    return Store(config, storage, studies[0], studies[1], artifacts, confirmation)
+    return Store(config, storage, base, candidates, artifacts, confirmation)
 
 
 def _make_studies(
     config: Study, storage: StudyStorage, artifacts: ArtifactStore, images: str, total: int
-) -> tuple[list[optuna.Study], optuna.Study | None]:
+) -> tuple[optuna.Study, optuna.Study, optuna.Study | None]:
     directions = [OBJECTIVES.get(name).direction for name in config.search.objectives]
     # Candidates last: a study that can be found by its name is complete.
     with storage.lock():
@@ -122,7 +121,7 @@ def _make_studies(
             confirmation = optuna.create_study(
                 study_name=f"{config.study}/confirm", storage=storage, load_if_exists=True
             )
-    return studies, confirmation
+    return studies[0], studies[1], confirmation
 
 
 def _attribute(study: optuna.Study, name: str) -> Any:
@@ -155,16 +154,8 @@ def _refuse_other_settings(config: Study, stored: Mapping[str, object]) -> None:
 
 
 def refuse_other_images(config: Study, images: str, stored: str) -> None:
-    """Refuse images that are not those which a study was started with.
-
-    Args:
-        config: The study.
-        images: Fingerprint of the images at hand, and of their split.
-        stored: Fingerprint of those that it was started with.
-
-    Raises:
-        ConfigError: they are others.
-    """
+    """Refuse images whose fingerprint is not the stored one, of those that a study was started
+    with, by a ConfigError."""
     if images != stored:
         raise ConfigError(
             f"study {config.study!r} must be resumed on the images it was started with "
@@ -174,12 +165,9 @@ def refuse_other_images(config: Study, images: str, stored: str) -> None:
 
 
 def check_artifacts(store: Store) -> None:
-    """Make sure that this process keeps artifacts where all others that run the study do.
-
-    Raises:
-        InputError: the driver of their location is not installed.
-        StorageError: they cannot be written, or were kept elsewhere so far.
-    """
+    """Make sure that this process keeps artifacts where all others that run the study do;
+    InputError if their driver is not installed, StorageError if they cannot be written or are
+    elsewhere."""
     store.artifacts.check()
     with store.trials(store.candidates).storage.lock():
         share_artifacts(store.candidates, store.artifacts)

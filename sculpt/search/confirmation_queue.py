@@ -1,4 +1,4 @@
-"""What follows a search: its best candidates and the base once more, on seeds not seen before.
+"""The queue of the confirmation: the best candidates and the base once more, on fresh seeds.
 
 The best of many is best by luck, too, and its validation error says less the more there were.
 Here each of them is trained anew, with the seeds and the data order of the base, and its test
@@ -14,19 +14,19 @@ from optuna.trial import FrozenTrial, TrialState
 from sculpt.config import Choice, Confirm, Study
 from sculpt.data import ImageSpec
 from sculpt.job import Job, candidate_budget, resolve_budget
-from sculpt.search.storage.trials import Trials, trial_states
-from sculpt.search.store import Store
+from sculpt.storage.store import Store
+from sculpt.storage.trials import Trials, trial_states
 
 BASE = "base"
 Key = tuple[int | str, str, int]
-"""A candidate's number or `base`, `sculpted` or `shuffled`, and how many seeds."""
+"""A candidate's number or `base`, `sculpted` or `shuffled`, and the number of seeds."""
 
 
-def select(store: Store, settings: Confirm) -> list[int]:
+def best_candidates(store: Store, settings: Confirm) -> list[int]:
     """Return the numbers of the candidates to confirm, of each budget by mean validation error.
 
-    The best `top`, and the best `cheap` of those that keep no more multiply-accumulates than the
-    base. At equal error the one that keeps fewer is taken, then the earlier.
+    They are the best `top`, and the best `cheap` of those that keep no more multiply-accumulates
+    than the base. At equal error the one that keeps fewer is taken, then the earlier.
     """
     complete = (TrialState.COMPLETE,)
     bases = store.base.get_trials(deepcopy=False, states=complete)
@@ -45,20 +45,11 @@ def select(store: Store, settings: Confirm) -> list[int]:
     return chosen
 
 
-def fresh_seeds(config: Study, count: int) -> range:
-    """Return seeds that the search did not use."""
-    first = config.search.seed + config.search.replicates
-    return range(first, first + count)
-
-
 def queue_confirmation(store: Store, *, dry: bool = False) -> int:
-    """Queue what is to be confirmed and was not, and return how many trials are left to run.
+    """Queue the missing confirmation trials, or only count them, and return how many are left to
+    run.
 
     Any number of workers may call this when the search has ended.
-
-    Args:
-        store: The study, kept in a storage.
-        dry: Only count.
     """
     if store.config.search.confirm is None or store.confirmation is None:
         return 0
@@ -69,7 +60,7 @@ def queue_confirmation(store: Store, *, dry: bool = False) -> int:
 
 def _queue(store: Store, settings: Confirm, trials: Trials, dry: bool) -> int:
     with trials.storage.lock():
-        selected = select(store, settings)
+        selected = best_candidates(store, settings)
         arms = ["sculpted"] + ([settings.control] if settings.control else [])
         wanted: list[Key] = [(BASE, "sculpted", settings.seeds)]
         wanted += [(number, arm, settings.seeds) for number in selected for arm in arms]
@@ -81,23 +72,28 @@ def _queue(store: Store, settings: Confirm, trials: Trials, dry: bool) -> int:
             trials.study.set_user_attr("seeds", settings.seeds)
             for key in wanted:
                 if state_of.get(key, "failed") == "failed":  # or was never queued
-                    candidate, arm, seeds = key
-                    attributes = {"candidate": candidate, "arm": arm, "seeds": seeds}
+                    attributes = dict(zip(("candidate", "arm", "seeds"), key, strict=True))
                     trials.study.enqueue_trial({}, user_attrs=attributes)
     return sum(state_of.get(key) != "complete" for key in wanted)
 
 
+def _key(trial: FrozenTrial) -> Key:
+    attributes = trial.user_attrs
+    return attributes["candidate"], attributes["arm"], attributes["seeds"]
+
+
 def confirmation_job(store: Store, attributes: Mapping[str, int | str], spec: ImageSpec) -> Job:
-    """Return what a queued trial is to train, by the user attributes that it was queued with."""
+    """Return the job of a queued trial, by the user attributes that it was queued with."""
     config = store.config
     candidate, arm = attributes["candidate"], str(attributes["arm"])
+    first = config.search.seed + config.search.replicates  # the search did not use these seeds
     job = Job(
         label=f"confirm {candidate}",
         study=config,
         role="base",
         params={},
         budget=resolve_budget(config, spec),
-        seeds=fresh_seeds(config, int(attributes["seeds"])),
+        seeds=range(first, first + int(attributes["seeds"])),
         read_test=True,
         confirms=candidate,
         arm=arm,
@@ -121,8 +117,3 @@ def shuffled(study: Study) -> Study:
     )
     pruning = study.pruning.model_copy(update={"criterion": control})
     return study.model_copy(update={"pruning": pruning})
-
-
-def _key(trial: FrozenTrial) -> Key:
-    attributes = trial.user_attrs
-    return attributes["candidate"], attributes["arm"], attributes["seeds"]

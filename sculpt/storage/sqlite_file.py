@@ -1,4 +1,4 @@
-"""The SQLite file behind a study: made whole or not at all, and looked at before it is used."""
+"""The SQLite file behind a study: made whole or not at all, and checked before it is used."""
 
 import os
 import re
@@ -14,13 +14,13 @@ from sqlalchemy import NullPool
 from sqlalchemy.exc import SQLAlchemyError
 
 from sculpt.errors import StorageError
-from sculpt.search.storage.storage_url import file_url, optuna_url
+from sculpt.storage.storage_url import file_url, optuna_url
 
 BUSY_SECONDS = 60
 """How long a statement waits for SQLite's write lock; Optuna's 5 s run out under load."""
 
 MOUNTS = Path("/proc/mounts")
-"""Where Linux lists what is mounted; elsewhere nothing is checked."""
+"""Linux's list of mounted file systems; elsewhere nothing is checked."""
 
 _NETWORK = frozenset(
     {"afs", "beegfs", "ceph", "cifs", "davfs", "glusterfs", "gpfs", "lustre", "ncpfs"}
@@ -44,18 +44,20 @@ def file_lock(file: Path) -> FileLock:
 
 
 def prepare(file: Path, *, create: bool) -> None:
-    """Make sure that `file` is an Optuna storage; Optuna itself compares the versions.
+    """Make sure that `file` is an Optuna storage, and make it if it is absent and `create` is true.
 
-    Args:
-        file: An absolute path.
-        create: Make the file, and the folders above it, when it is absent.
+    Optuna itself compares the versions. A file that is refused is left as it was.
 
     Raises:
-        StorageError: The file is absent and `create` is false, cannot be made, is something
-            else than an Optuna storage, or would lie on a network file system.
-            What was there is left as it was.
+        StorageError: It is absent, cannot be made, is none, or would lie on a network file system.
     """
-    _refuse_network(file)
+    mount, kind = _mounted(file)
+    if kind in _NETWORK:
+        raise StorageError(
+            f"A study's file must be on a disk of this machine, because SQLite's locks and its "
+            f"write-ahead log do not work over a network, got {file}: {mount} is of type {kind}. "
+            "Give a local path, or a PostgreSQL URL (postgresql://USER@HOST/NAME)."
+        )
     try:
         if _is_absent(file):
             if not create:
@@ -77,18 +79,8 @@ def prepare(file: Path, *, create: bool) -> None:
     _refuse_foreign(file)
 
 
-def _refuse_network(file: Path) -> None:
-    mount, kind = _mounted(file)
-    if kind in _NETWORK:
-        raise StorageError(
-            f"A study's file must be on a disk of this machine, because SQLite's locks and its "
-            f"write-ahead log do not work over a network, got {file}: {mount} is of type {kind}. "
-            "Give a local path, or a PostgreSQL URL (postgresql://USER@HOST/NAME)."
-        )
-
-
 def _mounted(file: Path) -> tuple[str, str]:
-    """Return where the file system of `file` is mounted, and its type; empty if unknown."""
+    """Return the mount point of the file system of `file`, and its type; empty if unknown."""
     try:
         lines = MOUNTS.read_text(errors="replace").splitlines()
     except OSError:
@@ -98,7 +90,7 @@ def _mounted(file: Path) -> tuple[str, str]:
     for line in lines:
         _, mount, kind, *_ = line.split(" ")
         mount = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), mount)
-        # Of mounts at one place the last one is on top.
+        # The last of several mounts at one place is on top.
         if len(mount) >= len(found[0]) and target.is_relative_to(mount):
             found = mount, kind
     return found
@@ -126,7 +118,8 @@ def _create(file: Path) -> None:
 def _refuse_foreign(file: Path) -> None:
     """Look before Optuna does, which writes what it misses: what is refused stays as it was."""
     try:
-        with closing(_connect_read_only(file)) as connection:
+        uri = f"{file.as_uri()}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as connection:
             rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             tables = {name for (name,) in rows}
             if not tables >= _TABLES:
@@ -135,31 +128,14 @@ def _refuse_foreign(file: Path) -> None:
                     f"{'the tables ' + ', '.join(sorted(tables)) if tables else 'no tables'}. "
                     "Choose another path."
                 )
-            _refuse_damaged(file, connection)
+            versions = "SELECT version_num, schema_version FROM alembic_version, version_info"
+            if not connection.execute(versions).fetchone():
+                raise sqlite3.DatabaseError("it does not say its version")
     except sqlite3.Error as error:
         raise StorageError(
-            f"A study's file must be a readable SQLite database, got {file}: {error}. "
+            f"A study's file must be a readable SQLite database of Optuna's, got {file}: {error}. "
             "Choose another path, or restore the file from a copy."
         ) from error
-
-
-def _refuse_damaged(file: Path, connection: sqlite3.Connection) -> None:
-    problem: object = "it does not say its version"
-    try:
-        versions = "SELECT version_num, schema_version FROM alembic_version, version_info"
-        if connection.execute(versions).fetchone():
-            return
-    except sqlite3.OperationalError as error:  # of a column that is not there
-        problem = error
-    raise StorageError(
-        f"A study's file must be a whole Optuna storage, got {file}: {problem}. Choose another "
-        "path, or restore the file from a copy."
-    )
-
-
-def _connect_read_only(file: Path) -> sqlite3.Connection:
-    uri = f"{file.as_uri()}?mode=ro"
-    return sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, check_same_thread=False)
 
 
 def _beside(file: Path, suffix: str) -> Path:

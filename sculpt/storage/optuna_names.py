@@ -13,7 +13,7 @@ from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
 PRIVATE = ("optuna.storages._CachedStorage", "optuna.storages.RDBStorage._get_stale_trial_ids")
 
 PRIVATE_ATTRIBUTES = ("_study_id", "_trial_id")
-"""Of a study and of a trial: Optuna's dashboard reads them where notes are saved, so
+"""Attributes of a study and of a trial: Optuna's dashboard reads them where notes are saved, so
 `sculpt.presentation.dashboard.attributes` has them in what it passes for a trial."""
 
 

@@ -11,17 +11,15 @@ drops its result, and the worker goes on.
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
-from functools import partial
-from types import TracebackType
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 from optuna import Study, Trial, TrialPruned
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sculpt.search.storage.attributes import (
+from sculpt.storage.attributes import (
     ATTEMPTS,
     ERROR,
     EXCUSED,
@@ -30,9 +28,9 @@ from sculpt.search.storage.attributes import (
     PROGRESS,
     RETRY_OF,
 )
-from sculpt.search.storage.failures import LostLockError, storage_failure
-from sculpt.search.storage.stored_trials import StoredTrial, write_attributes
-from sculpt.search.storage.study_storage import StudyStorage
+from sculpt.storage.failures import LostLockError, storage_failure
+from sculpt.storage.stored_trials import StoredTrial, write_attributes
+from sculpt.storage.study_storage import StudyStorage
 
 AnyTrial = FrozenTrial | StoredTrial
 
@@ -46,12 +44,12 @@ class ClaimedTrial:
     Whatever is written raises `UpdateFinishedTrialError` if the trial was taken away.
 
     Attributes:
-        trial: Optuna's.
-        storage: Where it is kept.
-        trial_id: Of its row there.
-        origin: The number of its first attempt, under which checkpoints are kept.
-        attributes: User attributes as they were when it was claimed: of earlier attempts, or of
-            whoever queued it.
+        trial: Optuna's trial.
+        storage: Storage that it is kept in.
+        trial_id: Its row there.
+        origin: Number of its first attempt, under which checkpoints are kept.
+        attributes: User attributes that it had when it was claimed, from earlier attempts or from
+            when it was queued.
     """
 
     def __init__(self, trial: Trial, storage: StudyStorage, trial_id: int) -> None:
@@ -70,7 +68,7 @@ class ClaimedTrial:
         self.storage.set_trial_system_attr(self.trial_id, key, value)
 
     def excuse(self) -> None:
-        """Let this attempt not speak against the trial: it is ended on purpose.
+        """Let this attempt not use up the retries, because it is ended on purpose.
 
         A study that is run in slices ends every attempt so, however many a trial takes.
         """
@@ -78,31 +76,36 @@ class ClaimedTrial:
         self.write_system(EXCUSED, known.get(EXCUSED, 0) + 1)
 
     def note_progress(self, done: int) -> None:
-        """Let earlier attempts not speak against a trial that they have brought further.
-
-        Args:
-            done: How far it is, in whatever grows with progress. Nothing is written unless it is
-                more than the last attempt found.
-        """
-        known = self._system
-        attempts = len(known.get(ATTEMPTS, ()))
-        if attempts and done > known.get(PROGRESS, 0):
+        """Let earlier attempts not use up the retries, if they have brought the trial further: if
+        `done`, any measure of progress, is more than the last attempt found."""
+        attempts = len(self._system.get(ATTEMPTS, ()))
+        if attempts and done > self._system.get(PROGRESS, 0):
             self.write_system(PROGRESS, done)
             self.write_system(EXCUSED, attempts)
 
-    def alive(self) -> AbstractContextManager[object]:
-        """Return a context in which signs of life are written."""
-        beat = partial(self.storage.record_heartbeat, self.trial_id)
-        return _Heartbeat(beat, self.storage.heartbeat_seconds)
+    @contextmanager
+    def alive(self) -> Iterator[None]:
+        """Write signs of life in this context, from a thread of their own."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            while True:
+                with suppress(UpdateFinishedTrialError):
+                    self.storage.record_heartbeat(self.trial_id)
+                if ended.wait(self.storage.heartbeat_seconds):
+                    return
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
 
 class Trials:
-    """The trials of one Optuna study, for a worker.
-
-    Args:
-        study: One that is kept in `storage`.
-        storage: From `open_storage`.
-    """
+    """The trials of one Optuna study, kept in a storage from `open_storage`, for a worker."""
 
     def __init__(self, study: Study, storage: StudyStorage) -> None:
         self.study, self.storage = study, storage
@@ -113,17 +116,15 @@ class Trials:
         return self.study.get_trials(deepcopy=False)
 
     def counts(self) -> dict[str, int]:
-        """Count the trials by what became of them; see `count_states`."""
+        """Count the trials by state; see `count_states`."""
         return count_states(self.read())
 
     def claim(self, limit: int) -> ClaimedTrial | None:
-        """Claim a queued trial, or a new one as long as there are fewer than `limit` of them.
+        """Claim a queued trial, or a new one if there are fewer than `limit` of them; else return
+        None.
 
-        Any number of workers may ask at once: retries and what is infeasible not counted, there
-        are never more than `limit` trials but those that were queued.
-
-        Returns:
-            None if nothing is queued and there are so many.
+        Any number of workers may ask at once: retries and infeasible trials not counted, there are
+        never more than `limit` trials but those that were queued.
         """
         # Repeated from counting on if a server's answer is lost: what was made is seen then.
         return self.storage.patience(self._claim, limit)
@@ -148,15 +149,15 @@ class Trials:
         Args:
             claimed: The trial.
             objective: Returns its values, or raises: `TrialPruned` stops it early, anything else
-                fails it. What it fails by itself with is its attribute `error` by then.
+                fails it. A failure of its own is its attribute `error` by then.
 
         Returns:
             The trial as it ended. None if it was taken away from this worker: its result is
             dropped, and another attempt's counts.
 
         Raises:
-            KeyboardInterrupt: from `objective`; the trial counts as interrupted.
-            LostStorageError: the storage failed for longer than patience lasts. The trial counts
+            KeyboardInterrupt: `objective` raised it; the trial counts as interrupted.
+            LostStorageError: The storage failed for longer than patience lasts. The trial counts
                 as interrupted, now or when it is found to be silent.
         """
         state, values, error = TrialState.FAIL, None, None
@@ -169,20 +170,19 @@ class Trials:
                 error = raised
         if isinstance(error, UpdateFinishedTrialError):
             return None
-        if isinstance(error, KeyboardInterrupt):
+        interrupt = error if isinstance(error, KeyboardInterrupt) else None
+        if interrupt:
             with suppress(Exception):  # else it counts as an attempt that came to nothing
                 claimed.excuse()
-        lost = storage_failure(error) if isinstance(error, Exception) else None
+        lost = None if interrupt else storage_failure(error)
         try:
             ended = self._tell(claimed, state, values)
         except UpdateFinishedTrialError:
             ended = None
         except Exception as raised:
-            if isinstance(error, KeyboardInterrupt):
-                raise error from None
-            raise (lost or storage_failure(raised) or raised) from None
-        if isinstance(error, KeyboardInterrupt):
-            raise error
+            raise (interrupt or lost or storage_failure(raised) or raised) from None
+        if interrupt:
+            raise interrupt
         if lost and not isinstance(lost, LostLockError):
             raise lost
         return ended
@@ -193,20 +193,18 @@ class Trials:
         try:
             return self.study.tell(claimed.trial, values, state)
         except ValueError:
-            # Optuna's word for a trial that has ended is that of a wrong call; ask in ours.
+            # Optuna reports a trial that has ended like a wrong call: ask for its own error.
             found = self.storage.get_trial(claimed.trial_id)
             self.storage.check_trial_is_updatable(claimed.trial_id, found.state)
             raise
 
     def requeue(self) -> int:
-        """Queue every interrupted trial again, with its parameters and user attributes.
+        """Queue every interrupted trial again, with its parameters and user attributes; return how
+        many.
 
         Running trials whose worker fell silent are failed first. Any number of processes may call
-        this at any time, and be killed in it: each attempt is followed by one retry at most, and
-        an attempt that is still owed its retry gets it from the next call.
-
-        Returns:
-            The number of trials queued by this call.
+        this at any time, and be killed in it: each attempt is followed by one retry at most, and an
+        attempt that is still owed its retry gets it from the next call.
         """
         # From the start if a server's connection is lost on the way: what was queued is seen then.
         return self.storage.patience(self._requeue)
@@ -232,34 +230,6 @@ class Trials:
         return len(trials)
 
 
-class _Heartbeat:
-    """Calls a function every few seconds, in a thread of its own, as long as its context lasts."""
-
-    def __init__(self, beat: Callable[[], None], seconds: float) -> None:
-        self._beat, self._seconds = beat, seconds
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while True:
-            with suppress(UpdateFinishedTrialError):
-                self._beat()
-            if self._ended.wait(self._seconds):
-                return
-
-
 def original_number(trial: AnyTrial) -> int:
     """Return the number of the first attempt at a trial; its own unless it is a retry."""
     return int(trial.system_attrs.get(RETRY_OF, trial.number))
@@ -272,7 +242,7 @@ def retries_left(trial: AnyTrial) -> int:
 
 
 def count_originals(trials: Iterable[AnyTrial]) -> int:
-    """Count trials, but not retries, nor those that an attempt has shown to be infeasible."""
+    """Count trials, without retries and those that an attempt has shown to be infeasible."""
     origins, infeasible = set(), set()
     for trial in trials:
         origin = original_number(trial)
@@ -288,61 +258,6 @@ def owed(trials: Sequence[AnyTrial]) -> list[Any]:
     return [trial for trial in trials if _is_owed(trial, retried)]
 
 
-def trial_states(trials: Sequence[AnyTrial]) -> dict[int, str]:
-    """Say what became of each trial.
-
-    Args:
-        trials: All trials of a study, as read at one moment.
-
-    Returns:
-        Trial number -> `complete`, `stopped` early, `failed` (by itself or interrupted too
-        often), `running`, `queued`, `interrupted` (retried, or about to be) or `infeasible`
-        (marked so, in whatever state).
-    """
-    retried = _retried(trials)
-    return {trial.number: _state(trial, retried) for trial in trials}
-
-
-def count_states(trials: Sequence[AnyTrial]) -> dict[str, int]:
-    """Count trials by what became of them, in the words of `trial_states`.
-
-    complete + stopped + failed + running + queued is the number of original trials that are
-    feasible, at any moment; nothing is left to do when running + queued is 0.
-
-    Args:
-        trials: All trials of a study, as read at one moment.
-    """
-    states = ("complete", "stopped", "failed", "running", "queued", "interrupted", "infeasible")
-    tally = Counter(trial_states(trials).values())
-    # A retry that is owed counts as queued already, or a worker might see nothing left to do.
-    tally["queued"] += len(owed(trials))
-    return {state: tally[state] for state in states}
-
-
-def counts(study: Study) -> dict[str, int]:
-    """Count a study's trials by what became of them; see `count_states`."""
-    return count_states(study.get_trials(deepcopy=False))
-
-
-def too_large(study: Study) -> int:
-    """Return how many trials did not fit into the memory of the device."""
-    return sum(OUT_OF_MEMORY in trial.user_attrs for trial in study.get_trials(deepcopy=False))
-
-
-def last_error(study: Study) -> str:
-    """Return what went wrong in the last trial that failed by itself."""
-    trials = study.get_trials(deepcopy=False)
-    errors = [trial.user_attrs[ERROR] for trial in trials if ERROR in trial.user_attrs]
-    return errors[-1] if errors else "it was interrupted too often"
-
-
-def _state(trial: AnyTrial, retried: set[int]) -> str:
-    if trial.number in retried or _is_owed(trial, retried):
-        return "interrupted"
-    infeasible = INFEASIBLE in trial.user_attrs or OUT_OF_MEMORY in trial.user_attrs
-    return "infeasible" if infeasible else _NAMES[trial.state]
-
-
 _NAMES = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "stopped",
@@ -350,6 +265,43 @@ _NAMES = {
     TrialState.RUNNING: "running",
     TrialState.WAITING: "queued",
 }
+
+
+def trial_states(trials: Sequence[AnyTrial]) -> dict[int, str]:
+    """Return the state of each trial by number, of all trials of a study as read at one moment.
+
+    It is `complete`, `stopped` early, `failed` (by itself or interrupted too often), `running`,
+    `queued`, `interrupted` (retried, or about to be) or `infeasible` (marked so, in any state).
+    """
+    retried, states = _retried(trials), {}
+    for trial in trials:
+        if trial.number in retried or _is_owed(trial, retried):
+            state = "interrupted"
+        elif {INFEASIBLE, OUT_OF_MEMORY} & trial.user_attrs.keys():
+            state = "infeasible"
+        else:
+            state = _NAMES[trial.state]
+        states[trial.number] = state
+    return states
+
+
+def count_states(trials: Sequence[AnyTrial]) -> dict[str, int]:
+    """Count all trials of a study, as read at one moment, by state, in the words of `trial_states`.
+
+    complete + stopped + failed + running + queued is the number of original trials that are
+    feasible, at any moment; nothing is left to do when running + queued is 0.
+    """
+    tally = Counter(trial_states(trials).values())
+    # A retry that is owed counts as queued already, or a worker might see nothing left to do.
+    tally["queued"] += len(owed(trials))
+    return {state: tally[state] for state in (*_NAMES.values(), "interrupted", "infeasible")}
+
+
+def last_error(study: Study) -> str:
+    """Return the error of the last trial that failed by itself."""
+    trials = study.get_trials(deepcopy=False)
+    errors = [trial.user_attrs[ERROR] for trial in trials if ERROR in trial.user_attrs]
+    return errors[-1] if errors else "it was interrupted too often"
 
 
 def _retried(trials: Iterable[AnyTrial]) -> set[int]:

@@ -1,1 +1,0 @@
-"""Where a study's trials are: Optuna's tables, made safe for many workers and machines."""

@@ -1,0 +1,1 @@
+"""Storage of studies: trials in databases, files, and archives; Optuna, safe for many workers."""

@@ -1,0 +1,220 @@
+"""An archive read back: its Optuna studies in memory, its records where they lie."""
+
+import json
+import warnings
+from datetime import datetime
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from pydantic import ValidationError
+
+from sculpt.config import Study
+from sculpt.errors import ConfigError, SculptWarning, StorageError
+from sculpt.registry import load_plugins
+from sculpt.storage.archive.contents import (
+    FORMAT,
+    FORMAT_FAMILY,
+    RECORDS,
+    ArchivedStudy,
+    ArchivedTrial,
+    ArchiveHead,
+    distribution_of,
+)
+from sculpt.storage.artifacts import ArtifactStore
+from sculpt.storage.optuna_names import experimental_accepted
+from sculpt.storage.store import ARCHIVE_FILE, STORE_FORMAT, TOTAL, Store
+from sculpt.storage.study_storage import MemoryStorage
+from sculpt.storage.trial_files import FILES, RECORD_FILE
+
+_STUDIES = {
+    "base": ("{}/base", "base.json"),
+    "candidates": ("{}", "{number}.json"),
+    "confirmation": ("{}/confirm", None),
+}
+"""Of each Optuna study its name, and the name of the record of a trial."""
+
+
+class ArchivedFiles(ArtifactStore):
+    """The records of an archive, by file name; files written beside them stay in memory."""
+
+    def __init__(self, folder: Path, records: list[str]) -> None:
+        super().__init__(folder / RECORDS)
+        self._archive, self._records = folder, records
+        self._written: dict[str, bytes] = {}
+
+    def check(self) -> None:
+        """Do nothing: memory can be written."""
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        """Keep a file until this process ends; an archive is as it was committed."""
+        self._written[artifact_id] = content_body.read()
+
+    def open_reader(self, artifact_id: str) -> BinaryIO:
+        """Open a file; ArtifactNotFound if there is none of this name, StorageError if it is the
+        record of a trial and was not archived, or is damaged."""
+        if artifact_id in self._written:
+            return BytesIO(self._written[artifact_id])
+        if not artifact_id.endswith(".json"):
+            return super().open_reader(artifact_id)
+        if artifact_id not in self._records:
+            raise StorageError(
+                f"a trial's record must have been archived to be read, but {self._archive} has no "
+                f"{RECORDS}/{artifact_id}: it holds those of {len(self._records)} trials; archive "
+                "the study with --records all, or ask it itself"
+            )
+        _, text = _load(self._archive / RECORDS / artifact_id)
+        return BytesIO(text)
+
+
+def read_archive(folder: Path) -> Store:
+    """Read an archive, and check all of it but the records, which are read when asked for.
+
+    A plug-in that is not installed is a warning: only what it registers is missing.
+
+    Raises:
+        StorageError: It is damaged, or of a newer format; the message names the file.
+    """
+    head = _read_head(folder / ARCHIVE_FILE)
+    settings = head.settings | {"storage": str(folder.absolute())}
+    try:
+        config = Study.model_validate(settings)
+    except (ValidationError, ConfigError) as error:
+        raise damaged(
+            folder / ARCHIVE_FILE,
+            f"its settings are none of a study that this version knows ({_first(error)}); sculpt "
+            f"{head.sculpt} wrote it",
+        ) from None
+    try:
+        load_plugins(config.plugins)
+    except ConfigError as error:
+        warnings.warn(f"{folder}: {error}; reading goes on without", SculptWarning, stacklevel=3)
+    storage = MemoryStorage()
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # or it tells of studies made in memory
+    try:
+        studies = {
+            part: _read_study(
+                storage, name.format(head.study), folder / f"{part}.jsonl", written, record
+            )
+            for part, (name, record) in _STUDIES.items()
+            if (written := getattr(head.studies, part))
+        }
+    finally:
+        optuna.logging.set_verbosity(level)
+    base, candidates = studies["base"], studies["candidates"]
+    for study in (base, candidates):  # as one that was run has them
+        study.set_user_attr("images", head.images)
+        study.set_user_attr(TOTAL, head.total)
+        study.set_user_attr("config", json.dumps(head.settings))
+        study.set_user_attr("sculpt_format", STORE_FORMAT)
+    files = ArchivedFiles(folder, [f"{trial}.json" for trial in head.records])
+    confirmation = studies.get("confirmation")
+    return Store(config, storage, base, candidates, files, confirmation, archive=folder)
+
+
+def damaged(file: Path, problem: str) -> StorageError:
+    """Return the error of a file that is not as it was written."""
+    return StorageError(
+        f"{file}: an archive must be as sculpt archive wrote it, but {problem}; restore the folder "
+        "(git checkout), or archive the study anew"
+    )
+
+
+def _read_head(file: Path) -> ArchiveHead:
+    document, _ = _load(file)
+    written = document.get("format") if isinstance(document, dict) else None
+    if isinstance(written, str) and written != FORMAT and written.startswith(FORMAT_FAMILY):
+        raise StorageError(
+            f"{file}: an archive must be of the format {FORMAT}, but is of {written}; upgrade "
+            "sculpt"
+        )
+    if written != FORMAT:
+        raise damaged(file, f"its format is {written!a:.60} and not {FORMAT}")
+    try:
+        return ArchiveHead.model_validate(document)
+    except ValidationError as error:
+        raise damaged(file, _first(error)) from None
+
+
+def _read_study(
+    storage: MemoryStorage, name: str, file: Path, written: ArchivedStudy, record: str | None
+) -> optuna.Study:
+    """Return an Optuna study with its trials, each with the name of its record."""
+    with experimental_accepted():
+        study = optuna.create_study(study_name=name, storage=storage, directions=written.directions)
+        if written.metric_names is not None:
+            study.set_metric_names(written.metric_names)
+    for key, value in written.user_attrs.items():
+        study.set_user_attr(key, value)
+    study_id = storage.get_study_id_from_name(name)
+    try:
+        usual = {key: distribution_of(kind) for key, kind in written.distributions.items()}
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged(file.parent / ARCHIVE_FILE, f"a distribution is none ({error})") from None
+    text = _text(file)
+    lines = text.removesuffix(b"\n").split(b"\n") if text else []
+    if len(lines) != written.trials:
+        raise damaged(
+            file, f"it has {len(lines)} lines where {ARCHIVE_FILE} says {written.trials} trials"
+        )
+    for number, line in enumerate(lines):
+        try:
+            archived = ArchivedTrial.model_validate(json.loads(line))
+            if archived.number != number:
+                raise ValueError(f"it is trial {archived.number}")
+            trial = _trial_of(archived, usual)
+        except (ValueError, KeyError, TypeError) as error:
+            raise damaged(
+                file, f"line {number + 1} is not trial {number} ({_first(error)})"
+            ) from None
+        if record and archived.state == "COMPLETE":
+            trial.system_attrs |= {FILES: {RECORD_FILE: record.format(number=number)}}
+        storage.create_new_trial(study_id, template_trial=trial)
+    return study
+
+
+def _trial_of(archived: ArchivedTrial, usual: dict[str, BaseDistribution]) -> FrozenTrial:
+    """Return Optuna's trial; ValueError where Optuna refuses it, for example if it is complete
+    without values, and KeyError if a parameter has no distribution."""
+    known = usual | {name: distribution_of(kind) for name, kind in archived.distributions.items()}
+    trial = create_trial(
+        state=TrialState[archived.state],
+        values=archived.values,
+        params=archived.params,
+        distributions={name: known[name] for name in archived.params},
+        user_attrs=archived.user_attrs,
+        system_attrs=archived.system_attrs,
+        intermediate_values={int(at): value for at, value in archived.intermediate_values.items()},
+    )
+    start, complete = archived.start, archived.complete
+    trial.datetime_start = datetime.fromisoformat(start) if start else None
+    trial.datetime_complete = datetime.fromisoformat(complete) if complete else None
+    return trial
+
+
+def _load(file: Path) -> tuple[Any, bytes]:
+    """Return the value of a JSON file, and its text."""
+    text = _text(file)
+    try:
+        return json.loads(text), text
+    except ValueError as error:
+        raise damaged(file, f"it is not JSON ({error})") from None
+
+
+def _text(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise damaged(file, f"the file cannot be read ({error.strerror or error})") from None
+
+
+def _first(error: Exception) -> str:
+    """Return the first fault, on one line."""
+    if isinstance(error, ValidationError):
+        fault = error.errors(include_url=False)[0]
+        return f"{'.'.join(map(str, fault['loc'])) or 'it'}: {fault['msg']}"
+    return " ".join(f"{type(error).__name__}: {error}".split())
