@@ -8,6 +8,7 @@ may truncate it meanwhile.
 import hashlib
 import json
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -37,8 +38,8 @@ DTYPES = {
 LONGEST_HEADER = 2**24
 DEEPEST_JSON = 64
 """Nested lists and mappings. Python gives up at about 1,000, or crashes."""
-LONGEST_SIDE = 2**48
-"""Bound on the sides of a stored tensor: PyTorch cannot address more."""
+MOST_ELEMENTS = 2**48
+"""Product of the sides of a stored tensor, empty ones left out: PyTorch cannot multiply more."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def unpack_tensors(header: Header, content: bytes) -> dict[str, Tensor]:
             dtype is None
             or header.tensors[name].keys() != {"dtype", "shape", "data_offsets"}
             or len(shape) > MOST_DIMENSIONS
-            or max(shape, default=0) >= LONGEST_SIDE
+            or prod(filter(None, shape)) >= MOST_ELEMENTS
         ):
             raise ValueError(
                 f"the header entry of {name!a:.80} is malformed; its type must be one of "

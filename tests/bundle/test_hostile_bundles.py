@@ -228,6 +228,10 @@ DAMAGE = {
     "a tensor of nothing": lambda h, d: (entry(h, WHOLE, shape=[0]), d),
     "a tensor of negatives": lambda h, d: (entry(h, WHOLE, shape=[-3, -1]), d),
     "a tensor of enormous lengths": lambda h, d: (entry(h, WHOLE, shape=[2**40] * 8), d),
+    "an empty tensor of enormous lengths": lambda h, d: (
+        h | {"tensor/a": bytes_at(len(d), len(d)) | {"shape": [2**47, 2**47, 0]}},
+        d,
+    ),
     "a tensor of floats": lambda h, d: (entry(h, WHOLE, shape=[3.0]), d),
     "a tensor without a shape": lambda h, d: (entry(h, WHOLE, shape=None), d),
     "a tensor with more said": lambda h, d: (entry(h, WHOLE, more=1), d),
