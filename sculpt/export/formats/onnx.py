@@ -34,13 +34,24 @@ def write_onnx(program: Program, path: Path, *, plain: bool = False) -> None:
         part.write_bytes(data)
 
 
-class _Onnx:
+@FORMATS.register("onnx")
+class OnnxFormat:
+    """Compact, batch norms folded, sparse weights stored sparse."""
+
+    file = "network.onnx"
+    purpose = "the compact network for any ONNX runtime, its sparse weights stored sparse"
+    plain = False
     example = """\
 import numpy as np, onnxruntime
 session = onnxruntime.InferenceSession("{file}")
 images = np.zeros({shape}, np.float32)  # normalised
 logits = session.run(None, {{"images": images}})[0]
 """
+
+    @classmethod
+    def write(cls, network: Network, path: Path) -> None:
+        """Write the file."""
+        write_onnx(network.program, path, plain=cls.plain)
 
     @staticmethod
     def open(path: Path, network: Network) -> Run:
@@ -59,27 +70,10 @@ logits = session.run(None, {{"images": images}})[0]
         return lambda images: torch.from_numpy(run(images))
 
 
-@FORMATS.register("onnx")
-class OnnxFormat(_Onnx):
-    """Compact, batch norms folded, sparse weights stored sparse."""
-
-    file = "network.onnx"
-    purpose = "the compact network for any ONNX runtime, its sparse weights stored sparse"
-
-    @staticmethod
-    def write(network: Network, path: Path) -> None:
-        """Write the file."""
-        write_onnx(network.program, path)
-
-
 @FORMATS.register("onnx_plain")
-class PlainOnnxFormat(_Onnx):
+class PlainOnnxFormat(OnnxFormat):
     """The same with every weight stored whole, for tools that do not fold constants."""
 
     file = "network-plain.onnx"
     purpose = "the same with all weights stored whole, for tools that do not fold constants"
-
-    @staticmethod
-    def write(network: Network, path: Path) -> None:
-        """Write the file."""
-        write_onnx(network.program, path, plain=True)
+    plain = True
