@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 from torch import nn
@@ -27,7 +27,7 @@ class Trained:
 
     facts: TrainingFacts
     """How it was computed; the precision alone without epochs."""
-    history: list[Epoch] = field(default_factory=list)
+    history: list[Epoch]
     """One entry per evaluation."""
     diverged: bool = False
     """A loss was not finite, and training ended there."""
@@ -71,22 +71,28 @@ def train(
     """
     device = splits.train.device
     precision = resolve_precision(recipe.precision, device)
-    run = Trained(TrainingFacts(precision=precision, resumed_at=[]))
+    engine = None
     with float32_products(precision, device):
         if recipe.epochs == 0:
             blank = Epoch(0, 0.0, None, None, None, 0.0, None, 0.0, None)
-            run.history.append(_evaluated(model, splits, recipe, precision, blank))
-            return run
+            history = [_evaluated(model, splits, recipe, precision, blank)]
+            return Trained(TrainingFacts(precision=precision, resumed_at=[]), history)
         trainer = Trainer(model, masks, splits.train, recipe, precision, seed)
-        done = _resume(trainer, run, checkpoint)
-        for epoch in run.history:
+        progress = _resume(trainer, checkpoint)
+        for epoch in progress.history:
             on_epoch(epoch)
-        if done < recipe.epochs and not run.diverged:
-            run.facts = replace(run.facts, engine=choose_engine(trainer))
-            _train_epochs(trainer, splits, run, done + 1, on_epoch, checkpoint)
+        if progress.epoch < recipe.epochs and not progress.diverged:
+            engine = choose_engine(trainer)
+            progress = _train_epochs(trainer, splits, progress, on_epoch, checkpoint)
         trainer.swap_average()
-    run.facts = replace(run.facts, micro_batches=trainer.micro_batches, offload=trainer.offload)
-    return run
+    facts = TrainingFacts(
+        precision=precision,
+        engine=engine,
+        micro_batches=trainer.micro_batches,
+        offload=trainer.offload,
+        resumed_at=progress.resumed_at,
+    )
+    return Trained(facts, progress.history, progress.diverged)
 
 
 def evaluations(recipe: Training) -> int:
@@ -94,11 +100,11 @@ def evaluations(recipe: Training) -> int:
     return max(1, math.ceil(recipe.epochs / recipe.evaluate_every))
 
 
-def _resume(trainer: Trainer, run: Trained, checkpoint: TrainingCheckpoint | None) -> int:
-    """Resume a run from its checkpoint; return the number of finished epochs."""
+def _resume(trainer: Trainer, checkpoint: TrainingCheckpoint | None) -> Progress:
+    """Resume a run from its checkpoint; without a fitting one, start it."""
     saved = checkpoint.read() if checkpoint else None
     if saved is None:
-        return 0
+        return Progress()
     state, progress = saved
     others = [
         name
@@ -113,51 +119,43 @@ def _resume(trainer: Trainer, run: Trained, checkpoint: TrainingCheckpoint | Non
             SculptWarning,
             stacklevel=3,
         )
-        return 0
+        return Progress()
     trainer.restore(state)
-    run.history += [Epoch(**epoch) for epoch in progress["history"]]
-    run.diverged = progress["diverged"]
-    run.facts.resumed_at.extend([*progress["resumed_at"], progress["epoch"]])
-    return progress["epoch"]
+    return replace(progress, resumed_at=[*progress.resumed_at, progress.epoch])
 
 
 def _train_epochs(
     trainer: Trainer,
     splits: Splits,
-    run: Trained,
-    first: int,
+    progress: Progress,
     on_epoch: Callable[[Epoch], None],
     checkpoint: TrainingCheckpoint | None,
-) -> None:
-    state = trainer.state()
-    progress: Progress | None = None
-    start = perf_counter()
+) -> Progress:
+    """Train until the last epoch, or a loss that is not finite."""
+    state, first, start = trainer.state(), progress.epoch + 1, perf_counter()
     try:
         for number in range(first, trainer.recipe.epochs + 1):
             entry = _run_epoch(trainer, number, splits, state)
-            last = number == trainer.recipe.epochs
+            history, diverged = progress.history, False
             if entry:
-                run.diverged = entry.train_loss is None or entry.val_loss is None
-                run.history.append(replace(entry, seconds=perf_counter() - start))
+                history = [*history, replace(entry, seconds=perf_counter() - start)]
                 start = perf_counter()
-            state = trainer.state()
-            progress = {
-                "epoch": number,
-                "history": [asdict(epoch) for epoch in run.history],
-                "diverged": run.diverged,
-                "resumed_at": run.facts.resumed_at,
-            }
-            if checkpoint and (checkpoint.due() or last or run.diverged):
+                diverged = entry.train_loss is None or entry.val_loss is None
+            reached = replace(progress, epoch=number, history=history, diverged=diverged)
+            state, progress = trainer.state(), reached  # at once, for an interrupt between them
+            last = diverged or number == trainer.recipe.epochs
+            if checkpoint and (checkpoint.due() or last):
                 checkpoint.write(state, progress)
             if entry:
-                on_epoch(run.history[-1])
-            if run.diverged:
-                return
+                on_epoch(progress.history[-1])
+            if diverged:
+                break
     except KeyboardInterrupt:
         # The epoch that was interrupted is lost, and nothing more.
-        if checkpoint and progress:
+        if checkpoint and progress.epoch >= first:
             checkpoint.write(state, progress)
         raise
+    return progress
 
 
 def _run_epoch(trainer: Trainer, number: int, splits: Splits, before: State) -> Epoch | None:

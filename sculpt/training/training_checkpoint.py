@@ -2,32 +2,35 @@
 
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import Any, TypedDict
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from sculpt.errors import SculptWarning
+from sculpt.errors import SculptWarning, StorageError
 from sculpt.files import replacing
+from sculpt.record import Epoch
 from sculpt.training.trainer import State
+from sculpt.typed_json import from_json, to_json
 
 FORMAT = "sculpt-checkpoint-2"
 """Version 2 stores only the kept values of pruned parameters."""
 
 
-class Progress(TypedDict):
+@dataclass(frozen=True)
+class Progress:
     """Progress of a run, beside its state."""
 
-    epoch: int
+    epoch: int = 0
     """The last finished one, counted from 1."""
-    history: list[Mapping[str, Any]]
-    """Fields of `sculpt.record.Epoch` of each evaluated epoch."""
-    diverged: bool
-    resumed_at: list[int]
+    history: list[Epoch] = field(default_factory=list)
+    """Evaluated epochs."""
+    diverged: bool = False
+    """A loss was not finite, and training ended there."""
+    resumed_at: list[int] = field(default_factory=list)
     """Epochs after which the run resumed from an earlier checkpoint."""
 
 
@@ -47,7 +50,7 @@ class TrainingCheckpoint:
 
     def write(self, state: State, progress: Progress) -> None:
         """Replace the file atomically: killed at any moment, the old or the new one is whole."""
-        header = {"format": FORMAT, "progress": json.dumps(progress)}
+        header = {"format": FORMAT, "progress": json.dumps(to_json(progress))}
         tensors = {name: tensor.contiguous() for name, tensor in state.items()}
         with replacing(self.path) as part:
             save_file(tensors, part, metadata=header)
@@ -62,10 +65,10 @@ class TrainingCheckpoint:
                 if header.get("format") != FORMAT:
                     raise ValueError(f"its format is {header.get('format')!r}, not {FORMAT!r}")
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-                return state, json.loads(header["progress"])
+                return state, from_json(Progress, header["progress"].encode(), "its progress")
         except FileNotFoundError:
             return None
-        except (OSError, SafetensorError, ValueError, KeyError) as error:
+        except (OSError, SafetensorError, StorageError, ValueError, KeyError) as error:
             warnings.warn(
                 f"{self.path}: a checkpoint must be readable to go on from it, but is not "
                 f"({error}); the run starts from its beginning",
