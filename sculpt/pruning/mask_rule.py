@@ -85,7 +85,7 @@ def select_masks(
             return keep_highest_channels(model, priced, kept, shape)
         if rule.effective:
             return _spend_on_paths(model, priced, kept, rule, shape)
-    return _keep(priced, partition(priced, kept, rule.scope), rule.granularity)
+    return _keep(priced, kept, rule.scope, rule.granularity)
 
 
 def required_shape(input_shape: tuple[int, ...] | None, user: str) -> tuple[int, ...]:
@@ -102,23 +102,17 @@ def required_shape(input_shape: tuple[int, ...] | None, user: str) -> tuple[int,
     return input_shape
 
 
-def partition(scores: Scores, kept: int, scope: Scope) -> dict[tuple[str, ...], int]:
-    """Group the parameters that are ranked together; map their names to the weights kept."""
-    if scope == "global":
-        return {tuple(scores): kept}
-    layers: dict[str, list[str]] = {}
-    for name in scores:
-        layers.setdefault(name.rpartition(".")[0], []).append(name)
-    sizes = {layer: sum(scores[name].numel() for name in names) for layer, names in layers.items()}
-    counts = proportional_counts(sizes, kept)
-    return {tuple(names): counts[layer] for layer, names in layers.items()}
-
-
-def _keep(scores: Scores, parts: dict[tuple[str, ...], int], granularity: Granularity) -> Masks:
+def _keep(scores: Scores, kept: int, scope: Scope, granularity: Granularity) -> Masks:
+    """Keep the highest scores of each group of parameters that are ranked together."""
+    layers: dict[str, Scores] = {}
+    for name, score in scores.items():
+        layer = "" if scope == "global" else name.rpartition(".")[0]
+        layers.setdefault(layer, {})[name] = score
+    sizes = {layer: sum(s.numel() for s in own.values()) for layer, own in layers.items()}
     keep = keep_highest if granularity == "weight" else keep_highest_kernels
     masks: Masks = {}
-    for names, count in parts.items():
-        masks |= keep({name: scores[name] for name in names}, count)
+    for layer, count in proportional_counts(sizes, kept).items():
+        masks |= keep(layers[layer], count)
     return {name: masks[name] for name in scores}
 
 
@@ -134,10 +128,8 @@ def _spend_on_paths(
     """
 
     def on_paths(width: int) -> Masks:
-        parts = partition(scores, width, rule.scope)
-        return measure_topology(
-            model, _keep(scores, parts, rule.granularity), input_shape
-        ).effective
+        masks = _keep(scores, width, rule.scope, rule.granularity)
+        return measure_topology(model, masks, input_shape).effective
 
     best, too_much = on_paths(kept), None
     step = max(1, kept - kept_weights(best))
@@ -147,7 +139,7 @@ def _spend_on_paths(
         step *= 2
         try:
             found = on_paths(width)
-        except DryRankingError:  # a layer that is ranked for itself has no more to give
+        except DryRankingError:  # a layer that is ranked by itself has no more scores
             high = width
             continue
         if kept_weights(found) <= kept:
@@ -170,7 +162,7 @@ def _fill(
     """Add the best of the other allowed weights to masks, up to `kept` weights."""
     others = {name: scores[name] * (allowed[name] & ~masks[name]) for name in scores}
     wanted = min(kept - kept_weights(masks), _usable(others))
-    filled = _keep(others, {tuple(scores): wanted}, granularity)
+    filled = _keep(others, wanted, "global", granularity)
     return {name: masks[name] | filled[name] for name in scores}
 
 
