@@ -13,7 +13,6 @@ from sculpt.benchmark.race import Effort
 from sculpt.benchmark.throughput import MeasuredStudy, measure_study
 from sculpt.config import Overrides, Params, Study
 from sculpt.errors import SculptWarning
-from sculpt.job import Job, Sculpted, candidate_budget
 from sculpt.measuring import Measuring
 from sculpt.quantities import MILESTONES
 from sculpt.search.images import (
@@ -36,6 +35,7 @@ from sculpt.storage.store import is_archive, refuse_archive
 from sculpt.study_file import load_study
 from sculpt.training.precision import float32_products
 from sculpt.trial import sculpt_network
+from sculpt.trial_setup import Sculpted, TrialSetup, candidate_budget
 from sculpt.typed_json import to_json
 
 if TYPE_CHECKING:  # pandas takes a quarter of a second to import, and only results need it
@@ -291,10 +291,10 @@ def diagnose_candidate(
     splits = load_data(config).to(target)
     budget = candidate_budget(config, candidate, splits.spec)
     seed = config.search.seed
-    job = Job("diagnose", candidate, "candidate", params, budget, [seed])
+    setup = TrialSetup("diagnose", candidate, "candidate", params, budget, [seed])
     with float32_products("float32", target):
         scoring = load_scoring_images(candidate, splits)
-        sculpted = sculpt_network(job, splits, scoring, Measuring(job, splits, seed))
+        sculpted = sculpt_network(setup, splits, scoring, Measuring(setup, splits, seed))
     record, signal = sculpted.record, sculpted.record.signal
     last = record.final_signal
     document = {

@@ -21,7 +21,6 @@ from sculpt.diagnostics.report import describe_layers
 from sculpt.diagnostics.topology import Topology, measure_topology
 from sculpt.errors import NumericsError
 from sculpt.export.latency import describe_latency, measure_latency
-from sculpt.job import Job, Sculpted
 from sculpt.pruning.isometry import LayerRepair
 from sculpt.pruning.masks import (
     Masks,
@@ -35,6 +34,7 @@ from sculpt.record import LayerRow, Milestone, SculptedRecord, SeedRecord, Signa
 from sculpt.training.loop import Trained
 from sculpt.training.loss_and_error import evaluate
 from sculpt.training.precision import float32_products
+from sculpt.trial_setup import Sculpted, TrialSetup
 
 FEW = slice(2)
 """Images that give the shape of an input, or to compare a compact network on."""
@@ -59,14 +59,14 @@ class Clock:
 class Measuring:
     """Measures one network of a trial between the phases of the method, and times these."""
 
-    def __init__(self, job: Job, splits: Splits, seed: int):
+    def __init__(self, setup: TrialSetup, splits: Splits, seed: int):
         self.clock = Clock(splits.train.device)
         self.seed = seed
         self.repairs: dict[str, LayerRepair] = {}
         """Outcome of the repair by layer; set by the trial."""
-        self._job, self._splits = job, splits
+        self._setup, self._splits = setup, splits
         # Any sample will do, but the same one for every network of a study.
-        looked_at = job.study.diagnostics.jacobian_images
+        looked_at = setup.study.diagnostics.jacobian_images
         self._probe = splits.train.sample(None if looked_at == "all" else looked_at, seed=0)
         self._signal: dict[Milestone, Signal] = {}
         self._orthogonality: dict[Milestone, dict[str, float]] = {}
@@ -102,13 +102,13 @@ class Measuring:
 
     def sculpted(self, model: nn.Module, masks: Masks, scores: Scores) -> SculptedRecord:
         """Make the record of a network before training."""
-        study, repairs = self._job.study, self.repairs
+        study, repairs = self._setup.study, self.repairs
         with self.clock("build"):
             cost = measure_cost(model, self.input_shape)
             dense = count_parameters(model, study.counting)
         unspent = 0
-        if self._job.role == "candidate":
-            spendable = prunable_budget(model, self._job.budget, study.counting)
+        if self._setup.role == "candidate":
+            spendable = prunable_budget(model, self._setup.budget, study.counting)
             unspent = spendable - count_kept(model, masks, "paper")
         score_kept, score_share = kept_scores(scores, masks)
         steps = list(self._orthogonality.values())
@@ -149,12 +149,12 @@ class Measuring:
         Raises:
             NumericsError: the base diverged.
         """
-        job, last = self._job, trained.history[-1]
-        if job.role == "base" and trained.diverged:
+        setup, last = self._setup, trained.history[-1]
+        if setup.role == "base" and trained.diverged:
             raise NumericsError(
                 "the loss of the dense base must stay finite, or nothing can be ranked against "
                 f"it, but is not in epoch {last.epoch}; lower training.learning_rate "
-                f"(now {job.study.training.learning_rate})"
+                f"(now {setup.study.training.learning_rate})"
             )
         test_error = self._test_error(sculpted.model, trained)
         latency, latency_by = self._latency(sculpted)
@@ -176,8 +176,8 @@ class Measuring:
         )
 
     def _test_error(self, model: nn.Module, trained: Trained) -> float | None:
-        """Find the lowest test error of the evaluations, or measure it once if the job allows."""
-        if self._job.study.training.protocol == "validation" and self._job.read_test:
+        """Find the lowest test error of the evaluations, or measure it once if the setup allows."""
+        if self._setup.study.training.protocol == "validation" and self._setup.read_test:
             precision = trained.facts.precision
             with self.clock("test"), float32_products(precision, self.clock.device):
                 return evaluate(model, self._splits.test, precision=precision)[1]
@@ -186,9 +186,9 @@ class Measuring:
 
     def _latency(self, network: Sculpted) -> tuple[float | None, str | None]:
         """Measure the seconds for one image if they are an objective; also describe how."""
-        if "latency" not in self._job.study.search.objectives:
+        if "latency" not in self._setup.study.search.objectives:
             return None, None
-        runtime = self._job.study.search.latency_runtime
+        runtime = self._setup.study.search.latency_runtime
         with self.clock("latency"):
             image = self._splits.train.inputs(FEW)
             seconds = measure_latency(network.model, network.masks, image, runtime=runtime)

@@ -10,9 +10,9 @@ from torch import nn
 
 from sculpt.bundle import read_bundle, write_bundle
 from sculpt.errors import InputError, SculptWarning
-from sculpt.job import Sculpted
 from sculpt.record import Epoch, SculptedRecord
 from sculpt.training.training_checkpoint import TrainingCheckpoint, epochs_written
+from sculpt.trial_setup import Sculpted
 from sculpt.typed_json import from_json, to_json
 
 SCULPTED_FILE = "sculpted.safetensors"

@@ -12,7 +12,6 @@ import torch
 
 from sculpt.data import Splits
 from sculpt.errors import NumericsError
-from sculpt.job import Job
 from sculpt.record import (
     RECORD_FORMAT,
     Costs,
@@ -24,34 +23,37 @@ from sculpt.record import (
     TrialRecord,
 )
 from sculpt.registry import OBJECTIVES
+from sculpt.trial_setup import TrialSetup
 
 
-def summarize(job: Job, splits: Splits, runs: list[SeedRecord]) -> TrialRecord:
+def summarize(setup: TrialSetup, splits: Splits, runs: list[SeedRecord]) -> TrialRecord:
     """Join the records of a trial's seeds into the trial's record.
 
     Raises:
         ValueError: a network missed the budget, which is a defect of sculpt.
         NumericsError: an objective of the study has no value, or one is not finite.
     """
-    study, first = job.study, runs[0]
+    study, first = setup.study, runs[0]
     sizes = {run.kept_parameters for run in runs}
     # Whole groups, and effective weights, may leave a rest, which the record states.
     spent = {run.kept_parameters + run.unspent for run in runs}
     exact = study.pruning.granularity == "weight" and not study.pruning.effective
-    if job.role == "candidate" and (spent != {job.budget} or (exact and sizes != {job.budget})):
-        raise ValueError(f"every candidate must keep {job.budget} parameters, but kept {sizes}")
+    if setup.role == "candidate" and (
+        spent != {setup.budget} or (exact and sizes != {setup.budget})
+    ):
+        raise ValueError(f"every candidate must keep {setup.budget} parameters, but kept {sizes}")
     errors = [run.val_error for run in runs]
     record = TrialRecord(
-        trial=job.label,
+        trial=setup.label,
         objectives={},
-        confirms=job.confirms,
-        arm=job.arm,
+        confirms=setup.confirms,
+        arm=setup.arm,
         format=RECORD_FORMAT,
         study=study.study,
-        role=job.role,
-        params=job.params,
+        role=setup.role,
+        params=setup.params,
         counting=study.counting,
-        budget=job.budget,
+        budget=setup.budget,
         **{size.name: getattr(first, size.name) for size in fields(Sizes)},
         sparsity=1 - first.kept_parameters / first.dense_parameters,
         **{cost.name: _mean([getattr(run, cost.name) for run in runs]) for cost in fields(Costs)},

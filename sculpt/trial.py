@@ -8,7 +8,6 @@ from functools import partial
 
 from sculpt.compaction import compact_where_it_pays
 from sculpt.data import ImageSet, Splits
-from sculpt.job import Job, Outcome, Sculpted
 from sculpt.measuring import FEW, Measuring
 from sculpt.pruning.initializers import initialize
 from sculpt.pruning.isometry import repair_isometry
@@ -18,18 +17,19 @@ from sculpt.run_folder import NOWHERE, RunFolder
 from sculpt.training.loop import train
 from sculpt.training.memory import within_memory
 from sculpt.training.precision import float32_products
+from sculpt.trial_setup import Outcome, Sculpted, TrialSetup
 
 
 def run_seed(
-    job: Job, splits: Splits, scoring: ImageSet, seed: int, folder: RunFolder = NOWHERE
+    setup: TrialSetup, splits: Splits, scoring: ImageSet, seed: int, folder: RunFolder = NOWHERE
 ) -> Outcome:
     """Prune and train one network of a trial.
 
     Args:
-        job: What the trial trains.
+        setup: What the trial trains.
         splits: On the device to train on.
         scoring: Images to score on, `splits.train` unless the study names others.
-        seed: One of the job's.
+        seed: One of the setup's.
         folder: Where the run is written down and goes on from, and who is told of it.
 
     Raises:
@@ -38,16 +38,16 @@ def run_seed(
         NumericsError: a score is not finite, or the base diverged.
         DeviceMemoryError: the device is too small for the network.
     """
-    device, recipe, plan = splits.train.device, job.study.training, None
-    measuring = Measuring(job, splits, seed)
+    device, recipe, plan = splits.train.device, setup.study.training, None
+    measuring = Measuring(setup, splits, seed)
     # Scores and isometry are computed in float32 proper, which CUDA's convolutions are not.
     with within_memory(device), float32_products("float32", device):
         sculpted = folder.sculpted(
-            partial(job.build, splits), partial(sculpt_network, job, splits, scoring, measuring)
+            partial(setup.build, splits), partial(sculpt_network, setup, splits, scoring, measuring)
         )
         trainee = model, masks = sculpted.model, sculpted.masks
         compaction = None
-        if recipe.compact and job.role == "candidate":
+        if recipe.compact and setup.role == "candidate":
             with measuring.clock("compact"):
                 compaction, plan = compact_where_it_pays(model, masks, splits.train.inputs(FEW))
         if compaction:
@@ -59,18 +59,20 @@ def run_seed(
         return Outcome(model, masks, measuring.trained(sculpted, trained, plan))
 
 
-def sculpt_network(job: Job, splits: Splits, scoring: ImageSet, measuring: Measuring) -> Sculpted:
+def sculpt_network(
+    setup: TrialSetup, splits: Splits, scoring: ImageSet, measuring: Measuring
+) -> Sculpted:
     """Make a network sparse: build, initialise, score, mask, repair; see `run_seed`."""
-    pruning, seed, clock = job.study.pruning, measuring.seed, measuring.clock
+    pruning, seed, clock = setup.study.pruning, measuring.seed, measuring.clock
     scores: Scores = {}
     with clock("build"):
-        model = job.build(splits)
+        model = setup.build(splits)
         masks = dense_masks(model)
     with clock("initialise"):
         initialize(model, pruning.initializer.name, seed=seed, **pruning.initializer.options)
     measuring.read("initial", model, masks)
-    if job.role == "candidate":
-        task = job.pruning_task(model, scoring, seed)
+    if setup.role == "candidate":
+        task = setup.pruning_task(model, scoring, seed)
         with clock("score"):
             scores = CRITERIA.get(pruning.criterion.name)(model, task, **pruning.criterion.options)
         with clock("mask"):

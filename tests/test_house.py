@@ -26,7 +26,7 @@ FLOORS = [
     ["pruning"],
     ["compaction"],
     ["training", "export"],
-    ["job"],
+    ["trial_setup"],
     ["measuring", "run_folder", "summary"],
     ["trial"],
     ["storage"],
@@ -195,10 +195,10 @@ def test_few_frames_lie_between_the_command_and_the_method(
 
     found: dict[str, list[str]] = {}
 
-    def watched(job: Any, *rest: Any) -> Any:
+    def watched(setup: Any, *rest: Any) -> Any:
         stack = [frame for frame in inspect.stack() if f"{ROOT / 'sculpt'}/" in frame.filename]
-        found[job.role] = [frame.function for frame in stack[: _place_of_command(stack)]]
-        return trial.run_seed(job, *rest)
+        found[setup.role] = [frame.function for frame in stack[: _place_of_command(stack)]]
+        return trial.run_seed(setup, *rest)
 
     monkeypatch.setattr(worker, "run_seed", watched)
     path = write_study(tmp_path, search__trials=2, search__replicates=1)

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from sculpt.data import Splits
-from sculpt.job import Job, resolve_budget
 from sculpt.measuring import Measuring
 from sculpt.record import SculptedRecord
 from sculpt.search.images import load_data
 from sculpt.study_file import load_study
 from sculpt.trial import sculpt_network
+from sculpt.trial_setup import TrialSetup, resolve_budget
 
 STUDY = Path(__file__).resolve().parents[1] / "studies" / "paper" / "table1.yaml"
 SPARSITIES = [0.96, 0.81, 0.82, 0.82, 0.82, 0.80, 0.45]
@@ -25,8 +25,8 @@ def splits(mnist_root: Path) -> Splits:
 def sculpt(splits: Splits, variance: float, seed: int) -> SculptedRecord:
     changes = {"pruning.initializer.variance": variance, "diagnostics.jacobian_images": 200}
     study = load_study(STUDY, changes)
-    job = Job(0, study, "candidate", {}, resolve_budget(study, splits.spec), [seed])
-    return sculpt_network(job, splits, splits.train, Measuring(job, splits, seed)).record
+    setup = TrialSetup(0, study, "candidate", {}, resolve_budget(study, splits.spec), [seed])
+    return sculpt_network(setup, splits, splits.train, Measuring(setup, splits, seed)).record
 
 
 @pytest.mark.slow

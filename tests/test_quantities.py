@@ -12,7 +12,6 @@ from sculpt.config import EarlyStopping, Study
 from sculpt.data import Splits, make_splits
 from sculpt.data.digits import Digits
 from sculpt.errors import ConfigError, NumericsError, StorageError
-from sculpt.job import Job, resolve_budget
 from sculpt.quantities import SIGNALS, WORST, Quantity, badness, proxies, register, stored
 from sculpt.record import SculptedRecord, SeedRecord, TrialRecord
 from sculpt.registry import OBJECTIVES, QUANTITIES
@@ -22,6 +21,7 @@ from sculpt.search.sampling.feasibility import check_study
 from sculpt.storage.trial_files import summary
 from sculpt.summary import summarize
 from sculpt.trial import run_seed
+from sculpt.trial_setup import TrialSetup, resolve_budget
 from sculpt.typed_json import from_json, to_json
 from studies import TINY
 
@@ -35,7 +35,7 @@ ON_REQUEST = {"latency", "test_error"}
 class Finished:
     """The record of a trial of some seeds, and each seed's as it was before training."""
 
-    job: Job
+    setup: TrialSetup
     splits: Splits
     record: TrialRecord
     sculpted: list[SculptedRecord]
@@ -46,11 +46,11 @@ def finish(seeds: list[int], objectives: list[str], *, read_test: bool) -> Finis
     study = base.with_parameters({"widening": 2, "search.objectives": objectives})
     splits = make_splits(Digits().read(), train_images=200, validation_fraction=0.25)
     budget = resolve_budget(base, splits.spec)
-    job = Job(0, study, "candidate", {"widening": 2}, budget, seeds, read_test)
+    setup = TrialSetup(0, study, "candidate", {"widening": 2}, budget, seeds, read_test)
     sculpted: list[SculptedRecord] = []
     folder = RunFolder(on_sculpted=sculpted.append)
-    runs = [run_seed(job, splits, splits.train, seed, folder).record for seed in seeds]
-    return Finished(job, splits, summarize(job, splits, runs), sculpted)
+    runs = [run_seed(setup, splits, splits.train, seed, folder).record for seed in seeds]
+    return Finished(setup, splits, summarize(setup, splits, runs), sculpted)
 
 
 @pytest.fixture(scope="module")
@@ -191,13 +191,13 @@ def test_dense_memory_is_what_check_says(whole: Finished) -> None:
 def test_one_seed_without_a_value_leaves_none(name: str, whole: Finished) -> None:
     first, second = whole.record.runs
     runs = [first, replace(second, **{name: None})]
-    study = whole.job.study.with_parameters({"search.objectives": ["val_error"]})
-    record = summarize(replace(whole.job, study=study), whole.splits, runs)
+    study = whole.setup.study.with_parameters({"search.objectives": ["val_error"]})
+    record = summarize(replace(whole.setup, study=study), whole.splits, runs)
     assert OBJECTIVES.get(name).read(record) is None
     assert name not in record.objectives
     if name == "latency":
         with pytest.raises(NumericsError, match=r"finite numbers, but are .*, without latency"):
-            summarize(whole.job, whole.splits, runs)
+            summarize(whole.setup, whole.splits, runs)
 
 
 class TestRecordsAsJson:

@@ -19,7 +19,6 @@ from sculpt.data.digits import Digits
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.documents import assign
 from sculpt.errors import BudgetError, DryRankingError, NumericsError
-from sculpt.job import Job, build_model, candidate_budget, resolve_budget
 from sculpt.measuring import kept_scores
 from sculpt.pruning.initializers import initialize
 from sculpt.pruning.masks import count_parameters, prunable_parameters
@@ -28,6 +27,7 @@ from sculpt.record import SeedRecord
 from sculpt.run_folder import RunFolder
 from sculpt.training.loop import train
 from sculpt.training.loss_and_error import evaluate
+from sculpt.trial_setup import TrialSetup, build_model, candidate_budget, resolve_budget
 from sculpt.typed_json import from_json, to_json
 from studies import TINY
 
@@ -65,18 +65,18 @@ def wide(**changes):
 
 def run_seed(settings, splits, budget=2000, *, role="candidate", seed=0, **options):
     """A trained network of one seed, with its record as JSON."""
-    job = Job(0, settings, role, {}, budget, [seed], options.pop("read_test", False))
+    setup = TrialSetup(0, settings, role, {}, budget, [seed], options.pop("read_test", False))
     scoring = options.pop("scoring", splits.train)
     folder = RunFolder(options.pop("folder", None), settings.search.checkpoint_seconds, **options)
-    outcome = sculpt.trial.run_seed(job, splits, scoring, seed, folder)
+    outcome = sculpt.trial.run_seed(setup, splits, scoring, seed, folder)
     return replace(outcome, record=to_json(outcome.record))
 
 
 def summarize(settings, splits, runs, budget=2000, *, role="candidate", params=None):
     """A trial's record as JSON, of its seeds'."""
-    job = Job(0, settings, role, params or {}, budget, [run["seed"] for run in runs])
+    setup = TrialSetup(0, settings, role, params or {}, budget, [run["seed"] for run in runs])
     typed = [from_json(SeedRecord, run, "the record of a seed") for run in runs]
-    return to_json(sculpt.summary.summarize(job, splits, typed))
+    return to_json(sculpt.summary.summarize(setup, splits, typed))
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ from sculpt.benchmark.race import Effort, Opponent, Rates, race, standard_oppone
 from sculpt.config import Params, Study, describe_parameters
 from sculpt.data import ImageSet, ImageSpec, Splits
 from sculpt.errors import InputError
-from sculpt.job import Job, Sculpted, candidate_budget, resolve_budget
 from sculpt.measuring import Measuring
 from sculpt.record import Role
 from sculpt.search.images import describe_data, load_data, load_scoring_images
@@ -26,6 +25,7 @@ from sculpt.training.loop import evaluations
 from sculpt.training.loss_and_error import evaluate
 from sculpt.training.precision import resolve_precision
 from sculpt.trial import sculpt_network
+from sculpt.trial_setup import Sculpted, TrialSetup, candidate_budget, resolve_budget
 from sculpt.typed_json import to_json
 
 MOST_CANDIDATES = 8
@@ -210,13 +210,13 @@ def _time_sculpting(
     scored = min(SCORED, wanted)
     pruning = study.pruning.model_copy(update={"images": scored})
     short = study.model_copy(update={"pruning": pruning})
-    job = Job("bench", short, role, {}, budget, [study.search.seed])
+    setup = TrialSetup("bench", short, role, {}, budget, [study.search.seed])
     taken: list[dict[str, float]] = []
     start = perf_counter()
     # More than once if it is quick, because the first run warms up.
     while not taken or (len(taken) < effort.repeats and perf_counter() - start < effort.seconds):
-        measuring = Measuring(job, splits, study.search.seed)
-        sculpted = sculpt_network(job, splits, watched, measuring)
+        measuring = Measuring(setup, splits, study.search.seed)
+        sculpted = sculpt_network(setup, splits, watched, measuring)
         taken.append(sculpted.record.seconds)
     phases = {phase: median(seconds[phase] for seconds in taken) for phase in taken[0]}
     if not watched.passes:

@@ -13,9 +13,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sculpt.config import Choice, Confirm, Study
 from sculpt.data import ImageSpec
-from sculpt.job import Job, candidate_budget, resolve_budget
 from sculpt.storage.store import Store
 from sculpt.storage.trials import Trials, trial_states
+from sculpt.trial_setup import TrialSetup, candidate_budget, resolve_budget
 
 BASE = "base"
 Key = tuple[int | str, str, int]
@@ -82,12 +82,14 @@ def _key(trial: FrozenTrial) -> Key:
     return attributes["candidate"], attributes["arm"], attributes["seeds"]
 
 
-def confirmation_job(store: Store, attributes: Mapping[str, int | str], spec: ImageSpec) -> Job:
-    """Return the job of a queued trial, by the user attributes that it was queued with."""
+def confirmation_setup(
+    store: Store, attributes: Mapping[str, int | str], spec: ImageSpec
+) -> TrialSetup:
+    """Return the setup of a queued trial, by the user attributes that it was queued with."""
     config = store.config
     candidate, arm = attributes["candidate"], str(attributes["arm"])
     first = config.search.seed + config.search.replicates  # the search did not use these seeds
-    job = Job(
+    setup = TrialSetup(
         label=f"confirm {candidate}",
         study=config,
         role="base",
@@ -99,14 +101,14 @@ def confirmation_job(store: Store, attributes: Mapping[str, int | str], spec: Im
         arm=arm,
     )
     if candidate == BASE:
-        return job
+        return setup
     params = store.candidates.get_trials(deepcopy=False)[int(candidate)].params
     study = config.with_parameters(params)
     budget = candidate_budget(config, study, spec)
-    job = replace(job, study=study, role="candidate", params=params, budget=budget)
+    setup = replace(setup, study=study, role="candidate", params=params, budget=budget)
     if arm != "shuffled":
-        return job
-    return replace(job, study=shuffled(study), label=f"{job.label} shuffled")
+        return setup
+    return replace(setup, study=shuffled(study), label=f"{setup.label} shuffled")
 
 
 def shuffled(study: Study) -> Study:

@@ -23,7 +23,6 @@ from sculpt.data import Splits
 from sculpt.documents import assign, lookup, read_yaml
 from sculpt.errors import ConfigError, InputError, SculptError
 from sculpt.export.runtimes import missing_runtime
-from sculpt.job import resolve_budget
 from sculpt.registry import load_plugins
 from sculpt.search.confirmation_queue import queue_confirmation
 from sculpt.search.images import describe_data, load_data
@@ -45,6 +44,7 @@ from sculpt.storage.opening import (
 from sculpt.storage.store import Store, is_archive, refuse_archive
 from sculpt.study_file import document_faults
 from sculpt.training.precision import resolve_precision
+from sculpt.trial_setup import resolve_budget
 
 OF_THE_MACHINE = (
     "data.root",

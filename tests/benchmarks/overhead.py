@@ -35,7 +35,6 @@ from sqlalchemy import MetaData, create_engine, insert, select
 
 import sculpt
 from sculpt.config import Study
-from sculpt.job import Job, resolve_budget
 from sculpt.run_folder import RunFolder
 from sculpt.search.images import describe_data, load_data
 from sculpt.search.progress import Watcher
@@ -48,6 +47,7 @@ from sculpt.storage.study_storage import StudyStorage
 from sculpt.study_file import load_study
 from sculpt.training.memory import long_lived
 from sculpt.trial import run_seed
+from sculpt.trial_setup import TrialSetup, resolve_budget
 
 STUDY = {
     "study": "overhead",
@@ -173,10 +173,10 @@ def canned(outcome: Any) -> Callable[..., Any]:
     """Return what takes the place of training: 30 epochs are told, and the record is there."""
     epoch = outcome.record.history[-1]
 
-    def run(job: Job, splits: Any, scoring: Any, seed: int, folder: RunFolder) -> Any:
+    def run(setup: TrialSetup, splits: Any, scoring: Any, seed: int, folder: RunFolder) -> Any:
         for number in range(1, EPOCHS + 1):
             folder.on_epoch(replace(epoch, epoch=number))
-        record = replace(outcome.record, kept_parameters=job.budget, unspent=0, seed=seed)
+        record = replace(outcome.record, kept_parameters=setup.budget, unspent=0, seed=seed)
         return replace(outcome, record=record)
 
     return run
@@ -324,7 +324,7 @@ def run_sculpt(url: str, trained: Trained, each: int, number: int, started: Any)
     worker = make_worker(study_at(url, 10**6), number)
     trials = worker.store.trials(worker.store.candidates)
     trials.read()
-    train = partial(worker._train, worker._candidate_job)
+    train = partial(worker._train, worker._candidate_setup)
     with long_lived():
         for _ in range(each):
             worker.interruption.check()

@@ -15,11 +15,11 @@ from sculpt.config import Study
 from sculpt.data import make_splits
 from sculpt.data.digits import Digits
 from sculpt.errors import ConfigError, InputError
-from sculpt.job import Job
 from sculpt.search.images import describe_data
 from sculpt.search.sampling.feasibility import check_study, total_trials
 from sculpt.study_file import load_study
 from sculpt.trial import run_seed
+from sculpt.trial_setup import TrialSetup
 from studies import write_study
 
 WIDENING, BLOCKS = 3, 1
@@ -98,7 +98,7 @@ def test_fine_tuning_begins_where_the_training_ended(tmp_path: Path, winner: Pat
     splits = make_splits(Digits().read(), train_images=200, validation_fraction=0.25)
     budget = sculpt.load(winner).record["budget"]
     outcomes = [
-        run_seed(Job(0, study, "candidate", {}, budget, [5, 6]), splits, splits.train, seed)
+        run_seed(TrialSetup(0, study, "candidate", {}, budget, [5, 6]), splits, splits.train, seed)
         for seed in (5, 6)
     ]
 
@@ -129,7 +129,7 @@ def test_trained_weights_are_not_repaired(tmp_path: Path, winner: Path):
     wide = study.with_parameters({"widening": WIDENING})
     splits = make_splits(Digits().read(), train_images=200, validation_fraction=0.25)
     with pytest.raises(InputError, match="the repair would undo the trained weights"):
-        run_seed(Job(0, wide, "candidate", {}, 4874, [0]), splits, splits.train, 0)
+        run_seed(TrialSetup(0, wide, "candidate", {}, 4874, [0]), splits, splits.train, 0)
 
 
 def test_points_that_it_does_not_fit_are_infeasible(tmp_path: Path, winner: Path):

@@ -239,11 +239,11 @@ def test_a_server_that_stays_away_ends_the_run_and_the_next_goes_on(
 
     run = Worker._run_seeds
 
-    def stop_first(self: Worker, job: Any, *rest: Any) -> Any:
-        if job.label != "base":
+    def stop_first(self: Worker, setup: Any, *rest: Any) -> Any:
+        if setup.label != "base":
             monkeypatch.setattr(Worker, "_run_seeds", run)
             server.stop()
-        return run(self, job, *rest)
+        return run(self, setup, *rest)
 
     monkeypatch.setattr(Worker, "_run_seeds", stop_first)
     code, _, error = sculpt_command("run", path)

@@ -20,7 +20,6 @@ import sculpt
 from sculpt.data import Splits, make_splits
 from sculpt.data.digits import Digits
 from sculpt.errors import ConfigError, DataError, InputError, SculptError
-from sculpt.job import Job, Outcome
 from sculpt.record import Epoch
 from sculpt.results.records import Results
 from sculpt.search.progress import Watcher
@@ -30,6 +29,7 @@ from sculpt.study_file import load_study
 from sculpt.training.loss_and_error import evaluate
 from sculpt.training.memory import within_memory
 from sculpt.trial import run_seed
+from sculpt.trial_setup import Outcome, TrialSetup
 from studies import write_study
 
 DRY = {"name": "ldi", "kernel": "delta"}
@@ -216,11 +216,11 @@ def test_a_candidate_too_large_for_the_device_is_infeasible(
 ) -> None:
     """The study goes on, and reaches its total, for the point is not drawn again."""
 
-    def small_device(job: Job, splits: Splits, *arguments: Any) -> Outcome:
+    def small_device(setup: TrialSetup, splits: Splits, *arguments: Any) -> Outcome:
         with within_memory(splits.train.device):
-            if job.role == "candidate" and job.study.model.options["widening"] == 3:
+            if setup.role == "candidate" and setup.study.model.options["widening"] == 3:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-        return run_seed(job, splits, *arguments)
+        return run_seed(setup, splits, *arguments)
 
     monkeypatch.setattr("sculpt.search.workers.worker.run_seed", small_device)
     space = {"widening": [2, 3], "blocks": [1]}

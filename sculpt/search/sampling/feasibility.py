@@ -16,7 +16,6 @@ from sculpt.config import Choice, Constraints, Params, Space, Sparsity, Study, p
 from sculpt.data import ImageSpec
 from sculpt.diagnostics.cost import Cost, measure_cost, training_memory
 from sculpt.errors import ConfigError, InputError, SculptError
-from sculpt.job import build_model, candidate_budget, resolve_budget
 from sculpt.pruning.initializers import initialize
 from sculpt.pruning.mask_rule import MaskRule
 from sculpt.pruning.masks import count_parameters, prunable_budget
@@ -25,6 +24,7 @@ from sculpt.pruning.trained import FROM_BUNDLE, check_not_repaired, read_trained
 from sculpt.registry import CRITERIA
 from sculpt.search.sampling.samplers import resolve_sampler
 from sculpt.search.sampling.space import MOST_POINTS, corners, is_enumerable, points, space_size
+from sculpt.trial_setup import build_model, candidate_budget, resolve_budget
 
 
 class Measured(TypedDict):

@@ -14,7 +14,6 @@ from torch import nn
 from sculpt.config import Study, Training
 from sculpt.data import Splits
 from sculpt.errors import SculptError
-from sculpt.job import build_model
 from sculpt.pruning.masks import Masks, dense_masks
 from sculpt.record import Epoch
 from sculpt.registry import load_plugins
@@ -22,6 +21,7 @@ from sculpt.search.sampling.feasibility import check_study
 from sculpt.search.workers.devices import use_device
 from sculpt.search.workers.processes import worker_processes
 from sculpt.training.loop import train
+from sculpt.trial_setup import build_model
 
 MEASURED_SECONDS = 4.0
 """Training time for each number of trials; starting the processes comes on top."""

@@ -17,11 +17,10 @@ from sculpt.config import Study
 from sculpt.data import ImageSet, Splits
 from sculpt.errors import DeviceMemoryError, SculptError
 from sculpt.export.metadata import describe_network
-from sculpt.job import Job
 from sculpt.quantities import stored
 from sculpt.record import Epoch, SculptedRecord, TrialRecord
 from sculpt.run_folder import RunFolder, progress_in
-from sculpt.search.confirmation_queue import confirmation_job, queue_confirmation
+from sculpt.search.confirmation_queue import confirmation_setup, queue_confirmation
 from sculpt.search.images import load_scoring_images
 from sculpt.search.progress import Watcher
 from sculpt.search.sampling.early_stopping import EarlyStopper, Stopped
@@ -39,12 +38,13 @@ from sculpt.summary import summarize
 from sculpt.training.loop import evaluations
 from sculpt.training.memory import long_lived, release_memory
 from sculpt.trial import run_seed
+from sculpt.trial_setup import TrialSetup
 
 POLL_SECONDS, LONGEST_POLL_SECONDS = 1.0, 15.0
 """Between looks at trials that other workers are running: at first, and at most."""
 
-JobOf = Callable[[ClaimedTrial], Job]
-"""Returns the job of a claimed trial; raises TrialPruned where it cannot be run."""
+SetupOf = Callable[[ClaimedTrial], TrialSetup]
+"""Returns the setup of a claimed trial; raises TrialPruned where it cannot be run."""
 
 
 @dataclass
@@ -73,21 +73,21 @@ class Worker:
         candidates.read()  # now they are in the cache
         with long_lived():
             # Candidates need not wait for a base that another worker trains.
-            self._drain(base, _one_more(base), self._base_job, wait=False)
+            self._drain(base, _one_more(base), self._base_setup, wait=False)
             _check_base(base)
-            self._drain(candidates, partial(self._limit, total), self._candidate_job)
+            self._drain(candidates, partial(self._limit, total), self._candidate_setup)
             if not candidates.counts()["complete"]:
                 raise SculptError(
                     "a candidate must finish, but all failed; the last: "
                     f"{last_error(candidates.study)}"
                 )
-            self._drain(base, _one_more(base), self._base_job)
+            self._drain(base, _one_more(base), self._base_setup)
             _check_base(base)
             if self.store.confirmation is not None:
                 confirmation = self.store.trials(self.store.confirmation)
                 self.watcher.confirmation_started(queue_confirmation(self.store))
                 # No trial is made here but those in the queue.
-                self._drain(confirmation, lambda: 0, self._confirmation_job)
+                self._drain(confirmation, lambda: 0, self._confirmation_setup)
                 if missing := queue_confirmation(self.store, dry=True):
                     raise SculptError(
                         f"every confirmation must finish, but {missing} failed: "
@@ -95,7 +95,7 @@ class Worker:
                     )
 
     def _drain(
-        self, trials: Trials, limit: Callable[[], int], job_of: JobOf, *, wait: bool = True
+        self, trials: Trials, limit: Callable[[], int], setup_of: SetupOf, *, wait: bool = True
     ) -> None:
         """Run trials until `limit` of them are finished, here or in other processes.
 
@@ -110,7 +110,7 @@ class Worker:
             if claimed:
                 waiting_since = None
                 try:
-                    ended = trials.run(claimed, partial(self._train, job_of))
+                    ended = trials.run(claimed, partial(self._train, setup_of))
                 except KeyboardInterrupt:
                     trials.requeue()
                     raise
@@ -125,11 +125,11 @@ class Worker:
             with self.interruption.at_once():
                 time.sleep(pause(time.monotonic() - waiting_since))
 
-    def _base_job(self, _: ClaimedTrial) -> Job:
+    def _base_setup(self, _: ClaimedTrial) -> TrialSetup:
         config = self.store.config
-        return Job("base", config, "base", {}, self.budget, search_seeds(config))
+        return TrialSetup("base", config, "base", {}, self.budget, search_seeds(config))
 
-    def _candidate_job(self, claimed: ClaimedTrial) -> Job:
+    def _candidate_setup(self, claimed: ClaimedTrial) -> TrialSetup:
         """Draw a configuration; raise TrialPruned if it is infeasible, or that of another trial."""
         config, trial = self.store.config, claimed.trial
         # Two workers that draw at the same moment must not draw the same configuration.
@@ -150,50 +150,52 @@ class Worker:
             claimed.write({INFEASIBLE: reason})
             raise optuna.TrialPruned(reason)
         seeds = search_seeds(config)
-        return Job(trial.number, candidate, "candidate", params, found.budget, seeds)
+        return TrialSetup(trial.number, candidate, "candidate", params, found.budget, seeds)
 
-    def _confirmation_job(self, claimed: ClaimedTrial) -> Job:
-        return confirmation_job(self.store, claimed.attributes, self.splits.spec)
+    def _confirmation_setup(self, claimed: ClaimedTrial) -> TrialSetup:
+        return confirmation_setup(self.store, claimed.attributes, self.splits.spec)
 
-    def _train(self, job_of: JobOf, claimed: ClaimedTrial) -> Sequence[float]:
+    def _train(self, setup_of: SetupOf, claimed: ClaimedTrial) -> Sequence[float]:
         """Train a trial, and return the values of its objectives."""
-        job = job_of(claimed)
-        scoring = self._scoring_images(job.study)
-        epochs = len(job.seeds) * evaluations(job.study.training)
-        self.watcher.trial_started(job.label, job.params, epochs)
+        setup = setup_of(claimed)
+        scoring = self._scoring_images(setup.study)
+        epochs = len(setup.seeds) * evaluations(setup.study.training)
+        self.watcher.trial_started(setup.label, setup.params, epochs)
         try:
-            record = self._run_seeds(job, claimed, scoring)
+            record = self._run_seeds(setup, claimed, scoring)
         except Stopped as stopped:
-            self.watcher.trial_finished(job.label, None, f"stopped: {stopped}")
+            self.watcher.trial_finished(setup.label, None, f"stopped: {stopped}")
             raise
         except Exception as error:
             if storage_failure(error) or isinstance(error, UpdateFinishedTrialError):
                 raise  # it is not the trial that failed: a later attempt goes on from here
             problem = f"{type(error).__name__}: {error}"
-            too_large = isinstance(error, DeviceMemoryError) and job.role == "candidate"
+            too_large = isinstance(error, DeviceMemoryError) and setup.role == "candidate"
             claimed.write({OUT_OF_MEMORY if too_large else ERROR: problem})
-            self.watcher.trial_finished(job.label, None, problem)
+            self.watcher.trial_finished(setup.label, None, problem)
             if too_large:
                 raise optuna.TrialPruned(problem) from None
             raise
         finally:
             release_memory(self.splits.train.device)
-        self.watcher.trial_finished(job.label, record.val_error.mean, None)
-        return [record.objectives[name] for name in job.objectives]
+        self.watcher.trial_finished(setup.label, record.val_error.mean, None)
+        return [record.objectives[name] for name in setup.objectives]
 
-    def _run_seeds(self, job: Job, claimed: ClaimedTrial, scoring: ImageSet) -> TrialRecord:
-        """Train all seeds of a job, keep its record and networks, and return the record; raise
+    def _run_seeds(
+        self, setup: TrialSetup, claimed: ClaimedTrial, scoring: ImageSet
+    ) -> TrialRecord:
+        """Train all seeds of a setup, keep its record and networks, and return the record; raise
         `Stopped` if the trial is stopped early, with its quantities so far kept."""
         start, outcomes = time.perf_counter(), []
         checkpoints = self._checkpoints(claimed.trial.study, claimed.origin)
-        settings, stopper = job.study.search.early_stopping, None
-        if settings and job.role == "candidate" and not job.read_test:
-            stopper = EarlyStopper(settings, job.study.training, claimed.trial)
+        settings, stopper = setup.study.search.early_stopping, None
+        if settings and setup.role == "candidate" and not setup.read_test:
+            stopper = EarlyStopper(settings, setup.study.training, claimed.trial)
         try:
             with self.interruption.at_once(), checkpoints.opened() as folder:
                 with self.interruption.held_back():
                     claimed.note_progress(progress_in(folder))
-                for seed in job.seeds:
+                for seed in setup.seeds:
                     run_folder = RunFolder(
                         folder / f"seed-{seed}",
                         self.store.config.search.checkpoint_seconds,
@@ -201,7 +203,7 @@ class Worker:
                         on_sculpted=partial(self._seed_sculpted, claimed, stopper),
                         on_epoch=partial(self._epoch_finished, stopper),
                     )
-                    outcomes.append(run_seed(job, self.splits, scoring, seed, run_folder))
+                    outcomes.append(run_seed(setup, self.splits, scoring, seed, run_folder))
                     stopper = None  # it judges by the first seed
         except Stopped as stopped:
             claimed.write(
@@ -213,7 +215,7 @@ class Worker:
                 }
             )
             raise
-        record = summarize(job, self.splits, [outcome.record for outcome in outcomes])
+        record = summarize(setup, self.splits, [outcome.record for outcome in outcomes])
         with tempfile.TemporaryDirectory() as networks:
             files = []
             for outcome in outcomes:

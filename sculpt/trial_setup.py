@@ -1,4 +1,4 @@
-"""What one trial trains: its study, budget and seeds; and the networks that come of it."""
+"""The setup of one trial: its study, budget and seeds; and its networks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,45 +19,45 @@ from sculpt.seeding import derive_seed
 
 
 @dataclass(frozen=True)
-class Job:
-    """What one trial is to train."""
+class TrialSetup:
+    """What one trial trains."""
 
     label: int | str
-    """What the trial is called where people read: a number, or `base`, `confirm 3`, ..."""
+    """Name of the trial for people: a number, or `base`, `confirm 3`, ..."""
     study: Study
     """With the sampled parameters in place (`Study.with_parameters`)."""
     role: Role
     params: Params
-    """Those that were sampled, by their keys in the space."""
+    """Sampled parameters, by their keys in the space."""
     budget: int
     """Parameters to keep under the study's counting rule."""
     seeds: Sequence[int]
-    """Each of the weights, the criterion's draws, the data order and the augmentation."""
+    """One network each; decide weights, draws of the criterion, data order, augmentation."""
     read_test: bool = False
-    """Read the test images, once, when the training of a seed has ended."""
+    """Whether the test images are read, once, after the training of a seed."""
     confirms: int | str | None = None
-    """Of the confirmation: which trial is trained again, ..."""
+    """In a confirmation, the retrained trial, ..."""
     arm: str | None = None
     """... and whether it is `sculpted` or `shuffled`."""
 
     @property
     def objectives(self) -> list[str]:
-        """What its values are in Optuna's study."""
+        """Objectives whose values Optuna is told."""
         return self.study.search.objectives if self.confirms is None else ["test_error"]
 
     def build(self, splits: Splits) -> nn.Module:
-        """Build the network, untrained, on the device of the images."""
+        """Build the untrained network, on the device of the images."""
         model = build_model(self.study, splits.spec).to(splits.train.device)
         return model.to(memory_format=torch.channels_last)
 
     def pruning_task(self, model: nn.Module, scoring: ImageSet, seed: int) -> PruningTask:
-        """Return what the criterion is given of a candidate, as initialised.
+        """Make the task of the criterion for a candidate, as initialised.
 
-        It scores on the `scoring` images, or on a sample of them that `seed` draws.
+        It scores on the `scoring` images, or on a sample of them drawn by `seed`.
 
         Raises:
             BudgetError: the network is too small for the budget.
-            InputError: a trained network would be repaired.
+            InputError: trained weights would be repaired.
         """
         pruning = self.study.pruning
         check_not_repaired(pruning.initializer.name, pruning.repair)
@@ -77,18 +77,18 @@ class Job:
 
 @dataclass(frozen=True)
 class Sculpted:
-    """A network ready to train: what was removed, and what that did to its signals."""
+    """A pruned network ready to train."""
 
     model: nn.Module
     masks: Masks
     scores: Scores
-    """Of a candidate, by parameter name; empty for the base, and where it was read from a file."""
+    """By parameter name; empty for the base, and for a network read from a file."""
     record: SculptedRecord
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trained network of one seed, its masks, and everything that was measured of it."""
+    """A trained network of one seed, its masks and its record."""
 
     model: nn.Module
     masks: Masks
@@ -96,7 +96,7 @@ class Outcome:
 
 
 def build_model(study: Study, spec: ImageSpec) -> nn.Module:
-    """Build the study's network, untrained, on the current default device."""
+    """Build the study's untrained network, on the current default device."""
     return build_network(
         study.model.name,
         channels=spec.channels,
@@ -107,7 +107,7 @@ def build_model(study: Study, spec: ImageSpec) -> nn.Module:
 
 
 def resolve_budget(study: Study, spec: ImageSpec) -> int:
-    """Return the study's budget as a number, for a network of the size of its own model.
+    """Convert the study's budget to a number, for a network of the size of its own model.
 
     `base` is all of it, a sparsity a share of it.
     """
@@ -115,10 +115,10 @@ def resolve_budget(study: Study, spec: ImageSpec) -> int:
 
 
 def candidate_budget(study: Study, candidate: Study, spec: ImageSpec) -> int:
-    """Return what a candidate keeps: `base` is the size of the study's base, a sparsity a share.
+    """Convert a candidate's budget to a number of parameters.
 
-    A share is one of the candidate's own network. All candidates have one budget unless it is a
-    share, or sampled.
+    `base` is the size of the study's base, a sparsity a share of the candidate's own network. All
+    candidates have one budget unless it is a share, or sampled.
     """
     budget = candidate.budget
     if isinstance(budget, int):
