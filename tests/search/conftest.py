@@ -55,7 +55,7 @@ def postgres_url(server: Server, database: str) -> str:
     return server.url(database)
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
 def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Return where the workers find their study: on either engine."""
     if request.param == "sqlite":

@@ -15,6 +15,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import TrialState
 from outcomes import run_one
 from sqlalchemy import text
+from watchers import Interrupt
 from whole_records import whole_record
 
 import sculpt
@@ -57,18 +58,6 @@ def bucket() -> Iterator[str]:
 
 def files_in(url: str) -> list[str]:
     return [str(name) for name in fsspec.filesystem("memory").find(url)]
-
-
-class Interrupt(Watcher):
-    """Presses Ctrl-C after some epochs, or in any other way ends the run there."""
-
-    def __init__(self, epochs: int, by: type[BaseException] = KeyboardInterrupt):
-        self.left, self.by = epochs, by
-
-    def epoch_finished(self, epoch: Epoch) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise self.by
 
 
 def resumed(results: Results, trial: int | str) -> list[int]:

@@ -170,12 +170,6 @@ def test_a_total_that_cannot_be_reached(
         total_trials(study, DIGITS)
 
 
-def test_all_is_the_base_and_every_feasible_point(tmp_path: Path) -> None:
-    study = load_study(write_study(tmp_path, search__trials="all"))
-    assert total_trials(study, DIGITS) == 5
-    assert total_trials(study.model_copy(update={"budget": 30_000}), DIGITS) == 4
-
-
 def test_sizes_are_measured_without_weights(tmp_path: Path) -> None:
     study = load_study(write_study(tmp_path)).with_parameters({"widening": 200, "blocks": 9})
     size = measure_size(study, DIGITS)  # more than 100 million weights: on the meta device, at once

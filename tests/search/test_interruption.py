@@ -16,42 +16,33 @@ def interrupt(number):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_waits_for_the_books_and_not_for_the_training(number):
+    before = signal.getsignal(number)
     with Interruption() as interruption:
         interrupt(number)  # while the books are written: nothing happens
         with pytest.raises(KeyboardInterrupt):
             interruption.check()
         with pytest.raises(KeyboardInterrupt), interruption.at_once():
             raise AssertionError("nothing long is begun any more")
+    assert signal.getsignal(number) is before, "handlers must be put back"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_second_signal_is_obeyed_anywhere(number, monkeypatch):
-    monkeypatch.setattr("sculpt.search.workers.interruption.TOGETHER_SECONDS", 0.0)
+@pytest.mark.parametrize("apart", [True, False])
+def test_the_second_signal_is_obeyed_anywhere_unless_both_are_one(number, apart, monkeypatch):
+    """timeout(1) sends two at once: the second must not disturb what the first one began."""
+    together = 0.0 if apart else 1e9
+    monkeypatch.setattr("sculpt.search.workers.interruption.TOGETHER_SECONDS", together)
     with Interruption() as interruption:
         with pytest.raises(KeyboardInterrupt), interruption.at_once():
             interrupt(number)
         time.sleep(0.01)
-        with pytest.raises(KeyboardInterrupt):
-            interrupt(number)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_two_signals_at_once_are_one(number, monkeypatch):
-    """As timeout(1) sends them: the second must not disturb what the first one began."""
-    monkeypatch.setattr("sculpt.search.workers.interruption.TOGETHER_SECONDS", 1e9)
-    with Interruption() as interruption:
-        with pytest.raises(KeyboardInterrupt), interruption.at_once():
-            interrupt(number)
-        interrupt(number)  # while the books are written: nothing happens
-        with pytest.raises(KeyboardInterrupt):
-            interruption.check()
-
-
-def test_the_handlers_are_put_back():
-    before = signal.getsignal(signal.SIGINT)
-    with Interruption():
-        assert signal.getsignal(signal.SIGINT) != before
-    assert signal.getsignal(signal.SIGINT) == before
+        if apart:
+            with pytest.raises(KeyboardInterrupt):
+                interrupt(number)
+        else:
+            interrupt(number)  # while the books are written: nothing happens
+            with pytest.raises(KeyboardInterrupt):
+                interruption.check()
 
 
 def test_what_holds_a_signal_back_inside_of_what_is_cut_short():

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from watchers import Interrupt
 
 import sculpt
 from sculpt.errors import ConfigError, InputError
@@ -17,13 +18,6 @@ from sculpt.search.progress import Watcher
 from sculpt.storage.opening import open_store
 from sculpt.storage.store import TOTAL
 from studies import check_complete, write_study
-
-
-class Interrupt(Watcher):
-    """Presses Ctrl-C after the first epoch, in the training of the base."""
-
-    def epoch_finished(self, epoch: object) -> None:
-        raise KeyboardInterrupt
 
 
 def begin(path: Path) -> None:
@@ -122,6 +116,7 @@ def test_a_total_that_is_raised_is_followed(tmp_path: Path) -> None:
     check_complete(path, 5)
 
 
+@pytest.mark.slow
 def test_a_run_and_two_workers_reach_exactly_the_total(tmp_path: Path) -> None:
     path = write_study(tmp_path, search__trials=5, training__epochs=2)
     begin(path)

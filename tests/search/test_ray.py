@@ -43,6 +43,7 @@ def running(path: Path) -> int:
     return len(table[(table["state"] == "running") & table["params.widening"].notna()])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_a_lost_node_loses_no_trial(
     tmp_path: Path, cluster: Any, wait_until: Callable[[Callable[[], object]], None]

@@ -200,7 +200,7 @@ def test_a_configuration_that_is_taken_is_known_by_its_first_trial() -> None:
 
 
 @pytest.mark.parametrize("storage_url", ["sqlite"], indirect=True)
-@pytest.mark.parametrize("name", ["tpe", "nsga2"])
+@pytest.mark.parametrize("name", ["tpe", pytest.param("nsga2", marks=pytest.mark.slow)])
 def test_four_workers_repeat_nothing(
     name: str,
     tmp_path: Path,

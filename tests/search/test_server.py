@@ -196,6 +196,7 @@ def test_a_draw_that_was_not_locked_all_the_while_is_known(
 # --- restarts --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
 def test_a_restart_in_the_middle_of_a_trial_loses_nothing(
     server: Server, storage: StudyStorage, wait_until: WaitUntil, mode: str
@@ -225,6 +226,7 @@ def test_a_restart_in_the_middle_of_a_trial_loses_nothing(
     assert trials.read()[1].intermediate_values == {1: 0.5}
 
 
+@pytest.mark.slow
 def test_a_server_that_stays_away_ends_the_run_and_the_next_goes_on(
     server: Server,
     postgres_url: str,
@@ -313,6 +315,7 @@ def test_a_password_may_stay_outside_of_the_url(
     open_storage(locked_url, create=True).close()
 
 
+@pytest.mark.slow
 def test_a_password_is_written_nowhere(
     server: Server,
     database: str,

@@ -7,13 +7,12 @@ import sys
 import tarfile
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+from watchers import Interrupt
 
 import sculpt
 from sculpt.bundle import read_bundle
-from sculpt.search.progress import Watcher
 from sculpt.storage.trials import MAX_RETRIES
 from studies import write_study
 
@@ -57,25 +56,13 @@ def run_a_slice(folder: Path) -> int:
     return process.wait(timeout=120)
 
 
-class StopAfter(Watcher):
-    """Presses Ctrl-C once this many epochs have been heard of, those of earlier runs included."""
-
-    def __init__(self, epochs: int) -> None:
-        self.left = epochs
-
-    def epoch_finished(self, epoch: Any) -> None:
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), signal.SIGINT)
-
-
 def test_a_trial_may_take_more_slices_than_a_dying_one_has_attempts(tmp_path: Path) -> None:
     path = write_study(tmp_path, **(SETTINGS | {"training__epochs": MAX_RETRIES + 5}))
     overrides = {"storage": str(tmp_path / "tiny.db")}
     slices = MAX_RETRIES + 3
     for number in range(slices):
         with pytest.raises(KeyboardInterrupt):
-            sculpt.run(path, overrides=overrides, watcher=StopAfter(number + 1))
+            sculpt.run(path, overrides=overrides, watcher=Interrupt(number + 1))
     results = sculpt.run(path, overrides=overrides)
     tally = results.tally()
     assert (tally["complete"], tally["failed"]) == (2, 0)

@@ -44,6 +44,7 @@ def tally(path: Path) -> dict[str, int]:
     return sculpt.open_results(path).tally()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:subprocess:ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_two_jobs_complete_a_study(tmp_path: Path, wait_until: Wait) -> None:

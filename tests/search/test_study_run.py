@@ -15,6 +15,7 @@ import optuna
 import pytest
 import torch
 from optuna.trial import TrialState
+from watchers import Interrupt
 
 import sculpt
 from sculpt.data import Splits, make_splits
@@ -25,7 +26,6 @@ from sculpt.results.records import Results
 from sculpt.search.progress import Watcher
 from sculpt.storage.opening import open_store
 from sculpt.storage.stored_trials import StoredTrial, read_trials
-from sculpt.study_file import load_study
 from sculpt.training.loss_and_error import evaluate
 from sculpt.training.memory import within_memory
 from sculpt.trial import run_seed
@@ -287,18 +287,6 @@ def test_an_unknown_device_is_refused(tmp_path: Path) -> None:
         sculpt.run(write_study(tmp_path), device="cuda:99")
 
 
-class Interrupt(Watcher):
-    """Presses Ctrl-C after some epochs."""
-
-    def __init__(self, epochs: int):
-        self.left = epochs
-
-    def epoch_finished(self, epoch: Epoch) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("epochs", [1, 3, 6])
 def test_an_interrupted_trial_is_run_again(tmp_path: Path, epochs: int) -> None:
     path = write_study(tmp_path)
@@ -370,7 +358,14 @@ def test_a_swallowed_interrupt_still_stops_the_run(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) is before, "handlers must be put back"
 
 
-@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "stop",
+    [
+        signal.SIGKILL,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
 def test_a_killed_run_goes_on_to_the_exact_total(tmp_path: Path, stop: signal.Signals) -> None:
     path = write_study(tmp_path, search__trials=5, training__epochs=16)
     command = [sys.executable, "-m", "sculpt", "run", str(path)]
@@ -436,6 +431,7 @@ def test_reading_while_another_process_adds_a_trial(
     assert results.record(0)["state"] == "complete"
 
 
+@pytest.mark.slow
 def test_two_runs_share_a_study(tmp_path: Path) -> None:
     """Two processes started at once: one total, no configuration twice, no lock error."""
     path = write_study(tmp_path, search__trials=5, search__replicates=1, search__grace_seconds=30)
@@ -451,12 +447,3 @@ def test_two_runs_share_a_study(tmp_path: Path) -> None:
     assert results.tally()["complete"] == 5
     assert results.tally()["failed"] == 0
     assert len(set(configurations(results))) == len(configurations(results)) == 4
-
-
-def test_the_seed_decides_the_result(tmp_path: Path) -> None:
-    errors = []
-    for name in ("first", "second"):
-        (tmp_path / name).mkdir()
-        path = write_study(tmp_path / name, search__trials=3, search__replicates=1)
-        errors.append(sculpt.run(load_study(path)).trials["val_errors"].to_list())
-    assert errors[0] == errors[1]

@@ -146,7 +146,7 @@ def both_are_busy(path: Path) -> bool:
     return not running.columns.empty and len(running) == 2
 
 
-@pytest.mark.parametrize("killed", [1, 2])
+@pytest.mark.parametrize("killed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_killed_worker_is_replaced_and_loses_no_trial(
     tmp_path: Path, start: Callable[[Path], subprocess.Popen[str]], wait_until: Wait, killed: int
 ) -> None:
@@ -164,6 +164,7 @@ def test_a_killed_worker_is_replaced_and_loses_no_trial(
     assert check_complete(path, 5).tally()["interrupted"] == killed
 
 
+@pytest.mark.slow
 def test_workers_that_die_again_and_again_end_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +181,7 @@ def test_workers_that_die_again_and_again_end_the_run(
     assert console.file.getvalue().count("was killed (SIGKILL)") == 2 * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_run_leaves_no_process_and_goes_on(
     tmp_path: Path,
@@ -204,16 +206,6 @@ def test_a_stopped_run_leaves_no_process_and_goes_on(
     assert (tally["running"], tally["queued"], tally["interrupted"]) == (0, 2, 2)
     sculpt.run(path)
     assert check_complete(path, 5).tally()["interrupted"] == 2
-
-
-def test_when_every_candidate_fails_so_does_the_run(tmp_path: Path) -> None:
-    criterion = {"name": "magnitude", "checkpoint": str(tmp_path / "missing.pt")}
-    path = write_study(
-        tmp_path, pruning={"criterion": criterion}, search__trials=3, search__replicates=1
-    )
-    with pytest.raises(SculptError, match="a candidate must finish, but all failed; the last: "):
-        sculpt.run(path, trials_per_device=2)
-    assert sculpt.open_results(path).tally()["failed"] == 2
 
 
 @pytest.mark.parametrize(
@@ -241,6 +233,7 @@ def test_what_a_worker_raises_reaches_the_caller(
         sculpt.run(path, trials_per_device=2)
 
 
+@pytest.mark.slow
 def test_auto_measures_and_says_so(tmp_path: Path) -> None:
     path = write_study(tmp_path, search__trials=2, search__replicates=1)
     console = Console(file=io.StringIO(), width=200)
