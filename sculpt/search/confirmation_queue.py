@@ -54,7 +54,7 @@ def queue_confirmation(store: Store, *, dry: bool = False) -> int:
     if store.config.search.confirm is None or store.confirmation is None:
         return 0
     trials = store.trials(store.confirmation)
-    # From the start if a server's connection is lost on the way: what was queued is seen then.
+    # Repeated from the start if a server's connection is lost: trials already queued are seen.
     return trials.storage.patience(_queue, store, store.config.search.confirm, trials, dry)
 
 

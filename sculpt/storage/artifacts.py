@@ -82,7 +82,7 @@ class ArtifactStore:
             self.write(name, BytesIO(text))
             with self.open_reader(name) as reader:
                 if reader.read() != text:
-                    raise OSError("what was written is not what is read")
+                    raise OSError("a file is read otherwise than it was written")
             self.remove(name)
         except LostStorageError as error:
             self._unreachable(error.__cause__ or error)
@@ -124,7 +124,7 @@ class ArtifactStore:
         try:
             if self._protocol not in _BUCKETS:
                 files.makedirs(path.rpartition("/")[0], exist_ok=True)
-            # fsspec keeps what was written of a file when the writing is broken off.
+            # fsspec keeps a partial file when the writing is broken off.
             with files.open(part, "wb") as file:
                 shutil.copyfileobj(body, file)
             files.mv(part, path)

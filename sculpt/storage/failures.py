@@ -21,7 +21,7 @@ RETRY_SECONDS = 60.0
 
 
 class LostStorageError(StorageError):
-    """A study's storage stopped working; what was written is kept, and can be gone on from.
+    """A study's storage stopped working; finished writes are kept, and the study can go on.
 
     `passes` says whether it may pass by itself: a server restarts, a connection was cut.
     """
@@ -31,7 +31,7 @@ class LostStorageError(StorageError):
 
 
 class LostLockError(LostStorageError):
-    """The connection that held the lock was cut: what was read under it may hold no more."""
+    """The connection that held the lock was cut: reads under it may be out of date."""
 
     passes = True
 

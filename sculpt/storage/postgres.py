@@ -92,14 +92,15 @@ def check_server(url: URL, *, create: bool) -> None:
 
 
 class ServerLock:
-    """A lock across processes and machines, which the server frees when its holder's connection
-    ends. It keeps out other threads, too; the thread that holds it may take it again.
+    """A lock across processes and machines, freed by the server when its holder's connection ends.
 
-    A connection can be cut while its holder goes on, and another process be given the lock. What
-    makes that harmless: trials are created in transactions that pass the `fence`. Whoever is given
-    the lock waits for all transactions inside of the fence, and only then looks at the study; so
-    it sees what they created. A transaction that comes to the fence later finds the connection of
-    its own lock dead, and ends. What is written in other ways counts after a `check` alone.
+    It keeps out other threads, too; the thread that holds it may take it again.
+
+    A connection can be cut while its holder goes on, and another process be given the lock. That
+    is harmless because trials are created in transactions that pass the `fence`. A new holder
+    waits for all transactions inside of the fence before it looks at the study; so it sees the
+    trials that they created. A transaction that comes to the fence later finds the connection of
+    its own lock dead, and ends. Other writes count only after a `check`.
 
     Args:
         url: The database, with its driver and password.

@@ -116,7 +116,7 @@ def write_attributes(storage: StudyStorage, trial_id: int, attributes: Mapping[s
     )
     with storage.engine.begin() as connection:
         connection.execute(upsert, rows)
-        # After the write, which has locked the trial: whoever finishes it waits for the commit.
+        # After the write, which has locked the trial: to finish it waits for the commit.
         state = connection.execute(
             select(_TRIALS.c.state).where(_TRIALS.c.trial_id == trial_id)
         ).scalar_one()
@@ -141,9 +141,9 @@ def _read_attributes(
     chosen: Select[Any],
     keys: Sequence[str] | None = None,
 ) -> dict[int, dict[str, Any]]:
-    """Return the attributes of each of the chosen trials, or those of some keys.
+    """Return the attributes of each of the chosen trials, all or only some keys.
 
-    The database puts those of a trial together as one JSON object: to fetch and decode hundreds
+    The database joins a trial's attributes into one JSON object: to fetch and decode hundreds
     of thousands of small ones would take most of the time.
     """
     quoted = func.replace(func.replace(attributes.c.key, "\\", "\\\\"), '"', '\\"')

@@ -46,7 +46,7 @@ T = TypeVar("T")
 NOT_REPEATED = ("create_new_study", "delete_study", "create_new_trial")
 """Methods of a storage that make something or take it away. After a lost answer nobody knows
 whether it is there, so the caller starts over by looking. All others may be called twice: they
-read, or say what shall be (a parameter written before is ignored by Optuna)."""
+read, or are idempotent (Optuna ignores a parameter written before)."""
 
 
 class DelegatingStorage(BaseStorage):

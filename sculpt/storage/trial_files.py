@@ -34,8 +34,7 @@ FILES = "sculpt:files"
 artifacts of the attempts before it, in no order."""
 
 LATER = "afterwards/"
-"""Beginning of an attribute of a study, which ends in the number of a trial: what was measured of
-it after it had ended."""
+"""Prefix of an attribute of a study, before the number of a trial: its later measurements."""
 
 Attributes = dict[str, Any]
 """Quantities of a trial by name (`sculpt.quantities`), as they are kept beside its record."""
@@ -104,7 +103,7 @@ def discard_networks(store: Store, study: optuna.Study, trial: FrozenTrial) -> N
     complete.
 
     Under `front` a candidate's networks stay as long as no other of its budget dominates it, and
-    those of the base; the confirmation's go. Several workers may do this at once: at worst a
+    the base's, too; the confirmation's go. Several workers may do this at once: at worst a
     network stays too long. A file that cannot be removed is a warning, because it does no harm.
     """
     for loser in _losers(store, study, trial):
@@ -138,18 +137,18 @@ def _losers(store: Store, study: optuna.Study, trial: FrozenTrial) -> list[Froze
     *still, own = non_dominated(values)
     if not own:
         return [trial]
-    # Those that were on the front until now; the rest lost theirs before.
+    # Only trials that were on the front until now; the others lost their networks before.
     before = non_dominated(values[:-1])
     return [others[index] for index in np.flatnonzero(before & ~np.array(still))]
 
 
 def keep_later(study: optuna.Study, number: int, found: Attributes) -> None:
-    """Keep values that were measured of a finished trial, in the place of those that it has."""
+    """Keep later measurements of a finished trial, which replace its recorded values."""
     study.set_user_attr(f"{LATER}{number}", found)
 
 
 def read_later(study: optuna.Study) -> dict[int, Attributes]:
-    """Return what `keep_later` kept of each trial of a study."""
+    """Return the later measurements of a study, by trial."""
     return {
         int(key.removeprefix(LATER)): found
         for key, found in study.user_attrs.items()

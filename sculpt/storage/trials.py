@@ -126,7 +126,7 @@ class Trials:
         Any number of workers may ask at once: retries and infeasible trials not counted, there are
         never more than `limit` trials but those that were queued.
         """
-        # Repeated from counting on if a server's answer is lost: what was made is seen then.
+        # Repeated from the count on if a server's answer is lost: a trial that was made is seen.
         return self.storage.patience(self._claim, limit)
 
     def _claim(self, limit: int) -> ClaimedTrial | None:
@@ -206,12 +206,12 @@ class Trials:
         this at any time, and be killed in it: each attempt is followed by one retry at most, and an
         attempt that is still owed its retry gets it from the next call.
         """
-        # From the start if a server's connection is lost on the way: what was queued is seen then.
+        # Repeated from the start if a server's connection is lost: trials already queued are seen.
         return self.storage.patience(self._requeue)
 
     def _requeue(self) -> int:
         self.storage.fail_silent(self._study_id)
-        if not owed(self.read()):  # as a rule; then nobody is kept from the lock
+        if not owed(self.read()):  # as a rule; then no other worker waits for the lock
             return 0
         # One lock around looking and queueing, or two processes would queue the same retry.
         with self.storage.lock():

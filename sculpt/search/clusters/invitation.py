@@ -1,4 +1,4 @@
-"""Invitations: what a process elsewhere needs to join a study."""
+"""Invitations of processes elsewhere to join a study."""
 
 import os
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from sculpt.storage.storage_url import file_url, is_sqlite, parse
 
 @dataclass(frozen=True)
 class Invitation:
-    """What a process elsewhere needs to join a study: small, and the same in every folder."""
+    """All that a process elsewhere needs to join a study, independent of its working folder."""
 
     study: str
     storage: str

@@ -271,7 +271,7 @@ def _connected(ray: ModuleType, address: str) -> Iterator[None]:
 
 
 def _knock(address: str) -> None:
-    """Raise an OSError where nobody answers: Ray itself would go on asking for many minutes."""
+    """Raise an OSError if there is no answer: Ray itself would go on asking for many minutes."""
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS", "")
     host, colon, port = address.removeprefix("ray://").rpartition(":")

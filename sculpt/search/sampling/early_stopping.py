@@ -123,7 +123,7 @@ def rung_epochs(settings: EarlyStopping, training: Training, bracket: int = 0) -
 
 
 def expected_seeds(settings: EarlyStopping | None, training: Training, replicates: int) -> float:
-    """Return how many whole trainings a candidate costs on average, of those of all its seeds.
+    """Return the average cost of a candidate, in whole trainings of one seed.
 
     Assumes that one in `factor` goes on at each rung, and `keep` of them past a proxy; the cost of
     pruning is not counted.

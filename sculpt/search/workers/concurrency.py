@@ -33,7 +33,7 @@ cost of a pass besides its steps would outweigh so few of them."""
 WARM_UP_EPOCHS = 2
 
 MOST_EPOCHS = 1_000_000
-"""Never reached; and so many steps that they are captured, as those of all but short trials are."""
+"""Never reached; and so many steps that they are captured, as in all but short trials."""
 
 LEAST_GAIN = 1.05
 """More trials at a time must be faster by this factor, because each also takes memory."""

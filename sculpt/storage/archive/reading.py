@@ -35,7 +35,7 @@ _STUDIES = {
     "candidates": ("{}", "{number}.json"),
     "confirmation": ("{}/confirm", None),
 }
-"""Of each Optuna study its name, and the name of the record of a trial."""
+"""The name of each Optuna study, and of the record of a trial in it."""
 
 
 class ArchivedFiles(ArtifactStore):

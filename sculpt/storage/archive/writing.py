@@ -109,7 +109,7 @@ def write_archive(store: Store, folder: Path, recorded: Sequence[int | str] | No
 def _settings(store: Store, privacy: Privacy) -> Json:
     settings: Json = without_private(store.config.model_dump(mode="json"))
     if "root" in store.config.data.options:
-        settings["data"]["root"] = ROOT  # whoever runs it again must name a folder
+        settings["data"]["root"] = ROOT  # a new run must name a folder
     return privacy.hide(settings)
 
 
@@ -180,8 +180,8 @@ def _archived_trial(trial: FrozenTrial, usual: Distributions, privacy: Privacy) 
     """Return a trial as an `ArchivedTrial`.
 
     One that is running is written as failed without an error of its own, which is read as
-    interrupted: nobody will ever see this attempt end here. Where that would be read as failed,
-    because it has been interrupted as often as it may be, it is written as queued.
+    interrupted: the end of this attempt will never be seen here. Where that would be read as
+    failed, because it has been interrupted as often as it may be, it is written as queued.
     """
     state, start, complete = trial.state, trial.datetime_start, trial.datetime_complete
     if state is TrialState.RUNNING:
