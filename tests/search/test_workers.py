@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from sculpt.search.progress import LiveView, Watcher
 from sculpt.search.session import Session
 from sculpt.search.workers.concurrency import Concurrency
 from sculpt.search.workers.devices import choose_devices
+from sculpt.search.workers.worker import pause
 from studies import check_complete, write_study
 
 Wait = Callable[[Callable[[], object]], None]
@@ -302,3 +304,11 @@ def test_the_view_keeps_trials_apart() -> None:
         "worker 1 was killed",
         "worker 2 was killed; trial 1 widening 3 is run again",
     ]
+
+
+@pytest.mark.parametrize(("waited", "seconds"), [(0, 1), (5, 1), (40, 4), (1000, 15)])
+def test_a_worker_looks_the_less_often_the_longer_it_has_waited(waited, seconds):
+    pauses = [pause(waited) for _ in range(500)]
+    assert seconds / 2 <= min(pauses) <= max(pauses) <= seconds * 1.5
+    assert mean(pauses) == pytest.approx(seconds, rel=0.1)
+    assert len(set(pauses)) > 400  # or a thousand workers would look at one moment

@@ -39,7 +39,7 @@ def winner(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "winner"
 
 
-def write_seeded(folder: Path, winner: Path, **changes: Any) -> Path:
+def write_transfer(folder: Path, winner: Path, **changes: Any) -> Path:
     """Write a study that takes the winner's mask, with its weights and with others."""
     trained = {"name": "from_bundle", "bundle": str(winner)}
     parameters = {
@@ -50,7 +50,7 @@ def write_seeded(folder: Path, winner: Path, **changes: Any) -> Path:
         "pruning.repair": [False],
     }
     settings: dict[str, Any] = {
-        "study": "seeded",
+        "study": "transfer",
         "space__parameters": parameters,
         "search__trials": "all",
         "search__sampler": "grid",
@@ -69,8 +69,8 @@ def check(path: Path) -> Any:
     return check_study(study, describe_data(study))
 
 
-def test_a_mask_and_weights_seed_another_study(tmp_path: Path, winner: Path):
-    path = write_seeded(tmp_path, winner)
+def test_a_mask_and_weights_start_another_study(tmp_path: Path, winner: Path):
+    path = write_transfer(tmp_path, winner)
     assert [corner["reason"] for corner in check(path)["corners"]] == [None, None]
 
     results = sculpt.run(path)
@@ -112,7 +112,7 @@ def test_fine_tuning_begins_where_the_training_ended(tmp_path: Path, winner: Pat
 
 
 def test_trained_weights_are_not_repaired(tmp_path: Path, winner: Path):
-    path = write_seeded(
+    path = write_transfer(
         tmp_path,
         winner,
         space__parameters={
@@ -134,7 +134,7 @@ def test_trained_weights_are_not_repaired(tmp_path: Path, winner: Path):
 
 def test_points_that_it_does_not_fit_are_infeasible(tmp_path: Path, winner: Path):
     trained = {"name": "from_bundle", "bundle": str(winner)}
-    path = write_seeded(
+    path = write_transfer(
         tmp_path,
         winner,
         space__parameters={
@@ -168,7 +168,7 @@ def test_points_that_it_does_not_fit_are_infeasible(tmp_path: Path, winner: Path
 def test_what_does_not_fit_is_one_error_before_anything_is_trained(
     tmp_path: Path, winner: Path, changes: dict[str, Any], message: str, sculpt_command: Any
 ):
-    path = write_seeded(tmp_path, winner, **changes)
+    path = write_transfer(tmp_path, winner, **changes)
     for command in ("check", "run"):
         code, _, errors = sculpt_command(command, path)
         assert code == 2
@@ -181,7 +181,7 @@ def test_a_file_that_fits_no_point_is_refused_though_others_could_be_run(
 ):
     trained = {"name": "from_bundle", "bundle": str(winner)}
     parameters = {"widening": [2], "pruning.criterion": [{"name": "random"}, trained]}
-    study = load_study(write_seeded(tmp_path, winner, space__parameters=parameters))
+    study = load_study(write_transfer(tmp_path, winner, space__parameters=parameters))
     message = r"^pruning\.criterion: from_bundle\(bundle=.*winner\) must fit at least one point"
     with pytest.raises(ConfigError, match=message):
         total_trials(study, describe_data(study))
@@ -192,10 +192,10 @@ def test_a_file_that_fits_no_point_is_refused_though_others_could_be_run(
 def test_a_missing_file_is_one_error(
     tmp_path: Path, winner: Path, command: str, where: str, sculpt_command: Any
 ):
-    path = write_seeded(tmp_path, tmp_path / "gone")
+    path = write_transfer(tmp_path, tmp_path / "gone")
     if where == "base":
         initializer = {"name": "from_bundle", "bundle": str(tmp_path / "gone")}
-        path = write_seeded(
+        path = write_transfer(
             tmp_path,
             winner,
             space__parameters={"widening": [2]},
@@ -221,7 +221,7 @@ def test_a_study_must_name_the_file(tmp_path: Path):
 
 def test_the_same_file_elsewhere_is_another_study(tmp_path: Path, winner: Path):
     """As with magnitude's checkpoint: samplers know a choice by its text."""
-    one = load_study(write_seeded(tmp_path, winner))
+    one = load_study(write_transfer(tmp_path, winner))
     other = Study.model_validate(
         json.loads(one.model_dump_json().replace(str(winner), "elsewhere"))
     )
