@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sculpt.dominance import hypervolume, knee, non_dominated
 
-thoroughly = settings(max_examples=1000, deadline=None, derandomize=True)
+thoroughly = settings(max_examples=200, deadline=None, derandomize=True)
 
 # Few levels, so that ties and duplicates are the rule.
 levels = st.integers(0, 3).map(float)

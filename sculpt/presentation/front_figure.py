@@ -75,7 +75,8 @@ def pareto_front(content: Content) -> Figure | None:
         known.transform_filter(f"!({ON_FRONT}) && datum.trial != 'base'")
         .transform_window(row="row_number()")
         .transform_joinaggregate(all="count()")
-        .transform_filter(f"datum.row % ceil(datum.all / {MOST_DOMINATED}) == 0")
+        .transform_calculate(shown=f"{MOST_DOMINATED} / datum.all")
+        .transform_filter("floor(datum.row * datum.shown) > floor((datum.row - 1) * datum.shown)")
     )
     base = known.transform_filter("datum.trial == 'base'")
     return figure(

@@ -19,6 +19,8 @@ from playwright.sync_api import Locator, Page, expect
 from sculpt.results.records import Results
 from sculpt.storage.opening import open_store
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = (
     "ValueError: <img src='http://other.example/a.png' onerror='document.title=1'> "
     "![b](http://other.example/b.png) [c](javascript:document.title=2) `d` **e** \n\n# f"

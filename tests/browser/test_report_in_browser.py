@@ -10,6 +10,8 @@ from playwright.sync_api import Page, expect
 import sculpt
 from sculpt.presentation.page import write_report
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def report(finished_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -265,6 +265,7 @@ class TestPlots:
         assert "layers-trial-1.png" in StudyAttributes(store.candidates, store.storage).files
 
 
+@pytest.mark.slow
 def test_reading_does_not_wait_for_pytorch(store: Store) -> None:
     lines = [
         "import sys",
@@ -358,6 +359,7 @@ class TestServer:
             open_server(store, "127.0.0.1", server.server_port)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_and_is_no_failure(store: Store) -> None:
     command = [sys.executable, "-m", "sculpt", "dashboard", "tiny", "--port", "0", "--storage"]
     process = subprocess.Popen(
