@@ -14,7 +14,7 @@ ReportFormat = Literal["html", "md"]
 
 
 def status(study: Results | str | Path, storage: str | None = None) -> dict[str, Any]:
-    """Return how many trials of a study there are, by what became of them (README, "JSON").
+    """Count the trials of a study by their state (README, "JSON").
 
     Args:
         study: Its results, or whatever `open_results` takes.
@@ -100,7 +100,7 @@ def dashboard(
             say(f"without new notes and layer plots: {error}")
         if not is_loopback(host):
             say(
-                f"listening at {host}: there is no log-in, and whoever reaches this port can "
+                f"listening at {host}: there is no log-in, and anyone who reaches this port can "
                 "change and delete studies; 127.0.0.1 is open to this machine alone"
             )
         if store.archive:

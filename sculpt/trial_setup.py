@@ -20,7 +20,7 @@ from sculpt.seeding import derive_seed
 
 @dataclass(frozen=True)
 class TrialSetup:
-    """What one trial trains."""
+    """Setup of one trial."""
 
     label: int | str
     """Name of the trial for people: a number, or `base`, `confirm 3`, ..."""

@@ -48,7 +48,7 @@ def share(fraction: float) -> str:
 
 
 def count(number: float) -> str:
-    """Return how many there are, in groups of three digits."""
+    """Format a count in groups of three digits."""
     return f"{number:,.0f}"
 
 
