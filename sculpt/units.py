@@ -74,3 +74,14 @@ def duration(time: float) -> str:
 def counted(number: int, noun: str) -> str:
     """Return a number of things, in the plural unless it is one."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def describe_tally(trials: dict[str, int]) -> str:
+    """Return the counts of a study's trials by state as one line."""
+    shown = [f"{trials['complete']} of {trials['total']} trials complete"]
+    shown += [
+        f"{count} {state}"
+        for state, count in trials.items()
+        if state not in ("total", "complete") and count
+    ]
+    return ", ".join(shown)

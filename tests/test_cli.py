@@ -191,6 +191,16 @@ def test_asking_does_not_wait_for_pytorch(study: tuple[Path, dict[str, Any]]) ->
     assert done.stdout.strip() == "False", done.stderr
 
 
+def test_counting_trials_waits_for_no_table(study: tuple[Path, dict[str, Any]]) -> None:
+    code = (
+        "import sys; from sculpt.cli import app; app(sys.argv[1:], standalone_mode=False); "
+        "print([m for m in ('torch', 'pandas', 'scipy', 'altair') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, "status", str(study[0])]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
+
+
 def test_tables_for_people(study: tuple[Path, dict[str, Any]], sculpt_command: Any) -> None:
     for command, expected in [
         (["check"], "dense size"),

@@ -29,7 +29,7 @@ def status(study: Kept, storage: Storage = None, as_json: Json = False) -> None:
 
     Example: sculpt status studies/digits.yaml
     """
-    from sculpt.results.tables import describe_tally
+    from sculpt.units import describe_tally
 
     document = sculpt.status(study, storage)
     show_document(document, as_json, lambda d: f"{d['study']}: {describe_tally(d['trials'])}")

@@ -151,7 +151,7 @@ def _describe_jobs(document: dict[str, Any]) -> str:
 
 
 def _describe_work(document: dict[str, Any]) -> str:
-    from sculpt.results.tables import describe_tally
+    from sculpt.units import describe_tally
 
     return (
         f"{document['study']}: {document['finished_here']} trial(s) finished here, and nothing is "

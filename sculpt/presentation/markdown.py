@@ -13,7 +13,6 @@ from sculpt.presentation.front_figure import pareto_front
 from sculpt.presentation.interval_figures import confirmation_intervals, published_intervals
 from sculpt.results.formats import write_text, writing
 from sculpt.results.records import Results
-from sculpt.results.tables import describe_tally
 from sculpt.results.tables.ranking import (
     confirmation_table,
     proxies_table,
@@ -21,6 +20,7 @@ from sculpt.results.tables.ranking import (
     unranked_table,
 )
 from sculpt.table import Table, code, fenced, prose
+from sculpt.units import describe_tally
 
 SHOWN_ROWS = 12
 """Rows of each table; the page has the rest."""

@@ -29,9 +29,9 @@ from sculpt.presentation.layer_figures import layer_densities, panel_figures, si
 from sculpt.presentation.parameter_figures import ParameterFigure, parameter_figures
 from sculpt.results.formats import write_text
 from sculpt.results.records import Results
-from sculpt.results.tables import describe_tally
 from sculpt.results.tables.ranking import confirmation_table, published_tables, unranked_table
 from sculpt.table import Table
+from sculpt.units import describe_tally
 
 SHOWN_ROWS = 30
 """Rows of the ranking; the others are folded away."""

@@ -1,13 +1,14 @@
 """Results of a study: its trials as a table, their records and their networks."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import optuna
-import pandas as pd
 from optuna.trial import FrozenTrial
 
 from sculpt.config import Study
@@ -29,6 +30,9 @@ from sculpt.storage.trial_files import (
 from sculpt.storage.trials import count_states, trial_states
 from sculpt.typed_json import to_json
 
+if TYPE_CHECKING:  # pandas takes half a second to import, and counting trials needs no table
+    import pandas as pd
+
 T = TypeVar("T")
 
 
@@ -43,7 +47,7 @@ class Results:
         self._store = store
         self._kept: dict[str, Any] | None = None
 
-    def snapshot(self) -> "Results":
+    def snapshot(self) -> Results:
         """Return the results as they are when they are first asked for, read only once."""
         if self._kept is not None:
             return self
@@ -77,6 +81,8 @@ class Results:
         return self._once("table", self._read_table).copy(deep=False)
 
     def _read_table(self) -> pd.DataFrame:
+        import pandas as pd
+
         rows = []
         for study, is_base in ((self._store.base, True), (self._store.candidates, False)):
             trials = self._read(study)
@@ -92,6 +98,8 @@ class Results:
     @property
     def columns(self) -> pd.DataFrame:
         """The columns of `trials`: one row for each, with its name, unit and meaning."""
+        import pandas as pd
+
         described = [asdict(describe_column(name)) for name in map(str, self.trials)]
         return pd.DataFrame(described, columns=["name", "unit", "meaning"])
 
@@ -110,6 +118,8 @@ class Results:
             arm: sculpted or shuffled.
             seeds: how many fresh ones.
         """
+        import pandas as pd
+
         study = self._store.confirmation
         trials = self._read(study) if study else []
         states = trial_states(trials)

@@ -1,6 +1,7 @@
-"""How long a study of many trials takes to answer: whole commands, beside Optuna's own reading.
+"""Seconds that a study takes to answer: whole commands, beside Optuna's own reading.
 
     python tests/benchmarks/asking.py --trials 10000 --repeats 5
+    python tests/benchmarks/asking.py --trials 9          # as many as the digits study has
 
 The study is made up: one real trial of `studies/digits.yaml`, copied with other errors and costs.
 """
@@ -8,6 +9,7 @@ The study is made up: one real trial of `studies/digits.yaml`, copied with other
 import argparse
 import json
 import random
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -23,6 +25,7 @@ import sculpt
 STUDY = Path(__file__).resolve().parents[2] / "studies" / "digits.yaml"
 
 QUESTIONS = {
+    "check": ["check", str(STUDY)],
     "status": ["status", "digits"],
     "pareto": ["pareto", "digits"],
     "pareto, three objectives": ["pareto", "digits", "--objectives", "val_error,kept_macs,macs"],
@@ -30,6 +33,7 @@ QUESTIONS = {
     "pareto --format json --dominated": ["pareto", "digits", "--dominated", "--format", "json"],
     "show": ["show", "digits", "0"],
     "rank": ["rank", "digits", "--format", "json"],
+    "report": ["report", "digits", "--output", "report.html"],
 }
 
 OPTUNA = """
@@ -55,16 +59,29 @@ def main() -> None:
         commands = {
             name: [sys.executable, "-m", "sculpt", *question, "--storage", str(storage)]
             for name, question in QUESTIONS.items()
-        } | {"Optuna's best_trials": [sys.executable, "-c", OPTUNA, str(storage)]}
+        } | {
+            "--help": [sys.executable, "-m", "sculpt", "--help"],
+            "Optuna's best_trials": [sys.executable, "-c", OPTUNA, str(storage)],
+        }
         seconds: dict[str, list[float]] = {name: [] for name in commands}
+        processor: dict[str, list[float]] = {name: [] for name in commands}
         for _ in range(options.repeats):
             for name, command in commands.items():  # in turn, so that noise falls on all alike
-                start = perf_counter()
-                subprocess.run(command, check=True, capture_output=True)
+                start, before = perf_counter(), processor_seconds()
+                subprocess.run(command, check=True, capture_output=True, cwd=folder)
                 seconds[name].append(perf_counter() - start)
+                processor[name].append(processor_seconds() - before)
     print(f"{options.trials:,} trials; seconds of a whole command, median (lowest to highest)")
     for name, found in seconds.items():
-        print(f"{name:34} {median(found):6.2f}  ({min(found):.2f} to {max(found):.2f})")
+        spread = f"({min(found):.2f} to {max(found):.2f})"
+        used = median(processor[name])
+        print(f"{name:34} {median(found):6.2f}  {spread:18} processor {used:6.2f}")
+
+
+def processor_seconds() -> float:
+    """Processor time of all commands so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def multiply(database: sqlite3.Connection, count: int) -> None:

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from sculpt.config import Params, describe_parameters
 from sculpt.results.pareto.fronts import Objective
 from sculpt.results.ranking import Ranking
-from sculpt.results.tables import describe_tally
 from sculpt.results.verdict import verdict_of
 from sculpt.table import code, prose
+from sculpt.units import describe_tally
 
 ABOUT = (
     "Sparse networks, cut out of larger ones before training, against a dense network of the same "

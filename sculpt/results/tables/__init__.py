@@ -25,17 +25,6 @@ def configuration(params: Params | None) -> str | None:
 PARAMETERS = Column("parameters", lambda row: configuration(row["params"]))
 
 
-def describe_tally(tally: dict[str, int]) -> str:
-    """Return the counts of a study's trials as one line."""
-    shown = [f"{tally['complete']} of {tally['total']} trials complete"]
-    shown += [
-        f"{count} {state}"
-        for state, count in tally.items()
-        if state not in ("total", "complete") and count
-    ]
-    return ", ".join(shown)
-
-
 def how_judged(compared: Sequence[Difference], what: str, family: int) -> str:
     """Return how differences were judged: those that were made, of what, over how many."""
     if not compared:

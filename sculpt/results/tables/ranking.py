@@ -17,9 +17,9 @@ from sculpt.results.against_published import (
 from sculpt.results.confirmation import Confirmation
 from sculpt.results.proxies import ProxyRow
 from sculpt.results.ranking import Ranking, RankRow, UnrankedRow
-from sculpt.results.tables import PARAMETERS, describe_tally, how_judged
+from sculpt.results.tables import PARAMETERS, how_judged
 from sculpt.table import LONGEST, Column, Look, Table, name
-from sculpt.units import Error
+from sculpt.units import Error, describe_tally
 
 KEPT = Column("kept", "kept_parameters", units.count)
 KEPT_MACS = Column("kept MACs", "kept_macs", units.macs)
