@@ -61,7 +61,7 @@ INSIDE = {
     "results": [
         ["columns", "formats", "rows", "statistics"],
         ["records"],
-        ["against_published", "comparison", "confirmation", "pareto", "proxies"],
+        ["against_published", "comparison", "confirmed_errors", "pareto", "proxies"],
         ["published", "ranking"],
         ["tables"],
         ["verdict"],

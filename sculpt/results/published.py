@@ -33,12 +33,12 @@ def write_measured(results: Results, path: Path) -> Document:
     Raises:
         ConfigError: the study compares nothing, or a figure stands in no seed's record.
     """
-    document = compare(results)
+    document = measured_figures(results)
     path.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100))
     return document
 
 
-def compare(results: Results) -> Document:
+def measured_figures(results: Results) -> Document:
     """Return every finished trial's figures beside the published ones, as a JSON document.
 
     A figure has n, mean and std over the seeds (element by element where it is a list of

@@ -9,7 +9,7 @@ from sculpt.config import Params
 from sculpt.documents import Document
 from sculpt.record import Role
 from sculpt.results.against_published import AgainstPublished, against_published
-from sculpt.results.confirmation import Confirmation, confirmation
+from sculpt.results.confirmed_errors import Confirmation, confirmed_errors
 from sculpt.results.proxies import ProxyRow, proxies
 from sculpt.results.records import Results
 from sculpt.results.rows import budgets_of, number_or_none, parameters_of
@@ -83,7 +83,7 @@ def rank(results: Results) -> Ranking:
         "trials": results.tally(),
         "ranking": _rows(results, table) if len(table) else [],
         "unranked": without_result(results.trials),
-        "confirmation": confirmation(results),
+        "confirmation": confirmed_errors(results),
         "proxies": proxies(results),
         "published": against_published(results),
     }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sculpt.results.against_published import AgainstPublished, Family, families_shown
-from sculpt.results.confirmation import Confirmation
+from sculpt.results.confirmed_errors import Confirmation
 from sculpt.results.ranking import Ranking, RankRow
 from sculpt.results.tables import configuration
 from sculpt.results.tables.ranking import TITLES, base_row

@@ -23,7 +23,7 @@ from rigged import add_trial, attributes, keep_record, results_of, rigged_store
 from whole_records import whole_epoch, whole_record, whole_run
 
 from sculpt.results.against_published import against_published, same_parameters
-from sculpt.results.published import compare
+from sculpt.results.published import measured_figures
 from sculpt.results.ranking import rank
 from sculpt.results.records import Results
 from sculpt.results.statistics import judge
@@ -219,7 +219,7 @@ def test_nothing_is_read_where_no_test_error_is_published(tmp_path: Path, rows: 
 def test_the_measured_file_has_signs_and_intervals(tmp_path: Path) -> None:
     store = whole_study(tmp_path)
     document = found(store)
-    measured_rows = compare(results_of(store))["rows"]
+    measured_rows = measured_figures(results_of(store))["rows"]
     assert ["difference" in row for row in measured_rows if row["params"] == "base"] == [False]
     for row in document["rows"]:
         if row["role"] == "base" or row["trial"] is None:

@@ -8,7 +8,13 @@ import yaml
 
 import sculpt
 from sculpt.errors import ConfigError
-from sculpt.results.published import _look_up, _summary, compare, measured_path, write_measured
+from sculpt.results.published import (
+    _look_up,
+    _summary,
+    measured_figures,
+    measured_path,
+    write_measured,
+)
 from studies import write_study
 
 PUBLISHED = {
@@ -32,7 +38,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> sculpt.Results:
 
 
 def test_every_trial_has_its_figures_over_the_seeds(results: sculpt.Results) -> None:
-    document = compare(results)
+    document = measured_figures(results)
 
     assert document["source"] == PUBLISHED["source"]
     assert document["seeds"] == [0, 1]
@@ -55,7 +61,7 @@ def test_every_trial_has_its_figures_over_the_seeds(results: sculpt.Results) -> 
 
 
 def test_published_figures_stand_beside_those_of_their_trial(results: sculpt.Results) -> None:
-    for row in compare(results)["rows"]:
+    for row in measured_figures(results)["rows"]:
         given = {k: v["published"] for k, v in row["figures"].items() if "published" in v}
         if row["params"] == "base":
             assert given == {"val_error": 0.5}
@@ -67,7 +73,7 @@ def test_published_figures_stand_beside_those_of_their_trial(results: sculpt.Res
 
 def test_the_base_was_never_repaired(results: sculpt.Results) -> None:
     figure = "signal.repaired.jacobian.mean"
-    rows = {str(row["params"]): row["figures"][figure] for row in compare(results)["rows"]}
+    rows = {str(row["params"]): row["figures"][figure] for row in measured_figures(results)["rows"]}
     assert rows.pop("base") == {"n": 2, "values": [None, None]}
     assert all(row["mean"] > 0 for row in rows.values())
 
@@ -96,7 +102,7 @@ def test_a_figure_that_is_none(results: sculpt.Results, published: Any, message:
         complete, typed_record, tally = results.complete, results.typed_record, results.tally
 
     with pytest.raises(ConfigError, match=message):
-        compare(Other())  # type: ignore[arg-type]
+        measured_figures(Other())  # type: ignore[arg-type]
 
 
 def test_lists_are_walked_through() -> None:

@@ -14,7 +14,7 @@ from sculpt.results.against_published import (
     PublishedRow,
     families_shown,
 )
-from sculpt.results.confirmation import Confirmation
+from sculpt.results.confirmed_errors import Confirmation
 from sculpt.results.proxies import ProxyRow
 from sculpt.results.ranking import Ranking, RankRow, UnrankedRow
 from sculpt.results.tables import PARAMETERS, how_judged

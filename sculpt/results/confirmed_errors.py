@@ -46,7 +46,7 @@ class Confirmation(TypedDict):
     rows: list[ConfirmedRow]
 
 
-def confirmation(results: Results) -> Confirmation | None:
+def confirmed_errors(results: Results) -> Confirmation | None:
     """Return the confirmation as a JSON document (README, "JSON"); None without one.
 
     Each selected candidate is compared with the base, and each network with a shuffled mask with

@@ -10,7 +10,7 @@ from rigged import SIZE, add_trial, attributes, results_of, rigged_store
 from scipy.stats import ttest_rel
 
 from sculpt.config import Confirm
-from sculpt.results.confirmation import confirmation
+from sculpt.results.confirmed_errors import confirmed_errors
 from sculpt.results.ranking import rank
 from sculpt.search.confirmation_queue import best_candidates
 from sculpt.storage.store import Store
@@ -47,15 +47,15 @@ def confirm(store: Store, candidate: int | str, errors: list[float | None], **ch
 
 
 def found(store: Store) -> dict[str, Any]:
-    document = confirmation(results_of(store))
+    document = confirmed_errors(results_of(store))
     assert document is not None
     return document
 
 
 def test_without_one_and_before_the_search_has_ended(tmp_path: Path) -> None:
-    assert confirmation(results_of(rigged_store(tmp_path / "without"))) is None
+    assert confirmed_errors(results_of(rigged_store(tmp_path / "without"))) is None
     store = searched(tmp_path / "searched")
-    assert confirmation(results_of(store)) is None
+    assert confirmed_errors(results_of(store)) is None
     assert rank(results_of(store))["confirmation"] is None
 
 
