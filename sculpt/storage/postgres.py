@@ -41,7 +41,6 @@ _LOCK, _FENCE = int.from_bytes(b"sculpt"), int.from_bytes(b"sculpt'")
 
 _CREATES_A_TRIAL = "INSERT INTO trials "
 _WAIT = text(f"SELECT pg_advisory_lock({_LOCK})")
-_RELEASE = text(f"SELECT pg_advisory_unlock({_LOCK})")
 _PASS_FENCE = text(f"SELECT pg_advisory_xact_lock_shared({_FENCE})")
 _WAIT_AT_FENCE = text(f"SELECT pg_advisory_xact_lock({_FENCE})")
 
@@ -127,7 +126,6 @@ class ServerLock:
             finally:
                 self._owner = self._connection = None
                 with suppress(LostStorageError):  # a cut connection holds no lock either
-                    _run(connection, _RELEASE)
                     connection.close()
 
     def check(self) -> None:
@@ -168,20 +166,15 @@ class ServerLock:
     def _take(self) -> Connection:
         # If the pooled connection was cut meanwhile, this fails, and is done again with a new one.
         connection = self._engine.connect()
-        # Waits in the server's queue, which is fair. psycopg lets Ctrl-C interrupt it.
-        _run(connection, _WAIT, _WAIT_AT_FENCE)
+        try:
+            # Waits in the server's queue, which is fair. psycopg lets Ctrl-C interrupt it.
+            connection.execute(_WAIT)
+            connection.execute(_WAIT_AT_FENCE)
+        except BaseException:
+            connection.invalidate()
+            connection.close()
+            raise
         return connection
-
-
-def _run(connection: Connection, *statements: Any) -> None:
-    """Execute statements; a connection on which one fails is closed, and its locks are freed."""
-    try:
-        for statement in statements if not connection.invalidated else ():
-            connection.execute(statement)
-    except BaseException:
-        connection.invalidate()
-        connection.close()
-        raise
 
 
 def _lone_engine(url: URL) -> Engine:
@@ -189,14 +182,20 @@ def _lone_engine(url: URL) -> Engine:
     engine = create_engine(
         url,
         pool_size=1,
-        max_overflow=0,
         pool_reset_on_return=None,
         isolation_level="AUTOCOMMIT",
         # A lock may be waited for long here, whatever is set for the user.
         connect_args=_connect_args(url, " -c statement_timeout=0 -c lock_timeout=0"),
     )
     translate_failures(engine, shown(url))
+    event.listen(engine, "reset", _unlock)
     return engine
+
+
+def _unlock(connection: Any, *_: Any) -> None:
+    """Free the locks of a connection that goes back to the pool, also by garbage collection."""
+    with suppress(Exception):  # a cut connection holds none, and fails when it is used again
+        connection.cursor().execute("SELECT pg_advisory_unlock_all()")
 
 
 def _connect_args(url: URL, more: str = "") -> dict[str, str]:
