@@ -115,11 +115,12 @@ def unpack_tensors(header: Header, content: bytes) -> dict[str, Tensor]:
         ValueError: the header is malformed, or does not fit the data.
     """
     try:
-        found = deserialize(content)
+        found = dict(deserialize(content))
     except SafetensorError as error:
         raise ValueError(f"{str(error)!a:.200}") from error
     tensors = {}
-    for name, entry in found:
+    for name in header.tensors:  # in the order of the file: the library has none
+        entry = found[name]
         dtype, shape, data = DTYPES.get(entry["dtype"]), entry["shape"], entry["data"]
         if (
             dtype is None
