@@ -79,7 +79,12 @@ class ArtifactStore:
         if self.folder:
             made = [f for f in (self.folder, *self.folder.parents) if not f.exists()]
         try:
-            self.write(name, BytesIO(text))
+            try:
+                self.write(name, BytesIO(text))
+            except LostStorageError as error:
+                if not isinstance(error.__cause__, FileNotFoundError):
+                    raise
+                self.write(name, BytesIO(text))  # another process has just removed its empty folder
             with self.open_reader(name) as reader:
                 if reader.read() != text:
                     raise OSError("a file is read otherwise than it was written")
