@@ -8,6 +8,7 @@ from sculpt.presentation.content import Content
 from sculpt.presentation.figures.drawing import (
     BASE,
     LOOKS,
+    ZOOM,
     Figure,
     Look,
     Row,
@@ -76,9 +77,9 @@ def learning_curves(content: Content) -> Figure | None:
             ),
             drawn.mark_line().encode(**channels),
             # What is pointed at.
-            drawn.mark_point(filled=True, opacity=0, size=80).encode(
-                tooltip=alt.Tooltip("text:N"), color=channels["color"]
-            ),
+            drawn.mark_point(filled=True, opacity=0, size=80)
+            .add_params(ZOOM)
+            .encode(x="x:Q", y="y:Q", tooltip=alt.Tooltip("text:N"), color=channels["color"]),
         ]
     if stopped:
         marks = chart("stopped").mark_point(filled=True, size=36)
@@ -136,7 +137,10 @@ def proxy_figures(content: Content) -> dict[str, Figure]:
         rows = thinned(known, MOST_POINTS)
         figures[f"proxy_{place}"] = figure(
             {"trials": rows},
-            chart("trials").mark_point(filled=True, size=50, opacity=0.75, color={"expr": "s1"}),
+            chart("trials")
+            .mark_point(filled=True, size=50, opacity=0.75, color={"expr": "s1"})
+            .add_params(ZOOM)
+            .encode(x="x:Q", y="y:Q"),
             height=280,
             title=f"ρ {signed(row['rho'] or 0)}, p {row['p']:.2g}, n {row['n']}",
             x=scaled_axis(alt.X, "x", name, (row["x"] for row in rows)),

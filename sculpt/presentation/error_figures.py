@@ -9,6 +9,7 @@ from sculpt.presentation.content import Content
 from sculpt.presentation.figures.drawing import (
     BASE,
     PUBLISHED,
+    ZOOM,
     Figure,
     Row,
     chart,
@@ -71,7 +72,9 @@ def error_against_sparsity(content: Content) -> Figure | None:
         drawn.transform_filter("datum.bars && datum.high > datum.low")
         .mark_rule()
         .encode(y=alt.Y("low:Q"), y2=alt.Y2("high:Q"), x=alt.X("x:Q"), color=channels["color"]),
-        drawn.mark_point(filled=True).encode(
+        drawn.mark_point(filled=True)
+        .add_params(ZOOM)
+        .encode(
             y=number_axis(alt.Y, "y", f"{NAMES[kind]} (%)"),
             x=number_axis(alt.X, "x", "sparsity (%)"),
             tooltip=alt.Tooltip("text:N"),

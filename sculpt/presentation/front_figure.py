@@ -7,6 +7,7 @@ import altair as alt
 from sculpt.presentation.content import Content, Trial, front_key
 from sculpt.presentation.figures.drawing import (
     BASE,
+    ZOOM,
     Figure,
     chart,
     colour,
@@ -85,7 +86,7 @@ def pareto_front(content: Content) -> Figure | None:
         best.mark_line(interpolate={"expr": "step"}).encode(
             color=channels["color"], strokeDash=dash
         ),
-        best.mark_point(filled=True, size=90).encode(**channels),
+        best.mark_point(filled=True, size=90).add_params(ZOOM).encode(x="x:Q", y="y:Q", **channels),
         base.transform_calculate(series="'dense base'")
         .mark_point(size=260, strokeWidth=2.5)
         .encode(**channels),

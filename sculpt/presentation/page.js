@@ -58,7 +58,7 @@
     const values = { x, y, front, selected, step: found.objectives[x].step };
     const figure = structuredClone(found.front);
     figure.datasets = { trials: found.trials };
-    figure.params.forEach((param) => { param.value = values[param.name]; });
+    for (const param of figure.params.filter(({ name }) => name in values)) param.value = values[param.name];
     for (const [channel, place] of [["x", x], ["y", y]]) {
       Object.assign(figure.encoding[channel], found.objectives[place].channel);
     }

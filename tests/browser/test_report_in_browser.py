@@ -50,6 +50,25 @@ def test_a_point_of_the_front_shows_its_trial(
     assert overlapping(page) == []
 
 
+def test_the_front_zooms_and_comes_back(report: Path, page: Page) -> None:
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.goto(report.as_uri())
+    page.locator("#front").scroll_into_view_if_needed()
+    drawn, labels = page.locator("#front svg"), page.locator("#front .role-axis-label text")
+    expect(labels.first).to_be_visible()
+    whole = set(labels.all_text_contents())
+    middle = drawn.evaluate("svg => ({ x: svg.clientWidth / 2, y: svg.clientHeight / 2 })")
+    drawn.hover(position=middle)
+    page.keyboard.down("Shift")
+    page.mouse.wheel(0, -400)
+    page.keyboard.up("Shift")
+    wanted = "wanted => new Set([...document.querySelectorAll('#front .role-axis-label text')]"
+    wanted += ".map(label => label.textContent)).symmetricDifference(new Set(wanted)).size"
+    page.wait_for_function(f"({wanted} > 0)", arg=sorted(whole))
+    drawn.dblclick(position=middle)
+    page.wait_for_function(f"({wanted} === 0)", arg=sorted(whole))
+
+
 def click_on(page: Page, trial: int | str) -> None:
     """Click on the mark of a trial on the front."""
     page.locator("#front").scroll_into_view_if_needed()

@@ -59,6 +59,12 @@ In a chart a colour is a parameter of that name (`colour`), which follows the pa
 
 LONGEST_LABEL = 28
 
+ZOOM = alt.selection_interval(name="zoom", bind="scales", zoom="wheel![event.shiftKey]")
+"""Moves the axes by dragging, and resets them at a double click; the wheel alone scrolls the page.
+
+It is a parameter of one layer, which has fields `x` and `y` of its own.
+"""
+
 WIDTH = 720
 """Pixels of a picture, unless its figure has a width of its own."""
 
@@ -194,7 +200,8 @@ def figure(
     if title:
         made["title"] = title
     if params:
-        made["params"] = [{"name": name, "value": value} for name, value in params.items()]
+        values = [{"name": name, "value": value} for name, value in params.items()]
+        made["params"] = made.get("params", []) + values
     return made | {"datasets": dict(data), "usermeta": {"least": least}}
 
 
