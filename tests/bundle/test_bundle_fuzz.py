@@ -173,6 +173,7 @@ def test_mutated_bytes(tmp_path, written, data):
         assert_the_same(found, expected)
 
 
+@pytest.mark.slow
 @EXAMPLES
 @given(data=st.data(), signed=st.booleans())
 def test_rewritten_headers(tmp_path, written, data, signed):

@@ -171,6 +171,7 @@ def selection_macs(model: nn.Module) -> int:
     return sum(counts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choose", MASKS, ids=lambda f: f.__name__)
 @pytest.mark.parametrize(("name", "options"), NETWORKS, ids=str)
 def test_a_compact_network_is_the_same_function_and_takes_the_same_steps(

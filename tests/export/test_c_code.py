@@ -38,6 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("libraries")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lanes", ["native", *in_slow_tests("16", "8", "4", "plain")])
 def test_every_operation(lanes: str) -> None:
     @settings(
@@ -59,6 +60,7 @@ def test_every_operation(lanes: str) -> None:
     agrees()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "options", "shape"),
     [

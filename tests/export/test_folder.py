@@ -106,6 +106,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_card_run_without_sculpt(exported: Path) -> None:
     card = (exported / "README.md").read_text()
     examples = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
@@ -247,6 +248,7 @@ def test_a_network_that_no_graph_has_can_be_a_bundle(tmp_path: Path) -> None:
     torch.testing.assert_close(run(deployed.images), model(deployed.images).detach())
 
 
+@pytest.mark.slow
 def test_a_trial_of_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sculpt
 

@@ -66,6 +66,7 @@ def test_every_runtime_is_here_where_everything_is_tested():
     assert {"torch", "onnxruntime"} <= set(RUNTIMES_HERE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "options", "runtime"),
     [

@@ -159,6 +159,7 @@ def _sparse_codes(request):
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_sparse_codes")
 @SETTINGS
 @given(programs(), st.sampled_from([False, False, True]))
@@ -176,6 +177,7 @@ def check_openvino(program, path, *, plain=False):
         assert error_of(logits, program, images.astype(np.float64)) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_sparse_codes")
 @settings(SETTINGS, max_examples=40)
 @given(programs())

@@ -160,6 +160,7 @@ def test_a_record_has_a_line_for_each_seed(stopped: Results, tmp_path: Path) -> 
     assert json.loads("\n".join(lines)).keys() | {"state"} == stopped.record("base").keys()
 
 
+@pytest.mark.slow
 def test_asking_it_needs_no_torch(stopped: Results, tmp_path: Path) -> None:
     archive(stopped, tmp_path / "made")
     code = (
@@ -282,7 +283,9 @@ def test_a_writer_that_dies_leaves_the_older_one(
     archive(results_of(store), tmp_path / "made", records="none")
     before = files_of(tmp_path / "made")
     add_trial(store.candidates, attributes([0.1]), {"widening": 2})
-    monkeypatch.setattr(writing, "line_of", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        writing, "_archived_trial", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     with pytest.raises(KeyboardInterrupt):
         archive(results_of(store), tmp_path / "made", records="none")
     assert files_of(tmp_path / "made") == before

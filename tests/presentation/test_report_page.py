@@ -232,6 +232,7 @@ def test_what_is_hostile_is_shown_as_text(tmp_path: Path) -> None:
         assert not any(hostile in text for hostile in HOSTILE), text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", HOSTILE[:6])
 def test_names_are_shown_as_text(tmp_path: Path, text: str) -> None:
     """Of a study (which its schema would refuse), and of the folder that lacks a record."""

@@ -176,6 +176,7 @@ def test_one_seed_has_no_difference(tmp_path: Path) -> None:
         assert (row[family]["difference"], row[family]["verdict"]) == (None, "single seed")
 
 
+@pytest.mark.slow
 def test_an_evaluation_without_test_images_is_not_chosen_around(tmp_path: Path) -> None:
     store = published_store(tmp_path)
     add_measured(store, BASE)

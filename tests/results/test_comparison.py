@@ -38,6 +38,7 @@ def printed(view: Any) -> str:
     return capture.get()
 
 
+@pytest.mark.slow
 def test_each_is_compared_with_the_first(folder: Path) -> None:
     one, seeds, images = (str(folder / f"{name}.yaml") for name in ("one", "seeds", "images"))
     document = compare([f"{one}:base", one, f"{seeds}:0", f"{images}:best"])
@@ -67,6 +68,7 @@ def test_each_is_compared_with_the_first(folder: Path) -> None:
         assert part in text
 
 
+@pytest.mark.slow
 def test_wrong_references(folder: Path) -> None:
     one = str(folder / "one.yaml")
     for references, message in [
@@ -79,6 +81,7 @@ def test_wrong_references(folder: Path) -> None:
             compare(references)
 
 
+@pytest.mark.slow
 def test_one_trial_whole(folder: Path) -> None:
     results = sculpt.open_results(folder / "one.yaml")
     record = results.record("best")
@@ -98,6 +101,7 @@ def test_one_trial_whole(folder: Path) -> None:
     assert f"{100 * mean:.2f}" in text
 
 
+@pytest.mark.slow
 def test_collapse_is_said(folder: Path) -> None:
     record = sculpt.open_results(folder / "one.yaml").record(0)
     run = record["runs"][1]
@@ -110,6 +114,7 @@ def test_collapse_is_said(folder: Path) -> None:
         assert part in text
 
 
+@pytest.mark.slow
 def test_a_stopped_trial(folder: Path) -> None:
     stopped = {
         "trial": 4,

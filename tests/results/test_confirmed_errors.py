@@ -122,6 +122,7 @@ def test_a_shuffled_mask_is_compared_with_its_own_candidate(tmp_path: Path) -> N
     assert document["rows"][3]["difference"]["p_holm"] == pytest.approx(2 * p)
 
 
+@pytest.mark.slow
 def test_nothing_is_compared_with_what_is_not_finished(tmp_path: Path) -> None:
     store = searched(tmp_path, "shuffled")
     select(store, 0, 1)

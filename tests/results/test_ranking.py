@@ -55,6 +55,7 @@ def test_a_worse_candidate_is_told_from_one_that_is_the_same(tmp_path: Path, see
     assert rows[1]["difference"]["p_holm"] == rows[1]["difference"]["p"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "studies"), [(5, 300), (FEWEST, 60)])
 def test_chance_alone_finds_nothing_among_forty(seeds: int, studies: int) -> None:
     """Of studies in which all networks are alike, one in twenty may say otherwise of any."""

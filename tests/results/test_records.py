@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from optuna.trial import TrialState
 from rigged import add_trial, attributes, results_of, rigged_store
 
@@ -10,6 +11,7 @@ from sculpt.results.columns import describe_column
 from studies import write_study
 
 
+@pytest.mark.slow
 def test_every_column_of_a_real_study_is_documented(tmp_path: Path) -> None:
     settings = {"search__early_stopping": {"first_rung": 1, "proxy": "effective_nodes"}}
     path = write_study(tmp_path, training__epochs=2, search__replicates=1, **settings)

@@ -84,6 +84,7 @@ def test_an_unfinished_one_adds_nothing(tmp_path: Path) -> None:
         assert pareto(studies, BOTH)["trial"].tolist() == [0, "base"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "note"),
     [

@@ -41,6 +41,7 @@ COVERAGE = {  # seeds, differences -> bootstrap-t, Student; None: not asserted
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "kind"), COVERAGE, ids=str)
 def test_coverage(seeds: int, kind: str) -> None:
     """3,000 draws: shares have standard errors of 0.4 to 0.6 points, and 3 are allowed."""

@@ -214,6 +214,7 @@ def spoil(file: Path, change: Callable[[str], str]) -> None:
     file.write_text(change(file.read_text()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "change", "problem"),
     [

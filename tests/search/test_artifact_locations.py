@@ -66,6 +66,7 @@ def resumed(results: Results, trial: int | str) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_a_study_whose_files_are_nowhere_on_this_machine(
     tmp_path: Path, bucket: str, sculpt_command: Command
 ) -> None:
@@ -89,6 +90,7 @@ def test_a_study_whose_files_are_nowhere_on_this_machine(
     assert sculpt.load(tmp_path / "base.safetensors").metadata["role"] == "base"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", [KeyboardInterrupt, SystemExit])
 def test_what_was_interrupted_goes_on_from_a_remote_checkpoint(
     tmp_path: Path, bucket: str, by: type[BaseException]
@@ -136,6 +138,7 @@ class TakenOverAtTheEnd(Watcher):
             fail_running(self.path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remote", [True, False])
 def test_a_late_worker_leaves_the_checkpoints_to_the_one_after_it(
     tmp_path: Path, bucket: str, remote: bool
@@ -152,6 +155,7 @@ def test_a_late_worker_leaves_the_checkpoints_to_the_one_after_it(
     assert not list(tmp_path.glob("tiny-artifacts/checkpoints/*/*/*"))
 
 
+@pytest.mark.slow
 def test_a_folder_that_vanishes_under_a_trial_costs_it_nothing(tmp_path: Path, bucket: str) -> None:
     """An older version's late worker removes it: then there is no progress to go on from."""
 
@@ -221,6 +225,7 @@ class TestWriting:
         checkpoints.remove()  # by whoever comes second
         assert files_in(bucket) == []
 
+    @pytest.mark.slow
     def test_a_record_that_cannot_be_kept_ends_the_run_and_not_the_trial(
         self, tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -290,6 +295,7 @@ class TestPlaces:
         ):
             sculpt.open_results("tiny", str(tmp_path / "moved" / "tiny.db")).record(0)
 
+    @pytest.mark.slow
     def test_it_may_change_while_a_study_goes_on(self, tmp_path: Path, bucket: str) -> None:
         path = write_study(tmp_path)
         add_kept(start(path))
@@ -299,6 +305,7 @@ class TestPlaces:
         start(path, artifacts=bucket)
         assert sculpt.open_results(path).record(0)["role"] == "candidate"
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("older", [False, True])
     def test_workers_that_keep_them_apart_are_refused(
         self, tmp_path: Path, bucket: str, older: bool
@@ -321,6 +328,7 @@ class TestPlaces:
         ArtifactStore(bucket).write(name, io.BytesIO())
         assert start(path, artifacts=bucket).config.artifacts == bucket
 
+    @pytest.mark.slow
     def test_a_worker_that_joins_elsewhere_is_refused(self, tmp_path: Path, bucket: str) -> None:
         path = write_study(tmp_path, artifacts=bucket, **SHORT)
         sculpt.run(path)

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 import sculpt
 from sculpt.config import Study
 from sculpt.search.images import describe_data
@@ -38,6 +40,7 @@ def test_a_choice_is_sampled_by_its_label_and_means_all_of_it(tmp_path: Path) ->
         )
 
 
+@pytest.mark.slow
 def test_a_budget_may_be_a_share_that_is_sampled(tmp_path: Path) -> None:
     path = write_study(
         tmp_path,
@@ -67,6 +70,7 @@ def test_a_budget_may_be_a_share_that_is_sampled(tmp_path: Path) -> None:
     assert {round(row["sparsity"], 2) for row in ranking["ranking"]} == {0.0, 0.5, 0.9}
 
 
+@pytest.mark.slow
 def test_candidates_may_be_scored_on_another_data_set(tmp_path: Path) -> None:
     path = write_study(
         tmp_path,

@@ -42,6 +42,7 @@ def confirmed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
     return path, sculpt.run(path)
 
 
+@pytest.mark.slow
 def test_the_best_and_the_base_are_trained_again(confirmed: tuple[Path, Results]) -> None:
     path, results = confirmed
     ranking = [row["trial"] for row in sculpt.rank(results)["ranking"] if row["trial"] != "base"]
@@ -67,6 +68,7 @@ def test_seeds_are_fresh_and_shared(confirmed: tuple[Path, Results]) -> None:
         assert [run.test_error for run in record.runs] == record.test_errors
 
 
+@pytest.mark.slow
 def test_the_document_says_all_of_it(confirmed: tuple[Path, Results]) -> None:
     document = sculpt.rank(confirmed[1])["confirmation"]
     found = arms(confirmed[0])
@@ -84,6 +86,7 @@ def test_the_document_says_all_of_it(confirmed: tuple[Path, Results]) -> None:
         assert row["difference"]["mean"] == pytest.approx(difference, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_a_shuffled_mask_keeps_the_layers(confirmed: tuple[Path, Results]) -> None:
     found = arms(confirmed[0])
     for (_, arm), attributes in found.items():
@@ -103,6 +106,7 @@ def test_the_control_is_the_same_but_for_its_criterion() -> None:
     assert control.pruning.repair == study.pruning.repair
 
 
+@pytest.mark.slow
 def test_the_test_images_are_read_once_for_each_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +126,7 @@ def test_the_test_images_are_read_once_for_each_network(
     assert len(reads) == 4
 
 
+@pytest.mark.slow
 def test_going_on_trains_only_what_is_missing(tmp_path: Path) -> None:
     """Confirmation may be asked for afterwards, and of more candidates, and on more seeds."""
     sculpt.run(write_study(tmp_path))
@@ -156,6 +161,7 @@ class InterruptConfirmation(Watcher):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.slow
 def test_an_interrupted_confirmation_goes_on(tmp_path: Path) -> None:
     path = confirmed_study(tmp_path)
     watcher = InterruptConfirmation()
@@ -168,6 +174,7 @@ def test_an_interrupted_confirmation_goes_on(tmp_path: Path) -> None:
     assert len(arms(path)) == 5
 
 
+@pytest.mark.slow
 def test_several_workers_share_the_confirmation(tmp_path: Path) -> None:
     path = confirmed_study(tmp_path)
     document = sculpt.rank(sculpt.run(path, trials_per_device=2))["confirmation"]
@@ -175,6 +182,7 @@ def test_several_workers_share_the_confirmation(tmp_path: Path) -> None:
     assert len(arms(path)) == 5
 
 
+@pytest.mark.slow
 def test_a_confirmation_that_fails_says_so_and_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +194,7 @@ def test_a_confirmation_that_fails_says_so_and_is_tried_again(
     assert sculpt.rank(sculpt.run(path))["confirmation"]["complete"] is True
 
 
+@pytest.mark.slow
 def test_of_each_budget_the_best(tmp_path: Path) -> None:
     path = write_study(
         tmp_path,

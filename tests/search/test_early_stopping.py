@@ -114,6 +114,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return sculpt.run(early(tmp_path_factory.mktemp("early")))
 
 
+@pytest.mark.slow
 def test_stopped_trials_are_recorded_as_such(stopped: Results) -> None:
     table, tally = stopped.trials, stopped.tally()
     assert tally["total"] == 13 == tally["complete"] + tally["stopped"]
@@ -132,6 +133,7 @@ def test_stopped_trials_are_recorded_as_such(stopped: Results) -> None:
     assert "is beaten by" in shown["error"]
 
 
+@pytest.mark.slow
 def test_stopped_trials_are_never_results(stopped: Results) -> None:
     complete = set(stopped.complete["trial"])
     assert {row["trial"] for row in sculpt.rank(stopped)["ranking"]} == complete
@@ -140,6 +142,7 @@ def test_stopped_trials_are_never_results(stopped: Results) -> None:
         assert row["val_error_n"] == 2
 
 
+@pytest.mark.slow
 def test_each_was_judged_by_those_before_it(stopped: Results) -> None:
     """Replay the decisions, in the order of the trials, from what is recorded."""
     table = stopped.trials[stopped.trials["trial"] != "base"]
@@ -154,6 +157,7 @@ def test_each_was_judged_by_those_before_it(stopped: Results) -> None:
             seen.append(own)
 
 
+@pytest.mark.slow
 def test_what_cannot_learn_is_stopped(stopped: Results) -> None:
     table = stopped.trials
     hopeless = table[table["params.training.learning_rate"] == 0.0001]
@@ -161,6 +165,7 @@ def test_what_cannot_learn_is_stopped(stopped: Results) -> None:
     assert (hopeless["state"] == "stopped").sum() >= 3  # the first of all may go on
 
 
+@pytest.mark.slow
 def test_what_diverged_is_judged_at_the_next_rung(tmp_path: Path) -> None:
     path = early(
         tmp_path,
@@ -176,6 +181,7 @@ def test_what_diverged_is_judged_at_the_next_rung(tmp_path: Path) -> None:
     assert last["error"].startswith(f"diverged in epoch {last['stopped_at']:.0f}: val error")
 
 
+@pytest.mark.slow
 def test_a_rung_is_an_epoch_of_the_whole_run(stopped: Results, tmp_path: Path) -> None:
     """Early stopping changes nothing of what is not stopped: same errors without it."""
     whole = sculpt.run(early(tmp_path, search__early_stopping=None, search__trials=7)).complete
@@ -186,6 +192,7 @@ def test_a_rung_is_an_epoch_of_the_whole_run(stopped: Results, tmp_path: Path) -
         assert row["val_errors"] == ours.loc[row.name, "val_errors"]
 
 
+@pytest.mark.slow
 def test_with_a_cost_beside_the_error_other_ones_go_on(stopped: Results, tmp_path: Path) -> None:
     settings = {"factor": 2, "objectives": ["val_error", "kept_macs"]}
     both = sculpt.run(early(tmp_path, search__early_stopping=settings, search__replicates=1))
@@ -194,6 +201,7 @@ def test_with_a_cost_beside_the_error_other_ones_go_on(stopped: Results, tmp_pat
     assert both.trials.loc[cheapest, "state"] == "complete"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("proxy", ["score_share"])
 def test_a_proxy_judges_before_training(proxy: str, tmp_path: Path) -> None:
     space = {"widening": [2, 3, 4], "blocks": [1, 2]}
@@ -220,6 +228,7 @@ def test_a_proxy_judges_before_training(proxy: str, tmp_path: Path) -> None:
             assert badness(proxy, record) == row["judged_proxy"]
 
 
+@pytest.mark.slow
 def test_hyperband_judges_each_bracket_for_itself(tmp_path: Path) -> None:
     settings = {"factor": 2, "brackets": 2}
     path = early(tmp_path, search__early_stopping=settings, search__replicates=1, search__trials=7)
@@ -247,6 +256,7 @@ class InterruptOnce(Watcher):
                 os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.slow
 def test_an_interrupted_trial_goes_on_and_is_judged_once(tmp_path: Path) -> None:
     path = early(tmp_path, search__trials=6, search__checkpoint_seconds=0)
     with pytest.raises(KeyboardInterrupt):

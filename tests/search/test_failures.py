@@ -55,6 +55,7 @@ def check_failed_and_goes_on(
     results._store.storage.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pages", [0, 1])
 def test_a_full_disk_ends_the_run_and_the_next_goes_on(
     tmp_path: Path, sculpt_command: Command, pages: int
@@ -68,6 +69,7 @@ def test_a_full_disk_ends_the_run_and_the_next_goes_on(
     check_failed_and_goes_on(sculpt_command, path, full, "database or disk is full")
 
 
+@pytest.mark.slow
 def test_a_read_only_file_ends_the_run_and_the_next_goes_on(
     tmp_path: Path, sculpt_command: Command
 ) -> None:
@@ -78,6 +80,7 @@ def test_a_read_only_file_ends_the_run_and_the_next_goes_on(
     )
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_for_other_files_is_no_failure_of_a_trial(
     tmp_path: Path, sculpt_command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -216,6 +216,7 @@ def test_widening_may_be_fractional_by_steps_or_without(tmp_path: Path) -> None:
     assert document["space_size"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "blocks", "size"), [("resnet", 3, None), ("resnet_stages", [3, 3, 3], 81)]
 )

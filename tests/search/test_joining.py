@@ -26,6 +26,7 @@ def begin(path: Path) -> None:
         sculpt.run(path, watcher=Interrupt())
 
 
+@pytest.mark.slow
 def test_a_worker_finishes_what_another_began(tmp_path: Path, sculpt_command: Any) -> None:
     path = write_study(tmp_path, search__replicates=1)
     begin(path)
@@ -80,6 +81,7 @@ def make_images(folder: Path, seed: int) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_images_may_lie_elsewhere_but_must_be_the_same(tmp_path: Path) -> None:
     images, others = make_images(tmp_path / "images", 0), make_images(tmp_path / "others", 1)
     data = {"name": "image_folder", "root": str(images), "validation_fraction": 0.25}
@@ -109,6 +111,7 @@ class Raise(Watcher):
         open_store(self.path).candidates.set_user_attr(TOTAL, self.total)
 
 
+@pytest.mark.slow
 def test_a_total_that_is_raised_is_followed(tmp_path: Path) -> None:
     path = write_study(tmp_path, search__trials=2, search__replicates=1)
     begin(path)

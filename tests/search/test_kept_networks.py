@@ -49,6 +49,7 @@ def files_of_confirmation(path: Path) -> set[str]:
     return {name for ids in files for name in ids if store.artifacts.has(ids[name])}
 
 
+@pytest.mark.slow
 def test_the_front_keeps_its_networks(tmp_path: Path) -> None:
     path = small_study(tmp_path, search__networks="front", search__replicates=1)
     results = sculpt.run(path)
@@ -60,6 +61,7 @@ def test_the_front_keeps_its_networks(tmp_path: Path) -> None:
     assert files_of_confirmation(path) == {RECORD_FILE}
 
 
+@pytest.mark.slow
 def test_all_or_none(tmp_path: Path) -> None:
     path = small_study(tmp_path, search__trials=2)
     results = sculpt.run(path)
@@ -78,6 +80,7 @@ def test_no_other_value(tmp_path: Path) -> None:
         sculpt.run(small_study(tmp_path, search__networks="best"))
 
 
+@pytest.mark.slow
 def test_networks_that_cannot_be_removed_are_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +104,7 @@ def test_networks_that_cannot_be_removed_are_a_warning(
     assert having_networks(Results(store), tmp_path) == {"base"}
 
 
+@pytest.mark.slow
 def test_directions_and_budgets(tmp_path: Path) -> None:
     """More is better for some objectives, and sizes do not compete with each other."""
     path = small_study(

@@ -102,6 +102,7 @@ def losing_answers(method: Callable[..., Any], times: int = 1) -> Callable[..., 
     return lose
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["set_trial_user_attr", "_set_trial_param", "record_heartbeat"])
 def test_what_was_written_though_the_answer_was_lost_is_written_once(
     trials: Trials, monkeypatch: pytest.MonkeyPatch, name: str

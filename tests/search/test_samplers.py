@@ -71,6 +71,7 @@ def draw(config: Study, count: int) -> list[dict[str, Any]]:
     return drawn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objectives", [["val_error"], ["val_error", "macs"]], ids=len)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_small_space_is_gone_through_once(name: str, objectives: list[str]) -> None:
@@ -199,6 +200,7 @@ def test_a_configuration_that_is_taken_is_known_by_its_first_trial() -> None:
         assert first_with(suggest(second, config.space), second) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("name", ["tpe", pytest.param("nsga2", marks=pytest.mark.slow)])
 def test_four_workers_repeat_nothing(

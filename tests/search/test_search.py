@@ -22,6 +22,7 @@ SPACE = {
 """48 points. Those of widening 1 cannot hold the budget, those of 6 have too many MACs."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "gp"])
 def test_a_search(sampler: str, tmp_path: Path) -> None:
     path = write_study(

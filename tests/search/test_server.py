@@ -65,6 +65,7 @@ def in_thread(lock: ServerLock) -> tuple[threading.Thread, threading.Event]:
 # --- the lock --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_killed_holder_loses_the_lock(
     start: Callable[..., Any], tmp_path: Path, storage_url: str, wait_until: WaitUntil
 ) -> None:

@@ -56,6 +56,7 @@ def run_a_slice(folder: Path) -> int:
     return process.wait(timeout=120)
 
 
+@pytest.mark.slow
 def test_a_trial_may_take_more_slices_than_a_dying_one_has_attempts(tmp_path: Path) -> None:
     path = write_study(tmp_path, **(SETTINGS | {"training__epochs": MAX_RETRIES + 5}))
     overrides = {"storage": str(tmp_path / "tiny.db")}

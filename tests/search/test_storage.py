@@ -286,6 +286,7 @@ def test_a_study_survives_pickling(study: optuna.Study, storage: StudyStorage) -
     assert len(study.trials) == 1
 
 
+@pytest.mark.slow
 def test_enqueued_trials_run_exactly_once(study: optuna.Study, run: Run, tmp_path: Path) -> None:
     for i in range(40):
         study.enqueue_trial({"x": i / 40})
@@ -296,6 +297,7 @@ def test_enqueued_trials_run_exactly_once(study: optuna.Study, run: Run, tmp_pat
     assert [trial.value for trial in trials] == [i / 40 for i in range(40)]
 
 
+@pytest.mark.slow
 def test_processes_that_start_at_once_make_exactly_the_limit(
     run: Run, tmp_path: Path, storage_url: str
 ) -> None:

@@ -65,6 +65,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
     return path, sculpt.run(path)
 
 
+@pytest.mark.slow
 def test_every_trial_keeps_the_size_of_the_base(finished: tuple[Path, Results]) -> None:
     _, results = finished
     table = results.trials
@@ -76,6 +77,7 @@ def test_every_trial_keeps_the_size_of_the_base(finished: tuple[Path, Results]) 
     assert len(set(configurations(results))) == 3
 
 
+@pytest.mark.slow
 def test_the_weights_and_masks_are_kept(finished: tuple[Path, Results], tmp_path: Path) -> None:
     from optuna.artifacts import download_artifact, get_all_artifact_meta
 
@@ -123,6 +125,7 @@ def test_the_weights_and_masks_are_kept(finished: tuple[Path, Results], tmp_path
         file.unlink()
 
 
+@pytest.mark.slow
 def test_a_finished_study_is_left_alone(finished: tuple[Path, Results]) -> None:
     path, results = finished
     before = results.trials.to_json()
@@ -132,6 +135,7 @@ def test_a_finished_study_is_left_alone(finished: tuple[Path, Results]) -> None:
     assert again.trials.to_json() == before
 
 
+@pytest.mark.slow
 def test_a_larger_total_goes_on(tmp_path: Path) -> None:
     path = write_study(tmp_path, search__trials=2, search__replicates=1)
     first = sculpt.run(path).trials
@@ -144,6 +148,7 @@ def test_a_larger_total_goes_on(tmp_path: Path) -> None:
     assert results.trials.head(2)["val_errors"].to_list() == first["val_errors"].to_list()
 
 
+@pytest.mark.slow
 def test_other_settings_need_another_name(finished: tuple[Path, Results]) -> None:
     path, results = finished
     before = results.trials.to_json()
@@ -152,6 +157,7 @@ def test_other_settings_need_another_name(finished: tuple[Path, Results]) -> Non
     assert results.trials.to_json() == before
 
 
+@pytest.mark.slow
 def test_infeasible_points_are_set_aside(tmp_path: Path) -> None:
     path = write_study(
         tmp_path, budget=30_000, search__trials="all", search__replicates=1, training__batch_size=75
@@ -186,6 +192,7 @@ def test_a_trial_that_fails_is_recorded_and_counts(tmp_path: Path) -> None:
     assert any(told[3] and "DryRankingError" in told[3] for told in watcher.told[1:])
 
 
+@pytest.mark.slow
 def test_a_candidate_that_diverges_is_a_result(tmp_path: Path) -> None:
     """The search learns from it; it is neither a crash nor a failure."""
     path = write_study(
@@ -205,12 +212,14 @@ def test_a_candidate_that_diverges_is_a_result(tmp_path: Path) -> None:
     json.dumps(results.record(int(last["trial"])), allow_nan=False)
 
 
+@pytest.mark.slow
 def test_a_base_that_diverges_ends_the_run(tmp_path: Path) -> None:
     path = write_study(tmp_path, training__learning_rate=1e30)
     with pytest.raises(SculptError, match=r"the dense base must finish, .* lower training\.learn"):
         sculpt.run(path)
 
 
+@pytest.mark.slow
 def test_a_candidate_too_large_for_the_device_is_infeasible(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,6 +244,7 @@ def test_a_candidate_too_large_for_the_device_is_infeasible(
     assert sculpt.run(path).tally() == results.tally()
 
 
+@pytest.mark.slow
 def test_when_the_base_fails_so_does_the_run_and_it_can_be_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,6 +258,7 @@ def test_when_the_base_fails_so_does_the_run_and_it_can_be_tried_again(
     assert results.tally()["failed"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sculpt.errors.SculptWarning")
 def test_when_every_candidate_fails_so_does_the_run(tmp_path: Path) -> None:
     path = write_study(
@@ -287,6 +298,7 @@ def test_an_unknown_device_is_refused(tmp_path: Path) -> None:
         sculpt.run(write_study(tmp_path), device="cuda:99")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", [1, 3, 6])
 def test_an_interrupted_trial_is_run_again(tmp_path: Path, epochs: int) -> None:
     path = write_study(tmp_path)
@@ -322,6 +334,7 @@ class TakenOver(Watcher):
                 store.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
 
+@pytest.mark.slow
 def test_a_worker_that_wakes_too_late_does_not_spoil_the_study(tmp_path: Path) -> None:
     path = write_study(tmp_path, search__replicates=1)
     watcher = TakenOver(path)
@@ -412,6 +425,7 @@ def wait_for_a_trial_in_progress(path: Path, running: subprocess.Popen[str]) -> 
     raise AssertionError(f"no trial was seen running: {running.communicate()}")
 
 
+@pytest.mark.slow
 def test_reading_while_another_process_adds_a_trial(
     finished: tuple[Path, Results], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,6 +78,7 @@ class Thief:
         assert Trials(study, self.other).requeue() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("early_stopping", [None, {"first_rung": 1, "proxy": "score_share"}])
 def test_at_any_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, early_stopping: dict[str, Any] | None

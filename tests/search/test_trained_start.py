@@ -69,6 +69,7 @@ def check(path: Path) -> Any:
     return check_study(study, describe_data(study))
 
 
+@pytest.mark.slow
 def test_a_mask_and_weights_start_another_study(tmp_path: Path, winner: Path):
     path = write_transfer(tmp_path, winner)
     assert [corner["reason"] for corner in check(path)["corners"]] == [None, None]
@@ -88,6 +89,7 @@ def test_a_mask_and_weights_start_another_study(tmp_path: Path, winner: Path):
     assert len(sculpt.run(path, overrides={"search.confirm": {"top": 1, "seeds": 2}}).trials) == 3
 
 
+@pytest.mark.slow
 def test_fine_tuning_begins_where_the_training_ended(tmp_path: Path, winner: Path):
     """Without training, what is measured is the trained network, bit for bit."""
     study = load_study(
@@ -111,6 +113,7 @@ def test_fine_tuning_begins_where_the_training_ended(tmp_path: Path, winner: Pat
     assert outcomes[0].record.val_error == sculpt.load(winner).metadata["val_error"]
 
 
+@pytest.mark.slow
 def test_trained_weights_are_not_repaired(tmp_path: Path, winner: Path):
     path = write_transfer(
         tmp_path,
@@ -132,6 +135,7 @@ def test_trained_weights_are_not_repaired(tmp_path: Path, winner: Path):
         run_seed(TrialSetup(0, wide, "candidate", {}, 4874, [0]), splits, splits.train, 0)
 
 
+@pytest.mark.slow
 def test_points_that_it_does_not_fit_are_infeasible(tmp_path: Path, winner: Path):
     trained = {"name": "from_bundle", "bundle": str(winner)}
     path = write_transfer(
@@ -155,6 +159,7 @@ def test_points_that_it_does_not_fit_are_infeasible(tmp_path: Path, winner: Path
     assert found["trials"] == 1 + 4 + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -176,6 +181,7 @@ def test_what_does_not_fit_is_one_error_before_anything_is_trained(
     assert not (tmp_path / "tiny.db").exists()
 
 
+@pytest.mark.slow
 def test_a_file_that_fits_no_point_is_refused_though_others_could_be_run(
     tmp_path: Path, winner: Path
 ):
@@ -187,6 +193,7 @@ def test_a_file_that_fits_no_point_is_refused_though_others_could_be_run(
         total_trials(study, describe_data(study))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["space", "base"])
 @pytest.mark.parametrize("command", ["check", "run"])
 def test_a_missing_file_is_one_error(
@@ -207,6 +214,7 @@ def test_a_missing_file_is_one_error(
     assert not (tmp_path / "tiny.db").exists()
 
 
+@pytest.mark.slow
 def test_a_base_that_it_does_not_fit_is_refused(tmp_path: Path, winner: Path):
     pruning = settings(winner, criterion={"name": "random"})
     path = write_study(tmp_path, pruning=pruning, model__stem_width=3)
@@ -219,6 +227,7 @@ def test_a_study_must_name_the_file(tmp_path: Path):
         load_study(write_study(tmp_path, pruning={"criterion": {"name": "from_bundle"}}))
 
 
+@pytest.mark.slow
 def test_the_same_file_elsewhere_is_another_study(tmp_path: Path, winner: Path):
     """As with magnitude's checkpoint: samplers know a choice by its text."""
     one = load_study(write_transfer(tmp_path, winner))

@@ -63,6 +63,7 @@ def feasible_counted(trials: Trials) -> int:
 # --- processes that die ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_trial_killed_in_the_middle_is_retried_once_with_its_parameters(
     trials: Trials, run: Run
 ) -> None:
@@ -79,6 +80,7 @@ def test_a_trial_killed_in_the_middle_is_retried_once_with_its_parameters(
     assert nonzero(trials) == {"complete": 3, "interrupted": 1}
 
 
+@pytest.mark.slow
 def test_a_trial_killed_before_its_heartbeat_thread_is_retried(trials: Trials, run: Run) -> None:
     assert run(1, "die before a heartbeat thread") == KILLED
     assert nonzero(trials) == {"running": 1}
@@ -106,6 +108,7 @@ def test_a_kill_while_requeueing_loses_and_doubles_nothing(trials: Trials, run: 
     assert sorted(original_number(trial) for trial in trials.read()[3:]) == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_processes_that_requeue_at_once_double_nothing(trials: Trials, run: Run) -> None:
     for _ in range(10):
         run_one(trials, interrupt)

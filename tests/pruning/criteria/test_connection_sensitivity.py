@@ -190,6 +190,7 @@ class TestSurrogates:
         jacobians = [jacobian(lambda x: model(x[None])[0], image).flatten() for image in images]
         return torch.stack(jacobians).norm(p=int(targets[-1]), dim=1).sum()
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("targets", ["pred_softmax", "pred_raw", "jacobian_1", "jacobian_2"])
     def test_scores_are_the_change_of_the_loss(self, targets: Any):
         model = mlp()
