@@ -30,6 +30,7 @@ def measured(tmp_path: Path, sculpt_command: Run) -> tuple[Path, dict[str, Any]]
     return path, json.loads(out)
 
 
+@pytest.mark.slow
 def test_a_study_is_measured_against_the_standard_loop(tmp_path: Path, sculpt_command: Run) -> None:
     path = write_study(tmp_path)
     code, out, _ = sculpt_command("bench", path, *QUICK, "--against-standard", "--json")

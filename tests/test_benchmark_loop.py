@@ -104,6 +104,7 @@ def test_augmented_images_can_be_trained_on(splits: Splits) -> None:
     assert 0 < evaluate(trained, splits.validation)[1] <= 1
 
 
+@pytest.mark.slow
 def test_a_race_leaves_the_network_as_it_is_and_takes_turns(splits: Splits) -> None:
     recipe = Training.model_validate(SAME_ORDER)
     model, masks = make_network(0.5)
@@ -118,6 +119,7 @@ def test_a_race_leaves_the_network_as_it_is_and_takes_turns(splits: Splits) -> N
         assert torch.equal(value, start[name])
 
 
+@pytest.mark.slow
 def test_a_standard_loop_that_stops_is_one_message(splits: Splits) -> None:
     model, masks = make_network(0.5)
     with standard_opponent() as opponent:

@@ -304,6 +304,7 @@ def image_tree(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_corrupt_image_is_named(tmp_path: Path, sculpt_command: Any) -> None:
     root = image_tree(tmp_path / "images")
     data = {"name": "image_folder", "root": str(root), "channels": 1, "validation_fraction": 0.4}
@@ -322,6 +323,7 @@ def test_a_corrupt_image_is_named(tmp_path: Path, sculpt_command: Any) -> None:
     assert json.loads(out)["trials"]["complete"] == 2
 
 
+@pytest.mark.slow
 def test_images_may_move_but_not_change(tmp_path: Path, sculpt_command: Any) -> None:
     first = image_tree(tmp_path / "first")
     data = {"name": "image_folder", "root": str(first), "channels": 1, "validation_fraction": 0.4}
@@ -446,6 +448,7 @@ class TestDiagnose:
         assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_study_that_compares_writes_what_it_measured(tmp_path: Path, sculpt_command: Any) -> None:
     path = write_study(
         tmp_path,

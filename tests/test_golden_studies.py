@@ -86,6 +86,7 @@ def check(name: str, root: str, folder: Path) -> None:
         assert ours["val_errors"] == pytest.approx(theirs["val_errors"], abs=0.1)
 
 
+@pytest.mark.slow
 def test_digits(tmp_path: Path) -> None:
     check("digits.yaml", "", tmp_path)
 

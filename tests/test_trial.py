@@ -628,6 +628,7 @@ def same_network(one, other):
     return all(torch.equal(state[name], yours[name]) for name in yours)
 
 
+@pytest.mark.slow
 def test_a_compact_network_is_trained_in_the_place_of_the_whole_one(splits):
     """The same errors to rounding, the full size back, and the plan in the record."""
     outcomes = [run_seed(compactable(training__compact=on), splits) for on in (True, False)]
@@ -647,6 +648,7 @@ def test_a_compact_network_is_trained_in_the_place_of_the_whole_one(splits):
     assert kept(outcomes[0]) == 2000
 
 
+@pytest.mark.slow
 def test_an_interrupted_trial_goes_on_with_its_own_compact_network(splits, tmp_path, monkeypatch):
     whole = run_seed(compactable(), splits)
     assert whole.record["compaction"]["used"]
@@ -669,6 +671,7 @@ def test_an_interrupted_trial_goes_on_with_its_own_compact_network(splits, tmp_p
     assert resumed.record["seconds"].keys() == whole.record["seconds"].keys()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*the trial starts from its beginning")
 @pytest.mark.parametrize("size", [0, 100, -10])
 def test_a_damaged_folder_is_a_new_start(splits, tmp_path, size):

@@ -44,6 +44,7 @@ def test_their_trials_compete(tmp_path: Path) -> None:
     assert set(kept["study"]) == {"other"}
 
 
+@pytest.mark.slow
 def test_budgets_of_all_of_them_have_a_front(tmp_path: Path) -> None:
     share = {"sparsity": 0.5}
     studies = two(tmp_path, [(2000, 0.3, 10.0)], [(SIZE, 0.3, 10.0), (99, 0.1, 10.0)])

@@ -371,6 +371,7 @@ def test_a_swallowed_interrupt_still_stops_the_run(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) is before, "handlers must be put back"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stop",
     [

@@ -117,6 +117,7 @@ def test_processes_that_requeue_at_once_double_nothing(trials: Trials, run: Run)
     assert [original_number(trial) for trial in trials.read()[10:]] == list(range(10))
 
 
+@pytest.mark.slow
 def test_a_late_waker_cannot_record_its_result(
     trials: Trials, start: Start, wait_until: WaitUntil, tmp_path: Path
 ) -> None:
@@ -235,6 +236,7 @@ def test_a_marked_trial_takes_no_place_and_is_not_tried_again(trials: Trials) ->
     assert nonzero(trials) == {"complete": 1, "interrupted": 1, "infeasible": 3}
 
 
+@pytest.mark.slow
 def test_the_counts_add_up_to_the_original_trials(trials: Trials) -> None:
     outcomes = [succeed, fail, stop, refuse, die, succeed, interrupt, die, refuse]
     for i in range(40):

@@ -54,6 +54,7 @@ class Recorder(Watcher):
         self.finished.append(label)
 
 
+@pytest.mark.slow
 def test_two_at_a_time_reach_the_exact_total(tmp_path: Path) -> None:
     path = write_study(tmp_path, search__trials=5, training__epochs=8)
     watcher = Recorder()
@@ -148,6 +149,7 @@ def both_are_busy(path: Path) -> bool:
     return not running.columns.empty and len(running) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_killed_worker_is_replaced_and_loses_no_trial(
     tmp_path: Path, start: Callable[[Path], subprocess.Popen[str]], wait_until: Wait, killed: int
