@@ -74,12 +74,31 @@ class ImageSet:
         labels: int64, (N,).
         mean: float32, (C,), in units where a pixel lies between 0 and 1.
         std: float32, (C,), in the same units, positive.
+
+    Raises:
+        DataError: a shape or a type is wrong, or the tensors are on several devices.
     """
 
     images: Tensor
     labels: Tensor
     mean: Tensor
     std: Tensor
+
+    def __post_init__(self) -> None:
+        _check_images("image set's", self.images, self.labels)
+        for name, statistic in (("mean", self.mean), ("std", self.std)):
+            if statistic.dtype != torch.float32 or statistic.shape != self.images.shape[1:2]:
+                raise DataError(
+                    f"{name} must hold one float32 per channel ({self.images.shape[1]}), but got "
+                    f"{statistic.dtype} of shape {tuple(statistic.shape)}; measure it per channel"
+                )
+        tensors = (self.images, self.labels, self.mean, self.std)
+        devices = sorted({str(tensor.device) for tensor in tensors})
+        if len(devices) > 1:
+            raise DataError(
+                "images, labels, mean and std must be on one device, but they are on "
+                f"{', '.join(devices)}; move them together, with ImageSet.to(device)"
+            )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -125,10 +144,16 @@ class ImageSet:
         return self.normalize(self.images[indices])
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield every image once, in order, as `(inputs, labels)`; the last may be smaller."""
-        for start in range(0, len(self), batch_size):
-            window = slice(start, start + batch_size)
-            yield self.inputs(window), self.labels[window]
+        """Yield every image once, in order, as `(inputs, labels)`; the last may be smaller.
+
+        Raises:
+            DataError: `batch_size` is below 1.
+        """
+        if batch_size < 1:
+            raise DataError(f"batch_size must be at least 1, but got {batch_size}; raise it")
+        # Not by `yield`, which would raise only when first iterated, far from the mistake.
+        windows = (slice(start, start + batch_size) for start in range(0, len(self), batch_size))
+        return ((self.inputs(window), self.labels[window]) for window in windows)
 
 
 def _check_images(which: str, images: Tensor, labels: Tensor) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.diagnostics.layers import kept_weights, weight_of
 from sculpt.diagnostics.topology import measure_topology
-from sculpt.errors import DryRankingError, InputError, check_choice
+from sculpt.errors import BudgetError, DryRankingError, InputError, check_choice
 from sculpt.pruning.groups import keep_highest_channels, keep_highest_kernels
 from sculpt.pruning.layer_budgets import proportional_counts
 from sculpt.pruning.masks import Masks, Scores, check_finite, keep_highest
@@ -69,11 +69,14 @@ def select_masks(
 
     Raises:
         NumericsError: a score is not finite; the message names the parameter.
-        BudgetError: `kept` is less than one channel of every layer (granularity `channel`).
+        BudgetError: `kept` is out of range.
         DryRankingError: too few scores are non-zero; the message names the layers without any.
         InputError: the input's shape is needed and not known.
     """
     check_finite(scores)
+    total = sum(score.numel() for score in scores.values())
+    if not 0 <= kept <= total:
+        raise BudgetError(f"the number of kept weights must be from 0 to {total}, but got {kept}")
     priced = dict(scores)
     if rule.mac_exponent or rule.effective or rule.granularity == "channel":
         shape = required_shape(input_shape, "mac_exponent, effective and granularity 'channel'")

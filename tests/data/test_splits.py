@@ -235,3 +235,14 @@ def test_malformed_arrays_are_refused(field: str, value: Tensor, message: str):
     arrays = synthetic_arrays([2, 2])
     with pytest.raises(DataError, match=message):
         replace(arrays, **{field: value})
+
+
+def test_a_malformed_image_set_is_refused():
+    images = small_set()
+    with pytest.raises(DataError, match="one device, but they are on cpu, meta"):
+        replace(images, mean=images.mean.to("meta"))
+    for statistic in (torch.ones(2), torch.ones(3, dtype=torch.float64)):
+        with pytest.raises(DataError, match="one float32 per channel"):
+            replace(images, std=statistic)
+    with pytest.raises(DataError, match="at least 1"):
+        images.batches(0)
