@@ -79,12 +79,7 @@ class ArtifactStore:
         if self.folder:
             made = [f for f in (self.folder, *self.folder.parents) if not f.exists()]
         try:
-            try:
-                self.write(name, BytesIO(text))
-            except LostStorageError as error:
-                if not isinstance(error.__cause__, FileNotFoundError):
-                    raise
-                self.write(name, BytesIO(text))  # another process has just removed its empty folder
+            self.write(name, BytesIO(text))
             with self.open_reader(name) as reader:
                 if reader.read() != text:
                     raise OSError("a file is read otherwise than it was written")
@@ -108,11 +103,13 @@ class ArtifactStore:
             LostStorageError: It cannot be written.
         """
         try:
-            if self.folder:
-                with replacing(self.folder / artifact_id) as part, part.open("wb") as file:
-                    shutil.copyfileobj(content_body, file)
-            else:
+            if self.folder is None:
                 self._write_remote(artifact_id, content_body)
+                return
+            try:
+                self._write_local(self.folder / artifact_id, content_body)
+            except FileNotFoundError:  # the `check` of another process has just removed the folder
+                self._write_local(self.folder / artifact_id, content_body)
         except (InputError, StorageError):
             raise
         except Exception as error:  # drivers have errors of their own
@@ -121,6 +118,10 @@ class ArtifactStore:
                 f"{self.location}: {in_one_line(error)}. Finished trials are kept, and the same "
                 "command goes on: mend its permissions, or the connection."
             ) from error
+
+    def _write_local(self, path: Path, body: BinaryIO) -> None:
+        with replacing(path) as part, part.open("wb") as file:
+            shutil.copyfileobj(body, file)
 
     def _write_remote(self, name: str, body: BinaryIO) -> None:
         files, root = self._place
