@@ -848,3 +848,14 @@ def test_latency_is_measured_where_it_is_an_objective(splits, monkeypatch):
     trial = summarize(asked, splits, runs)
     assert trial["latency"] == 0.25
     assert trial["latency_by"] == outcome.record["latency_by"]
+
+
+def test_a_budget_given_as_a_number_is_taken_as_it_is(splits):
+    assert resolve_budget(study(budget=1234), splits.spec) == 1234
+    assert resolve_budget(wide(budget=1234, counting="total"), splits.spec) == 1234
+
+
+@pytest.mark.parametrize("fixture", ["base", "candidate", "unrepaired"])
+def test_a_record_is_json(request, fixture):
+    record = request.getfixturevalue(fixture).record
+    assert json.loads(json.dumps(record, allow_nan=False)) == record

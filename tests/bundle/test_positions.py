@@ -1,5 +1,7 @@
 """Masks as bytes: each comes back, has one form only, and no bytes can ask for much memory."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -77,3 +79,13 @@ SHAPES_OF_NOTHING += [[10**400], [1.0], [True], ["3"], [[3]], [None], None, 3, "
 def test_shapes_of_nothing(shape):
     with pytest.raises(ValueError, match=r"a (shape|tensor) must"):
         check_shape(shape)
+
+
+def test_nothing_is_allocated_for_what_is_not_there():
+    tracemalloc.start()
+    for code in ("gaps", "bitmask"):
+        with pytest.raises(ValueError, match=r"must end|cannot have"):
+            decode_positions(code, np.full(100, 255, np.uint8), 2**31)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100_000

@@ -148,6 +148,30 @@ class TestNetworkJacobian:
         with pytest.raises(NumericsError, match="must be finite"):
             jacobian_singular_values(model, torch.randn(2, 3))
 
+    def test_a_chunk_is_bounded(self, monkeypatch: pytest.MonkeyPatch):
+        sizes = []
+
+        class Watch(nn.Module):
+            def forward(self, images: Tensor) -> Tensor:
+                functional = torch._C._functorch
+                inner = images
+                while functional.is_functorch_wrapped_tensor(inner):
+                    inner = functional.get_unwrapped(inner)
+                sizes.append(inner.numel() // 16)
+                return images
+
+        model = nn.Sequential(Watch(), nn.Linear(16, 4))
+        # Of each image 16 + 4 activations and 4·16 derivatives: 84 numbers.
+        monkeypatch.setattr(propagation, "ELEMENTS_AT_ONCE", 3 * 84 + 83)
+        values = jacobian_singular_values(model, randn(8, 16))
+        assert values.shape == (8, 4)
+        assert max(sizes) == 3
+
+        sizes.clear()
+        monkeypatch.setattr(propagation, "ELEMENTS_AT_ONCE", 1)
+        assert jacobian_singular_values(model, randn(3, 16)).shape == (3, 4)
+        assert max(sizes) == 1
+
 
 class TestSummary:
     def test_the_pool(self):
@@ -166,6 +190,10 @@ class TestSummary:
     def test_a_condition_that_is_no_number(self, smallest: float):
         values = torch.tensor([[1e10, smallest]], dtype=torch.float64)
         assert summarize_jacobian(values).condition is None
+
+    def test_no_values(self):
+        with pytest.raises(InputError, match="must be singular values"):
+            summarize_jacobian(torch.zeros(0, 10))
 
 
 def test_proposition_1():

@@ -146,3 +146,8 @@ def test_masks_that_do_not_fit(change: Any, message: str):
     change(masks)
     with pytest.raises(InputError, match=message):
         diagnose(model, masks, torch.randn(2, 4))
+
+
+def test_a_network_without_weights():
+    with pytest.raises(InputError, match="ReLU has none"):
+        diagnose(nn.ReLU(), None, torch.randn(2, 4))

@@ -141,6 +141,14 @@ class TestResidualNetworks:
         kept = sum(int(m.sum()) for name, m in masks.items() if name.endswith("weight"))
         assert topology.parameters == kept - wasted
 
+    def test_batch_norm_and_its_statistics_do_not_matter(self):
+        model = resnet(1, 10, blocks=1, stem_width=4)
+        expected = measure_topology(model, dense_masks(model), (1, 8, 8))
+        for name, tensor in model.state_dict().items():
+            if "norm" in name and tensor.is_floating_point():
+                tensor.normal_()
+        assert measure_topology(model, dense_masks(model), (1, 8, 8)) == expected
+
 
 class TestBruteForce:
     @staticmethod
@@ -166,6 +174,11 @@ class TestBruteForce:
         assert list(topology.channels.values()) == [len(layer) for layer in units]
         assert topology.nodes == sum(len(layer) for layer in units)
         assert topology.parameters == sum(len(layer) for layer in edges)
+
+    def test_they_are_not_one_sided(self):
+        sizes = {len(enumerate_paths(self.matrices(seed))) for seed in range(60)}
+        assert {0, 1} < sizes
+        assert max(sizes) > 50
 
 
 class TestLargeNumbers:
@@ -209,6 +222,20 @@ class TestLargeNumbers:
 
         assert topology.log10_paths == pytest.approx(math.log10(20 * 10 * 10**5), rel=1e-12)
         assert topology.nodes == 200 * 10 + 1
+
+    def test_the_widest_candidate_of_the_paper(self):
+        model = resnet(3, 10, widening=8, blocks=3)
+        masks = dense_masks(model)
+        topology = measure_topology(model, masks, (3, 8, 8))
+
+        assert math.isfinite(topology.log10_paths)
+        narrow = resnet(3, 10, blocks=3)
+        few = measure_topology(narrow, dense_masks(narrow), (3, 8, 8)).log10_paths
+        # No layer but the stem's has more than 8 times the fan-in.
+        assert few < topology.log10_paths <= few + 19 * math.log10(8)
+        assert topology.parameters == sum(
+            int(mask.sum()) for name, mask in masks.items() if name.endswith("weight")
+        )
 
 
 class TestPositions:
@@ -365,3 +392,7 @@ class TestAnyModule:
         model = Forgetful()
         with pytest.raises(InputError, match=r"but forgotten\.weight is not; remove"):
             measure_topology(model, dense_masks(model), (2,))
+
+    def test_a_frozen_network_has_paths(self):
+        model = mlp(2, 3, 4).requires_grad_(False)
+        assert measure_topology(model, dense_masks(model), (2,)).nodes == 7

@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("lanes", ["native", *in_slow_tests("16", "8", "4", "plain")])
 def test_every_operation(lanes: str) -> None:
     @settings(
-        max_examples=8 if lanes == "native" else 5,
+        max_examples=12 if lanes == "native" else 5,
         deadline=None,
         derandomize=True,
         database=None,

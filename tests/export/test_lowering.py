@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sculpt.errors import ExportError
 from sculpt.export.lowering import lower
 from sculpt.export.module import evaluate_program
-from sculpt.export.program import Affine, Conv
+from sculpt.export.program import Affine, Conv, Linear
 from sculpt.models import build_network
 from sculpt.pruning.initializers import initialize
 from sculpt.pruning.masks import Masks, apply_masks, dense_masks
@@ -146,3 +146,21 @@ def test_what_is_not_known_is_said() -> None:
     asks = Undecided(4, 4)
     with pytest.raises(ExportError, match=r"must be traceable .* but that of Undecided is not"):
         lower(asks, dense_masks(asks), torch.zeros(1, 4))
+
+
+def test_a_norm_that_something_else_reads_beside_stays() -> None:
+    class Branch(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            return (self.norm(y) + y).mean((2, 3))
+
+    model = Branch()
+    model.train()(torch.randn(4, 1, 5, 5))
+    assert difference(model, dense_masks(model), (1, 5, 5)) < 1e-12
+    program = lower(model, dense_masks(model), torch.zeros(1, 1, 5, 5))
+    assert any(isinstance(operation, Affine) for operation in program.operations)
+    assert not any(isinstance(operation, Linear) for operation in program.operations)

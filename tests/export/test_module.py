@@ -9,6 +9,8 @@ from torch import nn
 import sculpt
 from sculpt.errors import ExportError, InputError
 from sculpt.export.condensing import compact
+from sculpt.export.lowering import lower
+from sculpt.export.module import to_module
 from sculpt.pruning.masks import dense_masks
 
 
@@ -135,3 +137,12 @@ def test_whole_groups_go():
     small = compact(model, masks, torch.randn(3, 2, 3, 3))
     shapes = [(conv.groups, *conv.weight.shape[:2]) for conv in kernels(small)]
     assert shapes == [(1, 4, 2), (4, 4, 1), (2, 6, 2)]
+
+
+def test_lowered_whole_it_keeps_its_channels():
+    model, masks = sparse(*FAMILIES[0])
+    whole = to_module(lower(model, masks, IMAGES))
+    torch.testing.assert_close(whole(IMAGES), model.eval()(IMAGES), rtol=1e-4, atol=1e-5)
+    small = compact(model, masks, IMAGES)
+    sizes = [sum(p.numel() for p in network.parameters()) for network in (small, whole)]
+    assert sizes[0] < sizes[1]

@@ -391,3 +391,27 @@ def test_positions_come_back(positions, behind, dtype):
     assert steps.shape == fillers.shape
     assert entries[~fillers].tolist() == sorted(positions)
     assert len(set(entries)) == len(entries)
+
+
+@pytest.mark.parametrize(
+    ("position", "steps"),
+    [
+        (0, [0]),
+        (255, [255]),
+        (256, [255, 1]),
+        (510, [255, 255]),
+        (511, [255, 255, 1]),
+    ],
+)
+def test_only_steps_that_are_too_long_are_filled(position, steps):
+    kept = np.zeros(600, bool)
+    kept[position] = True
+    found, fillers = encode_gaps(kept)
+    assert found.tolist() == steps
+    assert fillers.tolist() == [True] * (len(steps) - 1) + [False]
+
+
+def test_nothing_kept_and_all_kept():
+    assert encode_gaps(np.zeros(1000, bool))[0].tolist() == []
+    assert encode_gaps(np.ones(4, bool))[0].tolist() == [0, 1, 1, 1]
+    assert not encode_gaps(np.ones(4, bool))[1].any()

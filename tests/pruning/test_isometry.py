@@ -130,6 +130,12 @@ class TestBound:
         mask[pruned if isinstance(pruned, tuple) else list(pruned)] = False
         assert isometry_bound(mask) == pytest.approx(math.sqrt(squared))
 
+    def test_rows_that_share_their_only_column_count_once(self):
+        mask = torch.zeros(4, 50, dtype=torch.bool)
+        mask[:3, 7] = True
+        mask[3] = True
+        assert isometry_bound(mask) == pytest.approx(math.sqrt(2))
+
 
 class TestRepair:
     def test_every_layer_of_a_pruned_resnet_reaches_its_bound(self):
@@ -346,6 +352,19 @@ class TestRepair:
         with pytest.raises(NumericsError, match="some of weight are not"):
             repair_isometry(layer, dense_masks(layer))
 
+    @pytest.mark.parametrize("method", ["frobenius", "spectral"])
+    def test_a_smaller_tolerance_comes_closer(self, method: Method):
+        mask = drawn_mask(16, 4, 3, 3, density=0.3)
+        loose, tight = (
+            repair_one(nn.Conv2d(4, 16, 3), mask, method=method, tolerance=tolerance)
+            for tolerance in (1e-1, 1e-3)
+        )
+        rows = 16 if method == "frobenius" else 1  # a norm of all rows together, or of one
+        assert loose.after <= loose.bound + reach(rows, 1e-1)
+        assert tight.after <= tight.bound + reach(rows, 1e-3)
+        assert tight.after < loose.after
+        assert loose.steps < tight.steps
+
 
 class TestStacks:
     """Layers of equal shape descend together, each as it would alone."""
@@ -410,6 +429,28 @@ class TestStacks:
             after = residual(model.get_parameter(name))
             assert after <= layer.bound + reach(20), name
 
+    def test_each_layer_stops_on_its_own(self):
+        model, masks = self.network()
+        masks["0.weight"].fill_(True)
+        initialize(model, "ldi", seed=1)  # an isometry: the dense layer needs no step
+        apply_masks(model, masks)
+        dense = model.get_parameter("0.weight").clone()
+
+        steps = [layer.steps for layer in repair_isometry(model, masks).values()]
+
+        assert steps[0] == steps[-1] == 0  # nothing to do; nothing kept
+        assert torch.equal(model.get_parameter("0.weight"), dense)
+        assert min(steps[1:-1]) > 0
+        assert len(set(steps[1:-1])) > 1
+
+    def test_what_is_stacked_is_limited(self, monkeypatch: pytest.MonkeyPatch, stacks: list[int]):
+        model, masks = self.network()
+        monkeypatch.setattr(isometry, "STACK_ON_CPU", 4 * 20 * 40)
+        report = repair_isometry(model, masks)
+        assert stacks == [4, 2]
+        assert list(report) == [f"{layer}.weight" for layer in range(len(self.DENSITIES))]
+        assert all(layer.converged for layer in report.values())
+
 
 class TestSpectral:
     @pytest.mark.parametrize("density", [0.3, 0.6])
@@ -440,6 +481,21 @@ class TestSpectral:
         singular = torch.linalg.svdvals(layer.weight.detach().double())
         assert (singular[:rank] ** 2 - 1).abs().max() <= 1.01e-3
         assert repaired.steps > 0
+
+    def test_it_lowers_a_norm_above_1(self):
+        layer = nn.Linear(30, 20)
+        nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(0))
+        mask = drawn_mask(20, 30, density=0.5)
+        mask[0] = False
+        masks = dense_masks(layer) | {"weight": mask}
+        apply_masks(layer, masks)
+        before = spectral_residual(layer.weight)
+
+        repaired = repair_isometry(layer, masks, method="spectral")["weight"]
+
+        assert repaired.before == pytest.approx(before, rel=1e-5)
+        assert repaired.before > 5
+        assert repaired.after == 1
 
 
 class TestExact:
@@ -491,3 +547,19 @@ class TestExact:
         weight = torch.linalg.qr(torch.randn(9, 5, dtype=torch.float64)).Q.T.contiguous()
         built = construct_isometry(weight, torch.ones(5, 9, dtype=torch.bool))
         assert torch.allclose(built, weight, rtol=0, atol=1e-12)
+
+    def test_a_whole_network(self):
+        model = resnet(3, 10, blocks=1, stem_width=8).double()
+        initialize(model, "ldi", seed=0)
+        masks = random_masks(model, 0.1)
+        apply_masks(model, masks)
+
+        report = repair_isometry(model, masks, method="exact")
+
+        for name, layer in report.items():
+            assert layer.after == pytest.approx(layer.bound, abs=1e-6), name
+            assert residual(model.get_parameter(name)) == pytest.approx(layer.bound, abs=1e-12)
+            assert layer.bound == isometry_bound(masks[name])
+            assert layer.constructed
+            assert layer.converged
+            assert layer.steps == 0

@@ -237,3 +237,9 @@ def test_the_spaces_that_ship_fit_a_study_of_cifar10(
     assert document["space_size"] == space_size(study.space) == size
     assert document["trials"] == 40
     assert {row["feasible"] for row in document["corners"]} == {True, False}
+
+
+def test_all_is_the_base_and_every_feasible_point(tmp_path: Path) -> None:
+    study = load_study(write_study(tmp_path, search__trials="all"))
+    assert total_trials(study, DIGITS) == 5
+    assert total_trials(study.model_copy(update={"budget": 30_000}), DIGITS) == 4

@@ -148,3 +148,10 @@ def test_labels_must_be_there_for_gt_and_are_not_read_for_uniform():
 def test_options_out_of_range_are_refused(options: dict[str, Any], message: str):
     with pytest.raises(InputError, match=message):
         score(conv_net(), **options)
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_the_gradient_is_of_all_images_and_not_of_each_batch(size: int):
+    whole, parts = score(conv_net()), score(conv_net(), size)
+    for name in whole:
+        torch.testing.assert_close(parts[name], whole[name], rtol=1e-7, atol=1e-12)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from networks import equal
 from torch import Tensor, nn
 
 from sculpt.diagnostics.topology import measure_topology
@@ -157,3 +158,11 @@ def test_a_layer_that_is_not_used_is_refused():
 def test_options_out_of_range_are_refused(options: dict[str, float]):
     with pytest.raises(InputError, match="alpha must be from 0 to 1 and beta at least 0"):
         score(nn.Linear(4, 4), 5, 4, **options)
+
+
+def test_the_weights_do_not_matter_and_are_not_changed():
+    model = resnet(1, 10, blocks=1, stem_width=4)
+    first = score(model, 700, 1, 8, 8)
+    for parameter in model.parameters():
+        parameter.data.fill_(torch.nan)
+    assert equal(score(model, 700, 1, 8, 8), first)

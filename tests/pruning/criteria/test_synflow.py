@@ -222,3 +222,13 @@ def test_random_rounds_keep_more_nodes():
 def test_options_out_of_range_are_refused(options: dict[str, int]):
     with pytest.raises(InputError, match="interval must be at least 1 and last_random_round"):
         random_rounds(mlp(), **options)
+
+
+def test_batch_norms_state_does_not_matter():
+    model = resnet(1, 4, blocks=1, stem_width=3)
+    expected = one_shot(model, 1, 8, 8)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in module.state_dict().values():
+                tensor.fill_(7)
+    assert equal(one_shot(model, 1, 8, 8), expected)
