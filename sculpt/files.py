@@ -1,8 +1,10 @@
-"""Atomic replacement of files and folders, even if the writer dies."""
+"""Checking files before they are read, and replacing files and folders atomically."""
 
 import ctypes
+import errno
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +16,24 @@ def cache_folder() -> Path:
     """Return `$XDG_CACHE_HOME/sculpt`, or `~/.cache/sculpt` where that is not set."""
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "sculpt"
+
+
+def check_file(path: str | Path, most_bytes: int | None = None) -> None:
+    """Refuse what cannot be read to its end: a folder, a pipe, a device, or too large a file.
+
+    Raises:
+        OSError: it is none that can be read; `strerror` says why.
+    """
+    try:
+        found = os.stat(path)
+    except ValueError as error:
+        raise OSError(errno.EINVAL, "its name holds NUL", str(path)) from error
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "a pipe, a socket or a device", str(path))
+    if most_bytes is not None and found.st_size > most_bytes:
+        raise OSError(errno.EFBIG, f"more than {most_bytes} bytes", str(path))
 
 
 @contextmanager

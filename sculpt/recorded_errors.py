@@ -14,9 +14,8 @@ from sculpt.documents import lookup
 from sculpt.errors import DataError, UnknownNameError
 from sculpt.export.folder import Check
 from sculpt.export.loading import Loaded
-from sculpt.registry import DATASETS
+from sculpt.registry import DATASETS, options_schema
 from sculpt.search.images import describe_data, load_data, missing_data
-from sculpt.study_file import options_schema
 from sculpt.units import count, percent
 
 ERRORS = {"val_error": "validation error", "test_error": "test error"}

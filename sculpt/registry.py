@@ -8,9 +8,12 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable
+from functools import cache
 from typing import Any, TypeVar
 
-from sculpt.errors import ConfigError, UnknownNameError
+from pydantic import BaseModel, ConfigDict, PydanticUserError, create_model
+
+from sculpt.errors import ConfigError, SculptError, UnknownNameError
 
 T = TypeVar("T")
 
@@ -89,8 +92,36 @@ class Registry:
 
 def options_of(entry: Any) -> dict[str, inspect.Parameter]:
     """Return the options of a registered function or class: its keyword-only parameters."""
-    parameters = inspect.signature(entry).parameters.items()
+    parameters = inspect.signature(entry, eval_str=True).parameters.items()
     return {name: option for name, option in parameters if option.kind is option.KEYWORD_ONLY}
+
+
+@cache
+def options_schema(entry: Any) -> type[BaseModel]:
+    """Make a schema of the options of a registered function or class.
+
+    An option's annotation says what it may be, and with Pydantic's `Field` within which bounds:
+    `rounds: Annotated[int, Field(ge=1, le=1000)] = 100`. Numbers must be finite in any case.
+
+    Raises:
+        ConfigError: an annotation is no type that a study file can be checked against.
+    """
+    try:
+        fields: dict[str, Any] = {
+            name: (
+                Any if option.annotation is option.empty else option.annotation,
+                ... if option.default is option.empty else option.default,
+            )
+            for name, option in options_of(entry).items()
+        }
+        config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+        return create_model(f"options of {entry.__name__}", __config__=config, **fields)
+    except (NameError, TypeError, ValueError, PydanticUserError) as error:
+        raise ConfigError(
+            "an option must have a type that a study file can hold (a number, text, a list or a "
+            f"mapping of them), but one of {_origin(entry)} has not ({error}); change its "
+            "annotation"
+        ) from error
 
 
 def _origin(entry: Any) -> str:
@@ -107,9 +138,13 @@ def load_plugins(modules: list[str]) -> None:
     for name in modules:
         try:
             importlib.import_module(name)
-        except ImportError as error:
+        except SculptError:
+            raise  # a name that is taken
+        except Exception as error:
+            # A name may be none ('' and '.x'), and a module may raise anything.
+            reason = error if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
             raise ConfigError(
-                f"plugins must be importable modules, but {name!r} is not ({error}); "
+                f"plugins must be importable modules, but {name!r} is not ({reason}); "
                 "install it, or start sculpt from the folder that holds it with "
                 "PYTHONPATH=. in front of the command"
             ) from error

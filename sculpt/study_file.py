@@ -6,11 +6,10 @@ so they are declared in one place.
 """
 
 import re
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError, create_model
+from pydantic import BaseModel, ValidationError
 
 from sculpt.config import (
     Choice,
@@ -18,7 +17,6 @@ from sculpt.config import (
     Overrides,
     Params,
     Range,
-    Section,
     Space,
     Study,
     label,
@@ -36,7 +34,7 @@ from sculpt.registry import (
     OBJECTIVES,
     Registry,
     load_plugins,
-    options_of,
+    options_schema,
 )
 
 CHOICES: dict[str, Registry] = {
@@ -180,16 +178,6 @@ def _choice_faults(registry: Registry, choice: Document) -> list[str]:
     declared = Data.model_fields if registry is DATASETS else Choice.model_fields
     options = {key: value for key, value in choice.items() if key not in declared}
     return _validation_faults(options_schema(entry), options)
-
-
-@cache
-def options_schema(entry: Any) -> type[BaseModel]:
-    """Make a schema of the keyword-only parameters of a registered function or class."""
-    fields: dict[str, Any] = {
-        name: (option.annotation, ... if option.default is option.empty else option.default)
-        for name, option in options_of(entry).items()
-    }
-    return create_model(f"options of {entry.__name__}", __base__=Section, **fields)
 
 
 def _validation_faults(schema: type[BaseModel], document: Any) -> list[str]:

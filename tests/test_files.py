@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sculpt import files
-from sculpt.files import replacing, replacing_folder
+from sculpt.files import check_file, replacing, replacing_folder
 
 
 def write(path, content, *, die=False):
@@ -25,6 +25,25 @@ def write_folder(path, *names, die=False):
             (part / name).write_text(name)
         if die:
             _ = 1 / 0
+
+
+def test_only_a_file_that_ends_is_read(tmp_path):
+    (tmp_path / "file").write_bytes(b"four")
+    os.mkfifo(tmp_path / "pipe")
+    check_file(tmp_path / "file")
+    check_file(str(tmp_path / "file"), 4)
+    faults = {
+        tmp_path: "directory",
+        tmp_path / "none": "No such file",
+        tmp_path / "pipe": "pipe",
+        "/dev/zero": "device",
+        tmp_path / "a\0b": "NUL",
+    }
+    for path, reason in faults.items():
+        with pytest.raises(OSError, match=reason):
+            check_file(path)
+    with pytest.raises(OSError, match="more than 3 bytes"):
+        check_file(tmp_path / "file", 3)
 
 
 def test_a_file_is_made_with_its_folder_and_then_replaced(tmp_path):

@@ -20,8 +20,8 @@ from sculpt.registry import (
     Registry,
     load_plugins,
     options_of,
+    options_schema,
 )
-from sculpt.study_file import options_schema
 
 WriteLab = Callable[[dict[str, str]], Registry]
 
@@ -227,3 +227,53 @@ def test_a_plugin_that_lacks_something_itself_says_what(outside: Path):
     (outside / "my_lab.py").write_text("import no_such_dependency\n")
     with pytest.raises(ConfigError, match=r"'my_lab' is not .*'no_such_dependency'"):
         load_plugins(["my_lab"])
+
+
+BROKEN = ["1 +", "1 / 0", "import no_such_dependency", "raise ValueError('no')"]
+
+
+@pytest.mark.parametrize("name", ["", ".", ".x", "..x.y", "a\0b", "a b", "my lab", "x" * 5000])
+def test_a_plugin_whose_name_is_none_is_refused(name: str):
+    with pytest.raises(ConfigError, match="plugins must be importable modules"):
+        load_plugins([name])
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_a_plugin_that_fails_is_named_with_its_error(outside: Path, text: str):
+    (outside / "my_lab.py").write_text(text)
+    with pytest.raises(ConfigError, match=r"'my_lab' is not \(.*(Error|No module)"):
+        load_plugins(["my_lab"])
+
+
+BOUNDED = """
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sculpt.registry import CRITERIA
+
+Share = Annotated[float, Field(gt=0, le=1)]
+
+@CRITERIA.register("bounded")
+def bounded(model, task, *, share: Share = 0.5, parts: list[Share] | None = None, free=None):
+    return {}
+
+@CRITERIA.register("odd")
+def odd(model, task, *, other: Nothing = None):
+    return {}
+"""
+
+
+def test_the_options_of_a_plugin_have_the_bounds_that_it_declares(outside: Path):
+    (outside / "my_lab.py").write_text(BOUNDED)
+    load_plugins(["my_lab"])
+    schema = options_schema(CRITERIA.get("bounded"))
+    for good in ({}, {"share": 1.0}, {"parts": [0.5, 1]}, {"free": [object]}):
+        schema.model_validate(good)
+    for bad in ({"share": 0.0}, {"share": float("nan")}, {"parts": [2]}, {"share": "1"}, {"x": 1}):
+        with pytest.raises(ValidationError):
+            schema.model_validate(bad)
+    with pytest.raises(ConfigError, match=r"one of my_lab\.odd has not .*'Nothing' is not defined"):
+        options_schema(CRITERIA.get("odd"))

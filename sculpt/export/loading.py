@@ -17,8 +17,7 @@ from sculpt.bundle import NETWORK_FILE, Bundle, read_bundle
 from sculpt.diagnostics.layers import Masks, check_masks
 from sculpt.errors import InputError, SculptWarning
 from sculpt.models import build_network
-from sculpt.registry import MODELS
-from sculpt.study_file import options_schema
+from sculpt.registry import MODELS, options_schema
 
 LARGEST_NUMBER = 2**20
 """In the metadata of a network: no width, depth or image size comes near it."""

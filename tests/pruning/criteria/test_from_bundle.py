@@ -18,7 +18,7 @@ from sculpt.pruning.criteria.from_bundle import from_bundle
 from sculpt.pruning.mask_rule import MaskRule
 from sculpt.pruning.masks import apply_masks, count_kept
 from sculpt.pruning.task import PruningTask
-from sculpt.study_file import options_schema
+from sculpt.registry import options_schema
 
 MASKS = sparse_resnet()[1]
 KEPT = count(MASKS)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sculpt.errors import InputError
 from sculpt.models.activations import Activation
 from sculpt.pruning.initializers.ldi import block_kernel, delta_kernel, ldi, orthogonal_matrix
-from sculpt.study_file import options_schema
+from sculpt.registry import options_schema
 
 SIZES = [1, 2, 3, 5]
 PRECISE = {"rtol": 1e-11, "atol": 1e-11}
