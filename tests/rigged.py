@@ -76,10 +76,7 @@ def keep_record(store: Store, record: dict[str, Any]) -> dict[str, Any]:
     store.artifacts.write(name, BytesIO(json.dumps(record).encode()))
     meta = {"artifact_id": name, "filename": RECORD_FILE, "mimetype": "application/json"}
     # As Optuna, and its dashboard, know of it.
-    return {
-        FILES: {RECORD_FILE: name},
-        f"artifacts:{name}": json.dumps(meta | {"encoding": None}),
-    }
+    return {FILES: {RECORD_FILE: name}, f"artifacts:{name}": json.dumps(meta | {"encoding": None})}
 
 
 def printed(renderable: Any, width: int = 200) -> str:
@@ -98,10 +95,7 @@ class RiggedResults:
     def __init__(self, rows: list[dict[str, Any]]):
         self.complete = self.trials = pd.DataFrame(rows).assign(state="complete")
         self.config = SimpleNamespace(
-            study="rigged",
-            budget="base",
-            model=SimpleNamespace(options={}),
-            published=None,
+            study="rigged", budget="base", model=SimpleNamespace(options={}), published=None
         )
 
     def snapshot(self) -> "RiggedResults":

@@ -70,9 +70,7 @@ def test_a_study_is_measured_against_the_standard_loop(tmp_path: Path, sculpt_co
     assert per_trial["base"] > 2 * sum(counted), "two seeds, and what has no row"
 
 
-def test_one_candidate_is_chosen_by_its_parameters(
-    measured: tuple[Path, dict[str, Any]],
-) -> None:
+def test_one_candidate_is_chosen_by_its_parameters(measured: tuple[Path, dict[str, Any]]) -> None:
     path, document = measured
     one = {"params.widening": 2, "params.blocks": 1}
     again = sculpt.bench(path, one, effort=Effort(repeats=1, seconds=0.01))
@@ -134,9 +132,7 @@ def test_the_table_for_people(tmp_path: Path, sculpt_command: Run) -> None:
 
 def test_criteria_that_look_at_no_images_have_no_rate(tmp_path: Path, sculpt_command: Run) -> None:
     path = write_study(
-        tmp_path,
-        pruning={"criterion": {"name": "magnitude"}, "repair": False},
-        training__epochs=0,
+        tmp_path, pruning={"criterion": {"name": "magnitude"}, "repair": False}, training__epochs=0
     )
     code, out, _ = sculpt_command("bench", path, *QUICK, "--set", "params.widening=2", "--json")
     rows = {row["phase"]: row for row in json.loads(out)["rows"] if row["role"] == "candidate"}

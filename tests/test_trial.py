@@ -315,10 +315,7 @@ def test_the_test_images_are_never_read(splits):
     ids=lambda criterion: "-".join(criterion.values()),
 )
 def test_every_way_to_prune_meets_the_budget(splits, criterion):
-    settings = wide(
-        pruning__criterion=criterion,
-        training__nesterov=True,
-    )
+    settings = wide(pruning__criterion=criterion, training__nesterov=True)
     outcome = run_seed(settings, splits, budget=3001, seed=2)
     assert kept(outcome) == outcome.record["kept_parameters"] == 3001
     assert revived(outcome) == 0

@@ -67,11 +67,7 @@ STUDY = {
     "search": {"trials": 2, "sampler": "random", "grace_seconds": 60},
 }
 EPOCHS = 30
-CALLS = (
-    "set_trial_user_attr",
-    "set_trial_system_attr",
-    "set_trial_state_values",
-)
+CALLS = ("set_trial_user_attr", "set_trial_system_attr", "set_trial_state_values")
 
 
 def main() -> None:

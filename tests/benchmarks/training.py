@@ -53,11 +53,7 @@ def main() -> None:
 
 
 def measure(
-    widening: int,
-    splits: Splits,
-    recipe: Training,
-    opponent: Opponent,
-    options: argparse.Namespace,
+    widening: int, splits: Splits, recipe: Training, opponent: Opponent, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Measure one network."""
     model, masks = sparse_network(widening, splits, options.seed)

@@ -35,10 +35,7 @@ def test_what_is_said_of_a_network():
     before = to_json(RECORD)
     found = describe_network(RECORD, 1)
     assert to_json(RECORD) == before
-    assert found["model"] == {
-        "name": "resnet",
-        "options": {"widening": 2, "blocks": [1, 2, 3]},
-    }
+    assert found["model"] == {"name": "resnet", "options": {"widening": 2, "blocks": [1, 2, 3]}}
     assert (found["study"], found["trial"], found["params"]) == ("tiny", 3, {"widening": 2})
     assert (found["seed"], found["val_error"], found["diverged"]) == (1, 1.1, True)
     assert found["input"] == before["input"]

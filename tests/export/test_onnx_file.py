@@ -395,13 +395,7 @@ def test_positions_come_back(positions, behind, dtype):
 
 @pytest.mark.parametrize(
     ("position", "steps"),
-    [
-        (0, [0]),
-        (255, [255]),
-        (256, [255, 1]),
-        (510, [255, 255]),
-        (511, [255, 255, 1]),
-    ],
+    [(0, [0]), (255, [255]), (256, [255, 1]), (510, [255, 255]), (511, [255, 255, 1])],
 )
 def test_only_steps_that_are_too_long_are_filled(position, steps):
     kept = np.zeros(600, bool)

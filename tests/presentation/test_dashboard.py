@@ -23,12 +23,7 @@ from sculpt.errors import InputError, StorageError
 from sculpt.presentation.dashboard import annotations
 from sculpt.presentation.dashboard.annotations import annotate
 from sculpt.presentation.dashboard.attributes import StudyAttributes
-from sculpt.presentation.dashboard.server import (
-    DashboardServer,
-    guarded,
-    is_loopback,
-    open_server,
-)
+from sculpt.presentation.dashboard.server import DashboardServer, guarded, is_loopback, open_server
 from sculpt.storage.opening import open_store
 from sculpt.storage.store import Store
 from sculpt.table import code, prose

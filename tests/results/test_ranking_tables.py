@@ -55,10 +55,7 @@ def test_the_ranking() -> None:
     assert "tiny: 2 of 3 trials complete, 1 stopped" in text
     sizes = ["widening 2", "5.12 ± 0.34 % (n 3)", "4,874", "75.00%", "123.46 k"]
     judged = ["−0.42 [−1.42, +0.83]", "not distinguishable"]
-    assert rows == [
-        ["1", "base", *sizes, "", "base", "12.3"],
-        ["1", "0", *sizes, *judged, "12.3"],
-    ]
+    assert rows == [["1", "base", *sizes, "", "base", "12.3"], ["1", "0", *sizes, *judged, "12.3"]]
     assert "Holm-corrected over 1 candidate, 95 %" in " ".join(text.split())
     assert not [part for part in ("confirmation", "correlation") if part in text]
 

@@ -85,11 +85,7 @@ def test_the_weights_and_masks_are_kept(finished: tuple[Path, Results], tmp_path
     store = results._store
     trial = store.candidates.get_trials()[0]
     metas = {m.filename: m for m in get_all_artifact_meta(trial, storage=store.storage)}
-    assert set(metas) == {
-        "record.json",
-        "network-seed-0.safetensors",
-        "network-seed-1.safetensors",
-    }
+    assert set(metas) == {"record.json", "network-seed-0.safetensors", "network-seed-1.safetensors"}
     for seed in (0, 1):
         file = tmp_path / "network.safetensors"
         download_artifact(
