@@ -7,12 +7,20 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Page,
+    Request,
+    expect,
+    sync_playwright,
+)
 
 import sculpt
 from studies import write_study
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+PATIENCE_MS = 240_000  # only a hang is ever cut off by it: a busy machine takes minutes to draw
 
 QUIET = [
     "--no-sandbox",  # which root cannot have, and every page here is ours
@@ -51,7 +59,8 @@ def page(browser: Browser) -> Iterator[Page]:
     """
     context = browser.new_context(viewport={"width": 1400, "height": 1000})
     shown = context.new_page()
-    shown.set_default_timeout(30_000)
+    shown.set_default_timeout(PATIENCE_MS)
+    expect.set_options(timeout=PATIENCE_MS)
     faults: list[str] = []
     asked: list[str] = []
 

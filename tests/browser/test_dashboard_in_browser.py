@@ -114,4 +114,4 @@ def test_notes_show_strings_as_they_are(dashboard: Dashboard, page: Page) -> Non
     shown = " ".join(HOSTILE.split())
     expect(page.locator("code", has_text="ValueError")).to_have_text(shown)
     expect(page).to_have_title("Optuna Dashboard")
-    assert page.locator("img").count() == 0
+    expect(page.locator("img")).to_have_count(0)

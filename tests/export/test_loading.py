@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -68,10 +67,8 @@ def test_options_and_folders_whatever_the_default_device(path):
 
 
 def refused(path):
-    start = time.monotonic()
     with pytest.raises(InputError) as caught:
         sculpt.load(path)
-    assert time.monotonic() - start < 20
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
     assert len(message) < 900

@@ -14,7 +14,7 @@ from sculpt.storage.study_storage import StudyStorage, open_storage
 from sculpt.storage.trials import Trials
 
 GRACE_SECONDS = 2
-PATIENCE_SECONDS = 120  # only a hang is ever cut off by it
+PATIENCE_SECONDS = 300  # only a hang is ever cut off by it
 
 Start = Callable[..., subprocess.Popen[str]]
 

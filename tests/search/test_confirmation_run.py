@@ -43,7 +43,6 @@ def confirmed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_the_best_and_the_base_are_trained_again(confirmed: tuple[Path, Results]) -> None:
     path, results = confirmed
     ranking = [row["trial"] for row in sculpt.rank(results)["ranking"] if row["trial"] != "base"]
@@ -71,7 +70,6 @@ def test_seeds_are_fresh_and_shared(confirmed: tuple[Path, Results]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_the_document_says_all_of_it(confirmed: tuple[Path, Results]) -> None:
     document = sculpt.rank(confirmed[1])["confirmation"]
     found = arms(confirmed[0])
@@ -89,7 +87,6 @@ def test_the_document_says_all_of_it(confirmed: tuple[Path, Results]) -> None:
         assert row["difference"]["mean"] == pytest.approx(difference, abs=1e-12)
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_a_shuffled_mask_keeps_the_layers(confirmed: tuple[Path, Results]) -> None:
     found = arms(confirmed[0])

@@ -88,26 +88,3 @@ def test_what_else_was_swallowed_is(monkeypatch):
         broken = type("Broken", (), {"__del__": lambda _: 1 / 0})()
         del broken
     assert [what.exc_type for what in told] == [ZeroDivisionError]
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_second_signal_is_obeyed_anywhere(number, monkeypatch):
-    monkeypatch.setattr("sculpt.search.workers.interruption.TOGETHER_SECONDS", 0.0)
-    with Interruption() as interruption:
-        with pytest.raises(KeyboardInterrupt), interruption.at_once():
-            interrupt(number)
-        time.sleep(0.01)
-        with pytest.raises(KeyboardInterrupt):
-            interrupt(number)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_two_signals_at_once_are_one(number, monkeypatch):
-    """As timeout(1) sends them: the second must not disturb what the first one began."""
-    monkeypatch.setattr("sculpt.search.workers.interruption.TOGETHER_SECONDS", 1e9)
-    with Interruption() as interruption:
-        with pytest.raises(KeyboardInterrupt), interruption.at_once():
-            interrupt(number)
-        interrupt(number)  # while the books are written: nothing happens
-        with pytest.raises(KeyboardInterrupt):
-            interruption.check()

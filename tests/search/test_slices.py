@@ -53,7 +53,7 @@ def run_a_slice(folder: Path) -> int:
             os.killpg(process.pid, signal.SIGINT)
             break
         time.sleep(0.01)
-    return process.wait(timeout=120)
+    return process.wait(timeout=300)
 
 
 @pytest.mark.slow

@@ -125,7 +125,7 @@ def test_a_late_waker_cannot_record_its_result(
     (tmp_path / "go").touch()
     wait_until(lambda: trials.read() and trials.requeue())
     os.kill(process.pid, signal.SIGCONT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
     assert (tmp_path / "dropped").exists()

@@ -173,6 +173,7 @@ def test_a_killed_process_goes_on_to_the_same_network(tmp_path: Path, kills: int
         "training__translate": 1,
         "search__trials": 2,
         "search__checkpoint_seconds": 0,
+        "search__grace_seconds": 2,
         "space__parameters": {"widening": [3]},
     }
     (tmp_path / "whole").mkdir()
