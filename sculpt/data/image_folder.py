@@ -3,46 +3,31 @@
 import hashlib
 import json
 import os
-import struct
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import warnings
 from pathlib import Path
+from typing import Annotated, Literal
 
-import numpy as np
 import torch
-from PIL import Image
+from pydantic import Field
 from torch import Tensor
 
+from sculpt.data.decoding import decode_images, image_size
+from sculpt.data.image_tree import ImageTree
 from sculpt.data.images import ImageArrays, ImageSpec
 from sculpt.data.tensor_cache import load_tensor, save_tensor
-from sculpt.errors import DataError
+from sculpt.errors import DataError, SculptWarning
 from sculpt.registry import DATASETS
 
 # Part of every cache key; raise it when decoding gives other pixels.
-_DECODING_VERSION = 1
-
-# Decoding holds no Python lock, so two threads are nearly twice as fast as one.
-_THREADS = 2
-_FILES_PER_TASK = 256
-
-# Raised by Pillow for files that are truncated, damaged, forbidden or no image.
-_DECODING_FAULTS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    Image.DecompressionBombError,
-)
-
-_Listing = list[tuple[str, int]]  # file path, class index
+_DECODING_VERSION = 2
 
 
 @DATASETS.register("image_folder")
 class ImageFolder:
     """Images under `root/train/<class>/` and `root/test/<class>/`, at any depth below.
 
-    Classes are numbered in alphabetical order, as `torchvision.datasets.ImageFolder` does.
+    Classes are numbered in alphabetical order, as `torchvision.datasets.ImageFolder` does; what is
+    read of a tree says `ImageTree`, and of a file `decode_image`.
     The first `read` decodes every file and keeps the pixels in the user's cache folder;
     later ones take them from there until a file is added, removed, renamed or changed.
 
@@ -55,7 +40,13 @@ class ImageFolder:
         DataError: `size` or `channels` is out of range.
     """
 
-    def __init__(self, *, root: str = "", size: int = 0, channels: int = 3) -> None:
+    def __init__(
+        self,
+        *,
+        root: str = "",
+        size: Annotated[int, Field(ge=0, le=8192)] = 0,
+        channels: Literal[1, 3] = 3,
+    ) -> None:
         if channels not in (1, 3):
             raise DataError(
                 f"channels must be 3 (colour) or 1 (grey), but got {channels}; choose one of them"
@@ -75,12 +66,11 @@ class ImageFolder:
         Raises:
             DataError: a folder is missing or empty, or that image is unreadable.
         """
-        classes = self._classes()
+        tree = ImageTree(self._folder())
         height = width = self.size
         if not self.size:
-            first, _ = self._list("train", classes[:1])[0]
-            height, width = image_size(first)
-        return ImageSpec(self.channels, height, width, len(classes))
+            height, width = image_size(tree.images("train", tree.classes[0])[0])
+        return ImageSpec(self.channels, height, width, len(tree.classes))
 
     def available(self) -> str | None:
         """Describe a fault of the folders; None without one."""
@@ -95,21 +85,30 @@ class ImageFolder:
 
         Raises:
             DataError: a folder is missing or empty, an image is unreadable, or sizes differ.
+
+        Warns:
+            SculptWarning: of some folders not everything is read; how much, and why.
         """
-        classes = self._classes()
-        train, test = self._list("train", classes), self._list("test", classes)
-        paths = [path for path, _ in train + test]
+        tree = ImageTree(self._folder())
+        paths, labels = [], {}
+        for split in ("train", "test"):
+            found = [tree.images(split, name) for name in tree.classes]
+            paths += [path for listed in found for path in listed]
+            labels[split] = _labels([len(listed) for listed in found])
+        if left_out := tree.left_out():
+            warnings.warn(left_out, SculptWarning, stacklevel=2)
         key = self._key(paths)
         images = load_tensor(key)
         if images is None:
             images = decode_images(paths, self.size, self.channels)
             save_tensor(key, images)
+        train = len(labels["train"])
         return ImageArrays(
-            train_images=images[: len(train)],
-            train_labels=_labels(train),
-            test_images=images[len(train) :],
-            test_labels=_labels(test),
-            class_names=tuple(classes),
+            train_images=images[:train],
+            train_labels=labels["train"],
+            test_images=images[train:],
+            test_labels=labels["test"],
+            class_names=tuple(tree.classes),
         )
 
     def _folder(self) -> Path:
@@ -119,42 +118,6 @@ class ImageFolder:
                 "name the folder that holds train/ and test/ with --set data.root=DIR"
             )
         return Path(self.root).expanduser().resolve()
-
-    def _classes(self) -> list[str]:
-        # Imported here because it takes seconds, and listing the data sets must not.
-        from torchvision.datasets.folder import find_classes
-
-        found: dict[str, list[str]] = {}
-        for split in ("train", "test"):
-            folder = self._folder() / split
-            try:
-                found[split], _ = find_classes(folder)
-            except OSError as error:
-                raise DataError(
-                    f"{folder} must hold one folder of images per class, but it "
-                    f"{'holds none' if folder.is_dir() else 'is not a folder'}; sort the images "
-                    "into train/<class>/ and test/<class>/, or correct data.root"
-                ) from error
-        only_one = sorted(set(found["train"]) ^ set(found["test"]))
-        if only_one:
-            raise DataError(
-                "train and test must hold the same class folders, but only one of them under "
-                f"{self._folder()} holds: {', '.join(only_one)}; add or remove those folders"
-            )
-        return found["train"]
-
-    def _list(self, split: str, classes: list[str]) -> _Listing:
-        from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
-
-        folder = self._folder() / split
-        indices = {name: index for index, name in enumerate(classes)}
-        try:
-            return make_dataset(folder, indices, extensions=IMG_EXTENSIONS)
-        except FileNotFoundError as error:
-            raise DataError(
-                f"every class folder under {folder} must hold images, but torchvision says: "
-                f"{error}; add images or remove the folder from both train and test"
-            ) from error
 
     def _key(self, paths: list[str]) -> str:
         root = self._folder()
@@ -170,82 +133,19 @@ class ImageFolder:
                 ) from error
             # With lengths, because names may hold any character.
             name = os.fsencode(os.path.relpath(path, root))
-            digest.update(f"/{len(name)}/{status.st_size}/{status.st_mtime_ns}/".encode() + name)
+            # A file that replaces another may have its size and its time of writing, but not the
+            # number and the time of change that the file system gives it.
+            facts = (
+                len(name),
+                status.st_size,
+                status.st_mtime_ns,
+                status.st_ctime_ns,
+                status.st_ino,
+            )
+            digest.update(f"{facts}/".encode() + name)
         return digest.hexdigest()[:32]
 
 
-def _labels(listing: _Listing) -> Tensor:
-    return torch.tensor([label for _, label in listing], dtype=torch.int64)
-
-
-def decode_images(paths: Sequence[str], size: int, channels: int) -> Tensor:
-    """Decode at least one file into one tensor: uint8, (len(paths), channels, height, width).
-
-    Raises:
-        DataError: a file is unreadable, or sizes differ and `size` is 0.
-    """
-    height, width = (size, size) if size else image_size(paths[0])
-    pixels = np.empty((len(paths), channels, height, width), dtype=np.uint8)
-
-    def decode_range(start: int) -> None:
-        for index in range(start, min(start + _FILES_PER_TASK, len(paths))):
-            image = decode_image(paths[index], size, channels)
-            if image.shape[1:] != (height, width):
-                raise DataError(
-                    "all images must have one size (width x height), but "
-                    f"{paths[0]} has {width}x{height} and {paths[index]} has "
-                    f"{image.shape[2]}x{image.shape[1]}; resize them with --set data.size=PIXELS"
-                )
-            pixels[index] = image
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        # Results come in order, so the first of several faulty files is always named.
-        list(pool.map(decode_range, range(0, len(paths), _FILES_PER_TASK)))
-    return torch.from_numpy(pixels)
-
-
-def decode_image(path: str, size: int, channels: int) -> np.ndarray:
-    """Decode one file to uint8 (channels, height, width), resized if `size` is not 0.
-
-    Raises:
-        DataError: the file is unreadable, or has more than 8 bits per channel.
-    """
-    try:
-        with Image.open(path) as opened:
-            image: Image.Image = opened
-            # Pillow would clip such pixels at 255, and most of the image with them.
-            if image.mode.startswith(("I", "F")):
-                raise DataError(
-                    f"images must have 8 bits per channel, but {path} has Pillow's mode "
-                    f"{image.mode!r}; convert it to an 8-bit file"
-                )
-            # Straight to RGB or grey, Pillow warns about palettes with transparent entries.
-            if "transparency" in image.info:
-                image = image.convert("RGBA")
-            image = image.convert("RGB" if channels == 3 else "L")
-            if size and image.size != (size, size):
-                image = image.resize((size, size), Image.Resampling.BILINEAR)
-            pixels = np.asarray(image)
-    except _DECODING_FAULTS as error:
-        raise _unreadable(path, error) from error
-    return pixels.transpose(2, 0, 1) if channels == 3 else pixels[None]
-
-
-def image_size(path: str) -> tuple[int, int]:
-    """Read height and width of an image in pixels from its header.
-
-    Raises:
-        DataError: the file is unreadable.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except _DECODING_FAULTS as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: str, error: Exception) -> DataError:
-    return DataError(
-        f"every file must be an intact image, but {path} cannot be decoded "
-        f"({type(error).__name__}: {error}); replace or remove it"
-    )
+def _labels(sizes: list[int]) -> Tensor:
+    """Return the labels of so many images of each class, one class after another."""
+    return torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))

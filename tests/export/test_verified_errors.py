@@ -179,7 +179,7 @@ def test_a_file_does_not_say_which_folder_is_read(exported: Path, tmp_path: Path
         ("record.config.data.train_images", 10**400, None, "train_images must lie between"),
         ("record.config.data.split_seed", 10**400, None, "are not those that the error was"),
         ("record.config.data.split_seed", 1, None, "are not those that the error was"),
-        ("record.config.data", {"name": "image_folder", "size": -1}, None, "size must be a number"),
+        ("record.config.data", {"name": "image_folder", "size": -1}, None, "its data.size is not"),
         ("record.data_fingerprint", ["?"], None, "are not those that the error was"),
         ("record.config.search", {"trials": -1}, True, "(50 images)"),
         ("record.config.space", NOTHING, True, "(50 images)"),
@@ -207,7 +207,7 @@ def test_images_of_another_size_are_not_read(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recorded_errors, "load_data", lambda study: pytest.fail("they were read"))
-    data = {"name": "image_folder", "size": 10**9, "channels": 1}
+    data = {"name": "image_folder", "size": 8000, "channels": 1}
     folder = retold(exported, tmp_path, {"record.config.data": data})
     _, detail = errors_of(folder, data_root=images_in(tmp_path / "images"))["validation"]
     assert detail == "the images at hand are not those that the error was recorded on"
