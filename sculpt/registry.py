@@ -7,7 +7,8 @@ in that folder, and each module registers its definitions by a decorator, so an 
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, TypeVar
 
@@ -62,7 +63,8 @@ class Registry:
         self._load()
         if name not in self._entries:
             raise UnknownNameError(
-                f"{self.kind} must be one of {', '.join(self.names())}, but got {name!r}"
+                f"{self.kind} must be one of {', '.join(self.names())}, but got {name!r}; one of a "
+                "plug-in needs its module named: --plugins MODULE (in a study file: plugins)"
             )
         return self._entries[name]
 
@@ -129,8 +131,11 @@ def _origin(entry: Any) -> str:
     return f"{entry.__module__}.{entry.__qualname__}"
 
 
-def load_plugins(modules: list[str]) -> None:
+def load_plugins(modules: Iterable[str]) -> None:
     """Import modules from outside the package, which register their definitions.
+
+    They run as any program does. So they are named by whoever runs a study file or a command, and
+    never by what is read: a storage, an archive, an exported network.
 
     Raises:
         ConfigError: a module cannot be imported.
@@ -148,6 +153,21 @@ def load_plugins(modules: list[str]) -> None:
                 "install it, or start sculpt from the folder that holds it with "
                 "PYTHONPATH=. in front of the command"
             ) from error
+
+
+def refuse_absent_plugins(modules: Iterable[str]) -> None:
+    """Refuse to work with plug-ins that nobody has imported here.
+
+    Raises:
+        ConfigError: one of them is not imported.
+    """
+    if absent := [name for name in modules if name not in sys.modules]:
+        named = " ".join(f"--plugins {name}" for name in absent)
+        raise ConfigError(
+            f"a study with plug-ins must have them imported to be worked on, but here "
+            f"{', '.join(map(repr, absent))} is not; if you trust it, give {named} (in Python, "
+            "import it first)"
+        )
 
 
 CRITERIA = Registry("criterion", "sculpt.pruning.criteria")

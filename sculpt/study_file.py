@@ -64,14 +64,19 @@ def load_study(path: str | Path, overrides: Overrides | None = None) -> Study:
         document["space"] = read_yaml(path.parent / space)
     for key, value in (overrides or {}).items():
         assign(document, key, value)
-    plugins = document.get("plugins")
-    if isinstance(plugins, list) and all(isinstance(name, str) for name in plugins):
-        load_plugins(plugins)
+    load_plugins_of(document)
     document = sample_budgets(document)
     faults = document_faults(document) or space_faults(document)
     if faults:
         raise ConfigError("\n".join(f"{path}: {fault}" for fault in faults))
     return Study.model_validate(document)
+
+
+def load_plugins_of(document: Document) -> None:
+    """Import the plug-ins that a study file of the user's own names; see `load_plugins`."""
+    plugins = document.get("plugins")
+    if isinstance(plugins, list) and all(isinstance(name, str) for name in plugins):
+        load_plugins(plugins)
 
 
 def document_faults(document: Document) -> list[str]:

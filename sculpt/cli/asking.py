@@ -10,6 +10,7 @@ from sculpt.cli.options import (
     Json,
     Kept,
     Output,
+    Plugins,
     Storage,
     label,
     listed,
@@ -24,7 +25,9 @@ Studies = Annotated[
 ]
 
 
-def status(study: Kept, storage: Storage = None, as_json: Json = False) -> None:
+def status(
+    study: Kept, storage: Storage = None, plugins: Plugins = None, as_json: Json = False
+) -> None:
     """Count a study's trials by what became of them.
 
     Example: sculpt status studies/digits.yaml
@@ -40,6 +43,7 @@ def rank(
     format: AsFormat = "table",
     output: Output = None,
     storage: Storage = None,
+    plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
     """Rank a study's finished trials against the dense base; show what confirms the best.
@@ -80,6 +84,7 @@ def pareto(
     format: AsFormat = "table",
     output: Output = None,
     storage: Storage = None,
+    plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
     """Show the trials that no other trial beats in every objective, for each budget.
@@ -110,6 +115,7 @@ def compare(
         ),
     ],
     storage: Storage = None,
+    plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
     """Compare networks of any studies with the first of them, and show how their settings differ.
@@ -125,6 +131,7 @@ def show(
     study: Kept,
     trial: Annotated[str, typer.Argument(help="A trial's number, base or best.")],
     storage: Storage = None,
+    plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
     """Show everything that is known of one trial: its layers, signals and learning curves.

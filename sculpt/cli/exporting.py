@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 import sculpt
-from sculpt.cli.options import Json, Storage, StudyName, label, listed, say, show_document
+from sculpt.cli.options import Json, Plugins, Storage, StudyName, label, listed, say, show_document
 
 if TYPE_CHECKING:
     from sculpt.export.manifest import LatencyRow
@@ -25,6 +25,7 @@ def export(
         Path | None, typer.Option(metavar="DIR", help="A folder; by default STUDY-TRIAL, here.")
     ] = None,
     storage: Storage = None,
+    plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
     """Write a trained network into a folder, in formats that other programs read.
@@ -52,6 +53,7 @@ def verify(
             metavar="DIR", help="Where the images are; by default $SCULPT_DATA, or ./data."
         ),
     ] = None,
+    plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
     """Check an exported folder: checksums, kept parameters, logits of every format, and errors.
@@ -82,6 +84,7 @@ def latency(
         typer.Option(help="Whose time is the record's; by default the study's, or torch."),
     ] = None,
     turns: Annotated[int, typer.Option(min=1, help="Of which the medians are taken.")] = 7,
+    plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
     """Time an exported network on this machine: its formats side by side, and the dense base.

@@ -46,6 +46,24 @@ AsFormat = Annotated[
     Literal["table", "csv", "json", "parquet"],
     typer.Option("--format", help="How to print it."),
 ]
+
+
+def _import_plugins(modules: list[str] | None) -> list[str] | None:
+    from sculpt.registry import load_plugins
+
+    load_plugins(modules or [])
+    return modules
+
+
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="MODULE",
+        callback=_import_plugins,
+        help="Import a plug-in first, which is run; may be repeated. Nothing else is imported.",
+    ),
+]
+"""Imported when the command line is parsed: what is read never says what is run."""
 Output = Annotated[Path | None, typer.Option(metavar="FILE", help="Write it to a file instead.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Devices = Annotated[

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 import sculpt
-from sculpt.cli.options import Kept, Storage, say
+from sculpt.cli.options import Kept, Plugins, Storage, say
 
 
 def report(
@@ -20,6 +20,7 @@ def report(
         typer.Option(help="A page, or Markdown with its figures as PNG in a folder beside it."),
     ] = "html",
     storage: Storage = None,
+    plugins: Plugins = None,
 ) -> None:
     """Write down what a study has found, the verdict first: a page that works offline.
 
@@ -41,6 +42,7 @@ def archive(
         typer.Option(help="Whose layers and learning curves: those that report shows, or all."),
     ] = "report",
     storage: Storage = None,
+    plugins: Plugins = None,
 ) -> None:
     """Write what a study has found as small text files, which are asked like the study itself.
 
@@ -60,6 +62,7 @@ def dashboard(
         int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")
     ] = 8080,
     storage: Storage = None,
+    plugins: Plugins = None,
 ) -> None:
     """Show a study in Optuna's dashboard, with notes and layer plots; Ctrl-C ends it.
 

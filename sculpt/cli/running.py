@@ -10,6 +10,7 @@ import sculpt
 from sculpt.cli.options import (
     Devices,
     Json,
+    Plugins,
     Set,
     Storage,
     StudyFile,
@@ -104,6 +105,7 @@ def worker(
     device: Devices = "auto",
     workers: Workers = None,
     trials_per_device: TrialsPerDevice = None,
+    plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
     """Join a study that was started elsewhere, until nothing is left to do.

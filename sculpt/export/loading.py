@@ -134,10 +134,11 @@ def _builder(file: Path, metadata: Mapping[str, object]) -> Callable[[str], nn.M
             f"{file}: the model family must be one of {', '.join(MODELS.names())}, but is "
             f"{family!a:.60}; "
             + (
-                f"its study had plug-ins: {', '.join(f'{p!a:.60}' for p in plugins[:5])}. Import "
-                "the one that has the family first, if you trust it; a file never does"
+                f"its study had plug-ins: {', '.join(f'{p!a:.60}' for p in plugins[:5])}. Name the "
+                "one that has the family (--plugins MODULE; in Python, import it first), if you "
+                "trust it"
                 if isinstance(plugins, list) and plugins
-                else "import the module that registers it first"
+                else "name the module that registers it (--plugins MODULE; in Python, import it)"
             )
         )
     lengths: dict[str, int] = {}

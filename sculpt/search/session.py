@@ -20,10 +20,10 @@ import torch
 
 from sculpt.config import Overrides, Study
 from sculpt.data import Splits
-from sculpt.documents import assign, lookup, read_yaml
+from sculpt.documents import Document, assign, lookup, read_yaml
 from sculpt.errors import ConfigError, InputError, SculptError
 from sculpt.export.runtimes import missing_runtime
-from sculpt.registry import load_plugins
+from sculpt.registry import load_plugins, refuse_absent_plugins
 from sculpt.search.confirmation_queue import queue_confirmation
 from sculpt.search.images import describe_data, load_data
 from sculpt.search.progress import Watcher
@@ -42,7 +42,7 @@ from sculpt.storage.opening import (
     start_store,
 )
 from sculpt.storage.store import Store, is_archive, refuse_archive
-from sculpt.study_file import document_faults
+from sculpt.study_file import document_faults, load_plugins_of
 from sculpt.training.precision import resolve_precision
 from sculpt.trial_setup import resolve_budget
 
@@ -94,6 +94,7 @@ class Session:
         Raises:
             InputError: The study cannot be run as it is; nothing was written.
         """
+        refuse_absent_plugins(config.plugins)
         _check_machine(config, devices)
         total = total_trials(config, describe_data(config))
         resolve_sampler(config)
@@ -113,8 +114,8 @@ class Session:
         """Open a study that was started elsewhere; a total that is raised later is followed.
 
         Args:
-            reference: The name of a study, or a study file, of which only the name and the
-                settings `OF_THE_MACHINE` are read.
+            reference: The name of a study, or a study file, of which only the name, its plug-ins
+                and the settings `OF_THE_MACHINE` are read.
             storage: Where it is kept, if not where the file says (or `runs/NAME.db` for a name).
             overrides: Keys of `OF_THE_MACHINE` to values.
             devices: Devices of this machine that will train it.
@@ -132,7 +133,10 @@ class Session:
                 "it is run (sculpt run)"
             )
         found = open_store(reference, storage)
-        config = _with_overrides(found.config, _of_the_machine(found.config, reference) | overrides)
+        local = read_yaml(Path(reference)) if str(reference).endswith((".yaml", ".yml")) else {}
+        load_plugins_of(local)
+        refuse_absent_plugins(found.config.plugins)
+        config = _with_overrides(found.config, _of_the_machine(found.config, local) | overrides)
         _check_machine(config, devices)
         # Another stream than of workers that start beside these.
         session = cls(config, devices, total=None, stream=secrets.randbits(32))
@@ -287,11 +291,8 @@ def _silence_optuna() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-def _of_the_machine(stored: Study, reference: str | Path) -> Overrides:
+def _of_the_machine(stored: Study, local: Document) -> Overrides:
     """Return the settings `OF_THE_MACHINE` of a local study file, for the data sets of a study."""
-    if not str(reference).endswith((".yaml", ".yml")):
-        return {}
-    local = read_yaml(Path(reference))
     before = stored.model_dump()
     found = {}
     for key in OF_THE_MACHINE:

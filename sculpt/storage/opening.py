@@ -10,7 +10,7 @@ import optuna
 from sculpt.config import Study, default_storage
 from sculpt.documents import flatten, read_yaml
 from sculpt.errors import ConfigError, StorageError
-from sculpt.registry import OBJECTIVES, load_plugins
+from sculpt.registry import OBJECTIVES
 from sculpt.storage.archive.reading import read_archive
 from sculpt.storage.artifacts import ArtifactStore, artifacts_of, artifacts_to_read, share_artifacts
 from sculpt.storage.optuna_names import experimental_accepted
@@ -20,6 +20,8 @@ from sculpt.storage.study_storage import StudyStorage, open_storage
 
 def open_store(reference: str | Path, storage: str | None = None) -> Store:
     """Open a study that has been run, to read it, or to work on it.
+
+    It may come from anybody: no plug-in that it names is imported.
 
     Args:
         reference: A study file, the name of a study, or the folder of an archive, which is only
@@ -58,7 +60,6 @@ def open_store(reference: str | Path, storage: str | None = None) -> Store:
     settings = json.loads(_attribute(candidates, "config"))
     stored = Study.model_validate(settings | {"storage": url})
     opened.allow_silence(stored.search.grace_seconds)
-    load_plugins(stored.plugins)
     confirmation = load("/confirm") if f"{name}/confirm" in names else None
     return Store(stored, opened, load("/base"), candidates, artifacts_to_read(stored), confirmation)
 

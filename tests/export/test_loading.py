@@ -81,12 +81,12 @@ def refused(path):
         ({}, "has no model"),
         ({"model": None, "input": INPUT}, "has no model"),
         ({"model": {"name": "mlp", "options": {}}}, "has no input"),
-        (about("cnn"), "one of .*, mlp, .* but is 'cnn'; import the module"),
+        (about("cnn"), "one of .*, mlp, .* but is 'cnn'; name the module"),
         (about("../mlp"), "family must be one of"),
         (about(["mlp"]), "family must be one of"),
-        (about("cnn") | {"plugins": ["lab.nets"]}, "'lab.nets'. Import the one"),
-        (about("cnn") | {"plugins": "lab"}, "import the module that registers it"),
-        (about("cnn") | {"plugins": [3, None]}, "plug-ins: 3, None. Import"),
+        (about("cnn") | {"plugins": ["lab.nets"]}, "'lab.nets'. Name the one"),
+        (about("cnn") | {"plugins": "lab"}, "name the module that registers it"),
+        (about("cnn") | {"plugins": [3, None]}, "plug-ins: 3, None. Name the"),
         (about(layers=4), r"for 5.weight it has .*\(5, 100\), and the network has .*\(100, 100\)"),
         (about("resnet"), "far larger than what is in the file"),
         (about(layers=2), "but for 3.weight it has .* of shape .*, and the network has .*"),
@@ -206,12 +206,14 @@ def test_plugins_are_never_imported_by_a_file(path):
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 5))
     metadata = about("one_layer") | {"plugins": ["plugin_of_somebody"]}
     write_bundle(path, model, dense_masks(model), metadata)
-    assert "'plugin_of_somebody'. Import" in refused(path)
+    assert "'plugin_of_somebody'. Name the" in refused(path)
     assert "plugin_of_somebody" not in sys.modules
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], cwd=path.parent, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.splitlines()
-    assert "Import the one that has the family first, if you trust it" in first
+    assert (
+        "Name the one that has the family (--plugins MODULE; in Python, import it first)" in first
+    )
     assert second == "torch.Size([5, 192])"

@@ -14,7 +14,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sculpt.errors import SculptWarning, StorageError
+from sculpt.errors import StorageError
 from sculpt.storage.archive.privacy import Privacy, privacy_of
 from sculpt.storage.archive.writing import write_archive
 from sculpt.storage.attributes import ATTEMPTS, RETRY_OF
@@ -273,14 +273,17 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
         files.open_reader("5.json")
 
 
-def test_a_plugin_that_is_not_here_is_a_warning(
+def test_a_plugin_that_is_named_is_not_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "plugin_of_the_sender.py").write_text("raise SystemExit(7)")
+    monkeypatch.syspath_prepend(tmp_path)
     store = started(tmp_path / "study")
-    absent = store.config.model_copy(update={"plugins": ["nobody_has_this"]})
+    names = ["nobody_has_this", "plugin_of_the_sender"]
+    absent = store.config.model_copy(update={"plugins": names})
     write_archive(replace(store, config=absent), tmp_path / "made", [])
-    with pytest.warns(SculptWarning, match="'nobody_has_this'.*reading goes on without"):
-        assert open_store(tmp_path / "made").total == 9
+    back = open_store(tmp_path / "made")
+    assert (back.total, back.config.plugins) == (9, names)
 
 
 def test_what_is_taken_for_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
 """An archive read back: its Optuna studies in memory, its records where they lie."""
 
 import json
-import warnings
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
@@ -13,8 +12,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import ValidationError
 
 from sculpt.config import Study
-from sculpt.errors import ConfigError, SculptWarning, StorageError
-from sculpt.registry import load_plugins
+from sculpt.errors import ConfigError, StorageError
 from sculpt.storage.archive.contents import (
     FORMAT,
     FORMAT_FAMILY,
@@ -73,7 +71,7 @@ class ArchivedFiles(ArtifactStore):
 def read_archive(folder: Path) -> Store:
     """Read an archive, and check all of it but the records, which are read when asked for.
 
-    A plug-in that is not installed is a warning: only what it registers is missing.
+    It may come from anybody: no plug-in that it names is imported.
 
     Raises:
         StorageError: It is damaged, or of a newer format; the message names the file.
@@ -88,10 +86,6 @@ def read_archive(folder: Path) -> Store:
             f"its settings are none of a study that this version knows ({_first(error)}); sculpt "
             f"{head.sculpt} wrote it",
         ) from None
-    try:
-        load_plugins(config.plugins)
-    except ConfigError as error:
-        warnings.warn(f"{folder}: {error}; reading goes on without", SculptWarning, stacklevel=3)
     storage = MemoryStorage()
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # or it tells of studies made in memory
