@@ -9,8 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 
 from sculpt.cli import main
+from sculpt.storage import sqlite_file
 
 # Tests train tiny networks, which one thread trains fastest; what tests start inherits it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -41,6 +44,33 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep every test, and what it starts, out of the user's own cache folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tables_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Copy the tables of each new study's file, and read Optuna's migrations once.
+
+    They are ten modules, and every opening of a storage reads and runs them.
+    """
+    made = tmp_path_factory.mktemp("tables") / "made.db"
+    make, read = sqlite_file._make_tables, ScriptDirectory.from_config
+    known: dict[str | None, ScriptDirectory] = {}
+
+    def copy_tables(file: Path) -> None:
+        if made.exists():
+            shutil.copyfile(made, file)
+        else:
+            make(file)
+            shutil.copyfile(file, made)
+
+    def read_once(config: Config) -> ScriptDirectory:
+        place = config.get_main_option("script_location")
+        return known.get(place) or known.setdefault(place, read(config))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite_file, "_make_tables", copy_tables)
+        patch.setattr(ScriptDirectory, "from_config", read_once)
         yield
 
 

@@ -17,6 +17,7 @@ def python_blocks(name: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), flags=re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_readme_prunes_a_network_of_the_reader() -> None:
     block = next(block for block in python_blocks("README.md") if "sculpt.prune" in block)
     scope: dict[str, object] = {}

@@ -111,8 +111,12 @@ def _create(file: Path) -> None:
     with closing(sqlite3.connect(fresh)) as connection:
         # Readers and one writer at a time side by side; the mode stays with the file.
         connection.execute("PRAGMA journal_mode = WAL")
-    RDBStorage(optuna_url(file_url(fresh)), {"poolclass": NullPool})
+    _make_tables(fresh)
     os.replace(fresh, file)
+
+
+def _make_tables(file: Path) -> None:
+    RDBStorage(optuna_url(file_url(file)), {"poolclass": NullPool})
 
 
 def _refuse_foreign(file: Path) -> None:

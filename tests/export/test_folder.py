@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from typer.testing import CliRunner
 
 from sculpt.cli import app
 from sculpt.errors import ExportError, InputError, UnknownNameError
-from sculpt.export.c_code.library import COMPILERS
+from sculpt.export.c_code import library
 from sculpt.export.folder import export_network
 from sculpt.export.formats import Network
 from sculpt.export.loading import Loaded, load
@@ -29,7 +30,8 @@ from sculpt.registry import FORMATS
 from studies import write_study
 
 SHAPE = (3, 16, 16)
-COMPILES = any(map(shutil.which, COMPILERS))
+COMPILES = any(map(shutil.which, library.COMPILERS))
+QUICK_FLAGS = ("-std=c11", "-O0", "-fPIC", "-shared")
 NAMES = [name for name in FORMATS.names() if name != "c" or COMPILES]
 FACTS = {"verdict": "better, −1.00 [−1.50, −0.50] points"}
 
@@ -54,6 +56,13 @@ def network(family: str = "resnet", **options: Any) -> Loaded:
         "record": {"val_error": {"mean": 0.25, "std": 0.01, "n": 3}, "sparsity": 0.9},
     }
     return Loaded(model.eval(), masks, metadata)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_compiler() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(library, "FLAGS", QUICK_FLAGS)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_folder import COMPILES, network
+from test_folder import COMPILES, QUICK_FLAGS, network
 from typer.testing import CliRunner
 
 import sculpt
@@ -38,7 +38,7 @@ BASES = [("base", "onnxruntime"), ("base", "torch")]
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency, "TURN_SECONDS", 1e-6)
     monkeypatch.setattr(latency, "available_threads", lambda: 2)
-    monkeypatch.setattr(library, "FLAGS", ("-std=c11", "-O0", "-fPIC", "-shared"))
+    monkeypatch.setattr(library, "FLAGS", QUICK_FLAGS)
 
 
 @pytest.fixture
@@ -90,6 +90,7 @@ def test_without_a_runtime_the_others_are_timed(monkeypatch: pytest.MonkeyPatch)
     assert "no-such-compiler" in missing["c"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_what_was_measured_stands_in_the_folder(exported: Path) -> None:
     found = measure_folder(exported, turns=1)

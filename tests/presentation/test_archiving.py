@@ -68,7 +68,7 @@ def confirmed(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return sculpt.run(path)
 
 
-@pytest.fixture(params=["stopped", "confirmed"])
+@pytest.fixture(params=["stopped", pytest.param("confirmed", marks=pytest.mark.slow)])
 def study(request: pytest.FixtureRequest) -> Results:
     results: Results = request.getfixturevalue(request.param)
     return results
@@ -172,9 +172,9 @@ def test_asking_it_needs_no_torch(stopped: Results, tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("False\n", "")
 
 
-def test_its_networks_are_compared(confirmed: Results, tmp_path: Path) -> None:
-    archive(confirmed, tmp_path / "made")
-    storage = confirmed.config.storage_url
+def test_its_networks_are_compared(stopped: Results, tmp_path: Path) -> None:
+    archive(stopped, tmp_path / "made")
+    storage = stopped.config.storage_url
     made = str(tmp_path / "made")
     expected = json.dumps(sculpt.compare(["tiny:base", "tiny"], storage))
     assert json.dumps(sculpt.compare([f"{made}:base", made])) == expected
@@ -182,6 +182,7 @@ def test_its_networks_are_compared(confirmed: Results, tmp_path: Path) -> None:
     assert json.dumps(sculpt.compare([f"{made}:base", "tiny"], storage)) == expected
 
 
+@pytest.mark.slow
 def test_which_records_it_has_is_chosen(confirmed: Results, tmp_path: Path) -> None:
     names = {}
     for choice in ("report", "all", "none"):
@@ -197,6 +198,7 @@ def test_which_records_it_has_is_chosen(confirmed: Results, tmp_path: Path) -> N
         archive(confirmed, tmp_path / "x", records="some")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_what_a_ranking_reads_is_there_even_if_no_report_shows_it(
     confirmed: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,8 +210,8 @@ def test_what_a_ranking_reads_is_there_even_if_no_report_shows_it(
     assert json.dumps(rank(archived)) == json.dumps(rank(confirmed))
 
 
-def test_the_dashboard_writes_nothing_into_it(confirmed: Results, tmp_path: Path) -> None:
-    archive(confirmed, tmp_path / "made")
+def test_the_dashboard_writes_nothing_into_it(stopped: Results, tmp_path: Path) -> None:
+    archive(stopped, tmp_path / "made")
     before = files_of(tmp_path / "made")
     store = open_store(tmp_path / "made")
     annotate(store)
@@ -233,10 +235,10 @@ def test_the_dashboard_writes_nothing_into_it(confirmed: Results, tmp_path: Path
     ],
 )
 def test_what_needs_networks_or_workers_is_refused(
-    wrong: Callable[..., Any], confirmed: Results, tmp_path: Path
+    wrong: Callable[..., Any], stopped: Results, tmp_path: Path
 ) -> None:
     folder = tmp_path / "made"
-    archive(confirmed, folder)
+    archive(stopped, folder)
     with pytest.raises(InputError, match="made is an archive, which holds results and no networks"):
         wrong(folder, open_results(folder))
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
@@ -325,10 +327,10 @@ def test_other_folders_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_the_commands(
-    confirmed: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sculpt_command: Any
+    stopped: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sculpt_command: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    storage = confirmed.config.storage_url
+    storage = stopped.config.storage_url
     code, out, err = sculpt_command("archive", "tiny", "--storage", storage)
     assert (code, out, err) == (0, "", "archive: results/tiny\n")
     folder = "results/tiny"

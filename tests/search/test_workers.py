@@ -216,7 +216,10 @@ def test_a_stopped_run_leaves_no_process_and_goes_on(
     ("raised", "error", "message"),
     [
         ("sculpt.errors.DataError('no images here')", InputError, "^no images here$"),
-        ("IndexError('a defect')", SculptError, "a worker must not fail, but did: .*a defect"),
+        pytest.param(
+            *("IndexError('a defect')", SculptError, "a worker must not fail, but did: .*a defect"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_a_worker_raises_reaches_the_caller(
