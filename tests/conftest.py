@@ -7,6 +7,7 @@ import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.config import Config
@@ -72,6 +73,15 @@ def _tables_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         patch.setattr(sqlite_file, "_make_tables", copy_tables)
         patch.setattr(ScriptDirectory, "from_config", read_once)
         yield
+
+
+@pytest.fixture(scope="session")
+def splits() -> Any:
+    """150 of the digits to train on, and 50 to validate on."""
+    from sculpt.data import make_splits
+    from sculpt.data.digits import Digits
+
+    return make_splits(Digits().read(), train_images=200, validation_fraction=0.25)
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,6 @@ import sculpt.measuring
 import sculpt.summary
 import sculpt.trial
 from sculpt.config import Study
-from sculpt.data import make_splits
-from sculpt.data.digits import Digits
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.documents import assign
 from sculpt.errors import BudgetError, DryRankingError, NumericsError
@@ -35,20 +33,6 @@ PAPER_BUDGET = 4874
 """Of ResNet(k 1, n 1), stem 4: weights and biases of conv and linear layers, summed by hand."""
 
 QUANTITIES = {*SIGNALS} - {"jacobian_mean"} | {"jacobian"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _single_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def splits():
-    """150 images to train on and 50 to validate on."""
-    return make_splits(Digits().read(), train_images=200, validation_fraction=0.25)
 
 
 def study(**changes):
@@ -257,7 +241,9 @@ def test_the_last_epoch_counts_not_the_best(splits, monkeypatch):
     assert record["train_loss"] == record["history"][1]["train_loss"] > 0
 
 
-@pytest.mark.parametrize("criterion", ["connection_sensitivity", "random"])
+@pytest.mark.parametrize(
+    "criterion", ["connection_sensitivity", pytest.param("random", marks=pytest.mark.slow)]
+)
 def test_a_seed_repeats_the_trial(splits, criterion):
     settings = wide(
         pruning__criterion={"name": criterion}, training__translate=1, training__flip=True
@@ -550,6 +536,7 @@ class TestWhatIsScoredOn:
     def same(self, one, other):
         return all(torch.equal(mask, other.masks[name]) for name, mask in one.masks.items())
 
+    @pytest.mark.slow
     def test_a_sample_is_drawn_for_each_seed(self, splits):
         sampled = {"pruning__images": 40}
         one = self.run(splits, changes=sampled)
@@ -806,6 +793,7 @@ class TestReadingTheTestImages:
         assert seen == []
         assert outcome.record["test_error"] is None
 
+    @pytest.mark.slow
     def test_the_other_protocol_reads_them_anyway(self, splits, monkeypatch):
         changes = {"training__protocol": "lowest_test"}
         outcomes = []
@@ -838,7 +826,7 @@ def test_latency_is_measured_where_it_is_an_objective(splits, monkeypatch):
     assert runtime == "onnxruntime"
     assert outcome.record["latency"] == 0.125
     assert outcome.record["latency_by"].startswith("onnxruntime, batch 1, 1 thread")
-    other = run_seed(compactable(), splits)
+    other = run_seed(wide(), splits)
     assert len(seen) == 1
     assert other.record["latency"] is None
     runs = [outcome.record, outcome.record | {"latency": 0.375}]

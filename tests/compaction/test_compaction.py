@@ -96,6 +96,7 @@ def masks_with_dead_layers(model: nn.Module) -> Masks:
     return masks
 
 
+RESNET18 = pytest.param(partial(resnet18, num_classes=5), marks=pytest.mark.slow)
 MASKS = [few_masks, sensitivity_masks, masks_with_dead_layers]
 
 
@@ -205,7 +206,7 @@ def torchvision_vgg() -> nn.Module:
     return nn.Sequential(features, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(2048, 5))
 
 
-@pytest.mark.parametrize("network", [partial(resnet18, num_classes=5), torchvision_vgg])
+@pytest.mark.parametrize("network", [RESNET18, torchvision_vgg])
 def test_networks_of_torchvision(network: Callable[[], nn.Module]):
     torch.manual_seed(0)
     model = network()
@@ -221,6 +222,7 @@ def resnet_masks() -> tuple[nn.Module, Masks]:
     return model, few_masks(model)
 
 
+@pytest.mark.slow
 def test_without_nesterov_the_steps_are_the_same_too():
     model, masks = resnet_masks()
     check_trajectory(model, masks, prepare(model, masks), nesterov=False)

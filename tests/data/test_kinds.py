@@ -117,6 +117,7 @@ def test_digits_spread_their_grey_levels_over_a_byte():
     assert 0.19 < shares.min() <= shares.max() < 0.21
 
 
+@pytest.mark.slow
 def test_real_mnist(mnist_root: Path):
     kind = DATASETS.get("mnist")(root=str(mnist_root))
     assert kind.available() is None

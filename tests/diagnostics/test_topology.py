@@ -197,7 +197,9 @@ class TestLargeNumbers:
         assert topology.channels == expected
         assert topology.log10_paths == pytest.approx(401 + math.log10(0.4 * 0.7), abs=1e-9)
 
-    @pytest.mark.parametrize(("width", "depth"), [(100, 199), (3, 2000), (300, 150)])
+    @pytest.mark.parametrize(
+        ("width", "depth"), [(100, 199), pytest.param(3, 2000, marks=pytest.mark.slow), (300, 150)]
+    )
     def test_the_closed_form_of_a_dense_network(self, width: int, depth: int):
         model = mlp(*(depth + 1) * [width])
         topology = measure_topology(model, dense_masks(model), (width,))

@@ -297,6 +297,7 @@ def test_size_is_near_the_information_bound(tmp_path, k, pruning):
     assert size <= 1.1 * information_bound(program)
 
 
+@pytest.mark.slow
 def test_a_wide_residual_network_is_unpacked_when_it_is_loaded(tmp_path):
     """A runtime that computes constants once is left with the nodes of the plain file."""
     program = resnet20(2, STAGES[2, "one shot"])

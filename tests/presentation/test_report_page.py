@@ -258,6 +258,7 @@ def expressions(value: Any, key: str = "") -> list[str]:
     return [value] if isinstance(value, str) and key in known else []
 
 
+@pytest.mark.slow
 def test_every_figure_is_a_chart_that_can_be_drawn(study: Store, tmp_path: Path) -> None:
     page = page_of(study)
     found = page.data("trials-data")

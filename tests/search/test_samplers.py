@@ -21,6 +21,11 @@ from sculpt.search.sampling.unrepeated import first_with, key_of
 from sculpt.storage.study_storage import StudyStorage
 
 NAMES = get_args(Sampler)
+SAMPLING = [
+    pytest.param(name, marks=pytest.mark.slow) if name == "gp" else name
+    for name in NAMES
+    if name not in ("grid", "brute_force")
+]
 SMALL = {
     "parameters": {
         "model": [{"name": "resnet", "blocks": 1}, {"name": "mlp"}],
@@ -83,7 +88,7 @@ def test_a_small_space_is_gone_through_once(name: str, objectives: list[str]) ->
     assert set(drawn) == {key_of(point) for point in points(config.space)}
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("grid", "brute_force")])
+@pytest.mark.parametrize("name", SAMPLING)
 def test_a_space_without_end_is_drawn_from(name: str) -> None:
     drawn = draw(study_of(ENDLESS, sampler=name), 13)
     assert len({key_of(params) for params in drawn}) == 13

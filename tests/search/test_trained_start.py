@@ -12,8 +12,6 @@ from bundles import bits
 import sculpt
 from sculpt.bundle import read_bundle
 from sculpt.config import Study
-from sculpt.data import make_splits
-from sculpt.data.digits import Digits
 from sculpt.errors import ConfigError, InputError
 from sculpt.search.images import describe_data
 from sculpt.search.sampling.feasibility import check_study, total_trials
@@ -90,14 +88,13 @@ def test_a_mask_and_weights_start_another_study(tmp_path: Path, winner: Path):
 
 
 @pytest.mark.slow
-def test_fine_tuning_begins_where_the_training_ended(tmp_path: Path, winner: Path):
+def test_fine_tuning_begins_where_the_training_ended(tmp_path: Path, winner: Path, splits: Any):
     """Without training, what is measured is the trained network, bit for bit."""
     study = load_study(
         write_study(
             tmp_path, pruning=settings(winner), model__widening=WIDENING, training__epochs=0
         )
     )
-    splits = make_splits(Digits().read(), train_images=200, validation_fraction=0.25)
     budget = sculpt.load(winner).record["budget"]
     outcomes = [
         run_seed(TrialSetup(0, study, "candidate", {}, budget, [5, 6]), splits, splits.train, seed)
@@ -114,7 +111,7 @@ def test_fine_tuning_begins_where_the_training_ended(tmp_path: Path, winner: Pat
 
 
 @pytest.mark.slow
-def test_trained_weights_are_not_repaired(tmp_path: Path, winner: Path):
+def test_trained_weights_are_not_repaired(tmp_path: Path, winner: Path, splits: Any):
     path = write_transfer(
         tmp_path,
         winner,
@@ -130,7 +127,6 @@ def test_trained_weights_are_not_repaired(tmp_path: Path, winner: Path):
     # Nor where nothing was checked before.
     study = load_study(write_study(tmp_path, pruning=settings(winner, repair="exact")))
     wide = study.with_parameters({"widening": WIDENING})
-    splits = make_splits(Digits().read(), train_images=200, validation_fraction=0.25)
     with pytest.raises(InputError, match="the repair would undo the trained weights"):
         run_seed(TrialSetup(0, wide, "candidate", {}, 4874, [0]), splits, splits.train, 0)
 

@@ -96,6 +96,7 @@ def test_a_trial_killed_while_it_is_claimed_stays_queued(trials: Trials, run: Ru
     assert nonzero(trials) == {"complete": 1}
 
 
+@pytest.mark.slow
 def test_a_kill_while_requeueing_loses_and_doubles_nothing(trials: Trials, run: Run) -> None:
     for _ in range(3):
         run_one(trials, interrupt)
