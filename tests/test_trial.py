@@ -47,6 +47,11 @@ def wide(**changes):
     return study(model__widening=2, **changes)
 
 
+def plain(**changes):
+    """`wide` without what takes longest: Jacobians and compaction."""
+    return wide(**{"diagnostics__jacobian_images": 0, "training__compact": False} | changes)
+
+
 def run_seed(settings, splits, budget=2000, *, role="candidate", seed=0, **options):
     """A trained network of one seed, with its record as JSON."""
     setup = TrialSetup(0, settings, role, {}, budget, [seed], options.pop("read_test", False))
@@ -234,7 +239,7 @@ def test_the_last_epoch_counts_not_the_best(splits, monkeypatch):
         return replace(trained, history=[lucky, *others])
 
     monkeypatch.setattr(sculpt.trial, "train", train_with_a_lucky_start)
-    settings = wide(training__epochs=2)
+    settings = plain(training__epochs=2)
     record = run_seed(settings, splits).record
     assert record["val_error"] == record["history"][1]["val_error"] > 0
     assert record["val_loss"] == record["history"][1]["val_loss"] > 0
@@ -245,7 +250,7 @@ def test_the_last_epoch_counts_not_the_best(splits, monkeypatch):
     "criterion", ["connection_sensitivity", pytest.param("random", marks=pytest.mark.slow)]
 )
 def test_a_seed_repeats_the_trial(splits, criterion):
-    settings = wide(
+    settings = plain(
         pruning__criterion={"name": criterion}, training__translate=1, training__flip=True
     )
     one, again, other = (run_seed(settings, splits, budget=3000, seed=seed) for seed in (4, 4, 5))
@@ -271,7 +276,7 @@ def test_base_and_candidate_are_trained_with_the_seed_of_both(splits, monkeypatc
 
     monkeypatch.setattr(sculpt.trial, "train", recorded)
     run_seed(study(), splits, role="base", budget=PAPER_BUDGET, seed=6)
-    run_seed(wide(), splits, budget=PAPER_BUDGET, seed=6)
+    run_seed(plain(), splits, budget=PAPER_BUDGET, seed=6)
     assert seen == [(splits, 6)] * 2
 
 
@@ -283,8 +288,8 @@ def test_the_test_images_are_never_read(splits):
     blind = replace(splits, test=Forbidden())
     with pytest.raises(AssertionError, match="images of the test images was read"):
         _ = blind.test.images
-    outcome = run_seed(wide(), blind)
-    record = summarize(wide(), blind, [outcome.record])
+    outcome = run_seed(plain(), blind)
+    record = summarize(plain(), blind, [outcome.record])
     assert record["kept_parameters"] == 2000
 
 
@@ -301,7 +306,7 @@ def test_the_test_images_are_never_read(splits):
     ids=lambda criterion: "-".join(criterion.values()),
 )
 def test_every_way_to_prune_meets_the_budget(splits, criterion):
-    settings = wide(pruning__criterion=criterion, training__nesterov=True)
+    settings = plain(pruning__criterion=criterion, training__nesterov=True)
     outcome = run_seed(settings, splits, budget=3001, seed=2)
     assert kept(outcome) == outcome.record["kept_parameters"] == 3001
     assert revived(outcome) == 0
@@ -314,7 +319,7 @@ def test_every_way_to_prune_meets_the_budget(splits, criterion):
 def test_options_reach_the_criterion(splits):
     masks = []
     for options in ({"targets": "uniform"}, {"targets": "gt"}, {"batch_norm": "batch"}):
-        settings = wide(pruning__criterion={"name": "connection_sensitivity", **options})
+        settings = plain(pruning__criterion={"name": "connection_sensitivity", **options})
         masks.append(run_seed(settings, splits, budget=3000).masks)
     for index, mask in enumerate(masks):
         for other in masks[:index]:
@@ -328,7 +333,7 @@ def test_the_counting_rule_total_is_met_exactly(splits, bias, budget):
     changes = {"counting": "total", "model__conv_bias": bias, "budget": budget}
     size = resolve_budget(study(**changes), splits.spec)
     assert budget in ("base", size)
-    outcome = run_seed(wide(**changes), splits, budget=size)
+    outcome = run_seed(plain(**changes), splits, budget=size)
     norms = sum(
         parameter.numel()
         for name, parameter in outcome.model.named_parameters()
@@ -344,7 +349,7 @@ def test_the_counting_rule_total_is_met_exactly(splits, bias, budget):
 
 def test_the_largest_magnitudes_of_the_initial_weights_are_kept(splits):
     """The pipeline in order: draw, score what was drawn, keep the best of the whole network."""
-    settings = wide(pruning__criterion={"name": "magnitude"})
+    settings = plain(pruning__criterion={"name": "magnitude"})
     outcome = run_seed(settings, splits, budget=2500, seed=3)
     model = build_model(settings, splits.spec)
     initialize(model, "ldi", seed=3)
@@ -360,7 +365,7 @@ def test_the_largest_magnitudes_of_the_initial_weights_are_kept(splits):
 @pytest.mark.parametrize("repair", [True, False])
 def test_training_starts_from_the_weights_that_were_described(splits, repair):
     """With a vanishing learning rate, what is handed back is what training was given."""
-    settings = wide(
+    settings = plain(
         pruning__repair=repair, training__learning_rate=1e-12, training__schedule="constant"
     )
     outcome = run_seed(settings, splits, budget=3000)
@@ -393,12 +398,12 @@ def test_a_ranking_that_runs_dry(splits):
 
 
 def test_a_network_that_diverges(splits):
-    settings = wide(training__learning_rate=1e30, training__epochs=3)
+    settings = plain(training__learning_rate=1e30, training__epochs=3)
     record = run_seed(settings, splits, budget=3000).record
     assert record["diverged"]
     assert len(record["history"]) == 1
     assert record["val_error"] == 1
-    whole = run_seed(wide(training__epochs=3), splits, budget=3000)
+    whole = run_seed(plain(training__epochs=3), splits, budget=3000)
     runs = [record, whole.record]
     trial = summarize(settings, splits, runs, budget=3000)
     assert trial["epochs"] == 1 + 3, "of one that diverged, those that it was trained for"
@@ -408,7 +413,7 @@ def test_a_network_that_diverges(splits):
 
 def test_a_network_without_a_path(splits):
     """Five random weights connect nothing: no paths, and still a record that can be stored."""
-    settings = wide(pruning__criterion={"name": "random"})
+    settings = plain(pruning__criterion={"name": "random"})
     outcome = run_seed(settings, splits, budget=5)
     assert kept(outcome) == 5
     for step in ("pruned", "repaired"):
@@ -502,7 +507,7 @@ class TestBudgets:
 
     @pytest.mark.parametrize("granularity", ["kernel", "channel"])
     def test_what_whole_groups_leave_is_said(self, splits, granularity):
-        settings = wide(pruning__granularity=granularity, training__epochs=0)
+        settings = plain(pruning__granularity=granularity, training__epochs=0)
         outcome = run_seed(settings, splits, budget=3001)
         record = outcome.record
         assert kept(outcome) == record["kept_parameters"] == 3001 - record["unspent"]
@@ -514,14 +519,14 @@ class TestBudgets:
             summarize(settings, splits, [lost], budget=3001)
 
     def test_an_effective_budget_is_spent_on_paths(self, splits):
-        settings = wide(pruning__effective=True, training__epochs=0)
+        settings = plain(pruning__effective=True, training__epochs=0)
         record = run_seed(settings, splits, budget=1500).record
         assert record["kept_parameters"] == 1500
         assert record["signal"]["pruned"]["effective_parameters"] == 1500
 
     def test_the_price_of_macs_reaches_the_ranking(self, splits):
         costs = [
-            run_seed(wide(pruning__mac_exponent=p, training__epochs=0), splits).record["kept_macs"]
+            run_seed(plain(pruning__mac_exponent=p, training__epochs=0), splits).record["kept_macs"]
             for p in (0.0, 1.0)
         ]
         assert costs[1] < 0.9 * costs[0]
@@ -529,7 +534,7 @@ class TestBudgets:
 
 class TestWhatIsScoredOn:
     def run(self, splits, **options):
-        settings = wide(training__epochs=0, **options.pop("changes", {}))
+        settings = plain(training__epochs=0, **options.pop("changes", {}))
         seed = options.pop("seed", 0)
         return run_seed(settings, splits, seed=seed, **options)
 
@@ -575,7 +580,7 @@ def test_the_lowest_test_error_is_reported_on_request(splits):
 
 @pytest.mark.filterwarnings("ignore::sculpt.errors.SculptWarning")
 def test_collapsed_layers_are_named(splits):
-    settings = wide(
+    settings = plain(
         pruning__criterion={"name": "magnitude"},
         pruning__initializer={"name": "variance_scaling"},
         training__epochs=0,
@@ -742,7 +747,7 @@ class TestScores:
         assert PAPER_BUDGET / record["dense_parameters"] < record["score_share"] < 1
         assert record["score_kept"] > 0
         assert base.record["score_kept"] is base.record["score_share"] is None
-        settings = wide(pruning__criterion={"name": "magnitude"}, training__epochs=0)
+        settings = plain(pruning__criterion={"name": "magnitude"}, training__epochs=0)
         whole = run_seed(settings, splits).record
         model = build_model(settings, splits.spec)
         initialize(model, "ldi", seed=0)

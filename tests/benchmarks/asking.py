@@ -10,15 +10,15 @@ import argparse
 import json
 import random
 import resource
-import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import Any
+
+from overhead import multiply
 
 import sculpt
 
@@ -53,9 +53,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         storage = Path(folder, "digits.db")
         changes = {"storage": str(storage), "search.trials": 2, "search.replicates": 3}
-        sculpt.run(STUDY, overrides=changes)
-        with closing(sqlite3.connect(storage)) as database:
-            multiply(database, options.trials)
+        store = sculpt.run(STUDY, overrides=changes).store
+        multiply(store.storage, store.candidates, options.trials, different)
         commands = {
             name: [sys.executable, "-m", "sculpt", *question, "--storage", str(storage)]
             for name, question in QUESTIONS.items()
@@ -84,64 +83,21 @@ def processor_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def multiply(database: sqlite3.Connection, count: int) -> None:
-    """Copy the only candidate of a study until there are so many, each with numbers of its own."""
-    (source,) = database.execute(
-        "SELECT trial_id FROM trials JOIN studies USING (study_id) WHERE study_name = 'digits'"
-    ).fetchone()
-    last = database.execute("SELECT max(trial_id) FROM trials").fetchone()[0]
-    copies = range(last + 1, last + count)
-    database.executemany(
-        "INSERT INTO trials SELECT ?, ?, study_id, state, datetime_start, datetime_complete "
-        "FROM trials WHERE trial_id = ?",
-        [(trial, number, source) for number, trial in enumerate(copies, start=1)],
-    )
-    attributes = dict(
-        database.execute(
-            "SELECT key, value_json FROM trial_user_attributes WHERE trial_id = ?", (source,)
-        )
-    )
-    columns = {
-        "trial_params": "param_name, param_value, distribution_json",
-        "trial_values": "objective, value, value_type",
-        "trial_system_attributes": "key, value_json",
-    }
-    for table, names in columns.items():
-        rows = database.execute(f"SELECT {names} FROM {table} WHERE trial_id = ?", (source,))
-        rows = rows.fetchall()
-        places = ", ".join("?" * (1 + names.count(",") + 1))
-        database.executemany(
-            f"INSERT INTO {table} (trial_id, {names}) VALUES ({places})",
-            [(trial, *row) for trial in copies for row in rows],
-        )
-    database.executemany(
-        "INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (?, ?, ?)",
-        different(attributes, copies),
-    )
-    for objective, name in enumerate(("val_error", "kept_macs")):
-        database.execute(
-            "UPDATE trial_values SET value = (SELECT json_extract(value_json, ?) "
-            "FROM trial_user_attributes AS found WHERE found.trial_id = trial_values.trial_id "
-            "AND key = 'objectives') WHERE objective = ? AND trial_id > ?",
-            (f"$.{name}", objective, last),
-        )
-    database.commit()
-
-
-def different(attributes: dict[str, str], copies: range) -> Iterator[tuple[int, str, str]]:
-    """Return the attributes of each copy: errors and costs drawn at random, the rest as it is."""
-    draw = random.Random(0)
-    for trial in copies:
-        error, macs = draw.uniform(0.02, 0.5), draw.uniform(1e4, 1e6)
-        objectives = json.loads(attributes["objectives"]) | {"val_error": error, "kept_macs": macs}
-        changed = {
-            "objectives": objectives | {"macs": draw.uniform(1e5, 1e7)},
-            "val_error_mean": error,
-            "val_errors": [error + draw.gauss(0, 0.01) for _ in range(3)],
-            "kept_macs": macs,
-        }
-        texts = attributes | {key: json.dumps(value) for key, value in changed.items()}
-        yield from ((trial, key, text) for key, text in texts.items())
+def different(table: str, row: dict[str, Any], place: int) -> dict[str, Any]:
+    """Give a copied trial errors and costs drawn at random; the rest stays as it is."""
+    draw = random.Random(place)
+    error, macs, dense = (draw.uniform(*ends) for ends in ((0.02, 0.5), (1e4, 1e6), (1e5, 1e7)))
+    if table == "values":
+        row["value"] = (error, macs)[row["objective"]]
+    elif table == "user_attributes":
+        errors = [error + draw.gauss(0, 0.01) for _ in range(3)]
+        changed = {"val_error_mean": error, "val_errors": errors, "kept_macs": macs}
+        if row["key"] == "objectives":
+            objectives = {"val_error": error, "kept_macs": macs, "macs": dense}
+            changed["objectives"] = json.loads(row["value_json"]) | objectives
+        if row["key"] in changed:
+            row["value_json"] = json.dumps(changed[row["key"]])
+    return row
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ from sculpt.search.workers import worker as worker_module
 from sculpt.search.workers.interruption import Interruption
 from sculpt.search.workers.worker import Worker
 from sculpt.storage.opening import start_store
+from sculpt.storage.optuna_names import experimental_accepted
 from sculpt.storage.study_storage import StudyStorage
 from sculpt.study_file import load_study
 from sculpt.training.memory import long_lived
@@ -67,6 +68,7 @@ STUDY = {
     "search": {"trials": 2, "sampler": "random", "grace_seconds": 60},
 }
 EPOCHS = 30
+Change = Callable[[str, dict[str, Any], int], dict[str, Any]]
 CALLS = ("set_trial_user_attr", "set_trial_system_attr", "set_trial_state_values")
 
 
@@ -204,8 +206,15 @@ def fill_bare(url: str, trained: Trained, finished: int) -> None:
     multiply(study._storage._backend, study, finished)
 
 
-def multiply(storage: RDBStorage, study: optuna.Study, count: int) -> None:
-    """Copy the last trial of a study until there are so many, with other parameters."""
+def nudged(table: str, row: dict[str, Any], place: int) -> dict[str, Any]:
+    """Give the parameters of a copied trial another value."""
+    if row.get("param_name") in ("widening", "x0"):
+        row["param_value"] += place * 1e-6
+    return row
+
+
+def multiply(storage: Any, study: optuna.Study, count: int, change: Change = nudged) -> None:
+    """Copy the last trial of a study until there are so many, each changed by its place."""
     engine, meta = storage.engine, MetaData()
     meta.reflect(engine)
     study_id = storage.get_study_id_from_name(study.study_name)
@@ -230,17 +239,13 @@ def multiply(storage: RDBStorage, study: optuna.Study, count: int) -> None:
         for name in ("params", "values", "user_attributes", "system_attributes"):
             table = tables[f"trial_{name}"]
             key = next(iter(table.primary_key.columns)).name
-            found = connection.execute(
-                select(table).where(table.c.trial_id == source.trial_id)
-            ).all()
-            rows = []
-            for place, new in enumerate(ids, start=1):
-                for one in found:
-                    copied = dict(one._mapping) | {"trial_id": new}
-                    del copied[key]
-                    if copied.get("param_name") in ("widening", "x0"):
-                        copied["param_value"] += place * 1e-6
-                    rows.append(copied)
+            found = connection.execute(select(table).where(table.c.trial_id == source.trial_id))
+            ours = [{k: v for k, v in one._mapping.items() if k != key} for one in found]
+            rows = [
+                change(name, row | {"trial_id": new}, place)
+                for place, new in enumerate(ids, start=1)
+                for row in ours
+            ]
             for begin in range(0, len(rows), 20_000):
                 connection.execute(insert(table), rows[begin : begin + 20_000])
         if engine.dialect.name == "postgresql":
@@ -254,7 +259,7 @@ def multiply(storage: RDBStorage, study: optuna.Study, count: int) -> None:
 
 def bare_study(url: str, seed: int | None = None) -> optuna.Study:
     """Return a plain Optuna study with heartbeats."""
-    with experimental():
+    with experimental_accepted():
         storage = RDBStorage(url, heartbeat_interval=10, grace_period=60)
     return optuna.create_study(
         study_name="bare",
@@ -263,16 +268,6 @@ def bare_study(url: str, seed: int | None = None) -> optuna.Study:
         sampler=optuna.samplers.RandomSampler(seed=seed),
         load_if_exists=True,
     )
-
-
-@contextmanager
-def experimental() -> Iterator[None]:
-    """Accept that heartbeats are experimental."""
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def bare_trial(trained: Trained) -> Callable[[optuna.Trial], tuple[float, float]]:
