@@ -5,9 +5,7 @@ import os
 import shutil
 import sys
 import tarfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from alembic.config import Config
@@ -41,7 +39,7 @@ def _real_data(name: str) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _private_cache(tmp_path_factory):
     """Keep every test, and what it starts, out of the user's own cache folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
@@ -49,7 +47,7 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _tables_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _tables_made_once(tmp_path_factory):
     """Copy the tables of each new study's file, and read Optuna's migrations once.
 
     They are ten modules, and every opening of a storage reads and runs them.
@@ -76,7 +74,7 @@ def _tables_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 
 @pytest.fixture(scope="session")
-def splits() -> Any:
+def splits():
     """150 of the digits to train on, and 50 to validate on."""
     from sculpt.data import make_splits
     from sculpt.data.digits import Digits
@@ -85,7 +83,7 @@ def splits() -> Any:
 
 
 @pytest.fixture(scope="session")
-def mnist_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def mnist_root(tmp_path_factory):
     """A root from which the data set `mnist` reads the real MNIST."""
     source = _real_data("mnist")
     root = tmp_path_factory.mktemp("mnist")
@@ -98,7 +96,7 @@ def mnist_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def cifar10_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cifar10_folder(tmp_path_factory):
     """A root from which the data set `image_folder` reads CIFAR-10, as JPEG files."""
     source = _real_data("cifar10-jpeg.tar.xz")
     root = tmp_path_factory.mktemp("cifar10")
@@ -108,15 +106,13 @@ def cifar10_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def reference_masks() -> Path:
+def reference_masks():
     """The folder of the masks that the paper's own code made, with the weights it made them of."""
     return _outside("reference", "SCULPT_TEST_REFERENCE")
 
 
 @pytest.fixture
-def sculpt_command(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
+def sculpt_command(monkeypatch, capsys):
     """Run the command line in this process; return (exit code, stdout, stderr)."""
 
     def run(*arguments: object) -> tuple[int, str, str]:

@@ -1,9 +1,6 @@
 """`sculpt bench` and what `sculpt check` makes of it. What is measured is never judged here."""
 
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,11 +14,9 @@ from studies import write_study
 
 QUICK = ("--repeats", "2", "--seconds", "0.01")
 
-Run = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
-def measured(tmp_path: Path, sculpt_command: Run) -> tuple[Path, dict[str, Any]]:
+def measured(tmp_path, sculpt_command):
     """The tiny study, and what measuring one candidate of it printed."""
     path = write_study(tmp_path)
     one = ("--set", "params.widening=2", "--set", "params.blocks=1")
@@ -31,7 +26,7 @@ def measured(tmp_path: Path, sculpt_command: Run) -> tuple[Path, dict[str, Any]]
 
 
 @pytest.mark.slow
-def test_a_study_is_measured_against_the_standard_loop(tmp_path: Path, sculpt_command: Run) -> None:
+def test_a_study_is_measured_against_the_standard_loop(tmp_path, sculpt_command):
     path = write_study(tmp_path)
     code, out, _ = sculpt_command("bench", path, *QUICK, "--against-standard", "--json")
     document = json.loads(out)
@@ -40,7 +35,6 @@ def test_a_study_is_measured_against_the_standard_loop(tmp_path: Path, sculpt_co
     assert document["study"] == "tiny"
     assert document["device"].keys() == {"type", "name", "threads"}
     assert json.loads((tmp_path / "tiny-bench.json").read_text()) == document
-
     corners = [{"widening": k, "blocks": n} for n in (1, 2) for k in (2, 3)]
     base = [("base", "train"), ("base", "evaluate"), ("standard_loop", "train")]
     candidate = [
@@ -61,7 +55,6 @@ def test_a_study_is_measured_against_the_standard_loop(tmp_path: Path, sculpt_co
         assert row.get("ratio", 1) > 0
         if row["phase"] == "train":  # one epoch of 150 images
             assert row["seconds"] * row["images_per_second"] == pytest.approx(150)
-
     predicted = document["predicted"]
     per_trial = predicted["seconds_per_trial"]
     assert predicted["trials"] == 4
@@ -70,7 +63,7 @@ def test_a_study_is_measured_against_the_standard_loop(tmp_path: Path, sculpt_co
     assert per_trial["base"] > 2 * sum(counted), "two seeds, and what has no row"
 
 
-def test_one_candidate_is_chosen_by_its_parameters(measured: tuple[Path, dict[str, Any]]) -> None:
+def test_one_candidate_is_chosen_by_its_parameters(measured):
     path, document = measured
     one = {"params.widening": 2, "params.blocks": 1}
     again = sculpt.bench(path, one, effort=Effort(repeats=1, seconds=0.01))
@@ -83,9 +76,7 @@ def test_one_candidate_is_chosen_by_its_parameters(measured: tuple[Path, dict[st
     )
 
 
-def test_check_shows_the_prediction(
-    measured: tuple[Path, dict[str, Any]], sculpt_command: Run
-) -> None:
+def test_check_shows_the_prediction(measured, sculpt_command):
     path, document = measured
     _, out, _ = sculpt_command("check", path, "--json")
     assert json.loads(out)["predicted"] == {
@@ -100,9 +91,7 @@ def test_check_shows_the_prediction(
     assert "the whole study: about 0:0" in out
 
 
-def test_check_ignores_what_was_measured_of_another_study(
-    measured: tuple[Path, dict[str, Any]], sculpt_command: Run
-) -> None:
+def test_check_ignores_what_was_measured_of_another_study(measured, sculpt_command):
     path, _ = measured
     code, out, _ = sculpt_command("check", path, "--set", "training.epochs=2", "--json")
     assert (code, json.loads(out)["predicted"]) == (0, None)
@@ -112,16 +101,14 @@ def test_check_ignores_what_was_measured_of_another_study(
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"fingerprint": '])
-def test_check_ignores_what_it_cannot_read(
-    tmp_path: Path, sculpt_command: Run, content: str
-) -> None:
+def test_check_ignores_what_it_cannot_read(tmp_path, sculpt_command, content):
     path = write_study(tmp_path)
     bench_path(load_study(path)).write_text(content)
     code, out, _ = sculpt_command("check", path, "--json")
     assert (code, json.loads(out)["predicted"]) == (0, None)
 
 
-def test_the_table_for_people(tmp_path: Path, sculpt_command: Run) -> None:
+def test_the_table_for_people(tmp_path, sculpt_command):
     path = write_study(tmp_path, space={"parameters": {"widening": [2]}}, search__trials=2)
     code, out, err = sculpt_command("bench", path, *QUICK)
     assert code == 0
@@ -130,7 +117,7 @@ def test_the_table_for_people(tmp_path: Path, sculpt_command: Run) -> None:
     assert err.splitlines() == ["measuring the base", "measuring widening 2"]
 
 
-def test_criteria_that_look_at_no_images_have_no_rate(tmp_path: Path, sculpt_command: Run) -> None:
+def test_criteria_that_look_at_no_images_have_no_rate(tmp_path, sculpt_command):
     path = write_study(
         tmp_path, pruning={"criterion": {"name": "magnitude"}, "repair": False}, training__epochs=0
     )
@@ -150,9 +137,7 @@ def test_criteria_that_look_at_no_images_have_no_rate(tmp_path: Path, sculpt_com
         (["--set", "budget=4000000"], "must hold the budget, but none does"),
     ],
 )
-def test_wrong_input_is_one_message_and_exit_code_2(
-    tmp_path: Path, sculpt_command: Run, arguments: list[str], message: str
-) -> None:
+def test_wrong_input_is_one_message_and_exit_code_2(tmp_path, sculpt_command, arguments, message):
     path = write_study(tmp_path)
     code, out, err = sculpt_command("bench", path, *arguments)
     assert (code, out) == (2, "")
@@ -162,7 +147,7 @@ def test_wrong_input_is_one_message_and_exit_code_2(
     assert [p.name for p in tmp_path.iterdir()] == ["tiny.yaml"], "nothing may be written"
 
 
-def test_a_large_space_gives_few_corners_spread_over_it(tmp_path: Path) -> None:
+def test_a_large_space_gives_few_corners_spread_over_it(tmp_path):
     space = {
         "widening": {"low": 2, "high": 30},
         "blocks": {"low": 1, "high": 3},

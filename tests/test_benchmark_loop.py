@@ -13,7 +13,7 @@ from torch.utils.data import Sampler
 from sculpt.benchmark.race import Effort, race, standard_opponent
 from sculpt.benchmark.standard_loop import PillowImages, train_standard
 from sculpt.config import Training
-from sculpt.data import ImageSet, Splits, make_splits
+from sculpt.data import ImageSet, make_splits
 from sculpt.data.digits import Digits
 from sculpt.errors import SculptError
 from sculpt.training.loop import train
@@ -43,7 +43,7 @@ class Replayed(Sampler[int]):
 
 
 @pytest.fixture(scope="module")
-def splits() -> Splits:
+def splits():
     """160 images to train on, which 50 do not divide, and 40 to validate on."""
     return make_splits(Digits().read(), train_images=200, validation_fraction=0.2)
 
@@ -58,9 +58,7 @@ def splits() -> Splits:
     ],
     ids=["plain", "one_cycle", "clipped"],
 )
-def test_both_loops_train_to_the_same_losses(
-    splits: Splits, density: float, changes: dict[str, object]
-) -> None:
+def test_both_loops_train_to_the_same_losses(splits, density, changes):
     """Step by step on the same batches, where nothing is augmented."""
     recipe = Training.model_validate(SAME_ORDER | {"learning_rate": 0.05} | changes)
     model, masks = make_network(density)
@@ -74,7 +72,6 @@ def test_both_loops_train_to_the_same_losses(
     model.load_state_dict(start)
     order = Replayed(batches, splits.train)
     theirs, rates = train_standard(model, masks, splits.train, recipe, order=order)
-
     assert len(ours) == len(rates) == 3
     assert ours[0].train_loss != pytest.approx(ours[2].train_loss, rel=0.01), "it learns"
     loss, error = evaluate(theirs, splits.validation)
@@ -84,7 +81,7 @@ def test_both_loops_train_to_the_same_losses(
         assert torch.equal(value, start[name]), "the given network must be left as it is"
 
 
-def test_images_come_as_torchvision_s_sets_give_them(splits: Splits) -> None:
+def test_images_come_as_torchvision_s_sets_give_them(splits):
     images = splits.train
     assert [label for _, label in PillowImages(images, lambda image: image)] == (
         images.labels.tolist()
@@ -94,7 +91,7 @@ def test_images_come_as_torchvision_s_sets_give_them(splits: Splits) -> None:
     assert np.array_equal(np.asarray(image), images.images[7, 0].numpy())
 
 
-def test_augmented_images_can_be_trained_on(splits: Splits) -> None:
+def test_augmented_images_can_be_trained_on(splits):
     recipe = Training.model_validate(
         SAME_ORDER | {"epochs": 1, "translate": 1, "flip": True, "cutout": 3}
     )
@@ -105,7 +102,7 @@ def test_augmented_images_can_be_trained_on(splits: Splits) -> None:
 
 
 @pytest.mark.slow
-def test_a_race_leaves_the_network_as_it_is_and_takes_turns(splits: Splits) -> None:
+def test_a_race_leaves_the_network_as_it_is_and_takes_turns(splits):
     recipe = Training.model_validate(SAME_ORDER)
     model, masks = make_network(0.5)
     start = {name: value.clone() for name, value in model.state_dict().items()}
@@ -120,7 +117,7 @@ def test_a_race_leaves_the_network_as_it_is_and_takes_turns(splits: Splits) -> N
 
 
 @pytest.mark.slow
-def test_a_standard_loop_that_stops_is_one_message(splits: Splits) -> None:
+def test_a_standard_loop_that_stops_is_one_message(splits):
     model, masks = make_network(0.5)
     with standard_opponent() as opponent:
         (process,) = multiprocessing.active_children()

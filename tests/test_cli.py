@@ -5,7 +5,6 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
@@ -19,7 +18,7 @@ from studies import write_study
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def study(tmp_path_factory):
     """The tiny study run by the command line, and what `run --json` printed last."""
     path = write_study(tmp_path_factory.mktemp("cli"))
     done = CliRunner().invoke(app, ["run", str(path), "--json"])
@@ -28,14 +27,11 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
     return path, json.loads(done.stdout)
 
 
-def test_run_and_rank_print_the_ranking(
-    study: tuple[Path, dict[str, Any]], sculpt_command: Any
-) -> None:
+def test_run_and_rank_print_the_ranking(study, sculpt_command):
     path, printed = study
     code, out, _ = sculpt_command("rank", path, "--json")
     assert code == 0
     assert json.loads(out) == printed
-
     assert printed["study"] == "tiny"
     assert printed["budget"] == 4874
     assert {"total", "complete", "stopped", "failed", "running"} <= printed["trials"].keys()
@@ -68,7 +64,7 @@ def test_run_and_rank_print_the_ranking(
             assert 0 < row["sparsity"] < 1
 
 
-def test_check(study: tuple[Path, dict[str, Any]], sculpt_command: Any) -> None:
+def test_check(study, sculpt_command):
     code, out, _ = sculpt_command("check", study[0], "--json")
     document = json.loads(out)
     assert code == 0
@@ -85,7 +81,7 @@ def test_check(study: tuple[Path, dict[str, Any]], sculpt_command: Any) -> None:
         assert (corner["feasible"], corner["reason"]) == (True, None)
 
 
-def test_pareto(study: tuple[Path, dict[str, Any]], sculpt_command: Any) -> None:
+def test_pareto(study, sculpt_command):
     _, out, _ = sculpt_command("pareto", study[0], "--objectives", "val_error,macs", "--json")
     document = json.loads(out)
     directions = [(o["name"], o["direction"]) for o in document["objectives"]]
@@ -94,16 +90,14 @@ def test_pareto(study: tuple[Path, dict[str, Any]], sculpt_command: Any) -> None
     assert "base" in [row["trial"] for row in document["front"]], "nothing has fewer dense MACs"
     for row in document["front"]:
         assert row["values"].keys() == {"val_error", "macs"}
-
     _, out, _ = sculpt_command("pareto", study[0], "--where", "widening > 2", "--json")
     for row in json.loads(out)["front"]:
         assert row["params"]["widening"] == 3
-
     _, out, _ = sculpt_command("pareto", study[0], "--format", "csv")
     assert out.splitlines()[0].startswith("study,trial,role,budget,")
 
 
-def test_show(study: tuple[Path, dict[str, Any]], sculpt_command: Any) -> None:
+def test_show(study, sculpt_command):
     for row in study[1]["ranking"]:
         code, out, _ = sculpt_command("show", study[0], row["trial"], "--json")
         record = json.loads(out)
@@ -126,9 +120,7 @@ def test_show(study: tuple[Path, dict[str, Any]], sculpt_command: Any) -> None:
         assert record["signal"].keys() == steps
 
 
-def test_python_functions_answer_as_commands_do(
-    study: tuple[Path, dict[str, Any]], sculpt_command: Any
-) -> None:
+def test_python_functions_answer_as_commands_do(study, sculpt_command):
     path, printed = study
     results = sculpt.open_results(path)
     assert sculpt.status(results) == {"study": "tiny", "trials": printed["trials"]}
@@ -147,12 +139,7 @@ def test_python_functions_answer_as_commands_do(
         assert (code, found) == (0, expected)
 
 
-def test_files_go_where_nothing_else_is_said(
-    study: tuple[Path, dict[str, Any]],
-    sculpt_command: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_files_go_where_nothing_else_is_said(study, sculpt_command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = study[0]
     assert sculpt.report(path, format="md") == Path("tiny-report.md")
@@ -160,7 +147,7 @@ def test_files_go_where_nothing_else_is_said(
     manifest = sculpt.export_trial(path)
     assert json.loads(Path("tiny-best/manifest.json").read_text()) == manifest
     with pytest.raises(InputError, match="format must be one of html, md, but got 'pdf'"):
-        sculpt.report(path, format="pdf")  # type: ignore[arg-type]
+        sculpt.report(path, format="pdf")
     for command, place in [
         (["report", "--format", "md"], "report: tiny-report.md"),
         (["archive"], "archive: results/tiny"),
@@ -171,7 +158,7 @@ def test_files_go_where_nothing_else_is_said(
     assert json.loads(out) == manifest
 
 
-def test_images_that_are_missing_are_said(tmp_path: Path, sculpt_command: Any) -> None:
+def test_images_that_are_missing_are_said(tmp_path, sculpt_command):
     path = write_study(tmp_path, data={"name": "mnist", "root": str(tmp_path)})
     with pytest.warns(SculptWarning, match="data.download=true"):
         document = sculpt.check(path)
@@ -181,7 +168,7 @@ def test_images_that_are_missing_are_said(tmp_path: Path, sculpt_command: Any) -
 
 
 @pytest.mark.slow
-def test_asking_does_not_wait_for_pytorch(study: tuple[Path, dict[str, Any]]) -> None:
+def test_asking_does_not_wait_for_pytorch(study):
     """Every question is answered from the storage, without the second that torch takes."""
     code = (
         "import sys, sculpt; results = sculpt.open_results(sys.argv[1]); sculpt.rank(results); "
@@ -192,7 +179,7 @@ def test_asking_does_not_wait_for_pytorch(study: tuple[Path, dict[str, Any]]) ->
     assert done.stdout.strip() == "False", done.stderr
 
 
-def test_counting_trials_waits_for_no_table(study: tuple[Path, dict[str, Any]]) -> None:
+def test_counting_trials_waits_for_no_table(study):
     code = (
         "import sys; from sculpt.cli import app; app(sys.argv[1:], standalone_mode=False); "
         "print([m for m in ('torch', 'pandas', 'scipy', 'altair') if m in sys.modules])"
@@ -202,7 +189,7 @@ def test_counting_trials_waits_for_no_table(study: tuple[Path, dict[str, Any]]) 
     assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
 
 
-def test_tables_for_people(study: tuple[Path, dict[str, Any]], sculpt_command: Any) -> None:
+def test_tables_for_people(study, sculpt_command):
     for command, expected in [
         (["check"], "dense size"),
         (["rank"], "against the base"),
@@ -216,9 +203,7 @@ def test_tables_for_people(study: tuple[Path, dict[str, Any]], sculpt_command: A
         assert expected in out
 
 
-def test_a_study_is_found_by_its_name(
-    study: tuple[Path, dict[str, Any]], sculpt_command: Any
-) -> None:
+def test_a_study_is_found_by_its_name(study, sculpt_command):
     storage = study[0].parent / "tiny.db"
     code, out, _ = sculpt_command("rank", "tiny", "--storage", storage, "--json")
     assert code == 0
@@ -232,7 +217,7 @@ COMMANDS = [command.callback.__name__ for command in app.registered_commands]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help_with_an_example(command: str, sculpt_command: Any) -> None:
+def test_every_command_has_help_with_an_example(command, sculpt_command):
     code, out, _ = sculpt_command(command, "--help")
     assert code == 0
     of_what = "winner" if command in ("verify", "latency") else "studies/"
@@ -260,12 +245,8 @@ def test_every_command_has_help_with_an_example(command: str, sculpt_command: An
     ],
 )
 def test_wrong_input_is_one_message_and_exit_code_2(
-    tmp_path: Path,
-    sculpt_command: Any,
-    arguments: list[str],
-    message: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    tmp_path, sculpt_command, arguments, message, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     path = write_study(tmp_path)
     code, out, err = sculpt_command(*[str(path) if a == "{study}" else a for a in arguments])
@@ -278,9 +259,7 @@ def test_wrong_input_is_one_message_and_exit_code_2(
     assert [p.name for p in tmp_path.iterdir()] == ["tiny.yaml"], "nothing may be written"
 
 
-def test_wrong_questions_to_a_finished_study(
-    study: tuple[Path, dict[str, Any]], sculpt_command: Any
-) -> None:
+def test_wrong_questions_to_a_finished_study(study, sculpt_command):
     for arguments, message in [
         (["show", study[0], "99"], "must be base, best or one of 0 to 2, but got 99"),
         (["pareto", study[0], "--objectives", "beauty"], "objective must be one of dense_memory"),
@@ -306,7 +285,7 @@ def image_tree(folder: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_corrupt_image_is_named(tmp_path: Path, sculpt_command: Any) -> None:
+def test_a_corrupt_image_is_named(tmp_path, sculpt_command):
     root = image_tree(tmp_path / "images")
     data = {"name": "image_folder", "root": str(root), "channels": 1, "validation_fraction": 0.4}
     path = write_study(tmp_path, data=data, search__trials=2, search__replicates=1)
@@ -317,7 +296,6 @@ def test_a_corrupt_image_is_named(tmp_path: Path, sculpt_command: Any) -> None:
     assert code == 2
     assert str(broken) in err
     assert not (tmp_path / "tiny.db").exists()
-
     broken.write_bytes(content)
     code, out, err = sculpt_command("run", path, "--json")
     assert code == 0, err
@@ -325,7 +303,7 @@ def test_a_corrupt_image_is_named(tmp_path: Path, sculpt_command: Any) -> None:
 
 
 @pytest.mark.slow
-def test_images_may_move_but_not_change(tmp_path: Path, sculpt_command: Any) -> None:
+def test_images_may_move_but_not_change(tmp_path, sculpt_command):
     first = image_tree(tmp_path / "first")
     data = {"name": "image_folder", "root": str(first), "channels": 1, "validation_fraction": 0.4}
     path = write_study(tmp_path, data=data, search__trials=2, search__replicates=1)
@@ -334,14 +312,13 @@ def test_images_may_move_but_not_change(tmp_path: Path, sculpt_command: Any) -> 
     code, out, err = sculpt_command("run", path, "--set", f"data.root={moved}", "--json")
     assert code == 0, err
     assert json.loads(out)["trials"]["complete"] == 2
-
     (moved / "train" / "cat" / "3.png").write_bytes((moved / "test/dog/3.png").read_bytes())
     code, _, err = sculpt_command("run", path, "--set", f"data.root={moved}")
     assert code == 2
     assert "must be resumed on the images it was started with" in err
 
 
-def test_a_foreign_or_damaged_storage_is_left_alone(tmp_path: Path, sculpt_command: Any) -> None:
+def test_a_foreign_or_damaged_storage_is_left_alone(tmp_path, sculpt_command):
     path = write_study(tmp_path)
     storage = tmp_path / "tiny.db"
     with sqlite3.connect(storage) as foreign:
@@ -358,7 +335,7 @@ def test_a_foreign_or_damaged_storage_is_left_alone(tmp_path: Path, sculpt_comma
     assert sorted(p.name for p in tmp_path.iterdir()) == ["tiny.db", "tiny.yaml"]
 
 
-def test_another_program_s_study_is_not_taken_over(tmp_path: Path, sculpt_command: Any) -> None:
+def test_another_program_s_study_is_not_taken_over(tmp_path, sculpt_command):
     storage = f"sqlite:///{tmp_path / 'tiny.db'}"
     foreign = optuna.create_study(study_name="tiny", storage=storage, directions=["minimize"] * 2)
     foreign.optimize(lambda trial: (trial.suggest_float("x", 0, 1), 0.0), n_trials=1)
@@ -370,7 +347,7 @@ def test_another_program_s_study_is_not_taken_over(tmp_path: Path, sculpt_comman
     assert foreign.trials == before
 
 
-def test_a_newer_study_is_not_misread(tmp_path: Path, sculpt_command: Any) -> None:
+def test_a_newer_study_is_not_misread(tmp_path, sculpt_command):
     path = write_study(tmp_path)
     start_store(sculpt.load_study(path), "no images", 4).storage.close()
     with sqlite3.connect(tmp_path / "tiny.db") as database:
@@ -385,7 +362,7 @@ def test_a_newer_study_is_not_misread(tmp_path: Path, sculpt_command: Any) -> No
 
 
 class TestDiagnose:
-    def test_it_prints_one_document(self, tmp_path: Path, sculpt_command: Any) -> None:
+    def test_it_prints_one_document(self, tmp_path, sculpt_command):
         path = write_study(tmp_path)
         code, out, err = sculpt_command(
             "diagnose",
@@ -409,9 +386,7 @@ class TestDiagnose:
         assert document["effective"]["parameters"] == 4874
         assert not (tmp_path / "tiny.db").exists()  # nothing is run
 
-    def test_without_repair_there_is_no_third_step(
-        self, tmp_path: Path, sculpt_command: Any
-    ) -> None:
+    def test_without_repair_there_is_no_third_step(self, tmp_path, sculpt_command):
         path = write_study(tmp_path, pruning__repair=False)
         arguments = ["diagnose", path, "--set", "params.widening=3"]
         code, out, _ = sculpt_command(*arguments, "--json")
@@ -422,7 +397,7 @@ class TestDiagnose:
         assert "stages.2.0.second.conv.weight" in out
         assert "repaired" not in out
 
-    def test_it_draws(self, tmp_path: Path, sculpt_command: Any) -> None:
+    def test_it_draws(self, tmp_path, sculpt_command):
         path, picture = write_study(tmp_path), tmp_path / "layers.png"
         code, _, err = sculpt_command(
             "diagnose", path, "--set", "params.widening=2", "--plot", picture
@@ -440,9 +415,7 @@ class TestDiagnose:
             ("budget=100000000", "at most"),
         ],
     )
-    def test_wrong_input(
-        self, tmp_path: Path, sculpt_command: Any, assignment: str, message: str
-    ) -> None:
+    def test_wrong_input(self, tmp_path, sculpt_command, assignment, message):
         code, out, err = sculpt_command("diagnose", write_study(tmp_path), "--set", assignment)
         assert (code, out) == (2, "")
         assert message in err
@@ -450,7 +423,7 @@ class TestDiagnose:
 
 
 @pytest.mark.slow
-def test_a_study_that_compares_writes_what_it_measured(tmp_path: Path, sculpt_command: Any) -> None:
+def test_a_study_that_compares_writes_what_it_measured(tmp_path, sculpt_command):
     path = write_study(
         tmp_path,
         published={"source": "nobody", "figures": ["val_error"]},

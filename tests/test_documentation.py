@@ -18,7 +18,7 @@ def python_blocks(name: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_readme_prunes_a_network_of_the_reader() -> None:
+def test_the_readme_prunes_a_network_of_the_reader():
     block = next(block for block in python_blocks("README.md") if "sculpt.prune" in block)
     scope: dict[str, object] = {}
     exec(block, scope)
@@ -27,9 +27,7 @@ def test_the_readme_prunes_a_network_of_the_reader() -> None:
     assert sum(int(mask.sum()) for mask in masks.values()) == 500_000
 
 
-def test_the_contributor_s_criterion_and_quantity_run_as_a_plugin(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_contributor_s_criterion_and_quantity_run_as_a_plugin(tmp_path, monkeypatch):
     blocks = python_blocks("CONTRIBUTING.md")
     assert [len(block.splitlines()) < 40 for block in blocks] == [True, True]
     (tmp_path / "my_lab_criterion.py").write_text("\n".join(blocks))
@@ -56,7 +54,7 @@ def test_the_contributor_s_criterion_and_quantity_run_as_a_plugin(
         sys.modules.pop("my_lab_criterion", None)
 
 
-def test_every_study_and_space_that_is_named_exists() -> None:
+def test_every_study_and_space_that_is_named_exists():
     for document in ("README.md", "CONTRIBUTING.md"):
         text = (ROOT / document).read_text()
         named = set(re.findall(r"(?:studies|search_spaces)/[\w./]*\.yaml", text))
@@ -64,7 +62,7 @@ def test_every_study_and_space_that_is_named_exists() -> None:
     assert "studies/digits.yaml" in (ROOT / "README.md").read_text()
 
 
-def test_ci_runs_the_readme_s_test_command() -> None:
+def test_ci_runs_the_readme_s_test_command():
     readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
     command = next(line for line in ci.splitlines() if line.startswith("python3 -m venv"))
     assert f"\n{command}\n" in readme

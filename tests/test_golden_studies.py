@@ -87,12 +87,12 @@ def check(name: str, root: str, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_digits(tmp_path: Path) -> None:
+def test_digits(tmp_path):
     check("digits.yaml", "", tmp_path)
 
 
 @pytest.mark.slow
-def test_cifar10(cifar10_folder: Path, tmp_path: Path) -> None:
+def test_cifar10(cifar10_folder, tmp_path):
     check("cifar10_smoke.yaml", str(cifar10_folder), tmp_path)
 
 

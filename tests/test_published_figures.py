@@ -18,7 +18,7 @@ SPARSITIES = [0.96, 0.81, 0.82, 0.82, 0.82, 0.80, 0.45]
 
 
 @pytest.fixture(scope="module")
-def splits(mnist_root: Path) -> Splits:
+def splits(mnist_root):
     return load_data(load_study(STUDY, {"data.root": str(mnist_root)}))
 
 
@@ -30,7 +30,7 @@ def sculpt(splits: Splits, variance: float, seed: int) -> SculptedRecord:
 
 
 @pytest.mark.slow
-def test_layer_sparsities_and_signals_at_variance_01(splits: Splits) -> None:
+def test_layer_sparsities_and_signals_at_variance_01(splits):
     records = [sculpt(splits, 0.1, seed) for seed in range(10)]
     densities = torch.tensor([[layer.density for layer in r.layers] for r in records])
     assert all(record.kept_parameters == 13_001 for record in records)
@@ -39,7 +39,7 @@ def test_layer_sparsities_and_signals_at_variance_01(splits: Splits) -> None:
     assert sum(means) / len(means) == pytest.approx(23.0, rel=0.1)
 
 
-def test_variance_1_disconnects_the_network(splits: Splits) -> None:
+def test_variance_1_disconnects_the_network(splits):
     for seed in range(2):
         record = sculpt(splits, 1.0, seed)
         sparsities = [1 - layer.density for layer in record.layers]

@@ -20,7 +20,7 @@ def ranking(study: str, overrides: dict[str, Any], tmp_path: Path) -> list[dict[
 
 
 @pytest.mark.slow
-def test_mnist(mnist_root: Path, tmp_path: Path) -> None:
+def test_mnist(mnist_root, tmp_path):
     overrides = {
         "data.root": str(mnist_root),
         "data.train_images": 1500,
@@ -34,7 +34,7 @@ def test_mnist(mnist_root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_cifar10(cifar10_folder: Path, tmp_path: Path) -> None:
+def test_cifar10(cifar10_folder, tmp_path):
     overrides = {
         "data": {"name": "image_folder", "root": str(cifar10_folder), "train_images": 200},
         "space.parameters": {"widening": [2], "blocks": [1, 2]},

@@ -24,13 +24,13 @@ STUDIES = [
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.name)
-def test_every_study_that_ships_is_sound(path: Path) -> None:
+def test_every_study_that_ships_is_sound(path):
     study = load_study(path)
     folder = path.parent.relative_to(ROOT / "studies")
     assert study.study == "-".join([*folder.parts, path.stem])
 
 
-def test_every_fault_is_reported_at_once(tmp_path: Path) -> None:
+def test_every_fault_is_reported_at_once(tmp_path):
     path = tmp_path / "bad.yaml"
     path.write_text(
         """
@@ -87,9 +87,7 @@ colour: red
         ({"plugins": ["no_such_module"]}, "plugins must be importable modules"),
     ],
 )
-def test_a_fault_of_the_space_or_the_whole(
-    tmp_path: Path, changes: dict[str, object], message: str
-) -> None:
+def test_a_fault_of_the_space_or_the_whole(tmp_path, changes, message):
     with pytest.raises(ConfigError, match=message):
         load_study(write_study(tmp_path, **changes))
 
@@ -149,9 +147,7 @@ FAULTS: list[tuple[dict[str, Any], dict[str, str]]] = [
 
 
 @pytest.mark.parametrize(("changes", "faults"), FAULTS)
-def test_a_fault_is_named_by_its_key_and_rule_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], faults: dict[str, str]
-) -> None:
+def test_a_fault_is_named_by_its_key_and_rule_alone(tmp_path, monkeypatch, changes, faults):
     objectives = Registry("objective", "sculpt.quantities")
     objectives._loaded = True
     kinds = {"sized": {"before_training": True}, "told": {"report_only": True}}
@@ -168,7 +164,7 @@ def test_a_fault_is_named_by_its_key_and_rule_alone(
         assert words in found[key]
 
 
-def test_a_conditional_value_is_tried_where_it_is_sampled(tmp_path: Path) -> None:
+def test_a_conditional_value_is_tried_where_it_is_sampled(tmp_path):
     criteria = [{"name": "synflow"}, {"name": "iterative_snip", "rounds": 9}, {"name": "random"}]
     rounds = "pruning.criterion.rounds"
 
@@ -204,7 +200,7 @@ def test_a_conditional_value_is_tried_where_it_is_sampled(tmp_path: Path) -> Non
     ]
 
 
-def test_a_value_is_tried_beside_those_that_its_conditions_depend_on(tmp_path: Path) -> None:
+def test_a_value_is_tried_beside_those_that_its_conditions_depend_on(tmp_path):
     parameters = {
         "model": [{"name": "resnet"}, {"name": "vgg16"}],
         "model.activation": ["relu", "tanh"],
@@ -223,20 +219,20 @@ def test_a_value_is_tried_beside_those_that_its_conditions_depend_on(tmp_path: P
     )
 
 
-def test_overrides_are_set_before_the_check(tmp_path: Path) -> None:
+def test_overrides_are_set_before_the_check(tmp_path):
     path = write_study(tmp_path, training__epochs="ten")
     assert load_study(path, {"training.epochs": 3}).training.epochs == 3
     with pytest.raises(ConfigError, match="study is 'tiny'"):
         load_study(path, {"study.name": "x"})
 
 
-def test_a_space_of_its_own_file_is_found_beside_the_study(tmp_path: Path) -> None:
+def test_a_space_of_its_own_file_is_found_beside_the_study(tmp_path):
     (tmp_path / "space.yaml").write_text("parameters: {widening: [2]}")
     study = load_study(write_study(tmp_path, space="space.yaml"))
     assert study.space.parameters == {"widening": [2]}
 
 
-def test_sampled_values_go_where_their_keys_say(tmp_path: Path) -> None:
+def test_sampled_values_go_where_their_keys_say(tmp_path):
     study = load_study(write_study(tmp_path))
     sampled = study.with_parameters(
         {
@@ -253,7 +249,7 @@ def test_sampled_values_go_where_their_keys_say(tmp_path: Path) -> None:
     assert study.model.options["widening"] == 1, "the study itself must not change"
 
 
-def test_lists_and_choices_are_sampled_without_being_shared(tmp_path: Path) -> None:
+def test_lists_and_choices_are_sampled_without_being_shared(tmp_path):
     parameters = {
         "blocks": [[1, 2, 3], 2],
         "blocks.1": [7, 8],
@@ -291,7 +287,6 @@ def test_lists_and_choices_are_sampled_without_being_shared(tmp_path: Path) -> N
     own = study.with_parameters({"blocks": 2})
     assert own.model.options["blocks"] == 2
     assert own.pruning.criterion == study.pruning.criterion
-
     for other in (sampled, own):
         other.model.options["blocks"] = 9
         other.pruning.criterion.options["of_options"]["rounds"] = "changed"
@@ -299,7 +294,7 @@ def test_lists_and_choices_are_sampled_without_being_shared(tmp_path: Path) -> N
     assert study.model_dump_json() == before
 
 
-def test_a_list_of_budgets_is_a_parameter_of_the_space(tmp_path: Path) -> None:
+def test_a_list_of_budgets_is_a_parameter_of_the_space(tmp_path):
     path = write_study(tmp_path, budget=[1000, "base"])
     study = load_study(path)
     assert study.budget == "base"
@@ -311,12 +306,12 @@ def test_a_list_of_budgets_is_a_parameter_of_the_space(tmp_path: Path) -> None:
         load_study(write_study(tmp_path, budget=[1, 2], space__parameters={"budget": [3]}))
 
 
-def test_parameters_are_named_shortly_for_people() -> None:
+def test_parameters_are_named_shortly_for_people():
     params = {"widening": 2, "blocks.1": 3, "pruning.criterion.batch_norm": "batch", "a.1.0": 4}
     assert describe_parameters(params) == "widening 2, blocks.1 3, batch_norm batch, a.1.0 4"
 
 
-def test_the_fingerprint_names_what_results_depend_on(tmp_path: Path) -> None:
+def test_the_fingerprint_names_what_results_depend_on(tmp_path):
     study = load_study(write_study(tmp_path))
     same = load_study(write_study(tmp_path, search__trials=3, storage="other.db"))
     other = load_study(write_study(tmp_path, training__epochs=2))

@@ -2,19 +2,10 @@
 
 import os
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import (
-    Browser,
-    ConsoleMessage,
-    Page,
-    Request,
-    expect,
-    sync_playwright,
-)
+from playwright.sync_api import ConsoleMessage, Request, expect, sync_playwright
 
 import sculpt
 from studies import write_study
@@ -34,7 +25,7 @@ QUIET = [
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def browser():
     """Chromium without a window, and with a profile of its own."""
     found = os.environ.get("SCULPT_TEST_BROWSER") or next(
         filter(None, map(shutil.which, NAMES)), ""
@@ -51,7 +42,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
+def page(browser):
     """An empty page; at the end there was no error in it, and no request to anywhere else.
 
     Anywhere else is what is not of the origin of the first address it went to, or for a file
@@ -89,7 +80,7 @@ def _origin(url: str) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="session")
-def finished_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_study(tmp_path_factory):
     """The file of a study that has run: two objectives, infeasible points, and a confirmation."""
     path = write_study(
         tmp_path_factory.mktemp("finished"),

@@ -6,7 +6,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 from optuna.trial import TrialState, create_trial
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, expect
 
 from sculpt.results.records import Results
 from sculpt.storage.opening import open_store
@@ -38,9 +37,7 @@ class Dashboard:
 
 
 @pytest.fixture(scope="module")
-def dashboard(
-    finished_study: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Dashboard]:
+def dashboard(finished_study, tmp_path_factory):
     folder = tmp_path_factory.mktemp("dashboard")
     storage = folder / "copy.db"
     # Not as a file: what was written last may still be in the log beside it.
@@ -54,7 +51,6 @@ def dashboard(
     store.candidates.add_trial(create_trial(state=TrialState.FAIL, user_attrs={"error": HOSTILE}))
     failed = len(store.candidates.trials) - 1
     store.storage.close()
-
     command = [sys.executable, "-m", "sculpt", "dashboard", "tiny", "--port", "0", "--storage"]
     with subprocess.Popen([*command, storage], stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -71,7 +67,7 @@ def trial_of(point: Locator) -> dict[str, Any]:
     return json.loads(point.evaluate("point => point.__data__.tx.replaceAll('<br>', '')"))
 
 
-def test_a_point_of_the_front_leads_to_its_trial(dashboard: Dashboard, page: Page) -> None:
+def test_a_point_of_the_front_leads_to_its_trial(dashboard, page):
     page.goto(dashboard.page)
     points = page.locator("#graph-pareto-front .point")
     expect(points).to_have_count(4)
@@ -82,7 +78,6 @@ def test_a_point_of_the_front_leads_to_its_trial(dashboard: Dashboard, page: Pag
         trial: pytest.approx([row["val_error"], row["kept_macs"]])
         for trial, row in complete.iterrows()
     }
-
     number = drawn[-1]["number"]
     points.last.click(force=True)  # what takes the click is a layer over the whole plot
     page.wait_for_url(re.compile(rf"/trials\?numbers={number}$"))
@@ -96,20 +91,18 @@ def test_a_point_of_the_front_leads_to_its_trial(dashboard: Dashboard, page: Pag
     assert (
         plot.evaluate("async image => { await image.decode(); return image.naturalWidth; }") > 300
     )
-
     with page.expect_download() as download:
         page.locator(".MuiCard-root", has_text="record.json").get_by_role("link").click()
     record = json.loads(Path(download.value.path()).read_text())
     assert record["val_errors"] == row["val_errors"]
 
 
-def test_notes_show_strings_as_they_are(dashboard: Dashboard, page: Page) -> None:
+def test_notes_show_strings_as_they_are(dashboard, page):
     page.goto(f"{dashboard.page}/note")
     verdict = "Of 2 candidates confirmed on 3 fresh seeds"
     expect(page.get_by_text(verdict)).to_be_visible()
     page.get_by_role("link", name="tiny/base").click()
     expect(page.get_by_text("tiny/base (id=")).to_be_visible()
-
     page.goto(f"{dashboard.page}/trials?numbers={dashboard.failed}")
     shown = " ".join(HOSTILE.split())
     expect(page.locator("code", has_text="ValueError")).to_have_text(shown)

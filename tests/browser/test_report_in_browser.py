@@ -1,8 +1,6 @@
 """`sculpt report` in a real browser: what a click shows, on a screen and on a phone."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -14,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def report(finished_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report(finished_study, tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "report.html"
     write_report(sculpt.open_results(finished_study), path)
     return path
@@ -22,9 +20,7 @@ def report(finished_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_point_of_the_front_shows_its_trial(
-    report: Path, finished_study: Path, page: Page, width: int, scheme: Any
-) -> None:
+def test_a_point_of_the_front_shows_its_trial(report, finished_study, page, width, scheme):
     page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(color_scheme=scheme)
     page.goto(report.as_uri())
@@ -33,7 +29,6 @@ def test_a_point_of_the_front_shows_its_trial(
     # The verdict is the first that is read.
     expect(page.locator("main h2, body h2").first).to_have_text("Verdict")
     expect(page.get_by_text("Of 2 candidates confirmed on 3 fresh seeds").first).to_be_visible()
-
     results = sculpt.open_results(finished_study)
     front = sculpt.pareto(results)
     values = results.complete.set_index("trial")
@@ -44,13 +39,12 @@ def test_a_point_of_the_front_shows_its_trial(
         error = f"{100 * values.loc[trial, 'val_error']:.2f} ± "
         expect(panel.get_by_text(error)).to_be_visible()
         expect(panel.locator(".plot svg").first).to_be_visible()
-
     page_width, window = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     assert page_width <= window, "the page scrolls sideways"
     assert overlapping(page) == []
 
 
-def test_the_front_zooms_and_comes_back(report: Path, page: Page) -> None:
+def test_the_front_zooms_and_comes_back(report, page):
     page.set_viewport_size({"width": 1280, "height": 900})
     page.goto(report.as_uri())
     page.locator("#front").scroll_into_view_if_needed()
@@ -106,18 +100,16 @@ def overlapping(page: Page) -> list[str]:
     return json.loads(json.dumps(found))
 
 
-def test_hovering_other_axes_and_print(report: Path, page: Page) -> None:
+def test_hovering_other_axes_and_print(report, page):
     page.emulate_media(color_scheme="dark")
     page.goto(report.as_uri())
     expect(page.locator("#front svg")).to_be_visible()
     page.locator("#axis-x").select_option(label="val_error")
     across = page.locator("#front .role-axis-title text").first
     expect(across).to_have_text("val_error (%)")
-
     page.locator("#front .mark-symbol path").first.hover(force=True)
     tooltip = page.locator("#vg-tooltip-element.visible")
     expect(tooltip).to_contain_text("validation error")
-
     ink = "() => document.querySelector('#front .role-axis-title text').getAttribute('fill')"
     dark = page.evaluate(ink)
     page.evaluate("dispatchEvent(new Event('beforeprint'))")

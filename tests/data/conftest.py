@@ -84,13 +84,13 @@ def _write_svhn(root: Path) -> None:
 
 
 @pytest.fixture
-def image_folder(tmp_path: Path) -> Path:
+def image_folder(tmp_path):
     """A tree of 3 x 3 training and 3 x 2 test images of 6 x 6 pixels."""
     return _write_image_folder(tmp_path / "images")
 
 
 @pytest.fixture
-def fabricate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, Any]]:
+def fabricate(tmp_path, monkeypatch):
     """A function that writes files for a kind and returns the options to read them with."""
 
     def options_for(name: str) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def test_every_shift_is_equally_likely():
 
 
 @pytest.mark.parametrize("side", [1, 4, 7])
-def test_cutout_wipes_exactly_one_square_per_image(side: int):
+def test_cutout_wipes_exactly_one_square_per_image(side):
     images = positive_images(300)
     result = augment(images, flip=False, translate=0, cutout=side, generator=seeded())
     wiped = result == 0
@@ -134,7 +134,7 @@ def test_the_generator_decides():
         (0, 8, "cutout must lie between 0 and 7"),
     ],
 )
-def test_extents_beyond_the_image_are_refused(translate: int, cutout: int, message: str):
+def test_extents_beyond_the_image_are_refused(translate, cutout, message):
     with pytest.raises(DataError, match=message):
         augment(
             positive_images(), flip=False, translate=translate, cutout=cutout, generator=seeded()

@@ -1,9 +1,6 @@
 """The contract of every data set kind, and the real files of those that can be had."""
 
 import socket
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 import scipy.io
@@ -13,17 +10,14 @@ from sklearn.datasets import load_digits
 from sculpt.errors import DataError
 from sculpt.registry import DATASETS
 
-Fabricate = Callable[[str], dict[str, Any]]
-
 TORCHVISION_KINDS = ["cifar10", "cifar100", "fashion_mnist", "mnist", "svhn"]
 PROMISED = {*TORCHVISION_KINDS, "digits", "image_folder"}
 
 
 @pytest.mark.parametrize("name", sorted({*DATASETS.names(), *PROMISED}))
-def test_what_is_described_is_what_is_read_each_time(name: str, fabricate: Fabricate):
+def test_what_is_described_is_what_is_read_each_time(name, fabricate):
     options = fabricate(name)
     kind, again = (DATASETS.get(name)(**options) for _ in range(2))
-
     assert kind.available() is None
     arrays, second = kind.read(), again.read()
     assert arrays.spec == kind.describe()
@@ -35,9 +29,8 @@ def test_what_is_described_is_what_is_read_each_time(name: str, fabricate: Fabri
 
 
 @pytest.mark.parametrize("name", sorted(set(DATASETS.names()) - {"digits"}))
-def test_missing_files_are_announced_and_then_refused(name: str, tmp_path: Path):
+def test_missing_files_are_announced_and_then_refused(name, tmp_path):
     kind = DATASETS.get(name)(root=str(tmp_path / "nowhere"))
-
     message = kind.available()
     assert str(tmp_path / "nowhere") in message
     assert "data.root=DIR" in message or name not in TORCHVISION_KINDS
@@ -47,9 +40,7 @@ def test_missing_files_are_announced_and_then_refused(name: str, tmp_path: Path)
     assert str(refusal.value) == message
 
 
-def test_the_root_is_the_option_then_the_environment_then_the_current_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_root_is_the_option_then_the_environment_then_the_current_folder(tmp_path, monkeypatch):
     kind = DATASETS.get("mnist")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SCULPT_DATA", raising=False)
@@ -59,16 +50,15 @@ def test_the_root_is_the_option_then_the_environment_then_the_current_folder(
     assert kind(root=str(tmp_path / "mine")).root == tmp_path / "mine"
 
 
-def test_a_truncated_file_is_refused(fabricate: Fabricate, tmp_path: Path):
+def test_a_truncated_file_is_refused(fabricate, tmp_path):
     options = fabricate("mnist")
     damaged = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
     damaged.write_bytes(damaged.read_bytes()[:-1])
-
     with pytest.raises(DataError, match="MNIST must be readable from"):
         DATASETS.get("mnist")(**options).read()
 
 
-def test_a_file_with_another_checksum_is_refused(fabricate: Fabricate, monkeypatch):
+def test_a_file_with_another_checksum_is_refused(fabricate, monkeypatch):
     options = fabricate("cifar10")
     monkeypatch.undo()  # brings torchvision's checksums back
     with pytest.raises(DataError, match="corrupted"):
@@ -76,25 +66,23 @@ def test_a_file_with_another_checksum_is_refused(fabricate: Fabricate, monkeypat
 
 
 @pytest.mark.parametrize("name", TORCHVISION_KINDS)
-def test_a_failed_download_is_refused(name: str, tmp_path: Path, monkeypatch):
+def test_a_failed_download_is_refused(name, tmp_path, monkeypatch):
     def unreachable(*_args: object, **_options: object) -> None:
         raise socket.gaierror("no network here")
 
     monkeypatch.setattr(socket, "create_connection", unreachable)
     kind = DATASETS.get(name)(root=str(tmp_path), download=True)
-
     assert kind.available() is None
     with pytest.raises(DataError, match=r"downloading or reading it failed .*check the network"):
         kind.read()
 
 
-def test_channels_and_pixels_are_where_the_file_has_them(fabricate: Fabricate, tmp_path: Path):
+def test_channels_and_pixels_are_where_the_file_has_them(fabricate, tmp_path):
     # SVHN's files have (row, column, channel, image); CIFAR's a flat (channel, row, column).
     svhn = DATASETS.get("svhn")(**fabricate("svhn")).read()
     pixels = torch.from_numpy(scipy.io.loadmat(tmp_path / "train_32x32.mat")["X"])
     assert torch.equal(svhn.train_images, pixels.permute(3, 2, 0, 1))
     assert svhn.train_labels[:11].tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1], "its ten is 0"
-
     cifar = DATASETS.get("cifar10")(**fabricate("cifar10")).read()
     with open(tmp_path / "cifar-10-batches-py" / "test_batch", "rb") as file:
         flat = file.read()
@@ -103,7 +91,6 @@ def test_channels_and_pixels_are_where_the_file_has_them(fabricate: Fabricate, t
 
 def test_digits_spread_their_grey_levels_over_a_byte():
     arrays = DATASETS.get("digits")().read()
-
     assert (len(arrays.train_images), len(arrays.test_images)) == (1438, 359)
     together = torch.cat([arrays.train_images, arrays.test_images])
     assert (int(together.min()), int(together.max())) == (0, 255)
@@ -118,11 +105,10 @@ def test_digits_spread_their_grey_levels_over_a_byte():
 
 
 @pytest.mark.slow
-def test_real_mnist(mnist_root: Path):
+def test_real_mnist(mnist_root):
     kind = DATASETS.get("mnist")(root=str(mnist_root))
     assert kind.available() is None
     arrays = kind.read()
-
     assert arrays.train_images.shape == (60_000, 1, 28, 28)
     assert arrays.test_images.shape == (10_000, 1, 28, 28)
     assert arrays.train_labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]

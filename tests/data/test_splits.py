@@ -1,7 +1,6 @@
 """Splits are disjoint, proportional and repeatable, and say who is in them."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -84,14 +83,13 @@ def test_the_seed_decides_and_repeats():
     first, again, other = (make_splits(arrays, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(first.validation.images, again.validation.images)
     assert identities(first.validation.images) != identities(other.validation.images)
-
     subsets = [make_splits(arrays, seed=seed, train_images=20).train.images for seed in (1, 1, 2)]
     assert torch.equal(subsets[0], subsets[1])
     assert identities(subsets[0]) != identities(subsets[2])
 
 
 @pytest.mark.parametrize("count", [0, 1, 6, 59, 60])
-def test_a_choice_has_exactly_the_count_and_is_at_most_one_image_off(count: int):
+def test_a_choice_has_exactly_the_count_and_is_at_most_one_image_off(count):
     labels = torch.tensor([0] * 30 + [1] * 20 + [3] * 10)  # class 2 has none
     chosen, rest = stratified_choice(labels, count, seed=0)
     assert len(chosen) == count
@@ -129,9 +127,7 @@ FRACTIONS = [0.0, 1.0, -0.1, 1.5, float("nan")]
         ([100, 1], {"train_images": 20}, "none would be left of: class 1"),
     ],
 )
-def test_splits_that_cannot_be_made_are_refused(
-    per_class: list[int], options: dict[str, Any], message: str
-):
+def test_splits_that_cannot_be_made_are_refused(per_class, options, message):
     with pytest.raises(DataError, match=message):
         make_splits(synthetic_arrays(per_class), **options)
 
@@ -168,7 +164,6 @@ def test_the_fingerprint_names_images_labels_and_membership():
     original = fingerprint(synthetic_arrays([30, 30]))
     assert len(original) == 16
     assert fingerprint(synthetic_arrays([30, 30])) == original
-
     pixel = synthetic_arrays([30, 30])
     pixel.test_images[0, 0, 0, 0] ^= 1
     label = synthetic_arrays([30, 30])
@@ -231,7 +226,7 @@ def test_batches_cover_everything_in_order():
         ("test_images", torch.zeros(10, 3, 6, 6, dtype=torch.uint8), "must have one shape"),
     ],
 )
-def test_malformed_arrays_are_refused(field: str, value: Tensor, message: str):
+def test_malformed_arrays_are_refused(field, value, message):
     arrays = synthetic_arrays([2, 2])
     with pytest.raises(DataError, match=message):
         replace(arrays, **{field: value})

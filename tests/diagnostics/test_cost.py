@@ -28,7 +28,6 @@ def test_kept_macs_follow_the_mask_layer_by_layer():
     cost = measure_cost(model, (2, 5, 5))
     masks = dense_masks(model)
     assert cost.kept_macs(masks) == 54 * 9 + 108
-
     masks["0.weight"].flatten()[:10] = False
     assert cost.kept_macs(masks) == 44 * 9 + 108
     masks["3.weight"][1:] = False
@@ -53,7 +52,7 @@ def test_kept_macs_follow_the_mask_layer_by_layer():
     ],
     ids=str,
 )
-def test_a_layer_by_itself(layer: nn.Module, shape: tuple[int, ...], macs: int):
+def test_a_layer_by_itself(layer, shape, macs):
     cost = measure_cost(layer, shape)
     assert cost.dense_macs == macs
     assert cost.kept_macs(dense_masks(layer)) == macs
@@ -101,7 +100,7 @@ def test_nothing_is_computed():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_the_precision_does_not_matter(dtype: torch.dtype):
+def test_the_precision_does_not_matter(dtype):
     model = resnet(3, 10, blocks=1, stem_width=4)
     expected = measure_cost(model, (3, 8, 8))
     assert measure_cost(model.to(dtype), (3, 8, 8)) == expected

@@ -16,9 +16,7 @@ from sculpt.pruning.masks import apply_masks, dense_masks
 
 def test_it_is_the_formula_of_every_layer():
     model = resnet(3, 10, blocks=1, stem_width=4, shortcut="projection")
-
     scores = layer_orthogonality(model)
-
     weights = {name: p for name, p in model.named_parameters() if p.dim() > 1}
     assert list(scores) == list(weights)
     for name, weight in weights.items():
@@ -36,7 +34,7 @@ def test_it_is_the_formula_of_every_layer():
         (6, 6, 0, 2.0, 3 * math.sqrt(6)),
     ],
 )
-def test_orthogonal_layers(inputs: int, outputs: int, dead: int, gain: float, expected: float):
+def test_orthogonal_layers(inputs, outputs, dead, gain, expected):
     model = nn.Sequential(nn.Linear(inputs, outputs), nn.Linear(outputs, outputs))
     initialize(model, "ldi", seed=0, gain=gain)
     model[0].weight.data[:dead] = 0
@@ -52,8 +50,6 @@ def test_the_repair_reports_the_same_figure():
     masks["weight"] = torch.rand(8, 4, 3, 3, generator=torch.Generator().manual_seed(0)) < 0.3
     apply_masks(model, masks)
     before = layer_orthogonality(model)["weight"]
-
     repaired = repair_isometry(model, masks)["weight"]
-
     assert repaired.before == pytest.approx(before, rel=1e-5)
     assert repaired.after == pytest.approx(layer_orthogonality(model)["weight"], rel=1e-3, abs=1e-4)

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,17 +51,15 @@ def by_products(model: nn.Sequential, image: Tensor) -> Tensor:
 
 class TestNetworkJacobian:
     @pytest.mark.parametrize("widths", [(12, 9, 8, 5), (4, 9, 8, 7)], ids=["wide", "narrow"])
-    def test_a_small_mlp_is_the_product_of_its_layers(self, widths: tuple[int, ...]):
+    def test_a_small_mlp_is_the_product_of_its_layers(self, widths):
         model, images = tanh_mlp(*widths), randn(6, widths[0])
-
         values = jacobian_singular_values(model, images)
-
         expected = [torch.linalg.svdvals(by_products(model, image)) for image in images]
         assert values.shape == (6, min(widths[0], widths[-1]))
         torch.testing.assert_close(values, torch.stack(expected), rtol=1e-11, atol=0)
 
     @pytest.mark.parametrize("channels", [1, 3])
-    def test_a_convnet_against_finite_differences(self, channels: int):
+    def test_a_convnet_against_finite_differences(self, channels):
         model = nn.Sequential(
             nn.Conv2d(channels, 4, 3, padding=1),
             nn.BatchNorm2d(4),
@@ -75,9 +72,7 @@ class TestNetworkJacobian:
         model[1].running_mean.copy_(randn(4))
         model[1].running_var.copy_(1 + randn(4) ** 2)
         images = randn(3, channels, 6, 6)
-
         values = jacobian_singular_values(model, images)
-
         model.eval()
         for image, of_image in zip(images, values, strict=True):
             steps = 1e-5 * torch.eye(image.numel(), dtype=torch.float64).view(-1, *image.shape)
@@ -92,18 +87,14 @@ class TestNetworkJacobian:
         exact = torch.tensor([1e4, 1.0, 1e-8], dtype=torch.float64)
         left, right = torch.linalg.qr(randn(3, 3))[0], torch.linalg.qr(randn(8, 3))[0]
         model.weight.data = left @ torch.diag(exact) @ right.T
-
         values = jacobian_singular_values(model, randn(2, 8))
-
         torch.testing.assert_close(values, exact.expand(2, 3), rtol=1e-3, atol=0)
         assert summarize_jacobian(values).condition == pytest.approx(1e12, rel=1e-3)
 
     def test_what_is_0_is_0_and_not_a_rounding_error(self):
         model, images = nn.Sequential(nn.Linear(9, 2), nn.Linear(2, 5)), torch.randn(4, 9)
-
         values = jacobian_singular_values(model, images)
         rough = jacobian_singular_values(model, images, dtype=torch.float32)
-
         assert values.dtype == rough.dtype == torch.float64
         assert (values[:, :2] > 0).all()
         assert not values[:, 2:].any()
@@ -112,11 +103,10 @@ class TestNetworkJacobian:
         model[0].weight.data.zero_()
         assert not jacobian_singular_values(model, images).any()
 
-    def test_precision_and_chunks_do_not_matter(self, monkeypatch: pytest.MonkeyPatch):
+    def test_precision_and_chunks_do_not_matter(self, monkeypatch):
         model = resnet(3, 10, blocks=1, stem_width=4)
         images = torch.randn(5, 3, 8, 8)
         expected = jacobian_singular_values(model, images)
-
         assert expected.dtype == torch.float64
         for at_once in (1, 2, 5):
             monkeypatch.setattr(propagation, "IMAGES_AT_ONCE", at_once)
@@ -126,14 +116,12 @@ class TestNetworkJacobian:
         torch.testing.assert_close(values, expected, rtol=1e-10, atol=0)
 
     @pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad])
-    def test_the_model_is_only_read(self, mode: type):
+    def test_the_model_is_only_read(self, mode):
         model = resnet(1, 10, blocks=1, stem_width=4).train()
         images = torch.randn(3, 1, 8, 8)
         before, kept = appearance(model), images.clone()
-
         with mode():
             jacobian_singular_values(model, images)
-
         assert appearance(model) == before
         assert torch.equal(images, kept)
         assert not images.requires_grad
@@ -148,7 +136,7 @@ class TestNetworkJacobian:
         with pytest.raises(NumericsError, match="must be finite"):
             jacobian_singular_values(model, torch.randn(2, 3))
 
-    def test_a_chunk_is_bounded(self, monkeypatch: pytest.MonkeyPatch):
+    def test_a_chunk_is_bounded(self, monkeypatch):
         sizes = []
 
         class Watch(nn.Module):
@@ -166,7 +154,6 @@ class TestNetworkJacobian:
         values = jacobian_singular_values(model, randn(8, 16))
         assert values.shape == (8, 4)
         assert max(sizes) == 3
-
         sizes.clear()
         monkeypatch.setattr(propagation, "ELEMENTS_AT_ONCE", 1)
         assert jacobian_singular_values(model, randn(3, 16)).shape == (3, 4)
@@ -187,7 +174,7 @@ class TestSummary:
         )
 
     @pytest.mark.parametrize("smallest", [0.0, 1e-320])
-    def test_a_condition_that_is_no_number(self, smallest: float):
+    def test_a_condition_that_is_no_number(self, smallest):
         values = torch.tensor([[1e10, smallest]], dtype=torch.float64)
         assert summarize_jacobian(values).condition is None
 
@@ -203,7 +190,6 @@ def test_proposition_1():
     logits = model(image)
     (-(target * logits.log_softmax(0)).sum()).backward()
     error = (logits.softmax(0) - target).detach()  # ∂L/∂logits
-
     before = [image]  # x^{l−1} of each layer
     slopes = []  # D^l
     for index in (0, 2, 4):
@@ -217,13 +203,12 @@ def test_proposition_1():
         torch.testing.assert_close(model[index].weight.grad, gradient, rtol=1e-10, atol=1e-14)
 
 
-def test_the_papers_mlp_on_mnist(mnist_root: Path):
+def test_the_papers_mlp_on_mnist(mnist_root):
     """Table 1: 7 layers of tanh, SG(γ=0.1), mean 23.0; n 10 seeds times 200 images."""
     packed = mnist_root / "MNIST" / "raw" / "train-images-idx3-ubyte"
     pixels = np.frombuffer(packed.read_bytes(), np.uint8, offset=16).reshape(-1, 784)
     images = torch.from_numpy(pixels[::300].astype(np.float64) / 255)
     images = (images - images.mean()) / images.std(correction=0)
-
     means = []
     for seed in range(10):
         torch.manual_seed(seed)
@@ -232,5 +217,4 @@ def test_the_papers_mlp_on_mnist(mnist_root: Path):
             nn.init.normal_(layer.weight, 0, math.sqrt(0.1))
             nn.init.zeros_(layer.bias)
         means.append(summarize_jacobian(jacobian_singular_values(model, images)).mean)
-
     assert np.mean(means) == pytest.approx(23.0, rel=0.05)

@@ -2,7 +2,6 @@
 
 import json
 import math
-from typing import Any
 
 import golden
 import pytest
@@ -31,9 +30,7 @@ def pruned_mlp() -> tuple[nn.Module, Masks]:
 def test_by_hand():
     model, masks = pruned_mlp()
     model[0].bias.data.zero_()
-
     report = diagnose(model, masks, torch.zeros(3, 4))
-
     first, second = (model[index].weight.detach().double() for index in (0, 2))
     values = torch.linalg.svdvals(second @ first)  # tanh has slope 1 at 0
     assert report == {
@@ -89,7 +86,6 @@ def test_a_dense_network():
     model = resnet(3, 10)
     initialize(model, "ldi", seed=0)
     report = diagnose(model, None, torch.randn(2, 3, 32, 32))
-
     assert report["kept_parameters"] == golden.RESNET20_PAPER
     assert report["dense_macs"] == report["kept_macs"] == golden.RESNET20_MACS
     assert {layer["density"] for layer in report["layers"]} == {1}
@@ -102,9 +98,7 @@ def test_a_collapsed_network_is_plain_json_too():
     model, masks = pruned_mlp()
     masks["2.weight"][:] = False
     apply_masks(model, masks)
-
     report = diagnose(model, masks, torch.randn(2, 4))
-
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert report["disconnected"]
     assert report["collapsed_layers"] == ["2.weight"]
@@ -141,7 +135,7 @@ def test_the_model_and_masks_are_only_read():
     ],
     ids=["missing", "unknown", "type", "shape", "not applied"],
 )
-def test_masks_that_do_not_fit(change: Any, message: str):
+def test_masks_that_do_not_fit(change, message):
     model, masks = pruned_mlp()
     change(masks)
     with pytest.raises(InputError, match=message):

@@ -53,9 +53,7 @@ class TestByHand:
         model = mlp(2, 3, 1)
         masks = masks_of(model, [[0, 0], [1, 1], [1, 1]], [[1, 0, 1]])
         assert masks["0.bias"].all()
-
         topology = measure_topology(normal(model), masks, (2,))
-
         assert topology.channels == {"0.weight": 1, "2.weight": 1}
         assert topology.parameters == 3  # of 6 kept: 2 into unit 1 and 1 out of unit 0 are wasted
         assert paths(topology) == pytest.approx(2, rel=1e-9)
@@ -65,7 +63,6 @@ class TestConvolutions:
     def test_paths_are_counted_at_every_pixel(self):
         model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Conv2d(3, 4, 2))
         topology = measure_topology(model, dense_masks(model), (2, 5, 5))
-
         # 2×2 outputs of 4 channels, each from 3·2·2 hidden values, each from 2·3·3 pixels.
         assert paths(topology) == pytest.approx(16 * 12 * 18, rel=1e-9)
         assert topology.nodes == 7
@@ -81,9 +78,7 @@ class TestConvolutions:
         masks["0.weight"][0] = False
         masks["3.weight"][0, 1] = False
         assert model(torch.ones(1, 1, 8, 8)).shape == (1, 2, 3, 3)
-
         topology = measure_topology(model, masks, (1, 8, 8))
-
         assert topology == measure_topology(average, masks, (1, 8, 8))
         assert topology.channels == {"0.weight": 1, "3.weight": 1}
         assert topology.parameters == 9 + 4
@@ -106,9 +101,7 @@ class TestResidualNetworks:
     def test_a_dense_one_is_wholly_effective(self):
         model = resnet(3, 10, blocks=1, shortcut="projection")
         weights = {n: p for n, p in prunable_parameters(model).items() if p.dim() > 1}
-
         topology = measure_topology(model, dense_masks(model), (3, 8, 8))
-
         assert topology.parameters == sum(p.numel() for p in weights.values())
         assert topology.channels == {name: len(p) for name, p in weights.items()}
 
@@ -119,24 +112,20 @@ class TestResidualNetworks:
         for name, mask in masks.items():
             if "stages" in name:
                 mask.fill_(False)
-
         topology = measure_topology(model, masks, (1, 8, 8))
-
         assert topology.nodes == 16 + 10
         assert topology.parameters == 16 * 9 + 16 * 10  # the classifier has 64 inputs
         # A 3×3 window has 22/8 pixels inside the image on average, in each direction.
         assert paths(topology) == pytest.approx((22 / 8) ** 2 * 16 * 10, rel=1e-9)
 
     @pytest.mark.parametrize(("pruned", "wasted"), [("first", 5 * 32 * 9), ("second", 5 * 16 * 9)])
-    def test_a_channel_pruned_inside_a_block(self, pruned: str, wasted: int):
+    def test_a_channel_pruned_inside_a_block(self, pruned, wasted):
         """What reads it is wasted, and what leads to it."""
         model = resnet(1, 10, blocks=1)
         masks = dense_masks(model)
         mask = masks[f"stages.1.0.{pruned}.conv.weight"]
         (mask if pruned == "first" else mask.transpose(0, 1))[:5] = False
-
         topology = measure_topology(model, masks, (1, 8, 8))
-
         assert topology.channels["stages.1.0.first.conv.weight"] == 27
         kept = sum(int(m.sum()) for name, m in masks.items() if name.endswith("weight"))
         assert topology.parameters == kept - wasted
@@ -159,13 +148,11 @@ class TestBruteForce:
         return [random.random(pair[::-1]) < density for pair in itertools.pairwise(widths)]
 
     @pytest.mark.parametrize("seed", range(60))
-    def test_random_mlps(self, seed: int):
+    def test_random_mlps(self, seed):
         matrices = self.matrices(seed)
         inputs = matrices[0].shape[1]
         model = mlp(inputs, *map(len, matrices), activation=nn.Tanh)
-
         topology = measure_topology(model, masks_of(model, *matrices), (inputs,))
-
         found = enumerate_paths(matrices)
         units = [{path[layer + 1] for path in found} for layer in range(len(matrices))]
         edges = [{path[layer : layer + 2] for path in found} for layer in range(len(matrices))]
@@ -183,15 +170,13 @@ class TestBruteForce:
 
 class TestLargeNumbers:
     @pytest.mark.parametrize("layer", [5, 195])
-    def test_dead_units_are_found_among_them(self, layer: int):
+    def test_dead_units_are_found_among_them(self, layer):
         """Zero times infinity is not a number: near either end, all values must stay small."""
         model = mlp(10, *200 * [100])
         masks = dense_masks(model)
         masks[f"{2 * layer}.weight"][:60] = False  # unreached units
         masks[f"{2 * layer}.weight"][:, :30] = False  # and unread ones, in the layer before
-
         topology = measure_topology(model, masks, (10,))
-
         expected = {f"{2 * index}.weight": 100 for index in range(200)}
         expected |= {f"{2 * layer}.weight": 40, f"{2 * layer - 2}.weight": 70}
         assert topology.channels == expected
@@ -200,7 +185,7 @@ class TestLargeNumbers:
     @pytest.mark.parametrize(
         ("width", "depth"), [(100, 199), pytest.param(3, 2000, marks=pytest.mark.slow), (300, 150)]
     )
-    def test_the_closed_form_of_a_dense_network(self, width: int, depth: int):
+    def test_the_closed_form_of_a_dense_network(self, width, depth):
         model = mlp(*(depth + 1) * [width])
         topology = measure_topology(model, dense_masks(model), (width,))
         exact = width ** (depth + 1)
@@ -219,9 +204,7 @@ class TestLargeNumbers:
             if index < 195:
                 mask[10:, 10:] = torch.eye(10, dtype=torch.bool)
         masks["400.weight"][:, :10] = False
-
         topology = measure_topology(model, masks, (20,))
-
         assert topology.log10_paths == pytest.approx(math.log10(20 * 10 * 10**5), rel=1e-12)
         assert topology.nodes == 200 * 10 + 1
 
@@ -229,7 +212,6 @@ class TestLargeNumbers:
         model = resnet(3, 10, widening=8, blocks=3)
         masks = dense_masks(model)
         topology = measure_topology(model, masks, (3, 8, 8))
-
         assert math.isfinite(topology.log10_paths)
         narrow = resnet(3, 10, blocks=3)
         few = measure_topology(narrow, dense_masks(narrow), (3, 8, 8)).log10_paths
@@ -247,7 +229,6 @@ class TestPositions:
         masks = masks_of(model, [[0, 0], [1, 1], [1, 0], [0, 0]], [[1, 0, 1, 0]])
         masks["0.bias"] = torch.tensor([True, True, False, True])
         masks["2.bias"][:] = False
-
         topology = measure_topology(model, masks, (2,))
 
         def lists(positions: Masks) -> dict[str, Any]:
@@ -268,7 +249,7 @@ class TestPositions:
 
     @pytest.mark.parametrize("seed", range(3))
     @pytest.mark.parametrize("network", ["mlp", "resnet"])
-    def test_keeping_one_reachable_weight_puts_it_on_a_path(self, network: str, seed: int):
+    def test_keeping_one_reachable_weight_puts_it_on_a_path(self, network, seed):
         if network == "mlp":
             model, shape, density = mlp(4, 3, 3, 3, 2), (4,), 0.3
         else:
@@ -276,7 +257,6 @@ class TestPositions:
         masks = random_masks(model, density, seed)
         torch.manual_seed(seed)
         topology = measure_topology(model, masks, shape)
-
         assert set(topology.effective) == set(topology.reachable) == set(masks)
         sizes = {"lost": 0, "gained": 0}
         for name, mask in masks.items():
@@ -299,9 +279,7 @@ class TestPositions:
         topology = measure_topology(model, masks, (3, 8, 8))
         kept = sum(int(mask.sum()) for name, mask in masks.items() if name.endswith("weight"))
         assert 0 < topology.parameters < kept
-
         again = measure_topology(model, topology.effective, (3, 8, 8))
-
         assert again == topology
         assert equal(again.effective, topology.effective)
 
@@ -310,7 +288,6 @@ class TestSkeleton:
     def test_it_is_linear_and_counts(self):
         model = resnet(3, 10, blocks=1, stem_width=2)
         skeleton = linear_skeleton(model, dense_masks(model))
-
         first, second = torch.rand(2, 2, 3, 8, 8, dtype=torch.float64)
         torch.testing.assert_close(
             skeleton(first + 3 * second), skeleton(first) + 3 * skeleton(second)
@@ -328,13 +305,13 @@ ACTIVATIONS = (
 
 class TestAnyModule:
     @pytest.mark.parametrize("name", ACTIVATIONS.split())
-    def test_activations_do_not_matter(self, name: str):
+    def test_activations_do_not_matter(self, name):
         model, linear = (mlp(4, 5, 3, activation=kind) for kind in (getattr(nn, name), nn.Identity))
         masks = masks_of(model, torch.rand(5, 4) < 0.5, torch.rand(3, 5) < 0.5)
         assert measure_topology(model, masks, (4,)) == measure_topology(linear, masks, (4,))
 
     @pytest.mark.parametrize("norm", [nn.GroupNorm(2, 4), nn.LayerNorm([4, 3, 3])], ids=str)
-    def test_normalisations_do_not_matter(self, norm: nn.Module):
+    def test_normalisations_do_not_matter(self, norm):
         model = nn.Sequential(nn.Conv2d(1, 4, 2), norm, nn.Flatten(), nn.Linear(36, 2))
         masks = dense_masks(model)
         masks["0.weight"][1:] = False
@@ -343,14 +320,12 @@ class TestAnyModule:
         assert paths(topology) == pytest.approx(2 * 9 * 4)
 
     @pytest.mark.parametrize("activation", [nn.GELU, nn.Sigmoid])
-    def test_an_activation_may_be_used_twice(self, activation: type[nn.Module]):
+    def test_an_activation_may_be_used_twice(self, activation):
         shared = activation()
         model = nn.Sequential(nn.Linear(3, 4), shared, nn.Linear(4, 4), shared, nn.Linear(4, 2))
         masks = dense_masks(model)
         masks["2.weight"][:2] = False
-
         topology = measure_topology(model, masks, (3,))
-
         assert topology.channels == {"0.weight": 4, "2.weight": 2, "4.weight": 2}
         assert paths(topology) == pytest.approx(3 * 4 * 2 * 2, rel=1e-9)
 
@@ -373,11 +348,9 @@ class TestAnyModule:
         model = resnet(1, 10, blocks=1, stem_width=4).double().train()
         masks = random_masks(model, 0.5)
         copies, before = {name: mask.clone() for name, mask in masks.items()}, appearance(model)
-
         measure_topology(model, masks, (1, 8, 8))
         for parameter in linear_skeleton(model, masks).parameters():
             parameter.data.fill_(7)
-
         assert appearance(model) == before
         assert equal(masks, copies)
 

@@ -34,13 +34,13 @@ def in_slow_tests(*lanes: str) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("libraries")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lanes", ["native", *in_slow_tests("16", "8", "4", "plain")])
-def test_every_operation(lanes: str) -> None:
+def test_every_operation(lanes):
     @settings(
         max_examples=12 if lanes == "native" else 5,
         deadline=None,
@@ -71,7 +71,7 @@ def test_every_operation(lanes: str) -> None:
     ],
     ids=["resnet", "resnet v2", "vgg16", "mlp"],
 )
-def test_pruned_networks(family: str, options: dict, shape: tuple, folder: Path) -> None:
+def test_pruned_networks(family, options, shape, folder):
     pixels, images = shape[1] * shape[2], torch.randn(16, *shape)
     model = build_network(family, channels=shape[0], classes=10, pixels=pixels, **options)
     sculpt.initialize(model, "variance_scaling", seed=0)
@@ -108,7 +108,7 @@ int main(void) {
 
 
 @pytest.mark.parametrize("lanes", ["plain", *in_slow_tests("native", "4")])
-def test_no_undefined_behaviour(lanes: str, tmp_path: Path) -> None:
+def test_no_undefined_behaviour(lanes, tmp_path):
     program, executable = small(), tmp_path / "run"
     (tmp_path / "network.c").write_text(c_code(program) + MAIN)
     done = subprocess.run(
@@ -137,7 +137,7 @@ def test_no_undefined_behaviour(lanes: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lanes", ["native", *in_slow_tests("8", "plain")])
-def test_no_warnings(lanes: str, tmp_path: Path) -> None:
+def test_no_warnings(lanes, tmp_path):
     source = tmp_path / "network.c"
     source.write_text(c_code(small()))
     strict = ("-Wall", "-Wextra", "-Werror", "-pedantic")
@@ -146,7 +146,7 @@ def test_no_warnings(lanes: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_file_tells_nothing_of_the_machine() -> None:
+def test_the_file_tells_nothing_of_the_machine():
     text = c_code(small())
     assert text == c_code(small())
     assert str(Path(sculpt.__file__).parents[1]) not in text
@@ -154,7 +154,7 @@ def test_the_file_tells_nothing_of_the_machine() -> None:
     assert json.dumps(os.uname().nodename) not in text
 
 
-def test_every_weight_is_exact() -> None:
+def test_every_weight_is_exact():
     weight = np.array([[1 / 3, 0.0, -1e-30, 5e-39], [1e-60, 2.0**100, 0.1, -0.0]])
     program = Program((Input((4,)), Linear((2,), "classes", 0, weight, np.ones(2))))
     text = c_code(program)
@@ -163,7 +163,7 @@ def test_every_weight_is_exact() -> None:
     assert '\\"nonzero_weights\\": 5' in text
 
 
-def test_what_cannot_be_written_is_refused() -> None:
+def test_what_cannot_be_written_is_refused():
     def program(weight: np.ndarray) -> Program:
         bias, shape = np.zeros(1), (1, 1, 1)
         conv = Conv(shape, "conv", 0, weight, bias, (1, 1), (0, 0))

@@ -3,7 +3,6 @@
 import ctypes
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,23 +25,23 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("libraries")
 
 
 @pytest.fixture(scope="module")
-def library(folder: Path) -> CLibrary:
+def library(folder):
     return built(small(), folder)
 
 
-def test_threads_do_not_change_a_bit(library: CLibrary) -> None:
+def test_threads_do_not_change_a_bit(library):
     images = images_for(small(), 70).numpy()
     expected = library.run(images)
     for threads in (2, 3, 100):
         assert np.array_equal(library.run(images, threads=threads), expected)
 
 
-def test_what_is_no_number_stays_so_and_spoils_no_other_image(library: CLibrary) -> None:
+def test_what_is_no_number_stays_so_and_spoils_no_other_image(library):
     images = images_for(small(), 35)
     expected = library.run(images.numpy())
     images[17, 0, 3, 3] = torch.nan
@@ -52,7 +51,7 @@ def test_what_is_no_number_stays_so_and_spoils_no_other_image(library: CLibrary)
     assert np.array_equal(found[kept], expected[kept])
 
 
-def test_callers_do_not_disturb_each_other(library: CLibrary) -> None:
+def test_callers_do_not_disturb_each_other(library):
     batches = [images_for(small(), batch).numpy() for batch in range(1, 40)]
     expected = [library.run(images) for images in batches]
     with ThreadPoolExecutor(4) as pool:
@@ -73,7 +72,7 @@ def test_callers_do_not_disturb_each_other(library: CLibrary) -> None:
         ({"less": 1}, -5),
     ],
 )
-def test_wrong_arguments_have_a_code(change: dict, code: int, library: CLibrary) -> None:
+def test_wrong_arguments_have_a_code(change, code, library):
     binary = library._library
     images, logits = images_for(small(), 2).numpy(), np.full((2, 4), 7, np.float32)
     size = binary.sculpt_workspace_bytes(2, 1)
@@ -102,19 +101,19 @@ def test_wrong_arguments_have_a_code(change: dict, code: int, library: CLibrary)
         (np.zeros((2, 3, 8, 8), np.float32), 0),
     ],
 )
-def test_wrong_images_are_refused(images: np.ndarray, threads: int, library: CLibrary) -> None:
+def test_wrong_images_are_refused(images, threads, library):
     with pytest.raises(InputError, match="must be"):
         library.run(images, threads=threads)
 
 
-def test_images_in_any_order_of_memory(library: CLibrary) -> None:
+def test_images_in_any_order_of_memory(library):
     images = images_for(small(), 5)
     other = images.to(memory_format=torch.channels_last).numpy()
     assert not other.flags.c_contiguous
     assert np.array_equal(library.run(other), library.run(images.numpy()))
 
 
-def test_info_is_exact(folder: Path) -> None:
+def test_info_is_exact(folder):
     program = small()
     source, compiled = folder / "named.c", folder / "named.so"
     source.write_text(c_code(program, name='a "b" */ \\ ??/ ü %s'))
@@ -131,7 +130,7 @@ def test_info_is_exact(folder: Path) -> None:
     }
 
 
-def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_compiler(monkeypatch):
     monkeypatch.setenv("CC", "no-such-compiler -m64")
     with pytest.raises(InputError, match=r"\$CC must be .*'no-such-compiler -m64'"):
         find_compiler()
@@ -141,14 +140,14 @@ def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         find_compiler()
 
 
-def test_a_compiler_with_options_of_its_own(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+def test_a_compiler_with_options_of_its_own(monkeypatch, folder):
     command = [*find_compiler(), "-DSCULPT_PLAIN"]
     monkeypatch.setenv("CC", " ".join(command))
     assert find_compiler() == command
     assert error_of(small(), built(small(), folder), 2) < 1e-5
 
 
-def test_other_files_are_refused(tmp_path: Path) -> None:
+def test_other_files_are_refused(tmp_path):
     source = tmp_path / "other.c"
     source.write_text("int main(void) { return nothing; }")
     with pytest.raises(InputError, match=r"other\.c: must be a C file"):

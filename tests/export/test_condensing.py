@@ -30,9 +30,7 @@ def widths(program: Program) -> list[int]:
 
 @pytest.mark.parametrize("density", [0.01, 0.05, 0.3])
 @pytest.mark.parametrize(("name", "options", "shape"), FAMILIES)
-def test_exact_for_every_family(
-    name: str, options: dict[str, object], shape: tuple[int, ...], density: float
-) -> None:
+def test_exact_for_every_family(name, options, shape, density):
     pixels = shape[1] * shape[2]
     model = build_network(name, channels=shape[0], classes=7, pixels=pixels, **options)
     masks = trained_like(model, shape, density)
@@ -50,7 +48,7 @@ def chain(*layers: nn.Module) -> nn.Sequential:
     return nn.Sequential(*layers).double()
 
 
-def test_dead_channels_go_and_their_constants_become_biases() -> None:
+def test_dead_channels_go_and_their_constants_become_biases():
     # Without padding: what a row without weights gives is its bias, everywhere.
     model = chain(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 2), nn.Flatten(), nn.Linear(20, 3))
     masks = dense_masks(model)
@@ -70,7 +68,7 @@ def test_dead_channels_go_and_their_constants_become_biases() -> None:
     ],
     ids=["unread", "constants", "zeros"],
 )
-def test_behind_padding(activation: nn.Module, rows: list, columns: list, left: int) -> None:
+def test_behind_padding(activation, rows, columns, left):
     layers = [nn.Conv2d(1, 6, 3, padding=1), activation, nn.Conv2d(6, 2, 3, padding=1)]
     model = chain(*layers, nn.Flatten())
     masks = dense_masks(model)
@@ -102,7 +100,7 @@ class Stream(nn.Module):
         return self.last(x.mean((2, 3)))
 
 
-def test_a_stream_loses_a_channel_only_everywhere() -> None:
+def test_a_stream_loses_a_channel_only_everywhere():
     torch.manual_seed(0)
     model = Stream().double()
     masks = dense_masks(model)
@@ -121,7 +119,7 @@ def test_a_stream_loses_a_channel_only_everywhere() -> None:
     assert kept == {4}, "0, 1, 3, and the constant 2"
 
 
-def test_without_a_path_the_logits_are_constants() -> None:
+def test_without_a_path_the_logits_are_constants():
     model = build_network("resnet", channels=1, classes=3, pixels=64, blocks=1, stem_width=4)
     masks = trained_like(model, (1, 8, 8))
     masks["stages.1.0.first.conv.weight"][:] = False
@@ -135,7 +133,7 @@ def test_without_a_path_the_logits_are_constants() -> None:
     assert max(widths(program)[1:-1]) <= 4, "hardly anything is left"
 
 
-def test_a_second_time_nothing_goes() -> None:
+def test_a_second_time_nothing_goes():
     model = build_network("resnet", channels=3, classes=5, pixels=256, widening=2, blocks=1)
     masks = trained_like(model, (3, 16, 16), 0.01)
     program = condensed(model, masks, (3, 16, 16))
@@ -143,7 +141,7 @@ def test_a_second_time_nothing_goes() -> None:
     assert any(isinstance(operation, Channels) for operation in program.operations)
 
 
-def test_a_wrong_program_is_refused() -> None:
+def test_a_wrong_program_is_refused():
     model = build_network("mlp", channels=1, classes=3, pixels=64)
     masks = trained_like(model, (1, 8, 8))
     program = condensed(model, masks, (1, 8, 8))

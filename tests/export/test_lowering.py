@@ -58,14 +58,14 @@ def difference(model: nn.Module, masks: Masks, shape: tuple[int, ...], batch: in
 
 
 @pytest.mark.parametrize(("name", "options", "shape"), FAMILIES)
-def test_every_family(name: str, options: dict[str, object], shape: tuple[int, ...]) -> None:
+def test_every_family(name, options, shape):
     pixels = shape[1] * shape[2]
     model = build_network(name, channels=shape[0], classes=7, pixels=pixels, **options)
     masks = trained_like(model, shape)
     assert difference(model, masks, shape) < 1e-12
 
 
-def test_what_is_pruned_is_zero_and_norms_are_folded() -> None:
+def test_what_is_pruned_is_zero_and_norms_are_folded():
     model = build_network("resnet", channels=1, classes=3, pixels=64, blocks=1, stem_width=4)
     masks = trained_like(model, (1, 8, 8))
     for name, mask in masks.items():
@@ -108,7 +108,7 @@ class Everything(nn.Module):
         return torch.cat([features, y.mean((2, 3))], 1) if self.concatenate else features
 
 
-def test_every_operation() -> None:
+def test_every_operation():
     model = Everything()
     shape = (3, 16, 10)
     images = torch.randn(4, *shape)
@@ -118,7 +118,7 @@ def test_every_operation() -> None:
     assert sum(isinstance(operation, Conv) for operation in program.operations) == 4
 
 
-def test_a_norm_is_folded_through_what_does_nothing() -> None:
+def test_a_norm_is_folded_through_what_does_nothing():
     class Branch(nn.Module):
         def __init__(self, *, reads_twice: bool) -> None:
             super().__init__()
@@ -139,7 +139,7 @@ def test_a_norm_is_folded_through_what_does_nothing() -> None:
         assert sum(isinstance(operation, Affine) for operation in program.operations) == norms
 
 
-def test_what_is_not_known_is_said() -> None:
+def test_what_is_not_known_is_said():
     model = Everything(concatenate=True)
     with pytest.raises(ExportError, match=r"but cat is .*; export it as bundle"):
         lower(model, dense_masks(model), torch.zeros(1, 3, 16, 10))
@@ -148,7 +148,7 @@ def test_what_is_not_known_is_said() -> None:
         lower(asks, dense_masks(asks), torch.zeros(1, 4))
 
 
-def test_a_norm_that_something_else_reads_beside_stays() -> None:
+def test_a_norm_that_something_else_reads_beside_stays():
     class Branch(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,14 +34,14 @@ BASES = [("base", "onnxruntime"), ("base", "torch")]
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(monkeypatch):
     monkeypatch.setattr(latency, "TURN_SECONDS", 1e-6)
     monkeypatch.setattr(latency, "available_threads", lambda: 2)
     monkeypatch.setattr(library, "FLAGS", QUICK_FLAGS)
 
 
 @pytest.fixture
-def exported(tmp_path: Path) -> Path:
+def exported(tmp_path):
     folder = tmp_path / "winner"
     export_network(network(), folder, ["bundle"], {"verdict": "better", "base_model": BASE})
     return folder
@@ -63,7 +62,7 @@ def check_rows(document: dict[str, Any], contenders: list[tuple[str, str]]) -> N
 
 
 @pytest.mark.usefixtures("quick")
-def test_every_runtime_at_every_setting() -> None:
+def test_every_runtime_at_every_setting():
     loaded, seen = network(), []
     images = torch.randn(8, 3, 16, 16)
     timed = Network(loaded.model, loaded.masks, loaded.metadata, images)
@@ -76,7 +75,7 @@ def test_every_runtime_at_every_setting() -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_without_a_runtime_the_others_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_runtime_the_others_are_timed(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.setenv("CC", "no-such-compiler")
     loaded = network()
@@ -92,7 +91,7 @@ def test_without_a_runtime_the_others_are_timed(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
-def test_what_was_measured_stands_in_the_folder(exported: Path) -> None:
+def test_what_was_measured_stands_in_the_folder(exported):
     found = measure_folder(exported, turns=1)
     check_rows(found, CONTENDERS + BASES)
     record = sculpt.load(exported).record
@@ -117,7 +116,7 @@ def test_what_was_measured_stands_in_the_folder(exported: Path) -> None:
         "resnet",
     ],
 )
-def test_a_base_that_cannot_be_built_is_refused(exported: Path, model: Any) -> None:
+def test_a_base_that_cannot_be_built_is_refused(exported, model):
     """The manifest may come from anybody."""
     manifest = json.loads((exported / MANIFEST).read_text())
     changed = manifest | {"facts": {"base_model": model}}
@@ -126,7 +125,7 @@ def test_a_base_that_cannot_be_built_is_refused(exported: Path, model: Any) -> N
         measure_folder(exported, turns=1)
 
 
-def test_a_bundle_that_was_changed_is_not_written_down_as_exported(exported: Path) -> None:
+def test_a_bundle_that_was_changed_is_not_written_down_as_exported(exported):
     other = network()
     other.metadata["trial"] = 7
     write_bundle(exported / "network.safetensors", other.model, other.masks, other.metadata)
@@ -135,9 +134,7 @@ def test_a_bundle_that_was_changed_is_not_written_down_as_exported(exported: Pat
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_runtime_that_is_not_there_cannot_be_the_records(
-    exported: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_runtime_that_is_not_there_cannot_be_the_records(exported, monkeypatch):
     monkeypatch.setenv("CC", "no-such-compiler")
     before = {file: file.read_bytes() for file in exported.iterdir()}
     with pytest.raises(InputError, match="no-such-compiler"):
@@ -147,9 +144,7 @@ def test_a_runtime_that_is_not_there_cannot_be_the_records(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
-def test_the_command_makes_latency_an_objective(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_makes_latency_an_objective(tmp_path, monkeypatch):
     monkeypatch.setattr(latency, "available_threads", lambda: 1)
     monkeypatch.chdir(tmp_path)
     path = write_study(tmp_path, search__trials=3)
@@ -173,11 +168,9 @@ def test_the_command_makes_latency_an_objective(
     assert {row["trial"] for row in front["front"]} <= {"base", 0}
     assert front["notes"] == []
     assert "times as fast" in call("latency", "trial-0", "--turns", "1")
-
     call("latency", "trial-0", "--study", path, "--turns", "1", "--runtime", "onnxruntime")
     front = json.loads(call("pareto", path, "--objectives", "val_error,latency", "--json"))
     assert "not comparable" in front["notes"][0]
-
     (tmp_path / "other").mkdir()
     other = write_study(tmp_path / "other", study="other", search__trials=2, search__seed=5)
     sculpt.run(other)

@@ -32,13 +32,13 @@ NOTHING = object()
 
 
 @pytest.fixture(autouse=True)
-def _no_images_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_images_elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SCULPT_DATA", raising=False)
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(tmp_path_factory):
     """A trial that was trained on digits, which are always at hand."""
     folder = tmp_path_factory.mktemp("study")
     small = {"search__trials": 2, "search__replicates": 1, "training__epochs": 6}
@@ -78,7 +78,7 @@ def errors_of(folder: Path, **options: Any) -> dict[str, tuple[bool | None, str]
     return {check["check"].split()[0]: (check["ok"], check["detail"]) for check in found}
 
 
-def test_a_trial_has_the_error_that_is_recorded(exported: Path) -> None:
+def test_a_trial_has_the_error_that_is_recorded(exported):
     document = sculpt.verify(exported)
     assert document["ok"]
     error = load(exported).metadata["val_error"]
@@ -88,9 +88,7 @@ def test_a_trial_has_the_error_that_is_recorded(exported: Path) -> None:
 
 
 @pytest.mark.parametrize("images", [10, -1])
-def test_an_error_that_was_not_measured_is_found_out(
-    images: int, exported: Path, tmp_path: Path
-) -> None:
+def test_an_error_that_was_not_measured_is_found_out(images, exported, tmp_path):
     error = load(exported).metadata["val_error"]
     false = retold(exported, tmp_path, {"val_error": error + images / 50})
     shown = CliRunner().invoke(app, ["verify", str(false), "--json"])
@@ -102,9 +100,7 @@ def test_an_error_that_was_not_measured_is_found_out(
     assert "% recomputed" in failed["detail"]
 
 
-def test_a_test_error_is_that_of_the_weights_or_is_not_checked(
-    exported: Path, tmp_path: Path
-) -> None:
+def test_a_test_error_is_that_of_the_weights_or_is_not_checked(exported, tmp_path):
     _, error = evaluate(load(exported).model, SPLITS.test)
     key = "record.config.training.protocol"
     for recorded, protocol, expected, said in [
@@ -132,7 +128,7 @@ def images_in(folder: Path) -> Path:
     return folder
 
 
-def test_images_that_are_not_at_hand(exported: Path, tmp_path: Path) -> None:
+def test_images_that_are_not_at_hand(exported, tmp_path):
     mnist = {"name": "mnist", "download": True, "validation_fraction": 0.25}
     folder = retold(exported, tmp_path, {"record.config.data": mnist})
     shown = CliRunner().invoke(app, ["verify", str(folder), "--json", "--data-root", "nowhere"])
@@ -148,7 +144,7 @@ def test_images_that_are_not_at_hand(exported: Path, tmp_path: Path) -> None:
     assert not nowhere.parent.exists()
 
 
-def test_a_file_does_not_say_which_folder_is_read(exported: Path, tmp_path: Path) -> None:
+def test_a_file_does_not_say_which_folder_is_read(exported, tmp_path):
     trap = images_in(tmp_path / "trap")
     data = {"name": "image_folder", "size": 8, "channels": 1, "root": str(trap)}
     changes = {"record.config.data": data | {"validation_fraction": 0.5}}
@@ -190,22 +186,18 @@ def test_a_file_does_not_say_which_folder_is_read(exported: Path, tmp_path: Path
         ("val_error", 10**400, False, "must be a share from 0 to 1, but is 1000"),
     ],
 )
-def test_what_a_file_may_say(
-    key: str, value: Any, expected: bool | None, said: str, exported: Path, tmp_path: Path
-) -> None:
+def test_what_a_file_may_say(key, value, expected, said, exported, tmp_path):
     ok, detail = errors_of(retold(exported, tmp_path, {key: value}))["validation"]
     assert ok is expected
     assert said in detail
     assert len(detail) < 500
 
 
-def test_nothing_is_checked_that_is_not_recorded(exported: Path, tmp_path: Path) -> None:
+def test_nothing_is_checked_that_is_not_recorded(exported, tmp_path):
     assert errors_of(retold(exported, tmp_path, {"val_error": None})) == {}
 
 
-def test_images_of_another_size_are_not_read(
-    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_images_of_another_size_are_not_read(exported, tmp_path, monkeypatch):
     monkeypatch.setattr(recorded_errors, "load_data", lambda study: pytest.fail("they were read"))
     data = {"name": "image_folder", "size": 8000, "channels": 1}
     folder = retold(exported, tmp_path, {"record.config.data": data})
@@ -224,9 +216,7 @@ class DigitsOfSomebody(Digits):
 """
 
 
-def test_plugins_are_never_imported_by_a_file(
-    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_plugins_are_never_imported_by_a_file(exported, tmp_path, monkeypatch):
     name = "plugin_with_digits"
     (tmp_path / f"{name}.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(tmp_path)
@@ -250,7 +240,7 @@ def test_plugins_are_never_imported_by_a_file(
         sys.modules.pop(name)
 
 
-def test_a_network_that_diverged(exported: Path, tmp_path: Path) -> None:
+def test_a_network_that_diverged(exported, tmp_path):
     for error, expected in ((1.0, True), (0.9, False)):
         changes = {"diverged": True, "val_error": error}
         folder = retold(exported, tmp_path, changes, weight=torch.nan)
@@ -260,7 +250,7 @@ def test_a_network_that_diverged(exported: Path, tmp_path: Path) -> None:
         assert found["validation"][0] is expected
 
 
-def test_what_is_too_close_to_call() -> None:
+def test_what_is_too_close_to_call():
     logits = torch.tensor(
         [
             [10.0, 9.0, -20.0],  # of 20 a twentieth
@@ -281,9 +271,7 @@ def test_what_is_too_close_to_call() -> None:
 
 
 @pytest.mark.parametrize("precision", [*CLOSE, "unknown"])
-def test_images_that_are_close_may_be_counted_differently(
-    precision: str, exported: Path, tmp_path: Path
-) -> None:
+def test_images_that_are_close_may_be_counted_differently(precision, exported, tmp_path):
     """As many as are close by the precision that the error was recorded in, and not one more."""
     model, images = load(exported).model, SPLITS.validation
     share = CLOSE.get(precision, CLOSE["bfloat16"])

@@ -62,12 +62,10 @@ def test_the_families_that_are_promised_are_there_with_a_choice_of_activation():
 @pytest.mark.parametrize("name", FAMILIES)
 class TestTheNetwork:
     @pytest.mark.parametrize("shape", SHAPES + ODD_SHAPES, ids=str)
-    def test_images_of_any_size_go_forward_and_back(self, name: str, shape: Shape):
+    def test_images_of_any_size_go_forward_and_back(self, name, shape):
         model = build(name, shape, classes=7)
-
         logits = model(torch.randn(2, *shape))
         logits.square().sum().backward()
-
         assert logits.shape == (2, 7)
         with pytest.raises(RuntimeError):
             model(torch.randn(2, 4 - shape[0], *shape[1:]))
@@ -77,35 +75,30 @@ class TestTheNetwork:
             assert parameter.grad.isfinite().all(), key
 
     @pytest.mark.parametrize("shape", SHAPES, ids=str)
-    def test_every_unit_and_every_weight_is_on_a_path(self, name: str, shape: Shape):
+    def test_every_unit_and_every_weight_is_on_a_path(self, name, shape):
         model = build(name, shape)
-
         topology = measure_topology(model, dense_masks(model), shape)
-
         assert topology.channels == {key: len(x.weight) for key, x in layers(model).items()}
         assert topology.parameters == sum(x.weight.numel() for x in layers(model).values())
         assert topology.log10_paths is not None
         assert topology.log10_paths > 0
 
-    def test_images_do_not_influence_each_other_in_inference(self, name: str):
+    def test_images_do_not_influence_each_other_in_inference(self, name):
         model = build(name).eval()
         # Or little of the input arrives at the end of a deep network.
         initialize(model, "variance_scaling", seed=0)
         images = torch.randn(3, 3, 32, 32)
-
         with torch.no_grad():
             together = model(images)
             alone = torch.cat([model(image[None]) for image in images])
-
         torch.testing.assert_close(together, alone)
         assert not torch.allclose(together[0], together[1], rtol=0.01)
 
-    def test_the_structure_depends_on_nothing_but_the_options(self, name: str):
+    def test_the_structure_depends_on_nothing_but_the_options(self, name):
         first = build(name)
         with torch.device("meta"):
             torch.manual_seed(1)
             again = build(name)
-
         assert structure(first) == structure(again)
         assert str(first) == str(again)
         assert prunable_parameters(first).keys() == prunable_parameters(again).keys()
@@ -114,30 +107,26 @@ class TestTheNetwork:
 @pytest.mark.parametrize("name", WITH_ACTIVATION)
 class TestItsActivation:
     @pytest.mark.parametrize("activation", get_args(Activation))
-    def test_it_is_the_one_in_every_place(self, name: str, activation: Activation):
+    def test_it_is_the_one_in_every_place(self, name, activation):
         kinds = {type(make_activation(other)) for other in get_args(Activation)} - {nn.Identity}
         wanted, default = build(name, activation=activation), build(name)
-
         found = Counter(type(m) for m in wanted.modules() if type(m) in kinds)
-
         places = sum(type(m) in kinds for m in default.modules())
         expected = {} if activation == "linear" else {type(make_activation(activation)): places}
         assert found == expected
         assert places > 0
         assert structure(wanted) == structure(default)
 
-    def test_every_place_has_a_module_of_its_own(self, name: str):
+    def test_every_place_has_a_module_of_its_own(self, name):
         model = build(name, activation="selu")
         calls: Counter[str] = Counter()
         for key, module in model.named_modules():
             if isinstance(module, nn.SELU):
                 module.register_forward_hook(lambda *_, key=key: calls.update([key]))
-
         model(torch.randn(2, 3, 32, 32))
-
         assert set(calls.values()) == {1}
 
-    def test_nothing_else_bends_the_signal(self, name: str):
+    def test_nothing_else_bends_the_signal(self, name):
         """Linear activations, averages for maxima: f(a + b) = f(a) + f(b) − f(0)."""
         model = build(name, activation="linear").double().eval()
         for module in model.modules():
@@ -146,7 +135,6 @@ class TestItsActivation:
                     setattr(module, key, nn.AvgPool2d(2, ceil_mode=True))
         initialize(model, "variance_scaling", seed=0)
         a, b = torch.randn(2, 3, 3, 32, 32, dtype=torch.float64)
-
         with torch.no_grad():
             torch.testing.assert_close(model(a + b), model(a) + model(b) - model(0 * a))
             assert not torch.allclose(model(a), model(0 * a), rtol=0.01)
@@ -162,11 +150,9 @@ class TestItsActivation:
         ("lenet_300_100", {}, [784, 300, 100, 10]),
     ],
 )
-def test_fully_connected_networks_have_these_widths(name: str, options: Any, widths: list[int]):
+def test_fully_connected_networks_have_these_widths(name, options, widths):
     model = build_network(name, channels=1, classes=10, pixels=784, **options)
-
     found = [tuple(layer.weight.shape) for layer in layers(model).values()]
-
     assert found == [(after, before) for before, after in pairwise(widths)]
     assert not isinstance(list(model.modules())[-1], nn.Tanh | nn.ReLU)
     by_hand = sum((before + 1) * after for before, after in pairwise(widths))

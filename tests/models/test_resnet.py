@@ -41,7 +41,7 @@ def widths(model: nn.Module) -> list[int]:
     ],
     ids=str,
 )
-def test_known_sizes(options: dict[str, Any], total: int):
+def test_known_sizes(options, total):
     assert count_parameters(meta_resnet(**options, conv_bias=False), "total") == total
     projects = "shortcut" in options
     paper = golden.RESNET20_PAPER_PROJECTION if projects else golden.RESNET20_PAPER
@@ -52,7 +52,6 @@ def test_known_sizes(options: dict[str, Any], total: int):
 def test_the_parameters_have_the_names_that_files_of_weights_have():
     model = meta_resnet(blocks=1, shortcut="projection")
     pairs = ["weight", "bias"]
-
     expected = [f"stem.{part}.{kind}" for part in ("conv", "norm") for kind in pairs]
     for stage, names in enumerate([["first", "second"], *[["first", "second", "shortcut"]] * 2]):
         for name in names:
@@ -66,7 +65,7 @@ def test_the_parameters_have_the_names_that_files_of_weights_have():
 
 
 @pytest.mark.parametrize("shortcut", ["zeropad", "projection"])
-def test_versions_differ_in_where_norm_and_activation_are(shortcut: str):
+def test_versions_differ_in_where_norm_and_activation_are(shortcut):
     """A convolution has one name and shape in both: one seed draws the same weights for both."""
     first, second = (
         meta_resnet(version=version, shortcut=shortcut, widening=2, activation="leaky_relu")
@@ -88,7 +87,7 @@ def test_versions_differ_in_where_norm_and_activation_are(shortcut: str):
 
 
 @pytest.mark.parametrize(("shape", "percent"), golden.SPARSITY_AT_RESNET20.items())
-def test_pruned_to_resnet20_the_sparsities_are_the_papers(shape: tuple[int, int], percent: float):
+def test_pruned_to_resnet20_the_sparsities_are_the_papers(shape, percent):
     widening, blocks = shape
 
     def sparsity(**options: Any) -> float:
@@ -102,9 +101,8 @@ def test_pruned_to_resnet20_the_sparsities_are_the_papers(shape: tuple[int, int]
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("blocks", [1, 2, 5, [1, 3, 2]], ids=str)
-def test_each_stage_has_n_blocks_and_halves_the_image_but_the_first(blocks: Any, version: str):
+def test_each_stage_has_n_blocks_and_halves_the_image_but_the_first(blocks, version):
     model = meta_resnet(blocks=blocks, version=version)
-
     counts = blocks if isinstance(blocks, list) else [blocks] * 3
     assert widths(model) == [16] * counts[0] + [32] * counts[1] + [64] * counts[2]
     strides = [block.first.conv.stride[0] for block in blocks_of(model)]
@@ -120,12 +118,9 @@ def test_each_stage_has_n_blocks_and_halves_the_image_but_the_first(blocks: Any,
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("shortcut", ["zeropad", "projection"])
-def test_the_stem_is_not_widened_so_stage_1_changes_width_without_a_stride(
-    shortcut: Any, version: Any
-):
+def test_the_stem_is_not_widened_so_stage_1_changes_width_without_a_stride(shortcut, version):
     model = resnet(3, 10, widening=2, blocks=2, shortcut=shortcut, version=version)
     first, second, *_ = blocks_of(model)
-
     assert model.stem.conv.out_channels == 16
     assert first.first.conv.in_channels == 16
     assert first.first.conv.out_channels == 32
@@ -137,20 +132,19 @@ def test_the_stem_is_not_widened_so_stage_1_changes_width_without_a_stride(
 @pytest.mark.parametrize(
     ("options", "expected"), [({"widening": 1.3}, [21, 42, 83]), ({"stem_width": 4}, [4, 8, 16])]
 )
-def test_widening_need_not_be_whole_and_a_base_may_be_narrower(options: Any, expected: list[int]):
+def test_widening_need_not_be_whole_and_a_base_may_be_narrower(options, expected):
     assert widths(meta_resnet(blocks=1, **options)) == expected
     assert resnet(1, 10, blocks=1, **options)(torch.randn(2, 1, 8, 8)).shape == (2, 10)
 
 
 def test_tiny_imagenet_is_halved_by_the_stem():
     model = resnet(3, 200, stem_stride=2, blocks=1)
-
     assert model.stem(torch.randn(2, 3, 64, 64)).shape == (2, 16, 32, 32)
     assert model(torch.randn(2, 3, 64, 64)).shape == (2, 200)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_without_conv_bias_only_the_classifier_has_one(version: str):
+def test_without_conv_bias_only_the_classifier_has_one(version):
     model = meta_resnet(conv_bias=False, shortcut="projection", version=version)
     biased = [
         name
@@ -163,9 +157,7 @@ def test_without_conv_bias_only_the_classifier_has_one(version: str):
 @pytest.mark.parametrize("size", [(8, 8), (9, 7), (1, 1), (2, 5)])
 @pytest.mark.parametrize("shortcut", ["zeropad", "projection"])
 @pytest.mark.parametrize("version", VERSIONS)
-def test_both_ways_through_a_block_have_the_same_size(
-    version: str, shortcut: Any, size: tuple[int, int]
-):
+def test_both_ways_through_a_block_have_the_same_size(version, shortcut, size):
     block = BLOCKS[version](3, 6, 2, shortcut, conv_bias=True)
     out = block(torch.randn(2, 3, *size))
     assert out.shape == (2, 6, -(-size[0] // 2), -(-size[1] // 2))
@@ -185,9 +177,7 @@ def test_both_ways_through_a_block_have_the_same_size(
     ],
     ids=str,
 )
-def test_zeropad_averages_by_the_stride_and_appends_zero_channels(
-    zeropad: ZeroPad, hidden: Any, expected: Any
-):
+def test_zeropad_averages_by_the_stride_and_appends_zero_channels(zeropad, hidden, expected):
     assert zeropad(torch.tensor([[hidden]], dtype=torch.float)).tolist() == [expected]
 
 
@@ -196,18 +186,16 @@ def test_a_block_adds_its_input():
     block = Block(4, 4, 1, "zeropad", conv_bias=True)
     nn.init.zeros_(block.second.norm.weight)
     hidden = torch.randn(2, 4, 5, 5)
-
     torch.testing.assert_close(block(hidden), hidden.relu())
 
 
 @pytest.mark.parametrize(("stride", "width"), [(1, 4), (1, 6), (2, 4), (2, 6)])
-def test_a_pre_activation_block_adds_its_input_as_it_is(stride: int, width: int):
+def test_a_pre_activation_block_adds_its_input_as_it_is(stride, width):
     """With its last convolution silenced, nothing but the shortcut is left, and nothing bends it
     (He et al. 2016b, Equation 4)."""
     block = PreActivationBlock(4, width, stride, "zeropad", conv_bias=False)
     nn.init.zeros_(block.second.conv.weight)
     hidden = torch.randn(2, 4, 6, 6)
-
     expected = ZeroPad(stride, width - 4)(hidden)
     torch.testing.assert_close(block(hidden), expected, rtol=0, atol=0)
     assert (expected < 0).any()
@@ -230,7 +218,7 @@ def test_a_pre_activation_block_adds_its_input_as_it_is(stride: int, width: int)
         ({"shortcut": "zero_pad"}, ["shortcut", "zeropad", "projection", "'zero_pad'"]),
     ],
 )
-def test_an_option_out_of_range_is_refused(options: dict[str, Any], words: list[str]):
+def test_an_option_out_of_range_is_refused(options, words):
     with pytest.raises(InputError) as refusal:
         resnet(3, 10, **options)
     for word in words:

@@ -20,7 +20,7 @@ def meta_wide_resnet(**options: Any) -> nn.Module:
 
 
 @pytest.mark.parametrize(("shape", "expected"), golden.WIDE_RESNET_TOTAL.items())
-def test_the_published_sizes(shape: tuple[int, int], expected: int):
+def test_the_published_sizes(shape, expected):
     depth, widening = shape
     model = meta_wide_resnet(depth=depth, widening=widening, conv_bias=False)
     assert count_parameters(model, "total") == expected
@@ -30,7 +30,7 @@ def test_the_published_sizes(shape: tuple[int, int], expected: int):
 
 
 @pytest.mark.parametrize(("depth", "blocks"), [(10, 1), (16, 2), (28, 4)])
-def test_it_is_the_resnet_of_version_2_with_projections(depth: int, blocks: int):
+def test_it_is_the_resnet_of_version_2_with_projections(depth, blocks):
     """6n convolutions in blocks, the stem, and in the papers' counting three projections."""
     options = {"stem_width": 4, "stem_stride": 2, "activation": "tanh", "conv_bias": False}
     with torch.device("meta"):
@@ -44,7 +44,7 @@ def test_it_is_the_resnet_of_version_2_with_projections(depth: int, blocks: int)
     ("depth", "near"),
     [(17, "16 or 22"), (15, "10 or 16"), (27, "22 or 28"), (4, "10"), (9, "10"), (-2, "10")],
 )
-def test_another_depth_is_refused_and_its_neighbours_are_named(depth: int, near: str):
+def test_another_depth_is_refused_and_its_neighbours_are_named(depth, near):
     with pytest.raises(InputError, match=rf"6n \+ 4 .* but got {depth}; use {near}$"):
         meta_wide_resnet(depth=depth)
 
@@ -83,14 +83,12 @@ def by_hand(state: dict[str, Tensor], images: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("widening", [1, 2])
-def test_its_function_by_hand(widening: int):
+def test_its_function_by_hand(widening):
     torch.manual_seed(0)
     model = wide_resnet(3, 10, depth=10, widening=widening, stem_width=4).double().eval()
     randomise(model)
     images = torch.randn(2, 3, 9, 12, dtype=torch.float64)
-
     with torch.no_grad():
         torch.testing.assert_close(model(images), by_hand(model.state_dict(), images))
-
     projections = [name for name, _ in model.named_modules() if name.endswith("shortcut.conv")]
     assert len(projections) == (2 if widening == 1 else 3)

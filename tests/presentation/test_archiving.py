@@ -4,7 +4,6 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ PLACES = ("storage", "artifacts")
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory) -> Results:
+def stopped(tmp_path_factory):
     """A study of three candidates, of which early stopping has ended one."""
     folder = tmp_path_factory.mktemp("stopped")
     path = write_study(
@@ -49,7 +48,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 
 @pytest.fixture(scope="module")
-def confirmed(tmp_path_factory: pytest.TempPathFactory) -> Results:
+def confirmed(tmp_path_factory):
     """A study whose best candidate and base were trained again."""
     path = write_study(
         tmp_path_factory.mktemp("confirmed"),
@@ -69,7 +68,7 @@ def confirmed(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 
 @pytest.fixture(params=["stopped", pytest.param("confirmed", marks=pytest.mark.slow)])
-def study(request: pytest.FixtureRequest) -> Results:
+def study(request):
     results: Results = request.getfixturevalue(request.param)
     return results
 
@@ -111,7 +110,7 @@ def shown(results: Results, trial: int | str) -> dict[str, Any]:
     return record
 
 
-def test_it_answers_like_the_study(study: Results, tmp_path: Path) -> None:
+def test_it_answers_like_the_study(study, tmp_path):
     archive(study, tmp_path / "made")
     archived = open_results(tmp_path / "made")
     assert archived.trials.equals(study.trials)
@@ -120,9 +119,7 @@ def test_it_answers_like_the_study(study: Results, tmp_path: Path) -> None:
     assert answers(archived) == answers(study)
 
 
-def test_what_was_measured_afterwards_and_what_stopped_a_trial_is_told(
-    stopped: Results, tmp_path: Path
-) -> None:
+def test_what_was_measured_afterwards_and_what_stopped_a_trial_is_told(stopped, tmp_path):
     archive(stopped, tmp_path / "made")
     archived = open_results(tmp_path / "made")
     assert archived.record(0)["latency"] == 0.001
@@ -131,7 +128,7 @@ def test_what_was_measured_afterwards_and_what_stopped_a_trial_is_told(
     assert archived.record(number)["rungs"] == stopped.record(number)["rungs"] != {}
 
 
-def test_the_same_results_give_the_same_bytes(study: Results, tmp_path: Path) -> None:
+def test_the_same_results_give_the_same_bytes(study, tmp_path):
     archive(study, tmp_path / "one")
     archive(study, tmp_path / "two")
     archive(str(tmp_path / "one"), tmp_path / "three")
@@ -141,7 +138,7 @@ def test_the_same_results_give_the_same_bytes(study: Results, tmp_path: Path) ->
     assert all(text.endswith(b"\n") and text.isascii() for text in files.values())
 
 
-def test_nothing_of_this_machine_stands_in_it(study: Results, tmp_path: Path) -> None:
+def test_nothing_of_this_machine_stands_in_it(study, tmp_path):
     archive(study, tmp_path / "made", records="all")
     text = b"".join(files_of(tmp_path / "made").values()).decode()
     store = study.store
@@ -151,7 +148,7 @@ def test_nothing_of_this_machine_stands_in_it(study: Results, tmp_path: Path) ->
     assert socket.gethostname() not in text
 
 
-def test_a_record_has_a_line_for_each_seed(stopped: Results, tmp_path: Path) -> None:
+def test_a_record_has_a_line_for_each_seed(stopped, tmp_path):
     archive(stopped, tmp_path / "made")
     lines = (tmp_path / "made" / "records" / "base.json").read_text().splitlines()
     assert sum(line.startswith('{"seed"') or '"history"' in line for line in lines) == 2
@@ -161,7 +158,7 @@ def test_a_record_has_a_line_for_each_seed(stopped: Results, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_asking_it_needs_no_torch(stopped: Results, tmp_path: Path) -> None:
+def test_asking_it_needs_no_torch(stopped, tmp_path):
     archive(stopped, tmp_path / "made")
     code = (
         "import sys, sculpt; results = sculpt.open_results(sys.argv[1]); sculpt.rank(results); "
@@ -172,7 +169,7 @@ def test_asking_it_needs_no_torch(stopped: Results, tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("False\n", "")
 
 
-def test_its_networks_are_compared(stopped: Results, tmp_path: Path) -> None:
+def test_its_networks_are_compared(stopped, tmp_path):
     archive(stopped, tmp_path / "made")
     storage = stopped.config.storage_url
     made = str(tmp_path / "made")
@@ -183,7 +180,7 @@ def test_its_networks_are_compared(stopped: Results, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_which_records_it_has_is_chosen(confirmed: Results, tmp_path: Path) -> None:
+def test_which_records_it_has_is_chosen(confirmed, tmp_path):
     names = {}
     for choice in ("report", "all", "none"):
         archive(confirmed, tmp_path / choice, records=choice)
@@ -195,13 +192,11 @@ def test_which_records_it_has_is_chosen(confirmed: Results, tmp_path: Path) -> N
     with pytest.raises(StorageError, match=r"none has no records/1\.json.*--records all"):
         archived.record(1)
     with pytest.raises(InputError, match="records must be one of report, all, none"):
-        archive(confirmed, tmp_path / "x", records="some")  # type: ignore[arg-type]
+        archive(confirmed, tmp_path / "x", records="some")
 
 
 @pytest.mark.slow
-def test_what_a_ranking_reads_is_there_even_if_no_report_shows_it(
-    confirmed: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_ranking_reads_is_there_even_if_no_report_shows_it(confirmed, tmp_path, monkeypatch):
     monkeypatch.setattr(details, "MOST_RECORDS", 1)
     archive(confirmed, tmp_path / "made")
     assert {path.stem for path in (tmp_path / "made" / "records").iterdir()} == {"base", "0", "1"}
@@ -210,7 +205,7 @@ def test_what_a_ranking_reads_is_there_even_if_no_report_shows_it(
     assert json.dumps(rank(archived)) == json.dumps(rank(confirmed))
 
 
-def test_the_dashboard_writes_nothing_into_it(stopped: Results, tmp_path: Path) -> None:
+def test_the_dashboard_writes_nothing_into_it(stopped, tmp_path):
     archive(stopped, tmp_path / "made")
     before = files_of(tmp_path / "made")
     store = open_store(tmp_path / "made")
@@ -234,9 +229,7 @@ def test_the_dashboard_writes_nothing_into_it(stopped: Results, tmp_path: Path) 
         lambda folder, results: results.keep_latency("base", 1.0, "guessed"),
     ],
 )
-def test_what_needs_networks_or_workers_is_refused(
-    wrong: Callable[..., Any], stopped: Results, tmp_path: Path
-) -> None:
+def test_what_needs_networks_or_workers_is_refused(wrong, stopped, tmp_path):
     folder = tmp_path / "made"
     archive(stopped, folder)
     with pytest.raises(InputError, match="made is an archive, which holds results and no networks"):
@@ -244,7 +237,7 @@ def test_what_needs_networks_or_workers_is_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
-def test_unfinished_trials_are_told_as_such(tmp_path: Path) -> None:
+def test_unfinished_trials_are_told_as_such(tmp_path):
     store = rigged_store(tmp_path / "study")
     add_trial(store.base, attributes([0.2, 0.3], "base"))
     add_trial(store.candidates, attributes([0.1, 0.2]), {"widening": 2})
@@ -264,7 +257,7 @@ def test_unfinished_trials_are_told_as_such(tmp_path: Path) -> None:
     assert files_of(tmp_path / "again") == files_of(tmp_path / "made")
 
 
-def test_an_older_archive_is_replaced_as_a_whole(tmp_path: Path) -> None:
+def test_an_older_archive_is_replaced_as_a_whole(tmp_path):
     store = rigged_store(tmp_path / "study")
     results, folder = results_of(store), tmp_path / "deep" / "made"
     archive(results, folder, records="none")
@@ -277,9 +270,7 @@ def test_an_older_archive_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert [path.name for path in folder.parent.iterdir()] == ["made"]
 
 
-def test_a_writer_that_dies_leaves_the_older_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_writer_that_dies_leaves_the_older_one(tmp_path, monkeypatch):
     store = rigged_store(tmp_path / "study")
     add_trial(store.base, attributes([0.2, 0.3], "base"))
     archive(results_of(store), tmp_path / "made", records="none")
@@ -299,7 +290,7 @@ def test_a_writer_that_dies_leaves_the_older_one(
     assert files_of(tmp_path / "made") == before
 
 
-def test_other_folders_are_left_alone(tmp_path: Path) -> None:
+def test_other_folders_are_left_alone(tmp_path):
     results = results_of(rigged_store(tmp_path / "study"))
     other = results_of(rigged_store(tmp_path / "other", study="other"))
     (tmp_path / "mine").mkdir()
@@ -326,9 +317,7 @@ def test_other_folders_are_left_alone(tmp_path: Path) -> None:
     assert open_results(tmp_path / "empty").tally()["total"] == 99
 
 
-def test_the_commands(
-    stopped: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sculpt_command: Any
-) -> None:
+def test_the_commands(stopped, tmp_path, monkeypatch, sculpt_command):
     monkeypatch.chdir(tmp_path)
     storage = stopped.config.storage_url
     code, out, err = sculpt_command("archive", "tiny", "--storage", storage)

@@ -8,8 +8,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import optuna_dashboard
@@ -41,7 +40,7 @@ def add_recorded(store: Store, errors: list[float], role: str = "candidate", **f
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(tmp_path):
     """A study with a base, two candidates, and others that came to nothing."""
     found = rigged_store(tmp_path, search__confirm={"top": 1, "seeds": 2})
     add_recorded(found, [0.2, 0.3], "base")
@@ -110,7 +109,7 @@ class TestMarkdown:
             ("<img src=x>", "`<img src=x>`"),
         ],
     )
-    def test_code(self, text: str, expected: str) -> None:
+    def test_code(self, text, expected):
         assert code(text) == expected
         assert len(code(text + "x" * 5000)) < 700
 
@@ -127,12 +126,12 @@ class TestMarkdown:
             ("![x](y) `z` &amp; $m$", r"\!\[x\](y) \`z\` \&amp; \$m\$"),
         ],
     )
-    def test_prose(self, text: str, expected: str) -> None:
+    def test_prose(self, text, expected):
         assert prose(text) == expected
 
 
 class TestNotes:
-    def test_every_ended_trial_has_one(self, store: Store) -> None:
+    def test_every_ended_trial_has_one(self, store):
         annotate(store)
         found = notes(store.candidates)
         for number, parts in enumerate(
@@ -148,10 +147,10 @@ class TestNotes:
         assert found[5] == "", "it is still running"
         assert "**Base**: complete" in notes(store.base)[0]
 
-    def test_the_study_s_says_where_everything_is(self, store: Store, tmp_path: Path) -> None:
+    def test_the_study_s_says_where_everything_is(self, store, tmp_path):
         annotate(store)
         note = notes(store.candidates)[None]
-        base, confirm = store.base._study_id, store.confirmation._study_id  # type: ignore[union-attr]
+        base, confirm = store.base._study_id, store.confirmation._study_id
         for part in (
             f"[tiny/base](/dashboard/studies/{base})",
             f"[tiny/confirm](/dashboard/studies/{confirm})",
@@ -167,7 +166,7 @@ class TestNotes:
         annotate(empty)
         assert "Nothing has finished yet" in notes(empty.candidates)[None]
 
-    def test_the_confirmation_s_have_the_test_errors(self, store: Store) -> None:
+    def test_the_confirmation_s_have_the_test_errors(self, store):
         assert store.confirmation
         store.confirmation.set_user_attr("selected", [0])
         store.confirmation.set_user_attr("seeds", 2)
@@ -186,7 +185,7 @@ class TestNotes:
         assert "**Candidate 0, its mask shuffled within layers**" in found[2]
         assert "against: 0\n- verdict: not distinguishable" in found[2]
 
-    def test_a_second_start_writes_only_what_is_new(self, store: Store) -> None:
+    def test_a_second_start_writes_only_what_is_new(self, store):
         annotate(store)
         before = written(store)
         annotate(store)
@@ -200,7 +199,7 @@ class TestNotes:
         assert {key: after[1][key] for key in kept} == {key: before[1][key] for key in kept}
         assert "4 of 99 trials complete" in notes(store.candidates)[None], "sculpt's own is renewed"
 
-    def test_what_a_person_wrote_is_left_alone(self, store: Store) -> None:
+    def test_what_a_person_wrote_is_left_alone(self, store):
         annotate(store)
         application = optuna_dashboard.wsgi(store.storage)
         page = f"/api/studies/{store.candidates._study_id}"
@@ -223,7 +222,7 @@ def trial_id(store: Store, number: int) -> int:
 
 
 class TestPlots:
-    def test_they_stand_in_the_notes_and_can_be_had(self, store: Store) -> None:
+    def test_they_stand_in_the_notes_and_can_be_had(self, store):
         annotate(store)
         for study, name in ((store.base, "base"), (store.candidates, "trial-1")):
             path = StudyAttributes(study, store.storage).files[f"layers-{name}.png"]
@@ -231,9 +230,7 @@ class TestPlots:
             application = optuna_dashboard.wsgi(store.storage, artifact_store=store.artifacts)
             assert ask(application, path)[1].startswith(b"\x89PNG")
 
-    def test_the_base_and_the_front_come_first(
-        self, store: Store, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_the_base_and_the_front_come_first(self, store, monkeypatch):
         add_recorded(store, [0.15, 0.25], kept_macs=3_000_000.0)  # second best, not on the front
         monkeypatch.setattr(annotations, "MOST_PLOTS", 3)
         annotate(store)
@@ -241,7 +238,7 @@ class TestPlots:
         candidates = StudyAttributes(store.candidates, store.storage).files
         assert set(candidates) == {"layers-trial-0.png", "layers-trial-6.png"}
 
-    def test_one_that_was_deleted_in_the_dashboard_is_drawn_again(self, store: Store) -> None:
+    def test_one_that_was_deleted_in_the_dashboard_is_drawn_again(self, store):
         annotate(store)
         application = optuna_dashboard.wsgi(store.storage, artifact_store=store.artifacts)
         path = StudyAttributes(store.candidates, store.storage).files["layers-trial-0.png"]
@@ -252,7 +249,7 @@ class TestPlots:
         assert again != path
         assert again in notes(store.candidates)[0]
 
-    def test_without_a_record_there_are_notes_all_the_same(self, store: Store) -> None:
+    def test_without_a_record_there_are_notes_all_the_same(self, store):
         add_trial(store.candidates, attributes([0.1, 0.1]), {"widening": 4})
         with pytest.raises(StorageError, match="json of trial 6 must lie in"):
             annotate(store)
@@ -261,7 +258,7 @@ class TestPlots:
 
 
 @pytest.mark.slow
-def test_reading_does_not_wait_for_pytorch(store: Store) -> None:
+def test_reading_does_not_wait_for_pytorch(store):
     lines = [
         "import sys",
         "from sculpt.presentation.dashboard.annotations import annotate",
@@ -299,7 +296,7 @@ class TestGuard:
             ("127.0.0.1.other.example", None, False),
         ],
     )
-    def test_on_loopback(self, host: str, origin: str | None, answered: bool) -> None:
+    def test_on_loopback(self, host, origin, answered):
         sent = {"HTTP_HOST": host} | ({} if origin is None else {"HTTP_ORIGIN": origin})
         status, body = ask(guarded(self.application, only_loopback=True), "/", **sent)
         assert (status, body == b"the dashboard") == (
@@ -307,20 +304,20 @@ class TestGuard:
             answered,
         )
 
-    def test_elsewhere_any_name_will_do(self) -> None:
+    def test_elsewhere_any_name_will_do(self):
         application = guarded(self.application, only_loopback=False)
         assert ask(application, "/", HTTP_HOST="box.example")[0] == "200 OK"
         other = {"HTTP_HOST": "box.example", "HTTP_ORIGIN": "http://other.example"}
         assert ask(application, "/", **other)[0] == "403 Forbidden"
 
-    def test_what_is_loopback(self) -> None:
+    def test_what_is_loopback(self):
         assert all(map(is_loopback, ["127.0.0.1", "127.1.2.3", "::1", "localhost"]))
         assert not any(map(is_loopback, ["0.0.0.0", "::", "192.168.0.1", "box.example"]))
 
 
 class TestServer:
     @pytest.fixture
-    def server(self, store: Store) -> Iterator[DashboardServer]:
+    def server(self, store):
         with open_server(store, "127.0.0.1", 0) as found:
             thread = threading.Thread(target=found.serve_forever)
             thread.start()
@@ -328,8 +325,8 @@ class TestServer:
             found.shutdown()
             thread.join()
 
-    def test_it_answers_while_another_request_hangs(self, server: DashboardServer) -> None:
-        with socket.create_connection(server.server_address[:2]) as silent:  # type: ignore[arg-type]
+    def test_it_answers_while_another_request_hangs(self, server):
+        with socket.create_connection(server.server_address[:2]) as silent:
             silent.send(b"GET / HTTP")
             with urllib.request.urlopen(f"{server.address}/api/studies", timeout=300) as answer:
                 studies = json.load(answer)["study_summaries"]
@@ -337,8 +334,8 @@ class TestServer:
         assert {study["study_name"] for study in studies} == {"tiny", "tiny/base", "tiny/confirm"}
 
     def test_records_can_be_downloaded_and_what_came_to_nothing_is_not_on_its_front(
-        self, server: DashboardServer, store: Store
-    ) -> None:
+        self, server, store
+    ):
         study = store.candidates._study_id
         with urllib.request.urlopen(f"{server.address}/api/studies/{study}") as answer:
             document = json.load(answer)
@@ -349,13 +346,13 @@ class TestServer:
         with urllib.request.urlopen(server.address + path) as answer:
             assert json.load(answer)["layers"] == LAYERS
 
-    def test_a_port_that_is_taken(self, server: DashboardServer, store: Store) -> None:
+    def test_a_port_that_is_taken(self, server, store):
         with pytest.raises(InputError, match=rf"127\.0\.0\.1 and {server.server_port} \("):
             open_server(store, "127.0.0.1", server.server_port)
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_it_and_is_no_failure(store: Store) -> None:
+def test_ctrl_c_ends_it_and_is_no_failure(store):
     command = [sys.executable, "-m", "sculpt", "dashboard", "tiny", "--port", "0", "--storage"]
     process = subprocess.Popen(
         [*command, store.config.storage_url],
@@ -377,7 +374,7 @@ def test_ctrl_c_ends_it_and_is_no_failure(store: Store) -> None:
 
 class TestCommand:
     @pytest.fixture(autouse=True)
-    def _end_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def _end_at_once(self, monkeypatch):
         """Ctrl-C as soon as it serves."""
 
         def interrupted(self: DashboardServer) -> None:
@@ -389,7 +386,7 @@ class TestCommand:
     def arguments(store: Store) -> list[Any]:
         return ["dashboard", "tiny", "--storage", store.config.storage_url, "--port", 0]
 
-    def test_it_prints_the_study_s_page(self, store: Store, sculpt_command: Any) -> None:
+    def test_it_prints_the_study_s_page(self, store, sculpt_command):
         code, out, err = sculpt_command(*self.arguments(store))
         assert (code, out) == (0, "")
         page = f"/dashboard/studies/{store.candidates._study_id} (Ctrl-C ends it)\n"
@@ -397,15 +394,15 @@ class TestCommand:
         assert err.endswith(page)
         assert notes(store.candidates)[None]
 
-    def test_it_warns_where_others_can_reach_it(self, store: Store, sculpt_command: Any) -> None:
+    def test_it_warns_where_others_can_reach_it(self, store, sculpt_command):
         code, _, err = sculpt_command(*self.arguments(store), "--host", "0.0.0.0")
         assert code == 0
         assert "listening at 0.0.0.0: there is no log-in" in err
         assert "dashboard: http://127.0.0.1:" in err
 
     def test_a_storage_that_cannot_be_written_is_served_without_notes(
-        self, store: Store, sculpt_command: Any, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+        self, store, sculpt_command, monkeypatch
+    ):
         def open_read_only(*arguments: Any) -> Store:
             found = open_store(*arguments)
             found.storage.engine.dispose()  # connections that were opened before may still write
@@ -425,9 +422,7 @@ class TestCommand:
         assert "dashboard: http://127.0.0.1:" in err
         assert written(store) == before
 
-    def test_wrong_input_is_one_message(
-        self, store: Store, tmp_path: Path, sculpt_command: Any
-    ) -> None:
+    def test_wrong_input_is_one_message(self, store, tmp_path, sculpt_command):
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             for arguments, message in [

@@ -1,7 +1,5 @@
 """The figure of a pruning: what is drawn is what was given, and a file comes out."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -36,11 +34,10 @@ def scores() -> dict[str, Tensor]:
     return drawn
 
 
-def test_sparsities(tmp_path: Path):
+def test_sparsities(tmp_path):
     plot_pruning(DOCUMENT, scores(), tmp_path / "figure.svg")
     drawn = (tmp_path / "figure.svg").read_text()
     rows = draw_pruning(DOCUMENT, scores())["datasets"]["layers"]
-
     assert [row["x"] for row in rows] == pytest.approx([75, 100, 0])
     assert [row["layer"] for row in rows] == ["stem", "middle", "classifier"]
     texts = ("9 of 36", "none of 40", "20 of 20", "tiny: widening 2", "29 parameters", "69.80%")
@@ -49,10 +46,9 @@ def test_sparsities(tmp_path: Path):
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_the_scores_of_each_layer_or_their_magnitudes(sign: int):
+def test_the_scores_of_each_layer_or_their_magnitudes(sign):
     given = scores()
     figure = draw_pruning(DOCUMENT, {name: sign * s for name, s in given.items()})
-
     assert figure["datasets"]["without"] == [{"layer": "middle"}], "no score above 0"
     assert len(figure["datasets"]["spreads"]) == 2, "a bias is no layer"
     for row in figure["datasets"]["spreads"]:
@@ -71,7 +67,7 @@ def test_one_panel_without_scores():
 
 
 @pytest.mark.parametrize("count", [1, 55])
-def test_a_file_with_nothing_cut_off(count: int, tmp_path: Path):
+def test_a_file_with_nothing_cut_off(count, tmp_path):
     layers = [
         {"name": f"stages.{index}.second.conv.weight", "shape": [1234, 5678], "kept": 1_234_567}
         for index in range(count)
@@ -79,7 +75,6 @@ def test_a_file_with_nothing_cut_off(count: int, tmp_path: Path):
     path = tmp_path / "figure.png"
     given = {layer["name"]: torch.rand(50) for layer in layers}
     plot_pruning({**DOCUMENT, "layers": layers}, given, path)
-
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("L"))
     assert path.stat().st_size > 10_000
@@ -89,12 +84,12 @@ def test_a_file_with_nothing_cut_off(count: int, tmp_path: Path):
         assert (edge > 250).all(), "nothing reaches the edge"
 
 
-def test_a_page_for_print(tmp_path: Path):
+def test_a_page_for_print(tmp_path):
     plot_pruning(LAYERS, scores(), tmp_path / "figure.pdf")
     assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
 
 
 @pytest.mark.parametrize("name", ["figure.nonsense", "no/such/folder/figure.png"])
-def test_a_file_that_cannot_be_written(name: str, tmp_path: Path):
+def test_a_file_that_cannot_be_written(name, tmp_path):
     with pytest.raises(InputError, match="must go to a file that can be written"):
         plot_pruning(LAYERS, scores(), tmp_path / name)

@@ -16,7 +16,7 @@ from sculpt.models.resnet import resnet
 from sculpt.pruning import isometry
 from sculpt.pruning.exact_isometry import construct_isometry
 from sculpt.pruning.initializers import initialize
-from sculpt.pruning.isometry import LayerRepair, Method, repair_isometry
+from sculpt.pruning.isometry import LayerRepair, repair_isometry
 from sculpt.pruning.masks import (
     Masks,
     apply_masks,
@@ -84,25 +84,23 @@ def reach(rows: int, tolerance: float = TOLERANCE) -> float:
 
 class TestBound:
     @pytest.mark.parametrize("shape", [(1, 1), (1, 4), (4, 1), (2, 2), (2, 4), (3, 3), (4, 2)])
-    def test_of_every_small_mask_it_is_attained_on_a_largest_matching(self, shape: tuple[int, int]):
+    def test_of_every_small_mask_it_is_attained_on_a_largest_matching(self, shape):
         for mask in all_masks(*shape):
             matching = largest_matching(mask)
             bound = isometry_bound(torch.from_numpy(mask))
             assert bound == pytest.approx(math.sqrt(shape[0] - len(matching)), abs=1e-12), mask
-
             weight = torch.zeros(shape, dtype=torch.float64)
             for row, column in matching:
                 weight[row, column] = 1
             assert residual(weight) == pytest.approx(bound, abs=1e-12), mask
 
     @pytest.mark.parametrize("seed", range(10))
-    def test_no_weights_under_a_mask_are_below_it(self, seed: int):
+    def test_no_weights_under_a_mask_are_below_it(self, seed):
         random = np.random.default_rng(seed)
         rows, columns = random.integers(1, 6, size=2)
         mask = torch.from_numpy(random.random((rows, columns)) < random.uniform(0.2, 0.9))
         bound = isometry_bound(mask)
         assert bound == pytest.approx(math.sqrt(rows - len(largest_matching(mask.numpy()))))
-
         # Many starts, each improved by an optimiser that knows nothing of the repair.
         weights = torch.from_numpy(random.normal(size=(50, rows, columns))).requires_grad_()
         optimiser = torch.optim.Adam([weights], lr=0.05)
@@ -125,7 +123,7 @@ class TestBound:
             ((7, 1, 2, 2), (slice(None), slice(None), 0), 7 - 2),
         ],
     )
-    def test_of_larger_masks_by_hand(self, shape: tuple[int, ...], pruned: Any, squared: int):
+    def test_of_larger_masks_by_hand(self, shape, pruned, squared):
         mask = torch.ones(shape, dtype=torch.bool)
         mask[pruned if isinstance(pruned, tuple) else list(pruned)] = False
         assert isometry_bound(mask) == pytest.approx(math.sqrt(squared))
@@ -150,9 +148,7 @@ class TestRepair:
         before = {
             name: residual(p) for name, p in prunable_parameters(model).items() if p.dim() > 1
         }
-
         report = repair_isometry(model, masks)
-
         assert report.keys() == before.keys()
         for name, layer in report.items():
             weight = model.get_parameter(name)
@@ -171,13 +167,11 @@ class TestRepair:
         [nn.Linear(40, 20), nn.Linear(20, 40), nn.Conv2d(4, 24, 3), nn.Conv2d(2, 24, 3)],
         ids=str,
     )
-    def test_random_masks_with_dead_rows_and_columns(self, layer: Any, density: float, seed: int):
+    def test_random_masks_with_dead_rows_and_columns(self, layer, density, seed):
         mask = drawn_mask(*layer.weight.shape, density=density, seed=seed)
         mask[:3] = False
         mask.flatten(1)[:, -2:] = False
-
         repaired = repair_one(layer, mask)
-
         assert repaired.bound >= math.sqrt(3)
         assert repaired.bound - 1e-4 <= repaired.after <= repaired.bound + reach(len(mask))
 
@@ -195,24 +189,21 @@ class TestRepair:
             assert repaired.converged
             assert repaired.after == pytest.approx(residual(layer.weight), rel=1e-5, abs=1e-5)
             assert repaired.after <= repaired.bound + reach(24)
-
         assert max(short) < 0.1
         assert 0 < constructed <= 0.3 * len(short)
 
     @pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
-    def test_a_badly_scaled_start_is_no_obstacle(self, scale: float):
+    def test_a_badly_scaled_start_is_no_obstacle(self, scale):
         layer = nn.Conv2d(16, 32, 3)
         initialize(layer, "variance_scaling", seed=0, scale=scale)  # ×0.1, ×1, ×10 on the weights
         masks = random_masks(layer, 0.25)
         apply_masks(layer, masks)
-
         repaired = repair_isometry(layer, masks)["weight"]
-
         assert repaired.after <= repaired.bound + reach(32)
         assert repaired.after == pytest.approx(residual(layer.weight), abs=1e-4)
 
     @pytest.mark.parametrize("method", METHODS)
-    def test_pruned_weights_stay_exactly_zero_and_the_rest_is_not_touched(self, method: Method):
+    def test_pruned_weights_stay_exactly_zero_and_the_rest_is_not_touched(self, method):
         model = resnet(3, 10, blocks=1, stem_width=8)
         initialize(model, "ldi", seed=0)
         masks = random_masks(model, 0.4)
@@ -223,9 +214,7 @@ class TestRepair:
                     masks[name][0] = False
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         given = {name: mask.clone() for name, mask in masks.items()}
-
         report = repair_isometry(model, masks, method=method)
-
         assert equal(masks, given)
         assert all(parameter.requires_grad for parameter in model.parameters())
         for name, tensor in model.state_dict().items():
@@ -236,7 +225,7 @@ class TestRepair:
                 assert torch.equal(tensor, before[name]), name
 
     @pytest.mark.parametrize("kind", ["isometry", "high bound", "repaired", "nothing kept"])
-    def test_a_layer_at_its_bound_takes_no_step(self, kind: str):
+    def test_a_layer_at_its_bound_takes_no_step(self, kind):
         layer = nn.Linear(6, 4)
         initialize(layer, "ldi", seed=0)
         mask = torch.ones(4, 6, dtype=torch.bool)
@@ -251,9 +240,7 @@ class TestRepair:
             mask[:] = False
             layer.weight.data.zero_()
         before = layer.weight.clone()
-
         repaired = repair_isometry(layer, dense_masks(layer) | {"weight": mask})["weight"]
-
         assert repaired.steps == 0
         assert repaired.before == repaired.after
         assert repaired.after == pytest.approx(repaired.bound, abs=reach(4))
@@ -263,17 +250,15 @@ class TestRepair:
 
     @pytest.mark.parametrize("max_steps", [0, 1, 2, 4, 11, 25])
     @pytest.mark.parametrize("seed", range(5))
-    def test_the_steps_are_limited_and_never_make_a_layer_worse(self, max_steps: int, seed: int):
+    def test_the_steps_are_limited_and_never_make_a_layer_worse(self, max_steps, seed):
         """Momentum overshoots on the way, and few steps leave it there."""
         layer = nn.Linear(30, 30)
         initialize(layer, "ldi", seed=seed)
         masks = dense_masks(layer) | {"weight": drawn_mask(30, 30, density=0.95, seed=seed)}
         apply_masks(layer, masks)
         before = residual(layer.weight)
-
         # A tolerance of 0 is never met this soon: all the steps there are were taken.
         repaired = repair_isometry(layer, masks, max_steps=max_steps, tolerance=0.0)["weight"]
-
         assert repaired.steps == max_steps
         assert residual(layer.weight) <= before + 1e-5
         assert repaired.after <= repaired.before
@@ -284,9 +269,7 @@ class TestRepair:
         masks = dense_masks(layer)
         masks["weight"][:, :3] = False
         expected = residual(layer.weight * masks["weight"])
-
         repaired = repair_isometry(layer, masks)["weight"]
-
         assert repaired.before == pytest.approx(expected, abs=1e-5)
         assert not layer.weight[:, :3].any()
         assert repaired.after <= TOLERANCE * math.sqrt(6)
@@ -295,7 +278,6 @@ class TestRepair:
         mask = drawn_mask(16, 4, 3, 3, density=0.3)
         repaired = repair_one(nn.Conv2d(4, 16, 3), mask)
         one_less = repair_one(nn.Conv2d(4, 16, 3), mask, max_steps=repaired.steps - 1)
-
         assert repaired.converged
         assert repaired.after <= repaired.bound + reach(16)
         assert not one_less.converged
@@ -303,12 +285,10 @@ class TestRepair:
         assert one_less.after > one_less.bound + TOLERANCE * 4
 
     @pytest.mark.parametrize("method", ["frobenius", "spectral"])
-    def test_float64_stays_float64_and_may_ask_for_its_precision(self, method: Method):
+    def test_float64_stays_float64_and_may_ask_for_its_precision(self, method):
         layer = nn.Conv2d(4, 16, 3).double()
         mask = drawn_mask(16, 4, 3, 3, density=0.5)
-
         repaired = repair_one(layer, mask, method=method, tolerance=1e-11)
-
         assert layer.weight.dtype == torch.float64
         assert repaired.converged
         assert not repaired.constructed
@@ -321,20 +301,17 @@ class TestRepair:
         layer.bfloat16()
         masks = random_masks(layer, 0.5)
         repaired = repair_isometry(layer, masks)["weight"]
-
         assert layer.weight.dtype == torch.bfloat16
         assert repaired.after == pytest.approx(residual(layer.weight), rel=1e-3)
         assert repaired.after < 0.05 < repaired.before
         assert not repaired.converged  # bfloat16 cannot be within 1e-3 · √20
 
     @pytest.mark.parametrize("method", METHODS)
-    def test_weights_that_are_all_zero_have_no_gradient_but_a_repair(self, method: Method):
+    def test_weights_that_are_all_zero_have_no_gradient_but_a_repair(self, method):
         layer = nn.Linear(12, 8)
         masks = random_masks(layer, 0.5)
         nn.init.zeros_(layer.weight)
-
         repaired = repair_isometry(layer, masks, method=method)["weight"]
-
         assert repaired.constructed
         assert repaired.bound == 0
         assert residual(layer.weight) < 1e-5
@@ -343,7 +320,7 @@ class TestRepair:
         layer = nn.Linear(4, 4)
         before = layer.weight.clone()
         with pytest.raises(InputError, match="frobenius, spectral, exact, but got 'l2'"):
-            repair_isometry(layer, random_masks(layer, 0.5), method="l2")  # type: ignore[arg-type]
+            repair_isometry(layer, random_masks(layer, 0.5), method="l2")
         assert torch.equal(layer.weight, before)
 
     def test_weights_that_are_not_finite_are_refused(self):
@@ -353,7 +330,7 @@ class TestRepair:
             repair_isometry(layer, dense_masks(layer))
 
     @pytest.mark.parametrize("method", ["frobenius", "spectral"])
-    def test_a_smaller_tolerance_comes_closer(self, method: Method):
+    def test_a_smaller_tolerance_comes_closer(self, method):
         mask = drawn_mask(16, 4, 3, 3, density=0.3)
         loose, tight = (
             repair_one(nn.Conv2d(4, 16, 3), mask, method=method, tolerance=tolerance)
@@ -372,7 +349,7 @@ class TestStacks:
     DENSITIES = (0.9, 0.5, 0.3, 0.2, 0.15, 0.0)
 
     @pytest.fixture
-    def stacks(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    def stacks(self, monkeypatch):
         """The sizes of the stacks that have descended."""
         sizes: list[int] = []
         descend = isometry.descend
@@ -397,13 +374,10 @@ class TestStacks:
 
     @pytest.mark.parametrize("method", ["frobenius", "spectral"])
     @pytest.mark.parametrize("shape", [(20, 40), (40, 20), (30, 30)], ids=str)
-    def test_together_is_as_one_by_one(
-        self, shape: tuple[int, int], method: Method, stacks: list[int]
-    ):
+    def test_together_is_as_one_by_one(self, shape, method, stacks):
         together, masks = self.network(shape)
         report = repair_isometry(together, masks, method=method)
         assert stacks == [len(self.DENSITIES)]
-
         alone, _ = self.network(shape)
         for name, layer in alone.named_children():
             mask = {"weight": masks[f"{name}.weight"]}
@@ -421,7 +395,6 @@ class TestStacks:
         model, masks = self.network()
         nn.init.zeros_(model.get_parameter("1.weight"))
         report = repair_isometry(model, masks)
-
         assert [name for name, layer in report.items() if layer.constructed] == ["1.weight"]
         assert report["1.weight"].steps < report["2.weight"].steps
         for name, layer in report.items():
@@ -435,15 +408,13 @@ class TestStacks:
         initialize(model, "ldi", seed=1)  # an isometry: the dense layer needs no step
         apply_masks(model, masks)
         dense = model.get_parameter("0.weight").clone()
-
         steps = [layer.steps for layer in repair_isometry(model, masks).values()]
-
         assert steps[0] == steps[-1] == 0  # nothing to do; nothing kept
         assert torch.equal(model.get_parameter("0.weight"), dense)
         assert min(steps[1:-1]) > 0
         assert len(set(steps[1:-1])) > 1
 
-    def test_what_is_stacked_is_limited(self, monkeypatch: pytest.MonkeyPatch, stacks: list[int]):
+    def test_what_is_stacked_is_limited(self, monkeypatch, stacks):
         model, masks = self.network()
         monkeypatch.setattr(isometry, "STACK_ON_CPU", 4 * 20 * 40)
         report = repair_isometry(model, masks)
@@ -455,11 +426,10 @@ class TestStacks:
 class TestSpectral:
     @pytest.mark.parametrize("density", [0.3, 0.6])
     @pytest.mark.parametrize("seed", range(3))
-    def test_with_full_rank_the_spectral_norm_becomes_0(self, density: float, seed: int):
+    def test_with_full_rank_the_spectral_norm_becomes_0(self, density, seed):
         layer = nn.Conv2d(6, 24, 3)
         mask = drawn_mask(24, 6, 3, 3, density=density, seed=seed)
         repaired = repair_one(layer, mask, method="spectral")
-
         assert repaired.bound == isometry_bound(mask) == 0
         assert repaired.before > 0.5
         assert repaired.after == pytest.approx(spectral_residual(layer.weight), abs=1e-5)
@@ -474,7 +444,6 @@ class TestSpectral:
         mask[[1, 5]] = False
         rank = shape[0] - round(isometry_bound(mask) ** 2)
         repaired = repair_one(layer, mask, method="spectral", tolerance=1e-3)
-
         assert rank < shape[0]
         assert repaired.bound == repaired.after == 1
         assert spectral_residual(layer.weight) == pytest.approx(1, abs=1e-5)
@@ -490,9 +459,7 @@ class TestSpectral:
         masks = dense_masks(layer) | {"weight": mask}
         apply_masks(layer, masks)
         before = spectral_residual(layer.weight)
-
         repaired = repair_isometry(layer, masks, method="spectral")["weight"]
-
         assert repaired.before == pytest.approx(before, rel=1e-5)
         assert repaired.before > 5
         assert repaired.after == 1
@@ -502,15 +469,11 @@ class TestExact:
     @pytest.mark.parametrize("seed", range(3))
     @pytest.mark.parametrize("density", [0.03, 0.1, 0.3, 0.7, 1.0])
     @pytest.mark.parametrize("shape", [(24, 36), (36, 24), (30, 30), (1, 9), (9, 1)], ids=str)
-    def test_it_is_at_the_bound_to_rounding_and_inside_the_mask(
-        self, shape: tuple[int, int], density: float, seed: int
-    ):
+    def test_it_is_at_the_bound_to_rounding_and_inside_the_mask(self, shape, density, seed):
         generator = torch.Generator().manual_seed(seed)
         mask = torch.rand(shape, generator=generator) < density
         weight = torch.randn(shape, generator=generator, dtype=torch.float64)
-
         built = construct_isometry(weight, mask)
-
         assert built.dtype == torch.float64
         assert not built[~mask].any()
         assert residual(built) == pytest.approx(isometry_bound(mask), abs=1e-12)
@@ -521,7 +484,7 @@ class TestExact:
 
     @pytest.mark.parametrize("shape", [(2, 2), (2, 4), (3, 3), (4, 2)])
     @pytest.mark.parametrize("equal_rows", [False, True])
-    def test_every_small_mask(self, shape: tuple[int, int], equal_rows: bool):
+    def test_every_small_mask(self, shape, equal_rows):
         """Also where a row has no room beside others, or they are copies of each other."""
         weight = torch.ones(shape, dtype=torch.float64)
         if not equal_rows:
@@ -538,7 +501,6 @@ class TestExact:
         mask = torch.rand(20, 200, generator=generator) < 0.3
         weight = torch.randn(20, 200, generator=generator) * mask
         built = construct_isometry(weight, mask)
-
         assert torch.equal(built != 0, mask)
         # It stays near the old weights, up to each row's length.
         assert (nn.functional.cosine_similarity(built, weight) > 0.7).all()
@@ -553,9 +515,7 @@ class TestExact:
         initialize(model, "ldi", seed=0)
         masks = random_masks(model, 0.1)
         apply_masks(model, masks)
-
         report = repair_isometry(model, masks, method="exact")
-
         for name, layer in report.items():
             assert layer.after == pytest.approx(layer.bound, abs=1e-6), name
             assert residual(model.get_parameter(name)) == pytest.approx(layer.bound, abs=1e-12)

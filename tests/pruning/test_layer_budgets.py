@@ -1,7 +1,6 @@
 """Layer budgets: the formula, the cap, and sums that are exact."""
 
 import math
-from collections.abc import Sequence
 
 import pytest
 import torch
@@ -48,9 +47,7 @@ def real_counts(shapes: dict[str, tuple[int, ...]], kept: int) -> dict[str, floa
     ],
     ids=["network", "small", "chain"],
 )
-def test_counts_are_the_formulas_to_the_next_integer_and_add_up(
-    shapes: dict[str, tuple[int, ...]], budgets: Sequence[int]
-):
+def test_counts_are_the_formulas_to_the_next_integer_and_add_up(shapes, budgets):
     for kept in budgets:
         counts = erk_counts(shapes, kept)
         assert list(counts) == list(shapes)
@@ -78,7 +75,7 @@ def test_biases_keep_nothing_until_every_weight_is_kept():
 
 
 @pytest.mark.parametrize("kept", [-1, TOTAL + 1])
-def test_a_budget_out_of_range_is_refused(kept: int):
+def test_a_budget_out_of_range_is_refused(kept):
     with pytest.raises(BudgetError, match=f"must be from 0 to {TOTAL}, but got {kept}"):
         erk_counts(SHAPES, kept)
 
@@ -106,6 +103,6 @@ def test_every_position_of_a_random_mask_is_as_likely():
     assert ((often / 500 - 0.25).abs() < 5 * (0.25 * 0.75 / 500) ** 0.5).all()
 
 
-def test_equal_draws_are_not_kept_together(monkeypatch: pytest.MonkeyPatch):
+def test_equal_draws_are_not_kept_together(monkeypatch):
     monkeypatch.setattr(torch, "rand", lambda *size, **_: torch.zeros(*size))
     assert int(erk_scores(nn.Linear(5, 4), 7)["weight"].count_nonzero()) == 7

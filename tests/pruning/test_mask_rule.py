@@ -53,9 +53,7 @@ class TestScope:
         scores["classifier.weight"] *= 1000  # would take everything in a global ranking
         total = count_parameters(model, "paper")
         kept = round(0.3 * total)
-
         masks = select(model, scores, kept, scope="layer")
-
         assert count(masks) == kept
         layers = {name.rpartition(".")[0] for name in masks}
         for layer in layers:
@@ -77,7 +75,7 @@ class TestScope:
 
 class TestPrice:
     @pytest.mark.parametrize("exponent", [0.5, 1.0, -1.0])
-    def test_scores_are_divided_by_the_positions_of_their_layer(self, exponent: float):
+    def test_scores_are_divided_by_the_positions_of_their_layer(self, exponent):
         model = small_resnet(widening=2)
         scores = random_scores(model)
         positions = measure_cost(model, SHAPE).positions
@@ -86,9 +84,7 @@ class TestPrice:
             name: score / positions[name.replace("bias", "weight")] ** exponent
             for name, score in scores.items()
         }
-
         masks = select(model, scores, 700, mac_exponent=exponent)
-
         assert equal(masks, keep_highest(priced, 700))
 
     def test_macs_become_cheaper(self):
@@ -104,7 +100,6 @@ class TestKernels:
         model = small_resnet(widening=2)
         scores = random_scores(model)
         masks = select(model, scores, 900, granularity="kernel")
-
         assert 900 - 9 < count(masks) <= 900
         kept, removed = [], []
         for name, mask in masks.items():
@@ -139,11 +134,10 @@ class TestKernels:
 
 class TestChannels:
     @pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
-    def test_every_layer_is_dense_on_the_channels_it_has_left(self, share: float):
+    def test_every_layer_is_dense_on_the_channels_it_has_left(self, share):
         model = small_resnet(widening=2)
         budget = round(share * count_parameters(model, "paper"))
         masks = select(model, random_scores(model), budget, granularity="channel")
-
         assert 0.85 * budget < count(masks) <= budget
         for name, mask in masks.items():
             if mask.dim() > 1:
@@ -177,18 +171,14 @@ class TestEffective:
     @pytest.mark.parametrize("seed", range(2))
     @pytest.mark.parametrize("scope", ["global", "layer"])
     @pytest.mark.parametrize("share", [0.02, 0.05, 0.2])
-    def test_every_kept_weight_is_on_a_path_and_the_budget_is_met(
-        self, seed: int, scope: str, share: float
-    ):
+    def test_every_kept_weight_is_on_a_path_and_the_budget_is_met(self, seed, scope, share):
         model = small_resnet(widening=4)
         kept = round(share * count_parameters(model, "paper"))
         scores = random_scores(model, seed)
         plain = select(model, scores, kept, scope=scope)
         on_paths = measure_topology(model, plain, SHAPE).effective
         assert count(on_paths) < kept
-
         masks = select(model, scores, kept, scope=scope, effective=True)
-
         assert count(masks) == kept
         assert equal(masks, measure_topology(model, masks, SHAPE).effective)
         assert all((masks[name] | ~mask).all() for name, mask in on_paths.items()), "these stay"
@@ -245,7 +235,7 @@ class TestDetection:
         assert collapsed_layers(masks) == ["stages.1.0.first.conv.weight"]
 
     @pytest.mark.parametrize("granularity", ["weight", "kernel", "channel"])
-    def test_nan_is_named(self, granularity: str):
+    def test_nan_is_named(self, granularity):
         model = small_resnet(widening=2)
         scores = random_scores(model)
         scores["classifier.weight"][0, 0] = torch.nan
@@ -255,12 +245,12 @@ class TestDetection:
     @pytest.mark.parametrize(
         "options", [{"effective": True}, {"mac_exponent": 1.0}, {"granularity": "channel"}]
     )
-    def test_the_shape_of_an_input_must_be_known(self, options: dict[str, Any]):
+    def test_the_shape_of_an_input_must_be_known(self, options):
         with pytest.raises(InputError, match=r"input_shape=\(3, 32, 32\)"):
             sculpt.prune(small_resnet(widening=2), 700, criterion="magnitude", **options)
 
     @pytest.mark.parametrize("option", ["scope", "granularity"])
-    def test_an_unknown_word_is_refused(self, option: str):
+    def test_an_unknown_word_is_refused(self, option):
         with pytest.raises(InputError, match=f"{option} must be one of .*, but got 'rows'"):
             sculpt.prune(small_resnet(widening=2), 700, criterion="magnitude", **{option: "rows"})
 

@@ -1,7 +1,6 @@
 """Budgets are met exactly, whatever the ties, and counted under a stated rule."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +41,7 @@ def small_network() -> nn.Module:
 
 class TestKeepHighest:
     @pytest.mark.parametrize("seed", range(60))
-    def test_random_cases_against_a_stable_sort(self, seed: int):
+    def test_random_cases_against_a_stable_sort(self, seed):
         random = np.random.default_rng(seed)
         largest = 5 if seed else 30  # of the first, some 40,000 scores
         scores = {}
@@ -54,7 +53,6 @@ class TestKeepHighest:
             scores[name] = torch.tensor(values, dtype=torch.float32)
         size = sum(score.numel() for score in scores.values())
         before = {name: score.clone() for name, score in scores.items()}
-
         for kept in {0, 1, size // 3, size // 2, size - 1, size, int(random.integers(0, size + 1))}:
             if 0 <= kept <= size:
                 masks = keep_highest(scores, kept)
@@ -92,14 +90,14 @@ class TestKeepHighest:
         assert count(keep_highest({"a": torch.zeros(3), "b": torch.ones(2)}, 5)) == 5
 
     @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
-    def test_a_score_that_is_not_finite_is_named(self, bad: float):
+    def test_a_score_that_is_not_finite_is_named(self, bad):
         scores = {"stem.weight": torch.rand(3, 2), "classifier.weight": torch.rand(4)}
         scores["classifier.weight"][[1, 2]] = bad
         with pytest.raises(NumericsError, match=r"2 of 4 scores of classifier\.weight are not"):
             keep_highest(scores, 3)
 
     @pytest.mark.parametrize("kept", [-1, 7])
-    def test_a_count_out_of_range_is_refused(self, kept: int):
+    def test_a_count_out_of_range_is_refused(self, kept):
         with pytest.raises(BudgetError, match=f"from 0 to 6, but got {kept}"):
             keep_highest({"a": torch.ones(2, 3)}, kept)
 
@@ -108,7 +106,6 @@ class TestCounting:
     def test_prunable_are_weights_and_biases_of_conv_and_linear_layers(self):
         model = small_network()
         parameters = prunable_parameters(model)
-
         assert list(parameters) == ["0.weight", "0.bias", "3.2.weight", "3.2.bias"]
         named = dict(model.named_parameters())
         assert all(parameters[name] is named[name] for name in parameters)
@@ -141,16 +138,14 @@ class TestCounting:
         scores = {name: torch.rand(p.shape) + 1 for name, p in prunable_parameters(model).items()}
         never_pruned = count_parameters(model, "total") - count_parameters(model, "paper")
         assert never_pruned == 2 * (4 + 2 * (4 + 8 + 16))
-
         masks = keep_highest(scores, prunable_budget(model, 1000, counting))
-
         assert count_kept(model, masks, counting) == 1000
         assert count(masks) == 1000 - (never_pruned if counting == "total" else 0)
 
     @pytest.mark.parametrize(
         ("counting", "lowest", "highest"), [("paper", 1, 43), ("total", 9, 51)]
     )
-    def test_budgets_out_of_range_are_refused(self, counting, lowest: int, highest: int):
+    def test_budgets_out_of_range_are_refused(self, counting, lowest, highest):
         model = small_network()
         assert prunable_budget(model, lowest, counting) == 1
         assert prunable_budget(model, highest, counting) == 43
@@ -169,9 +164,7 @@ class TestApplyMasks:
         masks = random_masks(model, 0.5)
         before = {name: parameter.clone() for name, parameter in model.named_parameters()}
         parameters = dict(model.named_parameters())
-
         apply_masks(model, masks)
-
         for name, parameter in model.named_parameters():
             assert parameter is parameters[name]
             assert parameter.requires_grad
@@ -190,9 +183,7 @@ class TestApplyMasks:
             ("3.2.bias", lambda mask: mask.int(), r"mask of 3\.2\.bias"),
         ],
     )
-    def test_masks_that_do_not_fit_are_named_and_nothing_is_changed(
-        self, name: str, change: Any, message: str
-    ):
+    def test_masks_that_do_not_fit_are_named_and_nothing_is_changed(self, name, change, message):
         model = small_network()
         masks = random_masks(model, 0.5)
         before = appearance(model)

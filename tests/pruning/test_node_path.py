@@ -59,13 +59,12 @@ def best_by_trying(
     ],
     ids=str,
 )
-def test_no_counts_are_better_whatever_the_budget(paths: list[float], outputs: int, positions: int):
+def test_no_counts_are_better_whatever_the_budget(paths, outputs, positions):
     p = np.array(paths)
     best = best_by_trying(p, outputs, positions, WEIGHTINGS)
     assert len(best) == outputs * len(paths) * positions * len(WEIGHTINGS)
     for (budget, alpha, beta), optimum in best.items():
         counts = kernel_counts(p, outputs, positions, budget, alpha=alpha, beta=beta)
-
         assert counts.shape == (outputs, len(paths))
         assert counts.sum() == budget
         assert counts.min() >= 0
@@ -75,7 +74,7 @@ def test_no_counts_are_better_whatever_the_budget(paths: list[float], outputs: i
 
 
 @pytest.mark.parametrize("factor", [1e-300, 1e300])
-def test_only_ratios_of_path_numbers_matter(factor: float):
+def test_only_ratios_of_path_numbers_matter(factor):
     p = np.array([3.0, 1.0, 0.0, 2.0])
     for budget in range(1, 33):
         counts = kernel_counts(p, 4, 2, budget, alpha=0.1, beta=0.3)
@@ -84,7 +83,7 @@ def test_only_ratios_of_path_numbers_matter(factor: float):
 
 
 @pytest.mark.parametrize("beta", [0.0, 1.0])
-def test_equal_inputs_and_outputs_share_evenly(beta: float):
+def test_equal_inputs_and_outputs_share_evenly(beta):
     for budget in range(1, 55):
         counts = kernel_counts(np.ones(3), 2, 9, budget, alpha=0.01, beta=beta)
         assert np.ptp(counts.sum(0)) <= 1
@@ -107,13 +106,13 @@ def test_the_regulariser_spreads():
         ([0, 1], 12, 0.1, 1.0, [[3, 3], [3, 3]]),
     ],
 )
-def test_by_hand(paths: list[int], budget: int, alpha: float, beta: float, counts: Any):
+def test_by_hand(paths, budget, alpha, beta, counts):
     found = kernel_counts(np.array(paths, float), 2, 3, budget, alpha=alpha, beta=beta)
     assert found.tolist() == counts
 
 
 @pytest.mark.parametrize("capacities", [[3, 1, 4], [2, 2, 2], [0, 5], [7], [0, 0]], ids=str)
-def test_units_are_spread_as_water_fills_vessels(capacities: list[int]):
+def test_units_are_spread_as_water_fills_vessels(capacities):
     for units in range(sum(capacities) + 1):
         shares = [0] * len(capacities)
         for _ in range(units):  # one unit at a time, into the lowest that has room

@@ -20,9 +20,7 @@ LABELS = torch.arange(20) % 10
 
 @pytest.mark.parametrize("counting", ["paper", "total"])
 @pytest.mark.parametrize("criterion", CRITERIA.names())
-def test_the_budget_is_met_and_the_pruned_weights_are_zero(
-    criterion: str, counting: Any, tmp_path: Path
-):
+def test_the_budget_is_met_and_the_pruned_weights_are_zero(criterion, counting, tmp_path):
     model = small_resnet()
     data = {"inputs": IMAGES, "labels": LABELS}
     options: dict[str, Any] = {}
@@ -31,9 +29,7 @@ def test_the_budget_is_met_and_the_pruned_weights_are_zero(
     if criterion == "from_bundle":
         options["bundle"] = str(tmp_path / "trained.safetensors")
         write_trained(Path(options["bundle"]), model, prunable_budget(model, 900, counting))
-
     masks = prune(model, 900, criterion=criterion, counting=counting, **data, **options)
-
     assert count_kept(model, masks, counting) == 900
     for name, parameter in prunable_parameters(model).items():
         assert not parameter[~masks[name]].any(), name
@@ -86,11 +82,9 @@ def test_the_seed_is_the_criterions():
     ],
     ids=["budget", "criterion", "labels", "inputs", "targets", "no labels"],
 )
-def test_a_refusal_changes_nothing(options: dict[str, Any], error: type, message: str):
+def test_a_refusal_changes_nothing(options, error, message):
     model = small_resnet()
     before = appearance(model)
-
     with pytest.raises(error, match=message):
         prune(model, **({"inputs": IMAGES} | options))
-
     assert appearance(model) == before

@@ -86,21 +86,19 @@ def tensorflow_resnet32(padding: Literal["same", "symmetric"]) -> nn.Module:
     return model
 
 
-def test_the_mlps_mask_is_the_authors(mnist_root: Path, reference_masks: Path):
+def test_the_mlps_mask_is_the_authors(mnist_root, reference_masks):
     arrays = DATASETS.get("mnist")(root=str(mnist_root)).read()
     images, labels = arrays.train_images[:2000], arrays.train_labels[:2000]
     model = mlp7()
     theirs = load_reference(reference_masks / "mlp7_tanh_gt.npz", model)
     assert count_parameters(model, "paper") == golden.REFERENCE_MLP["parameters"]
     assert count(theirs) == golden.REFERENCE_MLP["kept"]
-
     ours = prune(model, standardise(images), labels, count(theirs), targets="gt")
-
     assert agreement(ours, theirs) == 1
 
 
 @pytest.fixture(scope="module")
-def cifar10_images(cifar10_folder: Path) -> Tensor:
+def cifar10_images(cifar10_folder):
     """Every 100th training image in ImageFolder's order, standardised."""
     arrays = DATASETS.get("image_folder")(root=str(cifar10_folder)).read()
     return standardise(arrays.train_images[::100])
@@ -116,12 +114,7 @@ def cifar10_images(cifar10_folder: Path) -> Tensor:
     ],
 )
 def test_resnet32s_mask_is_the_authors_as_far_as_was_measured(
-    cifar10_images: Tensor,
-    reference_masks: Path,
-    padding: Any,
-    batch_norm: str,
-    expected: float,
-    tolerance: float,
+    cifar10_images, reference_masks, padding, batch_norm, expected, tolerance
 ):
     model = tensorflow_resnet32(padding)
     theirs = load_reference(reference_masks / "resnet32_uniform.npz", model)
@@ -129,7 +122,5 @@ def test_resnet32s_mask_is_the_authors_as_far_as_was_measured(
     assert count(theirs) == golden.REFERENCE_RESNET32["kept"]
     no_labels = torch.full((len(cifar10_images),), -1)
     options = {"targets": "uniform", "batch_norm": batch_norm}
-
     ours = prune(model, cifar10_images, no_labels, count(theirs), **options)
-
     assert agreement(ours, theirs) == pytest.approx(expected, abs=tolerance)

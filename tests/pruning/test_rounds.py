@@ -34,9 +34,7 @@ def magnitudes(model: nn.Module, seen: Seen) -> Callable[[int], dict[str, Tensor
 def test_the_density_falls_exponentially_and_the_last_round_is_not_masked_again():
     model, seen = network(), []
     before = appearance(model)
-
     scores = score_in_rounds(model, PruningTask(model, 3), magnitudes(model, seen), 4)
-
     # 300 · (1/100)^(r/4) after rounds 0 to 3.
     assert [count(weights) for weights in seen] == [300, 95, 30, 9]
     assert count(scores) == 9
@@ -55,7 +53,6 @@ def test_pruned_weights_score_0_whatever_the_round_says():
         return {name: torch.full_like(p, torch.inf) for name, p in model.named_parameters()}
 
     scores = score_in_rounds(model, PruningTask(model, 3), score, 2)
-
     assert equal({name: tensor > 0 for name, tensor in scores.items()}, first)
 
 
@@ -77,9 +74,7 @@ def test_a_layer_that_cannot_fill_its_share_is_left_to_later_rounds():
         nn.init.zeros_(layer.bias)
     seen: Seen = []
     task = PruningTask(model, 404, rule=MaskRule(scope="layer"))
-
     score_in_rounds(model, task, magnitudes(model, seen), 5)
-
     assert count(seen[1]) == 480
     assert count(seen[4]) < 480
 
@@ -89,15 +84,13 @@ def test_the_tasks_rule_masks_between_the_rounds():
     with torch.no_grad():
         model[1].weight.mul_(1e-3)  # globally, the last layer would go first
     task = PruningTask(model, 30, rule=MaskRule(scope="layer"))
-
     score_in_rounds(model, task, magnitudes(model, seen), 2)
-
     assert [int(w.count_nonzero()) for w in seen[1].values()] == [63, 32]  # both 95 / 300
 
 
 @pytest.mark.parametrize("broken", [1, 2, 4])
 @pytest.mark.parametrize("fault", ["disk full", "must be finite.*0.weight"])
-def test_the_weights_come_back_when_a_round_fails(broken: int, fault: str):
+def test_the_weights_come_back_when_a_round_fails(broken, fault):
     model = network(bias=True)
     before = appearance(model)
 
@@ -115,7 +108,7 @@ def test_the_weights_come_back_when_a_round_fails(broken: int, fault: str):
 
 
 @pytest.mark.parametrize("rounds", [0, -1])
-def test_less_than_one_round_is_refused(rounds: int):
+def test_less_than_one_round_is_refused(rounds):
     model = network()
     with pytest.raises(InputError, match=f"rounds must be at least 1, but got {rounds}"):
         score_in_rounds(model, PruningTask(model, 3), magnitudes(model, []), rounds)

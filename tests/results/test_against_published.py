@@ -39,7 +39,7 @@ def found(store: Store) -> dict[str, Any]:
 
 
 @pytest.fixture
-def no_record(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_record(monkeypatch):
     """Let whoever reads a record fail."""
 
     def read(*_: Any) -> None:
@@ -48,7 +48,7 @@ def no_record(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Results, "record", read)
 
 
-def test_rows_stand_in_the_order_of_the_publication(tmp_path: Path) -> None:
+def test_rows_stand_in_the_order_of_the_publication(tmp_path):
     document = found(whole_study(tmp_path))
     assert (document["source"], document["published_protocol"]) == (SOURCE, "lowest_test")
     assert (document["compared"], document["unread"]) == (3, [])
@@ -64,7 +64,7 @@ def test_rows_stand_in_the_order_of_the_publication(tmp_path: Path) -> None:
     assert unpublished is None
 
 
-def test_without_a_published_base_there_is_no_published_difference(tmp_path: Path) -> None:
+def test_without_a_published_base_there_is_no_published_difference(tmp_path):
     store = published_store(tmp_path, [ROWS[2]])
     add_measured(store, BASE)
     add_measured(store, BETTER, {"widening": 2, "blocks": 1})
@@ -82,11 +82,11 @@ def test_without_a_published_base_there_is_no_published_difference(tmp_path: Pat
         ("base", "base", True),
     ],
 )
-def test_configurations_are_compared_by_their_parameters(one: Any, other: Any, same: bool) -> None:
+def test_configurations_are_compared_by_their_parameters(one, other, same):
     assert same_parameters(one, other) is same
 
 
-def test_every_interval_is_what_judge_gives(tmp_path: Path) -> None:
+def test_every_interval_is_what_judge_gives(tmp_path):
     rows = {row["trial"]: row for row in found(whole_study(tmp_path))["rows"]}
     order = [WORSE, BETTER, LIKE]
     pairs = {
@@ -111,7 +111,7 @@ def test_every_interval_is_what_judge_gives(tmp_path: Path) -> None:
     assert verdicts == ["worse", "better", "not distinguishable"]
 
 
-def test_validation_selects_the_earliest_of_its_lowest_errors(tmp_path: Path) -> None:
+def test_validation_selects_the_earliest_of_its_lowest_errors(tmp_path):
     row = next(row for row in found(whole_study(tmp_path))["rows"] if row["trial"] == 1)
     lowest = sum(BETTER[1]) / 5
     assert row["lowest_test"]["mean"] == pytest.approx(lowest)
@@ -119,7 +119,7 @@ def test_validation_selects_the_earliest_of_its_lowest_errors(tmp_path: Path) ->
     assert row["selected_test"]["mean"] == pytest.approx(lowest + 2 * LATER)
 
 
-def test_the_validation_family_is_that_of_the_ranking(tmp_path: Path) -> None:
+def test_the_validation_family_is_that_of_the_ranking(tmp_path):
     document = rank(results_of(whole_study(tmp_path)))
     ranked = {row["trial"]: row for row in document["ranking"]}
     for row in document["published"]["rows"]:
@@ -130,7 +130,7 @@ def test_the_validation_family_is_that_of_the_ranking(tmp_path: Path) -> None:
     json.dumps(document, allow_nan=False)
 
 
-def test_a_missing_record_takes_only_what_stood_in_it(tmp_path: Path) -> None:
+def test_a_missing_record_takes_only_what_stood_in_it(tmp_path):
     store = published_store(tmp_path)
     add_measured(store, BASE)
     add_measured(store, BETTER, {"widening": 2, "blocks": 1})
@@ -144,7 +144,7 @@ def test_a_missing_record_takes_only_what_stood_in_it(tmp_path: Path) -> None:
     assert difference["p_holm"] == pytest.approx(2 * difference["p"]), "the other one counts"
 
 
-def test_without_the_record_of_the_base_nothing_is_compared(tmp_path: Path) -> None:
+def test_without_the_record_of_the_base_nothing_is_compared(tmp_path):
     store = published_store(tmp_path)
     add_measured(store, BASE, with_record=False)
     add_measured(store, BETTER, {"widening": 2, "blocks": 1})
@@ -155,7 +155,7 @@ def test_without_the_record_of_the_base_nothing_is_compared(tmp_path: Path) -> N
     assert rows[0]["lowest_test"]["verdict"] == "better"
 
 
-def test_before_the_base_has_finished(tmp_path: Path) -> None:
+def test_before_the_base_has_finished(tmp_path):
     store = published_store(tmp_path)
     assert [row["trial"] for row in found(store)["rows"]] == [None] * 4
     add_measured(store, BETTER, {"widening": 2, "blocks": 1})
@@ -166,7 +166,7 @@ def test_before_the_base_has_finished(tmp_path: Path) -> None:
         assert row[family]["difference"] is row[family]["verdict"] is None
 
 
-def test_one_seed_has_no_difference(tmp_path: Path) -> None:
+def test_one_seed_has_no_difference(tmp_path):
     store = published_store(tmp_path)
     add_measured(store, ([0.1], [0.2]))
     add_measured(store, ([0.05], [0.1]), {"widening": 2, "blocks": 1})
@@ -177,7 +177,7 @@ def test_one_seed_has_no_difference(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_evaluation_without_test_images_is_not_chosen_around(tmp_path: Path) -> None:
+def test_an_evaluation_without_test_images_is_not_chosen_around(tmp_path):
     store = published_store(tmp_path)
     add_measured(store, BASE)
     history = [whole_epoch(1, 0.1), whole_epoch(2, 0.2, test_error=0.3)]
@@ -196,7 +196,7 @@ def test_an_evaluation_without_test_images_is_not_chosen_around(tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("no_record")
-def test_a_study_that_did_not_read_its_test_images(tmp_path: Path) -> None:
+def test_a_study_that_did_not_read_its_test_images(tmp_path):
     document = found(whole_study(tmp_path, protocol="validation"))
     assert document["published_protocol"] is None
     assert document["unread"] == []
@@ -207,7 +207,7 @@ def test_a_study_that_did_not_read_its_test_images(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_record")
 @pytest.mark.parametrize("rows", [None, [], [{"params": "base", "val_error": 0.1}]])
-def test_nothing_is_read_where_no_test_error_is_published(tmp_path: Path, rows: Any) -> None:
+def test_nothing_is_read_where_no_test_error_is_published(tmp_path, rows):
     changes = {"training__protocol": "lowest_test"}
     store = rigged_store(tmp_path, **changes) if rows is None else published_store(tmp_path, rows)
     add_measured(store, BASE)
@@ -217,7 +217,7 @@ def test_nothing_is_read_where_no_test_error_is_published(tmp_path: Path, rows: 
     assert len(document["ranking"]) == 2
 
 
-def test_the_measured_file_has_signs_and_intervals(tmp_path: Path) -> None:
+def test_the_measured_file_has_signs_and_intervals(tmp_path):
     store = whole_study(tmp_path)
     document = found(store)
     measured_rows = measured_figures(results_of(store))["rows"]
@@ -242,7 +242,7 @@ def test_the_measured_file_has_signs_and_intervals(tmp_path: Path) -> None:
                 assert len(f"{interval[key]:.12g}") <= 10, "six digits"
 
 
-def test_every_key_is_documented(tmp_path: Path) -> None:
+def test_every_key_is_documented(tmp_path):
     readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
     section = readme.split("## JSON")[1].split("- `run --slurm`")[0]
     documented = set(re.findall(r'"(\w+)"', section))

@@ -1,6 +1,5 @@
 """Networks of several studies side by side: who is compared with whom, and how."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from studies import write_study
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     """Three small studies that have run: one, the like of it on other seeds, on other images."""
     folder = tmp_path_factory.mktemp("compared")
     space = {"widening": [2], "blocks": [1]}
@@ -39,7 +38,7 @@ def printed(view: Any) -> str:
 
 
 @pytest.mark.slow
-def test_each_is_compared_with_the_first(folder: Path) -> None:
+def test_each_is_compared_with_the_first(folder):
     one, seeds, images = (str(folder / f"{name}.yaml") for name in ("one", "seeds", "images"))
     document = compare([f"{one}:base", one, f"{seeds}:0", f"{images}:best"])
     rows = document["networks"]
@@ -56,20 +55,18 @@ def test_each_is_compared_with_the_first(folder: Path) -> None:
     assert same["difference"]["mean"] == pytest.approx(expected)
     assert other["difference"]["method"] == "welch"
     assert (elsewhere["difference"], elsewhere["verdict"]) == (None, "other images")
-
     settings = {row["key"]: row["values"] for row in document["settings"]}
     assert settings["training.learning_rate"][2] == 0.05
     assert settings["data.train_images"] == [200, 200, 200, 160]
     assert settings["model.widening"] == [1, 2, 2, 2]
     assert not any(key.startswith(("search", "space", "storage", "study")) for key in settings)
-
     text = printed(comparison_tables(document))
     for part in ("compared with one:base", "other images", "Welch", "training.learning_rate"):
         assert part in text
 
 
 @pytest.mark.slow
-def test_wrong_references(folder: Path) -> None:
+def test_wrong_references(folder):
     one = str(folder / "one.yaml")
     for references, message in [
         ([one], "at least two networks"),
@@ -82,7 +79,7 @@ def test_wrong_references(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_one_trial_whole(folder: Path) -> None:
+def test_one_trial_whole(folder):
     results = sculpt.open_results(folder / "one.yaml")
     record = results.record("best")
     text = printed(trial_tables(record))
@@ -102,7 +99,7 @@ def test_one_trial_whole(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_collapse_is_said(folder: Path) -> None:
+def test_collapse_is_said(folder):
     record = sculpt.open_results(folder / "one.yaml").record(0)
     run = record["runs"][1]
     run["collapsed_layers"] = ["classifier.weight"]
@@ -115,7 +112,7 @@ def test_collapse_is_said(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_stopped_trial(folder: Path) -> None:
+def test_a_stopped_trial(folder):
     stopped = {
         "trial": 4,
         "state": "stopped",

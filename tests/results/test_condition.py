@@ -42,7 +42,7 @@ TABLE = pd.DataFrame(
         ("0.05 < val_error < 0.15", [False, True, False]),
     ],
 )
-def test_conditions(where: str, expected: list[bool]) -> None:
+def test_conditions(where, expected):
     assert holds(TABLE, where).tolist() == expected
 
 
@@ -65,7 +65,7 @@ def test_conditions(where: str, expected: list[bool]) -> None:
         ("", "must be a condition over"),
     ],
 )
-def test_what_is_no_condition(where: str, message: str) -> None:
+def test_what_is_no_condition(where, message):
     with pytest.raises(InputError) as error:
         holds(TABLE, where)
     assert message in str(error.value)

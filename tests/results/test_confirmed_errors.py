@@ -52,20 +52,19 @@ def found(store: Store) -> dict[str, Any]:
     return document
 
 
-def test_without_one_and_before_the_search_has_ended(tmp_path: Path) -> None:
+def test_without_one_and_before_the_search_has_ended(tmp_path):
     assert confirmed_errors(results_of(rigged_store(tmp_path / "without"))) is None
     store = searched(tmp_path / "searched")
     assert confirmed_errors(results_of(store)) is None
     assert rank(results_of(store))["confirmation"] is None
 
 
-def test_better_and_the_same(tmp_path: Path) -> None:
+def test_better_and_the_same(tmp_path):
     store = searched(tmp_path)
     select(store, 2, 0)
     confirm(store, "base", BASE)
     confirm(store, 0, SAME)
     confirm(store, 2, GOOD)
-
     document = rank(results_of(store))["confirmation"]
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     assert (document["top"], document["seeds"], document["complete"]) == (2, 5, True)
@@ -97,7 +96,7 @@ def test_better_and_the_same(tmp_path: Path) -> None:
     assert (same["trial"], same["verdict"]) == (0, "not distinguishable")
 
 
-def test_a_shuffled_mask_is_compared_with_its_own_candidate(tmp_path: Path) -> None:
+def test_a_shuffled_mask_is_compared_with_its_own_candidate(tmp_path):
     store = searched(tmp_path, "shuffled")
     select(store, 0, 1)
     confirm(store, "base", BASE)
@@ -107,7 +106,6 @@ def test_a_shuffled_mask_is_compared_with_its_own_candidate(tmp_path: Path) -> N
     document = found(store)
     assert document["complete"] is False, "candidate 0 is not shuffled yet"
     confirm(store, 0, SHUFFLED, arm="shuffled")
-
     document = found(store)
     assert document["complete"] is True
     said = [(r["trial"], r["arm"], r["against"], r["verdict"]) for r in document["rows"]]
@@ -123,7 +121,7 @@ def test_a_shuffled_mask_is_compared_with_its_own_candidate(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_nothing_is_compared_with_what_is_not_finished(tmp_path: Path) -> None:
+def test_nothing_is_compared_with_what_is_not_finished(tmp_path):
     store = searched(tmp_path, "shuffled")
     select(store, 0, 1)
     confirm(store, 1, GOOD)
@@ -133,7 +131,6 @@ def test_nothing_is_compared_with_what_is_not_finished(tmp_path: Path) -> None:
     assert (document["base"], document["complete"]) == (None, False)
     for row in document["rows"]:
         assert (row["difference"], row["verdict"]) == (None, None)
-
     confirm(store, "base", BASE)
     (row,) = [r for r in found(store)["rows"] if (r["trial"], r["arm"]) == (1, "sculpted")]
     p = ttest_rel(GOOD, BASE).pvalue
@@ -141,7 +138,7 @@ def test_nothing_is_compared_with_what_is_not_finished(tmp_path: Path) -> None:
     assert row["difference"]["p_holm"] == pytest.approx(2 * p), "the other one is still to come"
 
 
-def test_only_what_is_selected_on_as_many_seeds_counts(tmp_path: Path) -> None:
+def test_only_what_is_selected_on_as_many_seeds_counts(tmp_path):
     store = searched(tmp_path)
     select(store, 1, seeds=5)
     confirm(store, "base", BASE[:3])
@@ -150,7 +147,6 @@ def test_only_what_is_selected_on_as_many_seeds_counts(tmp_path: Path) -> None:
     confirm(store, 1, GOOD, state=TrialState.FAIL, error="it failed")
     document = found(store)
     assert (document["rows"], document["base"], document["complete"]) == ([], None, False)
-
     confirm(store, "base", BASE)
     confirm(store, 1, GOOD)
     document = found(store)
@@ -159,7 +155,7 @@ def test_only_what_is_selected_on_as_many_seeds_counts(tmp_path: Path) -> None:
     assert document["rows"][0]["difference"]["p_holm"] == document["rows"][0]["difference"]["p"]
 
 
-def test_the_table_of_its_trials(tmp_path: Path) -> None:
+def test_the_table_of_its_trials(tmp_path):
     store = searched(tmp_path)
     assert results_of(store).confirmation.empty
     select(store, 1)
@@ -169,7 +165,6 @@ def test_the_table_of_its_trials(tmp_path: Path) -> None:
     select(store, 0)
     (row,) = found(store)["rows"]
     assert row["test_error"] is row["difference"] is row["verdict"] is None, "it was not read"
-
     table = results_of(store).confirmation
     assert list(table["trial"]) == ["base", 1, 0]
     assert list(table["arm"]) == ["sculpted"] * 3
@@ -178,7 +173,7 @@ def test_the_table_of_its_trials(tmp_path: Path) -> None:
     assert list(results_of(store).trials["trial"]) == ["base", 0, 1, 2], "these stay apart"
 
 
-def test_the_best_of_the_cheap_ones(tmp_path: Path) -> None:
+def test_the_best_of_the_cheap_ones(tmp_path):
     """Those that keep no more multiply-accumulates than the base are confirmed beside the best."""
     store = rigged_store(tmp_path)
     add_trial(store.base, attributes([0.3], "base", kept_macs=1000.0))

@@ -89,6 +89,6 @@ def test_a_disconnected_network_is_called_one():
 
 
 @pytest.mark.parametrize("sampled", [{}, {"widening": 2}], ids=str)
-def test_any_parameters(sampled: dict[str, Any]):
+def test_any_parameters(sampled):
     text, _ = show(document(params=sampled))
     assert text.startswith("tiny: widening 2, 4,870" if sampled else "tiny: as it stands, 4,870")

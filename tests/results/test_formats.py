@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -15,7 +14,7 @@ from sculpt.results.formats import flat_frame, to_csv, to_parquet, write_table
 
 
 @pytest.fixture
-def trials(tmp_path: Path) -> pd.DataFrame:
+def trials(tmp_path):
     """A study's table with what makes it hard: words beside numbers, lists, dictionaries, gaps."""
     store = rigged_store(tmp_path / "study")
     add_trial(store.base, attributes([0.25, 0.5], "base"))
@@ -34,7 +33,7 @@ def trials(tmp_path: Path) -> pd.DataFrame:
     return mixed
 
 
-def test_parquet_reads_back(trials: pd.DataFrame, tmp_path: Path) -> None:
+def test_parquet_reads_back(trials, tmp_path):
     path = tmp_path / "deep" / "trials.parquet"
     to_parquet(trials, path)
     read = pd.read_parquet(path)
@@ -59,7 +58,7 @@ def test_parquet_reads_back(trials: pd.DataFrame, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(read[plain], trials[plain])
 
 
-def test_csv_reads_back(trials: pd.DataFrame) -> None:
+def test_csv_reads_back(trials):
     rows = list(csv.DictReader(io.StringIO(to_csv(trials))))
     assert list(rows[0]) == trials.columns.tolist()
     assert [row["trial"] for row in rows] == ["base", "0", "1"]
@@ -70,14 +69,14 @@ def test_csv_reads_back(trials: pd.DataFrame) -> None:
 
 
 @pytest.mark.parametrize("format", ["csv", "parquet"])
-def test_a_table_without_rows(format: str, tmp_path: Path) -> None:
+def test_a_table_without_rows(format, tmp_path):
     path = tmp_path / "empty"
     write_table(pd.DataFrame(columns=["trial", "val_error"]), format, path)
     read = pd.read_csv(path) if format == "csv" else pd.read_parquet(path)
     assert (len(read), read.columns.tolist()) == (0, ["trial", "val_error"])
 
 
-def test_nested_rows_become_flat() -> None:
+def test_nested_rows_become_flat():
     rows = [
         {"trial": "base", "params": {}, "difference": None, "errors": [1, 2]},
         {"trial": 0, "params": {"k": 2, "a.b": {"c": 1}}, "difference": {"low": 0.5}, "errors": []},
@@ -93,7 +92,7 @@ def test_nested_rows_become_flat() -> None:
     assert flat_frame([]).empty
 
 
-def test_csv_goes_to_stdout_or_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_csv_goes_to_stdout_or_a_file(tmp_path, capsys):
     frame = pd.DataFrame({"a": [1, 2], "b": ["ä", None]})
     write_table(frame, "csv", None)
     assert capsys.readouterr().out == "a,b\n1,ä\n2,\n"
@@ -102,7 +101,7 @@ def test_csv_goes_to_stdout_or_a_file(tmp_path: Path, capsys: pytest.CaptureFixt
     assert (tmp_path / "table.csv").read_bytes() == "a,b\n1,ä\n2,\n".encode()
 
 
-def test_what_cannot_be_written(tmp_path: Path) -> None:
+def test_what_cannot_be_written(tmp_path):
     frame = pd.DataFrame({"a": [1, 2]})
     with pytest.raises(InputError, match="must go to a file, but got none; give --output FILE"):
         write_table(frame, "parquet", None)
@@ -118,7 +117,7 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "before"
 
 
-def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet_without_pyarrow(tmp_path, monkeypatch):
     def absent(name: str) -> None:
         raise ImportError(f"No module named {name!r}")
 

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -28,11 +27,11 @@ def rig(folder: Path, name: str = "tiny", errors: tuple[float, ...] = (0.1, 0.15
 
 
 @pytest.fixture
-def storage(tmp_path: Path) -> str:
+def storage(tmp_path):
     return rig(tmp_path)
 
 
-def test_the_table(storage: str, sculpt_command: Any) -> None:
+def test_the_table(storage, sculpt_command):
     code, out, err = sculpt_command("pareto", "tiny", "--storage", storage, "--dominated")
     assert (code, err) == (0, "")
     assert out.startswith("Pareto front, 2 dominated")
@@ -47,14 +46,13 @@ def test_the_table(storage: str, sculpt_command: Any) -> None:
     assert "500" in out
 
 
-def test_json_and_csv(storage: str, sculpt_command: Any) -> None:
+def test_json_and_csv(storage, sculpt_command):
     _, out, _ = sculpt_command("pareto", "tiny", "--storage", storage, "--format", "json")
     document = json.loads(out)
     assert "dominated_rows" not in document["fronts"][0]
     assert [row["trial"] for row in document["front"]] == [0, 1, 2]
     for extra in (["--json"], ["--json", "--format", "csv"]):
         assert sculpt_command("pareto", "tiny", "--storage", storage, *extra)[1] == out
-
     _, out, _ = sculpt_command(
         "pareto", "tiny", "--storage", storage, "--format", "csv", "--dominated"
     )
@@ -71,9 +69,7 @@ def test_json_and_csv(storage: str, sculpt_command: Any) -> None:
 
 
 @pytest.mark.parametrize("format", ["table", "csv", "json"])
-def test_a_file_holds_what_would_be_printed(
-    format: str, storage: str, tmp_path: Path, sculpt_command: Any
-) -> None:
+def test_a_file_holds_what_would_be_printed(format, storage, tmp_path, sculpt_command):
     command = ["pareto", "tiny", "--storage", storage, "--format", format]
     _, printed, _ = sculpt_command(*command)
     code, out, _ = sculpt_command(*command, "--output", tmp_path / "new" / "front")
@@ -81,7 +77,7 @@ def test_a_file_holds_what_would_be_printed(
     assert (tmp_path / "new" / "front").read_text() == printed
 
 
-def test_parquet(storage: str, tmp_path: Path, sculpt_command: Any) -> None:
+def test_parquet(storage, tmp_path, sculpt_command):
     command = ["pareto", "tiny", "--storage", storage, "--format", "parquet"]
     code, out, err = sculpt_command(*command)
     assert (code, out) == (2, "")
@@ -96,7 +92,7 @@ def test_parquet(storage: str, tmp_path: Path, sculpt_command: Any) -> None:
     assert read["val_errors"][0].tolist() == [0.1]
 
 
-def test_several_studies(storage: str, tmp_path: Path, sculpt_command: Any) -> None:
+def test_several_studies(storage, tmp_path, sculpt_command):
     rig(tmp_path, "other", errors=(0.05,))
     names = ["pareto", "tiny", "other", "--storage", storage]
     _, out, _ = sculpt_command(*names, "--json", "--where", "role == 'candidate'")
@@ -111,7 +107,7 @@ def test_several_studies(storage: str, tmp_path: Path, sculpt_command: Any) -> N
 
 
 @pytest.mark.parametrize("format", ["table", "csv", "json", "parquet"])
-def test_nothing_has_finished(format: str, tmp_path: Path, sculpt_command: Any) -> None:
+def test_nothing_has_finished(format, tmp_path, sculpt_command):
     store = rigged_store(tmp_path / "empty")
     path = tmp_path / "front"
     command = ["pareto", "tiny", "--storage", store.config.storage_url, "--dominated"]

@@ -42,7 +42,7 @@ def trials(rows: list[dict[str, Any]]) -> list[int | str]:
     return [row["trial"] for row in rows]
 
 
-def test_one_budget_is_one_front(tmp_path: Path) -> None:
+def test_one_budget_is_one_front(tmp_path):
     results = study(tmp_path, [(SIZE, 0.1, 10.0), (SIZE, 0.3, 8.0), (SIZE, 0.3, 12.0)])
     document = pareto_document(results, BOTH)
     assert document["studies"] == ["tiny"]
@@ -66,7 +66,7 @@ def test_one_budget_is_one_front(tmp_path: Path) -> None:
     assert front == {"budget": SIZE, "dominated": 1, "missing": 0, "knee": None}
 
 
-def test_the_table_says_what_the_document_says(tmp_path: Path) -> None:
+def test_the_table_says_what_the_document_says(tmp_path):
     results = study(tmp_path, [(SIZE, 0.1, 10.0), (SIZE, 0.3, 8.0), (SIZE, 0.3, 12.0)])
     front = pareto(results, BOTH)
     leading = ["study", "trial", "role", "budget", "on_front", "knee", *BOTH]
@@ -75,7 +75,6 @@ def test_the_table_says_what_the_document_says(tmp_path: Path) -> None:
     assert front["trial"].tolist() == [0, "base", 1]
     assert (front.dtypes["on_front"], front.dtypes["knee"]) == (bool, bool)
     assert front["val_error"].tolist() == [0.1, 0.2, 0.3]
-
     every = pareto(results, BOTH, dominated=True)
     assert every["trial"].tolist() == [0, "base", 1, 2]
     assert every["on_front"].tolist() == [True, True, True, False]
@@ -87,7 +86,7 @@ def test_the_table_says_what_the_document_says(tmp_path: Path) -> None:
     assert beaten["values"] == {"val_error": 0.3, "latency": 12.0}
 
 
-def test_more_is_better_where_it_is_maximised(tmp_path: Path) -> None:
+def test_more_is_better_where_it_is_maximised(tmp_path):
     store = rigged_store(tmp_path)
     for number, (role, error, paths) in enumerate(
         [("base", 0.2, 10.0), ("candidate", 0.1, 9.0), ("candidate", 0.1, 8.0)]
@@ -102,7 +101,7 @@ def test_more_is_better_where_it_is_maximised(tmp_path: Path) -> None:
     assert [o["direction"] for o in document["objectives"]] == ["maximize", "minimize"]
 
 
-def test_the_hypervolume_is_what_is_dominated_up_to_the_base(tmp_path: Path) -> None:
+def test_the_hypervolume_is_what_is_dominated_up_to_the_base(tmp_path):
     candidates: Candidates = [(SIZE, 0.1, 6.0), (SIZE, 0.15, 3.0), (SIZE, 0.3, 1.0)]
     results = study(tmp_path, candidates)
     for where in (None, "role == 'candidate'"):  # the base is the reference all the same
@@ -119,7 +118,7 @@ def test_the_hypervolume_is_what_is_dominated_up_to_the_base(tmp_path: Path) -> 
     assert document["notes"] == ["no dense base has finished with all these values: no hypervolume"]
 
 
-def test_a_base_value_of_zero_leaves_no_share(tmp_path: Path) -> None:
+def test_a_base_value_of_zero_leaves_no_share(tmp_path):
     store = rigged_store(tmp_path)
     add_trial(store.base, attributes([0.0], "base", objectives=measured(0.0, 2.0)))
     (front,) = pareto_document(results_of(store), BOTH)["fronts"]
@@ -127,7 +126,7 @@ def test_a_base_value_of_zero_leaves_no_share(tmp_path: Path) -> None:
     assert front["hypervolume"] == {"reference": reference, "volume": 0.0, "share": None}
 
 
-def test_the_knee_is_marked_in_its_own_front(tmp_path: Path) -> None:
+def test_the_knee_is_marked_in_its_own_front(tmp_path):
     small: Candidates = [(2000, 0.1, 9.0), (2000, 0.15, 5.0), (2000, 0.3, 4.0)]
     straight: Candidates = [(3000, 0.1, 3.0), (3000, 0.2, 2.0), (3000, 0.3, 1.0)]
     results = study(tmp_path, small + straight)
@@ -139,13 +138,13 @@ def test_the_knee_is_marked_in_its_own_front(tmp_path: Path) -> None:
     assert [cells[-1] for cells in pareto_table(document).cells] == ["", "knee", "", "", "", ""]
 
 
-def test_the_base_stays_in_the_only_front_whatever_its_size(tmp_path: Path) -> None:
+def test_the_base_stays_in_the_only_front_whatever_its_size(tmp_path):
     document = pareto_document(study(tmp_path, [(2000, 0.3, 10.0)]), BOTH)
     assert trials(document["front"]) == ["base"]
     assert document["fronts"][0]["budget"] == 2000
 
 
-def test_every_budget_has_its_front(tmp_path: Path) -> None:
+def test_every_budget_has_its_front(tmp_path):
     small: Candidates = [(2000, 0.3, 10.0), (2000, 0.4, 11.0)]
     large: Candidates = [(SIZE, 0.1, 10.0), (SIZE, 0.3, 20.0)]
     results = study(tmp_path, small + large)
@@ -165,19 +164,18 @@ def test_every_budget_has_its_front(tmp_path: Path) -> None:
     every = pareto(results, BOTH, dominated=True)
     assert every["trial"].tolist() == [0, 1, 2, "base", 3]
     assert every["on_front"].tolist() == [True, False, True, True, False]
-
     only = pareto_document(results, BOTH, "budget > 2000")
     assert trials(only["front"]) == [2, "base"]
     assert (only["fronts"][0]["budget"], only["fronts"][0]["front"]) == (2000, [])
     assert pareto(results, BOTH, "widening > 3").empty
 
 
-def test_the_base_is_in_no_front_of_another_size(tmp_path: Path) -> None:
+def test_the_base_is_in_no_front_of_another_size(tmp_path):
     results = study(tmp_path, [(2000, 0.3, 10.0), (3000, 0.3, 10.0)])
     assert pareto(results, BOTH)["trial"].tolist() == [0, 1]
 
 
-def test_what_was_not_measured(tmp_path: Path) -> None:
+def test_what_was_not_measured(tmp_path):
     results = study(tmp_path, [(SIZE, 0.1, None), (SIZE, 0.3, 8.0)])
     document = pareto_document(results, BOTH, dominated=True)
     assert trials(document["front"]) == ["base", 1]
@@ -186,7 +184,6 @@ def test_what_was_not_measured(tmp_path: Path) -> None:
     assert "1 without a value" in pareto_table(document).title
     assert pareto(results, BOTH, dominated=True)["trial"].tolist() == ["base", 1]
     assert pareto(results, ["val_error"])["trial"].tolist() == [0]
-
     message = "no trial has training_seconds; take of kept_macs, latency, "
     never = attributes([0.1], training_seconds=None)
     store = rigged_store(tmp_path / "never")
@@ -201,7 +198,7 @@ def test_what_was_not_measured(tmp_path: Path) -> None:
         pareto(results_of(store), ["beauty"])
 
 
-def test_an_empty_study_has_an_empty_front(tmp_path: Path) -> None:
+def test_an_empty_study_has_an_empty_front(tmp_path):
     results = results_of(rigged_store(tmp_path))
     document = pareto_document(results, BOTH, "widening > 2", dominated=True)
     assert document["front"] == []

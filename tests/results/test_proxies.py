@@ -28,7 +28,7 @@ def found(errors: list[float], **columns: list[Any]) -> dict[str, dict[str, Any]
 ERRORS = [0.1, 0.2, 0.3, 0.4, 0.5]
 
 
-def test_monotone_and_constant() -> None:
+def test_monotone_and_constant():
     rows = found(
         ERRORS,
         pruned_effective_nodes=[50, 40, 30, 20, 10],
@@ -47,13 +47,13 @@ def test_monotone_and_constant() -> None:
     assert "score_kept" not in rows, "no candidate has it"
 
 
-def test_ties_by_hand() -> None:
+def test_ties_by_hand():
     """Ranks 1.5 1.5 3 4.5 4.5 against 1 2 3 4 5: rho = 9 / √(9 · 10)."""
     rows = found(ERRORS, score_share=[0.1, 0.1, 0.2, 0.7, 0.7])
     assert rows["score_share"]["rho"] == pytest.approx(9 / math.sqrt(90))
 
 
-def test_the_last_step_that_was_taken() -> None:
+def test_the_last_step_that_was_taken():
     rows = found(
         ERRORS,
         pruned_effective_parameters=[5, 4, 3, 2, 1],
@@ -63,7 +63,7 @@ def test_the_last_step_that_was_taken() -> None:
     assert rows["effective_parameters"]["rho"] == pytest.approx(expected)
 
 
-def test_isometry_is_as_far_from_half_as_from_twice() -> None:
+def test_isometry_is_as_far_from_half_as_from_twice():
     rows = found([0.3, 0.1, 0.3, 0.5, 0.5], repaired_jacobian_mean=[0.5, 1.0, 2.0, 1 / 16, 16.0])
     assert rows["jacobian_mean"]["rho"] == pytest.approx(1.0)
     assert found(ERRORS, pruned_jacobian_mean=[1.0, 0.5, 0.1, 0.01, 0.0])["jacobian_mean"][
@@ -71,7 +71,7 @@ def test_isometry_is_as_far_from_half_as_from_twice() -> None:
     ] == pytest.approx(1.0)
 
 
-def test_no_path_is_fewest_paths() -> None:
+def test_no_path_is_fewest_paths():
     rows = found(
         ERRORS,
         pruned_effective_nodes=[9, 8, 7, 6, 0],
@@ -80,7 +80,7 @@ def test_no_path_is_fewest_paths() -> None:
     assert (rows["log10_paths"]["rho"], rows["log10_paths"]["n"]) == (-1.0, 5)
 
 
-def test_errors_at_the_rungs() -> None:
+def test_errors_at_the_rungs():
     rungs = [{"1": 0.9, "3": 0.1}, {"1": 0.8, "3": 0.2}, {"1": 0.7, "3": 0.3}, {"1": 0.6}, None]
     rows = found(ERRORS, rungs=rungs)
     after_one, after_three = rows["val_error_after_1"], rows["val_error_after_3"]
@@ -88,7 +88,7 @@ def test_errors_at_the_rungs() -> None:
     assert (after_three["rho"], after_three["n"]) == (1.0, 3)
 
 
-def test_the_strongest_first_and_two_candidates_say_nothing() -> None:
+def test_the_strongest_first_and_two_candidates_say_nothing():
     rows = proxies(
         table(
             ERRORS,
@@ -107,7 +107,7 @@ def test_the_strongest_first_and_two_candidates_say_nothing() -> None:
 
 
 @pytest.mark.parametrize("count", [4, 8, 40])
-def test_as_scipy_has_it(count: int) -> None:
+def test_as_scipy_has_it(count):
     rng = np.random.default_rng(count)
     for levels in (3, 1000):
         one, other = rng.integers(0, levels, (2, count)).astype(float)

@@ -1,7 +1,6 @@
 """The verdicts of a ranking where the truth is known, and its JSON document."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +20,7 @@ def errors(rng: np.random.Generator, rate: float, seeds: int) -> list[float]:
 
 
 @pytest.mark.parametrize("seeds", [5, 10])
-def test_a_worse_candidate_is_told_from_one_that_is_the_same(tmp_path: Path, seeds: int) -> None:
+def test_a_worse_candidate_is_told_from_one_that_is_the_same(tmp_path, seeds):
     rng = np.random.default_rng(seeds)
     store = rigged_store(tmp_path)
     base = errors(rng, 0.05, seeds)
@@ -29,7 +28,6 @@ def test_a_worse_candidate_is_told_from_one_that_is_the_same(tmp_path: Path, see
     worse, same = errors(rng, 0.15, seeds), errors(rng, 0.05, seeds)
     add_trial(store.candidates, attributes(worse, kept_macs=500.0), {"widening": 2})
     add_trial(store.candidates, attributes(same), {"widening": 3})
-
     document = rank(results_of(store))
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     rows = {row["trial"]: row for row in document["ranking"]}
@@ -40,7 +38,6 @@ def test_a_worse_candidate_is_told_from_one_that_is_the_same(tmp_path: Path, see
     assert [row["rank"] for row in document["ranking"]] == [1, 2, 3]
     assert document["ranking"][2]["trial"] == 0
     assert document["budget"] == rows[0]["budget"] == SIZE
-
     expected = compare_paired(worse, base)
     found = rows[0]["difference"]
     assert expected is not None
@@ -57,14 +54,14 @@ def test_a_worse_candidate_is_told_from_one_that_is_the_same(tmp_path: Path, see
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "studies"), [(5, 300), (FEWEST, 60)])
-def test_chance_alone_finds_nothing_among_forty(seeds: int, studies: int) -> None:
+def test_chance_alone_finds_nothing_among_forty(seeds, studies):
     """Of studies in which all networks are alike, one in twenty may say otherwise of any."""
     rng = np.random.default_rng(seeds)
     wrong = uncorrected = 0
     for _ in range(studies):
         rows = [{"trial": "base"} | attributes(errors(rng, 0.05, seeds), "base")]
         rows += [{"trial": n} | attributes(errors(rng, 0.05, seeds)) for n in range(40)]
-        ranking = rank(RiggedResults(rows))["ranking"]  # type: ignore[arg-type]
+        ranking = rank(RiggedResults(rows))["ranking"]
         said = {row["verdict"] for row in ranking if row["role"] == "candidate"}
         assert said <= {"better", "worse", "not distinguishable"}
         wrong += said != {"not distinguishable"}
@@ -73,7 +70,7 @@ def test_chance_alone_finds_nothing_among_forty(seeds: int, studies: int) -> Non
     assert uncorrected / studies > 0.3, "without a correction this would have failed"
 
 
-def test_one_seed_says_nothing(tmp_path: Path) -> None:
+def test_one_seed_says_nothing(tmp_path):
     store = rigged_store(tmp_path)
     add_trial(store.base, attributes([0.1], "base"))
     add_trial(store.candidates, attributes([0.01]), {"widening": 2})
@@ -81,7 +78,7 @@ def test_one_seed_says_nothing(tmp_path: Path) -> None:
     assert (first["trial"], first["verdict"], first["difference"]) == (0, "single seed", None)
 
 
-def test_several_budgets_have_no_common_one(tmp_path: Path) -> None:
+def test_several_budgets_have_no_common_one(tmp_path):
     store = rigged_store(tmp_path)
     add_trial(store.base, attributes([0.1, 0.2], "base"))
     for budget in (2000, SIZE):
@@ -92,14 +89,14 @@ def test_several_budgets_have_no_common_one(tmp_path: Path) -> None:
     assert sorted(row["budget"] for row in document["ranking"]) == [2000, SIZE, SIZE]
 
 
-def test_before_anything_has_finished(tmp_path: Path) -> None:
+def test_before_anything_has_finished(tmp_path):
     document = rank(results_of(rigged_store(tmp_path)))
     assert document["ranking"] == document["proxies"] == []
     assert document["budget"] is document["confirmation"] is None
     assert document["trials"]["complete"] == 0
 
 
-def test_stopped_trials_are_counted_and_say_why(tmp_path: Path) -> None:
+def test_stopped_trials_are_counted_and_say_why(tmp_path):
     store = rigged_store(tmp_path)
     add_trial(store.base, attributes([0.1, 0.2], "base"))
     add_trial(store.candidates, attributes([0.1, 0.2]), {"widening": 2})
@@ -116,7 +113,6 @@ def test_stopped_trials_are_counted_and_say_why(tmp_path: Path) -> None:
     document = rank(results)
     assert len(document["ranking"]) == 2
     assert (document["trials"]["complete"], document["trials"]["stopped"]) == (2, 1)
-
     row = results.trials.iloc[-1]
     assert (row["state"], row["stopped_at"], row["epochs"], row["seconds"]) == (
         "stopped",

@@ -50,7 +50,7 @@ def show(shown: dict[str, Any]) -> tuple[str, list[list[str]]]:
     return text, [[cell.strip() for cell in cells] for cells in rows]
 
 
-def test_the_ranking() -> None:
+def test_the_ranking():
     text, rows = show(document())
     assert "tiny: 2 of 3 trials complete, 1 stopped" in text
     sizes = ["widening 2", "5.12 ± 0.34 % (n 3)", "4,874", "75.00%", "123.46 k"]
@@ -60,7 +60,7 @@ def test_the_ranking() -> None:
     assert not [part for part in ("confirmation", "correlation") if part in text]
 
 
-def test_what_is_compared_is_said() -> None:
+def test_what_is_compared_is_said():
     several, rows = show(document(ranking=[row("base"), row(0), row(1, budget=2000)]))
     assert [cells[4] for cells in rows] == ["4,874", "4,874", "2,000"]
     assert "over 2 candidates" in several
@@ -70,7 +70,7 @@ def test_what_is_compared_is_said() -> None:
     assert "Holm" not in text
 
 
-def test_nothing_that_ended_is_hidden() -> None:
+def test_nothing_that_ended_is_hidden():
     one = {"params": {"widening": 3}, "seconds": None, "error": None}
     failed = {"trial": 7, "state": "failed", **one}
     stopped = {"state": "stopped", **one, "seconds": 1.25, "error": "after epoch 3: beaten"}
@@ -83,7 +83,7 @@ def test_nothing_that_ended_is_hidden() -> None:
     assert "and 3 more" in text
 
 
-def test_the_confirmation() -> None:
+def test_the_confirmation():
     error = {"mean": 0.06, "std": 0.001, "n": 8}
     base = {"budget": 4874, "kept_parameters": 4874, "kept_macs": 1e6}
     base |= {"val_error": error, "test_error": error | {"mean": 0.07}}
@@ -103,7 +103,7 @@ def test_the_confirmation() -> None:
         assert part in text
 
 
-def test_the_strongest_proxies() -> None:
+def test_the_strongest_proxies():
     proxies = [
         {"proxy": f"proxy_{n}", "rho": (-1) ** n * (0.95 - n / 10), "p": 0.0123, "n": 9}
         for n in range(9)

@@ -20,7 +20,7 @@ def two(folder: Path, first: Candidates, second: Candidates, **changes: Any) -> 
     ]
 
 
-def test_their_trials_compete(tmp_path: Path) -> None:
+def test_their_trials_compete(tmp_path):
     studies = two(tmp_path, [(SIZE, 0.1, 10.0)], [(SIZE, 0.05, 12.0), (SIZE, 0.3, 20.0)])
     front = pareto(studies, BOTH)
     assert list(zip(front["study"], front["trial"], strict=True)) == [
@@ -39,13 +39,12 @@ def test_their_trials_compete(tmp_path: Path) -> None:
     table = pareto_table(document)
     assert table.headers[0] == "study"
     assert [cells[0] for cells in table.cells] == ["other", "one", "one", "other"]
-
     kept = pareto(studies, BOTH, "study == 'other' and state == 'complete'")
     assert set(kept["study"]) == {"other"}
 
 
 @pytest.mark.slow
-def test_budgets_of_all_of_them_have_a_front(tmp_path: Path) -> None:
+def test_budgets_of_all_of_them_have_a_front(tmp_path):
     share = {"sparsity": 0.5}
     studies = two(tmp_path, [(2000, 0.3, 10.0)], [(SIZE, 0.3, 10.0), (99, 0.1, 10.0)])
     studies.append(study(tmp_path / "share", [(500, 0.3, 8.0)], study="share", budget=share))
@@ -63,7 +62,7 @@ def test_budgets_of_all_of_them_have_a_front(tmp_path: Path) -> None:
     assert "a share" in [cells[0] for cells in pareto_table(document).cells]
 
 
-def test_the_base_of_the_first_that_has_one(tmp_path: Path) -> None:
+def test_the_base_of_the_first_that_has_one(tmp_path):
     first = study(tmp_path / "one", [(SIZE, 0.1, 8.0)], base_size=None, study="one")
     other = study(tmp_path / "other", [(SIZE, 0.3, 8.0)], study="other")
     document = pareto_document([first, other], BOTH)
@@ -71,14 +70,14 @@ def test_the_base_of_the_first_that_has_one(tmp_path: Path) -> None:
     assert document["notes"] == ["the hypervolume is taken up to the dense base of other"]
 
 
-def test_what_only_one_of_them_measured(tmp_path: Path) -> None:
+def test_what_only_one_of_them_measured(tmp_path):
     studies = two(tmp_path, [(SIZE, 0.1, 10.0)], [(SIZE, 0.01, None)])
     document = pareto_document(studies, BOTH)
     assert document["missing"] == 1
     assert len(document["front"]) == 3
 
 
-def test_an_unfinished_one_adds_nothing(tmp_path: Path) -> None:
+def test_an_unfinished_one_adds_nothing(tmp_path):
     one = study(tmp_path / "one", [(SIZE, 0.1, 10.0)], study="one")
     empty = study(tmp_path / "empty", [], base_size=None, study="empty")
     for studies in ([one, empty], [empty, one]):
@@ -94,16 +93,14 @@ def test_an_unfinished_one_adds_nothing(tmp_path: Path) -> None:
         ({"training__epochs": 7}, None),
     ],
 )
-def test_what_cannot_be_compared_is_said(
-    tmp_path: Path, changes: dict[str, Any], note: str | None
-) -> None:
+def test_what_cannot_be_compared_is_said(tmp_path, changes, note):
     notes = pareto_document(two(tmp_path, [], [], **changes), BOTH)["notes"]
     differing = [text for text in notes if text.startswith("one and other ")]
     assert [note in text for text in differing if note] == [True] * (note is not None)
     assert bool(differing) == bool(note)
 
 
-def test_which_rows_are_whose_must_be_clear(tmp_path: Path) -> None:
+def test_which_rows_are_whose_must_be_clear(tmp_path):
     one = study(tmp_path / "one", [])
     with pytest.raises(InputError, match="given once, but got 'tiny' twice"):
         pareto([one, one])

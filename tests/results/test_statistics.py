@@ -43,7 +43,7 @@ COVERAGE = {  # seeds, differences -> bootstrap-t, Student; None: not asserted
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "kind"), COVERAGE, ids=str)
-def test_coverage(seeds: int, kind: str) -> None:
+def test_coverage(seeds, kind):
     """3,000 draws: shares have standard errors of 0.4 to 0.6 points, and 3 are allowed."""
     rng = np.random.default_rng(seeds)
     differences = DRAW[kind](rng, (3000, seeds))
@@ -66,7 +66,7 @@ def fast_bootstrap(differences: np.ndarray) -> tuple[np.ndarray, ...]:
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
 
-def test_few_seeds_are_too_coarse_to_be_resampled() -> None:
+def test_few_seeds_are_too_coarse_to_be_resampled():
     """Why `FEWEST` is what it is: differences of 4 standard deviations among 40 candidates."""
     found = {}
     for seeds in (5, FEWEST - 1, FEWEST):
@@ -81,7 +81,7 @@ def test_few_seeds_are_too_coarse_to_be_resampled() -> None:
 
 @pytest.mark.parametrize("seeds", [2, 3, 5, FEWEST - 1])
 @pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])
-def test_few_seeds_as_scipy_has_it(seeds: int, confidence: float) -> None:
+def test_few_seeds_as_scipy_has_it(seeds, confidence):
     rng = np.random.default_rng(seeds)
     base = rng.normal(0.2, 0.02, seeds)
     candidate = base + rng.normal(-0.01, 0.01, seeds)
@@ -94,7 +94,7 @@ def test_few_seeds_as_scipy_has_it(seeds: int, confidence: float) -> None:
     assert (found.n, found.method) == (seeds, "student")
 
 
-def test_bootstrap_against_itself_written_out() -> None:
+def test_bootstrap_against_itself_written_out():
     """The oracle draws and studentises one resample after another."""
     rng = np.random.default_rng(3)
     differences = rng.exponential(0.01, 9)
@@ -114,7 +114,7 @@ def test_bootstrap_against_itself_written_out() -> None:
 
 
 @pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
-def test_zero_is_outside_exactly_where_p_is_small(confidence: float) -> None:
+def test_zero_is_outside_exactly_where_p_is_small(confidence):
     rng = np.random.default_rng(0)
     inside = set()
     for shift in np.linspace(0, 1.2, 40):
@@ -124,7 +124,7 @@ def test_zero_is_outside_exactly_where_p_is_small(confidence: float) -> None:
     assert inside == {True, False}
 
 
-def test_the_same_at_every_call_and_mirrored() -> None:
+def test_the_same_at_every_call_and_mirrored():
     rng = np.random.default_rng(0)
     one, other = rng.normal(0.1, 0.01, (2, 12)).tolist()
     found, again, mirrored = (compare_paired(*x) for x in ((one, other),) * 2 + ((other, one),))
@@ -137,7 +137,7 @@ def test_the_same_at_every_call_and_mirrored() -> None:
 
 @pytest.mark.parametrize("count", [2, 3, 5, 8, 20])
 @pytest.mark.parametrize("shift", [0.0, -0.1, 0.3])
-def test_equal_differences(count: int, shift: float) -> None:
+def test_equal_differences(count, shift):
     base = np.random.default_rng(count).uniform(0.1, 0.9, count)
     found = compare_paired((base + shift).tolist(), base.tolist())
     assert found is not None
@@ -155,7 +155,7 @@ def test_equal_differences(count: int, shift: float) -> None:
         ([0.01, 0.02] * 4, "bootstrap"),
     ],
 )
-def test_many_ties_leave_a_finite_interval(differences: list[float], method: str) -> None:
+def test_many_ties_leave_a_finite_interval(differences, method):
     found = compare_paired([0.1 + d for d in differences], [0.1] * 8)
     assert found is not None
     assert found.method == method
@@ -167,16 +167,16 @@ def test_many_ties_leave_a_finite_interval(differences: list[float], method: str
 @pytest.mark.parametrize(
     ("candidate", "base"), [([], []), ([0.1], [0.2]), ([0.1, 0.2], [0.1]), ([0.1], [0.1, 0.2])]
 )
-def test_what_cannot_be_paired(candidate: list[float], base: list[float]) -> None:
+def test_what_cannot_be_paired(candidate, base):
     assert compare_paired(candidate, base) is None
     assert verdict(None, 1.0) == "single seed"
 
 
-def test_the_best_of_a_thousand_can_be_told() -> None:
+def test_the_best_of_a_thousand_can_be_told():
     assert 2 / (RESAMPLES + 1) * 1000 < 0.05
 
 
-def test_unpaired_is_welchs() -> None:
+def test_unpaired_is_welchs():
     from scipy.stats import ttest_ind
 
     one, other = [0.31, 0.29, 0.35, 0.30], [0.41, 0.33, 0.37]

@@ -67,7 +67,7 @@ def facts(*rows: dict[str, Any], **parts: Any) -> dict[str, str]:
         ([ALONE, BASE], "No candidate can be compared with the base seed by seed", None),
     ],
 )
-def test_the_headline_of_a_search(rows: list[Any], headline: str, counts: str | None) -> None:
+def test_the_headline_of_a_search(rows, headline, counts):
     assert verdict(*rows).headline.startswith(headline)
     found = facts(*rows)
     if counts is None:
@@ -82,7 +82,7 @@ def test_the_headline_of_a_search(rows: list[Any], headline: str, counts: str | 
         assert found["dense base"] == "5.00 ± 1.00 % (n 3)"
 
 
-def test_single_seeds_are_named_as_such() -> None:
+def test_single_seeds_are_named_as_such():
     error = {"mean": 0.05, "std": None, "n": 1}
     rows = ALONE | {"val_error": error}, BASE | {"val_error": error}
     text = f"{verdict(*rows).headline} {facts(*rows)}"
@@ -92,14 +92,14 @@ def test_single_seeds_are_named_as_such() -> None:
     assert "± " not in text
 
 
-def test_a_search_is_to_be_confirmed() -> None:
+def test_a_search_is_to_be_confirmed():
     for rows in ([BETTER, LIKE, BASE, WORSE], [LIKE, BASE]):
         assert "best by luck, too" in facts(*rows)["to confirm"]
         assert "search.confirm={top: 3, seeds: 8}" in facts(*rows)["to confirm"]
     assert "to confirm" not in facts(LIKE) | facts(BASE) | facts(ALONE, BASE)
 
 
-def test_the_best_is_named_with_its_interval() -> None:
+def test_the_best_is_named_with_its_interval():
     found = facts(CORRECTED, LIKE, BASE)
     named = "trial 3 (widening 2): 4.00 ± 1.00 % (n 3), −1.00 [−2.00, −0.10] points from the base"
     assert found["lowest validation error"] == f"{named}: not distinguishable"
@@ -107,7 +107,7 @@ def test_the_best_is_named_with_its_interval() -> None:
     assert facts(ALONE, BASE)["lowest validation error"].endswith("4.00 ± 1.00 % (n 3)")
 
 
-def test_each_sampled_budget_has_its_best() -> None:
+def test_each_sampled_budget_has_its_best():
     budgets = [row(n, 0.03, "worse", params={"budget": n}, budget=n) for n in (70, 50, 70)]
     found = facts(*budgets, BASE)
     assert re.match("trial 50 ", found["lowest validation error with 50 parameters"])
@@ -116,7 +116,7 @@ def test_each_sampled_budget_has_its_best() -> None:
     assert facts(*many, BASE)["2 more budgets"] == "in the ranking"
 
 
-def test_seeds_that_diverged_are_told() -> None:
+def test_seeds_that_diverged_are_told():
     assert "of 1 finished trial" in facts(BETTER | {"diverged": 2}, BASE)["seeds diverged"]
 
 
@@ -135,7 +135,7 @@ def test_seeds_that_diverged_are_told() -> None:
         ([ALONE | CHEAP, BASE], "1 of 1 candidate"),
     ],
 )
-def test_what_costs_no_more_than_the_base(rows: list[dict[str, Any]], words: str) -> None:
+def test_what_costs_no_more_than_the_base(rows, words):
     found = facts(*rows)
     assert found["no more MACs than the base"] == words
     cheap = [r for r in rows if r["kept_macs"] <= 1e6 and r is not BASE]
@@ -173,9 +173,7 @@ def confirmed(*rows: dict[str, Any], selected: int = 2, complete: bool = True) -
         (BETTER, [LIKE], False, "Of 2 candidates confirmed on 8 fresh seeds, none can be told"),
     ],
 )
-def test_the_confirmation_has_the_last_word(
-    search: Any, rows: list[Any], complete: bool, headline: str
-) -> None:
+def test_the_confirmation_has_the_last_word(search, rows, complete, headline):
     found = verdict(search, BASE, confirmation=confirmed(*rows, complete=complete))
     assert found.headline.startswith(headline)
     told = dict(found.facts.rows)
@@ -206,7 +204,7 @@ def test_the_confirmation_has_the_last_word(
         ),
     ],
 )
-def test_what_was_confirmed_and_costs_no_more(rows: list[Any], words: str) -> None:
+def test_what_was_confirmed_and_costs_no_more(rows, words):
     shuffled = WORSE | CHEAP | {"arm": "shuffled"}
     found = confirmed(*rows, shuffled, selected=len(rows))
     assert facts(WORSE | CHEAP, BASE, confirmation=found)["no more MACs than the base"] == words
@@ -220,7 +218,7 @@ def test_what_was_confirmed_and_costs_no_more(rows: list[Any], words: str) -> No
         (BETTER, "its own mask is the worse one"),
     ],
 )
-def test_the_control_is_read_with_care(found: dict[str, Any], words: str) -> None:
+def test_the_control_is_read_with_care(found, words):
     told = facts(BETTER, BASE, confirmation=confirmed(BETTER, found | {"arm": "shuffled"}))
     control = told[f"trial {found['trial']}, mask shuffled in layers"]
     assert words in control
@@ -293,7 +291,7 @@ FINISHED = "that finished here with the published sign"
         ),
     ],
 )
-def test_signs_are_counted_under_both_protocols(rows: list[Any], words: str) -> None:
+def test_signs_are_counted_under_both_protocols(rows, words):
     found = beside(*[row | {"selected_test": row["lowest_test"]} for row in rows])
     names = ["lowest test error", "test error, selected by validation"]
     assert list(found) == [f"published signs, {name}" for name in names]
@@ -302,24 +300,24 @@ def test_signs_are_counted_under_both_protocols(rows: list[Any], words: str) -> 
         assert "16 comparisons" in text or "can be compared" in text
 
 
-def test_each_protocol_is_counted_by_its_own_errors() -> None:
+def test_each_protocol_is_counted_by_its_own_errors():
     lowest, selected = beside(published(-0.1, TOLD, AGAINST)).values()
     assert lowest.startswith("1 of 1 ")
     assert selected.startswith("none of 1 ")
 
 
-def test_validation_errors_stand_in_where_test_images_were_not_read() -> None:
+def test_validation_errors_stand_in_where_test_images_were_not_read():
     found = beside(published(-0.004, TOLD), protocol=None)
     assert list(found) == ["published signs, validation error"]
 
 
-def test_where_nothing_published_can_be_told() -> None:
+def test_where_nothing_published_can_be_told():
     assert beside(published(None, TOLD)) == {}
     found = beside(published(-0.1, None, trial=None))
     assert found == {"published signs": "none of 1 published row has finished"}
 
 
-def test_numbers_as_people_read_them() -> None:
+def test_numbers_as_people_read_them():
     assert units.error({"mean": 0.1234, "std": None, "n": 1}) == "12.34 % (n 1)"
     assert units.points(difference(0.01, -0.02, 0.04)) == "+1.00 [−2.00, +4.00]"
     assert [units.macs(n) for n in (9_999, 12_345, 1.5e6)] == ["9,999", "12.35 k", "1.50 M"]

@@ -19,11 +19,11 @@ from sculpt.results.statistics import Comparison, holm, judge, verdict
         ([], []),
     ],
 )
-def test_holm_by_hand(given: list[float], adjusted: list[float]) -> None:
+def test_holm_by_hand(given, adjusted):
     assert holm(given) == pytest.approx(adjusted)
 
 
-def test_holm_rejects_as_its_definition_does() -> None:
+def test_holm_rejects_as_its_definition_does():
     """Step down: reject the smallest while it is below α over how many are left."""
     rng = np.random.default_rng(0)
     for _ in range(200):
@@ -45,7 +45,7 @@ def test_holm_rejects_as_its_definition_does() -> None:
         (0.0, 1.0, "not distinguishable"),
     ],
 )
-def test_verdict(difference: float, p: float, expected: str) -> None:
+def test_verdict(difference, p, expected):
     found = Comparison(difference, difference - 1, difference + 1, 0.0, 5, "student")
     assert verdict(found, p) == expected
 
@@ -62,11 +62,11 @@ def test_verdict(difference: float, p: float, expected: str) -> None:
         ([0.1], [0.2], "single seed"),
     ],
 )
-def test_one_pair(candidate: list[float], base: list[float], expected: str) -> None:
+def test_one_pair(candidate, base, expected):
     assert judge([(candidate, base)])[0]["verdict"] == expected
 
 
-def test_a_family_is_judged_together() -> None:
+def test_a_family_is_judged_together():
     """Holm's factor is the number of comparisons, those to come included."""
     base, good = [0.20, 0.21, 0.22, 0.20], [0.15, 0.18, 0.17, 0.17]
     p = ttest_rel(good, base).pvalue

@@ -3,14 +3,14 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
 import pytest
 from postgres import Server
 
-from sculpt.storage.study_storage import StudyStorage, open_storage
+from sculpt.storage.study_storage import open_storage
 from sculpt.storage.trials import Trials
 
 GRACE_SECONDS = 2
@@ -28,13 +28,13 @@ def wait_for(happened: Callable[[], object]) -> None:
 
 
 @pytest.fixture
-def wait_until() -> Callable[[Callable[[], object]], None]:
+def wait_until():
     """Return the function that waits until something has happened."""
     return wait_for
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
+def server():
     """Return a PostgreSQL server; a test that stops it starts it again."""
     server = Server()
     yield server
@@ -42,7 +42,7 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def database(server: Server) -> Iterator[str]:
+def database(server):
     """Return the name of a database on `server` that is the test's alone."""
     name = server.make_database()
     yield name
@@ -50,13 +50,13 @@ def database(server: Server) -> Iterator[str]:
 
 
 @pytest.fixture
-def postgres_url(server: Server, database: str) -> str:
+def postgres_url(server, database):
     """Return the URL of a PostgreSQL database that is the test's alone."""
     return server.url(database)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
-def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def storage_url(request, tmp_path):
     """Return where the workers find their study: on either engine."""
     if request.param == "sqlite":
         return f"{tmp_path}/study.db"
@@ -64,7 +64,7 @@ def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def storage(storage_url: str) -> Iterator[StudyStorage]:
+def storage(storage_url):
     """Return the storage that the workers use, too."""
     storage = open_storage(storage_url, create=True, grace_seconds=GRACE_SECONDS)
     yield storage
@@ -72,19 +72,19 @@ def storage(storage_url: str) -> Iterator[StudyStorage]:
 
 
 @pytest.fixture
-def study(storage: StudyStorage) -> optuna.Study:
+def study(storage):
     """Return the study that the workers use, too."""
     return optuna.create_study(study_name="s", storage=storage, load_if_exists=True)
 
 
 @pytest.fixture
-def trials(study: optuna.Study, storage: StudyStorage) -> Trials:
+def trials(study, storage):
     """Return the trials that the workers run, too."""
     return Trials(study, storage)
 
 
 @pytest.fixture
-def start(tmp_path: Path, storage_url: str) -> Iterator[Start]:
+def start(tmp_path, storage_url):
     """Start processes in a role of storage_worker.py; they wait for the file `go`."""
     (tmp_path / "url").write_text(storage_url)
     started: list[subprocess.Popen[str]] = []
@@ -103,7 +103,7 @@ def start(tmp_path: Path, storage_url: str) -> Iterator[Start]:
 
 
 @pytest.fixture
-def run(tmp_path: Path, start: Start) -> Callable[..., list[int]]:
+def run(tmp_path, start):
     """Run some processes of one role, all let loose at once; return their exit codes."""
 
     def run_all(number: int, *arguments: object) -> list[int]:

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,12 +23,8 @@ DOWN_SECONDS = 3
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["sqlite", "postgres"])
 def test_nothing_is_lost_and_nothing_is_done_twice(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    request: pytest.FixtureRequest,
-    wait_until: Callable[..., None],
-    engine: str,
-) -> None:
+    tmp_path, monkeypatch, request, wait_until, engine
+):
     monkeypatch.chdir(tmp_path)  # records lie in `runs` here
     path = write_study(
         tmp_path,

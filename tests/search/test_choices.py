@@ -1,7 +1,5 @@
 """Spaces over whole choices, data sets to score on, and budgets that are a share."""
 
-from pathlib import Path
-
 import pytest
 
 import sculpt
@@ -15,7 +13,7 @@ from studies import write_study
 CRITERIA = [{"name": "random"}, {"name": "connection_sensitivity", "targets": "gt"}]
 
 
-def test_a_choice_is_sampled_by_its_label_and_means_all_of_it(tmp_path: Path) -> None:
+def test_a_choice_is_sampled_by_its_label_and_means_all_of_it(tmp_path):
     path = write_study(
         tmp_path,
         space__parameters={"pruning.criterion": CRITERIA, "model": [{"name": "mlp", "units": 9}]},
@@ -29,9 +27,7 @@ def test_a_choice_is_sampled_by_its_label_and_means_all_of_it(tmp_path: Path) ->
     candidate = study.with_parameters({"pruning.criterion": labels[1], "model": "mlp(units=9)"})
     assert candidate.pruning.criterion.model_dump() == CRITERIA[1]
     assert (candidate.model.name, candidate.model.options) == ("mlp", {"units": 9})
-
     results = sculpt.run(path)
-
     assert sorted(results.complete["params.pruning.criterion"].dropna()) == sorted(labels)
     for number in (0, 1):
         config = Study.model_validate(results.record(number)["config"])
@@ -41,7 +37,7 @@ def test_a_choice_is_sampled_by_its_label_and_means_all_of_it(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_budget_may_be_a_share_that_is_sampled(tmp_path: Path) -> None:
+def test_a_budget_may_be_a_share_that_is_sampled(tmp_path):
     path = write_study(
         tmp_path,
         space__parameters={"budget.sparsity": [0.5, 0.9], "widening": [1, 2]},
@@ -56,9 +52,7 @@ def test_a_budget_may_be_a_share_that_is_sampled(tmp_path: Path) -> None:
     for corner in document["corners"]:
         share = 1 - corner["params"]["budget.sparsity"]
         assert corner["budget"] == round(share * corner["dense_parameters"])
-
     results = sculpt.run(path)
-
     table = results.complete[results.complete["role"] == "candidate"]
     assert len(table) == 4
     kept = (1 - table["params.budget.sparsity"]) * table["dense_parameters"]
@@ -71,7 +65,7 @@ def test_a_budget_may_be_a_share_that_is_sampled(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_candidates_may_be_scored_on_another_data_set(tmp_path: Path) -> None:
+def test_candidates_may_be_scored_on_another_data_set(tmp_path):
     path = write_study(
         tmp_path,
         space__parameters={

@@ -11,7 +11,6 @@ import sculpt
 import sculpt.measuring
 from sculpt.config import Confirm, Study
 from sculpt.errors import SculptError
-from sculpt.results.records import Results
 from sculpt.search.confirmation_queue import best_candidates, shuffled
 from sculpt.search.progress import Watcher
 from sculpt.storage.opening import open_store
@@ -37,13 +36,13 @@ def arms(path: Path) -> dict[tuple[Any, str], dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def confirmed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
+def confirmed(tmp_path_factory):
     path = confirmed_study(tmp_path_factory.mktemp("confirmed"))
     return path, sculpt.run(path)
 
 
 @pytest.mark.slow
-def test_the_best_and_the_base_are_trained_again(confirmed: tuple[Path, Results]) -> None:
+def test_the_best_and_the_base_are_trained_again(confirmed):
     path, results = confirmed
     ranking = [row["trial"] for row in sculpt.rank(results)["ranking"] if row["trial"] != "base"]
     found = arms(path)
@@ -58,7 +57,7 @@ def test_the_best_and_the_base_are_trained_again(confirmed: tuple[Path, Results]
 
 
 @pytest.mark.slow
-def test_seeds_are_fresh_and_shared(confirmed: tuple[Path, Results]) -> None:
+def test_seeds_are_fresh_and_shared(confirmed):
     path, _ = confirmed
     confirmation = open_store(path).confirmation
     assert confirmation is not None
@@ -70,7 +69,7 @@ def test_seeds_are_fresh_and_shared(confirmed: tuple[Path, Results]) -> None:
 
 
 @pytest.mark.slow
-def test_the_document_says_all_of_it(confirmed: tuple[Path, Results]) -> None:
+def test_the_document_says_all_of_it(confirmed):
     document = sculpt.rank(confirmed[1])["confirmation"]
     found = arms(confirmed[0])
     assert document["complete"] is True
@@ -88,14 +87,14 @@ def test_the_document_says_all_of_it(confirmed: tuple[Path, Results]) -> None:
 
 
 @pytest.mark.slow
-def test_a_shuffled_mask_keeps_the_layers(confirmed: tuple[Path, Results]) -> None:
+def test_a_shuffled_mask_keeps_the_layers(confirmed):
     found = arms(confirmed[0])
     for (_, arm), attributes in found.items():
         if arm == "shuffled":
             assert attributes["kept_parameters"] == found["base", "sculpted"]["kept_parameters"]
 
 
-def test_the_control_is_the_same_but_for_its_criterion() -> None:
+def test_the_control_is_the_same_but_for_its_criterion():
     study = Study.model_validate(TINY)
     control = shuffled(study)
     assert control.pruning.criterion.model_dump() == {
@@ -108,9 +107,7 @@ def test_the_control_is_the_same_but_for_its_criterion() -> None:
 
 
 @pytest.mark.slow
-def test_the_test_images_are_read_once_for_each_network(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_test_images_are_read_once_for_each_network(tmp_path, monkeypatch):
     reads: list[int] = []
     evaluate = sculpt.measuring.evaluate
 
@@ -128,7 +125,7 @@ def test_the_test_images_are_read_once_for_each_network(
 
 
 @pytest.mark.slow
-def test_going_on_trains_only_what_is_missing(tmp_path: Path) -> None:
+def test_going_on_trains_only_what_is_missing(tmp_path):
     """Confirmation may be asked for afterwards, and of more candidates, and on more seeds."""
     sculpt.run(write_study(tmp_path))
     counts = []
@@ -163,7 +160,7 @@ class InterruptConfirmation(Watcher):
 
 
 @pytest.mark.slow
-def test_an_interrupted_confirmation_goes_on(tmp_path: Path) -> None:
+def test_an_interrupted_confirmation_goes_on(tmp_path):
     path = confirmed_study(tmp_path)
     watcher = InterruptConfirmation()
     with pytest.raises(KeyboardInterrupt):
@@ -176,7 +173,7 @@ def test_an_interrupted_confirmation_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_several_workers_share_the_confirmation(tmp_path: Path) -> None:
+def test_several_workers_share_the_confirmation(tmp_path):
     path = confirmed_study(tmp_path)
     document = sculpt.rank(sculpt.run(path, trials_per_device=2))["confirmation"]
     assert document["complete"] is True
@@ -184,9 +181,7 @@ def test_several_workers_share_the_confirmation(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_confirmation_that_fails_says_so_and_is_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_confirmation_that_fails_says_so_and_is_tried_again(tmp_path, monkeypatch):
     path = confirmed_study(tmp_path, search__confirm={"top": 1, "seeds": 2})
     with monkeypatch.context() as patch:
         patch.setattr(sculpt.measuring, "evaluate", lambda *_, **__: 1 / 0)
@@ -196,7 +191,7 @@ def test_a_confirmation_that_fails_says_so_and_is_tried_again(
 
 
 @pytest.mark.slow
-def test_of_each_budget_the_best(tmp_path: Path) -> None:
+def test_of_each_budget_the_best(tmp_path):
     path = write_study(
         tmp_path,
         budget=[2000, 4000],

@@ -57,9 +57,7 @@ def check_failed_and_goes_on(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pages", [0, 1])
-def test_a_full_disk_ends_the_run_and_the_next_goes_on(
-    tmp_path: Path, sculpt_command: Command, pages: int
-) -> None:
+def test_a_full_disk_ends_the_run_and_the_next_goes_on(tmp_path, sculpt_command, pages):
     """Wherever it gets full: the more room, the later."""
     path = write_study(tmp_path, search__replicates=1)
     open_storage(str(tmp_path / "tiny.db"), create=True).close()
@@ -70,9 +68,7 @@ def test_a_full_disk_ends_the_run_and_the_next_goes_on(
 
 
 @pytest.mark.slow
-def test_a_read_only_file_ends_the_run_and_the_next_goes_on(
-    tmp_path: Path, sculpt_command: Command
-) -> None:
+def test_a_read_only_file_ends_the_run_and_the_next_goes_on(tmp_path, sculpt_command):
     path = write_study(tmp_path, search__replicates=1)
     open_storage(str(tmp_path / "tiny.db"), create=True).close()
     check_failed_and_goes_on(
@@ -82,8 +78,8 @@ def test_a_read_only_file_ends_the_run_and_the_next_goes_on(
 
 @pytest.mark.slow
 def test_a_disk_that_is_full_for_other_files_is_no_failure_of_a_trial(
-    tmp_path: Path, sculpt_command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, sculpt_command, monkeypatch
+):
     path = write_study(tmp_path, search__replicates=1)
 
     def no_room(*_: object, **__: object) -> None:
@@ -98,7 +94,7 @@ def test_a_disk_that_is_full_for_other_files_is_no_failure_of_a_trial(
     assert code == 0, error
 
 
-def test_a_failure_is_found_behind_what_hides_it() -> None:
+def test_a_failure_is_found_behind_what_hides_it():
     lost = LostStorageError("away")
 
     def hide() -> None:
@@ -142,7 +138,7 @@ class OperationalError(Exception):
         ('relation "trials" does not exist', "42P01", None),
     ],
 )
-def test_what_a_server_says(message: str, state: str | None, passes: bool | None) -> None:
+def test_what_a_server_says(message, state, passes):
     failure = failure_in(OperationalError(message, state), "postgresql://host/name")
     assert (failure.passes if failure else None) is passes
     if failure:
@@ -165,7 +161,7 @@ tmpfs {folder}/over tmpfs rw 0 0
 
 
 @pytest.fixture
-def mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def mounts(tmp_path, monkeypatch):
     """Pretend that file systems are mounted in a folder, and return it."""
     folder = tmp_path / "home"
     folder.mkdir()
@@ -184,9 +180,7 @@ def mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("ssh", "ssh", "fuse.sshfs"),
     ],
 )
-def test_a_network_file_system_is_refused(
-    mounts: Path, sculpt_command: Command, place: str, mount: str, kind: str
-) -> None:
+def test_a_network_file_system_is_refused(mounts, sculpt_command, place, mount, kind):
     file = mounts / place / "study.db"
     for create in (True, False):
         with pytest.raises(StorageError, match="do not work over a network") as raised:
@@ -199,9 +193,7 @@ def test_a_network_file_system_is_refused(
     assert kind in error
 
 
-def test_a_study_that_lies_there_already_is_refused(
-    mounts: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_study_that_lies_there_already_is_refused(mounts, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(sqlite_file, "MOUNTS", Path("/nonexistent"))  # as where there is no /proc
         open_storage(str(mounts / "study.db"), create=True).close()
@@ -210,11 +202,11 @@ def test_a_study_that_lies_there_already_is_refused(
 
 
 @pytest.mark.parametrize("place", ["disk", "sandbox", "over", "disk/deep/er"])
-def test_local_file_systems_are_used(mounts: Path, place: str) -> None:
+def test_local_file_systems_are_used(mounts, place):
     open_storage(str(mounts / place / "study.db"), create=True).close()
 
 
-def test_a_link_to_a_network_file_system_is_followed(mounts: Path, tmp_path: Path) -> None:
+def test_a_link_to_a_network_file_system_is_followed(mounts, tmp_path):
     (tmp_path / "link").symlink_to(mounts)
     with pytest.raises(StorageError, match="nfs4"):
         open_storage(str(tmp_path / "link" / "study.db"), create=True)

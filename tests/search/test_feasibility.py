@@ -30,7 +30,7 @@ def judged(study: Study, **params: Any) -> Any:
     return check_candidate(study, study.with_parameters(params), DIGITS)
 
 
-def test_the_published_sparsities() -> None:
+def test_the_published_sparsities():
     """METHOD: ResNet(k, n) pruned to ResNet20's 269,034 parameters."""
     study = load_study(ROOT / "studies" / "cifar10_smoke.yaml")
     document = check_study(study, CIFAR10)
@@ -45,7 +45,7 @@ def test_the_published_sparsities() -> None:
     assert {shape: sparsity[shape] for shape in published} == pytest.approx(published, abs=0.01)
 
 
-def test_a_point_too_small_for_the_budget_is_said_to_be(tmp_path: Path) -> None:
+def test_a_point_too_small_for_the_budget_is_said_to_be(tmp_path):
     study = load_study(write_study(tmp_path, budget=30_000, search__trials=3))
     document = check_study(study, DIGITS)
     shapes = [(c["params"]["widening"], c["params"]["blocks"]) for c in document["corners"]]
@@ -57,9 +57,7 @@ def test_a_point_too_small_for_the_budget_is_said_to_be(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("counting", ["paper", "total"])
-def test_a_budget_is_broken_by_more_than_nothing_where_it_cannot_be_held(
-    tmp_path: Path, counting: str
-) -> None:
+def test_a_budget_is_broken_by_more_than_nothing_where_it_cannot_be_held(tmp_path, counting):
     study = load_study(write_study(tmp_path, counting=counting))
     size = measure_size(study.with_parameters({"widening": 2}), DIGITS).dense_parameters
     never_pruned = size - 18626  # widening 2, blocks 1
@@ -72,7 +70,7 @@ def test_a_budget_is_broken_by_more_than_nothing_where_it_cannot_be_held(
     assert found.violations == {"budget": pytest.approx(1.0)}
 
 
-def test_every_constraint_is_weighed_against_its_limit(tmp_path: Path) -> None:
+def test_every_constraint_is_weighed_against_its_limit(tmp_path):
     study = load_study(write_study(tmp_path, space__constraints=LIMITS))
     size = measure_size(study.with_parameters({"widening": 3, "blocks": 2}), DIGITS)
     memory = size.memory_bytes
@@ -97,7 +95,7 @@ def test_every_constraint_is_weighed_against_its_limit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("budget", ["base", 5000, {"sparsity": 0.5}])
-def test_a_network_that_cannot_be_built_breaks_every_rule(tmp_path: Path, budget: Any) -> None:
+def test_a_network_that_cannot_be_built_breaks_every_rule(tmp_path, budget):
     parameters = {"widening": [0.5, 2], "blocks": [1, 2]}
     study = load_study(
         write_study(
@@ -112,16 +110,14 @@ def test_a_network_that_cannot_be_built_breaks_every_rule(tmp_path: Path, budget
     assert found.violations == dict.fromkeys(["budget", *LIMITS], 1.0)
     assert found.violations.keys() == judged(study, widening=2).violations.keys()
     assert all(map(math.isfinite, found.violations.values()))
-
     document = check_study(study, DIGITS)
-
     rows = [row for row in document["corners"] if row["params"]["widening"] == 0.5]
     assert [row["dense_parameters"] for row in rows] == [0, 0]
     assert not any(row["feasible"] for row in rows)
     assert document["trials"] == 1 + sum(row["feasible"] for row in document["corners"])
 
 
-def test_constraints_count_wherever_feasible_points_do(tmp_path: Path) -> None:
+def test_constraints_count_wherever_feasible_points_do(tmp_path):
     limit = {"max_macs": 400_000}
     study = load_study(write_study(tmp_path, space__constraints=limit, search__trials="all"))
     document = check_study(study, DIGITS)
@@ -136,7 +132,7 @@ def test_constraints_count_wherever_feasible_points_do(tmp_path: Path) -> None:
         total_trials(none, DIGITS)
 
 
-def test_memory_is_that_of_the_candidate_s_own_batches(tmp_path: Path) -> None:
+def test_memory_is_that_of_the_candidate_s_own_batches(tmp_path):
     parameters = {"training.batch_size": [10, 10_000], "training.momentum": [0.0, 0.9]}
     space = {"parameters": parameters, "constraints": {"max_memory": "20MiB"}}
     study = load_study(write_study(tmp_path, space=space, search__trials="all", model__widening=2))
@@ -162,22 +158,20 @@ def test_memory_is_that_of_the_candidate_s_own_batches(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_total_that_cannot_be_reached(
-    tmp_path: Path, changes: dict[str, object], message: str
-) -> None:
+def test_a_total_that_cannot_be_reached(tmp_path, changes, message):
     study = load_study(write_study(tmp_path, **changes))
     with pytest.raises(ConfigError, match=message):
         total_trials(study, DIGITS)
 
 
-def test_sizes_are_measured_without_weights(tmp_path: Path) -> None:
+def test_sizes_are_measured_without_weights(tmp_path):
     study = load_study(write_study(tmp_path)).with_parameters({"widening": 200, "blocks": 9})
     size = measure_size(study, DIGITS)  # more than 100 million weights: on the meta device, at once
     assert size.dense_parameters > 10**8
     assert size.memory_bytes > 16 * size.dense_parameters
 
 
-def test_a_list_of_budgets_is_sampled(tmp_path: Path) -> None:
+def test_a_list_of_budgets_is_sampled(tmp_path):
     study = load_study(write_study(tmp_path, budget=[2000, "base", 30_000], search__trials="all"))
     assert next(iter(study.space.parameters)) == "budget"
     document = check_study(study, DIGITS)
@@ -190,7 +184,7 @@ def test_a_list_of_budgets_is_sampled(tmp_path: Path) -> None:
     assert document["trials"] == 12  # the base, and all but widening 2, blocks 1 at 30,000
 
 
-def test_base_is_the_base_s_size_whatever_else_the_study_keeps(tmp_path: Path) -> None:
+def test_base_is_the_base_s_size_whatever_else_the_study_keeps(tmp_path):
     parameters = {"budget": ["base", 100], "widening": [2]}
     study = load_study(write_study(tmp_path, budget=5000, space__parameters=parameters))
     assert judged(study, budget="base", widening=2).budget == 4874
@@ -198,7 +192,7 @@ def test_base_is_the_base_s_size_whatever_else_the_study_keeps(tmp_path: Path) -
     assert judged(study, widening=2).budget == 5000
 
 
-def test_widening_may_be_fractional_by_steps_or_without(tmp_path: Path) -> None:
+def test_widening_may_be_fractional_by_steps_or_without(tmp_path):
     by_steps = {"low": 1.0, "high": 4.0, "step": 0.5}
     study = load_study(
         write_study(tmp_path, space__parameters={"widening": by_steps}, search__trials="all")
@@ -220,9 +214,7 @@ def test_widening_may_be_fractional_by_steps_or_without(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "blocks", "size"), [("resnet", 3, None), ("resnet_stages", [3, 3, 3], 81)]
 )
-def test_the_spaces_that_ship_fit_a_study_of_cifar10(
-    tmp_path: Path, name: str, blocks: Any, size: int | None
-) -> None:
+def test_the_spaces_that_ship_fit_a_study_of_cifar10(tmp_path, name, blocks, size):
     study = load_study(
         write_study(
             tmp_path,
@@ -239,7 +231,7 @@ def test_the_spaces_that_ship_fit_a_study_of_cifar10(
     assert {row["feasible"] for row in document["corners"]} == {True, False}
 
 
-def test_all_is_the_base_and_every_feasible_point(tmp_path: Path) -> None:
+def test_all_is_the_base_and_every_feasible_point(tmp_path):
     study = load_study(write_study(tmp_path, search__trials="all"))
     assert total_trials(study, DIGITS) == 5
     assert total_trials(study.model_copy(update={"budget": 30_000}), DIGITS) == 4

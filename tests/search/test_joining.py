@@ -27,7 +27,7 @@ def begin(path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_finishes_what_another_began(tmp_path: Path, sculpt_command: Any) -> None:
+def test_a_worker_finishes_what_another_began(tmp_path, sculpt_command):
     path = write_study(tmp_path, search__replicates=1)
     begin(path)
     # The file may have changed: what is run stands in the storage.
@@ -39,7 +39,6 @@ def test_a_worker_finishes_what_another_began(tmp_path: Path, sculpt_command: An
     assert printed["trials"]["complete"] == 4
     results = check_complete(path, 4)
     assert results.record(0)["config"]["training"]["epochs"] == 1
-
     # By its name, and with nothing left to do.
     again = sculpt_command("worker", "tiny", "--storage", f"{tmp_path}/tiny.db", "--device", "cpu")
     assert (again[0], "0 trial(s) finished here, and nothing is left to do" in again[1]) == (
@@ -48,7 +47,7 @@ def test_a_worker_finishes_what_another_began(tmp_path: Path, sculpt_command: An
     )
 
 
-def test_a_worker_begins_no_study(tmp_path: Path, sculpt_command: Any) -> None:
+def test_a_worker_begins_no_study(tmp_path, sculpt_command):
     path = write_study(tmp_path)
     code, _, error = sculpt_command("worker", path)
     assert (code, "Run the study first" in error) == (2, True)
@@ -58,7 +57,7 @@ def test_a_worker_begins_no_study(tmp_path: Path, sculpt_command: Any) -> None:
     assert (code, "run it first" in error) == (2, True)
 
 
-def test_a_worker_changes_no_settings(tmp_path: Path, sculpt_command: Any) -> None:
+def test_a_worker_changes_no_settings(tmp_path, sculpt_command):
     path = write_study(tmp_path)
     code, _, error = sculpt_command("worker", path, "--set", "training.epochs=2")
     assert code == 2
@@ -82,7 +81,7 @@ def make_images(folder: Path, seed: int) -> Path:
 
 
 @pytest.mark.slow
-def test_images_may_lie_elsewhere_but_must_be_the_same(tmp_path: Path) -> None:
+def test_images_may_lie_elsewhere_but_must_be_the_same(tmp_path):
     images, others = make_images(tmp_path / "images", 0), make_images(tmp_path / "others", 1)
     data = {"name": "image_folder", "root": str(images), "validation_fraction": 0.25}
     changes: dict[str, Any] = {"search__trials": 2, "search__replicates": 1}
@@ -112,7 +111,7 @@ class Raise(Watcher):
 
 
 @pytest.mark.slow
-def test_a_total_that_is_raised_is_followed(tmp_path: Path) -> None:
+def test_a_total_that_is_raised_is_followed(tmp_path):
     path = write_study(tmp_path, search__trials=2, search__replicates=1)
     begin(path)
     sculpt.join(path, device="cpu", watcher=Raise(path, 5))
@@ -120,7 +119,7 @@ def test_a_total_that_is_raised_is_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_and_two_workers_reach_exactly_the_total(tmp_path: Path) -> None:
+def test_a_run_and_two_workers_reach_exactly_the_total(tmp_path):
     path = write_study(tmp_path, search__trials=5, training__epochs=2)
     begin(path)
     commands = [["run", str(path)], ["worker", str(path), "--workers", "2", "--device", "cpu"]]

@@ -50,7 +50,7 @@ def files_of_confirmation(path: Path) -> set[str]:
 
 
 @pytest.mark.slow
-def test_the_front_keeps_its_networks(tmp_path: Path) -> None:
+def test_the_front_keeps_its_networks(tmp_path):
     path = small_study(tmp_path, search__networks="front", search__replicates=1)
     results = sculpt.run(path)
     candidates = results.complete[results.complete["role"] == "candidate"]
@@ -62,7 +62,7 @@ def test_the_front_keeps_its_networks(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_all_or_none(tmp_path: Path) -> None:
+def test_all_or_none(tmp_path):
     path = small_study(tmp_path, search__trials=2)
     results = sculpt.run(path)
     assert having_networks(results, tmp_path) == {"base", 0}
@@ -75,15 +75,13 @@ def test_all_or_none(tmp_path: Path) -> None:
     assert results.record(1)["runs"]
 
 
-def test_no_other_value(tmp_path: Path) -> None:
+def test_no_other_value(tmp_path):
     with pytest.raises(ConfigError, match=r"search\.networks: must be 'all', 'front' or"):
         sculpt.run(small_study(tmp_path, search__networks="best"))
 
 
 @pytest.mark.slow
-def test_networks_that_cannot_be_removed_are_a_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_networks_that_cannot_be_removed_are_a_warning(tmp_path, monkeypatch):
     path = small_study(tmp_path, search__trials=2)
     sculpt.run(path, overrides={"search.confirm": None})
     store = open_store(path)
@@ -105,7 +103,7 @@ def test_networks_that_cannot_be_removed_are_a_warning(
 
 
 @pytest.mark.slow
-def test_directions_and_budgets(tmp_path: Path) -> None:
+def test_directions_and_budgets(tmp_path):
     """More is better for some objectives, and sizes do not compete with each other."""
     path = small_study(
         tmp_path,

@@ -2,14 +2,12 @@
 
 import importlib
 import tomllib
-from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage
 from optuna.testing.pytest_samplers import BasicSamplerTestCase
 from optuna.testing.pytest_storages import StorageTestCase
@@ -18,12 +16,12 @@ from storage_worker import SEARCHED
 from sculpt.config import Range, Space
 from sculpt.search.sampling.samplers import make_sampler
 from sculpt.storage.optuna_names import PRIVATE, PRIVATE_ATTRIBUTES, experimental_accepted
-from sculpt.storage.study_storage import StudyStorage, open_storage
+from sculpt.storage.study_storage import open_storage
 
 
 class TestStudyStorage(StorageTestCase):
     @pytest.fixture
-    def storage(self, storage_url: str) -> Iterator[StudyStorage]:
+    def storage(self, storage_url):
         with closing(open_storage(storage_url, create=True)) as storage:
             yield storage
 
@@ -33,7 +31,7 @@ class TestUnrepeatedSampler(BasicSamplerTestCase):
     """With parameters that are none of the space's; test_samplers has those that are."""
 
     @pytest.fixture
-    def sampler(self, name: str) -> Callable[[], BaseSampler]:
+    def sampler(self, name):
         endless = Space(parameters={"a": Range(low=0.0, high=1.0)})
         settings = SEARCHED.search.model_copy(update={"sampler": name})
         searched = SEARCHED.model_copy(update={"space": endless, "search": settings})
@@ -41,13 +39,13 @@ class TestUnrepeatedSampler(BasicSamplerTestCase):
             return lambda: make_sampler(searched, InMemoryStorage(), 0)
 
     @pytest.fixture(autouse=True)
-    def _experimental(self) -> Iterator[None]:
+    def _experimental(self):
         with experimental_accepted():
             yield
 
 
 @pytest.mark.parametrize("name", PRIVATE)
-def test_a_private_name_is_where_it_was(name: str) -> None:
+def test_a_private_name_is_where_it_was(name):
     """Fails by name when Optuna moves one; then sculpt/storage/optuna_names.py changes."""
     parts = name.split(".")
     found: Any = importlib.import_module(parts[0])
@@ -57,14 +55,14 @@ def test_a_private_name_is_where_it_was(name: str) -> None:
     assert callable(found)
 
 
-def test_private_attributes_are_where_they_were() -> None:
+def test_private_attributes_are_where_they_were():
     study = optuna.create_study()
     of_study, of_trial = PRIVATE_ATTRIBUTES
     assert hasattr(study, of_study)
     assert hasattr(study.ask(), of_trial)
 
 
-def test_optuna_is_no_newer_than_what_was_tried() -> None:
+def test_optuna_is_no_newer_than_what_was_tried():
     project = Path(__file__).resolve().parents[2] / "pyproject.toml"
     dependencies = tomllib.loads(project.read_text())["project"]["dependencies"]
     (rule,) = [text for text in dependencies if text.startswith("optuna>")]

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from studies import check_complete, write_study
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def cluster(monkeypatch):
     """Start a cluster of two nodes on this machine, with one worker's room each."""
     pytest.importorskip("ray", reason="needs Ray (pip install ray)")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
@@ -45,9 +44,7 @@ def running(path: Path) -> int:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray's own
-def test_a_lost_node_loses_no_trial(
-    tmp_path: Path, cluster: Any, wait_until: Callable[[Callable[[], object]], None]
-) -> None:
+def test_a_lost_node_loses_no_trial(tmp_path, cluster, wait_until):
     node = cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
     path = write_study(tmp_path, search__trials=4, training__epochs=12, search__grace_seconds=5)
     command = [sys.executable, "-m", "sculpt", "run", str(path), "--ray", cluster.address]
@@ -79,14 +76,14 @@ def test_a_lost_node_loses_no_trial(
     ],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_what_ray_cannot_do(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+def test_what_ray_cannot_do(tmp_path, options, message):
     pytest.importorskip("ray", reason="needs Ray (pip install ray)")
     with pytest.raises(InputError, match=message):
         sculpt.run(write_study(tmp_path), **options)
     assert [p.name for p in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
-def test_without_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"pip install 'sculpt\[ray\]'"):
         sculpt.run(write_study(tmp_path), ray="local")
@@ -98,7 +95,7 @@ def node(cpus: float, gpus: float = 0, *, alive: bool = True, name: str = "far")
     return {"Alive": alive, "Resources": found, "NodeManagerHostname": name}
 
 
-def test_the_room_of_each_worker() -> None:
+def test_the_room_of_each_worker():
     def room(nodes: list[dict[str, Any]], on_gpu: bool, **asked: Any) -> tuple[float, ...]:
         found = share_out(nodes, WorkerCount(**asked), on_gpu=on_gpu)
         return found.workers, found.threads, found.cpus, found.gpus
@@ -113,7 +110,7 @@ def test_the_room_of_each_worker() -> None:
         room([node(2)], True)
 
 
-def test_a_file_is_not_for_several_machines(tmp_path: Path) -> None:
+def test_a_file_is_not_for_several_machines(tmp_path):
     config = load_study(write_study(tmp_path))
     with pytest.raises(StorageError, match="must share a database server, but the storage is"):
         _refuse_lone_file(config, [node(1)])

@@ -1,7 +1,5 @@
 """Whole searches by samplers that learn, in a space with much that cannot be run."""
 
-from pathlib import Path
-
 import pytest
 
 import sculpt
@@ -24,7 +22,7 @@ SPACE = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "gp"])
-def test_a_search(sampler: str, tmp_path: Path) -> None:
+def test_a_search(sampler, tmp_path):
     path = write_study(
         tmp_path,
         space=SPACE,

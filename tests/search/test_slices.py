@@ -57,7 +57,7 @@ def run_a_slice(folder: Path) -> int:
 
 
 @pytest.mark.slow
-def test_a_trial_may_take_more_slices_than_a_dying_one_has_attempts(tmp_path: Path) -> None:
+def test_a_trial_may_take_more_slices_than_a_dying_one_has_attempts(tmp_path):
     path = write_study(tmp_path, **(SETTINGS | {"training__epochs": MAX_RETRIES + 5}))
     overrides = {"storage": str(tmp_path / "tiny.db")}
     slices = MAX_RETRIES + 3
@@ -71,13 +71,12 @@ def test_a_trial_may_take_more_slices_than_a_dying_one_has_attempts(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_slices_come_to_what_one_run_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slices_come_to_what_one_run_does(tmp_path, monkeypatch):
     whole = tmp_path / "whole"
     whole.mkdir()
     write_study(whole, **SETTINGS)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run(RUN, cwd=whole, env=environment, check=True, capture_output=True)
-
     codes, state = [], tmp_path / "state.tar.gz"
     for number in range(6):
         folder = tmp_path / f"machine-{number}"

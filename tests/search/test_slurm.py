@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,9 @@ import sculpt
 from sculpt.errors import InputError
 from studies import check_complete, write_study
 
-Wait = Callable[[Callable[[], object]], None]
-
 
 @pytest.fixture(autouse=True)
-def _submitit() -> None:
+def _submitit():
     pytest.importorskip("submitit", reason="needs submitit (pip install submitit)")
 
 
@@ -47,7 +44,7 @@ def tally(path: Path) -> dict[str, int]:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:subprocess:ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_two_jobs_complete_a_study(tmp_path: Path, wait_until: Wait) -> None:
+def test_two_jobs_complete_a_study(tmp_path, wait_until):
     path = write_study(tmp_path, search__trials=4, training__epochs=8)
     jobs = submitted(path, workers=2)
     assert len(set(jobs)) == 2
@@ -63,9 +60,7 @@ def test_two_jobs_complete_a_study(tmp_path: Path, wait_until: Wait) -> None:
     assert log.count("Job completed successfully") == 1
 
 
-def test_jobs_that_cannot_be_submitted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sculpt_command: Any
-) -> None:
+def test_jobs_that_cannot_be_submitted(tmp_path, monkeypatch, sculpt_command):
     path = write_study(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     code, _, error = sculpt_command("run", path, "--slurm", "--workers", 2)

@@ -16,7 +16,7 @@ from outcomes import run_one
 from sqlalchemy import text
 
 from sculpt.errors import StorageError
-from sculpt.storage.study_storage import StudyStorage, open_storage
+from sculpt.storage.study_storage import open_storage
 from sculpt.storage.trials import ClaimedTrial, Trials
 
 Run = Callable[..., list[int]]
@@ -34,14 +34,14 @@ def sql(file: Path, statement: str) -> list[tuple[object, ...]]:
 # --- opening ---------------------------------------------------------------------------------
 
 
-def test_a_new_file_is_wal_and_its_folders_are_made(tmp_path: Path) -> None:
+def test_a_new_file_is_wal_and_its_folders_are_made(tmp_path):
     file = tmp_path / "a" / "b" / "study.db"
     open_storage(f"sqlite:///{file}", create=True).close()
     assert sql(file, "PRAGMA journal_mode") == [("wal",)]
     assert {path.name for path in file.parent.iterdir()} == {"study.db", "study.db.lock"}
 
 
-def test_heartbeats_are_six_to_a_grace_period(tmp_path: Path) -> None:
+def test_heartbeats_are_six_to_a_grace_period(tmp_path):
     with closing(open_storage(f"{tmp_path}/s.db", create=True, grace_seconds=60)) as storage:
         assert storage.heartbeat_seconds == 10
         storage.allow_silence(2.5)
@@ -49,15 +49,13 @@ def test_heartbeats_are_six_to_a_grace_period(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["plain.db", "a b.db", "{x}.db", "100%25.db", "w?y#z.db"])
-def test_a_bare_path_is_that_very_file(tmp_path: Path, name: str) -> None:
+def test_a_bare_path_is_that_very_file(tmp_path, name):
     with closing(open_storage(f"{tmp_path}/{name}", create=True)) as storage:
         optuna.create_study(study_name="s", storage=storage)
     assert sql(tmp_path / name, "SELECT study_name FROM studies") == [("s",)]
 
 
-def test_a_relative_path_stays_where_it_was_opened(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_relative_path_stays_where_it_was_opened(tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     with closing(open_storage("s.db", create=True)) as storage:
@@ -66,14 +64,14 @@ def test_a_relative_path_stays_where_it_was_opened(
     assert sql(tmp_path / "s.db", "SELECT study_name FROM studies") == [("s",)]
 
 
-def test_an_absent_file_is_not_made_for_a_reader(tmp_path: Path) -> None:
+def test_an_absent_file_is_not_made_for_a_reader(tmp_path):
     with pytest.raises(StorageError, match="Run the study first"):
         open_storage(f"{tmp_path}/runs/study.db", create=False)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("left", [".new", ".new-wal", "-wal"])
-def test_an_empty_file_and_what_others_left_are_no_obstacle(tmp_path: Path, left: str) -> None:
+def test_an_empty_file_and_what_others_left_are_no_obstacle(tmp_path, left):
     file = tmp_path / "study.db"
     file.touch()
     with closing(sqlite3.connect(tmp_path / "deleted.db")) as connection:
@@ -154,9 +152,7 @@ def make_columnless(file: Path) -> None:
         (make_columnless, "Optuna.*no such column"),
     ],
 )
-def test_a_bad_file_is_refused_and_left_as_it_was(
-    tmp_path: Path, make: Callable[[Path], None], rule: str, create: bool
-) -> None:
+def test_a_bad_file_is_refused_and_left_as_it_was(tmp_path, make, rule, create):
     file = tmp_path / "study.db"
     make(file)
     before = file.read_bytes()
@@ -167,14 +163,14 @@ def test_a_bad_file_is_refused_and_left_as_it_was(
     assert file.read_bytes() == before
 
 
-def test_a_folder_is_refused(tmp_path: Path) -> None:
+def test_a_folder_is_refused(tmp_path):
     (tmp_path / "study.db").mkdir()
     with pytest.raises(StorageError, match="must be a readable SQLite database"):
         open_storage(f"{tmp_path}/study.db", create=True)
     assert list((tmp_path / "study.db").iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="its folder writable"):
         open_storage(f"{tmp_path}/file/study.db", create=True)
@@ -193,13 +189,13 @@ def without_privileges() -> Iterator[None]:
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder like Linux's /proc")
-def test_a_folder_in_which_no_file_can_be_made_is_refused() -> None:
+def test_a_folder_in_which_no_file_can_be_made_is_refused():
     # Even root cannot; waiting there for a lock would never end.
     with pytest.raises(StorageError, match=r"its folder writable, got /proc/study\.db"):
         open_storage("/proc/study.db", create=True)
 
 
-def test_a_file_without_permission_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_permission_is_refused(tmp_path):
     make_storage(tmp_path / "study.db")
     (tmp_path / "study.db").chmod(0)
     with without_privileges(), pytest.raises(StorageError, match=r"must be (a )?readable"):
@@ -210,7 +206,7 @@ def test_a_file_without_permission_is_refused(tmp_path: Path) -> None:
     "url",
     ["sqlite://", "sqlite:///:memory:", "sqlite:///file:x?mode=memory&uri=true", "sqlite://x.db"],
 )
-def test_memory_is_refused(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_refused(url, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StorageError, match="a plain SQLite file"):
         open_storage(url, create=True)
@@ -231,13 +227,13 @@ def test_memory_is_refused(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
         "",
     ],
 )
-def test_other_places_are_refused_without_showing_a_password(url: str) -> None:
+def test_other_places_are_refused_without_showing_a_password(url):
     with pytest.raises(StorageError, match="Accepted are sqlite:///PATH") as raised:
         open_storage(url, create=True)
     assert "hunter2" not in str(raised.value)
 
 
-def test_a_missing_postgres_driver_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_postgres_driver_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(StorageError, match=r"sculpt\[postgres\]") as raised:
         open_storage("postgresql+psycopg://me:hunter2@host/name", create=True)
@@ -246,7 +242,7 @@ def test_a_missing_postgres_driver_names_the_extra(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("grace", [0.0, 1.9, float("inf"), float("nan")])
-def test_a_grace_that_heartbeats_cannot_keep_is_refused(tmp_path: Path, grace: float) -> None:
+def test_a_grace_that_heartbeats_cannot_keep_is_refused(tmp_path, grace):
     with pytest.raises(StorageError, match="at least 2"):
         open_storage(f"{tmp_path}/study.db", create=True, grace_seconds=grace)
     assert list(tmp_path.iterdir()) == []
@@ -255,9 +251,7 @@ def test_a_grace_that_heartbeats_cannot_keep_is_refused(tmp_path: Path, grace: f
 # --- sharing ---------------------------------------------------------------------------------
 
 
-def test_the_lock_is_re_entrant_and_keeps_out_threads_and_other_storages(
-    storage: StudyStorage, storage_url: str
-) -> None:
+def test_the_lock_is_re_entrant_and_keeps_out_threads_and_other_storages(storage, storage_url):
     entered: dict[str, threading.Event] = {}
 
     def enter(name: str, lock: AbstractContextManager[object]) -> None:
@@ -277,7 +271,7 @@ def test_the_lock_is_re_entrant_and_keeps_out_threads_and_other_storages(
             thread.join()
 
 
-def test_a_study_survives_pickling(study: optuna.Study, storage: StudyStorage) -> None:
+def test_a_study_survives_pickling(study, storage):
     copy, kept = pickle.loads(pickle.dumps((study, storage)))
     trials = Trials(copy, kept)
     assert run_one(trials, lambda _: [1.0], limit=1)
@@ -287,7 +281,7 @@ def test_a_study_survives_pickling(study: optuna.Study, storage: StudyStorage) -
 
 
 @pytest.mark.slow
-def test_enqueued_trials_run_exactly_once(study: optuna.Study, run: Run, tmp_path: Path) -> None:
+def test_enqueued_trials_run_exactly_once(study, run, tmp_path):
     for i in range(40):
         study.enqueue_trial({"x": i / 40})
     assert run(6, "work", 40) == [0] * 6
@@ -298,9 +292,7 @@ def test_enqueued_trials_run_exactly_once(study: optuna.Study, run: Run, tmp_pat
 
 
 @pytest.mark.slow
-def test_processes_that_start_at_once_make_exactly_the_limit(
-    run: Run, tmp_path: Path, storage_url: str
-) -> None:
+def test_processes_that_start_at_once_make_exactly_the_limit(run, tmp_path, storage_url):
     assert run(4, "work", 25) == [0] * 4  # the tables and the study are theirs to make, too
     assert executions(tmp_path) == list(range(25))
     with closing(open_storage(storage_url, create=False)) as storage:
@@ -313,7 +305,7 @@ def draw_x(claimed: ClaimedTrial) -> list[float]:
     return [claimed.trial.suggest_float("x", 0, 1)]
 
 
-def test_a_full_study_creates_nothing_but_takes_enqueued_trials(trials: Trials) -> None:
+def test_a_full_study_creates_nothing_but_takes_enqueued_trials(trials):
     assert run_one(trials, lambda _: [1.0], limit=2)
     assert run_one(trials, lambda _: [1.0], limit=2)
     assert trials.claim(2) is None
@@ -323,7 +315,7 @@ def test_a_full_study_creates_nothing_but_takes_enqueued_trials(trials: Trials) 
     assert [trial.value for trial in trials.read()] == [1, 1, 0.5]
 
 
-def test_a_limit_holds_for_its_study_alone(trials: Trials, storage: StudyStorage) -> None:
+def test_a_limit_holds_for_its_study_alone(trials, storage):
     other = Trials(optuna.create_study(study_name="other", storage=storage), storage)
     for _ in range(3):
         assert run_one(other, lambda _: [1.0], limit=3)
@@ -332,7 +324,7 @@ def test_a_limit_holds_for_its_study_alone(trials: Trials, storage: StudyStorage
     assert (len(trials.read()), len(other.read())) == (1, 3)
 
 
-def test_a_fresh_trial_runs_with_a_heartbeat(trials: Trials, storage: StudyStorage) -> None:
+def test_a_fresh_trial_runs_with_a_heartbeat(trials, storage):
     claimed = trials.claim(1)
     assert claimed
     trial = storage.get_trial(claimed.trial_id)
@@ -343,7 +335,7 @@ def test_a_fresh_trial_runs_with_a_heartbeat(trials: Trials, storage: StudyStora
     assert beats == [(claimed.trial_id,)]
 
 
-def test_a_claim_is_granted_once(study: optuna.Study, storage: StudyStorage) -> None:
+def test_a_claim_is_granted_once(study, storage):
     study.enqueue_trial({"x": 0.5})
     assert storage.set_trial_state_values(1, TrialState.RUNNING)
     assert not storage.set_trial_state_values(1, TrialState.RUNNING)

@@ -17,7 +17,6 @@ from outcomes import run_one
 
 from sculpt.storage.attributes import ATTEMPTS, RETRY_OF
 from sculpt.storage.stored_trials import read_trial, read_trials
-from sculpt.storage.study_storage import StudyStorage
 from sculpt.storage.trials import ClaimedTrial, Trials
 
 SPACE: dict[str, tuple[object, BaseDistribution]] = {
@@ -39,7 +38,7 @@ HOSTILE = {
 }
 
 
-def test_agrees_with_optuna(storage: StudyStorage) -> None:
+def test_agrees_with_optuna(storage):
     other = optuna.create_study(storage=storage, study_name="other")
     study = optuna.create_study(storage=storage, study_name="study", directions=["minimize"] * 2)
     for trial in (
@@ -57,7 +56,6 @@ def test_agrees_with_optuna(storage: StudyStorage) -> None:
     ):
         study.add_trial(trial)
         other.add_trial(create_trial(value=1.0, user_attrs={"belongs": "elsewhere"}))
-
     read = read_trials(study, storage)
     assert len(read) == 5
     for ours, theirs in zip(read, study.get_trials(), strict=True):
@@ -67,7 +65,7 @@ def test_agrees_with_optuna(storage: StudyStorage) -> None:
     assert read_trial(study, storage, 0) == study.trials[0]
 
 
-def test_says_which_attempt_it_is(storage: StudyStorage) -> None:
+def test_says_which_attempt_it_is(storage):
     study = optuna.create_study(storage=storage, study_name="study")
     study.add_trial(create_trial(state=TrialState.FAIL, user_attrs={"kept": 1}))
     assert Trials(study, storage).requeue() == 1
@@ -77,7 +75,7 @@ def test_says_which_attempt_it_is(storage: StudyStorage) -> None:
     assert retry.system_attrs[ATTEMPTS] == [0]
 
 
-def test_what_is_written_at_once_is_what_optuna_reads(storage: StudyStorage) -> None:
+def test_what_is_written_at_once_is_what_optuna_reads(storage):
     optuna.create_study(storage=storage, study_name="other").add_trial(create_trial(value=1.0))
     study = optuna.create_study(storage=storage, study_name="study")
     study.add_trial(create_trial(value=1.0))
@@ -98,7 +96,7 @@ def test_what_is_written_at_once_is_what_optuna_reads(storage: StudyStorage) -> 
     assert study.trials[1].user_attrs == HOSTILE | {"flag": 1}
 
 
-def test_no_trials_and_the_collector_runs_on(storage: StudyStorage) -> None:
+def test_no_trials_and_the_collector_runs_on(storage):
     study = optuna.create_study(storage=storage, study_name="study")
     assert read_trials(study, storage) == []
     assert gc.isenabled()

@@ -59,14 +59,14 @@ def configurations(results: Results) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
+def finished(tmp_path_factory):
     """The tiny study, run to its end."""
     path = write_study(tmp_path_factory.mktemp("finished"))
     return path, sculpt.run(path)
 
 
 @pytest.mark.slow
-def test_every_trial_keeps_the_size_of_the_base(finished: tuple[Path, Results]) -> None:
+def test_every_trial_keeps_the_size_of_the_base(finished):
     _, results = finished
     table = results.trials
     assert list(table["state"]) == ["complete"] * 4
@@ -78,7 +78,7 @@ def test_every_trial_keeps_the_size_of_the_base(finished: tuple[Path, Results]) 
 
 
 @pytest.mark.slow
-def test_the_weights_and_masks_are_kept(finished: tuple[Path, Results], tmp_path: Path) -> None:
+def test_the_weights_and_masks_are_kept(finished, tmp_path):
     from optuna.artifacts import download_artifact, get_all_artifact_meta
 
     _, results = finished
@@ -122,7 +122,7 @@ def test_the_weights_and_masks_are_kept(finished: tuple[Path, Results], tmp_path
 
 
 @pytest.mark.slow
-def test_a_finished_study_is_left_alone(finished: tuple[Path, Results]) -> None:
+def test_a_finished_study_is_left_alone(finished):
     path, results = finished
     before = results.trials.to_json()
     watcher = Recorder()
@@ -132,7 +132,7 @@ def test_a_finished_study_is_left_alone(finished: tuple[Path, Results]) -> None:
 
 
 @pytest.mark.slow
-def test_a_larger_total_goes_on(tmp_path: Path) -> None:
+def test_a_larger_total_goes_on(tmp_path):
     path = write_study(tmp_path, search__trials=2, search__replicates=1)
     first = sculpt.run(path).trials
     watcher = Recorder()
@@ -145,7 +145,7 @@ def test_a_larger_total_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_other_settings_need_another_name(finished: tuple[Path, Results]) -> None:
+def test_other_settings_need_another_name(finished):
     path, results = finished
     before = results.trials.to_json()
     with pytest.raises(ConfigError, match=r"training.epochs \(was 1, is 2\)"):
@@ -154,7 +154,7 @@ def test_other_settings_need_another_name(finished: tuple[Path, Results]) -> Non
 
 
 @pytest.mark.slow
-def test_infeasible_points_are_set_aside(tmp_path: Path) -> None:
+def test_infeasible_points_are_set_aside(tmp_path):
     path = write_study(
         tmp_path, budget=30_000, search__trials="all", search__replicates=1, training__batch_size=75
     )
@@ -168,7 +168,7 @@ def test_infeasible_points_are_set_aside(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::sculpt.errors.SculptWarning")
-def test_a_trial_that_fails_is_recorded_and_counts(tmp_path: Path) -> None:
+def test_a_trial_that_fails_is_recorded_and_counts(tmp_path):
     space = {"pruning.initializer": [DRY, {"name": "ldi"}], "widening": [2]}
     path = write_study(
         tmp_path,
@@ -189,7 +189,7 @@ def test_a_trial_that_fails_is_recorded_and_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_candidate_that_diverges_is_a_result(tmp_path: Path) -> None:
+def test_a_candidate_that_diverges_is_a_result(tmp_path):
     """The search learns from it; it is neither a crash nor a failure."""
     path = write_study(
         tmp_path,
@@ -209,16 +209,14 @@ def test_a_candidate_that_diverges_is_a_result(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_base_that_diverges_ends_the_run(tmp_path: Path) -> None:
+def test_a_base_that_diverges_ends_the_run(tmp_path):
     path = write_study(tmp_path, training__learning_rate=1e30)
     with pytest.raises(SculptError, match=r"the dense base must finish, .* lower training\.learn"):
         sculpt.run(path)
 
 
 @pytest.mark.slow
-def test_a_candidate_too_large_for_the_device_is_infeasible(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_candidate_too_large_for_the_device_is_infeasible(tmp_path, monkeypatch):
     """The study goes on, and reaches its total, for the point is not drawn again."""
 
     def small_device(setup: TrialSetup, splits: Splits, *arguments: Any) -> Outcome:
@@ -241,9 +239,7 @@ def test_a_candidate_too_large_for_the_device_is_infeasible(
 
 
 @pytest.mark.slow
-def test_when_the_base_fails_so_does_the_run_and_it_can_be_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_when_the_base_fails_so_does_the_run_and_it_can_be_tried_again(tmp_path, monkeypatch):
     path = write_study(tmp_path, search__trials=2, search__replicates=1)
     with monkeypatch.context() as patch:
         patch.setattr("sculpt.search.workers.worker.run_seed", lambda *a, **k: 1 / 0)
@@ -256,7 +252,7 @@ def test_when_the_base_fails_so_does_the_run_and_it_can_be_tried_again(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sculpt.errors.SculptWarning")
-def test_when_every_candidate_fails_so_does_the_run(tmp_path: Path) -> None:
+def test_when_every_candidate_fails_so_does_the_run(tmp_path):
     path = write_study(
         tmp_path,
         space__parameters={"pruning.initializer": [DRY], "widening": [2]},
@@ -278,16 +274,14 @@ def test_when_every_candidate_fails_so_does_the_run(tmp_path: Path) -> None:
         ({"training__precision": "tf32"}, InputError),
     ],
 )
-def test_nothing_is_written_for_a_study_that_cannot_run(
-    tmp_path: Path, changes: dict[str, Any], error: type[Exception]
-) -> None:
+def test_nothing_is_written_for_a_study_that_cannot_run(tmp_path, changes, error):
     path = write_study(tmp_path, **changes)
     with pytest.raises(error):
         sculpt.run(path, device="cpu")
     assert [p.name for p in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
-def test_an_unknown_device_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_device_is_refused(tmp_path):
     with pytest.raises(InputError, match="--device must be auto, cpu"):
         sculpt.run(write_study(tmp_path), device="abacus")
     with pytest.raises(InputError, match="--device must be auto, cpu"):
@@ -296,7 +290,7 @@ def test_an_unknown_device_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("epochs", [1, 3, 6])
-def test_an_interrupted_trial_is_run_again(tmp_path: Path, epochs: int) -> None:
+def test_an_interrupted_trial_is_run_again(tmp_path, epochs):
     path = write_study(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         sculpt.run(path, watcher=Interrupt(epochs))
@@ -331,7 +325,7 @@ class TakenOver(Watcher):
 
 
 @pytest.mark.slow
-def test_a_worker_that_wakes_too_late_does_not_spoil_the_study(tmp_path: Path) -> None:
+def test_a_worker_that_wakes_too_late_does_not_spoil_the_study(tmp_path):
     path = write_study(tmp_path, search__replicates=1)
     watcher = TakenOver(path)
     results = sculpt.run(path, watcher=watcher)
@@ -357,7 +351,7 @@ class SwallowedInterrupt(Watcher):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_swallowed_interrupt_still_stops_the_run(tmp_path: Path) -> None:
+def test_a_swallowed_interrupt_still_stops_the_run(tmp_path):
     before = signal.getsignal(signal.SIGINT)
     path = write_study(tmp_path)
     watcher = SwallowedInterrupt()
@@ -369,7 +363,7 @@ def test_a_swallowed_interrupt_still_stops_the_run(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_killed_run_goes_on_to_the_exact_total(tmp_path: Path, stop: signal.Signals) -> None:
+def test_a_killed_run_goes_on_to_the_exact_total(tmp_path, stop):
     path = write_study(tmp_path, search__trials=5, search__grace_seconds=2, training__epochs=16)
     command = [sys.executable, "-m", "sculpt", "run", str(path)]
     running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
@@ -385,7 +379,6 @@ def test_a_killed_run_goes_on_to_the_exact_total(tmp_path: Path, stop: signal.Si
     finally:
         running.kill()
         running.wait()
-
     results = sculpt.run(path)
     tally = results.tally()
     assert (tally["total"], tally["complete"], tally["interrupted"]) == (5, 5, 1)
@@ -416,9 +409,7 @@ def wait_for_a_trial_in_progress(path: Path, running: subprocess.Popen[str]) -> 
 
 
 @pytest.mark.slow
-def test_reading_while_another_process_adds_a_trial(
-    finished: tuple[Path, Results], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reading_while_another_process_adds_a_trial(finished, monkeypatch):
     _, results = finished
     candidates = results._store.candidates
     all_trials = read_trials(candidates, results.store.storage)
@@ -436,7 +427,7 @@ def test_reading_while_another_process_adds_a_trial(
 
 
 @pytest.mark.slow
-def test_two_runs_share_a_study(tmp_path: Path) -> None:
+def test_two_runs_share_a_study(tmp_path):
     """Two processes started at once: one total, no configuration twice, no lock error."""
     path = write_study(tmp_path, search__trials=5, search__replicates=1, search__grace_seconds=30)
     command = [sys.executable, "-m", "sculpt", "run", str(path), "--json"]

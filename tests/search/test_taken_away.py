@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -80,9 +79,7 @@ class Thief:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("early_stopping", [None, {"first_rung": 1, "proxy": "score_share"}])
-def test_at_any_moment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, early_stopping: dict[str, Any] | None
-) -> None:
+def test_at_any_moment(tmp_path, monkeypatch, early_stopping):
     path = write_study(
         tmp_path,
         data__train_images=100,

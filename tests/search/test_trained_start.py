@@ -24,7 +24,7 @@ WIDENING, BLOCKS = 3, 1
 
 
 @pytest.fixture(scope="module")
-def winner(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def winner(tmp_path_factory):
     """Return the exported candidate of a tiny study."""
     folder = tmp_path_factory.mktemp("first")
     path = write_study(
@@ -68,12 +68,10 @@ def check(path: Path) -> Any:
 
 
 @pytest.mark.slow
-def test_a_mask_and_weights_start_another_study(tmp_path: Path, winner: Path):
+def test_a_mask_and_weights_start_another_study(tmp_path, winner):
     path = write_transfer(tmp_path, winner)
     assert [corner["reason"] for corner in check(path)["corners"]] == [None, None]
-
     results = sculpt.run(path)
-
     bundle = read_bundle(winner / "network.safetensors")
     ways = [f"from_bundle(bundle={winner})", "ldi"]
     for number, way in enumerate(ways):
@@ -88,7 +86,7 @@ def test_a_mask_and_weights_start_another_study(tmp_path: Path, winner: Path):
 
 
 @pytest.mark.slow
-def test_fine_tuning_begins_where_the_training_ended(tmp_path: Path, winner: Path, splits: Any):
+def test_fine_tuning_begins_where_the_training_ended(tmp_path, winner, splits):
     """Without training, what is measured is the trained network, bit for bit."""
     study = load_study(
         write_study(
@@ -100,7 +98,6 @@ def test_fine_tuning_begins_where_the_training_ended(tmp_path: Path, winner: Pat
         run_seed(TrialSetup(0, study, "candidate", {}, budget, [5, 6]), splits, splits.train, seed)
         for seed in (5, 6)
     ]
-
     bundle = read_bundle(winner / "network.safetensors")
     for outcome in outcomes:
         for name, tensor in outcome.model.state_dict().items():
@@ -111,7 +108,7 @@ def test_fine_tuning_begins_where_the_training_ended(tmp_path: Path, winner: Pat
 
 
 @pytest.mark.slow
-def test_trained_weights_are_not_repaired(tmp_path: Path, winner: Path, splits: Any):
+def test_trained_weights_are_not_repaired(tmp_path, winner, splits):
     path = write_transfer(
         tmp_path,
         winner,
@@ -123,7 +120,6 @@ def test_trained_weights_are_not_repaired(tmp_path: Path, winner: Path, splits: 
     )
     with pytest.raises(ConfigError, match=r"pruning\.repair must be false .* but is True"):
         check(path)
-
     # Nor where nothing was checked before.
     study = load_study(write_study(tmp_path, pruning=settings(winner, repair="exact")))
     wide = study.with_parameters({"widening": WIDENING})
@@ -132,7 +128,7 @@ def test_trained_weights_are_not_repaired(tmp_path: Path, winner: Path, splits: 
 
 
 @pytest.mark.slow
-def test_points_that_it_does_not_fit_are_infeasible(tmp_path: Path, winner: Path):
+def test_points_that_it_does_not_fit_are_infeasible(tmp_path, winner):
     trained = {"name": "from_bundle", "bundle": str(winner)}
     path = write_transfer(
         tmp_path,
@@ -167,7 +163,7 @@ def test_points_that_it_does_not_fit_are_infeasible(tmp_path: Path, winner: Path
     ids=["budget", "scope", "kernels", "shapes"],
 )
 def test_what_does_not_fit_is_one_error_before_anything_is_trained(
-    tmp_path: Path, winner: Path, changes: dict[str, Any], message: str, sculpt_command: Any
+    tmp_path, winner, changes, message, sculpt_command
 ):
     path = write_transfer(tmp_path, winner, **changes)
     for command in ("check", "run"):
@@ -178,9 +174,7 @@ def test_what_does_not_fit_is_one_error_before_anything_is_trained(
 
 
 @pytest.mark.slow
-def test_a_file_that_fits_no_point_is_refused_though_others_could_be_run(
-    tmp_path: Path, winner: Path
-):
+def test_a_file_that_fits_no_point_is_refused_though_others_could_be_run(tmp_path, winner):
     trained = {"name": "from_bundle", "bundle": str(winner)}
     parameters = {"widening": [2], "pruning.criterion": [{"name": "random"}, trained]}
     study = load_study(write_transfer(tmp_path, winner, space__parameters=parameters))
@@ -192,9 +186,7 @@ def test_a_file_that_fits_no_point_is_refused_though_others_could_be_run(
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["space", "base"])
 @pytest.mark.parametrize("command", ["check", "run"])
-def test_a_missing_file_is_one_error(
-    tmp_path: Path, winner: Path, command: str, where: str, sculpt_command: Any
-):
+def test_a_missing_file_is_one_error(tmp_path, winner, command, where, sculpt_command):
     path = write_transfer(tmp_path, tmp_path / "gone")
     if where == "base":
         initializer = {"name": "from_bundle", "bundle": str(tmp_path / "gone")}
@@ -211,20 +203,20 @@ def test_a_missing_file_is_one_error(
 
 
 @pytest.mark.slow
-def test_a_base_that_it_does_not_fit_is_refused(tmp_path: Path, winner: Path):
+def test_a_base_that_it_does_not_fit_is_refused(tmp_path, winner):
     pruning = settings(winner, criterion={"name": "random"})
     path = write_study(tmp_path, pruning=pruning, model__stem_width=3)
     with pytest.raises(InputError, match="none of the same name and shape"):
         check(path)
 
 
-def test_a_study_must_name_the_file(tmp_path: Path):
+def test_a_study_must_name_the_file(tmp_path):
     with pytest.raises(ConfigError, match=r"pruning\.criterion\.bundle: must be given"):
         load_study(write_study(tmp_path, pruning={"criterion": {"name": "from_bundle"}}))
 
 
 @pytest.mark.slow
-def test_the_same_file_elsewhere_is_another_study(tmp_path: Path, winner: Path):
+def test_the_same_file_elsewhere_is_another_study(tmp_path, winner):
     """As with magnitude's checkpoint: samplers know a choice by its text."""
     one = load_study(write_transfer(tmp_path, winner))
     other = Study.model_validate(

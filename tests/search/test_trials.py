@@ -2,11 +2,8 @@
 
 import os
 import signal
-import subprocess
 import time
 import warnings
-from collections.abc import Callable
-from pathlib import Path
 
 import optuna
 import pytest
@@ -26,12 +23,7 @@ from outcomes import (
 )
 
 from sculpt.storage import trials as trials_module
-from sculpt.storage.study_storage import StudyStorage
 from sculpt.storage.trials import ClaimedTrial, Trials, original_number
-
-Run = Callable[..., list[int]]
-Start = Callable[..., subprocess.Popen[str]]
-WaitUntil = Callable[[Callable[[], object]], None]
 
 KILLED = [-signal.SIGKILL]
 
@@ -64,9 +56,7 @@ def feasible_counted(trials: Trials) -> int:
 
 
 @pytest.mark.slow
-def test_a_trial_killed_in_the_middle_is_retried_once_with_its_parameters(
-    trials: Trials, run: Run
-) -> None:
+def test_a_trial_killed_in_the_middle_is_retried_once_with_its_parameters(trials, run):
     assert run(1, "die in trial") == KILLED
     finish(trials, 3)
     dead, *others = trials.read()
@@ -81,14 +71,14 @@ def test_a_trial_killed_in_the_middle_is_retried_once_with_its_parameters(
 
 
 @pytest.mark.slow
-def test_a_trial_killed_before_its_heartbeat_thread_is_retried(trials: Trials, run: Run) -> None:
+def test_a_trial_killed_before_its_heartbeat_thread_is_retried(trials, run):
     assert run(1, "die before a heartbeat thread") == KILLED
     assert nonzero(trials) == {"running": 1}
     finish(trials, 1)
     assert nonzero(trials) == {"complete": 1, "interrupted": 1}
 
 
-def test_a_trial_killed_while_it_is_claimed_stays_queued(trials: Trials, run: Run) -> None:
+def test_a_trial_killed_while_it_is_claimed_stays_queued(trials, run):
     assert run(1, "die while claiming", 1) == KILLED
     assert nonzero(trials) == {"queued": 1}
     assert trials.requeue() == 0
@@ -97,7 +87,7 @@ def test_a_trial_killed_while_it_is_claimed_stays_queued(trials: Trials, run: Ru
 
 
 @pytest.mark.slow
-def test_a_kill_while_requeueing_loses_and_doubles_nothing(trials: Trials, run: Run) -> None:
+def test_a_kill_while_requeueing_loses_and_doubles_nothing(trials, run):
     for _ in range(3):
         run_one(trials, interrupt)
     assert run(1, "die while requeueing") == KILLED
@@ -110,7 +100,7 @@ def test_a_kill_while_requeueing_loses_and_doubles_nothing(trials: Trials, run: 
 
 
 @pytest.mark.slow
-def test_processes_that_requeue_at_once_double_nothing(trials: Trials, run: Run) -> None:
+def test_processes_that_requeue_at_once_double_nothing(trials, run):
     for _ in range(10):
         run_one(trials, interrupt)
     assert run(4, "requeue") == [0] * 4
@@ -119,9 +109,7 @@ def test_processes_that_requeue_at_once_double_nothing(trials: Trials, run: Run)
 
 
 @pytest.mark.slow
-def test_a_late_waker_cannot_record_its_result(
-    trials: Trials, start: Start, wait_until: WaitUntil, tmp_path: Path
-) -> None:
+def test_a_late_waker_cannot_record_its_result(trials, start, wait_until, tmp_path):
     process = start("sleep in trial")
     (tmp_path / "go").touch()
     wait_until(lambda: trials.read() and trials.requeue())
@@ -140,7 +128,7 @@ def test_a_late_waker_cannot_record_its_result(
 # --- what is owed ----------------------------------------------------------------------------
 
 
-def test_ctrl_c_is_an_interruption_and_an_error_is_not(trials: Trials) -> None:
+def test_ctrl_c_is_an_interruption_and_an_error_is_not(trials):
     run_one(trials, interrupt)
     run_one(trials, fail)
     run_one(trials, stop)
@@ -152,14 +140,14 @@ def test_ctrl_c_is_an_interruption_and_an_error_is_not(trials: Trials) -> None:
     assert trials.requeue() == 0
 
 
-def test_a_trial_failed_but_not_yet_retried_is_owed(trials: Trials) -> None:
+def test_a_trial_failed_but_not_yet_retried_is_owed(trials):
     run_one(trials, die)
     assert nonzero(trials) == {"interrupted": 1, "queued": 1}
     assert trials.requeue() == 1
     assert nonzero(trials) == {"interrupted": 1, "queued": 1}
 
 
-def test_a_living_trial_is_left_alone(trials: Trials, storage: StudyStorage) -> None:
+def test_a_living_trial_is_left_alone(trials, storage):
     storage.allow_silence(60)
     trials.claim(1)
     assert trials.requeue() == 0
@@ -167,7 +155,7 @@ def test_a_living_trial_is_left_alone(trials: Trials, storage: StudyStorage) -> 
 
 
 @pytest.mark.parametrize("max_retries", [0, 2])
-def test_retries_run_out(trials: Trials, monkeypatch: pytest.MonkeyPatch, max_retries: int) -> None:
+def test_retries_run_out(trials, monkeypatch, max_retries):
     monkeypatch.setattr(trials_module, "MAX_RETRIES", max_retries)
     run_one(trials, die, limit=1)
     x = trials.read()[0].params["x"]
@@ -181,9 +169,7 @@ def test_retries_run_out(trials: Trials, monkeypatch: pytest.MonkeyPatch, max_re
     assert trials.claim(1) is None  # a failed trial keeps its place
 
 
-def test_attempts_that_are_ended_on_purpose_do_not_run_out(
-    trials: Trials, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_attempts_that_are_ended_on_purpose_do_not_run_out(trials, monkeypatch):
     """A study that is run in slices ends each attempt at a long trial, however many it takes."""
     monkeypatch.setattr(trials_module, "MAX_RETRIES", 2)
     run_one(trials, die, limit=1)  # one that did come to nothing
@@ -199,9 +185,7 @@ def test_attempts_that_are_ended_on_purpose_do_not_run_out(
     assert nonzero(trials) == {"interrupted": 7, "failed": 1}
 
 
-def test_attempts_that_brought_a_trial_further_do_not_run_out(
-    trials: Trials, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_attempts_that_brought_a_trial_further_do_not_run_out(trials, monkeypatch):
     monkeypatch.setattr(trials_module, "MAX_RETRIES", 2)
 
     def killed_after(done: int) -> Objective:
@@ -221,7 +205,7 @@ def test_attempts_that_brought_a_trial_further_do_not_run_out(
     assert nonzero(trials) == {"interrupted": 7, "failed": 1}
 
 
-def test_a_marked_trial_takes_no_place_and_is_not_tried_again(trials: Trials) -> None:
+def test_a_marked_trial_takes_no_place_and_is_not_tried_again(trials):
     def mark_and_interrupt(claimed: ClaimedTrial) -> list[float]:
         claimed.write({"infeasible": "too wide"})
         raise KeyboardInterrupt
@@ -238,7 +222,7 @@ def test_a_marked_trial_takes_no_place_and_is_not_tried_again(trials: Trials) ->
 
 
 @pytest.mark.slow
-def test_the_counts_add_up_to_the_original_trials(trials: Trials) -> None:
+def test_the_counts_add_up_to_the_original_trials(trials):
     outcomes = [succeed, fail, stop, refuse, die, succeed, interrupt, die, refuse]
     for i in range(40):
         run_one(trials, outcomes[i % len(outcomes)])
@@ -254,14 +238,13 @@ def test_the_counts_add_up_to_the_original_trials(trials: Trials) -> None:
     assert min(found.values()) > 0, found
     assert feasible(trials) == feasible_counted(trials)
     assert sum(found.values()) == len(trials.read())
-
     limit = feasible(trials)  # it counts the same trials, and lets those run that are queued
     assert all(trials.claim(limit) for _ in range(2))
     assert trials.claim(limit) is None
     assert trials.claim(limit + 1)
 
 
-def test_retries_are_read_as_optuna_reads_them(trials: Trials) -> None:
+def test_retries_are_read_as_optuna_reads_them(trials):
     for _ in range(3):
         run_one(trials, interrupt)
         trials.requeue()

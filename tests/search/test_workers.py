@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -25,8 +24,6 @@ from sculpt.search.workers.concurrency import Concurrency
 from sculpt.search.workers.devices import choose_devices
 from sculpt.search.workers.worker import pause
 from studies import check_complete, write_study
-
-Wait = Callable[[Callable[[], object]], None]
 
 
 class Recorder(Watcher):
@@ -55,12 +52,11 @@ class Recorder(Watcher):
 
 
 @pytest.mark.slow
-def test_two_at_a_time_reach_the_exact_total(tmp_path: Path) -> None:
+def test_two_at_a_time_reach_the_exact_total(tmp_path):
     path = write_study(tmp_path, search__trials=5, training__epochs=8)
     watcher = Recorder()
     results = sculpt.run(path, watcher=watcher, device="cpu", trials_per_device=2)
     check_complete(path, 5)
-
     store = results._store
     trials = store.base.get_trials() + store.candidates.get_trials()
     assert any(
@@ -74,13 +70,12 @@ def test_two_at_a_time_reach_the_exact_total(tmp_path: Path) -> None:
     # Arithmetic depends on the number of threads: the base is compared with the candidates.
     threads = {results.record(label)["device"]["threads"] for label in watcher.finished}
     assert len(threads) == 1
-
     again = Recorder()
     sculpt.run(path, watcher=again, device="cpu,cpu")
     assert not again.finished
 
 
-def test_workers_are_dealt_out_to_the_devices_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_are_dealt_out_to_the_devices_in_turn(monkeypatch):
     devices = [torch.device("cpu"), torch.device("meta")]
     session = object.__new__(Session)  # of a study that is of no account here
     session.devices = devices
@@ -98,7 +93,7 @@ def test_workers_are_dealt_out_to_the_devices_in_turn(monkeypatch: pytest.Monkey
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
+def start(tmp_path):
     """Start `sculpt run` with two workers, as the leader of a group of processes."""
     started: list[subprocess.Popen[str]] = []
 
@@ -151,9 +146,7 @@ def both_are_busy(path: Path) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [1, 2])
-def test_a_killed_worker_is_replaced_and_loses_no_trial(
-    tmp_path: Path, start: Callable[[Path], subprocess.Popen[str]], wait_until: Wait, killed: int
-) -> None:
+def test_a_killed_worker_is_replaced_and_loses_no_trial(tmp_path, start, wait_until, killed):
     path = write_study(tmp_path, search__trials=5, training__epochs=16)
     running = start(path)
     wait_until(lambda: both_are_busy(path))
@@ -169,9 +162,7 @@ def test_a_killed_worker_is_replaced_and_loses_no_trial(
 
 
 @pytest.mark.slow
-def test_workers_that_die_again_and_again_end_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_workers_that_die_again_and_again_end_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr("sculpt.search.session.MOST_REPLACEMENTS", 1)
     (tmp_path / "deadly.py").write_text(
         "import multiprocessing, os, signal\n"
@@ -187,12 +178,7 @@ def test_workers_that_die_again_and_again_end_the_run(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
-def test_a_stopped_run_leaves_no_process_and_goes_on(
-    tmp_path: Path,
-    start: Callable[[Path], subprocess.Popen[str]],
-    wait_until: Wait,
-    stop: signal.Signals,
-) -> None:
+def test_a_stopped_run_leaves_no_process_and_goes_on(tmp_path, start, wait_until, stop):
     path = write_study(tmp_path, search__trials=5, training__epochs=16)
     running = start(path)
     wait_until(lambda: both_are_busy(path))
@@ -222,13 +208,7 @@ def test_a_stopped_run_leaves_no_process_and_goes_on(
         ),
     ],
 )
-def test_what_a_worker_raises_reaches_the_caller(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    raised: str,
-    error: type[Exception],
-    message: str,
-) -> None:
+def test_what_a_worker_raises_reaches_the_caller(tmp_path, monkeypatch, raised, error, message):
     (tmp_path / "only_here.py").write_text(
         "import multiprocessing, sculpt.errors\n"
         "from sculpt.registry import CRITERIA\n\n"
@@ -241,7 +221,7 @@ def test_what_a_worker_raises_reaches_the_caller(
 
 
 @pytest.mark.slow
-def test_auto_measures_and_says_so(tmp_path: Path) -> None:
+def test_auto_measures_and_says_so(tmp_path):
     path = write_study(tmp_path, search__trials=2, search__replicates=1)
     console = Console(file=io.StringIO(), width=200)
     sculpt.run(path, watcher=LiveView(console), trials_per_device="auto")
@@ -260,13 +240,13 @@ def test_auto_measures_and_says_so(tmp_path: Path) -> None:
         ({1: 100.0, 2: 160.0, 4: 200.0, 8: 90.0}, 4),
     ],
 )
-def test_more_at_a_time_must_be_worth_it(rates: dict[int, float], best: int) -> None:
+def test_more_at_a_time_must_be_worth_it(rates, best):
     assert Concurrency(rates).best == best
     assert str(Concurrency(rates)).endswith(f" images/s together -> {best}")
 
 
 @pytest.mark.parametrize("given", [0, -1, "many", 1.5, None, True])
-def test_no_other_numbers(tmp_path: Path, given: Any) -> None:
+def test_no_other_numbers(tmp_path, given):
     path = write_study(tmp_path)
     with pytest.raises(InputError, match="must be a whole number of at least 1, or auto, but got"):
         sculpt.run(path, trials_per_device=given)
@@ -274,12 +254,12 @@ def test_no_other_numbers(tmp_path: Path, given: Any) -> None:
 
 
 @pytest.mark.parametrize("given", [0, -1, "many", 1.5, True, "auto"])
-def test_no_other_workers(tmp_path: Path, given: Any) -> None:
+def test_no_other_workers(tmp_path, given):
     with pytest.raises(InputError, match="--workers must be a whole number of at least 1, but got"):
         sculpt.run(write_study(tmp_path), workers=given)
 
 
-def test_their_number_is_given_once(tmp_path: Path, sculpt_command: Any) -> None:
+def test_their_number_is_given_once(tmp_path, sculpt_command):
     path = write_study(tmp_path)
     with pytest.raises(InputError, match="got both --workers 2 and --trials-per-device 3; leave"):
         sculpt.run(path, workers=2, trials_per_device=3)
@@ -290,7 +270,7 @@ def test_their_number_is_given_once(tmp_path: Path, sculpt_command: Any) -> None
     assert [p.name for p in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
-def test_the_view_keeps_trials_apart() -> None:
+def test_the_view_keeps_trials_apart():
     console = Console(file=io.StringIO(), width=200)
     view = LiveView(console)
     view.run_started(4, 1)

@@ -152,7 +152,6 @@ def test_the_average_of_the_weights_is_what_is_evaluated_and_kept(splits):
     names = [name for name, _ in oracle.named_parameters()]
     average = {name: value.detach().clone() for name, value in oracle.named_parameters()}
     steps = 0
-
     update = trainer.update_eagerly
 
     def update_and_average(batch):
@@ -167,7 +166,6 @@ def test_the_average_of_the_weights_is_what_is_evaluated_and_kept(splits):
     for number in (1, 2, 3):
         trainer.run_epoch(number)
     last = {name: value.detach().clone() for name, value in oracle.named_parameters()}
-
     trained = train(model, masks, splits, settings, seed=0)
     for name in names:
         torch.testing.assert_close(dict(model.named_parameters())[name].detach(), average[name])
@@ -221,7 +219,6 @@ def test_a_state_holds_nothing_of_what_is_pruned(splits):
             assert state[key].numel() == kept
     whole = sum(p.numel() for p in model.parameters())
     assert sum(value.numel() * value.element_size() for value in state.values()) < 4 * whole
-
     # What the pruned weights gathered is gone, and the run does not notice.
     trainer.run_epoch(2)
     expected = trainer.state()

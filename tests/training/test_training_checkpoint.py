@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -161,7 +160,7 @@ results = sculpt.run(sys.argv[1])
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kills", [3])
-def test_a_killed_process_goes_on_to_the_same_network(tmp_path: Path, kills: int) -> None:
+def test_a_killed_process_goes_on_to_the_same_network(tmp_path, kills):
     """kill -9 at random moments of a whole study: the trials' networks and errors are those of
     an undisturbed one, bit for bit, and nothing was trained from its beginning again."""
     import sculpt
@@ -196,7 +195,6 @@ def test_a_killed_process_goes_on_to_the_same_network(tmp_path: Path, kills: int
                 process.wait()
         time.sleep(2.1)  # its trial is given up when its heartbeat is this old
     subprocess.run([*command, str(killed)], check=True, env=environment)
-
     expected, found = sculpt.open_results(whole), sculpt.open_results(killed)
     resumed = 0
     for label in ("base", found.trials["trial"].iloc[-1]):

@@ -268,7 +268,6 @@ def test_training_is_plain_sgd(splits, nesterov, schedule):
     model, masks = make_network()
     oracle = copy.deepcopy(model).train()
     history = train(model, masks, splits, settings, seed=5).history
-
     velocity = {name: torch.zeros_like(value) for name, value in oracle.named_parameters()}
     losses = []
     for epoch in range(1, 5):

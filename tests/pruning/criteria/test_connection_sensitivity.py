@@ -61,7 +61,7 @@ def assert_changes(scores: dict[str, Tensor], model: nn.Module, loss: Callable[[
 @pytest.mark.parametrize("batch_norm", ["identity", "batch"])
 @pytest.mark.parametrize("build", [mlp, conv_net])
 def test_scores_are_the_change_of_the_loss_when_a_connection_is_scaled(
-    build: Callable[[], nn.Module], batch_norm: Any, targets: Any, size: int
+    build, batch_norm, targets, size
 ):
     """The mean of −Σ_c t_c · log p_c over all images; uniform targets read no labels."""
     model = build()
@@ -82,27 +82,23 @@ def test_scores_are_the_change_of_the_loss_when_a_connection_is_scaled(
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_gradients_of_opposite_sign_cancel_before_the_absolute_value(size: int):
+def test_gradients_of_opposite_sign_cancel_before_the_absolute_value(size):
     """Equal logits: the same input under both labels pulls each weight by ½ and by −½."""
     model = nn.Linear(2, 2, bias=False)
     nn.init.ones_(model.weight)
     images = torch.tensor([[1.0, 1.0], [1.0, 1.0], [1.0, 0.0]])
     labels = torch.tensor([0, 1, 0])
-
     scores = score(model, in_batches(images, labels, size), targets="gt")
-
     # Only the third image's gradient is left, on the first input.
     assert scores["weight"].tolist() == [[0.5, 0.0], [0.5, 0.0]]
 
 
 @pytest.mark.parametrize("batch_norm", ["identity", "batch"])
-def test_dropout_is_off_in_both_modes(batch_norm: Any):
+def test_dropout_is_off_in_both_modes(batch_norm):
     model = conv_net()
     dropping = nn.Sequential(*model[:4], nn.Dropout(0.9), model[4]).train()
     data = in_batches(*dataset(), 4)
-
     expected = score(model, data, batch_norm=batch_norm)["0.weight"]
-
     assert torch.equal(score(dropping, data, batch_norm=batch_norm)["0.weight"], expected)
 
 
@@ -171,7 +167,7 @@ TARGETS = "uniform, gt, pred_softmax, pred_raw, jacobian_1, jacobian_2"
         ("batch_norm", "train", "identity, batch"),
     ],
 )
-def test_a_word_that_is_no_option_is_refused(option: str, value: str, known: str):
+def test_a_word_that_is_no_option_is_refused(option, value, known):
     with pytest.raises(InputError, match=f"{option} must be one of {known}, but got '{value}'"):
         score(mlp(), in_batches(*dataset(), 4), **{option: value})
 
@@ -192,13 +188,11 @@ class TestSurrogates:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("targets", ["pred_softmax", "pred_raw", "jacobian_1", "jacobian_2"])
-    def test_scores_are_the_change_of_the_loss(self, targets: Any):
+    def test_scores_are_the_change_of_the_loss(self, targets):
         model = mlp()
         images, _ = dataset()
         no_labels = torch.full((12,), -1)
-
         scores = score(model, in_batches(images, no_labels, 5), targets=targets)
-
         average = model(images).mean(0).detach()
         assert_changes(scores, model, lambda: self.loss(model, images, targets, average))
         assert not images.requires_grad

@@ -61,14 +61,11 @@ def products(
 @pytest.mark.parametrize("batch_norm", ["identity", "batch"])
 @pytest.mark.parametrize("targets", ["gt", "uniform"])
 @pytest.mark.parametrize("size", [12, 5])
-def test_scores_are_weights_times_hessian_times_gradient_up_to_a_shift(
-    size: int, targets: Any, batch_norm: Any
-):
+def test_scores_are_weights_times_hessian_times_gradient_up_to_a_shift(size, targets, batch_norm):
     model = conv_net()
     options = {"targets": targets, "temperature": 3.0, "batch_norm": batch_norm}
     scores = score(model, size, **options)
     expected = products(conv_net(), size, **options)
-
     flat = torch.cat([tensor.flatten() for tensor in scores.values()])
     wanted = torch.cat([tensor.flatten() for tensor in expected.values()])
     span = wanted.max() - wanted.min()
@@ -99,7 +96,6 @@ def test_what_is_kept_last_leaves_the_largest_gradient():
         norms.append(gradient_norm())
         with torch.no_grad():
             layer.copy_(saved)
-
     assert norms[0] > gradient_norm() > norms[1]
 
 
@@ -145,13 +141,13 @@ def test_labels_must_be_there_for_gt_and_are_not_read_for_uniform():
         ({"temperature": float("nan")}, "temperature must be above 0, but got nan"),
     ],
 )
-def test_options_out_of_range_are_refused(options: dict[str, Any], message: str):
+def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         score(conv_net(), **options)
 
 
 @pytest.mark.parametrize("size", [1, 5])
-def test_the_gradient_is_of_all_images_and_not_of_each_batch(size: int):
+def test_the_gradient_is_of_all_images_and_not_of_each_batch(size):
     whole, parts = score(conv_net()), score(conv_net(), size)
     for name in whole:
         torch.testing.assert_close(parts[name], whole[name], rtol=1e-7, atol=1e-12)

@@ -1,7 +1,6 @@
 """Iterative SNIP against connection sensitivity, round by round."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
@@ -25,7 +24,7 @@ def batches() -> Iterator[tuple[Tensor, Tensor]]:
 @pytest.mark.parametrize(
     "options", [{}, {"targets": "gt"}, {"batch_norm": "batch"}], ids=["default", "gt", "batch"]
 )
-def test_one_round_is_connection_sensitivity(options: dict[str, Any]):
+def test_one_round_is_connection_sensitivity(options):
     model = conv_net()
     task = PruningTask(model, 20, batches)
     expected = connection_sensitivity(model, task, **options)
@@ -43,9 +42,7 @@ def test_three_rounds_written_out():
     for current in (1, 2):
         left = round(total * (kept / total) ** (current / 3))
         apply_masks(reference, keep_highest(one_shot(reference), left))
-
     scores = iterative_snip(model, PruningTask(model, kept, batches), rounds=3, targets="gt")
-
     assert equal(scores, one_shot(reference))
     assert not equal(keep_highest(scores, kept), first)
 
@@ -53,4 +50,4 @@ def test_three_rounds_written_out():
 def test_an_option_that_is_none_is_refused():
     model = conv_net()
     with pytest.raises(InputError, match="targets must be one of uniform, gt"):
-        iterative_snip(model, PruningTask(model, 20, batches), targets="labels")  # type: ignore[arg-type]
+        iterative_snip(model, PruningTask(model, 20, batches), targets="labels")

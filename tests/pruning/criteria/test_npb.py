@@ -34,15 +34,13 @@ def assert_erk(model: nn.Module, kept: int, scores: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize("kept", [1, 30, 700, 4000, 4800])
-def test_layers_keep_what_erk_says(kept: int):
+def test_layers_keep_what_erk_says(kept):
     model = resnet(1, 10, blocks=1, stem_width=4)
     assert_erk(model, kept, score(model, kept, 1, 8, 8))
 
 
 @pytest.mark.parametrize("shortcut", ["zeropad", "projection"])
-def test_each_layer_is_told_the_paths_through_the_masks_before_it(
-    shortcut: Any, monkeypatch: pytest.MonkeyPatch
-):
+def test_each_layer_is_told_the_paths_through_the_masks_before_it(shortcut, monkeypatch):
     """As counted again afterwards, with the final masks."""
     model = resnet(1, 10, blocks=2, stem_width=4, shortcut=shortcut)
     told: list[np.ndarray] = []
@@ -53,7 +51,6 @@ def test_each_layer_is_told_the_paths_through_the_masks_before_it(
 
     monkeypatch.setattr(source, "kernel_counts", listening)
     masks = score(model, 700, 1, 8, 8)
-
     linear = resnet(1, 10, blocks=2, stem_width=4, shortcut=shortcut).double().eval()
     heard = []
     for name, layer in linear.named_modules():
@@ -64,7 +61,6 @@ def test_each_layer_is_told_the_paths_through_the_masks_before_it(
         elif isinstance(layer, nn.BatchNorm2d):
             layer.eps = 0
     linear(torch.ones(1, 1, 8, 8, dtype=torch.float64))
-
     assert len(told) == len(heard)
     for paths, inputs in zip(told, heard, strict=True):
         expected = inputs.detach().flatten(2).sum(2) if inputs.dim() == 4 else inputs.detach()
@@ -84,7 +80,7 @@ def test_each_layer_is_told_the_paths_through_the_masks_before_it(
     ],
     ids=repr,
 )
-def test_groups_and_transposed_convolutions(layer: nn.Module):
+def test_groups_and_transposed_convolutions(layer):
     model = nn.Sequential(nn.Conv2d(1, 4, 1, bias=False), nn.ReLU(), layer)
     for kept in (6, 17, 27):
         scores = score(model, kept, 1, 5, 5)
@@ -147,7 +143,7 @@ def test_alpha_trades_paths_for_nodes():
 
 def test_a_layer_that_is_not_used_is_refused():
     model = nn.Sequential(nn.Linear(4, 4))
-    model.forward = lambda x: x  # type: ignore[method-assign]
+    model.forward = lambda x: x
     with pytest.raises(InputError, match=r"must be used in the forward pass, but 0\.weight is not"):
         score(model, 5, 4)
 
@@ -155,7 +151,7 @@ def test_a_layer_that_is_not_used_is_refused():
 @pytest.mark.parametrize(
     "options", [{"alpha": -0.1}, {"alpha": 1.1}, {"beta": -1.0}, {"alpha": float("nan")}], ids=str
 )
-def test_options_out_of_range_are_refused(options: dict[str, float]):
+def test_options_out_of_range_are_refused(options):
     with pytest.raises(InputError, match="alpha must be from 0 to 1 and beta at least 0"):
         score(nn.Linear(4, 4), 5, 4, **options)
 

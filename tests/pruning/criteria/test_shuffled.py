@@ -37,13 +37,11 @@ def counts(scores: dict[str, Tensor]) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("rule", [MaskRule(), MaskRule(scope="layer")], ids=str)
-def test_counts_stay_and_positions_move(rule: MaskRule):
+def test_counts_stay_and_positions_move(rule):
     model = network()
     task = make_task(model, rule=rule)
     masks = task.select(magnitude(model, task))
-
     scores = shuffled(model, task, of="magnitude")
-
     assert counts(scores) == counts(masks)
     for name, mask in masks.items():
         if mask.dim() > 1:
@@ -73,7 +71,6 @@ def test_the_default_is_connection_sensitivity_and_its_options_arrive():
 
     default = counts(shuffled(model, make_task(model)))
     labelled = counts(shuffled(model, make_task(model), of_options={"targets": "gt"}))
-
     assert default == counts_of()
     assert labelled == counts_of(targets="gt")
     assert default != labelled
@@ -88,7 +85,7 @@ def test_the_default_is_connection_sensitivity_and_its_options_arrive():
         ("random", {"model": 1}, r"options of random \(it has none\), but got 'model'"),
     ],
 )
-def test_what_cannot_be_shuffled_is_refused(of: str, options: dict[str, Any], message: str):
+def test_what_cannot_be_shuffled_is_refused(of, options, message):
     model = network()
     with pytest.raises((InputError, UnknownNameError), match=message):
         shuffled(model, make_task(model), of=of, of_options=options)

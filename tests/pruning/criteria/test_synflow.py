@@ -43,7 +43,7 @@ def test_each_layer_carries_the_whole_flow():
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_what_flows_into_a_hidden_unit_flows_out_of_it(bias: bool):
+def test_what_flows_into_a_hidden_unit_flows_out_of_it(bias):
     """Neuron-wise conservation (Theorem 1)."""
     scores = one_shot(mlp(bias), 6)
     for before, after in (("0", "2"), ("2", "4")):
@@ -95,7 +95,7 @@ def reference(weights: list[Tensor], kept: int, rounds: int) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("rounds", [1, 2, 7, 30])
-def test_rounds_are_those_of_a_reference(rounds: int):
+def test_rounds_are_those_of_a_reference(rounds):
     model = mlp()
     scores = synflow(model, PruningTask(model, 20, input_shape=(6,)), rounds=rounds)
     expected = reference(list(model.parameters()), 20, rounds)
@@ -113,7 +113,7 @@ def test_scores_of_the_widest_resnet_are_finite():
 
 @pytest.mark.parametrize("factor", [1e18, 1e-18])
 @pytest.mark.parametrize("bias", [False, True])
-def test_a_flow_that_float64_cannot_hold_ranks_as_one_that_it_can(factor: float, bias: bool):
+def test_a_flow_that_float64_cannot_hold_ranks_as_one_that_it_can(factor, bias):
     """20 layers: a flow of 10^±360. It scales, and with it the first layer's bias."""
 
     class Residual(nn.Module):
@@ -167,7 +167,7 @@ def test_without_random_rounds_it_is_synflow():
         assert equal(scores, expected), options
 
 
-def test_random_rounds_are_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch):
+def test_random_rounds_are_where_they_are_asked_for(monkeypatch):
     """Every third round up to round 7: rounds 3 and 6, and never the last one."""
     seen: list[str] = []
     flow, drawn = source.FlowScore.__call__, source._random_scores
@@ -182,11 +182,9 @@ def test_random_rounds_are_where_they_are_asked_for(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(source.FlowScore, "__call__", watched_flow)
     monkeypatch.setattr(source, "_random_scores", watched_draw)
-
     random_rounds(mlp(), rounds=9, interval=3, last_random_round=7)
     assert [current for current, kind in enumerate(seen, 1) if kind == "random"] == [3, 6]
     assert len(seen) == 9
-
     seen.clear()
     random_rounds(mlp(), rounds=3, interval=1, last_random_round=99)
     assert seen == ["random", "random", "flow"]
@@ -219,7 +217,7 @@ def test_random_rounds_keep_more_nodes():
 @pytest.mark.parametrize(
     "options", [{"interval": 0}, {"last_random_round": -1}], ids=["interval", "last"]
 )
-def test_options_out_of_range_are_refused(options: dict[str, int]):
+def test_options_out_of_range_are_refused(options):
     with pytest.raises(InputError, match="interval must be at least 1 and last_random_round"):
         random_rounds(mlp(), **options)
 

@@ -24,7 +24,7 @@ SLOPES: dict[Activation, tuple[Callable[[float], float], float]] = {
 
 
 @pytest.mark.parametrize("activation", CRITICAL_GAINS)
-def test_each_gain_agrees_with_adaptive_quadrature(activation: Activation):
+def test_each_gain_agrees_with_adaptive_quadrature(activation):
     slope, q = SLOPES[activation]
 
     def integrand(z: float) -> float:
@@ -35,9 +35,7 @@ def test_each_gain_agrees_with_adaptive_quadrature(activation: Activation):
 
 
 @pytest.mark.parametrize(("activation", "wrong"), [("relu", 1.0), ("linear", 1.2), ("tanh", 1.3)])
-def test_a_wide_orthogonal_network_keeps_its_gradients_at_this_gain_alone(
-    activation: Activation, wrong: float
-):
+def test_a_wide_orthogonal_network_keeps_its_gradients_at_this_gain_alone(activation, wrong):
     """The mean squared singular value of ten layers' Jacobian is 1; small signals suit tanh."""
     width, depth = 600, 10
     generator = torch.Generator().manual_seed(0)

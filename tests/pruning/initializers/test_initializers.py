@@ -45,13 +45,11 @@ def initialized(model: nn.Module, name: str, seed: int = 0) -> dict[str, Tensor]
 
 @pytest.mark.parametrize("kind", LAYERS)
 @pytest.mark.parametrize("name", NAMES)
-def test_a_weight_fits_its_layer_and_the_seed_alone_decides(name: str, kind: str):
+def test_a_weight_fits_its_layer_and_the_seed_alone_decides(name, kind):
     layer, again = LAYERS[kind](), LAYERS[kind]()
     assert not torch.equal(layer.weight, again.weight)
     before, state = appearance(layer), torch.get_rng_state()
-
     weight = draw(name, layer, seed=1)
-
     assert appearance(layer) == before
     assert torch.equal(torch.get_rng_state(), state)
     assert weight.shape == layer.weight.shape
@@ -65,7 +63,7 @@ def test_a_weight_fits_its_layer_and_the_seed_alone_decides(name: str, kind: str
 
 @pytest.mark.parametrize("name", NAMES)
 class TestOfANetwork:
-    def test_every_weight_is_drawn_and_repeats_with_the_seed(self, name: str):
+    def test_every_weight_is_drawn_and_repeats_with_the_seed(self, name):
         """Whatever the default device and the precision."""
         first, again, other, double = (small_network() for _ in range(4))
         built, drawn = weights(first), initialized(first, name, seed=3)
@@ -79,25 +77,22 @@ class TestOfANetwork:
             assert not torch.equal(weight, built[key]), key
             assert not torch.equal(weight, others[key]), key
 
-    def test_layers_of_one_shape_differ(self, name: str):
+    def test_layers_of_one_shape_differ(self, name):
         model = nn.Sequential(*(nn.Conv2d(4, 4, 3) for _ in range(3)))
         first, second, third = initialized(model, name).values()
         assert not torch.equal(first, second)
         assert not torch.equal(second, third)
 
-    def test_a_layer_does_not_depend_on_the_layers_before_it(self, name: str):
+    def test_a_layer_does_not_depend_on_the_layers_before_it(self, name):
         narrow, wide = (initialized(small_network(blocks), name) for blocks in (1, 2))
         key = "stages.2.0.second.conv.weight"
         assert torch.equal(narrow[key], wide[key])
 
-    def test_biases_are_zero_and_batch_norm_is_fresh(self, name: str):
+    def test_biases_are_zero_and_batch_norm_is_fresh(self, name):
         model = normal(small_network())
         model(torch.randn(4, 3, 8, 8))  # moves the running statistics
-
         initialize(model, name, seed=0)
-
         assert all(parameter.requires_grad for parameter in model.parameters())
-
         for key, tensor in model.state_dict().items():
             kind = key.rsplit(".", 1)[1]
             if "norm" not in key:
@@ -122,7 +117,6 @@ class TestWeightsThatAreZero:
             model = small_network()
             with pytest.warns(SculptWarning) as warned:
                 initialize(model, "ldi", seed=seed, kernel="delta")
-
             total = sum(weight.numel() for weight in weights(model).values())
             left = count(weights(model))
             (warning,) = warned
@@ -131,7 +125,6 @@ class TestWeightsThatAreZero:
             assert f"no more than {left} weights to keep" in message
             assert "'block'" in message
             assert warning.filename == __file__  # the line that asked for it
-
             kernel = model.stages[2][0].second.conv.weight
             assert not kernel[:, :, 0].any()
             gram = kernel[:, :, 1, 1] @ kernel[:, :, 1, 1].T
@@ -139,7 +132,7 @@ class TestWeightsThatAreZero:
             assert not model.classifier.bias.any()
 
     @pytest.mark.parametrize("name", NAMES)
-    def test_no_initializer_as_it_is_makes_them(self, name: str):
+    def test_no_initializer_as_it_is_makes_them(self, name):
         for seed in range(5):  # warnings are errors
             initialize(small_network(), name, seed=seed)
 

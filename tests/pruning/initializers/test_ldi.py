@@ -1,6 +1,6 @@
 """Dynamical isometry in closed form, in float64: singular values, norms and adjoints."""
 
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 import torch
@@ -41,14 +41,12 @@ def norms(images: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("build", [block_kernel, delta_kernel])
 @pytest.mark.parametrize("size", SIZES)
-def test_an_image_keeps_its_norm_and_the_adjoint_is_the_way_back(build: Any, size: int):
+def test_an_image_keeps_its_norm_and_the_adjoint_is_the_way_back(build, size):
     """As torch convolves, which the singular values below are not computed with."""
     kernel = build(3, 8, size, generator())
     outputs = torch.randn(5, 3, 9, 6, dtype=torch.float64)
     inputs = torch.randn(5, 8, 9, 6, dtype=torch.float64, requires_grad=True)
-
     (back,) = torch.autograd.grad(circular(inputs, kernel), inputs, outputs)
-
     torch.testing.assert_close(norms(back), norms(outputs), **PRECISE)
     torch.testing.assert_close(circular(back, kernel), outputs, **PRECISE)
     if (
@@ -61,43 +59,36 @@ def test_an_image_keeps_its_norm_and_the_adjoint_is_the_way_back(build: Any, siz
 @pytest.mark.parametrize("build", [block_kernel, delta_kernel])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("in_channels", "out_channels"), [(1, 1), (3, 8), (6, 6), (8, 3), (5, 1)])
-def test_all_singular_values_are_1(build: Any, size: int, in_channels: int, out_channels: int):
+def test_all_singular_values_are_1(build, size, in_channels, out_channels):
     kernel = build(out_channels, in_channels, size, generator())
     values = singular_values(kernel)
-
     assert kernel.shape == (out_channels, in_channels, size, size)
     assert values.shape == (6, 7, min(in_channels, out_channels))
     torch.testing.assert_close(values, torch.ones_like(values), **PRECISE)
 
 
 @pytest.mark.parametrize("build", [block_kernel, delta_kernel])
-def test_the_check_would_notice_a_merely_orthogonal_matrix(build: Any):
+def test_the_check_would_notice_a_merely_orthogonal_matrix(build):
     """`nn.init.orthogonal_` flattens the kernel; METHOD §4 says that this is not enough."""
     flattened = orthogonal_matrix(4, 4 * 9, generator()).view(4, 4, 3, 3)
-
     assert (singular_values(build(4, 4, 3, generator())) - 1).abs().max() < 1e-11
     assert (singular_values(flattened) - 1).abs().max() > 0.1
 
 
 @pytest.mark.parametrize(("in_channels", "out_channels"), [(16, 16), (3, 16), (16, 3)])
-def test_the_block_kernel_has_no_zeros_and_the_delta_kernel_eight_ninths(
-    in_channels: int, out_channels: int
-):
+def test_the_block_kernel_has_no_zeros_and_the_delta_kernel_eight_ninths(in_channels, out_channels):
     layer = nn.Conv2d(in_channels, out_channels, 3)
     assert torch.count_nonzero(ldi(layer, generator())) == layer.weight.numel()
     assert (block_kernel(16, 16, 3, generator()).square().sum((0, 1)) > 0.01).all()
-
     weight = ldi(layer, generator(), kernel="delta")
-
     assert torch.count_nonzero(weight) * 9 == weight.numel()
     assert torch.count_nonzero(weight[:, :, 1, 1]) == in_channels * out_channels
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(7, 12), (12, 7), (9, 9), (1, 5)])
-def test_a_linear_weight_is_orthonormal_along_its_shorter_side(inputs: int, outputs: int):
+def test_a_linear_weight_is_orthonormal_along_its_shorter_side(inputs, outputs):
     layer = nn.Linear(inputs, outputs)
     weight = ldi(layer, generator())
-
     assert weight.shape == (outputs, inputs)
     small = weight @ weight.T if outputs <= inputs else weight.T @ weight
     torch.testing.assert_close(small, torch.eye(min(inputs, outputs)), rtol=0, atol=1e-6)
@@ -129,11 +120,10 @@ def test_signs_are_corrected():
 @pytest.mark.parametrize(
     "layer", [nn.Linear(6, 4), nn.Conv2d(3, 4, 3), nn.Conv2d(4, 3, 3)], ids=str
 )
-def test_the_gain_is_all_singular_values(layer: Any, given: Any, gain: float):
+def test_the_gain_is_all_singular_values(layer, given, gain):
     """An activation stands for its critical gain."""
     assert set(get_args(Activation)) == {"linear", "tanh", "relu", "leaky_relu", "selu"}
     scaled = ldi(layer, generator(), gain=given)
-
     torch.testing.assert_close(scaled, gain * ldi(layer, generator()), rtol=1e-6, atol=0)
     matrix = scaled.double()
     values = torch.linalg.svdvals(matrix) if matrix.dim() == 2 else singular_values(matrix)
@@ -142,7 +132,6 @@ def test_the_gain_is_all_singular_values(layer: Any, given: Any, gain: float):
 
 def test_a_study_file_may_give_a_number_or_an_activation_as_gain():
     schema = options_schema(ldi)
-
     for gain in (2, 0.5, "relu"):
         assert schema.model_validate({"gain": gain}).model_dump()["gain"] == gain
     for gain in ("gelu", "2", True, None):
@@ -151,11 +140,9 @@ def test_a_study_file_may_give_a_number_or_an_activation_as_gain():
 
 
 @pytest.mark.parametrize("kernel", ["block", "delta"])
-def test_each_group_of_a_grouped_convolution_is_orthogonal(kernel: Any):
+def test_each_group_of_a_grouped_convolution_is_orthogonal(kernel):
     layer = nn.Conv2d(6, 9, 3, groups=3)
-
     groups = ldi(layer, generator(), kernel=kernel).double().chunk(3)
-
     for group in groups:
         values = singular_values(group)
         torch.testing.assert_close(values, torch.ones_like(values), rtol=1e-6, atol=0)
@@ -171,7 +158,7 @@ def test_each_group_of_a_grouped_convolution_is_orthogonal(kernel: Any):
     ],
     ids=["oblong", "1-d", "3-d"],
 )
-def test_a_kernel_that_is_not_a_square_is_refused(layer: Any, shape: str):
+def test_a_kernel_that_is_not_a_square_is_refused(layer, shape):
     with pytest.raises(InputError, match=f"square.*but got {shape}.*use .*variance_scaling"):
         ldi(layer, generator())
 
@@ -180,6 +167,6 @@ def test_a_kernel_that_is_not_a_square_is_refused(layer: Any, shape: str):
     ("option", "value", "known"),
     [("kernel", "dirac", "block, delta"), ("gain", "gelu", "linear, .*")],
 )
-def test_an_unknown_word_is_refused(option: str, value: str, known: str):
+def test_an_unknown_word_is_refused(option, value, known):
     with pytest.raises(InputError, match=rf"{option} must be one of {known}, but got '{value}'"):
         ldi(nn.Conv2d(2, 2, 3), generator(), **{option: value})
