@@ -19,14 +19,14 @@ from sculpt.errors import DataError, SculptWarning
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(tmp_path, monkeypatch):
     """An empty cache folder for each test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "sculpt"
 
 
 @pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def decoded(monkeypatch):
     """The files decoded so far."""
     paths: list[str] = []
     original = decoding.decode_image
@@ -46,7 +46,7 @@ def read(folder: Path, **options: int) -> ImageArrays:
 # ---- what is read
 
 
-def test_order_and_labels_are_torchvisions(image_folder: Path):
+def test_order_and_labels_are_torchvisions(image_folder):
     arrays = read(image_folder)
     assert arrays.class_names == ("ant", "bee", "cat")
     for split, ours, labels in (
@@ -60,14 +60,14 @@ def test_order_and_labels_are_torchvisions(image_folder: Path):
             assert torch.equal(torch.from_numpy(np.array(image)).permute(2, 0, 1), our_image)
 
 
-def test_more_files_than_one_task_takes_keep_their_order(image_folder: Path, monkeypatch):
+def test_more_files_than_one_task_takes_keep_their_order(image_folder, monkeypatch):
     expected = read(image_folder)
     shutil.rmtree(tensor_cache.cache_folder())
     monkeypatch.setattr(decoding, "_FILES_PER_TASK", 2)
     assert torch.equal(read(image_folder).train_images, expected.train_images)
 
 
-def test_grey_and_resized(image_folder: Path):
+def test_grey_and_resized(image_folder):
     kind = ImageFolder(root=str(image_folder), size=4, channels=1)
     assert kind.describe() == ImageSpec(channels=1, height=4, width=4, classes=3)
     arrays = kind.read()
@@ -77,7 +77,7 @@ def test_grey_and_resized(image_folder: Path):
         assert torch.equal(arrays.train_images[0, 0], torch.from_numpy(np.array(expected)))
 
 
-def test_images_need_not_be_square(image_folder: Path):
+def test_images_need_not_be_square(image_folder):
     for path in image_folder.rglob("*.png"):
         Image.new("RGB", (5, 3), (1, 2, 3)).save(path)  # Pillow's sizes are width, height
     kind = ImageFolder(root=str(image_folder))
@@ -86,7 +86,7 @@ def test_images_need_not_be_square(image_folder: Path):
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
-def test_other_8_bit_modes_are_converted(image_folder: Path, mode: str):
+def test_other_8_bit_modes_are_converted(image_folder, mode):
     source = Image.new("RGB", (6, 6), (255, 255, 255)).convert(mode)
     suffix = "jpg" if mode == "CMYK" else "png"
     # Half-transparent entries are what Pillow warns about when converting.
@@ -108,13 +108,12 @@ DAMAGES = {
 
 @pytest.mark.parametrize("kind", DAMAGES)
 @pytest.mark.parametrize("name", ["train/ant/0.png", "train/bee/1.png", "test/ant/0.jpg"])
-def test_a_damaged_image_is_named(image_folder: Path, name: str, kind: str, cache: Path):
+def test_a_damaged_image_is_named(image_folder, name, kind, cache):
     victim = image_folder / name
     noise = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     Image.fromarray(noise).save(victim)
     victim.write_bytes(DAMAGES[kind](victim.read_bytes()))
     folder = ImageFolder(root=str(image_folder))
-
     # What images look like is told by the beginning of the first of them.
     asked = name == "train/ant/0.png" and kind != "truncated"
     for method in (folder.read, *[folder.describe] * asked):
@@ -163,9 +162,7 @@ def with_16_bits(root: Path, split: str) -> None:
         (with_16_bits, r"8 bits per channel, but .*{}/ant/0\.png"),  # and they are not clipped
     ],
 )
-def test_a_folder_that_cannot_be_used_is_refused(
-    image_folder: Path, split: str, change, message: str
-):
+def test_a_folder_that_cannot_be_used_is_refused(image_folder, split, change, message):
     change(image_folder, split)
     folder = ImageFolder(root=str(image_folder))
     with pytest.raises(DataError, match=message.format(split)):
@@ -174,7 +171,7 @@ def test_a_folder_that_cannot_be_used_is_refused(
         assert str(image_folder / split) in folder.available()
 
 
-def test_differing_sizes_are_named_with_both_files(image_folder: Path):
+def test_differing_sizes_are_named_with_both_files(image_folder):
     Image.new("RGB", (8, 5)).save(image_folder / "test/cat/0.png")
     with pytest.raises(DataError, match=r"data\.size=PIXELS") as refusal:
         read(image_folder)
@@ -192,7 +189,7 @@ def test_a_root_is_required():
 
 
 @pytest.mark.parametrize(("option", "value"), [("channels", 2), ("channels", 0), ("size", -1)])
-def test_options_out_of_range_are_refused(option: str, value: int):
+def test_options_out_of_range_are_refused(option, value):
     with pytest.raises(DataError, match=f"{option} must be .*got {value}"):
         ImageFolder(root="anywhere", **{option: value})
 
@@ -209,7 +206,7 @@ def read_with_warning(folder: Path, **options: int) -> tuple[ImageArrays, str]:
     return arrays, text
 
 
-def test_hidden_entries_are_no_images(image_folder: Path):
+def test_hidden_entries_are_no_images(image_folder):
     expected = read(image_folder)
     for folder in (
         ".ipynb_checkpoints",
@@ -224,7 +221,7 @@ def test_hidden_entries_are_no_images(image_folder: Path):
     assert arrays.class_names == expected.class_names
 
 
-def test_what_is_not_read_is_counted_by_folder_and_reason(image_folder: Path):
+def test_what_is_not_read_is_counted_by_folder_and_reason(image_folder):
     for index, name in enumerate(["5.gif", "6.gif", "7.JFIF", "8.avif", "notes"]):
         (image_folder / "train/bee" / name).write_bytes(b"x" * index)
     (image_folder / "test/labels.csv").touch()
@@ -236,7 +233,7 @@ def test_what_is_not_read_is_counted_by_folder_and_reason(image_folder: Path):
     assert text.count(" read, ") == 2
 
 
-def test_many_folders_are_not_all_named(image_folder: Path):
+def test_many_folders_are_not_all_named(image_folder):
     for index in range(20):
         for split in ("train", "test"):
             folder = image_folder / split / f"class {index:02}"
@@ -247,7 +244,7 @@ def test_many_folders_are_not_all_named(image_folder: Path):
     assert "; and 30 more folders)" in text
 
 
-def test_a_class_of_which_nothing_is_read_is_refused_with_the_reason(image_folder: Path):
+def test_a_class_of_which_nothing_is_read_is_refused_with_the_reason(image_folder):
     for path in (image_folder / "train/bee").iterdir():
         path.rename(path.with_suffix(".gif"))
     with pytest.raises(DataError, match=r"but bee holds none \(3 \.gif left out\); images end in"):
@@ -255,7 +252,7 @@ def test_a_class_of_which_nothing_is_read_is_refused_with_the_reason(image_folde
 
 
 @pytest.mark.parametrize("target", ["", "train", "train/ant", "train/bee", "test/ant", "..", "/"])
-def test_no_folder_is_entered_twice(image_folder: Path, target: str):
+def test_no_folder_is_entered_twice(image_folder, target):
     expected = read(image_folder)
     (image_folder / "train/ant/link").symlink_to(image_folder / target)
     arrays, text = read_with_warning(image_folder)
@@ -264,7 +261,7 @@ def test_no_folder_is_entered_twice(image_folder: Path, target: str):
     assert "train/ant: 3 read, 1 links to folders that are read anyway left out" in text
 
 
-def test_links_to_images_elsewhere_are_followed(image_folder: Path, tmp_path: Path):
+def test_links_to_images_elsewhere_are_followed(image_folder, tmp_path):
     expected = read(image_folder)
     for name in ("train/ant", "test"):  # a class, a split
         (image_folder / name).rename(tmp_path / "moved")
@@ -286,9 +283,7 @@ def test_links_to_images_elsewhere_are_followed(image_folder: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("name", "target"), [("test/ant", "train/ant"), ("test", "train"), ("train/ant", ".")]
 )
-def test_a_class_or_a_split_that_is_another_by_a_link_is_refused(
-    image_folder: Path, name: str, target: str
-):
+def test_a_class_or_a_split_that_is_another_by_a_link_is_refused(image_folder, name, target):
     shutil.rmtree(image_folder / name)
     (image_folder / name).symlink_to(image_folder / target)
     target = str(image_folder / target)
@@ -301,7 +296,7 @@ def test_a_class_or_a_split_that_is_another_by_a_link_is_refused(
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
-def test_images_stand_upright(tmp_path: Path, orientation: int, suffix: str):
+def test_images_stand_upright(tmp_path, orientation, suffix):
     pixels = np.zeros((24, 40, 3), dtype=np.uint8)
     pixels[:8, :8] = 250  # the upper left corner of the scene, which is wider than high
     laid = Image.fromarray(pixels)
@@ -334,7 +329,7 @@ def png(path: Path, depth: int, color: int, channels: int, value: int, side: int
 
 
 @pytest.mark.parametrize("color", [0, 2, 4, 6])
-def test_16_bits_of_any_kind_are_refused(image_folder: Path, color: int):
+def test_16_bits_of_any_kind_are_refused(image_folder, color):
     path = image_folder / "train/ant/1.png"
     channels = {0: 1, 2: 3, 4: 2, 6: 4}[color]
     png(path, 8, color, channels, 200)
@@ -344,7 +339,7 @@ def test_16_bits_of_any_kind_are_refused(image_folder: Path, color: int):
         read(image_folder)
 
 
-def test_16_bits_of_other_types_are_refused(image_folder: Path):
+def test_16_bits_of_other_types_are_refused(image_folder):
     (image_folder / "train/ant/1.ppm").write_bytes(b"P6 6 6 65535\n" + b"\0\xc8" * 108)
     with pytest.raises(DataError, match=r"8 bits per channel, but .*1\.ppm has more"):
         read(image_folder)
@@ -357,7 +352,7 @@ def test_16_bits_of_other_types_are_refused(image_folder: Path):
 
 
 @pytest.mark.parametrize("kind", ["GIF", "ICO", "EPS", "PDF"])
-def test_other_types_are_not_read_under_another_ending(image_folder: Path, kind: str):
+def test_other_types_are_not_read_under_another_ending(image_folder, kind):
     path = image_folder / "train/ant/0.png"
     Image.new("RGB", (6, 6)).save(path, format=kind)
     with pytest.raises(DataError, match=r"intact image, but .*ant/0\.png cannot be decoded"):
@@ -365,7 +360,7 @@ def test_other_types_are_not_read_under_another_ending(image_folder: Path, kind:
 
 
 @pytest.mark.parametrize("side", [8193, 13_000, 60_000])
-def test_a_huge_image_is_refused_by_its_header(image_folder: Path, side: int):
+def test_a_huge_image_is_refused_by_its_header(image_folder, side):
     path = image_folder / "train/ant/0.png"
     png(path, 8, 2, 3, 0, side=side)
     for size in (0, 6):
@@ -376,7 +371,7 @@ def test_a_huge_image_is_refused_by_its_header(image_folder: Path, side: int):
 
 
 def test_images_that_exceed_the_memory_are_refused_before_it_is_asked_for(
-    image_folder: Path, monkeypatch: pytest.MonkeyPatch
+    image_folder, monkeypatch
 ):
     monkeypatch.setattr(decoding, "MOST_BYTES", 15 * 3 * 36)
     assert len(read(image_folder).train_images) == 9
@@ -386,7 +381,7 @@ def test_images_that_exceed_the_memory_are_refused_before_it_is_asked_for(
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "broken link"])
-def test_what_is_no_file_is_named(image_folder: Path, kind: str):
+def test_what_is_no_file_is_named(image_folder, kind):
     path = image_folder / "train/ant/0.png"
     path.unlink()
     if kind == "pipe":
@@ -401,7 +396,7 @@ def test_what_is_no_file_is_named(image_folder: Path, kind: str):
 # ---- the cache
 
 
-def test_the_second_read_decodes_nothing(image_folder: Path, decoded: list[str]):
+def test_the_second_read_decodes_nothing(image_folder, decoded):
     first = read(image_folder)
     assert len(decoded) == 15
     second = read(image_folder)
@@ -410,7 +405,7 @@ def test_the_second_read_decodes_nothing(image_folder: Path, decoded: list[str])
     assert torch.equal(first.test_images, second.test_images)
 
 
-def test_options_have_caches_of_their_own(image_folder: Path, decoded: list[str]):
+def test_options_have_caches_of_their_own(image_folder, decoded):
     for options in ({}, {"size": 4}, {"size": 6, "channels": 1}, {"channels": 1}):
         decoded.clear()
         read(image_folder, **options)
@@ -467,7 +462,7 @@ def change_size_keeping_time(root: Path) -> None:
         lambda root: (root / "test/bee/0.png").unlink(),
     ],
 )
-def test_any_change_of_a_file_decodes_again(image_folder: Path, decoded: list[str], change):
+def test_any_change_of_a_file_decodes_again(image_folder, decoded, change):
     read(image_folder)
     change(image_folder)
     decoded.clear()
@@ -484,19 +479,18 @@ CACHE_DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", CACHE_DAMAGES.values(), ids=CACHE_DAMAGES)
-def test_a_damaged_cache_is_rebuilt(image_folder: Path, cache: Path, decoded, damage):
+def test_a_damaged_cache_is_rebuilt(image_folder, cache, decoded, damage):
     original = read(image_folder).train_images.clone()
     (file,) = cache.glob("*")
     good = file.read_bytes()
     file.write_bytes(damage(good))
     decoded.clear()
-
     assert torch.equal(read(image_folder).train_images, original)
     assert len(decoded) == 15
     assert file.read_bytes() == good
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, image_folder, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, image_folder, monkeypatch):
     # A file where the folder should be stops even root, whom permissions do not.
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
@@ -504,7 +498,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, image_fo
         assert len(read(image_folder).train_images) == 9
 
 
-def test_a_failed_write_leaves_nothing_behind(image_folder: Path, cache: Path, monkeypatch):
+def test_a_failed_write_leaves_nothing_behind(image_folder, cache, monkeypatch):
     def full_disk(*_args: object, **_options: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -513,7 +507,7 @@ def test_a_failed_write_leaves_nothing_behind(image_folder: Path, cache: Path, m
     assert list(cache.glob("*")) == []
 
 
-def test_the_home_folder_is_used_without_xdg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_home_folder_is_used_without_xdg(tmp_path, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert tensor_cache.cache_folder() == tmp_path / ".cache" / "sculpt"
@@ -523,10 +517,9 @@ def test_the_home_folder_is_used_without_xdg(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.slow
-def test_real_cifar10(cifar10_folder: Path, monkeypatch):
+def test_real_cifar10(cifar10_folder, monkeypatch):
     kind = ImageFolder(root=str(cifar10_folder))
     assert kind.describe() == ImageSpec(channels=3, height=32, width=32, classes=10)
-
     arrays = kind.read()
     assert arrays.train_images.shape == (50_000, 3, 32, 32)
     assert arrays.test_images.shape == (10_000, 3, 32, 32)
@@ -538,7 +531,6 @@ def test_real_cifar10(cifar10_folder: Path, monkeypatch):
     torch.testing.assert_close(
         means, torch.tensor([0.4914, 0.4822, 0.4465], dtype=torch.float64), atol=2e-3, rtol=0
     )
-
     monkeypatch.setattr(image_folder, "decode_images", None)  # calling it would fail
     cached = kind.read()
     assert torch.equal(cached.train_images, arrays.train_images)
