@@ -69,9 +69,8 @@ INSIDE = {
     "presentation": [
         ["details", "figures", "reproduction"],
         ["content"],
-        ["front_figure"],
-        ["curve_figures", "error_figures", "interval_figures", "layer_figures"],
-        ["parameter_figures"],
+        ["candidate_figures", "parameter_figures"],
+        ["network_figures"],
         ["dashboard", "markdown", "page"],
         ["archiving"],
     ],

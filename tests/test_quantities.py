@@ -15,7 +15,7 @@ from sculpt.errors import ConfigError, NumericsError, StorageError
 from sculpt.quantities import SIGNALS, WORST, Quantity, badness, proxies, register, stored
 from sculpt.record import SculptedRecord, SeedRecord, TrialRecord
 from sculpt.registry import OBJECTIVES, QUANTITIES
-from sculpt.results.columns import describe_column
+from sculpt.results.columns import described
 from sculpt.run_folder import RunFolder
 from sculpt.search.sampling.feasibility import check_study
 from sculpt.storage.trial_files import summary
@@ -106,7 +106,7 @@ def test_what_is_stored_is_in_the_summary_and_has_a_column(whole: Finished) -> N
     found = summary(whole.record)
     for quantity in stored():
         assert found[quantity.name] == quantity.read(whole.record)
-        assert describe_column(quantity.name).meaning == quantity.meaning
+        assert described([quantity.name])[0][2] == quantity.meaning
     for step in ("initial", "pruned", "repaired"):
         assert all(is_number(found[f"{step}_{name}"]) for name in SIGNALS)
 
@@ -142,7 +142,7 @@ def test_one_entry_makes_a_quantity(monkeypatch: pytest.MonkeyPatch, plain: Fini
     value = plain.record.kept_macs / 2
     assert OBJECTIVES.get("half_of_the_macs").read(plain.record) == value
     assert summary(plain.record)["half_of_the_macs"] == value
-    assert describe_column("half_of_the_macs").meaning == "half of them"
+    assert described(["half_of_the_macs"])[0][2] == "half of them"
     assert badness("half_of_the_macs", plain.sculpted[0]) == value
     assert EarlyStopping(proxy="half_of_the_macs")
     with pytest.raises(ConfigError, match="'val_error' is registered by both"):

@@ -6,9 +6,9 @@ from itertools import combinations_with_replacement
 from typing import TypedDict
 
 import numpy as np
-import pandas as pd
 
 from sculpt.config import Params
+from sculpt.documents import Document
 from sculpt.dominance import non_dominated
 from sculpt.presentation.details import Details, chosen_details
 from sculpt.presentation.reproduction import Reproduction, reproduction
@@ -153,15 +153,16 @@ class Content:
 def collect(results: Results) -> Content:
     """Collect the content of a report on a study."""
     results = results.snapshot()
-    document, table, complete = rank(results), results.trials, results.complete
-    measured = [n for n in OBJECTIVES.names() if n in complete and complete[n].notna().any()]
+    document, finished = rank(results), results.finished
+    names = OBJECTIVES.names()
+    measured = [n for n in names if any(row.get(n) is not None for row in finished)]
     # The pair that the front is over at first; a study of one objective gets a cost.
     wanted = dict.fromkeys([*results.config.search.objectives, "val_error", "kept_macs"])
     axes = [name for name in wanted if name in measured][:2]
     error = "test" if results.config.training.protocol == "lowest_test" else "val"
-    budgets = budgets_of(results.config, complete)
+    budgets = budgets_of(results.config, finished)
     budgets = budgets if len(budgets) > 1 else []
-    known = {row["trial"]: row for _, row in complete.iterrows()} if len(complete) else {}
+    known = {row["trial"]: row for row in finished}
     tests = {trial: spread(of_every_seed(row.get("test_errors"))) for trial, row in known.items()}
     ranking = ranking_table(document, tests if error == "test" else None)
     trials = _trials(document, ranking, known, tests, measured, bool(budgets))
@@ -181,19 +182,23 @@ def collect(results: Results) -> Content:
         fronts=fronts,
         ranking=ranking,
         trials=trials,
-        unfinished=without_result(table, (*UNRANKED, "interrupted")),
-        rungs=_rungs(table),
+        unfinished=without_result(results.rows, (*UNRANKED, "interrupted")),
+        rungs={
+            row["trial"]: [(int(epoch), error) for epoch, error in row["rungs"].items()]
+            for row in results.rows
+            if row["state"] == "stopped" and row.get("rungs")
+        },
         details=details,
         published=_published(results, trials),
-        proxies=_proxies(document, complete),
-        reproduction=reproduction(results, table, records, document["budget"]),
+        proxies=_proxies(document, finished),
+        reproduction=reproduction(results, records, document["budget"]),
     )
 
 
 def _trials(
     document: Ranking,
     ranking: Table,
-    known: dict[int | str, pd.Series],
+    known: dict[int | str, Document],
     tests: dict[int | str, Error | None],
     measured: Sequence[str],
     several_budgets: bool,
@@ -247,16 +252,6 @@ def front_key(one: int, other: int) -> str:
     return f"{min(one, other)},{max(one, other)}"
 
 
-def _rungs(table: pd.DataFrame) -> dict[int | str, list[tuple[int, float]]]:
-    if "rungs" not in table:
-        return {}
-    stopped = table[(table["state"] == "stopped") & table["rungs"].notna()]
-    return {
-        row["trial"]: [(int(epoch), error) for epoch, error in row["rungs"].items()]
-        for _, row in stopped.iterrows()
-    }
-
-
 def _published(results: Results, trials: list[Trial]) -> Published | None:
     """Return published errors of configurations that finished here, for their sparsity."""
     published = results.config.published
@@ -280,14 +275,12 @@ def _published(results: Results, trials: list[Trial]) -> Published | None:
 
 
 def _proxies(
-    document: Ranking, complete: pd.DataFrame
+    document: Ranking, finished: list[Document]
 ) -> list[tuple[ProxyRow, dict[int | str, float | None]]]:
     strongest = [row for row in document["proxies"] if row["rho"] is not None][:SHOWN_PROXIES]
-    if not strongest:
-        return []
-    candidates = complete[complete["role"] == "candidate"]
-    columns = measures(candidates)
+    candidates = [row for row in finished if row["role"] == "candidate"]
+    trials, columns = [row["trial"] for row in candidates], measures(candidates)
     return [
-        (row, dict(zip(candidates["trial"], map(rounded, columns[row["proxy"]]), strict=True)))
+        (row, dict(zip(trials, map(rounded, columns[row["proxy"]]), strict=True)))
         for row in strongest
     ]

@@ -12,20 +12,26 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from sculpt.documents import Document
-from sculpt.presentation.content import Content, collect
-from sculpt.presentation.curve_figures import learning_curves, proxy_figures
-from sculpt.presentation.error_figures import error_against_sparsity
-from sculpt.presentation.figures.drawing import COLOURS, CONFIG, Figure
-from sculpt.presentation.figures.rendering import browser_library
-from sculpt.presentation.front_figure import (
+from sculpt.presentation.candidate_figures import (
     MOST_DOMINATED,
     STEPS,
+    confirmation_intervals,
+    error_against_sparsity,
     objective_axes,
     pareto_front,
+    published_intervals,
     series_of,
 )
-from sculpt.presentation.interval_figures import confirmation_intervals, published_intervals
-from sculpt.presentation.layer_figures import layer_densities, panel_figures, signal_figures
+from sculpt.presentation.content import Content, collect
+from sculpt.presentation.figures.drawing import COLOURS, CONFIG, Figure
+from sculpt.presentation.figures.rendering import browser_library
+from sculpt.presentation.network_figures import (
+    layer_densities,
+    learning_curves,
+    panel_figures,
+    proxy_figures,
+    signal_figures,
+)
 from sculpt.presentation.parameter_figures import ParameterFigure, parameter_figures
 from sculpt.results.formats import write_text
 from sculpt.results.records import Results

@@ -139,7 +139,7 @@ def _importances(rows: list[Sampled], space: Space, lower: bool) -> Figure:
         drawn.mark_bar(color=colour("s1")),
         drawn.mark_text(align="left", dx=5)
         .transform_calculate(label="datum.x < 0.01 ? '<0.01' : format(datum.x, '.2f')")
-        .encode(text=alt.Text("label:N")),
+        .encode(text="label:N"),
         height=60 + 34 * len(bars),
         # Room for the numbers beside the bars.
         x=alt.X(
@@ -148,7 +148,7 @@ def _importances(rows: list[Sampled], space: Space, lower: bool) -> Figure:
             scale=alt.Scale(domain=[0, 1.12 * max(found.values())], nice=False),
         ),
         y=alt.Y("name:N", title=None, sort=None, axis=axis),
-        tooltip=alt.Tooltip("text:N"),
+        tooltip="text:N",
     )
 
 
@@ -201,17 +201,17 @@ def _parallel(rows: Sequence[Sampled], space: Space, objective: str) -> Figure:
         {"axes": axes, "trials": lines, "ticks": ticks},
         names.mark_rule(color=colour("muted")),
         drawn.mark_line(size=1.6, opacity=0.75).encode(
-            y=height, color=strength, detail=alt.Detail("trial:N"), tooltip=alt.TooltipValue(None)
+            y=height, color=strength, detail="trial:N", tooltip=alt.TooltipValue(None)
         ),
         drawn.mark_point(filled=True, size=30, opacity=0.6).encode(
-            y=height, color=strength, tooltip=alt.Tooltip("text:N")
+            y=height, color=strength, tooltip="text:N"
         ),
         marks.mark_text(stroke=colour("paper"), strokeWidth=4, **beside).encode(
-            y=height, text=alt.Text("label:N")
+            y=height, text="label:N"
         ),
-        marks.mark_text(**beside).encode(y=height, text=alt.Text("label:N")),
+        marks.mark_text(**beside).encode(y=height, text="label:N"),
         names.mark_text(baseline="bottom", dy=-4, fontWeight="bold", **texts).encode(
-            text=alt.Text("label:N"), y=alt.YValue(0)
+            text="label:N", y=alt.YValue(0)
         ),
         height=420,
         least=170 * len(columns),

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import pandas as pd
 import yaml
 
 from sculpt.config import Sparsity
@@ -28,14 +27,11 @@ class Reproduction:
     """Number of records read."""
 
 
-def reproduction(
-    results: Results, table: pd.DataFrame, records: list[TrialRecord], common: int | None
-) -> Reproduction:
+def reproduction(results: Results, records: list[TrialRecord], common: int | None) -> Reproduction:
     """Return commands, the study as a file, and the facts behind the numbers.
 
     Args:
         results: The study.
-        table: `Results.trials`.
         records: Those that were read; devices and versions are theirs.
         common: The budget of all candidates, if they have one.
     """
@@ -60,7 +56,7 @@ def reproduction(
     elif budget == "base" and common:
         budget = f"base, {count(common)} parameters"
     seeds = dict.fromkeys(tuple(record.seeds) for record in records)
-    seconds = sum(_sum(part, "seconds") for part in (table, results.confirmation))
+    seconds = sum(row.get("seconds") or 0.0 for row in results.rows + results.confirming)
     prints = _distinct(record.data_fingerprint for record in records)
     return Reproduction(
         file=file,
@@ -80,12 +76,6 @@ def reproduction(
         ],
         records=len(records),
     )
-
-
-def _sum(table: pd.DataFrame, column: str) -> float:
-    if column not in table:
-        return 0.0
-    return float(pd.to_numeric(table[column], errors="coerce").fillna(0).sum())
 
 
 def _distinct(texts: Iterable[str]) -> str:

@@ -2,13 +2,12 @@
 
 from typing import Any, Literal, TypedDict
 
-import pandas as pd
-
 from sculpt.config import Params, Published
+from sculpt.documents import Document
 from sculpt.errors import InputError
 from sculpt.record import Role, SeedRecord
 from sculpt.results.records import Results
-from sculpt.results.rows import of_every_seed, parameters_of, rounded, spread
+from sculpt.results.rows import of_every_seed, rounded, spread
 from sculpt.results.statistics import Difference, judge
 from sculpt.units import Error
 
@@ -78,8 +77,7 @@ def against_published(results: Results) -> AgainstPublished | None:
     known = published_errors(published) if published else []
     if published is None or not known:
         return None
-    table = results.complete
-    finished = {row["trial"]: row for _, row in table.iterrows()} if len(table) else {}
+    finished = {row["trial"]: row for row in results.finished}
     reads_test = results.config.training.protocol == "lowest_test"
     errors, unread = _errors_of(results, finished, reads_test)
     judged = _judged(errors)
@@ -88,7 +86,7 @@ def against_published(results: Results) -> AgainstPublished | None:
     base = _row("base", "base" if "base" in finished else None, results.config.model.options)
     base["published"] = None if base_error is None else _figure(base_error, None)
     rows = [base]
-    left = {trial: parameters_of(row) for trial, row in finished.items() if trial != "base"}
+    left = {trial: row["params"] for trial, row in finished.items() if trial != "base"}
     for params, error in known:
         if params == "base":
             continue
@@ -102,7 +100,7 @@ def against_published(results: Results) -> AgainstPublished | None:
     for row in rows:
         if (trial := row["trial"]) is not None:
             row["kept_macs"] = float(finished[trial]["kept_macs"])
-            row["kept_parameters"] = int(finished[trial]["kept_parameters"])
+            row["kept_parameters"] = finished[trial]["kept_parameters"]
             for family in FAMILIES:
                 row[family] = judged[trial][family]
     return {
@@ -148,7 +146,7 @@ def _figure(error: float, base: float | None) -> Figure:
 
 
 def _errors_of(
-    results: Results, finished: dict[Any, pd.Series], reads_test: bool
+    results: Results, finished: dict[Any, Document], reads_test: bool
 ) -> tuple[dict[Any, Errors], list[int | str]]:
     """Return every trial's errors, and the trials whose records cannot be read."""
     errors: dict[Any, Errors] = {}

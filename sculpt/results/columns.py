@@ -1,62 +1,72 @@
-"""Columns of a study's table: units and meanings, in the order of the table."""
+"""Trials as a table: the columns, their units and meanings, in the order of the table."""
+
+from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from sculpt.documents import Document
 from sculpt.quantities import CONNECTION, ISOMETRY, MILESTONES, TOTALS, Quantity
 from sculpt.registry import QUANTITIES
 
-
-@dataclass(frozen=True)
-class Column:
-    """A column of `Results.trials`."""
-
-    name: str
-    unit: str
-    meaning: str
-
+if TYPE_CHECKING:  # pandas takes half a second to import, and counting trials needs no table
+    import pandas as pd
 
 _FIRST = (
-    Column("study", "", "name of the study"),
-    Column("trial", "", "number of a candidate, or base"),
-    Column(
+    Quantity("study", "", "name of the study"),
+    Quantity("trial", "", "number of a candidate, or base"),
+    Quantity(
         "state",
         "",
         "complete, stopped, failed, interrupted (run again as another trial), infeasible, running "
         "or queued",
     ),
-    Column("role", "", "base or candidate"),
+    Quantity("role", "", "base or candidate"),
 )
 _LAST = (
-    Column(
+    Quantity(
         "rungs",
         "fraction by epoch",
         "validation error of the first seed at each look of early stopping",
     ),
-    Column("judged_proxy", "", "what early stopping judged it by before training; lower is better"),
-    Column(
+    Quantity(
+        "judged_proxy", "", "what early stopping judged it by before training; lower is better"
+    ),
+    Quantity(
         "judged_costs", "", "what early stopping judged it by beside the error; lower is better"
     ),
-    Column(
+    Quantity(
         "stopped_at", "epochs", "of the first seed, after which it was stopped; 0 before training"
     ),
-    Column("error", "", "why it was stopped, failed or is infeasible"),
+    Quantity("error", "", "why it was stopped, failed or is infeasible"),
 )
 
 
-def describe_column(name: str) -> Column:
-    """Return unit and meaning of a column of `Results.trials`; empty if nobody documents it."""
-    known = _known()
-    if name.startswith("params."):
-        return Column(name, "", f"sampled value of {name.removeprefix('params.')}")
-    return known.get(name, Column(name, "", ""))
+def as_table(rows: Iterable[Document]) -> pd.DataFrame:
+    """Return rows of `Results` as a table; a parameter's column is named `params.NAME`."""
+    import pandas as pd
+
+    table = pd.DataFrame(
+        {f"params.{key}": value for key, value in row["params"].items()} | row for row in rows
+    )
+    return table[in_order(name for name in table if name != "params")]
+
+
+def described(names: Iterable[str]) -> list[tuple[str, str, str]]:
+    """Return name, unit and meaning of columns; empty words where nobody documents them."""
+    known, found = _known(), []
+    for name in names:
+        quantity = known.get(name, Quantity(name, "", ""))
+        meaning = quantity.meaning
+        if name.startswith("params."):
+            meaning = f"sampled value of {name.removeprefix('params.')}"
+        found.append((name, quantity.column_unit or quantity.unit, meaning))
+    return found
 
 
 def in_order(names: Iterable[str]) -> list[str]:
     """Return columns in the order of this file; those it does not know stand before the error."""
-    names = list(names)
-    known = list(_known())
-    place = {name: position for position, name in enumerate(known)}
+    place = {name: position for position, name in enumerate(_known())}
     after_role, last = place["role"] + 0.5, place["error"] - 0.5
     return sorted(
         names,
@@ -64,16 +74,10 @@ def in_order(names: Iterable[str]) -> list[str]:
     )
 
 
-def _known() -> dict[str, Column]:
-    """Return every documented column by name, in the table's order."""
+def _known() -> dict[str, Quantity]:
     signals = (
-        Column(f"{step}_{quantity.name}", quantity.unit, f"{quantity.meaning}, {when}")
+        Quantity(f"{step}_{quantity.name}", quantity.unit, f"{quantity.meaning}, {when}")
         for step, when in MILESTONES.items()
         for quantity in (*reversed(ISOMETRY), *CONNECTION)
     )
-    measured = map(_column, QUANTITIES.entries())
-    return {c.name: c for c in (*_FIRST, *measured, *signals, *map(_column, TOTALS), *_LAST)}
-
-
-def _column(quantity: Quantity) -> Column:
-    return Column(quantity.name, quantity.column_unit or quantity.unit, quantity.meaning)
+    return {q.name: q for q in (*_FIRST, *QUANTITIES.entries(), *signals, *TOTALS, *_LAST)}

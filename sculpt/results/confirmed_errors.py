@@ -2,11 +2,10 @@
 
 from typing import Literal, TypedDict
 
-import pandas as pd
-
 from sculpt.config import Params
+from sculpt.documents import Document
 from sculpt.results.records import Results
-from sculpt.results.rows import of_every_seed, parameters_of, spread
+from sculpt.results.rows import of_every_seed, spread
 from sculpt.results.statistics import Difference, judge
 from sculpt.units import Error
 
@@ -58,16 +57,15 @@ def confirmed_errors(results: Results) -> Confirmation | None:
         return None
     selected, seeds = confirmed
     settings = results.config.search.confirm
-    table = results.confirmation
     found = {
         (row["trial"], row["arm"]): row
-        for _, row in table.iterrows()
+        for row in results.confirming
         if row["state"] == "complete" and row["seeds"] == seeds
     }
     arms: list[Arm] = ["sculpted"]
     if (settings and settings.control) or any(arm == "shuffled" for _, arm in found):
         arms.append("shuffled")
-    sampled = {row["trial"]: parameters_of(row) for _, row in results.complete.iterrows()}
+    sampled = {row["trial"]: row["params"] for row in results.finished}
     base = found.get(("base", "sculpted"))
 
     rows: list[ConfirmedRow] = []
@@ -103,15 +101,15 @@ def confirmed_errors(results: Results) -> Confirmation | None:
     }
 
 
-def _measured(row: pd.Series) -> Measured:
+def _measured(row: Document) -> Measured:
     return {
-        "budget": int(row["budget"]),
-        "kept_parameters": int(row["kept_parameters"]),
+        "budget": row["budget"],
+        "kept_parameters": row["kept_parameters"],
         "kept_macs": float(row["kept_macs"]),
         "val_error": spread(of_every_seed(row.get("val_errors"))),
         "test_error": spread(_test_errors(row)),
     }
 
 
-def _test_errors(row: pd.Series | None) -> list[float]:
-    return [] if row is None else of_every_seed(row.get("test_errors"))
+def _test_errors(row: Document | None) -> list[float]:
+    return of_every_seed(row.get("test_errors")) if row else []

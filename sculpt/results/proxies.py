@@ -1,12 +1,14 @@
 """Rank correlations of early proxies of a candidate with its error."""
 
 import math
+from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
 import pandas as pd
 from scipy.special import stdtr
 
+from sculpt.documents import Document
 from sculpt.quantities import proxies as known_proxies
 from sculpt.results.records import Results
 
@@ -36,14 +38,10 @@ def proxies(results: Results) -> list[ProxyRow]:
         fewer than 3 candidates have the proxy, or all have the same. What no candidate has is
         left out.
     """
-    table = results.complete
-    if len(table):
-        table = table[table["role"] == "candidate"]
-    if not len(table):
-        return []
-    errors = table["val_error_mean"].astype(float)
+    candidates = [row for row in results.finished if row["role"] == "candidate"]
+    errors = pd.Series([row["val_error_mean"] for row in candidates], dtype=float)
     rows: list[ProxyRow] = []
-    for name, values in measures(table).items():
+    for name, values in measures(candidates).items():
         known = values.notna() & errors.notna()
         if known.any():
             rho, p = spearman(values[known], errors[known])
@@ -68,28 +66,26 @@ def spearman(one: pd.Series, other: pd.Series) -> tuple[float | None, float | No
     return rho, max(fewest, float(2 * stdtr(count - 2, -abs(t))))
 
 
-def measures(table: pd.DataFrame) -> dict[str, pd.Series]:
+def measures(candidates: Sequence[Document]) -> dict[str, pd.Series]:
     """Return every proxy and cost as a column of numbers, NaN where a candidate has none."""
     quantities = known_proxies()
-    measures = {name: _column(table, name) for name in (*quantities, *COSTS)}
+    measures = {name: _column(candidates, name) for name in (*quantities, *COSTS)}
     # Without a path there is no logarithm of their number, but fewest paths there are.
     unconnected = measures["log10_paths"].isna() & measures["effective_nodes"].notna()
     measures["log10_paths"] = measures["log10_paths"].mask(unconnected, -math.inf)
     for name, quantity in quantities.items():
         if quantity.scale:
             measures[name] = measures[name].map(quantity.scale, na_action="ignore")
-    rungs = [row if isinstance(row, dict) else {} for row in table.get("rungs", [])]
+    rungs = [row.get("rungs") or {} for row in candidates]
     for epoch in sorted({int(epoch) for row in rungs for epoch in row}):
         # The keys were numbers before they went through JSON.
         values = [row.get(str(epoch), row.get(epoch)) for row in rungs]
-        measures[f"val_error_after_{epoch}"] = pd.Series(values, table.index, dtype=float)
+        measures[f"val_error_after_{epoch}"] = pd.Series(values, dtype=float)
     return measures
 
 
-def _column(table: pd.DataFrame, name: str) -> pd.Series:
+def _column(candidates: Sequence[Document], name: str) -> pd.Series:
     """Return a quantity; of how signals travel, after the last step before training."""
-    values = pd.Series(math.nan, table.index)
-    for column in (f"repaired_{name}", f"pruned_{name}", name):
-        if column in table:
-            values = values.where(values.notna(), table[column].astype(float))
-    return values
+    steps = (f"repaired_{name}", f"pruned_{name}", name)
+    known = ([row[s] for s in steps if row.get(s) is not None] for row in candidates)
+    return pd.Series([values[0] if values else None for values in known], dtype=float)

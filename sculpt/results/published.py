@@ -57,7 +57,7 @@ def measured_figures(results: Results) -> Document:
     rows = []
     first: TrialRecord | None = None
     differences = _differences(against_published(results))
-    for trial in results.complete["trial"] if len(results.complete) else []:
+    for trial in (row["trial"] for row in results.finished):
         record = results.typed_record(trial)
         first = first or record
         params = record.params or "base"

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import TypedDict
 
-import pandas as pd
-
 from sculpt.config import Params
 from sculpt.documents import Document
 from sculpt.record import Role
@@ -12,7 +10,7 @@ from sculpt.results.against_published import AgainstPublished, against_published
 from sculpt.results.confirmed_errors import Confirmation, confirmed_errors
 from sculpt.results.proxies import ProxyRow, proxies
 from sculpt.results.records import Results
-from sculpt.results.rows import budgets_of, number_or_none, parameters_of
+from sculpt.results.rows import budgets_of
 from sculpt.results.statistics import Difference, Judgement, judge
 from sculpt.units import Error
 
@@ -75,14 +73,13 @@ def rank(results: Results) -> Ranking:
     corrected for how many candidates are compared with the base.
     """
     results = results.snapshot()
-    table = results.complete
-    budgets = budgets_of(results.config, table)
+    budgets = budgets_of(results.config, results.finished)
     return {
         "study": results.config.study,
         "budget": budgets[0] if len(budgets) == 1 else None,
         "trials": results.tally(),
-        "ranking": _rows(results, table) if len(table) else [],
-        "unranked": without_result(results.trials),
+        "ranking": _rows(results),
+        "unranked": without_result(results.rows),
         "confirmation": confirmed_errors(results),
         "proxies": proxies(results),
         "published": against_published(results),
@@ -96,57 +93,52 @@ def all_rows(document: Ranking) -> list[Document]:
     return [{**row, "trial": str(row["trial"])} for row in [*ranked, *document["unranked"]]]
 
 
-def _rows(results: Results, table: pd.DataFrame) -> list[RankRow]:
-    table = table.sort_values(["val_error_mean", "kept_macs"], kind="stable")
-    is_base = table["role"] == "base"
-    bases = table[is_base]["val_errors"]
-    base_errors = bases.iloc[0] if len(bases) else []
+def _rows(results: Results) -> list[RankRow]:
+    ranked = sorted(results.finished, key=lambda row: (row["val_error_mean"], row["kept_macs"]))
+    base = next((row for row in ranked if row["role"] == "base"), None)
+    base_errors = base["val_errors"] if base else []
+    judged = iter(judge([(row["val_errors"], base_errors) for row in ranked if row is not base]))
     none: Judgement = {"difference": None, "verdict": "base"}
-    judged = iter(judge([(errors, base_errors) for errors in table[~is_base]["val_errors"]]))
     rows: list[RankRow] = []
-    for position, (_, row) in enumerate(table.iterrows(), start=1):
-        base = row["role"] == "base"
-        judgement = none if base else next(judged)
+    for position, row in enumerate(ranked, start=1):
+        judgement = none if row is base else next(judged)
+        mean, std, n = (row[f"val_error_{part}"] for part in ("mean", "std", "n"))
         rows.append(
             {
                 "rank": position,
                 "trial": row["trial"],
                 "role": row["role"],
-                "params": results.config.model.options if base else parameters_of(row),
-                "budget": int(row["budget"]),
-                "kept_parameters": int(row["kept_parameters"]),
-                "sparsity": float(row["sparsity"]),
-                "val_error": {
-                    "mean": float(row["val_error_mean"]),
-                    "std": number_or_none(row["val_error_std"]),
-                    "n": int(row["val_error_n"]),
-                },
-                "diverged": int(row.get("diverged") or 0),
+                "params": results.config.model.options if row is base else row["params"],
+                "budget": row["budget"],
+                "kept_parameters": row["kept_parameters"],
+                "sparsity": row["sparsity"],
+                "val_error": {"mean": mean, "std": std, "n": n},
+                "diverged": row.get("diverged") or 0,
                 "kept_macs": float(row["kept_macs"]),
-                "dense_macs": int(row["dense_macs"]),
+                "dense_macs": row["dense_macs"],
                 "difference": judgement["difference"],
                 "verdict": str(judgement["verdict"]),
-                "dense_memory": number_or_none(row.get("dense_memory")),
-                "latency": number_or_none(row.get("latency")),
-                "epochs": number_or_none(row.get("epochs")),
-                "training_seconds": float(row["training_seconds"]),
-                "seconds": float(row["seconds"]),
+                "dense_memory": row.get("dense_memory"),
+                "latency": row.get("latency"),
+                "epochs": row.get("epochs"),
+                "training_seconds": row["training_seconds"],
+                "seconds": row["seconds"],
             }
         )
     return rows
 
 
-def without_result(table: pd.DataFrame, states: Sequence[str] = UNRANKED) -> list[UnrankedRow]:
+def without_result(rows: Sequence[Document], states: Sequence[str] = UNRANKED) -> list[UnrankedRow]:
     """Return the trials that ended without a result, what failed first, and why."""
-    ended = table[table["state"].isin(states)].iterrows() if len(table) else []
-    rows: list[UnrankedRow] = [
+    ended: list[UnrankedRow] = [
         {
             "trial": row["trial"],
             "state": row["state"],
-            "params": parameters_of(row),
-            "seconds": number_or_none(row.get("seconds")),
+            "params": row["params"],
+            "seconds": row.get("seconds"),
             "error": row["error"],
         }
-        for _, row in ended
+        for row in rows
+        if row["state"] in states
     ]
-    return sorted(rows, key=lambda row: states.index(row["state"]))
+    return sorted(ended, key=lambda row: states.index(row["state"]))

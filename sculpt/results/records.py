@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,7 +15,7 @@ from sculpt.config import Study
 from sculpt.documents import Document
 from sculpt.errors import InputError
 from sculpt.record import TrialRecord
-from sculpt.results.columns import describe_column, in_order
+from sculpt.results.columns import as_table, described
 from sculpt.storage.attributes import PROBLEMS
 from sculpt.storage.opening import open_store
 from sculpt.storage.store import TOTAL, Store
@@ -78,30 +78,29 @@ class Results:
         missing: a stopped one has its costs and no errors, and columns that no trial has are not
         there.
         """
-        return self._once("table", self._read_table).copy(deep=False)
+        return self._once("table", lambda: as_table(self.rows)).copy(deep=False)
 
-    def _read_table(self) -> pd.DataFrame:
-        import pandas as pd
+    @property
+    def rows(self) -> list[Document]:
+        """Each trial as a dictionary with the keys of `trials`, but `params` as one of its own.
 
-        rows = []
-        for study, is_base in ((self._store.base, True), (self._store.candidates, False)):
-            trials = self._read(study)
-            states = trial_states(trials)
-            later = read_later(study)
-            for trial in trials:
-                label = "base" if is_base else trial.number
-                found = later.get(trial.number, {})
-                rows.append(self._row(label, states[trial.number], trial, found))
-        table = pd.DataFrame(rows)
-        return table[in_order(table.columns)] if rows else table
+        What a trial has not come to is None, or not there.
+        """
+
+        studies = (self._store.base, self._store.candidates)
+        return self._once("rows", lambda: [row for s in studies for row in self._read_rows(s)])
+
+    @property
+    def finished(self) -> list[Document]:
+        """The finished trials among `rows`."""
+        return [row for row in self.rows if row["state"] == "complete"]
 
     @property
     def columns(self) -> pd.DataFrame:
         """The columns of `trials`: one row for each, with its name, unit and meaning."""
         import pandas as pd
 
-        described = [asdict(describe_column(name)) for name in map(str, self.trials)]
-        return pd.DataFrame(described, columns=["name", "unit", "meaning"])
+        return pd.DataFrame(described(self.trials), columns=["name", "unit", "meaning"])
 
     @property
     def complete(self) -> pd.DataFrame:
@@ -118,16 +117,12 @@ class Results:
             arm: sculpted or shuffled.
             seeds: how many fresh ones.
         """
-        import pandas as pd
+        return as_table(self.confirming)
 
-        study = self._store.confirmation
-        trials = self._read(study) if study else []
-        states = trial_states(trials)
-        rows = []
-        for trial in trials:
-            # These three are attributes of the trial, and so columns; it is named by the first.
-            rows.append(self._row(trial.user_attrs["candidate"], states[trial.number], trial))
-        return pd.DataFrame(rows)
+    @property
+    def confirming(self) -> list[Document]:
+        """The trials of the confirmation as `rows`."""
+        return self._read_rows(self._store.confirmation) if self._store.confirmation else []
 
     @property
     def confirmed(self) -> tuple[list[int], int] | None:
@@ -247,12 +242,11 @@ class Results:
         return study, frozen
 
     def _best(self) -> int:
-        table = self.complete
-        candidates = table[table["role"] == "candidate"] if len(table) else table
-        if not len(candidates):
+        candidates = [row for row in self.finished if row["role"] == "candidate"]
+        if not candidates:
             raise InputError("the best trial must be a finished candidate, but there is none yet")
-        ranked = candidates.sort_values(["val_error_mean", "kept_macs"], kind="stable")
-        return int(ranked["trial"].iloc[0])
+        best = min(candidates, key=lambda row: (row["val_error_mean"], row["kept_macs"]))
+        return int(best["trial"])
 
     def _read(self, study: optuna.Study) -> list[StoredTrial]:
         return self._once(study.study_name, lambda: read_trials(study, self._store.storage))
@@ -265,26 +259,32 @@ class Results:
             self._kept[key] = read()
         return self._kept[key]
 
-    def _row(
-        self, label: int | str, state: str, trial: StoredTrial, later: Document | None = None
-    ) -> Document:
-        attributes = with_later(dict(trial.user_attrs), later) if later else dict(trial.user_attrs)
-        objectives = attributes.pop("objectives", None) or {}
-        problems = [attributes.pop(key, None) for key in PROBLEMS]
-        return {
-            "study": self.config.study,
-            "trial": label,
-            "state": state,
-            "role": "base" if label == "base" else "candidate",
-            **{f"params.{key}": value for key, value in trial.params.items()},
-            "val_error_mean": attributes.pop("val_error_mean", None),
-            "val_error_std": attributes.pop("val_error_std", None),
-            "val_error_n": attributes.pop("val_error_n", 0),
-            "val_errors": attributes.pop("val_errors", []),
-            **attributes,
-            **objectives,
-            "error": next(filter(None, problems), None),
-        }
+    def _read_rows(self, study: optuna.Study) -> list[Document]:
+        trials, later = self._read(study), read_later(study)
+        states = trial_states(trials)
+        rows = []
+        for trial in trials:
+            found = dict(trial.user_attrs)
+            if trial.number in later:
+                found = with_later(found, later[trial.number])
+            label = "base" if study is self._store.base else trial.number
+            # In a confirmation, a trial is named by the candidate that it trains again.
+            label = found.get("candidate", label)
+            objectives = found.pop("objectives", None) or {}
+            problems = [found.pop(key, None) for key in PROBLEMS]
+            row = {
+                "study": self.config.study,
+                "trial": label,
+                "state": states[trial.number],
+                "role": "base" if label == "base" else "candidate",
+                "params": dict(trial.params),
+                "val_error_mean": None,
+                "val_error_std": None,
+                "val_error_n": 0,
+                "val_errors": [],
+            }
+            rows.append(row | found | objectives | {"error": next(filter(None, problems), None)})
+        return rows
 
 
 def open_results(reference: str | Path, storage: str | None = None) -> Results:

@@ -7,8 +7,8 @@ from optuna.distributions import CategoricalDistribution
 from rigged import add_trial, attributes, results_of
 
 from sculpt.config import Choice
+from sculpt.presentation.candidate_figures import error_against_sparsity
 from sculpt.presentation.content import collect
-from sculpt.presentation.error_figures import error_against_sparsity
 from sculpt.storage.opening import start_store
 from sculpt.study_file import load_study
 

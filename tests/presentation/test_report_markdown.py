@@ -11,10 +11,9 @@ from typer.testing import CliRunner
 import sculpt
 from sculpt.cli import app
 from sculpt.errors import InputError
+from sculpt.presentation.candidate_figures import error_against_sparsity, pareto_front
 from sculpt.presentation.content import collect
-from sculpt.presentation.error_figures import error_against_sparsity
 from sculpt.presentation.figures.rendering import write_picture
-from sculpt.presentation.front_figure import pareto_front
 from sculpt.presentation.markdown import write_markdown
 
 BASE = [0.10, 0.11, 0.12]

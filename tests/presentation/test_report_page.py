@@ -23,8 +23,8 @@ from sculpt.errors import InputError
 from sculpt.presentation.content import collect
 from sculpt.presentation.details import curve_of
 from sculpt.presentation.figures.rendering import write_picture
-from sculpt.presentation.layer_figures import forward_order, layer_densities
 from sculpt.presentation.markdown import describe
+from sculpt.presentation.network_figures import forward_order, layer_densities
 from sculpt.presentation.page import render, to_json, write_report
 from sculpt.presentation.parameter_figures import parameter_figures
 from sculpt.record import TrialRecord

@@ -99,7 +99,7 @@ def test_a_figure_that_is_none(results: sculpt.Results, published: Any, message:
         config = type(results.config).model_validate(
             results.config.model_dump() | {"published": published}
         )
-        complete, typed_record, tally = results.complete, results.typed_record, results.tally
+        finished, typed_record, tally = results.finished, results.typed_record, results.tally
 
     with pytest.raises(ConfigError, match=message):
         measured_figures(Other())  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from optuna.trial import TrialState
 from rigged import add_trial, attributes, results_of, rigged_store
 
 import sculpt
-from sculpt.results.columns import describe_column
+from sculpt.results.columns import described
 from studies import write_study
 
 
@@ -30,7 +30,7 @@ def test_columns_stand_in_one_order_whatever_ended_first(tmp_path: Path) -> None
     names = list(results_of(store).trials)
     assert names[:5] == ["study", "trial", "state", "role", "params.widening"]
     assert names[-2:] == ["of_a_plugin", "error"]
-    assert describe_column("of_a_plugin").meaning == ""
+    assert described(["of_a_plugin"]) == [("of_a_plugin", "", "")]
 
 
 def test_infeasible_and_stopped_trials_have_a_role(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def layer_bars(title: str) -> Any:
     return alt.layer(
         drawn.mark_bar().encode(color=fill),
         drawn.mark_text(align="left", dx=5, fontSize=10).encode(
-            text=alt.Text("label:N"), x=alt.XDatum(100), color=ink
+            text="label:N", x=alt.XDatum(100), color=ink
         ),
     ).transform_calculate(label=kept)
 
@@ -127,9 +127,9 @@ def _scores(names: Sequence[str]) -> Any:
     )
     bar = {"size": 9, "color": colour("s1")}
     return alt.layer(
-        known.mark_bar(opacity=0.35, **bar).encode(x2=alt.X2("high:Q")),
-        known.mark_bar(**bar).encode(x=alt.X("lower:Q"), x2=alt.X2("upper:Q")),
-        known.mark_tick(thickness=2, size=15, color=colour("ink")).encode(x=alt.X("median:Q")),
+        known.mark_bar(opacity=0.35, **bar).encode(x2="high:Q"),
+        known.mark_bar(**bar).encode(x="lower:Q", x2="upper:Q"),
+        known.mark_tick(thickness=2, size=15, color=colour("ink")).encode(x="median:Q"),
         chart("without")
         .mark_text(align="left", color=colour("bad"), fontSize=10, text="no score above 0")
         .encode(y=y, x=alt.XValue(4)),

@@ -127,7 +127,7 @@ def pareto(
         InputError: no trial has a value of an objective, `where` is not a condition over the
             columns, an objective or a study is given twice, or two studies have one name.
     """
-    _, fronts, _ = _find_fronts(_listed(studies), objectives, where)
+    _, fronts, _ = _find_fronts(_snapshots(studies), objectives, where)
     table = pd.concat([front.table for front in fronts])
     return (table if dominated else table[table["on_front"]]).reset_index(drop=True)
 
@@ -146,7 +146,7 @@ def pareto_document(
     Raises:
         UnknownNameError, InputError: as `pareto`.
     """
-    listed = _listed(studies)
+    listed = _snapshots(studies)
     names, found, notes = _find_fronts(listed, objectives, where)
     fronts: list[FrontDocument] = []
     for front in found:
@@ -184,8 +184,6 @@ def _find_fronts(
         raise InputError(f"objectives must differ, but got {', '.join(names)}; name each once")
     kinds = [OBJECTIVES.get(name) for name in names]
     signs = np.array([1.0 if kind.direction == "minimize" else -1.0 for kind in kinds])
-    # Read once: all that follows should be of the same moment.
-    studies = [results.snapshot() for results in studies]
     complete = finished_trials(studies)
     if len(complete):
         _refuse_unmeasured(complete, names)
@@ -242,12 +240,7 @@ def _compete(
     Studies whose networks keep a share of their own have one together, of budget None. A row that
     competes in no front has place −1.
     """
-    own = {
-        results.config.study: budgets_of(
-            results.config, complete[complete["study"] == results.config.study]
-        )
-        for results in studies
-    }
+    own = {r.config.study: budgets_of(r.config, r.finished) for r in studies}
     budgets: list[int | None] = [*sorted({budget for found in own.values() for budget in found})]
     of_shares = complete["study"].map(lambda study: not own[study]).to_numpy(dtype=np.bool_)
     if of_shares.any():
@@ -302,14 +295,17 @@ def described(name: str) -> Objective:
     return {"name": name, "direction": kind.direction, "unit": kind.unit}
 
 
-def _listed(studies: Results | Sequence[Results]) -> list[Results]:
-    return [studies] if isinstance(studies, Results) else list(studies)
+def _snapshots(studies: Results | Sequence[Results]) -> list[Results]:
+    # Read once: all that follows should be of the same moment.
+    listed = [studies] if isinstance(studies, Results) else studies
+    return [results.snapshot() for results in listed]
 
 
 def _rows(studies: list[Results], table: pd.DataFrame, names: list[str]) -> list[FrontRow]:
     """Return the rows of a table as JSON."""
+    params = {(row["study"], row["trial"]): row["params"] for r in studies for row in r.finished}
+    params |= {(r.config.study, "base"): r.config.model.options for r in studies}
     # Column by column: a Series for each row would take most of the time of a large study.
-    dense = {results.config.study: results.config.model.options for results in studies}
     leading = table[["study", "trial", "role", "budget", "knee"]].to_dict("records")
     values = table[names].astype(float).to_numpy().tolist()
     return [
@@ -318,22 +314,9 @@ def _rows(studies: list[Results], table: pd.DataFrame, names: list[str]) -> list
             "trial": row["trial"],
             "role": row["role"],
             "budget": row["budget"],
-            "params": dense[row["study"]] if row["role"] == "base" else sampled,
+            "params": params[row["study"], row["trial"]],
             "values": dict(zip(names, measured, strict=True)),
             "knee": row["knee"],
         }
-        for row, sampled, measured in zip(leading, _sampled(table), values, strict=True)
+        for row, measured in zip(leading, values, strict=True)
     ]
-
-
-def _sampled(table: pd.DataFrame) -> list[Params]:
-    """Return the sampled parameters of each row, without those that a condition left out."""
-    sampled: list[Params] = [{} for _ in range(len(table))]
-    for name in (str(column) for column in table if str(column).startswith("params.")):
-        values, known = table[name].astype(object).tolist(), table[name].notna().tolist()
-        for row, value, given in zip(sampled, values, known, strict=True):
-            if given:
-                # A gap in the column made floats of whole numbers.
-                whole = isinstance(value, float) and value.is_integer()
-                row[name.removeprefix("params.")] = int(value) if whole else value
-    return sampled

@@ -1,0 +1,308 @@
+"""Candidates beside the dense base: errors over sparsity, the Pareto front, and differences."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import altair as alt
+
+from sculpt import units
+from sculpt.presentation.content import Content, Trial, front_key
+from sculpt.presentation.figures.drawing import (
+    BASE,
+    LOOKS,
+    PUBLISHED,
+    ZOOM,
+    Figure,
+    Look,
+    Row,
+    chart,
+    colour,
+    figure,
+    hover,
+    looks_of,
+    number_axis,
+    percents,
+    points,
+    spans_decades,
+    thinned,
+)
+from sculpt.results.against_published import families_shown
+from sculpt.results.tables.ranking import TITLES
+
+MOST_POINTS = 1500
+MOST_BARS = 60
+"""Candidates with error bars, the best ones: more of them hide each other."""
+
+NAMES = {"val": "validation error", "test": "test error"}
+
+
+def error_against_sparsity(content: Content) -> Figure | None:
+    """Draw candidates with their spread, the base as a band, and published errors if any."""
+    kind = content.error
+    candidates = [(t, error) for t in content.candidates if (error := t.error(kind))]
+    if not candidates:
+        return None
+    rows = [
+        {
+            "series": series_of(t.group, "candidates"),
+            "x": 100 * t.row["sparsity"],
+            **_percents(error),
+            "text": describe_trial(t),
+            "bars": place < MOST_BARS,
+        }
+        for place, (t, error) in enumerate(thinned(candidates, MOST_POINTS, MOST_BARS))
+    ]
+    looks = looks_of(series_of(group, "candidates") for group in content.groups)
+    published = _published(content)
+    looks |= {row["series"]: PUBLISHED for row in published}
+    dense, drawn, elsewhere = map(chart, ("base", "trials", "published"))
+    band: list[Row] = []
+    layers = []
+    if base := content.base and content.base.error(kind):
+        band = [{"series": f"dense base {units.error(base)}", **_percents(base)}]
+        looks[band[0]["series"]] = BASE
+    channels = points(looks)
+    if band:
+        layers += [
+            dense.mark_rect(opacity=0.16, color=colour("base")).encode(y="low:Q", y2="high:Q"),
+            dense.mark_rule(strokeDash=list(BASE.dash)).encode(y="y:Q", color=channels["color"]),
+        ]
+    layers += [
+        drawn.transform_filter("datum.bars && datum.high > datum.low")
+        .mark_rule()
+        .encode(y="low:Q", y2="high:Q", x="x:Q", color=channels["color"]),
+        drawn.mark_point(filled=True)
+        .add_params(ZOOM)
+        .encode(
+            y=number_axis(alt.Y, "y", f"{NAMES[kind]} (%)"),
+            x=number_axis(alt.X, "x", "sparsity (%)"),
+            tooltip="text:N",
+            size=alt.SizeValue(24, condition={"test": "datum.bars", "value": 70}),
+            opacity=alt.OpacityValue(0.5, condition={"test": "datum.bars", "value": 1}),
+            **channels,
+        ),
+    ]
+    if published:
+        layers.append(
+            elsewhere.mark_point(filled=True, size=90).encode(
+                y="y:Q", x="x:Q", tooltip="text:N", **channels
+            )
+        )
+    data = {"base": band, "trials": rows, "published": published}
+    return figure(data, *layers, height=420)
+
+
+def _percents(error: units.Error) -> Row:
+    mean, std = error["mean"], error["std"] or 0
+    return dict(zip(("y", "low", "high"), percents([mean, mean - std, mean + std]), strict=True))
+
+
+def _published(content: Content) -> list[Row]:
+    rows: list[Row] = []
+    kinds: tuple[Literal["test", "val"], ...] = ("test", "val")
+    for kind in kinds:
+        # Those of the other kind stand beside them only where there are none of this one.
+        if kind != content.error and rows:
+            continue
+        for point in content.published.points if content.published else []:
+            if (error := point[kind]) is not None:
+                whose = "base" if point["trial"] == "base" else f"as trial {point['trial']}"
+                x, y = percents([point["sparsity"], error])
+                text = hover(f"published, {whose}", f"{NAMES[kind]} {units.percent(error)}")
+                rows.append({"series": f"published ({NAMES[kind]})", "x": x, "y": y, "text": text})
+    return rows
+
+
+MOST_DOMINATED = 3000
+"""More points than that only hide each other."""
+
+UNITS = {"fraction": "%", "macs": "MACs"}
+
+STEPS = {"minimize": "step-after", "maximize": "step-before"}
+"""Between two trials of the front nothing better than the cheaper one has been found."""
+
+ON_FRONT = "indexof(front, datum.trial) >= 0"
+
+
+def describe_trial(trial: Trial) -> str:
+    """Return the text beside the pointer at a trial."""
+    return hover(trial.name, trial.params, *map(" ".join, trial.facts.items()))
+
+
+def pareto_front(content: Content) -> Figure | None:
+    """Draw finished trials over the two objectives of the study, each budget's front as steps.
+
+    The page draws other pairs by the same figure: it replaces the parameters `x` and `y` (places
+    of objectives) and `front` (trials), and the axes. `selected` is the trial that is shown below.
+    """
+    if len(content.axes) < 2 or not content.trials:
+        return None
+    names = [objective["name"] for objective in content.objectives]
+    upward, across = map(names.index, content.axes)
+    axes = objective_axes(content)
+    looks = looks_of(map(series_of, content.groups)) | {"dense base": BASE}
+    channels = points(looks)
+    # By another field and with another domain: those of one have one legend, which shows points.
+    fronts_alone = {name: look for name, look in looks.items() if look is not BASE}
+    dash = alt.StrokeDash(
+        "budget:N",
+        scale=alt.Scale(
+            domain=list(fronts_alone), range=[list(look.dash) for look in fronts_alone.values()]
+        ),
+        legend=None,
+    )
+    rows = [
+        {
+            "trial": trial.label,
+            "series": series_of(trial.group),
+            "values": [trial.values[name] for name in names],
+            "text": describe_trial(trial),
+        }
+        for trial in content.trials
+    ]
+    known = (
+        chart("trials")
+        .transform_calculate(x="datum.values[x]", y="datum.values[y]", budget="datum.series")
+        .transform_filter("isValid(datum.x) && isValid(datum.y)")
+    )
+    best = known.transform_filter(ON_FRONT)
+    others = (
+        known.transform_filter(f"!({ON_FRONT}) && datum.trial != 'base'")
+        .transform_window(row="row_number()")
+        .transform_joinaggregate(all="count()")
+        .transform_calculate(shown=f"{MOST_DOMINATED} / datum.all")
+        .transform_filter("floor(datum.row * datum.shown) > floor((datum.row - 1) * datum.shown)")
+    )
+    base = known.transform_filter("datum.trial == 'base'")
+    return figure(
+        {"trials": rows},
+        others.mark_point(filled=True, size=45, opacity=0.5).encode(**channels),
+        best.mark_line(interpolate={"expr": "step"}).encode(
+            color=channels["color"], strokeDash=dash
+        ),
+        best.mark_point(filled=True, size=90).add_params(ZOOM).encode(x="x:Q", y="y:Q", **channels),
+        base.transform_calculate(series="'dense base'")
+        .mark_point(size=260, strokeWidth=2.5)
+        .encode(**channels),
+        known.transform_filter("datum.trial == selected").mark_point(
+            size=320, strokeWidth=2, color=colour("ink")
+        ),
+        height=460,
+        x=alt.X("x:Q", **axes[across]),
+        y=alt.Y("y:Q", **axes[upward]),
+        tooltip="text:N",
+        params={
+            "x": across,
+            "y": upward,
+            "front": content.fronts[front_key(across, upward)],
+            "step": STEPS[content.objectives[across]["direction"]],
+            "selected": None,
+        },
+    )
+
+
+def objective_axes(content: Content) -> list[dict[str, Any]]:
+    """Return title, scale and labels of each measured objective's axis."""
+    axes: list[dict[str, Any]] = []
+    for objective in content.objectives:
+        unit = UNITS.get(objective["unit"], objective["unit"])
+        better = "" if objective["direction"] == "minimize" else "; more is better"
+        values = [trial.values[objective["name"]] for trial in content.trials]
+        log = spans_decades(values)
+        large = max((abs(value) for value in values if value), default=0) >= 1000
+        axes.append(
+            {
+                "title": f"{objective['name']} ({unit}{better})",
+                "scale": {"type": "log"} if log else {"type": "linear", "zero": False},
+                "axis": {"format": ".3~%" if unit == "%" else ".3~s" if large else ".3~g"},
+            }
+        )
+    return axes
+
+
+def series_of(group: int | None, alone: str = "front") -> str:
+    """Return the name of a budget's series; of the only one where all compete."""
+    return alone if group is None else f"{units.count(group)} parameters"
+
+
+MOST_ROWS = 30
+"""Beside published differences; the tables have all."""
+
+ROW = 44
+"""Pixels of a row, in which series stand one above the other."""
+
+
+def confirmation_intervals(content: Content) -> Figure | None:
+    """Draw each confirmed difference of test errors with its interval: a forest plot."""
+    found = content.document["confirmation"]
+    names = {"sculpted": "candidate − base", "shuffled": "shuffled − its own candidate"}
+    rows = [
+        _interval(
+            f"trial {row['trial']}" + (", shuffled" if row["arm"] == "shuffled" else ""),
+            names[row["arm"]],
+            row["difference"],
+            row["verdict"],
+        )
+        for row in (found["rows"] if found else [])
+        if row["difference"]
+    ]
+    looks = dict(zip(names.values(), LOOKS, strict=False))
+    return _forest("difference of test errors (points)", rows, looks)
+
+
+def published_intervals(content: Content) -> Figure | None:
+    """Draw measured differences with their intervals, and the published ones as marks beside."""
+    found = content.document["published"]
+    families = families_shown(found) if found else []
+    compared = [
+        row
+        for row in (found["rows"] if found else [])
+        if row["role"] == "candidate"
+        and any((judged := row[family]) and judged["difference"] for family in families)
+    ][:MOST_ROWS]
+    rows = []
+    for row in compared:
+        label = f"trial {row['trial']}"
+        published = row["published"] and row["published"]["difference"]
+        if published is not None:
+            x = 100 * published
+            text = hover(f"published, as {label}", f"{units.signed(x)} points")
+            rows.append({"label": label, "series": "published", "x": x, "text": text})
+        rows += [
+            _interval(label, TITLES[family], judged["difference"], judged["verdict"])
+            for family in families
+            if (judged := row[family]) and judged["difference"]
+        ]
+    looks = {"published": PUBLISHED}
+    looks |= {TITLES[family]: look for family, look in zip(families, LOOKS, strict=False)}
+    return _forest("difference from the base (points)", rows, looks)
+
+
+def _interval(label: str, name: str, found: units.Interval, verdict: str | None) -> Row:
+    """Return a difference and its interval as a mark."""
+    x, low, high = percents([found["mean"], found["low"], found["high"]])
+    text = hover(label, f"{units.points(found)} points", verdict)
+    return {"label": label, "series": name, "x": x, "low": low, "high": high, "text": text}
+
+
+def _forest(title: str, rows: Sequence[Row], looks: dict[str, Look]) -> Figure | None:
+    """Return intervals of several series, a row for each label; None without any."""
+    if not rows:
+        return None
+    there = {row["series"] for row in rows}
+    looks = {name: look for name, look in looks.items() if name in there}
+    drawn = chart("intervals").encode(
+        y=alt.Y("label:N", sort=None, title=None, axis=alt.Axis(grid=True, bandPosition=0.5)),
+        yOffset=alt.YOffset("series:N", scale=alt.Scale(domain=list(looks), paddingOuter=0.5)),
+        tooltip="text:N",
+    )
+    channels = points(looks)
+    return figure(
+        {"intervals": rows},
+        alt.Chart().mark_rule(size=1.5, color=colour("ink")).encode(x=alt.XDatum(0)),
+        drawn.mark_rule(size=2).encode(x="low:Q", x2="high:Q", color=channels["color"]),
+        drawn.mark_point(filled=True, size=100).encode(
+            x=number_axis(alt.X, "x", title), **channels
+        ),
+        height=90 + ROW * len({row["label"] for row in rows}),
+    )
