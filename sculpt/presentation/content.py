@@ -7,7 +7,6 @@ from typing import TypedDict
 
 import numpy as np
 
-from sculpt.config import Params
 from sculpt.documents import Document
 from sculpt.dominance import non_dominated
 from sculpt.presentation.details import Details, chosen_details
@@ -62,11 +61,6 @@ class Trial:
     def name(self) -> str:
         """Display name."""
         return "dense base" if self.is_base else f"trial {self.label}"
-
-    @property
-    def published_as(self) -> Params | str:
-        """Its configuration in a section `published`."""
-        return "base" if self.is_base else self.row["params"]
 
     @property
     def params(self) -> str:
@@ -213,19 +207,14 @@ def _trials(
         found = known[row["trial"]]
         # The base is not pruned to a budget, so it competes where it happens to have one.
         size = row["kept_parameters"] if row["role"] == "base" else row["budget"]
-        trials.append(
-            Trial(
-                row=row,
-                test=tests[row["trial"]],
-                group=size if several_budgets else None,
-                values={name: rounded(found.get(name)) for name in measured},
-                signal={
-                    step: {name: rounded(found.get(f"{step}_{name}")) for name in SIGNALS}
-                    for step in MILESTONES
-                },
-                facts=pointed_at.facts(row, "trial", "parameters"),
-            )
-        )
+        group = size if several_budgets else None
+        values = {name: rounded(found.get(name)) for name in measured}
+        signal = {
+            step: {name: rounded(found.get(f"{step}_{name}")) for name in SIGNALS}
+            for step in MILESTONES
+        }
+        facts = pointed_at.facts(row, "trial", "parameters")
+        trials.append(Trial(row, tests[row["trial"]], group, values, signal, facts))
     return trials
 
 
@@ -263,10 +252,11 @@ def _published(results: Results, trials: list[Trial]) -> Published | None:
         test, val = rounded(row.get("test_error")), rounded(row.get("val_error"))
         if test is None and val is None:
             continue
-        trial = next(
-            (t for t in trials if same_parameters(t.published_as, row.get("params"))), None
+        given = row.get("params")
+        same = (
+            t for t in trials if same_parameters("base" if t.is_base else t.row["params"], given)
         )
-        if trial:
+        if trial := next(same, None):
             sparsity = trial.row["sparsity"]
             found.append({"trial": trial.label, "sparsity": sparsity, "test": test, "val": val})
         else:

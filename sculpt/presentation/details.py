@@ -94,31 +94,18 @@ def curve_of(record: TrialRecord) -> Curve | None:
 
     A seed that diverged is trained no more, and keeps the error that it ended with.
     """
-    histories = [
-        {row.epoch: row.val_error for row in run.history if row.epoch} for run in record.runs
-    ]
+    histories = [{e.epoch: e.val_error for e in run.history if e.epoch} for run in record.runs]
     seeds = [history for history in histories if history]
     if not seeds:
         return None
-    epochs = sorted(set().union(*seeds))
-    columns = [_column(seeds, epoch) for epoch in epochs]
-    start = next((i for i, column in enumerate(columns) if len(column) == len(seeds)), 0)
-    columns = [column for column in columns[start:] if column]
+    # From the first epoch on that every seed has come to.
+    start = max(map(min, seeds))
+    epochs = [epoch for epoch in sorted(set().union(*seeds)) if epoch >= start]
+    columns = [[seed[max(e for e in seed if e <= epoch)] for seed in seeds] for epoch in epochs]
+    several = len(seeds) > 1
     return {
-        "epochs": epochs[start:],
+        "epochs": epochs,
         "mean": [significant(mean(column)) for column in columns],
-        "std": [significant(stdev(c)) if len(c) > 1 else 0 for c in columns]
-        if len(seeds) > 1
-        else None,
+        "std": [significant(stdev(column)) for column in columns] if several else None,
         "n": len(seeds),
     }
-
-
-def _column(seeds: list[dict[int, float]], epoch: int) -> list[float]:
-    """Return each seed's error after an epoch, or its last one before."""
-    column = []
-    for seed in seeds:
-        before = [known for known in seed if known <= epoch]
-        if before:
-            column.append(seed[max(before)])
-    return column

@@ -81,16 +81,18 @@ def against_published(results: Results) -> AgainstPublished | None:
     reads_test = results.config.training.protocol == "lowest_test"
     errors, unread = _errors_of(results, finished, reads_test)
     judged = _judged(errors)
-
     base_error = next((error for params, error in known if params == "base"), None)
     base = _row("base", "base" if "base" in finished else None, results.config.model.options)
-    base["published"] = None if base_error is None else _figure(base_error, None)
+    if base_error is not None:
+        base["published"] = {"test_error": base_error, "difference": None}
     rows = [base]
     left = {trial: row["params"] for trial, row in finished.items() if trial != "base"}
     for params, error in known:
         if params == "base":
             continue
-        figure = _figure(error, base_error)
+        # Rounded: a difference of decimal numbers has more digits than were published.
+        difference = None if base_error is None else rounded(error - base_error)
+        figure: Figure = {"test_error": error, "difference": difference}
         trials = [trial for trial, found in left.items() if same_parameters(found, params)]
         for trial in trials or [None]:
             shown = params if trial is None else left.pop(trial)
@@ -138,11 +140,6 @@ def _row(role: Role, trial: int | str | None, params: Any) -> PublishedRow:
         "selected_test": None,
         "val": None,
     }
-
-
-def _figure(error: float, base: float | None) -> Figure:
-    # Rounded: a difference of decimal numbers has more digits than were published.
-    return {"test_error": error, "difference": None if base is None else rounded(error - base)}
 
 
 def _errors_of(

@@ -32,26 +32,18 @@ class ComparisonDocument(TypedDict):
     settings: list[Setting]
 
 
-SHOWN = [
-    "study",
-    "trial",
-    "role",
-    "params",
-    "val_error",
-    "seeds",
-    "counting",
-    "budget",
-    "dense_parameters",
-    "kept_parameters",
-    "sparsity",
-    "dense_macs",
-    "kept_macs",
-    "epochs",
-    "seconds",
-    "device",
-    "versions",
-]
+SHOWN = (
+    *("study", "trial", "role", "params", "val_error", "seeds", "counting", "budget"),
+    *("dense_parameters", "kept_parameters", "sparsity", "dense_macs", "kept_macs"),
+    *("epochs", "seconds", "device", "versions"),
+)
 """Fields of a record that are shown as they are."""
+
+APART = (
+    *("study", "space.", "search.", "storage", "artifacts", "published"),
+    *("data.root", "data.download"),
+)
+"""Settings of a study and not of a network, whose own parameters have been put in place."""
 
 
 def compare(references: Sequence[str], storage: str | None = None) -> ComparisonDocument:
@@ -117,20 +109,8 @@ def _differences(configs: list[Document]) -> list[Setting]:
     """Return every setting of a trial that is not the same in all configurations."""
     flat = [flatten(config) for config in configs]
     keys = sorted({key for config in flat for key in config})
-    # The space, the search and the places of files are a study's and not a network's; its own
-    # parameters have been put in place.
-    apart = (
-        "study",
-        "space.",
-        "search.",
-        "storage",
-        "artifacts",
-        "published",
-        "data.root",
-        "data.download",
-    )
     return [
         {"key": key, "values": [config.get(key) for config in flat]}
         for key in keys
-        if not key.startswith(apart) and len({repr(config.get(key)) for config in flat}) > 1
+        if not key.startswith(APART) and len({repr(config.get(key)) for config in flat}) > 1
     ]

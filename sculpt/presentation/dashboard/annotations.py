@@ -1,10 +1,8 @@
 """Notes and layer plots of a study, stored where Optuna's dashboard shows them."""
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
-import optuna
 from optuna.artifacts import upload_artifact
 from optuna.exceptions import StorageInternalError
 
@@ -15,12 +13,10 @@ from sculpt.presentation.figures.pruning import plot_pruning
 from sculpt.results.pareto import pareto_document
 from sculpt.results.pareto.fronts import ParetoDocument
 from sculpt.results.ranking import Ranking, rank
-from sculpt.results.records import PROBLEMS, Results
+from sculpt.results.records import Results
 from sculpt.results.tables.ranking import confirmation_table, ranking_table
 from sculpt.storage.failures import LostStorageError
 from sculpt.storage.store import Store
-from sculpt.storage.stored_trials import StoredTrial, read_trials
-from sculpt.storage.trials import trial_states
 
 MOST_PLOTS = 30
 """Layer plots at most, the base's included: each takes about a tenth of a second to draw."""
@@ -42,9 +38,7 @@ def annotate(store: Store) -> None:
         store.artifacts.check()
         document, front = rank(results), pareto_document(results)
         undrawn = _draw_missing(store, results, _worth_drawing(document, front))
-        _note_search(store, document, front)
-        if store.confirmation:
-            _note_confirmation(store, store.confirmation, document)
+        _note_trials(store, results, document, front)
         _note_studies(store, document, front)
     except (LostStorageError, StorageInternalError, OSError) as error:
         # Optuna's own message says no more than to look at the error that it came from.
@@ -91,50 +85,43 @@ def _draw_missing(store: Store, results: Results, trials: list[int | str]) -> li
     return undrawn
 
 
-def _note_search(store: Store, document: Ranking, front: ParetoDocument) -> None:
-    """Write the notes of the base and of the candidates."""
+def _note_trials(store: Store, results: Results, document: Ranking, front: ParetoDocument) -> None:
     table = ranking_table(document)
-    rows = {row["trial"]: table.facts(row, "trial", "parameters") for row in table.rows}
-    on_front = {row["trial"] for row in front["front"]}
-    for study in (store.base, store.candidates):
-        attributes = StudyAttributes(study, store.storage)
-        files = attributes.files
-        for trial, state in _ended(store, study):
-            label = "base" if study is store.base else trial.number
-            complete = state == "complete"
-            if complete and label not in rows:
-                continue  # it ended since the ranking was made
-            note = trial_note(
-                label,
-                state,
-                store.config.model.options if label == "base" else dict(trial.params),
-                _reason(trial),
-                rows[label] if complete else {},
-                on_front=complete and label in on_front,
-                plot=files.get(_file_name(label)) if complete else None,
-            )
-            attributes.write_note(note, trial.number)
-
-
-def _note_confirmation(store: Store, study: optuna.Study, document: Ranking) -> None:
-    """Write the notes of the trials that confirm the best."""
-    facts = {}
-    if document["confirmation"]:
-        table = confirmation_table(document["confirmation"])
+    facts = {(row["trial"], None): table.facts(row, "trial", "parameters") for row in table.rows}
+    if found := document["confirmation"]:
+        table = confirmation_table(found)
         for row in table.rows:
             place = row["trial"], row["arm"] or "sculpted"
             facts[place] = table.facts(row, "trial", "mask", "parameters")
-    params = {row["trial"]: row["params"] for row in document["ranking"]}
-    attributes = StudyAttributes(study, store.storage)
-    for trial, state in _ended(store, study):
-        label, arm = trial.user_attrs["candidate"], trial.user_attrs["arm"]
-        found = facts.get((label, arm), {}) if state == "complete" else {}
-        note = trial_note(label, state, params.get(label, {}), _reason(trial), found, arm=arm)
-        attributes.write_note(note, trial.number)
+    params = {row["trial"]: row["params"] for row in results.rows}
+    params["base"] = store.config.model.options
+    on_front = {row["trial"] for row in front["front"]}
+    bases = [row for row in results.rows if row["role"] == "base"]
+    searched = [(store.base, bases), (store.candidates, results.rows[len(bases) :])]
+    for study, rows in [*searched, (store.confirmation, results.confirming)]:
+        if study is None:
+            continue
+        attributes = StudyAttributes(study, store.storage)
+        files = attributes.files
+        for number, row in enumerate(rows):
+            label, arm, state = row["trial"], row.get("arm"), row["state"]
+            if state in ("running", "queued"):
+                continue
+            complete = state == "complete"
+            note = trial_note(
+                label,
+                state,
+                params.get(label, {}),
+                row["error"],
+                facts.get((label, arm), {}) if complete else {},
+                arm=arm or "sculpted",
+                on_front=complete and arm is None and label in on_front,
+                plot=files.get(_file_name(label)) if complete and arm is None else None,
+            )
+            attributes.write_note(note, number)
 
 
 def _note_studies(store: Store, document: Ranking, front: ParetoDocument) -> None:
-    """Write the notes of the studies themselves."""
     studies = {"": store.candidates, "base": store.base, "confirm": store.confirmation}
     attributes = {
         part: StudyAttributes(study, store.storage) for part, study in studies.items() if study
@@ -145,19 +132,6 @@ def _note_studies(store: Store, document: Ranking, front: ParetoDocument) -> Non
             found.write_note(part_note(store.config.study, part, pages[""]))
         else:
             found.write_note(study_note(document, front["objectives"], pages, MOST_PLOTS))
-
-
-def _ended(store: Store, study: optuna.Study) -> Iterator[tuple[StoredTrial, str]]:
-    trials = read_trials(study, store.storage)
-    states = trial_states(trials)
-    for trial in trials:
-        if states[trial.number] not in ("running", "queued"):
-            yield trial, states[trial.number]
-
-
-def _reason(trial: StoredTrial) -> str | None:
-    """Return why a trial has no result."""
-    return next(filter(None, map(trial.user_attrs.get, PROBLEMS)), None)
 
 
 def _file_name(label: int | str) -> str:

@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NotRequired, TypedDict
+from typing import NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -58,10 +57,13 @@ class FrontDocument(TypedDict):
     """The front of one budget."""
 
     budget: int | None
+    """None if each network keeps a share of its own."""
     front: list[FrontRow]
     dominated: int
     missing: int
+    """Trials without some value."""
     hypervolume: Hypervolume | None
+    """None without a base."""
     knee: dict[str, int | str] | None
     dominated_rows: NotRequired[list[FrontRow]]
 
@@ -78,18 +80,14 @@ class ParetoDocument(TypedDict):
     notes: list[str]
 
 
-@dataclass(frozen=True)
-class Front:
-    """The trials that compete at one budget."""
+class Front(NamedTuple):
+    """The trials that compete at one budget; see `FrontDocument`."""
 
     budget: int | None
-    """None if each network keeps a share of its own."""
     table: pd.DataFrame
     """Trials with all values, the front first, in the columns of `sculpt.pareto`."""
     missing: int
-    """Trials without some value."""
     hypervolume: Hypervolume | None
-    """None without a base."""
 
 
 def pareto(
@@ -211,7 +209,15 @@ def _find_fronts(
         volume = base and _volume(front, signs, names, base[1])
         fronts.append(Front(budget, table, int((here & ~measured).sum()), volume))
 
-    notes = differences(studies) + _latency_notes(names, pd.concat([f.table for f in fronts]))
+    notes = differences(studies)
+    ways: list[str] = []
+    if "latency" in names and "latency_by" in complete:
+        measured_by = pd.concat([front.table["latency_by"] for front in fronts])
+        ways = list(map(str, measured_by.dropna().unique()))
+    if len(ways) > 1:
+        notes.append(
+            f"latencies were measured in {len(ways)} ways and are not comparable: {'; '.join(ways)}"
+        )
     if base is None and any(len(front.table) for front in fronts):
         notes.append("no dense base has finished with all these values: no hypervolume")
     elif base and len(studies) > 1:
@@ -275,18 +281,6 @@ def _volume(front: Array, signs: Array, names: list[str], base: Array) -> Hyperv
         "volume": volume,
         "share": volume / box if box else None,
     }
-
-
-def _latency_notes(names: list[str], table: pd.DataFrame) -> list[str]:
-    """Return a sentence if latencies were not all measured in one way."""
-    if "latency" not in names or "latency_by" not in table:
-        return []
-    ways = [str(way) for way in table["latency_by"].dropna().unique()]
-    if len(ways) < 2:
-        return []
-    return [
-        f"latencies were measured in {len(ways)} ways and are not comparable: {'; '.join(ways)}"
-    ]
 
 
 def described(name: str) -> Objective:
