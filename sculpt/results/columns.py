@@ -49,7 +49,7 @@ def as_table(rows: Iterable[Document]) -> pd.DataFrame:
     table = pd.DataFrame(
         {f"params.{key}": value for key, value in row["params"].items()} | row for row in rows
     )
-    return table[in_order(name for name in table if name != "params")]
+    return table[in_order(str(name) for name in table if name != "params")]
 
 
 def described(names: Iterable[str]) -> list[tuple[str, str, str]]:

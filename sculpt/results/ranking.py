@@ -10,7 +10,7 @@ from sculpt.results.against_published import AgainstPublished, against_published
 from sculpt.results.confirmed_errors import Confirmation, confirmed_errors
 from sculpt.results.proxies import ProxyRow, proxies
 from sculpt.results.records import Results
-from sculpt.results.rows import budgets_of
+from sculpt.results.rows import budgets_of, whole
 from sculpt.results.statistics import Difference, Judgement, judge
 from sculpt.units import Error
 
@@ -112,15 +112,15 @@ def _rows(results: Results) -> list[RankRow]:
                 "budget": row["budget"],
                 "kept_parameters": row["kept_parameters"],
                 "sparsity": row["sparsity"],
-                "val_error": {"mean": mean, "std": std, "n": n},
+                "val_error": {"mean": mean, "std": whole(std), "n": n},
                 "diverged": row.get("diverged") or 0,
                 "kept_macs": float(row["kept_macs"]),
                 "dense_macs": row["dense_macs"],
                 "difference": judgement["difference"],
                 "verdict": str(judgement["verdict"]),
-                "dense_memory": row.get("dense_memory"),
-                "latency": row.get("latency"),
-                "epochs": row.get("epochs"),
+                "dense_memory": whole(row.get("dense_memory")),
+                "latency": whole(row.get("latency")),
+                "epochs": whole(row.get("epochs")),
                 "training_seconds": row["training_seconds"],
                 "seconds": row["seconds"],
             }
@@ -135,7 +135,7 @@ def without_result(rows: Sequence[Document], states: Sequence[str] = UNRANKED) -
             "trial": row["trial"],
             "state": row["state"],
             "params": row["params"],
-            "seconds": row.get("seconds"),
+            "seconds": whole(row.get("seconds")),
             "error": row["error"],
         }
         for row in rows

@@ -100,7 +100,7 @@ class Results:
         """The columns of `trials`: one row for each, with its name, unit and meaning."""
         import pandas as pd
 
-        return pd.DataFrame(described(self.trials), columns=["name", "unit", "meaning"])
+        return pd.DataFrame(described(map(str, self.trials)), columns=["name", "unit", "meaning"])
 
     @property
     def complete(self) -> pd.DataFrame:

@@ -34,6 +34,11 @@ def significant(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
 
 
+def whole(value: Any) -> Any:
+    """Return a whole number as an integer, and anything else as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def of_every_seed(errors: Any) -> list[float]:
     """Return one error per seed; none at all if any of them is not known."""
     values = list(errors) if isinstance(errors, Iterable) else []
