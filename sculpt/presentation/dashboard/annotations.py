@@ -87,7 +87,9 @@ def _draw_missing(store: Store, results: Results, trials: list[int | str]) -> li
 
 def _note_trials(store: Store, results: Results, document: Ranking, front: ParetoDocument) -> None:
     table = ranking_table(document)
-    facts = {(row["trial"], None): table.facts(row, "trial", "parameters") for row in table.rows}
+    facts: dict[tuple[int | str, str | None], dict[str, str]] = {
+        (row["trial"], None): table.facts(row, "trial", "parameters") for row in table.rows
+    }
     if found := document["confirmation"]:
         table = confirmation_table(found)
         for row in table.rows:
