@@ -81,7 +81,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
 
 def _text(loader: _Loader, node: yaml.ScalarNode) -> str:
     text = str(loader.construct_scalar(node))
-    if re.search("[\0\ud800-\udfff]", text):  # which no file name and no database takes
+    if not is_writable(text):
         _refuse(f"text must be Unicode without NUL, but got {text!r}", node)
     return text
 
@@ -167,6 +167,11 @@ def read_yaml(path: Path) -> Document:
             f"{path}: must hold a mapping of keys to values, but holds {type(document).__name__}"
         )
     return document
+
+
+def is_writable(text: str) -> bool:
+    """Tell whether file names and databases take a text: not NUL, nor half of a character."""
+    return not re.search("[\0\ud800-\udfff]", text)
 
 
 def lookup(document: Mapping[str, object], key: str) -> Any:

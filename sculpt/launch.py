@@ -16,6 +16,7 @@ from sculpt.errors import SculptWarning
 from sculpt.measuring import Measuring
 from sculpt.quantities import MILESTONES
 from sculpt.search.images import (
+    check_scoring_images,
     describe_data,
     load_data,
     load_scoring_images,
@@ -70,6 +71,8 @@ def check(
     document["predicted"] = predict(config, document["trials"])
     if missing := missing_data(config):
         warnings.warn(missing, SculptWarning, stacklevel=2)
+    else:
+        check_scoring_images(config, load_data(config))
     return document
 
 

@@ -23,7 +23,7 @@ from sculpt.config import (
     parameter_path,
     sample_budgets,
 )
-from sculpt.documents import Document, assign, lookup, read_yaml
+from sculpt.documents import Document, assign, is_writable, lookup, read_yaml
 from sculpt.errors import ConfigError, UnknownNameError
 from sculpt.quantities import proxies
 from sculpt.registry import (
@@ -67,6 +67,7 @@ def load_study(path: str | Path, overrides: Overrides | None = None) -> Study:
     load_plugins_of(document)
     document = sample_budgets(document)
     faults = document_faults(document) or space_faults(document)
+    faults = faults or Study.model_validate(document).lasting_contradictions()
     if faults:
         raise ConfigError("\n".join(f"{path}: {fault}" for fault in faults))
     return Study.model_validate(document)
@@ -81,6 +82,8 @@ def load_plugins_of(document: Document) -> None:
 
 def document_faults(document: Document) -> list[str]:
     """List all faults of a study document, one line each."""
+    if faults := _text_faults(document):
+        return faults
     faults = _validation_faults(Study, document)
     for key, registry in CHOICES.items():
         choice = lookup(document, key)
@@ -111,7 +114,7 @@ def space_faults(document: Document) -> list[str]:
         for point in space.combinations(related | {key: None}, lambda key: _tried(space, key)):
             if key in point:
                 beside = [f"{other} {label(point[other])}" for other in related if other in point]
-                text = f"{point[key]!r} " + (f"with {', '.join(beside)} " if beside else "")
+                text = f"{point[key]!r:.100} " + (f"with {', '.join(beside)} " if beside else "")
                 for fault in _point_faults(study, point):
                     known.setdefault((repr(point[key]), fault), f"{text}does not fit: {fault}")
         faults[key] = list(known.values())
@@ -147,6 +150,19 @@ def _point_faults(study: Study, point: Params) -> list[str]:
         return document_faults(study.document_with(point))
     except ConfigError as error:
         return [str(error)]
+
+
+def _text_faults(value: Any, key: str = "") -> list[str]:
+    """List the texts that no file name and no database takes."""
+    if isinstance(value, str) and not is_writable(value):
+        return [f"{key}: must be Unicode without NUL, but got {value!r:.200}"]
+    parts = dict(enumerate(value)) if isinstance(value, list) else value
+    if not isinstance(parts, dict):
+        return []
+    prefix = f"{key}." if key else ""
+    return [
+        fault for name, part in parts.items() for fault in _text_faults(part, f"{prefix}{name}")
+    ]
 
 
 def _objective_faults(document: Document) -> list[str]:
@@ -224,7 +240,8 @@ def _rule(fault: Any, schema: type[BaseModel]) -> tuple[str, str]:
     rule = re.sub(r" after validation, not \d+$", "", rule)
     rule = re.sub(r"be a valid dictionary.*", "be a mapping of keys to values", rule)
     rule = re.sub(r"unable to parse.*", "", rule).rstrip(", ")
-    return rule, f"got {fault['input']!r}"
+    rule = rule.replace("be a valid boolean", "be true or false")
+    return rule, f"got {fault['input']!r:.500}"
 
 
 def _is_branch(part: Any) -> bool:

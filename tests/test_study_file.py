@@ -123,7 +123,7 @@ FAULTS: list[tuple[dict[str, Any], dict[str, str]]] = [
     ),
     (
         {"space__parameters": {"widening": {"low": 1, "high": float("inf")}}},
-        {"parameters.widening": "finite numbers only"},
+        {"parameters.widening.high": "or be a finite number"},
     ),
     ({"budget": [1000, "half"]}, {"parameters.budget": "'half' does not fit: budget: must"}),
     (
@@ -162,6 +162,92 @@ def test_a_fault_is_named_by_its_key_and_rule_alone(tmp_path, monkeypatch, chang
     assert list(found) == list(faults), "each key once, in order"
     for key, words in faults.items():
         assert words in found[key]
+
+
+SHUFFLED = {"name": "shuffled", "of": "synflow", "of_options": {"rounds": 0}}
+NOWHERE = {"name": "shuffled", "of": "from_bundle"}
+ODD = [
+    # Numbers below or beyond what has a meaning, and those that are none.
+    ({"training__epochs": 10**23}, "training.epochs: must be less than or equal to 100000"),
+    ({"training__learning_rate": float("inf")}, "training.learning_rate: must be a finite number"),
+    ({"training__batch_size": 1}, "training.batch_size: must be greater than or equal to 2"),
+    ({"training__flip": "yes"}, "training.flip: must be true or false, but got 'yes'"),
+    ({"search__replicates": 10**20}, "search.replicates: must be less than or equal to 1000"),
+    ({"search__grace_seconds": 1e308}, "search.grace_seconds: must be less than or equal to"),
+    ({"search__seed": 2**64}, "search.seed: must be less than or equal to 9007199254740992"),
+    ({"search__confirm": {"seeds": 10**9}}, "search.confirm.seeds: must be less than"),
+    ({"search__early_stopping": {"brackets": 10**6}}, "search.early_stopping.brackets: must be"),
+    ({"budget": 10**30}, "budget: must be less than or equal to 1000000000000 or be 'base'"),
+    ({"space__constraints": {"max_memory": "1e400GiB"}}, "space.constraints.max_memory: must be"),
+    ({"study": "x.yaml"}, "study: must not end as the name of a study file does"),
+    ({"study": "x" * 300}, "study: must have at most 100 characters"),
+    ({"search__objectives": ["val_error"] * 2}, "search.objectives: must have each name once"),
+    # Options, and options of options.
+    ({"model__blocks": 10**6}, "model.blocks: must be less than or equal to 200"),
+    ({"model__blocks": [1, 2]}, "model.blocks: must be a valid integer or have at least 3 items"),
+    ({"pruning": {"criterion": {"name": "iterative_snip", "rounds": 0}}}, "criterion.rounds: must"),
+    (
+        {"pruning": {"criterion": {"name": "synflow_random_rounds", "interval": 0}}},
+        "interval: must",
+    ),
+    ({"pruning": {"criterion": {"name": "grasp", "temperature": 0.0}}}, "must be greater than 0"),
+    ({"pruning": {"criterion": {"name": "npb", "alpha": 1.5}}}, "criterion.alpha: must be less"),
+    ({"pruning": {"criterion": {"name": "shuffled", "of": "shuffled"}}}, "of: must be one of"),
+    ({"pruning": {"criterion": SHUFFLED}}, "of_options: must fit synflow (rounds: Input should"),
+    ({"pruning": {"criterion": NOWHERE}}, "must fit from_bundle (bundle: Field required)"),
+    ({"pruning": {"initializer": {"name": "gaussian", "variance": 0.0}}}, "variance: must be gr"),
+    ({"data": {"name": "image_folder", "channels": 2}}, "data.channels: must be 1 or 3"),
+    # Values of the space.
+    ({"space__parameters": {"widening": [2, float("nan")]}}, "parameters.widening.1: must be"),
+    (
+        {"space__parameters": {"widening": [2, 10**400]}},
+        "does not fit: model.widening: must be a valid number",
+    ),
+    ({"space__parameters": {"widening": {"low": 2, "high": 10**400}}}, "widening.high: must be le"),
+    ({"space__parameters": {"widening": {"low": 1, "high": 10**6}}}, "1000000 does not fit"),
+    (
+        {"space__parameters": {"widening": {"low": 1.0, "high": 2.0, "step": 1e-300}}},
+        "must be a valid list or have at most 1000000000 steps",
+    ),
+    (
+        {"space__parameters": {"pruning.criterion": [SHUFFLED]}},
+        "does not fit: pruning.criterion.of",
+    ),
+    # What is sound alone, but not together.
+    ({"training__nesterov": True, "training__momentum": 0.0}, "training.nesterov: must be false"),
+    (
+        {"pruning": {"scope": "layer", "granularity": "channel"}},
+        "pruning.granularity: must be 'weight' or 'kernel' where pruning.scope is 'layer'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), ODD)
+def test_an_odd_setting_is_one_fault(tmp_path, changes, words):
+    path = write_study(tmp_path, **changes)
+    with pytest.raises(ConfigError) as raised:
+        load_study(path)
+    (line,) = str(raised.value).splitlines()
+    assert line.startswith(f"{path}: ")
+    assert words in line
+
+
+def test_settings_that_contradict_each_other_may_both_be_sampled(tmp_path):
+    """Only candidates that have both are none; they are infeasible."""
+    both = {"pruning.scope": ["layer", "global"], "pruning.granularity": ["channel", "weight"]}
+    study = load_study(write_study(tmp_path, space__parameters=both))
+    found = study.with_parameters({"pruning.scope": "layer", "pruning.granularity": "channel"})
+    assert list(found.contradictions()) == [("pruning.granularity", "pruning.scope")]
+    load_study(write_study(tmp_path, pruning={"scope": "layer"}, space__parameters=both))
+
+
+def test_text_that_no_file_name_holds_is_refused_from_python_too(tmp_path):
+    path = write_study(tmp_path)
+    for text in ("a\0b", "\ud800"):
+        with pytest.raises(ConfigError, match=r"artifacts: must be Unicode without NUL"):
+            load_study(path, {"artifacts": text})
+        with pytest.raises(ConfigError, match=r"space\.parameters\.x\.1: must be Unicode"):
+            load_study(path, {"space.parameters": {"x": ["a", text]}})
 
 
 def test_a_conditional_value_is_tried_where_it_is_sampled(tmp_path):
@@ -254,7 +340,7 @@ def test_lists_and_choices_are_sampled_without_being_shared(tmp_path):
         "blocks": [[1, 2, 3], 2],
         "blocks.1": [7, 8],
         "pruning.criterion": [
-            {"name": "shuffled", "of_options": {"rounds": [3]}},
+            {"name": "shuffled", "of": "iterative_snip", "of_options": {"rounds": 3}},
             {"name": "random"},
         ],
         "pruning.criterion.of": ["synflow"],
@@ -282,7 +368,7 @@ def test_lists_and_choices_are_sampled_without_being_shared(tmp_path):
         }
     )
     assert sampled.model.options["blocks"] == [1, 7, 3]
-    assert sampled.pruning.criterion.options == {"of_options": {"rounds": [3]}, "of": "synflow"}
+    assert sampled.pruning.criterion.options == {"of_options": {"rounds": 3}, "of": "synflow"}
     assert study.with_parameters({"blocks": [1, 2, 3]}).model.options["blocks"] == [1, 2, 3]
     own = study.with_parameters({"blocks": 2})
     assert own.model.options["blocks"] == 2

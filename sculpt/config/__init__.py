@@ -10,13 +10,13 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_serializer, model_validator
+from pydantic import AfterValidator, Field, field_serializer, model_validator
 
 from sculpt.config.search import Confirm as Confirm
 from sculpt.config.search import EarlyStopping as EarlyStopping
 from sculpt.config.search import Search as Search
 from sculpt.config.sections import Choice as Choice
-from sculpt.config.sections import Fraction
+from sculpt.config.sections import Count, Fraction, Seed
 from sculpt.config.sections import Overrides as Overrides
 from sculpt.config.sections import Params as Params
 from sculpt.config.sections import Section as Section
@@ -33,8 +33,8 @@ class Data(Choice):
 
     validation_fraction: Fraction = 0.1
     """Share of the training set held out for selection."""
-    split_seed: Annotated[int, Field(ge=0)] = 0
-    train_images: Annotated[int, Field(ge=2)] | None = None
+    split_seed: Seed = 0
+    train_images: Annotated[int, Field(ge=2, le=10**9)] | None = None
     """Use a stratified subset of this many training images (validation included)."""
 
 
@@ -52,9 +52,9 @@ class Pruning(Section):
     criterion: Choice = Choice(name="connection_sensitivity")
     repair: bool | Literal["frobenius", "spectral", "exact"] = True
     """Repair approximate isometry after pruning (Eq. 8), and how; `true` is `frobenius`."""
-    batch_size: Annotated[int, Field(ge=1)] = 250
+    batch_size: Count = 250
     """Images per scoring batch; with batch norm in mode `batch` it changes the scores."""
-    images: Annotated[int, Field(ge=1)] | None = None
+    images: Count | None = None
     """Score on this many training images, drawn anew for each seed; by default on all."""
     data: Data | None = None
     """Score on the training images of another data set, to see how sparsity transfers."""
@@ -62,7 +62,7 @@ class Pruning(Section):
     """Rank the whole network, or each layer by itself at one density."""
     granularity: Literal["weight", "kernel", "channel"] = "weight"
     """Unit that is kept or removed; `channel` leaves a dense network of uneven width."""
-    mac_exponent: float = 0.0
+    mac_exponent: Annotated[float, Field(ge=-4, le=4)] = 0.0
     """p: scores are divided by (output height × width)^p before they are ranked."""
     effective: bool = False
     """Spend the budget only on weights that lie on a path from the input to the output."""
@@ -76,7 +76,7 @@ class Pruning(Section):
 class Diagnostics(Section):
     """Readings of a network's signal propagation before training."""
 
-    jacobian_images: Annotated[int, Field(ge=0)] | Literal["all"] = 8
+    jacobian_images: Annotated[int, Field(ge=0, le=10**9)] | Literal["all"] = 8
     """Training images at which the input-output Jacobian is taken; 0 leaves it out."""
 
 
@@ -90,15 +90,28 @@ class Published(Section):
     """Each with `params` (as in the space; `base` for the dense base) and published figures."""
 
 
+def _no_file_name(name: str) -> str:
+    if name.endswith((".yaml", ".yml")):
+        raise ValueError("not end as the name of a study file does")
+    return name
+
+
+StudyName = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100),
+    AfterValidator(_no_file_name),
+]
+
+
 class Study(Section):
     """A whole study file."""
 
-    study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    study: StudyName
     data: Data
     model: Choice
     """The dense base; a candidate overrides what the space names."""
     space: Space
-    budget: Annotated[int, Field(ge=1)] | Literal["base"] | Sparsity = "base"
+    budget: Annotated[int, Field(ge=1, le=10**12)] | Literal["base"] | Sparsity = "base"
     """Parameters that a candidate keeps: a number, that of the base, or a share. A list of numbers
     and `base` becomes a parameter of the space, with a Pareto front for each."""
     counting: Literal["paper", "total"] = "paper"
@@ -149,6 +162,31 @@ class Study(Section):
             value = listed.get(label(params[key]), params[key])
             assign(document, parameter_path(key), copy.deepcopy(value))
         return document
+
+    def contradictions(self) -> dict[tuple[str, str], str]:
+        """Find settings that are sound, but not together: pairs of keys to what is wrong."""
+        found = {}
+        pruning, training = self.pruning, self.training
+        if pruning.granularity == "channel" and pruning.scope == "layer":
+            found["pruning.granularity", "pruning.scope"] = (
+                "pruning.granularity: must be 'weight' or 'kernel' where pruning.scope is 'layer' "
+                "(removing a channel shrinks two layers), but got 'channel'; use scope 'global'"
+            )
+        if training.nesterov and not training.momentum:
+            found["training.nesterov", "training.momentum"] = (
+                "training.nesterov: must be false where training.momentum is 0, but got true; "
+                "raise the momentum"
+            )
+        return found
+
+    def lasting_contradictions(self) -> list[str]:
+        """List those of the base and of all candidates; others depend on what is sampled."""
+        sampled = {parameter_path(key) for key in self.space.parameters}
+        return [
+            fault
+            for keys, fault in self.contradictions().items()
+            if keys[0].startswith("training.") or not sampled & {*keys, "pruning"}
+        ]
 
     def fingerprint(self) -> str:
         """Hash everything that a finished trial depends on."""

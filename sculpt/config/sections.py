@@ -5,6 +5,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Seed = Annotated[int, Field(ge=0, le=2**53)]
+"""Up to what every program that reads JSON tells apart."""
+Epochs = Annotated[int, Field(ge=1, le=100_000)]
+Pixels = Annotated[int, Field(ge=0, le=8192)]
 Scalar = bool | int | float | str
 
 Params = dict[str, Any]
@@ -16,9 +21,9 @@ Overrides = dict[str, Any]
 
 
 class Section(BaseModel):
-    """A part of a study file. Unknown keys and silent conversions are faults."""
+    """A part of a study file. Unknown keys, silent conversions and infinite numbers are faults."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Choice(BaseModel):

@@ -11,23 +11,27 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from sculpt.config.sections import Choice, Params, Scalar, Section
 
+Number = Annotated[int | float, Field(ge=-1e15, le=1e15)]
+"""Whole ones up to here are exact as floats, too."""
+MOST_STEPS = 10**9
+
 
 class Range(Section):
     """Numbers from `low` to `high`, both included; whole if both are whole."""
 
-    low: int | float
-    high: int | float
-    step: Annotated[int | float, Field(gt=0)] | None = None
+    low: Number
+    high: Number
+    step: Annotated[int | float, Field(gt=0, le=1e15)] | None = None
     log: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> "Range":
-        if not all(map(math.isfinite, (self.low, self.high, self.step or 0))):
-            raise ValueError("have finite numbers only")
         if self.low > self.high:
             raise ValueError("have low at most high")
         if self.log and (self.low <= 0 or self.step is not None):
             raise ValueError("have low > 0 and no step where log is true")
+        if self.step and (self.high - self.low) / self.step > MOST_STEPS:
+            raise ValueError(f"have at most {MOST_STEPS} steps")
         return self
 
     @property
@@ -69,11 +73,11 @@ Wanted = Scalar | Annotated[list[Scalar], Field(min_length=1)]
 class Constraints(Section):
     """Limits on a candidate's dense network, checked before training."""
 
-    max_dense_parameters: Annotated[int, Field(ge=1)] | None = None
+    max_dense_parameters: Annotated[int, Field(ge=1, le=10**18)] | None = None
     """Under the study's counting rule."""
-    max_macs: Annotated[int, Field(ge=1)] | None = None
+    max_macs: Annotated[int, Field(ge=1, le=10**18)] | None = None
     """Multiply-accumulates of the dense network for one image."""
-    max_memory: Annotated[ByteSize, Field(ge=1)] | None = None
+    max_memory: Annotated[ByteSize, Field(ge=1, le=2**60)] | None = None
     """Memory of training as estimated by `sculpt check`: bytes, or a text such as `2GiB`."""
 
 

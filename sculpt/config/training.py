@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
-from sculpt.config.sections import Section
+from sculpt.config.sections import Epochs, Pixels, Section
 
 RECIPES: dict[str, dict[str, float | str]] = {
     # Lee et al. 2020, §5 and appendix: 100k iterations of 128 images, of 45,000; evaluated
@@ -53,31 +53,31 @@ class Training(Section):
 
     recipe: Literal["paper_cifar10", "paper_mnist", "short"] | None = None
     """Values for omitted keys (`RECIPES`), in place of the defaults below."""
-    epochs: Annotated[int, Field(ge=0)]
+    epochs: Annotated[int, Field(ge=0, le=100_000)]
     """0 trains nothing, for studies of networks before training."""
-    evaluate_every: Annotated[int, Field(ge=1)] = 1
+    evaluate_every: Epochs = 1
     """Epochs between two evaluations; the last epoch is always evaluated."""
     protocol: Literal["validation", "lowest_test"] = "validation"
     """`validation` never reads the test images. `lowest_test` reports the lowest test error of all
     evaluations, as Lee et al. 2020 do: only for comparing with published figures."""
-    batch_size: Annotated[int, Field(ge=2)] = 128
-    learning_rate: Annotated[float, Field(gt=0)] = 0.1
+    batch_size: Annotated[int, Field(ge=2, le=10**9)] = 128
+    learning_rate: Annotated[float, Field(gt=0, le=1e6)] = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = False
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    weight_decay: Annotated[float, Field(ge=0, le=1e6)] = 5e-4
     schedule: Literal["step", "one_cycle", "constant"] = "step"
     """`step`: divided by 10 at each quarter of the run, as in the paper."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    max_gradient_norm: Annotated[float, Field(gt=0)] | None = None
+    max_gradient_norm: Annotated[float, Field(gt=0, le=1e9)] | None = None
     """Longer gradients (2-norm over all weights) are scaled down to this."""
     weight_average: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay per step of an exponential moving average of the weights, which is evaluated and kept
     in their place; 0 is without. It forgets faster at first."""
     flip: bool = False
-    translate: Annotated[int, Field(ge=0)] = 0
-    """Random shifts by up to this many pixels."""
-    cutout: Annotated[int, Field(ge=0)] = 0
-    """Side of the erased square in pixels; 0 = none."""
+    translate: Pixels = 0
+    """Random shifts by up to this many pixels, fewer than the image has."""
+    cutout: Pixels = 0
+    """Side of the erased square in pixels, within the image; 0 = none."""
     precision: Literal["auto", "bfloat16", "tf32", "float32"] = "auto"
     """Precision of matrix products and convolutions; weights stay float32. `auto` is bfloat16 on
     devices with native support, else float32. `tf32` exists on CUDA alone."""

@@ -1,7 +1,9 @@
 """Fully connected networks: MLP-K of Lee et al. 2020 and LeNet-300-100 (LeCun et al. 1998)."""
 
 from itertools import pairwise
+from typing import Annotated
 
+from pydantic import Field
 from torch import nn
 
 from sculpt.errors import InputError
@@ -15,8 +17,8 @@ def mlp(
     classes: int,
     pixels: int,
     *,
-    layers: int = 3,
-    units: int = 100,
+    layers: Annotated[int, Field(ge=1, le=1000)] = 3,
+    units: Annotated[int, Field(ge=1, le=100_000)] = 100,
     activation: Activation = "tanh",
 ) -> nn.Module:
     """Build MLP-K: `layers` linear layers, all hidden ones of one width (100 in the paper).

@@ -6,8 +6,9 @@ Version 1 is He et al. 2016, *Deep Residual Learning*; version 2, with pre-activ
 """
 
 from collections import OrderedDict
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from sculpt.errors import InputError, check_choice
@@ -21,6 +22,10 @@ from sculpt.models.residual_blocks import (
 from sculpt.registry import MODELS
 
 Version = Literal["v1", "v2"]
+Widening = Annotated[float, Field(ge=1, le=1000)]
+MOST_BLOCKS = 200
+"""In a stage: ResNet1202, the deepest of the paper, has so many."""
+Blocks = Annotated[int, Field(ge=1, le=MOST_BLOCKS)]
 
 
 @MODELS.register("resnet")
@@ -28,10 +33,10 @@ def resnet(
     channels: int,
     classes: int,
     *,
-    widening: float = 1,
-    blocks: int | list[int] = 3,
-    stem_width: int = 16,
-    stem_stride: int = 1,
+    widening: Widening = 1,
+    blocks: Blocks | Annotated[list[Blocks], Field(min_length=3, max_length=3)] = 3,
+    stem_width: Annotated[int, Field(ge=1, le=10_000)] = 16,
+    stem_stride: Annotated[int, Field(ge=1, le=64)] = 1,
     version: Version = "v1",
     shortcut: Shortcut = "zeropad",
     activation: Activation = "relu",
@@ -108,10 +113,10 @@ def wide_resnet(
     channels: int,
     classes: int,
     *,
-    depth: int = 16,
-    widening: float = 1,
-    stem_width: int = 16,
-    stem_stride: int = 1,
+    depth: Annotated[int, Field(ge=10, le=6 * MOST_BLOCKS + 4)] = 16,
+    widening: Widening = 1,
+    stem_width: Annotated[int, Field(ge=1, le=10_000)] = 16,
+    stem_stride: Annotated[int, Field(ge=1, le=64)] = 1,
     activation: Activation = "relu",
     conv_bias: bool = True,
 ) -> nn.Module:

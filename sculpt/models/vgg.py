@@ -1,7 +1,9 @@
 """VGG16 for small images, with 1×1 convolutions (Simonyan and Zisserman 2015, configuration C)."""
 
 from collections import OrderedDict
+from typing import Annotated
 
+from pydantic import Field
 from torch import nn
 
 from sculpt.errors import InputError
@@ -18,7 +20,7 @@ def vgg16(
     channels: int,
     classes: int,
     *,
-    widening: float = 1,
+    widening: Annotated[float, Field(ge=1 / 64, le=1000)] = 1,
     batch_norm: bool = True,
     activation: Activation = "relu",
 ) -> nn.Module:

@@ -1,13 +1,18 @@
 """Pruning in rounds: score, prune a little, score the rest, and so on."""
 
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from sculpt.errors import DryRankingError, InputError
 from sculpt.pruning.masks import Masks, apply_masks, prunable_parameters
 from sculpt.pruning.task import PruningTask
+
+Rounds = Annotated[int, Field(ge=1, le=10_000)]
+"""Number of rounds, as an option of a criterion."""
 
 
 def score_in_rounds(

@@ -1,8 +1,11 @@
 """The images of a study."""
 
-from sculpt.config import Data, Study
+from collections.abc import Iterator
+from contextlib import suppress
+
+from sculpt.config import Data, Params, Range, Study, label, parameter_path
 from sculpt.data import ImageSet, ImageSpec, Splits, make_splits
-from sculpt.errors import DataError
+from sculpt.errors import ConfigError, DataError
 from sculpt.registry import DATASETS
 
 
@@ -13,7 +16,9 @@ def describe_data(study: Study) -> ImageSpec:
 
 def missing_data(study: Study) -> str | None:
     """Return which of the study's images are missing and how to get them, or None."""
-    return DATASETS.get(study.data.name)(**study.data.options).available()
+    used = [study.data, *(candidate.pruning.data for candidate in _scoring_apart(study))]
+    missing = (DATASETS.get(data.name)(**data.options).available() for data in used if data)
+    return next((sentence for sentence in missing if sentence), None)
 
 
 def load_data(study: Study) -> Splits:
@@ -33,6 +38,26 @@ def load_scoring_images(study: Study, splits: Splits) -> ImageSet:
             f"of data ({splits.spec}), but have {others.spec}; choose another data set"
         )
     return others.train.to(splits.train.device)
+
+
+def check_scoring_images(study: Study, splits: Splits) -> None:
+    """Load all images that candidates may be scored on; DataError as of `load_scoring_images`."""
+    for candidate in _scoring_apart(study):
+        load_scoring_images(candidate, splits)
+
+
+def _scoring_apart(study: Study) -> Iterator[Study]:
+    """Yield the study, with each value of a parameter in `pruning.data`, if it has such images."""
+    values: list[Params] = [{}]
+    for key, dimension in study.space.parameters.items():
+        if parameter_path(key).startswith("pruning.data"):
+            listed = [dimension.low, dimension.high] if isinstance(dimension, Range) else dimension
+            values += [{key: label(value)} for value in listed]
+    for params in values:
+        with suppress(ConfigError):  # it has a place in another parameter's value only
+            candidate = study.with_parameters(params)
+            if candidate.pruning.data:
+                yield candidate
 
 
 def _load(data: Data) -> Splits:

@@ -25,7 +25,7 @@ from sculpt.errors import ConfigError, InputError, SculptError
 from sculpt.export.runtimes import missing_runtime
 from sculpt.registry import load_plugins, refuse_absent_plugins
 from sculpt.search.confirmation_queue import queue_confirmation
-from sculpt.search.images import describe_data, load_data
+from sculpt.search.images import check_scoring_images, describe_data, load_data
 from sculpt.search.progress import Watcher
 from sculpt.search.sampling.feasibility import total_trials
 from sculpt.search.sampling.samplers import make_sampler, resolve_sampler
@@ -84,6 +84,7 @@ class Session:
         self.total, self.stream = total, stream
         self.budget = resolve_budget(config, describe_data(config))
         self.splits: Splits = load_data(config)
+        check_scoring_images(config, self.splits)
 
     @classmethod
     def start(cls, config: Study, devices: Sequence[torch.device]) -> "Session":

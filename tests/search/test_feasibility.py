@@ -96,22 +96,23 @@ def test_every_constraint_is_weighed_against_its_limit(tmp_path):
 
 @pytest.mark.parametrize("budget", ["base", 5000, {"sparsity": 0.5}])
 def test_a_network_that_cannot_be_built_breaks_every_rule(tmp_path, budget):
-    parameters = {"widening": [0.5, 2], "blocks": [1, 2]}
+    parameters = {"depth": [11, 10], "widening": [2, 3]}
     study = load_study(
         write_study(
             tmp_path,
+            model={"name": "wide_resnet", "depth": 10, "stem_width": 4},
             budget=budget,
             space={"parameters": parameters, "constraints": LIMITS},
             search__trials="all",
         )
     )
-    found = judged(study, widening=0.5)
-    assert found.reason.startswith("widening must be at least 1, but got 0.5")
+    found = judged(study, depth=11)
+    assert found.reason.startswith("depth must be 6n + 4")
     assert found.violations == dict.fromkeys(["budget", *LIMITS], 1.0)
     assert found.violations.keys() == judged(study, widening=2).violations.keys()
     assert all(map(math.isfinite, found.violations.values()))
     document = check_study(study, DIGITS)
-    rows = [row for row in document["corners"] if row["params"]["widening"] == 0.5]
+    rows = [row for row in document["corners"] if row["params"]["depth"] == 11]
     assert [row["dense_parameters"] for row in rows] == [0, 0]
     assert not any(row["feasible"] for row in rows)
     assert document["trials"] == 1 + sum(row["feasible"] for row in document["corners"])

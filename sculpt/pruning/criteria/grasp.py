@@ -1,8 +1,9 @@
 """GraSP (Wang et al. 2020): keep the weights without which the gradient flow would fall most."""
 
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from sculpt.errors import InputError, check_choice
@@ -22,7 +23,7 @@ def grasp(
     task: PruningTask,
     *,
     targets: GraspTargets = "gt",
-    temperature: float = 200.0,
+    temperature: Annotated[float, Field(gt=0, le=1e6)] = 200.0,
     batch_norm: BatchNormMode = "identity",
 ) -> dict[str, Tensor]:
     """Score each weight by the decrease of the gradient's squared norm at its removal.

@@ -7,7 +7,7 @@ from sculpt.pruning.criteria.connection_sensitivity import (
     Targets,
     connection_sensitivity,
 )
-from sculpt.pruning.rounds import score_in_rounds
+from sculpt.pruning.rounds import Rounds, score_in_rounds
 from sculpt.pruning.task import PruningTask
 from sculpt.registry import CRITERIA
 
@@ -17,7 +17,7 @@ def iterative_snip(
     model: nn.Module,
     task: PruningTask,
     *,
-    rounds: int = 100,
+    rounds: Rounds = 100,
     targets: Targets = "uniform",
     batch_norm: BatchNormMode = "identity",
 ) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sculpt.bundle import is_bundle, read_bundle
 from sculpt.errors import InputError
+from sculpt.files import check_file
 from sculpt.pruning.masks import prunable_parameters
 from sculpt.pruning.task import PruningTask
 from sculpt.registry import CRITERIA
@@ -54,6 +55,7 @@ def read_saved_state(file: str) -> dict[str, Tensor]:
     """
     path = Path(file)
     try:
+        check_file(path)
         if path.suffix == ".safetensors":
             return read_bundle(path).state if is_bundle(path) else load_file(path, device="cpu")
         state = torch.load(path, map_location="cpu", weights_only=True)

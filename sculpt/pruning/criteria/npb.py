@@ -4,10 +4,11 @@
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from sculpt.diagnostics.topology import linear_skeleton
@@ -26,7 +27,11 @@ SMALLEST_INPUT = 1e-250
 
 @CRITERIA.register("npb")
 def npb(
-    model: nn.Module, task: PruningTask, *, alpha: float = 0.01, beta: float = 1.0
+    model: nn.Module,
+    task: PruningTask,
+    *,
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.01,
+    beta: Annotated[float, Field(ge=0, le=1e6)] = 1.0,
 ) -> dict[str, Tensor]:
     """Choose, layer by layer, kernel counts that balance effective nodes and effective paths.
 

@@ -5,14 +5,38 @@ nothing, a criterion has found layer densities, not the weights that matter.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo
 from torch import Tensor, nn
 
 from sculpt.errors import InputError
 from sculpt.pruning.task import PruningTask
-from sculpt.registry import CRITERIA, options_of
+from sculpt.registry import CRITERIA, options_of, options_schema
+
+
+def _another_criterion(name: str) -> str:
+    others = [known for known in CRITERIA.names() if known != "shuffled"]
+    if name not in others:
+        raise ValueError(f"be one of {', '.join(others)}")
+    return name
+
+
+def _its_options(
+    given: Mapping[str, Any] | None, found: ValidationInfo
+) -> Mapping[str, Any] | None:
+    """Check the options of the other criterion, which is found before them."""
+    if "of" in found.data:
+        try:
+            options_schema(CRITERIA.get(found.data["of"])).model_validate(dict(given or {}))
+        except ValidationError as error:
+            faults = [
+                f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+                for fault in error.errors(include_url=False)
+            ]
+            raise ValueError(f"fit {found.data['of']} ({'; '.join(faults)})") from error
+    return given
 
 
 @CRITERIA.register("shuffled")
@@ -20,8 +44,10 @@ def shuffled(
     model: nn.Module,
     task: PruningTask,
     *,
-    of: str = "connection_sensitivity",
-    of_options: Mapping[str, Any] | None = None,
+    of: Annotated[str, AfterValidator(_another_criterion)] = "connection_sensitivity",
+    of_options: Annotated[
+        Mapping[str, Any] | None, AfterValidator(_its_options), Field(validate_default=True)
+    ] = None,
 ) -> dict[str, Tensor]:
     """Permute the positions of another criterion's mask, uniformly within each parameter.
 

@@ -1,14 +1,16 @@
 """SynFlow (Tanaka et al. 2020): iterative pruning by the flow of |w|, without data."""
 
 import copy
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from sculpt.diagnostics.topology import remove_nonlinear
 from sculpt.errors import InputError, NumericsError
 from sculpt.pruning.masks import prunable_parameters
-from sculpt.pruning.rounds import score_in_rounds
+from sculpt.pruning.rounds import Rounds, score_in_rounds
 from sculpt.pruning.task import PruningTask
 from sculpt.registry import CRITERIA
 
@@ -18,7 +20,7 @@ FLOW_RANGE = (1e-290, 1e290)
 
 
 @CRITERIA.register("synflow")
-def synflow(model: nn.Module, task: PruningTask, *, rounds: int = 100) -> dict[str, Tensor]:
+def synflow(model: nn.Module, task: PruningTask, *, rounds: Rounds = 100) -> dict[str, Tensor]:
     """Score each weight by its share of the flow R = Σ outputs of |w| on an all-ones input.
 
     |w| · ∂R/∂|w| / R, in float64 (§6, Alg. 1), scored again after each of the rounds. A weight's
@@ -51,9 +53,9 @@ def synflow_random_rounds(
     model: nn.Module,
     task: PruningTask,
     *,
-    rounds: int = 100,
-    interval: int = 5,
-    last_random_round: int = 80,
+    rounds: Rounds = 100,
+    interval: Annotated[int, Field(ge=1, le=10_000)] = 5,
+    last_random_round: Annotated[int, Field(ge=0, le=10_000)] = 80,
 ) -> dict[str, Tensor]:
     """Score as SynFlow does, but at random in some of the early rounds.
 

@@ -3,9 +3,10 @@
 Lee et al. 2020, §4.2; convolutions after Xiao et al. 2018, Algorithm 2.
 """
 
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from sculpt.errors import InputError, check_choice
@@ -37,7 +38,7 @@ def ldi(
     generator: torch.Generator,
     *,
     kernel: Kernel = "block",
-    gain: float | Activation = 1.0,
+    gain: Annotated[float, Field(gt=0, le=1e6)] | Activation = 1.0,
 ) -> Tensor:
     """Draw an orthogonal weight: semi-orthogonal for linear layers, a kernel for convolutions.
 

@@ -1,8 +1,9 @@
 """Normal weights: of a variance scaled to the width of the layer, or of one for all layers."""
 
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from sculpt.errors import InputError, check_choice
@@ -10,11 +11,16 @@ from sculpt.registry import INITIALIZERS
 
 WeightedLayer = nn.modules.conv._ConvNd | nn.Linear
 Variant = Literal["lecun", "glorot", "he"]
+Positive = Annotated[float, Field(gt=0, le=1e6)]
 
 
 @INITIALIZERS.register("variance_scaling")
 def variance_scaling(
-    layer: WeightedLayer, generator: torch.Generator, *, variant: Variant = "he", scale: float = 1.0
+    layer: WeightedLayer,
+    generator: torch.Generator,
+    *,
+    variant: Variant = "he",
+    scale: Positive = 1.0,
 ) -> Tensor:
     """Draw a layer's weight from a zero-mean normal distribution.
 
@@ -33,7 +39,9 @@ def variance_scaling(
 
 
 @INITIALIZERS.register("gaussian")
-def gaussian(layer: WeightedLayer, generator: torch.Generator, *, variance: float = 0.01) -> Tensor:
+def gaussian(
+    layer: WeightedLayer, generator: torch.Generator, *, variance: Positive = 0.01
+) -> Tensor:
     """Draw a layer's weight from N(0, γ), SG(γ) of Lee et al. 2020, Table 1.
 
     Args:

@@ -3,7 +3,6 @@
 Everything is measured on the meta device, without weights, before anything is trained.
 """
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,19 +11,29 @@ from typing import NotRequired, TypedDict
 import torch
 from torch import nn
 
-from sculpt.config import Choice, Constraints, Params, Space, Sparsity, Study, parameter_path
+from sculpt.config import Constraints, Params, Space, Sparsity, Study, parameter_path
 from sculpt.data import ImageSpec
 from sculpt.diagnostics.cost import Cost, measure_cost, training_memory
 from sculpt.errors import ConfigError, InputError, SculptError
-from sculpt.pruning.initializers import initialize
-from sculpt.pruning.mask_rule import MaskRule
 from sculpt.pruning.masks import count_parameters, prunable_budget
-from sculpt.pruning.task import PruningTask
-from sculpt.pruning.trained import FROM_BUNDLE, check_not_repaired, read_trained
-from sculpt.registry import CRITERIA
+from sculpt.search.sampling.networks_from_files import (
+    check_networks_fit,
+    check_networks_readable,
+    networks_from_files,
+)
 from sculpt.search.sampling.samplers import resolve_sampler
-from sculpt.search.sampling.space import MOST_POINTS, corners, is_enumerable, points, space_size
+from sculpt.search.sampling.space import (
+    MOST_POINTS,
+    corners,
+    is_enumerable,
+    points,
+    some_points,
+    space_size,
+)
 from sculpt.trial_setup import build_model, candidate_budget, resolve_budget
+
+TRIED = 200
+"""Points of a large space that are drawn, beside its corners, to see whether any is feasible."""
 
 
 class Measured(TypedDict):
@@ -138,10 +147,12 @@ def check_candidate(study: Study, candidate: Study, spec: ImageSpec) -> Feasibil
     violations = {
         "budget": max(budget / max(1, dense) - 1, (never_pruned + 1 - budget) / max(1, budget))
     }
-    reasons = []
+    reasons = [*candidate.contradictions().values(), *augmentation_faults(candidate, spec)]
+    if reasons:
+        violations["budget"] = max(violations["budget"], 0) or 1.0
     try:
         kept = prunable_budget(size.model, budget, candidate.counting)
-        _check_trained_networks_fit(candidate, size, kept)
+        check_networks_fit(candidate, size.model, size.input_shape, kept)
     except InputError as error:
         reasons.append(str(error))
         # Where it is not the number that is wrong, all of the rule is broken.
@@ -155,6 +166,18 @@ def check_candidate(study: Study, candidate: Study, spec: ImageSpec) -> Feasibil
                 f"but has {amount}; choose a smaller network, or raise the limit"
             )
     return Feasibility(budget, "; also, ".join(reasons) or None, violations, size)
+
+
+def augmentation_faults(study: Study, spec: ImageSpec) -> list[str]:
+    """List the augmentations that reach beyond the images."""
+    side = min(spec.height, spec.width)
+    limits = {"translate": side - 1, "cutout": side}
+    return [
+        f"training.{name}: must be at most {most} for images of {spec.width}x{spec.height} pixels, "
+        f"but got {getattr(study.training, name)}; lower it, or set it to 0"
+        for name, most in limits.items()
+        if getattr(study.training, name) > most
+    ]
 
 
 def total_trials(study: Study, spec: ImageSpec) -> int:
@@ -223,9 +246,21 @@ def _measure(found: Feasibility) -> Measured:
 
 def _total(study: Study, spec: ImageSpec, reasons: dict[str, str | None]) -> int:
     """Return the total of trials; `reasons` are those known already, by `_network`."""
-    _check_trained_networks(study, spec)
+    check_networks_readable(study, spec)
+    if faults := augmentation_faults(study, spec):
+        raise ConfigError("\n".join(faults))
     asked = study.search.trials
     if not is_enumerable(study.space):
+        tried = []
+        for point in some_points(study.space, TRIED):
+            tried.append(check_candidate(study, study.with_parameters(point), spec).reason)
+            if tried[-1] is None:
+                break
+        else:
+            raise ConfigError(
+                f"space: a search must find feasible points, but none of {len(tried)}, its corners "
+                f"and others at random, is one; the first: {tried[0]}"
+            )
         if asked == "all":
             raise ConfigError(
                 f"search.trials: must be a number where the space has more than {MOST_POINTS} "
@@ -240,7 +275,7 @@ def _total(study: Study, spec: ImageSpec, reasons: dict[str, str | None]) -> int
         if network not in reasons:
             reasons[network] = check_candidate(study, candidate, spec).reason
         found.append(reasons[network])
-        for key, choice in _trained_networks(candidate).items():
+        for key, choice in networks_from_files(candidate).items():
             unfit.setdefault(f"pruning.{key}: {choice.label}", []).append(reasons[network])
     feasible = found.count(None)
     if feasible == 0:
@@ -269,8 +304,14 @@ def _total(study: Study, spec: ImageSpec, reasons: dict[str, str | None]) -> int
 
 def _network(candidate: Study) -> str:
     """Return all settings that feasibility depends on; most parameters are none of them."""
-    settings = (candidate.budget, candidate.counting, candidate.training.batch_size)
-    pruning = candidate.pruning.model_dump_json() if _trained_networks(candidate) else ""
+    training = candidate.training
+    settings = (
+        candidate.budget,
+        candidate.counting,
+        (training.batch_size, training.translate, training.cutout),
+        candidate.contradictions(),
+    )
+    pruning = candidate.pruning.model_dump_json() if networks_from_files(candidate) else ""
     return f"{candidate.model.model_dump_json()} {settings} {pruning}"
 
 
@@ -287,52 +328,3 @@ def _limits(space: Space) -> dict[str, int]:
     """Return the constraints that are set."""
     limits = {name: getattr(space.constraints, name) for name in Constraints.model_fields}
     return {name: int(limit) for name, limit in limits.items() if limit is not None}
-
-
-def _trained_networks(candidate: Study) -> dict[str, Choice]:
-    """Return the initializer and the criterion of a candidate that read a trained network."""
-    pruning = candidate.pruning
-    chosen = {"initializer": pruning.initializer, "criterion": pruning.criterion}
-    return {key: choice for key, choice in chosen.items() if choice.name == FROM_BUNDLE}
-
-
-def _check_trained_networks(study: Study, spec: ImageSpec) -> None:
-    """Refuse a study that names a trained network which cannot be read, or not by its base, by an
-    InputError that names the file."""
-    found = _trained_networks(study)
-    named = list(found.values())
-    for dimension in study.space.parameters.values():
-        if isinstance(dimension, list):
-            named += [value for value in dimension if isinstance(value, Choice)]
-    for choice in named:
-        if choice.name == FROM_BUNDLE:
-            read_trained(choice.options["bundle"])
-    if "initializer" in found:
-        with torch.device("meta"):
-            model = build_model(study, spec)
-        initialize(_with_memory(model), FROM_BUNDLE, seed=0, **found["initializer"].options)
-
-
-def _check_trained_networks_fit(candidate: Study, size: Size, kept: int) -> None:
-    """Refuse a candidate that a trained network does not fit, by doing what its trial would do.
-
-    `kept` weights and biases are left by its budget. The network of `size` is left as it is.
-
-    Raises:
-        InputError: The message says what does not fit.
-    """
-    pruning, found = candidate.pruning, _trained_networks(candidate)
-    if not found:
-        return
-    check_not_repaired(pruning.initializer.name, pruning.repair)
-    network = _with_memory(size.model)
-    if "initializer" in found:
-        initialize(network, FROM_BUNDLE, seed=0, **pruning.initializer.options)
-    if "criterion" in found:
-        rule = MaskRule(pruning.scope, pruning.granularity, pruning.mac_exponent, pruning.effective)
-        task = PruningTask(network, kept, input_shape=size.input_shape, rule=rule)
-        CRITERIA.get(FROM_BUNDLE)(network, task, **pruning.criterion.options)
-
-
-def _with_memory(model: nn.Module) -> nn.Module:
-    return copy.deepcopy(model).to_empty(device="cpu")

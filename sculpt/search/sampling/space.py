@@ -111,6 +111,17 @@ def extremes(space: Space) -> Iterator[Params]:
     return space.combinations(space.parameters, ends.__getitem__)
 
 
+def some_points(space: Space, number: int) -> Iterator[Params]:
+    """Yield the corners of a large space, then so many points at random."""
+    yield from extremes(space)
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # or it tells of this study
+    drawn = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    optuna.logging.set_verbosity(verbosity)
+    for _ in range(number):
+        yield suggest(drawn.ask(), space)
+
+
 def corners(space: Space) -> Iterator[Params]:
     """Yield the points that `check` lists."""
     size = space_size(space)
