@@ -1,5 +1,6 @@
 """Real images for whoever tests with them, and a cache folder that is not the user's."""
 
+import gc
 import gzip
 import os
 import shutil
@@ -36,6 +37,23 @@ def _real_data(name: str) -> Path:
     if not found.exists():
         pytest.skip(f"needs {found}; SCULPT_TEST_DATA can name another folder")
     return found
+
+
+def pytest_collection_finish() -> None:
+    """Exempt all that was imported from garbage collection, which every run of a study begins with.
+
+    Going through it takes half a second each time.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _imports_stay_frozen():
+    """Let no run's end undo that."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gc, "unfreeze", lambda: None)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -52,7 +52,7 @@ def trainer_of(model, masks, splits, settings):
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
-@pytest.mark.parametrize("first_call", [1, 5])
+@pytest.mark.parametrize("first_call", [1, pytest.param(5, marks=pytest.mark.slow)])
 def test_out_of_memory_splits_the_batch_and_changes_nothing_else(splits, error, first_call):
     settings = recipe(momentum=0.9, weight_decay=0.01, label_smoothing=0.1, translate=1)
     plain, hungry = mlp(), Hungry(mlp(), room=13, error=error, first_call=first_call)
