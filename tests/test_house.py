@@ -75,7 +75,7 @@ INSIDE = {
         ["archiving"],
     ],
     "export": [
-        ["manifest", "metadata", "onnx_graph", "program"],
+        ["manifest", "metadata", "program"],
         ["c_code", "loading", "lowering", "module", "onnx_file"],
         ["condensing", "runtimes"],
         ["formats"],

@@ -6,23 +6,19 @@ from pathlib import Path
 
 from sculpt.config import Study
 from sculpt.errors import StorageError
-from sculpt.files import replacing
+from sculpt.files import check_file, replacing
 from sculpt.search.sampling.early_stopping import expected_seeds
 from sculpt.search.sampling.feasibility import Prediction
 from sculpt.storage.artifacts import storage_file
 
 
 def bench_path(config: Study) -> Path:
-    """Give the path of a study's last measurement."""
+    """Return the path of a study's last measurement."""
     return storage_file(config).with_name(f"{config.study}-bench.json")
 
 
 def keep_bench(config: Study, document: Mapping[str, object]) -> None:
-    """Write a measurement atomically.
-
-    Raises:
-        StorageError: the folder cannot be written.
-    """
+    """Write a measurement atomically; StorageError if the folder cannot be written."""
     path = bench_path(config)
     try:
         with replacing(path) as part:
@@ -37,10 +33,8 @@ def keep_bench(config: Study, document: Mapping[str, object]) -> None:
 def study_seconds(config: Study, trials: int, per_trial: dict[str, float]) -> float:
     """Predict the seconds of a study, with early stopping and confirmation.
 
-    Args:
-        config: The study.
-        trials: Total of trials, the base included.
-        per_trial: Seconds of a whole trial with all its seeds, for `base` and `candidate`.
+    The total of trials includes the base; `per_trial` are the seconds of a whole trial with all its
+    seeds, for `base` and `candidate`.
     """
     search = config.search
     base, candidate = (per_trial[role] / search.replicates for role in ("base", "candidate"))
@@ -53,19 +47,19 @@ def study_seconds(config: Study, trials: int, per_trial: dict[str, float]) -> fl
 
 
 def predict(config: Study, trials: int) -> Prediction | None:
-    """Predict the time of a study from its last measurement; None without a matching one.
+    """Predict the time of a study from its last measurement; None without one of these settings.
 
-    Args:
-        config: The study; measurements with other settings are ignored.
-        trials: Total of trials, the base included; it may have changed since the measurement.
+    The total of trials may have changed since the measurement.
     """
+    path = bench_path(config)
     try:
-        document = json.loads(bench_path(config).read_text(encoding="utf-8"))
+        check_file(path)
+        document = json.loads(path.read_text(encoding="utf-8"))
         if document["fingerprint"] != config.fingerprint():
             return None
         per_trial = document["predicted"]["seconds_per_trial"]
         seconds = study_seconds(config, trials, per_trial)
         return {"seconds": seconds, "measured_on": document["device"]}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         # Only an estimate: an unreadable measurement is ignored.
         return None

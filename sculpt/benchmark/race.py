@@ -72,15 +72,8 @@ def race(
     """Measure the rate of training, whole data path included, on a sample of the images.
 
     Each turn trains two epochs (or a few more, see `train_rate`) and reads the last, so that the
-    warm-up does not count. The loops take turns, so that other load on the machine hits both.
-
-    Args:
-        model: On the device of the images; it is not changed.
-        masks: Keyed by parameter name.
-        splits: As for training.
-        recipe: The study's.
-        effort: How long to measure.
-        opponent: The loop to take turns with, see `standard_opponent`.
+    warm-up does not count. The loops take turns, so that other load on the machine hits both. The
+    model, on the device of the images, is not changed.
     """
     keep_freed_memory()  # as the process of a study does
     start = perf_counter()
@@ -95,9 +88,7 @@ def race(
     for _ in range(effort.repeats):
         rates.sculpt.append(train_rate(trained, kept, sample, recipe))
         if opponent is not None:
-            rates.standard.append(
-                opponent(model, masks, sample.train, _shortened(recipe, epochs=2))
-            )
+            rates.standard.append(opponent(model, masks, sample.train, _shortened(recipe, 2)))
     return rates
 
 
@@ -106,10 +97,7 @@ def standard_opponent() -> Iterator[Opponent]:
     """Run the standard loop in a process of its own, idle until it is called.
 
     A study changes settings of its process (memory allocator, torch) that a user's loop would not
-    have.
-
-    Raises:
-        SculptError: raised by the call, if the loop stopped before its end.
+    have. The call raises a SculptError if the loop stopped before its end.
     """
     # Spawned: a forked process would share the settings, and could not use a GPU.
     with ProcessPoolExecutor(1, get_context("spawn"), _prepare) as process:
@@ -138,13 +126,11 @@ def _prepare() -> None:
 
 
 def _standard_rate(message: bytes) -> float:
-    from sculpt.benchmark.standard_loop import (
-        train_standard,  # only here, because it imports torchvision
-    )
+    from sculpt.benchmark.standard_loop import train_standard  # which imports torchvision
 
-    given: tuple[nn.Module, Masks, ImageSet, Training]
     given, device = pickle.loads(message)
-    return train_standard(*given, device=device)[1][-1]
+    rate: float = train_standard(*given, device=device)[1][-1]
+    return rate
 
 
 def as_trained(
@@ -173,16 +159,10 @@ def train_rate(model: nn.Module, masks: Masks, splits: Splits, recipe: Training)
 
 def _shortened(recipe: Training, epochs: int) -> Training:
     """Shorten a recipe to a few epochs, evaluated once."""
-    return recipe.model_copy(
-        update={
-            "epochs": epochs,
-            "evaluate_every": epochs,
-            "protocol": "validation",
-            # Speed does not depend on it, and a run without the schedule's slow start should not
-            # diverge.
-            "learning_rate": min(recipe.learning_rate, SAFE_LEARNING_RATE),
-        }
-    )
+    # Speed does not depend on it, and a run without the schedule's slow start should not diverge.
+    rate = min(recipe.learning_rate, SAFE_LEARNING_RATE)
+    changes = {"epochs": epochs, "evaluate_every": epochs, "learning_rate": rate}
+    return recipe.model_copy(update=changes | {"protocol": "validation"})
 
 
 def _sample(splits: Splits, recipe: Training, steps: int) -> Splits:

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from statistics import mean, median
 from time import perf_counter
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
@@ -45,15 +45,6 @@ class Row(TypedDict):
     ratio: NotRequired[float]
 
 
-class PredictedStudy(TypedDict):
-    """Predicted time of a study."""
-
-    seconds: float
-    trials: int
-    seconds_per_trial: dict[str, float]
-    """Seconds of a whole trial with all its seeds, for `base` and `candidate`."""
-
-
 class MeasuredStudy(TypedDict):
     """The document of `sculpt bench` (README, "JSON")."""
 
@@ -63,7 +54,8 @@ class MeasuredStudy(TypedDict):
     """As in a trial's record."""
     versions: dict[str, str]
     rows: list[Row]
-    predicted: PredictedStudy
+    predicted: dict[str, Any]
+    """`seconds`, `trials`, and `seconds_per_trial`, all its seeds, of `base` and `candidate`."""
 
 
 def measure_study(
@@ -77,13 +69,9 @@ def measure_study(
 ) -> MeasuredStudy:
     """Measure the dense base and candidates of a study; see `sculpt.launch.bench`.
 
-    The returned document is also saved, for `sculpt check`.
-
-    Args:
-        params: The one candidate to measure. Empty: the feasible corners of the space.
-
-    Raises:
-        InputError: the study cannot be run as it is, or no candidate holds the budget.
+    Without `params`, which are one candidate, the feasible corners of the space are measured. The
+    returned document is also saved, for `sculpt check`. InputError if the study cannot be run as it
+    is, or no candidate holds the budget.
     """
     spec = describe_data(config)
     trials = total_trials(config, spec)
@@ -119,11 +107,7 @@ def measure_study(
 
 
 def choose_candidates(config: Study, params: Params, spec: ImageSpec) -> list[Params]:
-    """Choose the points of the space to measure; see `measure_study`.
-
-    Raises:
-        InputError: none of them can hold the budget.
-    """
+    """Choose the points of the space to measure; InputError if none of them can hold the budget."""
     feasible, reason = [], None
     for point in [params] if params else extremes(config.space):
         found = check_candidate(config, config.with_parameters(point), spec).reason
@@ -165,24 +149,26 @@ def _measure_network(
         evaluated += len(splits.test)
     evaluation_rate = _evaluation_rate(rates, splits, recipe.precision, effort)
 
-    def row(phase: str, rate: float | None, seconds: float, who: str = role) -> Row:
-        return Row(params=params, role=who, phase=phase, images_per_second=rate, seconds=seconds)
+    rows: list[Row] = []
 
-    training = row("train", ours, trained / ours)
-    evaluation = row("evaluate", evaluation_rate, evaluations(recipe) * evaluated / evaluation_rate)
-    rows = [
-        *([row("score", scoring_rate, phases["score"])] if "score" in phases else []),
-        *([row("repair", None, phases["repair"])] if "repair" in phases else []),
-        training,
-        evaluation,
-    ]
+    def add(phase: str, rate: float | None, seconds: float, who: str = role) -> float:
+        found = Row(params=params, role=who, phase=phase, images_per_second=rate, seconds=seconds)
+        rows.append(found)
+        return seconds
+
+    if "score" in phases:
+        add("score", scoring_rate, phases["score"])
+    if "repair" in phases:
+        add("repair", None, phases["repair"])
+    # All phases, also those without a row: building, initialising, masking, reading signals.
+    total = sum(phases.values()) + rates.seconds_to_compact
+    total += add("train", ours, trained / ours)
+    total += add("evaluate", evaluation_rate, evaluations(recipe) * evaluated / evaluation_rate)
     if rates.standard:
         theirs = median(rates.standard)
-        rows.append(row("train", theirs, trained / theirs, "standard_loop"))
+        add("train", theirs, trained / theirs, "standard_loop")
         rows[-1]["ratio"] = rates.ratio
-    # All phases, also those without a row: building, initialising, masking, reading signals.
-    prepared = sum(phases.values()) + rates.seconds_to_compact
-    return rows, prepared + training["seconds"] + evaluation["seconds"]
+    return rows, total
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,10 +7,11 @@ may truncate it meanwhile.
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, deserialize
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from sculpt.bundle.positions import MOST_DIMENSIONS
 from sculpt.errors import InputError
-from sculpt.files import replacing
+from sculpt.files import check_file
 
 DTYPES = {
     "F64": torch.float64,
@@ -43,101 +44,75 @@ MOST_ELEMENTS = 2**48
 
 
 @dataclass(frozen=True)
-class Header:
-    """The parsed header of a file."""
+class Container:
+    """A file whose header is parsed, and nothing else checked."""
 
     texts: dict[str, str]
-    tensors: dict[str, Any]
-    """By name: dtype, shape and data_offsets, not yet checked."""
-    length: int = 0
-    """Bytes before the tensors."""
+    entries: dict[str, Any]
+    """By name of a tensor: dtype, shape and data_offsets."""
+    content: bytes
+    """The whole file; empty if only the header was read."""
 
-    def checksum(self, data: bytes | memoryview) -> str:
-        """SHA-256 of the header, as JSON without the checksum, and of the tensors' bytes.
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors on the CPU, in the order of the file, each with memory of its own.
 
-        Keys of the JSON are sorted, and there are no spaces.
+        Raises:
+            KeyError: there is no checksum.
+            ValueError: the checksum, or the header, does not fit the data.
         """
-        texts = {key: text for key, text in self.texts.items() if key != "checksum"}
-        document = {"__metadata__": texts, **self.tensors}
-        text = json.dumps(document, sort_keys=True, separators=(",", ":"))
-        digest = hashlib.sha256(text.encode())
-        digest.update(data)
-        return digest.hexdigest()
+        start = 8 + int.from_bytes(self.content[:8], "little")
+        data = memoryview(self.content)[start:]
+        if self.texts["checksum"] != _checksum(self.texts, self.entries, data):
+            raise ValueError("its checksum is that of something else")
+        try:
+            found = dict(deserialize(self.content))
+        except SafetensorError as error:
+            raise ValueError(f"{str(error)!a:.200}") from error
+        return {name: _tensor(name, entry, found[name]) for name, entry in self.entries.items()}
 
 
-def write_container(path: Path, tensors: dict[str, Tensor], texts: dict[str, str]) -> None:
-    """Write tensors and texts with a checksum over all of them, atomically.
-
-    The tensors are on the CPU, of the types of `DTYPES`. An older file is replaced.
+def container_bytes(tensors: dict[str, Tensor], texts: dict[str, str]) -> bytes:
+    """Pack tensors, on the CPU and of the types of `DTYPES`, and texts, with a checksum.
 
     Raises:
         InputError: the texts are longer than a header may be.
-        OSError: nothing can be written there.
     """
     # Clones, because the library refuses tensors that share memory.
     packed = save({name: tensor.clone() for name, tensor in tensors.items()})
     begin = 8 + int.from_bytes(packed[:8], "little")
-    places, data = json.loads(packed[8:begin]), packed[begin:]
-    texts = texts | {"checksum": Header(texts, places).checksum(data)}
+    entries, data = json.loads(packed[8:begin]), packed[begin:]
+    texts = texts | {"checksum": _checksum(texts, entries, data)}
     # Not by the library, which writes texts in a random order.
-    header = json.dumps({"__metadata__": texts} | places, separators=(",", ":")).encode()
+    header = json.dumps({"__metadata__": texts} | entries, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
     if len(header) > LONGEST_HEADER:
         raise InputError(
             f"the header of a bundle must have at most {LONGEST_HEADER} bytes, but has "
             f"{len(header)}; shorten the metadata"
         )
-    with replacing(path) as part:
-        part.write_bytes(len(header).to_bytes(8, "little") + header + data)
+    return len(header).to_bytes(8, "little") + header + data
 
 
-def read_header(file: BinaryIO, size: int) -> Header:
-    """Read the header of an open file of `size` bytes.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is no such header.
-    """
-    length = int.from_bytes(file.read(8), "little")
-    if size < 8 or length > min(size - 8, LONGEST_HEADER):
-        raise ValueError(f"a header of {length} bytes does not fit a file of {size}")
-    document = strict_json(file.read(length).decode())
-    texts = document.pop("__metadata__", {}) if isinstance(document, dict) else None
-    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
-        raise ValueError("its header is not a mapping of texts and tensors")
-    return Header(texts, document, 8 + length)
-
-
-def unpack_tensors(header: Header, content: bytes) -> dict[str, Tensor]:
-    """Return the tensors of a whole file, on the CPU, each with memory of its own.
+def read_container(path: Path, format: str) -> Container:
+    """Read a file; only its header if that declares another format than this.
 
     Raises:
-        ValueError: the header is malformed, or does not fit the data.
+        OSError: it cannot be read, or is no regular file.
+        ValueError: its header is none of such a file.
     """
-    try:
-        found = dict(deserialize(content))
-    except SafetensorError as error:
-        raise ValueError(f"{str(error)!a:.200}") from error
-    tensors = {}
-    for name in header.tensors:  # in the order of the file: the library has none
-        entry = found[name]
-        dtype, shape, data = DTYPES.get(entry["dtype"]), entry["shape"], entry["data"]
-        if (
-            dtype is None
-            or header.tensors[name].keys() != {"dtype", "shape", "data_offsets"}
-            or len(shape) > MOST_DIMENSIONS
-            or prod(filter(None, shape)) >= MOST_ELEMENTS
-        ):
-            raise ValueError(
-                f"the header entry of {name!a:.80} is malformed; its type must be one of "
-                f"{', '.join(DTYPES)}"
-            )
-        if dtype == torch.bool and data.strip(b"\0\1"):
-            raise ValueError(f"a tensor of truth values has others than 0 and 1: {name!a:.80}")
-        with torch.device("cpu"):  # whatever the default device
-            flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
-        tensors[name] = flat.reshape(shape)
-    return tensors
+    check_file(path)
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, LONGEST_HEADER):
+            raise ValueError(f"a header of {length} bytes does not fit a file of {size}")
+        document = strict_json(file.read(length).decode())
+        texts = document.pop("__metadata__", {}) if isinstance(document, dict) else None
+        if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
+            raise ValueError("its header is not a mapping of texts and tensors")
+        file.seek(0)
+        content = file.read(size) if texts.get("format") == format else b""
+    return Container(texts, document, content)
 
 
 def strict_json(text: str) -> Any:
@@ -161,6 +136,37 @@ def strict_json(text: str) -> Any:
     if level:
         raise ValueError("its JSON is nested too deeply")
     return value
+
+
+def _checksum(texts: dict[str, str], entries: dict[str, Any], data: bytes | memoryview) -> str:
+    """SHA-256 of the header, as JSON without the checksum, and of the tensors' bytes.
+
+    Keys of the JSON are sorted, and there are no spaces.
+    """
+    unsigned = {key: text for key, text in texts.items() if key != "checksum"}
+    header = json.dumps({"__metadata__": unsigned} | entries, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(header.encode())
+    digest.update(data)
+    return digest.hexdigest()
+
+
+def _tensor(name: str, entry: Any, parsed: Any) -> Tensor:
+    dtype, shape, data = DTYPES.get(parsed["dtype"]), parsed["shape"], parsed["data"]
+    if (
+        dtype is None
+        or entry.keys() != {"dtype", "shape", "data_offsets"}
+        or len(shape) > MOST_DIMENSIONS
+        or prod(filter(None, shape)) >= MOST_ELEMENTS
+    ):
+        raise ValueError(
+            f"the header entry of {name!a:.80} is malformed; its type must be one of "
+            f"{', '.join(DTYPES)}"
+        )
+    if dtype == torch.bool and data.strip(b"\0\1"):
+        raise ValueError(f"a tensor of truth values has others than 0 and 1: {name!a:.80}")
+    with torch.device("cpu"):  # whatever the default device
+        flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+    return flat.reshape(shape)
 
 
 def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:

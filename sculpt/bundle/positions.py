@@ -1,8 +1,7 @@
 """Positions of a tensor's kept weights in few bytes: a bit for each weight, or gaps between them.
 
-Three codes; the writer takes the smallest for each tensor:
+Nothing is stored where all weights are kept. Else the writer takes the smaller of two codes:
 
-- `all`: every weight is kept; nothing is stored.
 - `bitmask`: eight weights a byte, the first in the highest bit (`numpy.packbits`); the bits that
   fill the last byte are 0.
 - `gaps`: a byte b below 255 leaves out b weights and keeps the next one; a byte of 255 leaves out
@@ -18,7 +17,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Code = Literal["all", "bitmask", "gaps"]
+Code = Literal["bitmask", "gaps"]
+CODES: tuple[Code, ...] = ("bitmask", "gaps")
 Bytes = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
@@ -31,10 +31,8 @@ MOST_WEIGHTS = 2**31
 
 
 def encode_positions(mask: Mask) -> tuple[Code, Bytes]:
-    """Return the smallest code of a mask of any shape (read row by row), and its bytes."""
+    """Return the smaller code of a mask of any shape (read row by row), and its bytes."""
     flat = mask.reshape(-1)
-    if flat.all():
-        return "all", np.empty(0, np.uint8)
     bitmask, gaps = np.packbits(flat), _encode_gaps(flat)
     return ("gaps", gaps) if len(gaps) < len(bitmask) else ("bitmask", bitmask)
 
@@ -42,22 +40,29 @@ def encode_positions(mask: Mask) -> tuple[Code, Bytes]:
 def decode_positions(code: Code, stored: Bytes, size: int) -> Mask:
     """Return the flat mask, (size,), that `encode_positions` was given.
 
-    Args:
-        code: Of the bytes.
-        stored: uint8, (n,); may come from anybody.
-        size: Of the tensor. The mask is allocated only after the bytes proved to reach that size;
-            for `all` there are no bytes, and the caller must have checked the number of values.
+    The bytes, (n,), may come from anybody: the mask is allocated only after they proved to reach
+    its size.
 
     Raises:
         ValueError: the bytes are not the code of a mask of this size.
     """
     if stored.dtype != np.uint8 or stored.ndim != 1:
         raise ValueError(f"positions must be one row of uint8, not {stored.dtype} {stored.shape}")
-    if code == "all":
-        if len(stored):
-            raise ValueError("where every weight is kept no positions may be stored")
-        return np.ones(size, np.bool_)
-    return _decode_bitmask(stored, size) if code == "bitmask" else _decode_gaps(stored, size)
+    if code == "bitmask":
+        if len(stored) != -(-size // 8):
+            raise ValueError(f"a bitmask of {size} weights cannot have {len(stored)} bytes")
+        bits = np.unpackbits(stored)
+        if bits[size:].any():
+            raise ValueError("the bits that fill the last byte of a bitmask must be 0")
+        return bits[:size].astype(np.bool_)
+    keeps = stored < FILLER
+    reached = np.cumsum(stored.astype(np.int64) + keeps)  # weights passed after each byte
+    end = int(reached[-1]) if len(reached) else 0
+    if not 0 <= size - end < FILLER:
+        raise ValueError(f"gaps must end at most {FILLER - 1} before {size}, but end at {end}")
+    mask = np.zeros(size, np.bool_)
+    mask[reached[keeps] - 1] = True
+    return mask
 
 
 def check_shape(shape: Any) -> int:
@@ -79,14 +84,6 @@ def check_shape(shape: Any) -> int:
     return prod(shape)
 
 
-def _encode_gaps(flat: Mask) -> Bytes:
-    kept = np.flatnonzero(flat)
-    gaps = np.diff(kept, prepend=-1) - 1
-    rest = flat.size - (int(kept[-1]) + 1 if len(kept) else 0)
-    stored, _ = insert_fillers(gaps % FILLER, gaps // FILLER, FILLER)
-    return np.append(stored, np.full(rest // FILLER, FILLER)).astype(np.uint8)
-
-
 def insert_fillers(
     values: NDArray[np.int64], counts: NDArray[np.int64], filler: int
 ) -> tuple[NDArray[np.int64], Mask]:
@@ -98,21 +95,9 @@ def insert_fillers(
     return row, fillers
 
 
-def _decode_gaps(stored: Bytes, size: int) -> Mask:
-    keeps = stored < FILLER
-    reached = np.cumsum(stored.astype(np.int64) + keeps)  # weights passed after each byte
-    end = int(reached[-1]) if len(reached) else 0
-    if not 0 <= size - end < FILLER:
-        raise ValueError(f"gaps must end at most {FILLER - 1} before {size}, but end at {end}")
-    mask = np.zeros(size, np.bool_)
-    mask[reached[keeps] - 1] = True
-    return mask
-
-
-def _decode_bitmask(stored: Bytes, size: int) -> Mask:
-    if len(stored) != -(-size // 8):
-        raise ValueError(f"a bitmask of {size} weights cannot have {len(stored)} bytes")
-    bits = np.unpackbits(stored)
-    if bits[size:].any():
-        raise ValueError("the bits that fill the last byte of a bitmask must be 0")
-    return bits[:size].astype(np.bool_)
+def _encode_gaps(flat: Mask) -> Bytes:
+    kept = np.flatnonzero(flat)
+    gaps = np.diff(kept, prepend=-1) - 1
+    rest = flat.size - (int(kept[-1]) + 1 if len(kept) else 0)
+    stored, _ = insert_fillers(gaps % FILLER, gaps // FILLER, FILLER)
+    return np.append(stored, np.full(rest // FILLER, FILLER)).astype(np.uint8)

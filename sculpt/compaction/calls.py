@@ -20,45 +20,20 @@ from sculpt.models.residual_blocks import ZeroPad
 Kind = Literal["weighted", "norm", "relu", "pass", "add", "pad", "flatten", "opaque"]
 
 # Exact types: a subclass may do something else. Dropout is opaque, because its random numbers
-# depend on the width.
-KINDS: dict[Any, Kind] = {
-    nn.Conv2d: "weighted",
-    nn.Linear: "weighted",
-    nn.BatchNorm1d: "norm",
-    nn.BatchNorm2d: "norm",
-    # Their derivative at 0 is 0.
-    nn.ReLU: "relu",
-    nn.ReLU6: "relu",
-    nn.Identity: "pass",
-    nn.LeakyReLU: "pass",
-    nn.Tanh: "pass",
-    nn.SELU: "pass",
-    nn.ELU: "pass",
-    nn.CELU: "pass",
-    nn.GELU: "pass",
-    nn.SiLU: "pass",
-    nn.Mish: "pass",
-    nn.Hardswish: "pass",
-    nn.Softsign: "pass",
-    nn.MaxPool2d: "pass",
-    nn.AvgPool2d: "pass",
-    nn.AdaptiveAvgPool2d: "pass",
-    nn.AdaptiveMaxPool2d: "pass",
-    ZeroPad: "pad",
-    nn.Flatten: "flatten",
-    F.relu: "relu",
-    torch.relu: "relu",
-    "relu": "relu",
-    operator.add: "add",
-    operator.iadd: "add",
-    torch.add: "add",
-    torch.flatten: "flatten",
-    "flatten": "flatten",
-    torch.tanh: "pass",
-    "tanh": "pass",
-    F.avg_pool2d: "pass",
-    F.adaptive_avg_pool2d: "pass",
+# depend on the width. The derivative of what is like a ReLU is 0 at 0.
+_PASSING = [nn.Identity, nn.LeakyReLU, nn.Tanh, nn.SELU, nn.ELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish]
+_PASSING += [nn.Hardswish, nn.Softsign, nn.MaxPool2d, nn.AvgPool2d]
+_PASSING += [nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d]
+_UNDERSTOOD: dict[Kind, list[Any]] = {
+    "weighted": [nn.Conv2d, nn.Linear],
+    "norm": [nn.BatchNorm1d, nn.BatchNorm2d],
+    "relu": [nn.ReLU, nn.ReLU6, F.relu, torch.relu, "relu"],
+    "pass": [*_PASSING, torch.tanh, "tanh", F.avg_pool2d, F.adaptive_avg_pool2d],
+    "add": [operator.add, operator.iadd, torch.add],
+    "pad": [ZeroPad],
+    "flatten": [nn.Flatten, torch.flatten, "flatten"],
 }
+KINDS = {what: kind for kind, found in _UNDERSTOOD.items() for what in found}
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,13 +57,7 @@ class Call:
 def read_calls(model: nn.Module, masks: Masks, example_inputs: Tensor) -> list[Call]:
     """Return the calls of a forward pass in order of execution; the last is its output.
 
-    Args:
-        model: On any device; it is not changed.
-        masks: Keyed by parameter name.
-        example_inputs: (N, ...); only the shape counts.
-
-    Raises:
-        CompactionError: the forward pass cannot be traced.
+    Only the shape of the inputs, (N, ...), counts. CompactionError if it cannot be traced.
     """
     graph = _trace(model, tuple(example_inputs.shape[1:]))
     modules = dict(model.named_modules())

@@ -9,7 +9,7 @@ factor as one more parameter.
 import copy
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sculpt.compaction.calls import read_calls
 from sculpt.compaction.liveness import find_liveness
 from sculpt.compaction.narrowing import Narrowing, Slice, named_tensors
-from sculpt.compaction.plan import LayerEntry, find_present, plan_layers
+from sculpt.compaction.plan import find_present, plan_layers
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.diagnostics.layers import Masks
 from sculpt.errors import CompactionError
@@ -47,20 +47,6 @@ class CompactNetwork(nn.Module):
         return self.network(inputs) + 0 * self.decay
 
 
-class Plan(TypedDict):
-    """Record of a compaction."""
-
-    dense_macs: int
-    """Multiply-accumulates for one image, before."""
-    macs: int
-    """After, those of gathering and scattering included."""
-    saving: float
-    """Share of them that is saved."""
-    layers: list[LayerEntry]
-    removed_parameters: int
-    """Kept by the masks, but on no path."""
-
-
 @dataclass(frozen=True, eq=False)
 class Compaction:
     """A network to train in place of a larger one that computes the same."""
@@ -69,7 +55,10 @@ class Compaction:
     """Compact and trainable, a copy: the original stays as it is until `restore`."""
     masks: Masks
     """Masks of the compact network, keyed by its parameter names."""
-    plan: Plan
+    plan: dict[str, Any]
+    """For the record: `dense_macs` (multiply-accumulates for one image) and `macs` (after, those of
+    gathering and scattering included), `saving` (a share), `layers` (see `LayerPlan.describe`), and
+    `removed_parameters` (kept by the masks, but on no path)."""
     original: nn.Module = field(repr=False)
     slices: dict[str, Slice] = field(repr=False)
     """Origin of the compact network's parameters and buffers, keyed by their names."""
@@ -96,14 +85,11 @@ def compact_where_it_pays(
 ) -> tuple[Compaction | None, dict[str, object]]:
     """Compact a network that is about to be trained, if that saves work and changes nothing.
 
-    Args:
-        model: See `narrow_for_training`.
-        masks: Keyed by parameter name.
-        inputs: A few, (N, ...), on which both networks must agree.
+    Both networks must agree on the inputs, a few, (N, ...); see `narrow_for_training`.
 
     Returns:
         The compaction, or None; and the decision for the record: `used`, `reason` (None, or why
-        not), and if a plan could be made also its `Plan` and `difference`, relative, of both
+        not), and if a plan could be made also its `plan` and `difference`, relative, of both
         networks' logits in float64 (None if not measured).
     """
     try:
@@ -127,11 +113,11 @@ def narrow_for_training(
 ) -> Compaction:
     """Copy a network without the channels that no path of kept weights uses.
 
-    It is exact for training by gradient descent with momentum and weight decay, whatever the
-    loss: see `liveness` for why. Streams that are wide in some places only keep their width there,
-    and narrow layers on them gather and scatter channels where that pays. Sums are taken in
-    another order, though, and rounding errors differ; a channel that is a bias alone, or else
-    constant, in front of a batch norm and a ReLU has no other sign than theirs.
+    It is exact for training by gradient descent with momentum and weight decay, whatever the loss:
+    see `liveness` for why. Streams that are wide in some places only keep their width there, and
+    narrow layers on them gather and scatter channels where that pays. Sums are taken in another
+    order, though, and rounding errors differ; a channel that is a bias alone, or else constant, in
+    front of a batch norm and a ReLU has no other sign than theirs.
 
     Args:
         model: On any device. Batch norms must not have been trained for much to be removed.
@@ -144,8 +130,7 @@ def narrow_for_training(
         CompactionError: the forward pass cannot be traced, or none of its layers is understood.
         InputError: the masks do not fit the model.
     """
-    narrowing = Narrowing(model)
-    apply_masks(narrowing.network, masks)
+    narrowing = Narrowing(model, masks)
     calls = read_calls(model, masks, example_inputs)
     liveness = find_liveness(calls, masks)
     present = find_present(calls, liveness, block)
@@ -163,15 +148,12 @@ def narrow_for_training(
     }
 
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    covered: Counter[str] = Counter()
-    removed = sum(
-        int(masks[name].sum()) if name in masks else parameter.numel()
-        for name, parameter in trainable.items()
-    )
-    for name, tensor in compact.named_parameters():
-        if name in slices and slices[name].name in trainable:
-            covered[slices[name].name] += tensor.numel()
-            removed -= int(compact_masks[name].sum()) if name in compact_masks else tensor.numel()
+    ours = {
+        name: p
+        for name, p in compact.named_parameters()
+        if name in slices and slices[name].name in trainable
+    }
+    covered = Counter({slices[name].name: p.numel() for name, p in ours.items()})
     initial = {
         name: parameter.detach() * masks.get(name, 1)
         for name, parameter in trainable.items()
@@ -181,30 +163,32 @@ def narrow_for_training(
     shape = tuple(example_inputs.shape[1:])
     dense = measure_cost(model, shape).dense_macs
     macs = measure_cost(compact, shape).dense_macs + sum(plan.copying_macs for plan in plans)
-    plan: Plan = {
+    plan = {
         "dense_macs": dense,
         "macs": macs,
         "saving": 1 - macs / dense,
         "layers": [layer.describe() for layer in plans],
-        "removed_parameters": removed,
+        "removed_parameters": _kept(trainable, masks) - _kept(ours, compact_masks),
     }
     return Compaction(compact, compact_masks, plan, model, slices, initial)
+
+
+def _kept(parameters: dict[str, nn.Parameter], masks: Masks) -> int:
+    """Count parameters, of those with a mask what it keeps."""
+    return sum(
+        int(masks[name].sum()) if name in masks else parameter.numel()
+        for name, parameter in parameters.items()
+    )
 
 
 @torch.no_grad()
 def largest_difference(
     model: nn.Module, masks: Masks, compaction: Compaction, inputs: Tensor
 ) -> float:
-    """Return how far the logits of a compact network are from those of the original.
+    """Return how far the logits of a compact network are from those of the original, untrained.
 
-    In float64, in training and in evaluation mode, relative to the largest logit. Both networks
-    are copied, and not changed.
-
-    Args:
-        model: The original, not trained since it was compacted.
-        masks: Of the original.
-        compaction: Of the original.
-        inputs: (N, ...), two or more.
+    In float64, in training and in evaluation mode, on two or more inputs, relative to the largest
+    logit. Both networks are copied, and not changed.
     """
     full = copy.deepcopy(model)
     apply_masks(full, masks)

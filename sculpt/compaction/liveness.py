@@ -17,12 +17,7 @@ from sculpt.graph.channels import Liveness, Mask, find_paths, pull, push
 
 
 def find_liveness(calls: list[Call], masks: Masks) -> list[Liveness]:
-    """Find the channels of each call's result that are alive, and those that are read.
-
-    Args:
-        calls: In order of execution; the last one is the network's output.
-        masks: Keyed by parameter name.
-    """
+    """Find the channels of each call's result that are alive, and those that are read."""
     links = [call.link for call in calls]
     # All shifts are assumed to stay at 0, until those that can move and all that depend on them
     # have been found: two shifts may well hold each other in place.

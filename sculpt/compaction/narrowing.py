@@ -20,6 +20,7 @@ from sculpt.compaction.calls import Call
 from sculpt.compaction.plan import LayerPlan
 from sculpt.graph.channels import Mask
 from sculpt.models.residual_blocks import ZeroPad
+from sculpt.pruning.masks import Masks, apply_masks
 
 
 class Gather(nn.Module):
@@ -32,7 +33,7 @@ class Gather(nn.Module):
         """Take the channels `taken` of `width`, in the precision and on the device of `like`."""
         super().__init__()
         self.register_buffer("taken", taken.to(like.device), persistent=False)
-        self.register_buffer("weight", one_hot(taken, width, like), persistent=False)
+        self.register_buffer("weight", _one_hot(taken, width, like), persistent=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return the channels taken."""
@@ -49,7 +50,7 @@ class Scatter(nn.Module):
     def __init__(self, given: Tensor, width: int, like: Tensor):
         """Put channels at `given` of `width`, in the precision and on the device of `like`."""
         super().__init__()
-        weight = one_hot(given, width, like).transpose(0, 1).contiguous()
+        weight = _one_hot(given, width, like).transpose(0, 1).contiguous()
         self.register_buffer("weight", weight, persistent=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -57,8 +58,8 @@ class Scatter(nn.Module):
         return F.conv2d(hidden, self.weight)
 
 
-def one_hot(taken: Tensor, width: int, like: Tensor) -> Tensor:
-    """Return a 1×1 kernel that takes channels, (taken, width, 1, 1)."""
+def _one_hot(taken: Tensor, width: int, like: Tensor) -> Tensor:
+    """Return a 1×1 kernel, (taken, width, 1, 1)."""
     return F.one_hot(taken, width).to(like.device, like.dtype)[:, :, None, None]
 
 
@@ -90,9 +91,12 @@ class Slice:
 class Narrowing:
     """A network that is being narrowed, and the origin of each of its tensors."""
 
-    def __init__(self, model: nn.Module):
-        """Start from a full copy."""
+    def __init__(self, model: nn.Module, masks: Masks):
+        """Start from a full copy, with pruned weights as 0."""
         self.network = copy.deepcopy(model)
+        apply_masks(self.network, masks)
+        # Of convolutions alone: a linear layer without a bias may round otherwise.
+        self._needless = {name for name, mask in masks.items() if not mask.any()}
         # By identity, because modules move to other names when gathers are put beside them.
         self._slices = {tensor: Slice(name) for name, tensor in named_tensors(self.network).items()}
 
@@ -104,10 +108,7 @@ class Narrowing:
     def apply(self, plans: list[LayerPlan], calls: list[Call], present: list[Mask]) -> None:
         """Narrow all layers as planned, and the batch norms and shortcuts between them.
 
-        Args:
-            plans: Of the conv and linear layers.
-            calls: All of the forward pass.
-            present: For each call, the channels of its result that stay, (original channels,).
+        Of each call, `present` are the channels of its result that stay, (original channels,).
         """
         for call, channels in zip(calls, present, strict=True):
             if call.kind == "norm":
@@ -126,6 +127,8 @@ class Narrowing:
     def _narrow_layer(self, plan: LayerPlan) -> None:
         layer = self.network.get_submodule(plan.call.name)
         self._take(layer, ["weight"], plan.rows, plan.columns)
+        if isinstance(layer, nn.Conv2d) and f"{plan.call.name}.bias" in self._needless:
+            layer.bias = None  # it stays 0, and is the same without an addition
         self._take(layer, ["bias"], plan.rows)
         rows, columns = int(plan.rows.sum()), int(plan.columns.sum())
         if isinstance(layer, nn.Conv2d):

@@ -1,7 +1,6 @@
 """The channels that each layer keeps, and where narrow layers sit on wide streams."""
 
-from dataclasses import dataclass
-from typing import TypedDict
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import nn
@@ -13,39 +12,13 @@ COPY_COST = 32
 """Multiply-accumulates that copying one number costs, for linear layers."""
 
 
-class LayerEntry(TypedDict):
-    """Entry of a layer in the record of a compaction."""
-
-    name: str
-    """Name of its weight."""
-    rows: int
-    """Output channels that it still computes, of `of_rows`."""
-    of_rows: int
-    columns: int
-    """Input channels that it still reads, of `of_columns`."""
-    of_columns: int
-    gathered: bool
-    """Whether its columns are taken from a wider stream."""
-    scattered: bool
-    """Whether its rows are put into a wider stream."""
-
-
-@dataclass(frozen=True)
-class LayerSize:
-    """Sizes that determine a dense layer's cost: its kernel, and positions before and after."""
-
-    kernel: int
-    before: int
-    after: int
-    linear: bool
-
-
 @dataclass(frozen=True, eq=False)
 class LayerPlan:
     """Channels of a compact conv or linear layer: bool vectors over the original's channels."""
 
     call: Call
-    size: LayerSize
+    before: int
+    """Positions (height × width) of its input."""
     rows: Mask
     """Present in the compact layer."""
     columns: Mask
@@ -65,17 +38,34 @@ class LayerPlan:
         return not np.array_equal(self.rows, self.stream_out)
 
     @property
+    def linear(self) -> bool:
+        """Whether it is a linear layer."""
+        return isinstance(self.call.module, nn.Linear)
+
+    @property
     def copying_macs(self) -> int:
         """Multiply-accumulates of its gathering and scattering."""
         macs = 0
-        if self.gathered and not self.size.linear:
-            macs += int(self.stream_in.sum()) * int(self.columns.sum()) * self.size.before
+        if self.gathered and not self.linear:
+            macs += int(self.stream_in.sum()) * int(self.columns.sum()) * self.before
         if self.scattered:
-            macs += int(self.stream_out.sum()) * int(self.rows.sum()) * self.size.after
+            macs += int(self.stream_out.sum()) * int(self.rows.sum()) * self.call.positions
         return macs
 
-    def describe(self) -> LayerEntry:
-        """Return its entry in the record."""
+    @property
+    def cost(self) -> int:
+        """Cost of a training step, in multiply-accumulates."""
+        # A multiply-accumulate of a copy costs what one of a 3×3 convolution does: without a
+        # gradient of its weight it has two passes of three, but 1×1 convolutions wait for memory
+        # (measured 38 ms against 40 ms; 128 × 32×32 images, bfloat16, 2 cores; the same at 16×16
+        # and 8×8).
+        assert isinstance(self.call.module, nn.Conv2d | nn.Linear)
+        kernel, reads = self.call.module.weight[0, 0].numel(), int(self.columns.sum())
+        macs = int(self.rows.sum()) * reads * kernel * self.call.positions + self.copying_macs
+        return macs + (COPY_COST * reads if self.gathered and self.linear else 0)
+
+    def describe(self) -> dict[str, object]:
+        """Return its entry in the record: how many of its channels it still has, and copies."""
         return {
             "name": f"{self.call.name}.weight",
             "rows": int(self.rows.sum()),
@@ -86,33 +76,15 @@ class LayerPlan:
             "scattered": self.scattered,
         }
 
-
-def choose_copies(
-    size: LayerSize, rows: tuple[int, int], columns: tuple[int, int]
-) -> tuple[bool, bool]:
-    """Decide whether gathering, and whether scattering, makes a training step cheaper.
-
-    Args:
-        size: Of the layer.
-        rows, columns: Needed channels, and present ones.
-    """
-
-    def cost(choice: tuple[bool, bool]) -> int:
-        gathered, scattered = choice
-        reads, writes = columns[not gathered], rows[not scattered]
-        macs = reads * writes * size.kernel * size.after
-        # A multiply-accumulate of a copy costs what one of a 3×3 convolution does: without a
-        # gradient of its weight it has two passes of three, but 1×1 convolutions wait for memory
-        # (measured 38 ms against 40 ms; 128 × 32×32 images, bfloat16, 2 cores; the same at 16×16
-        # and 8×8).
-        if gathered:
-            macs += reads * (COPY_COST if size.linear else columns[1] * size.before)
-        if scattered:
-            macs += writes * rows[1] * size.after
-        return macs
-
-    choices = [(g, s) for g in (False, True) for s in (False, True) if not (s and size.linear)]
-    return min(choices, key=cost)
+    def cheapest(self) -> "LayerPlan":
+        """Return it as it is, or without gathering or scattering where that costs less."""
+        whole_rows = [self.stream_out] if self.linear else [self.stream_out, self.rows]
+        choices = (
+            replace(self, rows=rows, columns=columns)
+            for columns in (self.stream_in, self.columns)
+            for rows in whole_rows
+        )
+        return min(choices, key=lambda plan: plan.cost)
 
 
 def plan_layers(
@@ -121,24 +93,15 @@ def plan_layers(
     """Plan every conv and linear layer that is understood."""
     plans = []
     for call, live, stream_out in zip(calls, liveness, present, strict=True):
-        if not isinstance(call.module, nn.Conv2d | nn.Linear) or call.kind != "weighted":
+        if call.link.connections is None:
             continue
-        assert call.link.connections is not None
         (source,) = call.link.sources
         stream_in = present[source]
         rows = _whole_blocks(stream_out & live.on_path, stream_out, block)
         wanted = call.link.connections[rows].any(axis=0) & liveness[source].alive
         columns = _whole_blocks(stream_in & wanted, stream_in, block)
-        kernel, linear = call.module.weight[0, 0].numel(), isinstance(call.module, nn.Linear)
-        size = LayerSize(kernel, calls[source].positions, call.positions, linear)
-        gathered, scattered = choose_copies(
-            size,
-            rows=(int(rows.sum()), int(stream_out.sum())),
-            columns=(int(columns.sum()), int(stream_in.sum())),
-        )
-        rows = rows if scattered else stream_out
-        columns = columns if gathered else stream_in
-        plans.append(LayerPlan(call, size, rows, columns, stream_out, stream_in))
+        plan = LayerPlan(call, calls[source].positions, rows, columns, stream_out, stream_in)
+        plans.append(plan.cheapest())
     return plans
 
 

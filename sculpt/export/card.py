@@ -5,7 +5,7 @@ from typing import Any
 
 from sculpt.config import describe_parameters
 from sculpt.export.formats import Network
-from sculpt.export.manifest import Facts, Latency, Manifest, RecordedLatency, Seconds
+from sculpt.export.manifest import ExportedFile, Facts, Latency, Manifest
 from sculpt.registry import FORMATS
 from sculpt.table import Column, Table, facts_table, name, text
 from sculpt.units import count, error, percent, share
@@ -18,7 +18,7 @@ COUNTING = {
 
 def model_card(network: Network, manifest: Manifest) -> str:
     """Return the card of an exported network as Markdown."""
-    found, facts = network.metadata, manifest["facts"]
+    found, facts = network.metadata, manifest.get("facts", {})
     record = network.record
     blocks = [
         f"# A sparse network of the study `{found.get('study')}`, trial {found.get('trial')}",
@@ -29,7 +29,7 @@ def model_card(network: Network, manifest: Manifest) -> str:
         _files(manifest).markdown(),
         *_latency(manifest.get("latency")),
         "## Images",
-        _images(found.get("input")),
+        _images(found["input"]),
         "## Using it without sculpt",
         *_examples(network, manifest),
         "## Using it with sculpt",
@@ -59,26 +59,23 @@ def _facts(network: Network, facts: Facts) -> Table:
 
 
 def _recipe(config: Mapping[str, Any]) -> str:
-    pruning = config.get("pruning") or {}
+    pruning = config.get("pruning")
     if not pruning:
         return ""
-    return (
-        f"{pruning['initializer']['name']}, {pruning['criterion']['name']}, {pruning['repair']}; "
-        f"{config['training']['epochs']} epochs"
-    )
+    names = [pruning[part]["name"] for part in ("initializer", "criterion")]
+    return f"{', '.join(names)}, {pruning['repair']}; {config['training']['epochs']} epochs"
 
 
 def _files(manifest: Manifest) -> Table:
+    def purpose(row: tuple[str, ExportedFile]) -> str:
+        name = row[1].get("format")
+        return FORMATS.get(name).purpose if name else "images and logits to check the others by"
+
     columns = [Column("file", 0, name), Column("bytes", lambda row: row[1]["bytes"], count)]
-    columns.append(Column("for", lambda row: _purpose(row[1].get("format"))))
-    return Table("", columns, list(manifest["files"].items()))
+    return Table("", [*columns, Column("for", purpose)], list(manifest["files"].items()))
 
 
-def _purpose(format: str | None) -> str:
-    return FORMATS.get(format).purpose if format else "images and logits to check the others by"
-
-
-def _latency(timed: RecordedLatency | None) -> list[str]:
+def _latency(timed: Latency | None) -> list[str]:
     if not timed:
         return []
     reference = timed["reference"]
@@ -105,32 +102,24 @@ def latency_table(timed: Latency) -> Table:
     return Table("", columns, timed["rows"])
 
 
-def _milliseconds(seconds: Seconds) -> str:
+def _milliseconds(seconds: Mapping[str, float]) -> str:
     low, middle, high = (1e3 * seconds[key] for key in ("low", "median", "high"))
     return f"{middle:.3f} ({low:.3f} to {high:.3f})"
 
 
-def _images(described: dict[str, Any] | None) -> str:
-    if not described:
-        return ""
+def _images(described: dict[str, Any]) -> str:
     names = described.get("class_names")
+    mean, std = (", ".join(f"{value:.6g}" for value in described[key]) for key in ("mean", "std"))
     text = (
         f"{described['channels']} × {described['height']} × {described['width']}, float32, "
-        "(pixel / 255 − mean) / std of each channel, with mean "
-        f"{_numbers(described['mean'])} and std {_numbers(described['std'])}; "
+        f"(pixel / 255 − mean) / std of each channel, with mean {mean} and std {std}; "
         f"{described['classes']} classes"
     )
     return f"{text}: {', '.join(map(str, names))}." if names else f"{text}."
 
 
-def _numbers(values: list[float]) -> str:
-    return ", ".join(f"{value:.6g}" for value in values)
-
-
 def _examples(network: Network, manifest: Manifest) -> list[str]:
-    shape = (1, *network.images.shape[1:])
-    described = network.metadata.get("input")
-    classes = described["classes"] if described else None
+    shape, classes = (1, *network.images.shape[1:]), network.metadata["input"]["classes"]
     blocks = []
     for file, found in manifest["files"].items():
         if "format" in found:

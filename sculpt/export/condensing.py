@@ -36,6 +36,11 @@ class Values(Liveness):
     constant: Array
     """(channels,): the value, in every pixel, of channels that are not alive; 0 for the others."""
 
+    @property
+    def needed(self) -> Mask:
+        """(channels,): constants that something reads, and that are not 0."""
+        return self.read & (self.constant != 0)
+
 
 def compact(model: nn.Module, masks: Masks, example_inputs: Tensor) -> fx.GraphModule:
     """Return a smaller network that computes what a trained, masked one does.
@@ -67,22 +72,14 @@ def compact(model: nn.Module, masks: Masks, example_inputs: Tensor) -> fx.GraphM
 
 def certified_program(model: nn.Module, masks: Masks, images: Tensor) -> Program:
     """Return the condensed program of a network, certified on images; see `compact`."""
-    program = condense(lower(model, masks, images))
-    certify(model, masks, program, images)
+    certify(model, masks, program := condense(lower(model, masks, images)), images)
     return program
 
 
 def certify(model: nn.Module, masks: Masks, program: Program, images: Tensor) -> float:
     """Return how far a program's logits are from the network's, as a share of the largest.
 
-    Args:
-        model: Trained, on any device; it is not changed.
-        masks: Keyed by parameter name.
-        program: To be exported.
-        images: (N, ...) to compare them on.
-
-    Raises:
-        ExportError: they differ by 1e-10 or more, or are not finite.
+    ExportError if they differ by 1e-10 or more on the images, or are not finite.
     """
     network = masked_copy(model, masks, torch.float64)
     inputs = images.detach().to("cpu", torch.float64)
@@ -106,12 +103,8 @@ def condense(program: Program) -> Program:
     program = _merge_constants(program)
     values = find_values(program)
     kept = _kept(program, values)
-    return Program(
-        tuple(
-            _narrowed(operation, place, values, kept)
-            for place, operation in enumerate(program.operations)
-        )
-    )
+    places = range(len(program.operations))
+    return Program(tuple(_narrowed(program, place, values, kept) for place in places))
 
 
 def find_values(program: Program) -> list[Values]:
@@ -162,8 +155,8 @@ def _kept(program: Program, values: list[Values]) -> list[Mask]:
         needed[units[place][own.on_path]] = True
         # A constant that is added to a signal, or that padding cuts off, has to be there.
         for user in (program.operations[user] for user in users[place]):
-            if not _takes_up_constants(user):
-                needed[units[place][own.read & (own.constant != 0)]] = True
+            if not isinstance(user, ops.Layer) or _pads(user):  # no bias can take it up
+                needed[units[place][own.needed]] = True
     needed[units[0]] = True  # images have all their channels
     needed[units[-1]] = True  # and all classes have a logit
     for found in units:
@@ -201,16 +194,11 @@ def _groups(layer: ops.Conv, rows: Mask, columns: Mask) -> int:
     return len(kept) if len(set(kept)) == 1 else 1
 
 
-def _takes_up_constants(user: ops.Operation) -> bool:
-    """Whether the bias of an operation can take up its constant inputs."""
-    return isinstance(user, ops.Linear) or (isinstance(user, ops.Conv) and not _pads(user))
-
-
 def _narrowed(
-    operation: ops.Operation, place: int, values: list[Values], kept: list[Mask]
+    program: Program, place: int, values: list[Values], kept: list[Mask]
 ) -> ops.Operation:
     """Return an operation with the channels that stay, in itself and in its sources."""
-    rows = kept[place]
+    operation, rows = program.operations[place], kept[place]
     shape = (int(rows.sum()), *operation.shape[1:])
     match operation:
         case ops.Layer():
@@ -246,10 +234,9 @@ def _merge_constants(program: Program) -> Program:
     added = np.concatenate([*sums, np.empty(0, np.int64)])
     for place, own in enumerate(values):
         readers = [operations[user] for user in users[place]]
-        constants = np.flatnonzero(~own.alive & own.read & (own.constant != 0))
-        if len(constants) < 2 or not all(map(_is_one_group, readers)):
-            continue
-        if np.isin(units[place][constants], added).any():
+        constants = np.flatnonzero(own.needed)
+        folds = all(isinstance(reader, ops.Conv) and reader.groups == 1 for reader in readers)
+        if len(constants) < 2 or not folds or np.isin(units[place][constants], added).any():
             continue
         largest = constants[np.abs(own.constant[constants]).argmax()]
         others = constants[constants != largest]
@@ -271,10 +258,6 @@ def _varying(layer: ops.Layer, alive: Mask, constant: Array) -> Mask:
     """Inputs of a layer that are not one constant everywhere under its kernel."""
     # Zeros around the image make two values of a constant.
     return alive | (constant != 0) if _pads(layer) else alive
-
-
-def _is_one_group(operation: ops.Operation) -> bool:
-    return isinstance(operation, ops.Conv) and operation.groups == 1
 
 
 def _pads(layer: ops.Layer) -> bool:

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypedDict
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from sculpt.bundle import NETWORK_FILE, write_bundle
 from sculpt.config.search import Runtime
@@ -20,19 +21,18 @@ from sculpt.export.loading import Loaded, build_described, load
 from sculpt.export.manifest import (
     CARD,
     MANIFEST,
-    MANIFEST_FORMAT,
     REFERENCE,
     ExportedFile,
     Facts,
+    Latency,
     LatencyRow,
     Manifest,
-    RecordedLatency,
     describe_file,
     read_manifest,
     write_manifest,
 )
 from sculpt.export.runtimes import missing_runtime
-from sculpt.files import replacing, replacing_folder
+from sculpt.files import check_file, replacing, replacing_folder
 from sculpt.pruning.masks import count_kept
 from sculpt.registry import FORMATS
 
@@ -62,7 +62,7 @@ class Verification(TypedDict):
     checks: list[Check]
 
 
-class FolderLatency(RecordedLatency):
+class FolderLatency(Latency):
     """Latencies measured of an exported folder."""
 
     directory: str
@@ -78,9 +78,6 @@ def export_network(
         directory: The folder; it must not exist, or be empty, or be an export, which is replaced.
         formats: Registered names; the bundle is always written.
         facts: For the model card.
-
-    Returns:
-        The manifest (README, "JSON").
 
     Raises:
         UnknownNameError: there is no such format.
@@ -101,7 +98,7 @@ def export_network(
             (folder / REFERENCE).write_bytes(save({"images": images, "logits": logits}))
             files: dict[str, ExportedFile] = {}
             for name, kind in kinds.items():
-                kind.write(network, folder / kind.file)
+                (folder / kind.file).write_bytes(kind.content(network))
                 difference = compare(kind, folder / kind.file, network, images, logits)
                 if not difference < TOLERANCE:
                     raise ExportError(
@@ -116,7 +113,7 @@ def export_network(
                 }
             files[REFERENCE] = describe_file(folder / REFERENCE)
             manifest: Manifest = {
-                "format": MANIFEST_FORMAT,
+                "format": "sculpt-export-1",
                 "sculpt": version("sculpt"),
                 "files": files,
                 "facts": facts,
@@ -149,11 +146,12 @@ def check_folder(directory: str | Path) -> tuple[Loaded, list[Check]]:
     def check(file: str, what: str, ok: bool | None, detail: str = "") -> None:
         checks.append({"file": file, "check": what, "ok": ok, "detail": detail})
 
+    present = {file: found for file, found in files.items() if (folder / file).is_file()}
     for file, found in files.items():
-        if not (folder / file).is_file():
+        if file not in present:
             check(file, "is there", False, "it is missing")
             continue
-        same = describe_file(folder / file) == {key: found.get(key) for key in ("bytes", "sha256")}
+        same = {**found, **describe_file(folder / file)} == found
         check(file, "checksum", same, "" if same else "it was changed after it was exported")
     loaded = load(folder)
     kept = loaded.metadata.get("kept_parameters")
@@ -167,13 +165,12 @@ def check_folder(directory: str | Path) -> tuple[Loaded, list[Check]]:
         check(REFERENCE, "can be read", False, str(error))
         return loaded, checks
     network = Network(loaded.model, loaded.masks, loaded.metadata, images)
-    for file, found in files.items():
-        if found.get("format") is None or not (folder / file).is_file():
+    for file, name in ((file, found.get("format")) for file, found in present.items()):
+        if name is None:
             continue
         try:
-            kind: type[Format] = FORMATS.get(found["format"])
-            code = getattr(kind, "text", None)
-            if code is not None and (folder / file).read_bytes() != code(network).encode():
+            kind: type[Format] = FORMATS.get(name)
+            if kind.is_code and (folder / file).read_bytes() != kind.content(network):
                 reason = "it is not the code that this version generates from the bundle"
                 check(file, "logits", None, f"{reason}, so it is not run")
                 continue
@@ -196,14 +193,9 @@ def measure_folder(
 ) -> FolderLatency:
     """Time an exported network in every runtime, and write it into the folder.
 
-    Its manifest and model card hold the whole table afterwards, the bundle's record the
-    `latency` in one runtime: seconds for one image, on one thread. The runtimes are fed from the
-    bundle; no other file of the folder is executed.
-
-    Args:
-        directory: Written by `export_network`.
-        runtime: Its time goes into the record.
-        turns, on_row: See `time_side_by_side`.
+    Its manifest and model card hold the whole table afterwards, the bundle's record the time in one
+    runtime: seconds for one image, on one thread. The runtimes are fed from the bundle; no other
+    file of the folder is executed. `turns` and `on_row`: see `time_side_by_side`.
 
     Raises:
         InputError: it is not an exported folder, its bundle is not the one that was exported, or
@@ -216,7 +208,7 @@ def measure_folder(
     bundle = folder / NETWORK_FILE
     loaded = load(folder)
     exported = manifest["files"].get(NETWORK_FILE)
-    if exported is None or describe_file(bundle)["sha256"] != exported.get("sha256"):
+    if exported is None or describe_file(bundle)["sha256"] != exported["sha256"]:
         raise InputError(
             f"{bundle}: must be the file that was exported, but was changed since; export it anew"
         )
@@ -226,22 +218,15 @@ def measure_folder(
     network = Network(loaded.model, loaded.masks, loaded.metadata, images)
     base = _dense_base(folder, manifest, loaded)
     timed = time_side_by_side(network, base, turns=turns, on_row=on_row)
+    wanted = {"network": "compact", "runtime": runtime, "batch": 1, "threads": 1}
     (seconds,) = [
-        row["seconds"]["median"]
-        for row in timed["rows"]
-        if (row["network"], row["runtime"]) == ("compact", runtime)
-        and (row["batch"], row["threads"]) == (1, 1)
+        row["seconds"]["median"] for row in timed["rows"] if row.items() >= wanted.items()
     ]
-    latency: RecordedLatency = {
-        **timed,
-        "latency": seconds,
-        "latency_by": describe_latency(runtime),
-    }
-    recorded = {key: latency[key] for key in ("latency", "latency_by")}
-    metadata = {**loaded.metadata, "record": {**loaded.record, **recorded}}
-    write_bundle(bundle, loaded.model, loaded.masks, metadata)
+    by = describe_latency(runtime)
+    record = {**loaded.record, "latency": seconds, "latency_by": by}
+    write_bundle(bundle, loaded.model, loaded.masks, loaded.metadata | {"record": record})
     exported.update(describe_file(bundle))
-    manifest["latency"] = latency
+    manifest["latency"] = latency = timed | {"latency": seconds, "latency_by": by}
     write_manifest(folder, manifest)
     with replacing(folder / CARD) as part:
         part.write_text(model_card(network, manifest), encoding="utf-8")
@@ -254,14 +239,21 @@ def compare(
     """Return how far a file's logits are from `logits`, as a share of the largest; at two batches.
 
     Raises:
-        InputError: the file cannot be read, or its runtime is not installed.
+        InputError: the file cannot be read or run, or its runtime is not installed.
     """
-    run = kind.open(file, network)
     largest = logits.abs().max().clamp(min=torch.finfo(torch.float32).tiny)
-    differences = [
-        float((run(images[:count].contiguous()) - logits[:count]).abs().max() / largest)
-        for count in (1, len(images))
-    ]
+    try:
+        run = kind.open(file, network)
+        differences = [
+            float((run(images[:count].contiguous()) - logits[:count]).abs().max() / largest)
+            for count in (1, len(images))
+        ]
+    except InputError:
+        raise
+    except Exception as error:  # readers and runtimes raise anything for a foreign file
+        raise InputError(
+            f"{file}: must be {kind.kind}, but is not read ({error!s:.300}); export it anew"
+        ) from error
     # NaN is larger than any difference.
     return max(d if d == d else float("inf") for d in differences)
 
@@ -281,7 +273,8 @@ def _check_target(target: Path) -> None:
 def _read_reference(folder: Path) -> tuple[Tensor, Tensor]:
     """Read the reference images of a folder, and the network's logits for them."""
     try:
-        reference = load_file(folder / REFERENCE)
+        check_file(folder / REFERENCE)
+        reference = load_tensors((folder / REFERENCE).read_bytes())
         return reference["images"], reference["logits"]
     except (OSError, SafetensorError, KeyError) as error:
         raise InputError(
@@ -292,8 +285,7 @@ def _read_reference(folder: Path) -> tuple[Tensor, Tensor]:
 
 def _dense_base(folder: Path, manifest: Manifest, loaded: Loaded) -> nn.Module | None:
     """Build the dense base, untrained; None if an earlier export does not describe it."""
-    facts = manifest.get("facts")
-    model = facts.get("base_model") if isinstance(facts, dict) else None
+    model = manifest.get("facts", {}).get("base_model")
     if model is None:
         return None
     described = {"model": model, "input": loaded.metadata.get("input")}

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -55,19 +55,13 @@ def measure_latency(
     *,
     runtime: Runtime = "torch",
 ) -> float:
-    """Return the seconds that a trained network takes for one image.
+    """Return the seconds that a trained network takes for one image, the first of `example_input`.
 
     It is condensed: batch norms folded, without the channels that no kept weight uses. PyTorch and
     ONNX Runtime compute the zeros that stay in it; its C code does not. It runs in float32 on one
     thread of this machine's CPU, wherever the network was trained. So a Pareto front over latency
-    differs between machines, and on one machine with its load.
-
-    Args:
-        model: On any device; it is not changed. PyTorch also runs a network that cannot be traced,
-            as it is.
-        masks: Keyed by parameter name.
-        example_input: (N, ...); the first is the image.
-        runtime: Registered in `RUNTIMES`.
+    differs between machines, and on one machine with its load. PyTorch also runs a network that
+    cannot be traced, as it is.
 
     Raises:
         InputError: the runtime is missing, or the masks do not fit.
@@ -77,7 +71,13 @@ def measure_latency(
         raise InputError(missing)
     image = example_input[:1].detach().to("cpu", torch.float32, copy=True).contiguous()
     with torch_threads(1):
-        return _median_seconds(_runner(model, masks, image, runtime), image)
+        try:
+            prepared = RUNTIMES[runtime](condense(lower(model, masks, image)))
+        except ExportError:
+            if runtime != "torch":
+                raise
+            prepared = by_torch(masked_copy(model, masks, torch.float32))
+        return _median_seconds(prepared(1), image)
 
 
 def time_side_by_side(
@@ -89,13 +89,9 @@ def time_side_by_side(
 ) -> Latency:
     """Time a trained network in each runtime, on one thread and on all.
 
-    The runtimes take turns, so that other load on the machine affects all of them.
-
-    Args:
-        network: It is not changed; its images are repeated to fill a batch.
-        base: The dense base; its values do not matter.
-        turns: The median is taken over them.
-        on_row: Called with each row as soon as it is known.
+    The runtimes take turns, so that other load on the machine affects all of them. Images are
+    repeated to fill a batch; the values of the dense base do not matter. `on_row` is called with
+    each row as soon as it is known.
 
     Returns:
         The times, relative to the wide network's in ONNX Runtime (PyTorch if that is missing).
@@ -107,26 +103,9 @@ def time_side_by_side(
     if turns < 1:
         raise InputError(f"the number of turns must be at least 1, but got {turns}")
     missing = {runtime: why for runtime in RUNTIMES if (why := missing_runtime(runtime))}
-    model, masks, images = network.model, network.masks, network.images
-    wide = lower(model, masks, images)
-    compact = condense(wide)
-    # For each network its program, and what PyTorch runs.
-    networks: dict[str, tuple[Program, Program | nn.Module]] = {
-        "compact": (compact, compact),
-        "wide": (wide, masked_copy(model, masks, torch.float32)),
-    }
-    if base is not None:
-        whole = dense_masks(base)
-        networks["base"] = lower(base, whole, images), masked_copy(base, whole, torch.float32)
-    prepared: dict[Contender, Prepared] = {}
-    for name, (program, module) in networks.items():
-        if name == "compact" and "c" not in missing:
-            prepared[name, "c"] = by_c(program)
-        if "onnxruntime" not in missing:
-            prepared[name, "onnxruntime"] = by_onnxruntime(program)
-        prepared[name, "torch"] = by_torch(module)
+    prepared = _prepared(network, base, missing)
     reference: Contender = ("wide", "torch" if "onnxruntime" in missing else "onnxruntime")
-    everything = available_threads()
+    everything, images = available_threads(), network.images
     rows: list[LatencyRow] = []
     for threads in sorted({1, everything}):
         runners = {key: start(threads) for key, start in prepared.items()}
@@ -134,14 +113,14 @@ def time_side_by_side(
             given = images.repeat(-(-batch // len(images)), *[1] * (images.dim() - 1))[:batch]
             with torch_threads(threads):
                 seconds = _in_turns(runners, given.contiguous(), turns)
-            for key, measured in seconds.items():
-                low, middle, high = np.percentile(measured, [10, 50, 90]) / batch
+            for (name, runtime), measured in seconds.items():
+                low, middle, high = (np.percentile(measured, [10, 50, 90]) / batch).tolist()
                 row: LatencyRow = {
-                    "network": key[0],
-                    "runtime": key[1],
+                    "network": name,
+                    "runtime": runtime,
                     "batch": batch,
                     "threads": threads,
-                    "seconds": {"median": float(middle), "low": float(low), "high": float(high)},
+                    "seconds": {"median": middle, "low": low, "high": high},
                     "ratio": float(np.median(np.divide(seconds[reference], measured))),
                 }
                 on_row(row)
@@ -157,6 +136,30 @@ def time_side_by_side(
         "rows": rows,
         "missing": [{"runtime": runtime, "reason": why} for runtime, why in missing.items()],
     }
+
+
+def _prepared(
+    network: Network, base: nn.Module | None, missing: Container[Runtime]
+) -> dict[Contender, Prepared]:
+    """Prepare each network for each runtime: C for the compact one alone."""
+    images, wide = network.images, lower(network.model, network.masks, network.images)
+    compact = condense(wide)
+    # For each network its program, and what PyTorch runs.
+    networks: dict[str, tuple[Program, Program | nn.Module]] = {
+        "compact": (compact, compact),
+        "wide": (wide, masked_copy(network.model, network.masks, torch.float32)),
+    }
+    if base is not None:
+        whole = dense_masks(base)
+        networks["base"] = lower(base, whole, images), masked_copy(base, whole, torch.float32)
+    found: dict[Contender, Prepared] = {}
+    for name, (program, module) in networks.items():
+        if name == "compact" and "c" not in missing:
+            found[name, "c"] = by_c(program)
+        if "onnxruntime" not in missing:
+            found[name, "onnxruntime"] = by_onnxruntime(program)
+        found[name, "torch"] = by_torch(module)
+    return found
 
 
 def describe_latency(runtime: Runtime) -> str:
@@ -183,16 +186,6 @@ def torch_threads(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _runner(model: nn.Module, masks: Masks, image: Tensor, runtime: Runtime) -> Runner:
-    try:
-        program = condense(lower(model, masks, image))
-    except ExportError:
-        if runtime != "torch":
-            raise
-        return by_torch(masked_copy(model, masks, torch.float32))(1)
-    return RUNTIMES[runtime](program)(1)
 
 
 def _median_seconds(run: Runner, image: Tensor) -> float:

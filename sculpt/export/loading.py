@@ -63,7 +63,15 @@ def load(path: str | Path) -> Loaded:
     path = Path(path)
     file = path / NETWORK_FILE if path.is_dir() else path
     bundle = read_bundle(file)
-    _check_finite(file, bundle)
+    if bundle.not_finite:
+        what = f"some of {bundle.not_finite[0]} are not"
+        if bundle.metadata.get("diverged") is not True:
+            raise InputError(
+                f"{file}: weights must be finite numbers, but {what}, and the file does not say "
+                "that the network diverged; sculpt.bundle.read_bundle reads it as it is"
+            )
+        text = f"{file}: this network diverged: {what} finite"
+        warnings.warn(text, SculptWarning, stacklevel=2)
     build = _builder(file, bundle.metadata)
     with _bounded(bundle.state):
         plan = build("meta")
@@ -81,15 +89,11 @@ def load(path: str | Path) -> Loaded:
 def build_described(
     file: Path, described: Mapping[str, object], state: dict[str, Tensor]
 ) -> nn.Module:
-    """Build the untrained network that a file describes; the file may come from anybody.
+    """Build the untrained network that a file describes (`model` and `input`, see
+    `describe_network`); the file may come from anybody.
 
-    Args:
-        file: For messages.
-        described: `model` and `input`, see `describe_network`; not checked yet.
-        state: The network must not be far larger than these tensors.
-
-    Raises:
-        InputError: the description does not fit its family, or the network is too large.
+    InputError if the description does not fit its family, or the network is far larger than the
+    tensors in `state`.
     """
     build = _builder(file, described)
     with _bounded(state):
@@ -97,28 +101,8 @@ def build_described(
     return build("cpu")
 
 
-def _check_finite(file: Path, bundle: Bundle) -> None:
-    if not bundle.not_finite:
-        return
-    if bundle.metadata.get("diverged") is not True:
-        raise InputError(
-            f"{file}: weights must be finite numbers, but some of {bundle.not_finite[0]} are not, "
-            "and the file does not say that the network diverged; sculpt.bundle.read_bundle reads "
-            "it as it is"
-        )
-    warnings.warn(
-        f"{file}: this network diverged: some of {bundle.not_finite[0]} are not finite",
-        SculptWarning,
-        stacklevel=3,
-    )
-
-
 def _builder(file: Path, metadata: Mapping[str, object]) -> Callable[[str], nn.Module]:
-    """Check a description, and return a function that builds its network on a device.
-
-    Raises:
-        InputError: the description is malformed. The function raises it, too.
-    """
+    """Check a description, and return a function that builds its network on a device."""
     model, images = metadata.get("model"), metadata.get("input")
     if not isinstance(model, dict) or not isinstance(images, dict):
         missing = "input" if isinstance(model, dict) else "model"
@@ -141,18 +125,17 @@ def _builder(file: Path, metadata: Mapping[str, object]) -> Callable[[str], nn.M
                 else "name the module that registers it (--plugins MODULE; in Python, import it)"
             )
         )
-    lengths: dict[str, int] = {}
-    for key in ("channels", "height", "width", "classes"):
-        length = images.get(key)
+    lengths: dict[str, Any] = {
+        key: images.get(key) for key in ("channels", "height", "width", "classes")
+    }
+    for key, length in lengths.items():
         if type(length) is not int or not 1 <= length <= LARGEST_NUMBER:
             raise InputError(
                 f"{file}: input.{key} must be a whole number from 1 to {LARGEST_NUMBER}, but is "
                 f"{length!a:.60}"
             )
-        lengths[key] = length
-    options = _checked_options(file, family, options)
     pixels = lengths.pop("height") * lengths.pop("width")
-    arguments = {**lengths, "pixels": pixels, **options}
+    arguments = {**lengths, "pixels": pixels, **_checked_options(file, family, options)}
 
     def build(device: str) -> nn.Module:
         try:

@@ -3,7 +3,7 @@
 import copy
 import operator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -38,17 +38,10 @@ Place = tuple[Shape, str, int]
 
 
 def lower(model: nn.Module, masks: Masks, example_inputs: Tensor) -> Program:
-    """Lower a trained network to a program in float64.
+    """Lower a trained network, see `sculpt.compact`, to a program in float64.
 
-    Args:
-        model: On any device; it is not changed. Its forward pass must be traceable by torch.fx and
-            consist of convolutions, linear layers, batch norms, activations, pools, additions and
-            flattening.
-        masks: Keyed by parameter name; pruned weights are zero in the program.
-        example_inputs: (N, ...); only the shape counts.
-
-    Raises:
-        ExportError: the forward pass cannot be traced, or has an unknown operation.
+    Only the shape of the inputs, (N, ...), counts. ExportError if the forward pass cannot be
+    traced, or has an unknown operation.
     """
     network = masked_copy(model, masks, torch.float64)
     try:
@@ -64,7 +57,13 @@ def lower(model: nn.Module, masks: Masks, example_inputs: Tensor) -> Program:
     shared: set[int] = set()  # positions of results that several nodes take
     for node in graph.nodes:
         if node.op == "output":
-            _check_output(node, places, len(operations) - 1)
+            (result,) = node.args
+            if not isinstance(result, fx.Node) or len(node.all_input_nodes) != 1:
+                raise ExportError("a network must return one tensor of logits for this format")
+            if places[result] != len(operations) - 1:
+                raise ExportError(
+                    "a network must return the result of its last operation for this format"
+                )
         elif node.op == "placeholder" and not operations:
             operations.append(ops.Input(node.meta["shape"], node.name))
             places[node] = 0
@@ -89,14 +88,6 @@ def masked_copy(model: nn.Module, masks: Masks, dtype: torch.dtype) -> nn.Module
     network = copy.deepcopy(model).to("cpu", dtype).eval()
     apply_masks(network, {name: mask.cpu() for name, mask in masks.items()})
     return network
-
-
-def _check_output(node: fx.Node, places: dict[fx.Node, int], last: int) -> None:
-    (result,) = node.args
-    if not isinstance(result, fx.Node) or len(node.all_input_nodes) != 1:
-        raise ExportError("a network must return one tensor of logits for this format")
-    if places[result] != last:
-        raise ExportError("a network must return the result of its last operation for this format")
 
 
 def _append(
@@ -125,13 +116,8 @@ def _append(
 
 
 def _lowered(node: fx.Node, what: Any, sources: list[int]) -> list[ops.Computed] | None:
-    """Return the operations of a node as a chain; None if it is unknown.
-
-    Args:
-        node: Traced.
-        what: The module, function, or name of a method that it calls.
-        sources: Positions of the results that it takes.
-    """
+    """Return the operations of a node that calls a module, function or method (its name) as a
+    chain; None if it is unknown."""
     shape: Shape = node.meta["shape"]
     if not shape or not sources:
         return None
@@ -152,10 +138,15 @@ def _lowered(node: fx.Node, what: Any, sources: list[int]) -> list[ops.Computed]
             return [ops.Affine(*at, *_scale_and_shift(norm))]
         case nn.LeakyReLU(negative_slope=slope):
             return [ops.Activation(*at, "leaky_relu", slope)]
-        case nn.MaxPool2d(dilation=1 | (1, 1), return_indices=False) as pool:
-            return [_pool(pool, "max", at)]
-        case nn.AvgPool2d(count_include_pad=True, divisor_override=None) as pool:
-            return [_pool(pool, "average", at)]
+        case (
+            nn.MaxPool2d(dilation=1 | (1, 1), return_indices=False)
+            | nn.AvgPool2d(count_include_pad=True, divisor_override=None)
+        ) as pool:
+            function: Literal["max", "average"] = "average"
+            if isinstance(pool, nn.MaxPool2d):
+                function = "max"
+            window, steps = _pair(pool.kernel_size), _pair(pool.stride)
+            return [ops.Pool(*at, function, window, steps, _pair(pool.padding), pool.ceil_mode)]
         case nn.AdaptiveMaxPool2d() if _divides(before, shape):
             return [_equal_parts("max", at, before)]
         case nn.AdaptiveAvgPool2d() | F.adaptive_avg_pool2d if _divides(before, shape):
@@ -173,7 +164,12 @@ def _lowered(node: fx.Node, what: Any, sources: list[int]) -> list[ops.Computed]
             channels = np.arange(shape[0])
             taken = np.where(channels < before[0], channels, -1)
             widened = ops.Channels(shape, f"{at[1]}.widened", at[2], taken)
-            return [widened] if stride == 1 else [_strided(stride, at, before[0]), widened]
+            if stride == 1:
+                return [widened]
+            # The strides of a shortcut without parameters are a pool; see `ZeroPad`.
+            shape, window = (before[0], *shape[1:]), (stride, stride)
+            strides = ops.Pool(shape, *at[1:], "average", window, window, (0, 0), ceil_mode=True)
+            return [strides, widened]
     if isinstance(what, SAME):
         return []
     known = FUNCTIONS.get(type(what) if is_module else what)
@@ -184,17 +180,6 @@ def _is_sum(node: fx.Node) -> bool:
     """Whether an addition is of two results of one shape, without a factor."""
     shapes = [given.meta["shape"] for given in node.args if isinstance(given, fx.Node)]
     return shapes == [node.meta["shape"]] * 2 and not node.kwargs
-
-
-def _strided(stride: int, at: Place, width: int) -> ops.Pool:
-    """Return the strides of a shortcut without parameters as a pool; see `ZeroPad`."""
-    shape, window = (width, *at[0][1:]), (stride, stride)
-    return ops.Pool(shape, *at[1:], "average", window, window, (0, 0), ceil_mode=True)
-
-
-def _pool(module: Any, function: Any, at: Place) -> ops.Pool:
-    window, stride, padding = map(_pair, (module.kernel_size, module.stride, module.padding))
-    return ops.Pool(*at, function, window, stride, padding, bool(module.ceil_mode))
 
 
 def _divides(before: Shape, after: Shape) -> bool:
@@ -232,8 +217,7 @@ def _scale_and_shift(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Array, Arra
 
 
 def _bias(bias: Tensor | None, width: int) -> Array:
-    whole = torch.zeros(width, dtype=torch.float64) if bias is None else bias.detach()
-    return whole.numpy()
+    return np.zeros(width) if bias is None else bias.detach().numpy()
 
 
 def _pair(value: Any) -> Pair:

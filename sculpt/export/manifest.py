@@ -3,14 +3,16 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, cast
+from typing import Any, Literal, NotRequired
+
+from typing_extensions import TypedDict  # that of Python 3.11 cannot be checked
 
 from sculpt.config.search import Runtime
 from sculpt.errors import InputError
-from sculpt.files import replacing
+from sculpt.files import check_file, replacing
+from sculpt.typed_json import from_json
 
 MANIFEST, REFERENCE, CARD = "manifest.json", "reference.safetensors", "README.md"
-MANIFEST_FORMAT = "sculpt-export-1"
 
 
 class ExportedFile(TypedDict):
@@ -35,16 +37,6 @@ class Facts(TypedDict, total=False):
     """Registered `name` and `options` of the dense base."""
 
 
-class Seconds(TypedDict):
-    """Latency for one image."""
-
-    median: float
-    low: float
-    """10th percentile of the turns."""
-    high: float
-    """90th percentile."""
-
-
 class Timed(TypedDict):
     """A network in a runtime."""
 
@@ -60,16 +52,10 @@ class LatencyRow(Timed):
     batch: int
     """Images at a time."""
     threads: int
-    seconds: Seconds
+    seconds: dict[str, float]
+    """For one image: `median`, and `low` and `high`, the 10th and 90th percentile of the turns."""
     ratio: float
     """How many times as fast as the reference at the same batch and threads: median of turns."""
-
-
-class MissingRuntime(TypedDict):
-    """A runtime that could not be timed on this machine."""
-
-    runtime: Runtime
-    reason: str
 
 
 class Latency(TypedDict):
@@ -82,33 +68,30 @@ class Latency(TypedDict):
     """Versions of `python`, `torch` and, if installed, `onnxruntime`."""
     reference: Timed
     rows: list[LatencyRow]
-    missing: list[MissingRuntime]
-
-
-class RecordedLatency(Latency):
-    """All latencies, and the one that goes into the record of the network's trial."""
-
-    latency: float
-    """Seconds for one image, on one thread."""
-    latency_by: str
+    missing: list[dict[str, str]]
+    """The `runtime` of each that could not be timed on this machine, and the `reason`."""
+    latency: NotRequired[float]
+    """Seconds for one image, on one thread, as in the record of the network's trial."""
+    latency_by: NotRequired[str]
     """Its runtime and CPU."""
 
 
 class Manifest(TypedDict):
     """The manifest of an exported folder."""
 
-    format: str
+    format: Literal["sculpt-export-1"]
     sculpt: str
     """Version that wrote it."""
     files: dict[str, ExportedFile]
     """By name; each lies in the folder itself."""
-    facts: Facts
-    latency: NotRequired[RecordedLatency]
+    facts: NotRequired[Facts]
+    latency: NotRequired[Latency]
     """Measured by `sculpt latency`."""
 
 
 def describe_file(file: Path) -> ExportedFile:
     """Return the size of a file in bytes, and its SHA-256."""
+    check_file(file)
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
     return {"bytes": file.stat().st_size, "sha256": digest}
@@ -123,21 +106,18 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of a folder, which may come from anybody; its files lie in the folder.
 
-    Nothing else is checked.
-
     Raises:
         InputError: it is not an exported folder.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if manifest["format"] != MANIFEST_FORMAT:
-            raise ValueError(f"its format is {manifest['format']!r}")
-        for file, found in manifest["files"].items():
-            if Path(file).name != file or not isinstance(found, dict):
-                raise ValueError(f"{file!r} is no file of it")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        check_file(folder / MANIFEST)
+        manifest = from_json(Manifest, (folder / MANIFEST).read_bytes(), "it")
+        for name in manifest["files"]:
+            if Path(name).name != name:
+                raise InputError(f"{name!a:.80} is no file of it")
+    except (OSError, InputError) as error:
         raise InputError(
             f"{folder}: must be a folder that sculpt export wrote, but its {MANIFEST} is not read "
-            f"({type(error).__name__}: {error!s:.200})"
+            f"({error!s:.300})"
         ) from error
-    return cast(Manifest, manifest)
+    return manifest

@@ -29,11 +29,7 @@ PATHS = ("bundle", "checkpoint")
 
 
 def describe_network(recorded: TrialRecord, seed: int) -> dict[str, Any]:
-    """Return the metadata of one seed's network; see `write_bundle`.
-
-    Args:
-        recorded: The record of the trial.
-        seed: One of the trial's.
+    """Return the metadata of one seed's network, see `write_bundle`; ValueError if it has none.
 
     Returns:
         A mapping of JSON values: `study`, `trial` (a number, or `base`), `role`, `params`,
@@ -43,9 +39,6 @@ def describe_network(recorded: TrialRecord, seed: int) -> dict[str, Any]:
         for pixels from 0 to 1; the `plugins` of the study; the seed's `val_error` and `test_error`
         (fractions) and `diverged`; `versions`; and the trial's `record`, without its runs'
         histories and without private settings.
-
-    Raises:
-        ValueError: the trial has no such seed.
     """
     if seed not in recorded.seeds:
         known = ", ".join(map(str, recorded.seeds))
@@ -54,6 +47,7 @@ def describe_network(recorded: TrialRecord, seed: int) -> dict[str, Any]:
     run = record["runs"][recorded.seeds.index(seed)]
     config = without_private(record["config"])
     options = dict(config["model"])
+    runs = [{key: run[key] for key in run if key not in LONG} for run in record["runs"]]
     return {
         **{key: record[key] for key in FROM_RECORD},
         **{key: run[key] for key in FROM_RUN},
@@ -61,9 +55,7 @@ def describe_network(recorded: TrialRecord, seed: int) -> dict[str, Any]:
         "input": record["input"],
         "plugins": config["plugins"],
         "versions": record["versions"],
-        "record": record
-        | {"config": config}
-        | {"runs": [{key: run[key] for key in run if key not in LONG} for run in record["runs"]]},
+        "record": record | {"config": config, "runs": runs},
     }
 
 

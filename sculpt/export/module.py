@@ -25,8 +25,7 @@ def without_gradients(module: nn.Module) -> Callable[[Tensor], Tensor]:
 def to_module(program: Program, dtype: torch.dtype = torch.float32) -> fx.GraphModule:
     """Build a program as a module in eval mode, on the CPU; float64 is not rounded.
 
-    Raises:
-        NumericsError: a value is too large for float32.
+    NumericsError if a value is too large for float32.
     """
     layers = nn.Module()
     graph = fx.Graph()
@@ -80,26 +79,32 @@ class TakeChannels(nn.Module):
         return images.index_select(1, self.taken) * self.there.view(shape)
 
 
+ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6, "tanh": nn.Tanh, "selu": nn.SELU}
+
+
+def activation(operation: ops.Activation) -> nn.Module:
+    """Build an activation as a module."""
+    if operation.function == "leaky_relu":
+        return nn.LeakyReLU(operation.slope)
+    return ACTIVATIONS[operation.function]()
+
+
 def _layer(operation: ops.Operation, dtype: torch.dtype) -> nn.Module:
     def tensor(values: Array) -> Tensor:
         rounded = values if dtype == torch.float64 else as_float32(values, operation.name)
         return torch.from_numpy(np.ascontiguousarray(rounded))
 
     match operation:
-        case ops.Conv():
-            rows, columns = operation.weight.shape[:2]
-            layer: nn.Conv2d | nn.Linear = nn.Conv2d(
-                columns,
-                rows,
-                operation.stored.shape[2:],
-                operation.stride,
-                operation.padding,
-                operation.dilation,
-                operation.groups,
-                device="meta",
-            )
-        case ops.Linear(weight=weight):
-            layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+        case ops.Layer(stored=stored, bias=bias):
+            outputs, inputs = len(stored), stored.shape[1]
+            layer: nn.Conv2d | nn.Linear = nn.Linear(inputs, outputs, device="meta")
+            if isinstance(operation, ops.Conv):
+                window, groups = stored.shape[2:], operation.groups
+                steps = operation.stride, operation.padding, operation.dilation
+                layer = nn.Conv2d(inputs * groups, outputs, window, *steps, groups, device="meta")
+            layer.weight = nn.Parameter(tensor(stored))
+            layer.bias = nn.Parameter(tensor(bias))
+            return layer
         case ops.Affine(scale=scale, shift=shift):
             return ChannelScale(tensor(scale), tensor(shift))
         case ops.Pool(window=window, stride=stride, padding=padding):
@@ -111,16 +116,4 @@ def _layer(operation: ops.Operation, dtype: torch.dtype) -> nn.Module:
             return nn.Flatten(1)
         case ops.Activation():
             return activation(operation)
-        case _:
-            raise TypeError(f"{type(operation).__name__} is not a layer")
-    layer.weight = nn.Parameter(tensor(operation.stored))
-    layer.bias = nn.Parameter(tensor(operation.bias))
-    return layer
-
-
-def activation(operation: ops.Activation) -> nn.Module:
-    """Build an activation as a module."""
-    if operation.function == "leaky_relu":
-        return nn.LeakyReLU(operation.slope)
-    kinds = {"relu": nn.ReLU, "relu6": nn.ReLU6, "tanh": nn.Tanh, "selu": nn.SELU}
-    return kinds[operation.function]()
+    raise TypeError(f"{type(operation).__name__} is not a layer")

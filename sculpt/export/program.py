@@ -160,8 +160,8 @@ class Program:
     def users(self) -> list[list[int]]:
         """Return for each operation the positions of those that take its result."""
         found: list[list[int]] = [[] for _ in self.operations]
-        for position, operation in enumerate(self.operations):
-            for source in sources(operation):
+        for position, link in enumerate(self.links):
+            for source in link.sources:
                 found[source].append(position)
         return found
 
@@ -170,17 +170,19 @@ class Program:
         """Dependence of each operation's channels on those of its sources."""
         found: list[Link] = []
         for operation in self.operations:
-            width, places = operation.shape[0], sources(operation)
+            width = operation.shape[0]
             match operation:
                 case Input():
                     found.append(Link(width))
-                case Layer(weight=weight):
+                case Layer(weight=weight, source=source):
                     connections = (weight != 0).reshape(*weight.shape[:2], -1).any(axis=2)
-                    found.append(Link(width, places, connections))
-                case Channels(taken=taken):
-                    found.append(Link(width, places, carried=taken))
+                    found.append(Link(width, (source,), connections))
+                case Channels(taken=taken, source=source):
+                    found.append(Link(width, (source,), carried=taken))
                 case _:
-                    before = found[places[0]].width
+                    before = self.operations[operation.source].shape[0]
+                    others = (operation.other,) if isinstance(operation, Add) else ()
+                    places = (operation.source, *others)
                     carried = np.arange(before).repeat(width // before)
                     found.append(Link(width, places, carried=carried))
         return found
@@ -206,21 +208,10 @@ class Program:
                     yield f"{operation.name}.{field.name}", found
 
 
-def sources(operation: Operation) -> tuple[int, ...]:
-    """Return the positions of the operations whose results an operation takes."""
-    match operation:
-        case Input():
-            return ()
-        case Add(source=source, other=other):
-            return (source, other)
-    return (operation.source,)
-
-
 def as_float32(values: NDArray[np.float64], name: str) -> NDArray[np.float32]:
     """Round values to float32, as a file holds them; a pruned weight is +0.0.
 
-    Raises:
-        NumericsError: a value is not finite, or too large for float32.
+    NumericsError if one is not finite, or too large.
     """
     with np.errstate(over="ignore"):
         rounded = values.astype(np.float32) + np.float32(0)

@@ -86,11 +86,10 @@ def pull(link: Link, wanted: Mask, width: int) -> Mask:
 
 
 def find_paths(links: list[Link], alive: list[Mask], ends: set[int]) -> list[Liveness]:
-    """Find the channels on a path to the output, for all operations.
+    """Find the channels on a path to the output, for operations in order of execution.
 
     Args:
-        links: In order of execution.
-        alive: For each, (width,).
+        links, alive: Of each operation.
         ends: Positions of the results that are read from outside.
     """
     found = [Liveness(mask, np.full(len(mask), place in ends)) for place, mask in enumerate(alive)]

@@ -73,8 +73,8 @@ def test_files_that_are_not_there(tmp_path):
 
 def test_no_waiting_for_pipes_and_no_end_of_devices(path):
     os.mkfifo(path)
-    assert "no regular file" in refused(path)
-    with pytest.raises(InputError, match="no regular file"):
+    assert "a pipe, a socket or a device" in refused(path)
+    with pytest.raises(InputError, match="a pipe, a socket or a device"):
         read_bundle("/dev/zero")
 
 

@@ -44,7 +44,7 @@ def test_bytes_that_can_be_read_are_those_that_are_written(stored, data):
 
 @pytest.mark.parametrize(
     ("every", "code", "size"),
-    [(1, "all", 0), (2, "bitmask", 100), (100, "gaps", 8), (801, "gaps", 3)],
+    [(2, "bitmask", 100), (100, "gaps", 8), (801, "gaps", 3)],
 )
 def test_the_smaller_code_is_taken(every, code, size):
     found, stored = encode_positions((np.arange(800) + 1) % every == 0)
@@ -63,7 +63,6 @@ def test_the_smaller_code_is_taken(every, code, size):
         ("gaps", np.array([255], np.uint8), 510),
         ("gaps", np.array([3], np.int64), 4),
         ("gaps", np.array([[3]], np.uint8), 4),
-        ("all", np.array([1], np.uint8), 8),
     ],
 )
 def test_bytes_of_no_mask(code, stored, size):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,11 +15,13 @@ from torch import Tensor, nn
 from torchvision.models import resnet18, vgg
 
 from sculpt.compaction import Compaction, largest_difference, narrow_for_training
+from sculpt.compaction.calls import Call
 from sculpt.compaction.narrowing import Gather, Scatter
-from sculpt.compaction.plan import LayerSize, choose_copies
+from sculpt.compaction.plan import LayerPlan
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.diagnostics.layers import Masks, check_masks, weighted_layers
 from sculpt.errors import CompactionError, InputError
+from sculpt.graph.channels import Link
 from sculpt.models import build_network
 from sculpt.models.residual_blocks import ConvNorm
 from sculpt.pruning.masks import apply_masks, dense_masks, prunable_budget
@@ -114,6 +117,7 @@ def train(model: nn.Module, masks: Masks, *, nesterov: bool = True, steps: int =
         # Of the same random numbers, where there is dropout.
         torch.manual_seed(step)
         inputs, labels = images(seed=step), torch.arange(8) % 5
+        inputs = inputs.to(next(model.parameters()).dtype)
         optimizer.zero_grad()
         F.cross_entropy(model(inputs), labels).backward()
         optimizer.step()
@@ -237,15 +241,71 @@ def test_streams_are_gathered_from_and_scattered_to():
     assert any(layer["rows"] < layer["of_rows"] and not layer["scattered"] for layer in layers)
 
 
-def test_a_selection_must_save_more_than_it_costs():
-    shape = LayerSize(kernel=9, before=64, after=64, linear=False)
+@pytest.mark.parametrize(
+    ("layer", "rows", "columns", "copies"),
+    [
+        (nn.Conv2d(1, 1, 3), (32, 32), (31, 32), (False, False)),
+        (nn.Conv2d(1, 1, 3), (32, 32), (4, 32), (True, False)),
+        (nn.Conv2d(1, 1, 3), (4, 32), (32, 32), (False, True)),
+        (nn.Linear(1, 1), (10, 10), (100, 512), (True, False)),
+        (nn.Linear(1, 1), (4, 4), (500, 512), (False, False)),
+        (nn.Linear(1, 1), (1, 400), (500, 500), (False, False)),
+    ],
+)
+def test_a_selection_must_save_more_than_it_costs(
+    layer: nn.Module, rows: tuple[int, int], columns: tuple[int, int], copies: tuple[bool, bool]
+):
+    side = 8 if isinstance(layer, nn.Conv2d) else 1
+    call = Call("weighted", "layer", layer, (rows[1], side, side), Link(rows[1]))
+    needed, present = (
+        [np.arange(counts[1]) < counts[among] for counts in (rows, columns)] for among in (0, 1)
+    )
+    plan = LayerPlan(call, side * side, *needed, *present).cheapest()
+    assert (plan.gathered, plan.scattered) == copies
 
-    assert choose_copies(shape, rows=(32, 32), columns=(31, 32)) == (False, False)
-    assert choose_copies(shape, rows=(32, 32), columns=(4, 32)) == (True, False)
-    assert choose_copies(shape, rows=(4, 32), columns=(32, 32)) == (False, True)
-    linear = LayerSize(kernel=1, before=1, after=1, linear=True)
-    assert choose_copies(linear, rows=(10, 10), columns=(100, 512)) == (True, False)
-    assert choose_copies(linear, rows=(4, 4), columns=(500, 512)) == (False, False)
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_biases_that_masks_prune_are_left_out_and_come_back(channels_last: bool):
+    torch.manual_seed(0)
+    model = OneBlock()
+    if channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    masks = dead_inner_row(model)
+    for name in masks:
+        if name.endswith("conv.bias"):
+            masks[name][:] = False
+    compaction = prepare(model, masks)
+    names = list(model.state_dict())
+    convolutions = {
+        f"{name}.bias": module
+        for name, module in compaction.model.named_modules()
+        if isinstance(module, nn.Conv2d)
+    }
+    assert all(module.bias is None for module in convolutions.values())
+    assert compaction.masks["network.classifier.bias"].all()
+
+    # The steps are those of the same network with zeros for biases, to the bit.
+    biased, biased_masks = copy.deepcopy(compaction.model), dict(compaction.masks)
+    for name, module in convolutions.items():
+        bias = nn.Parameter(torch.zeros(module.out_channels))
+        biased.get_submodule(name.removesuffix(".bias")).bias = bias
+        biased_masks[name] = torch.zeros(module.out_channels, dtype=torch.bool)
+    ordered = {
+        name: biased_masks[name] for name, _ in biased.named_parameters() if name in biased_masks
+    }
+    train(compaction.model, compaction.masks, steps=3)
+    train(biased, ordered, steps=3)
+    trained = biased.state_dict()
+    assert not any(trained.pop(name).any() for name in convolutions)
+    assert equal(compaction.model.state_dict(), trained)
+
+    for name in names:
+        if name.endswith("conv.bias"):
+            model.get_parameter(name).data.fill_(7.0)  # whatever became of it meanwhile
+    compaction.restore()
+    assert list(model.state_dict()) == names
+    for name in names:
+        assert not name.endswith("conv.bias") or not model.state_dict()[name].any()
 
 
 def test_a_dense_network_stays_as_it_is():

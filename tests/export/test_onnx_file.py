@@ -19,12 +19,13 @@ from onnx.reference import ReferenceEvaluator
 from programs import Builder, programs, resnet20
 
 from sculpt.errors import InputError, NumericsError
-from sculpt.export import onnx_graph
-from sculpt.export.formats.onnx import write_onnx
+from sculpt.export import onnx_file
+from sculpt.export.formats import Network
+from sculpt.export.formats.onnx import OnnxFormat
 from sculpt.export.module import evaluate_program
-from sculpt.export.onnx_file import to_onnx
-from sculpt.export.onnx_graph import encode_gaps
+from sculpt.export.onnx_file import encode_gaps, to_onnx
 from sculpt.export.program import Conv
+from sculpt.pruning.masks import dense_masks
 
 SETTINGS = settings(
     max_examples=120,
@@ -155,7 +156,7 @@ def _sparse_codes(request):
     """The choice of codes, as it is, and as if unpacking cost nothing: so for small weights too."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "always":
-            patch.setattr(onnx_graph, "UNPACKING_BYTES", 0)
+            patch.setattr(onnx_file, "UNPACKING_BYTES", 0)
         yield
 
 
@@ -165,6 +166,10 @@ def _sparse_codes(request):
 @given(programs(), st.sampled_from([False, False, True]))
 def test_any_program_in_two_runtimes(program, plain):
     check_runtimes(program, plain=plain)
+
+
+def write_onnx(program, path, *, plain=False):
+    path.write_bytes(to_onnx(program, plain=plain).SerializeToString(deterministic=True))
 
 
 def check_openvino(program, path, *, plain=False):
@@ -316,7 +321,7 @@ def test_the_file_says_what_it_is(tmp_path):
     builder = Builder((3, 5, 5))
     builder.conv(4, (3, 3), 0.5)
     program = builder.program()
-    path = tmp_path / "new" / "network.onnx"
+    path = tmp_path / "network.onnx"
     write_onnx(program, path)
     model = onnx.load(path)
     assert (model.producer_name, model.producer_version) == ("sculpt", version("sculpt"))
@@ -346,22 +351,23 @@ def test_names_of_layers_may_be_those_of_anything(names):
 
 @pytest.mark.parametrize("value", [np.nan, -np.inf, 1e39])
 @pytest.mark.parametrize("field", ["weight", "bias"])
-def test_what_float32_cannot_hold_is_refused(tmp_path, field, value):
+def test_what_float32_cannot_hold_is_refused(field, value):
     builder = Builder((4,))
     builder.linear(2, 1.0)
     getattr(builder.operations[1], field).flat[1] = value
-    path = tmp_path / "n.onnx"
     with pytest.raises(NumericsError, match=rf"linear1\.{field}: .*{re.escape(str(value))}"):
-        write_onnx(builder.program(), path)
-    assert not path.exists()
+        to_onnx(builder.program())
 
 
 def test_onnx_that_is_not_installed_is_named(tmp_path, monkeypatch):
-    builder = Builder((4,))
-    builder.linear(2, 1.0)
+    module = torch.nn.Linear(4, 2).eval()
+    network = Network(module, dense_masks(module), {}, torch.zeros(2, 4))
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(InputError, match=r"pip install 'sculpt\[export\]'"):
-        write_onnx(builder.program(), tmp_path / "n.onnx")
+    with pytest.raises(InputError, match=r"onnx is not installed; pip install 'sculpt\[export\]'"):
+        OnnxFormat.content(network)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(InputError, match=r"onnxruntime is not installed; pip install"):
+        OnnxFormat.open(tmp_path / "n.onnx", network)
 
 
 @pytest.mark.parametrize("plain", [False, True])

@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
 from math import prod
 from typing import TypedDict
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sculpt.errors import ExportError
 from sculpt.export import program as ops
-from sculpt.export.c_code.layout import GRIDS, Plan, plan_for
+from sculpt.export.c_code.layout import GRIDS, Plan, Value
 from sculpt.export.c_code.nodes import Node, nodes_of
 from sculpt.export.program import Program, as_float32
 
@@ -22,6 +22,9 @@ LONGEST_NAME = 200
 RUNTIME = "runtime.c"
 PLACE_OF_TITLE = "SCULPT_TITLE"
 PLACE_OF_TABLES = "/*SCULPT_TABLES*/"
+
+STRUCTS = ("layer", "map", "pool")
+INTEGERS = {"channels_taken": "int32_t", "codes": "uint16_t", "counts": "uint16_t"}
 
 MOST_CODES = 2**16 - 1
 """Taps of a block of input channels, which are 16-bit integers."""
@@ -47,31 +50,26 @@ class Info(TypedDict):
 
 
 def c_code(program: Program, name: str = "network") -> str:
-    """Return the C source of a program.
+    """Return the C source of a program; its name is for the title and `sculpt_info()`.
 
     Weights that are zero in float32 are left out; the others are exact.
-
-    Args:
-        program: With zeros for pruned weights.
-        name: Of the network, for its title and `sculpt_info()`.
 
     Raises:
         ExportError: the network is too large for 32-bit offsets, or a kernel for 16-bit ones.
         NumericsError: a value is not finite in float32.
     """
-    nodes = nodes_of(program)
-    plans = [plan_for(nodes, grid) for grid in GRIDS]
-    tables = Tables()
-    for node in nodes:
-        tables.add(node)
+    nodes, tables = nodes_of(program), _Tables()
+    plans = [Plan(nodes, grid) for grid in GRIDS]
+    items = [tables.add(node) for node in nodes]
     title = re.sub(r"[^\w .,+()-]", "_", name, flags=re.ASCII)[:LONGEST_NAME]
     text = "\n".join(
         [
             f"#define IMAGE {prod(program.input_shape)} /* numbers of an image */",
             f"#define CLASSES {program.classes}",
-            f"#define INFO {_literal(json.dumps(info(program, title)))}",
+            # JSON escapes what a literal of C does.
+            f"#define INFO {json.dumps(json.dumps(info(program, title)))}",
             tables.text(),
-            plans_text(plans, nodes, tables.items),
+            *_plans_text(plans, nodes, items),
         ]
     )
     runtime = files(__package__).joinpath(RUNTIME).read_text(encoding="utf-8")
@@ -92,49 +90,43 @@ def info(program: Program, name: str) -> Info:
     }
 
 
-def _literal(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
-
-
-@dataclass
-class Tables:
+class _Tables:
     """Tables of the C code that do not depend on the plan."""
 
-    weights: list[NDArray[np.float32]] = field(default_factory=list)
-    codes: list[NDArray[np.int64]] = field(default_factory=list)
-    counts: list[NDArray[np.int64]] = field(default_factory=list)
-    constants: list[NDArray[np.float32]] = field(default_factory=list)
-    taken: list[NDArray[np.int64]] = field(default_factory=list)
-    layers: list[tuple[int, ...]] = field(default_factory=list)
-    maps: list[tuple[int, ...]] = field(default_factory=list)
-    pools: list[tuple[int, ...]] = field(default_factory=list)
-    items: list[int] = field(default_factory=list)
-    """For every node its position in the table of its kind."""
-    outputs: int = 1
-    offsets: int = 1
-    """Taps of the largest block."""
+    def __init__(self) -> None:
+        self.numbers: defaultdict[str, list[NDArray]] = defaultdict(list)
+        self.structs: defaultdict[str, list[tuple[int, ...]]] = defaultdict(list)
+        self.outputs = self.offsets = 1  # of the widest layer, and taps of the largest block
 
-    def add(self, node: Node) -> None:
-        """Add a node's layer, pool or map."""
-        operation, item = node.operation, 0
-        if isinstance(operation, ops.Layer):
-            item = self._add_layer(operation)
-        elif isinstance(operation, ops.Pool):
-            item = len(self.pools)
-            sizes = (*operation.window, *operation.stride, *operation.padding)
-            self.pools.append((int(operation.function == "max"), *sizes))
-        elif node.kind == "MAP":
-            item, taken, scale = len(self.maps), -1, -1
-            if isinstance(operation, ops.Channels):
-                taken = _append(self.taken, operation.taken)
-            if isinstance(operation, ops.Affine):
-                both = np.concatenate([operation.scale, operation.shift])
-                scale = _append(self.constants, as_float32(both, operation.name))
-            self.maps.append((taken, scale))
-        self.items.append(item)
+    def add(self, node: Node) -> int:
+        """Add a node's layer, pool or map; return its position in the table of its kind."""
+        match node.operation:
+            case ops.Layer() as layer:
+                return self._add("layer", self._layer(layer))
+            case ops.Pool() as pool:
+                sizes = (*pool.window, *pool.stride, *pool.padding)
+                return self._add("pool", (int(pool.function == "max"), *sizes))
+            case ops.Channels(taken=taken):
+                return self._add("map", (self._append("channels_taken", taken), -1))
+            case ops.Affine() as norm:
+                both = as_float32(np.concatenate([norm.scale, norm.shift]), norm.name)
+                return self._add("map", (-1, self._append("constants", both)))
+        return self._add("map", (-1, -1)) if node.kind == "MAP" else 0
 
-    def _add_layer(self, layer: ops.Layer) -> int:
+    def text(self) -> str:
+        """Return the tables in C."""
+        return "\n".join(
+            [
+                f"#define OUTPUTS {self.outputs} /* of the widest layer */",
+                f"#define OFFSETS {self.offsets} /* taps of the largest block */",
+                *(_structs(kind, f"{kind}s", self.structs[kind]) for kind in STRUCTS),
+                *(self._integers(kind, name) for name, kind in INTEGERS.items()),
+                self._floats("weights"),
+                self._floats("constants"),
+            ]
+        )
+
+    def _layer(self, layer: ops.Layer) -> tuple[int, ...]:
         name, weight, strides = layer.name, layer.weight, (1, 1, 0, 0)
         if isinstance(layer, ops.Conv):
             strides = (*layer.stride, *layer.padding)
@@ -157,89 +149,56 @@ class Tables:
         code = (channel % block) * taps + row * kernel[1] + column
         place = channel // block * outputs + output
         order = np.lexsort((code, place))
-        kept = values[output, channel, row, column][order]
-        first = _append(self.weights, kept)
-        _append(self.codes, code[order])
-        count = _append(self.counts, np.bincount(place, minlength=blocks * outputs))
-        shift = _append(self.constants, as_float32(layer.bias, name))
-        self.layers.append(
-            (outputs, *kernel, *strides, blocks, block, first, count, shift),
-        )
+        first = self._append("weights", values[output, channel, row, column][order])
+        self._append("codes", code[order])
+        count = self._append("counts", np.bincount(place, minlength=blocks * outputs))
+        shift = self._append("constants", as_float32(layer.bias, name))
         self.outputs = max(self.outputs, outputs)
         self.offsets = max(self.offsets, block * taps)
-        return len(self.layers) - 1
+        return (outputs, *kernel, *strides, blocks, block, first, count, shift)
 
-    def text(self) -> str:
-        """Return the tables in C."""
-        layers = _structs("layer", "layers", self.layers)
-        maps = _structs("map", "maps", self.maps)
-        pools = _structs("pool", "pools", self.pools)
-        return "\n".join(
-            [
-                f"#define OUTPUTS {self.outputs} /* of the widest layer */",
-                f"#define OFFSETS {self.offsets} /* taps of the largest block */",
-                layers,
-                maps,
-                pools,
-                _integers("int32_t", "channels_taken", self.taken),
-                _integers("uint16_t", "codes", self.codes),
-                _integers("uint16_t", "counts", self.counts),
-                _floats("weights", self.weights),
-                _floats("constants", self.constants),
-            ]
-        )
+    def _add(self, kind: str, row: tuple[int, ...]) -> int:
+        self.structs[kind].append(row)
+        return len(self.structs[kind]) - 1
+
+    def _append(self, name: str, values: NDArray) -> int:
+        """Append to a table of numbers; return the position of the first."""
+        begin = sum(map(len, self.numbers[name]))
+        self.numbers[name].append(values)
+        return begin
+
+    def _integers(self, kind: str, name: str) -> str:
+        numbers = [str(number) for part in self.numbers[name] for number in part.tolist()]
+        return f"static const {kind} {name}[] = {{\n{_lines(numbers)}}};"
+
+    def _floats(self, name: str) -> str:
+        """Write floats by their bits: exact, and shorter than hexadecimal fractions."""
+        bits = [number for part in self.numbers[name] for number in part.view(np.uint32).tolist()]
+        size = max(1, len(bits))
+        union = f"static const union {{\n    uint32_t bits[{size}];\n    float value[{size}];\n}}"
+        return f"{union} {name} = {{{{\n{_lines([f'0x{number:x}' for number in bits])}}}}};"
 
 
-def plans_text(plans: Sequence[Plan], nodes: Sequence[Node], items: Sequence[int]) -> str:
-    """Return the plans in C."""
-    lines, rows = [], []
+def _plans_text(plans: list[Plan], nodes: list[Node], items: list[int]) -> Iterator[str]:
+    rows = []
     for plan in plans:
-        name = f"{plan.grid[0]}x{plan.grid[1]}"
-        values = [
-            (v.channels, v.height, v.width, *v.grid, *v.before, *v.after, v.start)
-            for v in plan.values
-        ]
-        steps = []
-        for step in plan.steps:
-            node = nodes[step.node]
-            moved = step.kind == "MOVE"
-            activation = "NOTHING" if moved else node.activation
-            item = 0 if moved else items[step.node]
+        values, steps = (f"{kind}_{plan.grid[0]}x{plan.grid[1]}" for kind in ("values", "steps"))
+        yield _structs("value", values, map(Value.struct, plan.values))
+        lines = []
+        for kind, place, *value_numbers in plan.steps:
+            node = nodes[place]
+            item, activation = (0, "NOTHING") if kind == "MOVE" else (items[place], node.activation)
             slope = f"{float(np.float32(node.slope)).hex()}f"
-            steps.append((step.kind, item, step.source, step.other, step.out, activation, slope))
-        lines += [
-            _structs("value", f"values_{name}", values),
-            _structs("step", f"steps_{name}", steps),
-        ]
-        sizes = (*plan.grid, plan.vectors, len(steps), plan.steps[-1].out)
-        rows.append((*sizes, repr(float(plan.cost)), f"values_{name}", f"steps_{name}"))
-    lines.append(_structs("plan", "plans", rows))
-    return "\n".join(lines)
-
-
-def _append(table: list[NDArray], values: NDArray) -> int:
-    """Append to a table; return the position of the first value."""
-    begin = sum(map(len, table))
-    table.append(values)
-    return begin
+            lines.append((kind, item, *value_numbers, activation, slope))
+        yield _structs("step", steps, lines)
+        sizes = (*plan.grid, plan.vectors, len(lines), plan.steps[-1].out)
+        rows.append((*sizes, repr(float(plan.cost)), values, steps))
+    yield _structs("plan", "plans", rows)
 
 
 def _structs(kind: str, name: str, rows: Iterable[Sequence[object]]) -> str:
     body = "".join(f"    {{{', '.join(map(str, row))}}},\n" for row in rows)
     return f"static const struct {kind} {name}[] = {{\n{body or '    {0},'}}};"
-
-
-def _integers(kind: str, name: str, table: list[NDArray[np.int64]]) -> str:
-    numbers = [str(number) for part in table for number in part.tolist()]
-    return f"static const {kind} {name}[] = {{\n{_lines(numbers)}}};"
-
-
-def _floats(name: str, table: list[NDArray[np.float32]]) -> str:
-    """Write floats by their bits: exact, and shorter than hexadecimal fractions."""
-    numbers = [f"0x{bits:x}" for part in table for bits in part.view(np.uint32).tolist()]
-    size = max(1, len(numbers))
-    union = f"static const union {{\n    uint32_t bits[{size}];\n    float value[{size}];\n}}"
-    return f"{union} {name} = {{{{\n{_lines(numbers)}}}}};"
 
 
 def _lines(numbers: list[str], width: int = 16) -> str:

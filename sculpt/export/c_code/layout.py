@@ -6,6 +6,7 @@ allow it.
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -46,6 +47,11 @@ class Value:
     """Rim below and to the right."""
     start: int = 0
 
+    def struct(self) -> tuple[int, ...]:
+        """Return the fields of the C code's struct."""
+        sizes = (self.channels, self.height, self.width, *self.grid)
+        return (*sizes, *self.before, *self.after, self.start)
+
     @property
     def vectors(self) -> int:
         """Its size."""
@@ -53,8 +59,7 @@ class Value:
         return self.channels * height * (self.before[1] + self.width + self.after[1])
 
 
-@dataclass(frozen=True)
-class PlanStep:
+class Step(NamedTuple):
     """A step of a plan: the C code's `struct step`; `source`, `other`, `out` are values."""
 
     kind: Kind
@@ -64,89 +69,77 @@ class PlanStep:
     out: int
 
 
-@dataclass
 class Plan:
-    """Execution of a program with images cut into a grid of tiles."""
+    """Execution of a program with images cut into a grid of tiles.
 
-    grid: Pair
-    values: list[Value]
-    steps: list[PlanStep]
-    vectors: int
-    """Size of the arena."""
-    cost: float
-    """For a group of images whose tiles fill the lanes: multiplications of a vector by a weight."""
-
-
-def plan_for(nodes: list[Node], grid: Pair) -> Plan:
-    """Plan the execution of a program for one grid.
-
-    Raises:
-        ExportError: its results are too large for 32-bit offsets.
+    Attributes:
+        values, steps: In order of execution.
+        vectors: Size of the arena.
+        cost: For a group of images whose tiles fill the lanes: multiplications of a vector by a
+            weight.
     """
-    planner = _Planner(nodes, grid)
-    for position in range(len(nodes)):
-        planner.add(position)
-    vectors = _place(planner.values, planner.steps)
-    for step in planner.steps:
-        touched = {step.source, step.other, step.out} - {-1}
-        traffic = sum(planner.values[value].vectors for value in touched)
-        planner.cost += traffic * (FAR_OVERHEAD if traffic > NEAR_VECTORS else 1.0)
-    return Plan(grid, planner.values, planner.steps, vectors, planner.cost)
 
-
-class _Planner:
     def __init__(self, nodes: list[Node], grid: Pair) -> None:
+        """Plan the execution of nodes; ExportError if results are too large for 32-bit offsets."""
         self.nodes, self.grid = nodes, grid
         self.values: list[Value] = []
-        self.steps: list[PlanStep] = []
+        self.steps: list[Step] = []
         self.made: list[int] = []  # for every node the value that holds its result
         self.moved: dict[tuple[int, Pair], int] = {}
         self.cost = 0.0
+        for position, node in enumerate(nodes):
+            self.made.append(self.add(position, node))
+        self.vectors = _place(self.values, self.steps)
+        for step in self.steps:
+            touched = {step.source, step.other, step.out} - {-1}
+            traffic = sum(self.values[value].vectors for value in touched)
+            self.cost += traffic * (FAR_OVERHEAD if traffic > NEAR_VECTORS else 1.0)
 
-    def add(self, position: int) -> None:
-        node = self.nodes[position]
+    def add(self, position: int, node: Node) -> int:
+        """Add the steps of a node, and return the value of its result."""
         if node.kind == "INPUT":
-            out = self.value(node.shape, self.grid_for_input(position))
-            self.step("INPUT", position, -1, -1, out)
-        elif node.kind == "MOVE":
-            source = self.values[self.made[node.source]]
+            # The grid that the first user of the images needs.
+            users = (self.grid_for(user) for user in self.nodes if user.source == position)
+            return self.step("INPUT", position, -1, -1, next(filter(None, users), (1, 1)))
+        source = self.values[self.made[node.source]]
+        if node.kind == "MOVE":
             if (source.height, source.width, source.grid) == (1, 1, (1, 1)):
-                out = self.made[node.source]
-            else:
-                out = self.value(node.shape, (1, 1))
-                self.step("MOVE", position, self.made[node.source], -1, out)
-        else:
-            present = self.values[self.made[node.source]].grid
-            grid = self.grid_for(node) or present
-            # A window over a whole image takes its tiles together, however they are cut.
-            size = self.nodes[node.source].shape[1:]
-            whole = isinstance(node.operation, ops.Pool) and node.operation.window == size
-            whole = whole and node.shape[1:] == (1, 1)
-            source_value = self.in_grid(node.source, present if whole else grid)
-            out = self.value(node.shape, grid)
-            other = -1 if node.other < 0 else self.in_grid(node.other, grid)
-            self.step(node.kind, position, source_value, other, out)
-            if node.kind == "CONV":
-                assert isinstance(node.operation, ops.Layer)
-                given = self.values[source_value]
-                height, width = self.values[out].height, self.values[out].width
-                if isinstance(node.operation, ops.Conv):
-                    for axis, sides in enumerate([(given.height, height), (given.width, width)]):
-                        before, after = _rim(node.operation, axis, *sides)
-                        given.before[axis] = max(given.before[axis], before)
-                        given.after[axis] = max(given.after[axis], after)
-                tiles = -(-height // TILE_SIDE) * -(-width // TILE_SIDE)
-                reads = float(np.count_nonzero(node.operation.weight))
-                self.cost += reads * (height * width + tiles * TILE_OVERHEAD)
-        self.made.append(out)
+                return self.made[node.source]
+            return self.step("MOVE", position, self.made[node.source], -1, (1, 1))
+        grid = self.grid_for(node) or source.grid
+        # A window over a whole image takes its tiles together, however they are cut.
+        size = self.nodes[node.source].shape[1:]
+        whole = isinstance(node.operation, ops.Pool) and node.operation.window == size
+        whole = whole and node.shape[1:] == (1, 1)
+        place = self.in_grid(node.source, source.grid if whole else grid)
+        # Before a move of the other, as the C code numbers them.
+        out = self.value(node.shape, grid)
+        other = -1 if node.other < 0 else self.in_grid(node.other, grid)
+        self.steps.append(Step(node.kind, position, place, other, out))
+        if isinstance(node.operation, ops.Layer) and node.kind == "CONV":
+            given = self.values[place]
+            height, width = self.values[out].height, self.values[out].width
+            if isinstance(node.operation, ops.Conv):
+                for axis, sides in enumerate([(given.height, height), (given.width, width)]):
+                    before, after = _rim(node.operation, axis, *sides)
+                    given.before[axis] = max(given.before[axis], before)
+                    given.after[axis] = max(given.after[axis], after)
+            tiles = -(-height // TILE_SIDE) * -(-width // TILE_SIDE)
+            reads = float(np.count_nonzero(node.operation.weight))
+            self.cost += reads * (height * width + tiles * TILE_OVERHEAD)
+        return out
 
     def value(self, shape: tuple[int, int, int], grid: Pair) -> int:
+        """Add a value, and return its number."""
         channels, height, width = shape
         self.values.append(Value(channels, height // grid[0], width // grid[1], grid))
         return len(self.values) - 1
 
-    def step(self, kind: Kind, node: int, source: int, other: int, out: int) -> None:
-        self.steps.append(PlanStep(kind, node, source, other, out))
+    def step(self, kind: Kind, node: int, source: int, other: int, grid: Pair) -> int:
+        """Add a step that computes a node's result in a grid, and return its value."""
+        out = self.value(self.nodes[node].shape, grid)
+        self.steps.append(Step(kind, node, source, other, out))
+        return out
 
     def in_grid(self, node: int, grid: Pair) -> int:
         """Return the value of a node's result in a grid, moving it if need be."""
@@ -154,17 +147,8 @@ class _Planner:
         if self.values[found].grid == grid:
             return found
         if (found, grid) not in self.moved:
-            out = self.value(self.nodes[node].shape, grid)
-            self.step("MOVE", node, found, -1, out)
-            self.moved[found, grid] = out
+            self.moved[found, grid] = self.step("MOVE", node, found, -1, grid)
         return self.moved[found, grid]
-
-    def grid_for_input(self, position: int) -> Pair:
-        """Return the grid that the first user of the images needs."""
-        for node in self.nodes:
-            if node.source == position and (grid := self.grid_for(node)):
-                return grid
-        return (1, 1)
 
     def grid_for(self, node: Node) -> Pair | None:
         """Return the finest grid that allows a layer or pool tile by tile; None for other nodes."""
@@ -173,27 +157,19 @@ class _Planner:
             return (1, 1)
         if not isinstance(operation, ops.Conv | ops.Pool):
             return None
-        shape = self.nodes[node.source].shape
-
-        def side(axis: int) -> int:
-            count = self.grid[axis]
-            while count > 1 and not _allows(operation, axis, shape[1 + axis], node.shape, count):
-                count //= 2
-            return count
-
-        return side(0), side(1)
+        given = self.nodes[node.source].shape[1:]
+        counts = list(self.grid)
+        for axis, (size, result) in enumerate(zip(given, node.shape[1:], strict=True)):
+            while counts[axis] > 1 and not _allows(operation, axis, size, result, counts[axis]):
+                counts[axis] //= 2
+        return counts[0], counts[1]
 
 
-def _allows(
-    operation: ops.Conv | ops.Pool, axis: int, size: int, shape: tuple[int, int, int], count: int
-) -> bool:
-    """Whether each of `count` output tiles depends on one input tile and its rim only.
-
-    The rim must not reach beyond the next tile.
-    """
-    given, stride = shape[1 + axis], operation.stride[axis]
-    inner, outer = size // count, given // count
-    if size % count or given % count or inner != stride * outer:
+def _allows(operation: ops.Conv | ops.Pool, axis: int, size: int, result: int, count: int) -> bool:
+    """Whether each of `count` output tiles depends on one input tile and its rim only, which must
+    not reach beyond the next tile."""
+    stride, inner, outer = operation.stride[axis], size // count, result // count
+    if size % count or result % count or inner != stride * outer:
         return False
     if isinstance(operation, ops.Pool):  # Its padding is not made of zeros.
         return operation.padding[axis] == 0 and operation.window[axis] <= stride
@@ -206,11 +182,8 @@ def _rim(operation: ops.Conv, axis: int, inner: int, outer: int) -> Pair:
     return padding, max(0, reach - inner)
 
 
-def _place(values: list[Value], steps: list[PlanStep]) -> int:
-    """Place every value in the arena, reusing memory that is not read any more; return its size.
-
-    A result never overlaps a value that it is computed from.
-    """
+def _place(values: list[Value], steps: list[Step]) -> int:
+    """Place every value in the arena, reusing memory that is not read any more; return its size."""
     last = {steps[-1].out: len(steps)}
     for time, step in reversed(list(enumerate(steps))):
         for read in (step.source, step.other, step.out):

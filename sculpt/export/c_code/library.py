@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import tempfile
 import threading
 from pathlib import Path
 
@@ -71,6 +72,12 @@ def compile_library(source: Path, library: Path) -> Path:
     )
 
 
+def load_c(source: Path) -> "CLibrary":
+    """Compile C code, and load it: it may do anything. InputError as `compile_library` raises."""
+    with tempfile.TemporaryDirectory() as folder:
+        return CLibrary(compile_library(source, Path(folder, "network.so")))
+
+
 class CLibrary:
     """A compiled network."""
 
@@ -101,14 +108,10 @@ class CLibrary:
         self._memory = threading.local()
 
     def run(self, images: NDArray[np.float32], *, threads: int = 1) -> NDArray[np.float32]:
-        """Return the logits (N, classes) of images (N, channels, height, width).
+        """Return the logits (N, classes) of float32 images (N, channels, height, width).
 
-        Args:
-            images: float32.
-            threads: At most one is used for each group of images that fills the lanes.
-
-        Raises:
-            InputError: the images or the threads do not fit.
+        At most one thread is used for each group of images that fills the lanes. InputError if the
+        images or the threads do not fit.
         """
         shape = tuple(self.info["input_shape"])
         fit = images.dtype == np.float32 and images.shape[1:] == shape and len(images) > 0

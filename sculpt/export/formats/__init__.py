@@ -1,4 +1,4 @@
-"""File formats of a trained network: each writes one file, and runs what it wrote.
+"""File formats of a trained network: each makes the content of one file, and runs such a file.
 
 A format is a registered class, one file here; `sculpt export`, `sculpt verify` and the model card
 find it by its name.
@@ -11,10 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Protocol
 
-from safetensors import SafetensorError
 from torch import Tensor
 
-from sculpt.errors import InputError
 from sculpt.export.condensing import certified_program
 from sculpt.export.loading import Loaded
 from sculpt.export.module import without_gradients
@@ -40,47 +38,36 @@ class Network(Loaded):
         """
         return certified_program(self.model, self.masks, self.images)
 
-    def run_with_state(self, path: Path, read: Callable[[Path], dict[str, Tensor]]) -> Run:
-        """Return a function that runs the network with a file's state.
-
-        Raises:
-            InputError: the file cannot be read, or its state is of another network.
-        """
+    def run_with(self, state: dict[str, Tensor]) -> Run:
+        """Return a function that runs the network with another state; RuntimeError if that is of
+        another network."""
         model = copy.deepcopy(self.model)
-        try:
-            model.load_state_dict(read(path))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise InputError(
-                f"{path}: must be the state of the network beside it, but is not ({error!s:.300})"
-            ) from error
+        model.load_state_dict(state)
         return without_gradients(model)
 
 
 class Format(Protocol):
-    """Writes a network, and runs it again."""
+    """Makes a network's file, and runs it. A package that is not installed is an ImportError."""
 
     file: ClassVar[str]
     """Name of the file."""
+    kind: ClassVar[str]
+    """What the file must be, for messages."""
     purpose: ClassVar[str]
     """Its use, in a few words."""
     example: ClassVar[str]
     """Python that loads and runs it without sculpt, for the model card; `{shape}` is that of a
     batch of one image, `{classes}` the number of logits."""
+    is_code: ClassVar[bool]
+    """Whether to run the file is to run whatever somebody has written into it."""
 
     @staticmethod
-    def write(network: Network, path: Path) -> None:
-        """Write the file.
-
-        Raises:
-            ExportError: the format cannot hold the network.
-            InputError: a package or a program that this needs is not installed.
-            OSError: nothing can be written there.
-        """
+    def content(network: Network) -> bytes:
+        """Return the content of the file; ExportError if the format cannot hold the network."""
 
     @staticmethod
     def open(path: Path, network: Network) -> Run:
         """Return a function that runs the file; `network` is that of the bundle beside it.
 
-        Raises:
-            InputError: the file cannot be read, or its runtime is not installed.
+        It raises anything for a file that is of another kind, or of another network.
         """

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sculpt.bundle import NETWORK_FILE, read_bundle, write_bundle
+from sculpt.bundle import NETWORK_FILE, bundle_bytes, read_bundle
 from sculpt.export.formats import Network, Run
 from sculpt.registry import FORMATS
 
@@ -12,6 +12,8 @@ class BundleFormat:
     """Smallest, and complete: sculpt restores the masked module from it, bit for bit."""
 
     file = NETWORK_FILE
+    kind = "the state of the network beside it"
+    is_code = False
     purpose = "the masked network, its record, and all that makes it anew; `sculpt.load` reads it"
     example = """\
 import json, numpy as np
@@ -31,12 +33,12 @@ for name, shape in shapes.items():
 """
 
     @staticmethod
-    def write(network: Network, path: Path) -> None:
-        """Write the file."""
-        write_bundle(path, network.model, network.masks, network.metadata)
+    def content(network: Network) -> bytes:
+        """Return the content of the file."""
+        return bundle_bytes(network.model, network.masks, network.metadata)
 
     @staticmethod
     def open(path: Path, network: Network) -> Run:
         """Return a function that runs the file."""
         # Not `load`: the network may be one that only its owner can build.
-        return network.run_with_state(path, lambda path: read_bundle(path).state)
+        return network.run_with(read_bundle(path).state)

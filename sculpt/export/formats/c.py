@@ -1,14 +1,12 @@
 """C: one source file with its own sparse code, which any C compiler turns into a library."""
 
-import tempfile
 from pathlib import Path
 
 import torch
 
 from sculpt.export.c_code.generate import c_code
-from sculpt.export.c_code.library import CLibrary, compile_library
+from sculpt.export.c_code.library import load_c
 from sculpt.export.formats import Network, Run
-from sculpt.files import replacing
 from sculpt.registry import FORMATS
 
 
@@ -17,6 +15,8 @@ class CFormat:
     """Reads only the kept weights, and so takes time only for them."""
 
     file = "network.c"
+    kind = "a C file of `sculpt export --format c`"
+    is_code = True
     purpose = "source code of the sparse network, for a C compiler: fast because it is sparse"
     example = """\
 import ctypes, os, subprocess, numpy as np
@@ -35,21 +35,14 @@ library.sculpt_run(pointers[0], len(images), pointers[1], ctypes.c_void_p(worksp
 """
 
     @staticmethod
-    def text(network: Network) -> str:
-        """Return the source."""
+    def content(network: Network) -> bytes:
+        """Return the content of the file."""
         found = network.metadata
-        return c_code(network.program, f"{found.get('study')}, trial {found.get('trial')}")
-
-    @staticmethod
-    def write(network: Network, path: Path) -> None:
-        """Write the file."""
-        text = CFormat.text(network)
-        with replacing(path) as part:
-            part.write_text(text, encoding="utf-8")
+        title = f"{found.get('study')}, trial {found.get('trial')}"
+        return c_code(network.program, title).encode()
 
     @staticmethod
     def open(path: Path, network: Network) -> Run:
         """Compile the file and return a function that runs it, whatever it does."""
-        with tempfile.TemporaryDirectory() as folder:
-            library = CLibrary(compile_library(path, Path(folder, "network.so")))
+        library = load_c(path)
         return lambda images: torch.from_numpy(library.run(images.numpy()))

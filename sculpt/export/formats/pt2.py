@@ -7,10 +7,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sculpt.errors import ExportError, InputError
+from sculpt.errors import ExportError
 from sculpt.export.formats import Network, Run
 from sculpt.export.module import without_gradients
-from sculpt.files import replacing
 from sculpt.registry import FORMATS
 
 LARGEST_BATCH = 65536
@@ -21,6 +20,8 @@ class Pt2Format:
     """The masked network itself, pruned weights as zeros."""
 
     file = "network.pt2"
+    kind = "a program of torch.export"
+    is_code = False
     purpose = "the masked network for PyTorch, without the code that built it"
     example = """\
 import torch
@@ -30,35 +31,21 @@ logits = network(images)
 """
 
     @staticmethod
-    def write(network: Network, path: Path) -> None:
-        """Write the file."""
-        write_pt2(network.model, tuple(network.images.shape[1:]), path)
+    def content(network: Network) -> bytes:
+        """Return the content of the file."""
+        return pt2_bytes(network.model, tuple(network.images.shape[1:]))
 
     @staticmethod
     def open(path: Path, network: Network) -> Run:
         """Return a function that runs the file."""
-        try:
-            program = torch.export.load(path).module()
-        except Exception as error:  # its reader raises anything for a foreign file
-            raise InputError(
-                f"{path}: must be a program of torch.export, but is not read ({error!s:.300})"
-            ) from error
-        return without_gradients(program)
+        return without_gradients(torch.export.load(path).module())
 
 
-def write_pt2(module: nn.Module, example_shape: tuple[int, ...], path: Path) -> None:
-    """Write a network in evaluation mode, for float32 and batches of any size up to 65536.
+def pt2_bytes(module: nn.Module, example_shape: tuple[int, ...]) -> bytes:
+    """Export a network in evaluation mode, for float32 and batches of any size up to 65536.
 
-    `torch.export.load(path).module()` is the network.
-
-    Args:
-        module: On any device; it is not changed.
-        example_shape: Of one image.
-        path: The file to write.
-
-    Raises:
-        ExportError: its forward pass cannot be traced.
-        OSError: nothing can be written there; the file is then as it was.
+    The module, on any device, is not changed; the shape is that of one image. ExportError if its
+    forward pass cannot be traced.
     """
     network = copy.deepcopy(module).to("cpu", torch.float32).eval().requires_grad_(False)
     batch = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
@@ -80,5 +67,4 @@ def write_pt2(module: nn.Module, example_shape: tuple[int, ...], path: Path) -> 
     # Not by its path: PyTorch insists on an ending that an unfinished file does not have.
     written = io.BytesIO()
     torch.export.save(exported, written)
-    with replacing(path) as part:
-        part.write_bytes(written.getvalue())
+    return written.getvalue()

@@ -5,7 +5,6 @@ from pathlib import Path
 from safetensors.torch import load_file, save
 
 from sculpt.export.formats import Network, Run
-from sculpt.files import replacing
 from sculpt.registry import FORMATS
 
 
@@ -14,6 +13,8 @@ class StateDictFormat:
     """As safetensors, because a pickle could run anything when it is opened."""
 
     file = "state_dict.safetensors"
+    kind = "the state of the network beside it"
+    is_code = False
     purpose = "whole tensors by parameter name, for the PyTorch module of the same names"
     example = """\
 from safetensors.torch import load_file
@@ -23,14 +24,12 @@ shapes = {{name: tuple(tensor.shape) for name, tensor in state.items()}}
 """
 
     @staticmethod
-    def write(network: Network, path: Path) -> None:
-        """Write the file."""
+    def content(network: Network) -> bytes:
+        """Return the content of the file."""
         state = network.model.state_dict()
-        tensors = {name: tensor.detach().contiguous() for name, tensor in state.items()}
-        with replacing(path) as part:
-            part.write_bytes(save(tensors))
+        return save({name: tensor.detach().contiguous() for name, tensor in state.items()})
 
     @staticmethod
     def open(path: Path, network: Network) -> Run:
         """Return a function that runs the file."""
-        return network.run_with_state(path, load_file)
+        return network.run_with(load_file(path))
