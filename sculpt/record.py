@@ -5,8 +5,9 @@ fractions, losses in nats, times in seconds, MACs and parameters counts for one 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, fields, is_dataclass
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 RECORD_FORMAT = 1
 
@@ -259,3 +260,29 @@ class TrialRecord(Costs, Sizes, Tried):
     device: Device
     versions: dict[str, str]
     """Versions of Python, PyTorch (with its build) and other packages."""
+
+
+def path_fault(path: str) -> str:
+    """Return why a dotted path leads to nothing in a seed's record; empty if it may lead there.
+
+    Lists are walked through: `layers.density` is one value for each layer.
+    """
+    kind: Any = SeedRecord
+    for key in path.split("."):
+        if kind is object:
+            return ""  # of another part's making
+        known: Mapping[str, Any] = {}
+        if is_dataclass(kind):
+            hints = get_type_hints(kind)
+            known = {field.name: hints[field.name] for field in fields(kind)}
+        elif get_origin(kind) in (dict, Mapping):
+            keys, value = get_args(kind)
+            known = dict.fromkeys(get_args(keys) or [key], value)
+        if not known:
+            return f"{key!r} goes on below a single value"
+        if key not in known:
+            return f"{key!r} is not among {', '.join(known)}"
+        kind = known[key]
+        while len(inner := [part for part in get_args(kind) if part is not NoneType]) == 1:
+            (kind,) = inner  # of a list, or of what may be None
+    return ""

@@ -26,6 +26,7 @@ from sculpt.config import (
 from sculpt.documents import Document, assign, is_writable, lookup, read_yaml
 from sculpt.errors import ConfigError, UnknownNameError
 from sculpt.quantities import proxies
+from sculpt.record import path_fault
 from sculpt.registry import (
     CRITERIA,
     DATASETS,
@@ -89,7 +90,7 @@ def document_faults(document: Document) -> list[str]:
         choice = lookup(document, key)
         if isinstance(choice, dict) and isinstance(choice.get("name"), str):
             faults += [f"{key}.{fault}" for fault in _choice_faults(registry, choice)]
-    return faults + _objective_faults(document)
+    return faults + _objective_faults(document) + _figure_faults(document)
 
 
 def space_faults(document: Document) -> list[str]:
@@ -189,6 +190,20 @@ def _objective_faults(document: Document) -> list[str]:
         rule = f"be {', '.join(first)} or {last}"
         faults.append(f"search.early_stopping.proxy: must {rule}, but got {proxy!r}")
     return faults
+
+
+def _figure_faults(document: Document) -> list[str]:
+    figures = lookup(document, "published.figures")
+    named = (
+        [figure for figure in figures if isinstance(figure, str)]
+        if isinstance(figures, list)
+        else []
+    )
+    return [
+        f"published.figures: must be paths in a seed's record, but got {figure!r}: {fault}"
+        for figure in named
+        if (fault := path_fault(figure))
+    ]
 
 
 def _choice_faults(registry: Registry, choice: Document) -> list[str]:

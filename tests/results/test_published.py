@@ -8,6 +8,7 @@ import yaml
 
 import sculpt
 from sculpt.errors import ConfigError
+from sculpt.record import path_fault
 from sculpt.results.published import (
     _look_up,
     _summary,
@@ -85,29 +86,51 @@ def test_the_file_stands_beside_the_study(results: sculpt.Results, tmp_path: Pat
     assert yaml.safe_load(path.read_text()) == document
 
 
+def test_a_study_without_published_figures(results: sculpt.Results) -> None:
+    class Other:
+        config = results.config.model_copy(update={"published": None})
+
+    with pytest.raises(ConfigError, match="must have a section `published`"):
+        measured_figures(Other())  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
-    ("published", "message"),
+    ("figure", "message"),
     [
-        (None, "must have a section `published`"),
-        ({"source": "x", "figures": ["val_eror"]}, "'val_eror' is not among dense_parameters, "),
-        ({"source": "x", "figures": ["signal.first.log10_paths"]}, "'first' is not among initial"),
-        ({"source": "x", "figures": ["val_error.mean"]}, "goes on below 0"),
+        ("val_eror", "'val_eror': 'val_eror' is not among dense_parameters, "),
+        ("signal.first.log10_paths", "'first' is not among initial, pruned, repaired"),
+        ("val_error.mean", "'mean' goes on below a single value"),
+        ("layers.name.x", "'x' goes on below a single value"),
+        ("", "'' is not among"),
     ],
 )
-def test_a_figure_that_is_none(results: sculpt.Results, published: Any, message: str) -> None:
-    class Other:
-        config = type(results.config).model_validate(
-            results.config.model_dump() | {"published": published}
-        )
-        finished, typed_record, tally = results.finished, results.typed_record, results.tally
+def test_a_figure_that_is_none_is_refused_before_anything_is_written(
+    figure: str, message: str, tmp_path: Path, sculpt_command: Any
+) -> None:
+    path = write_study(tmp_path, published={"source": "x", "figures": ["val_error", figure]})
+    for command in ("check", "run"):
+        code, out, err = sculpt_command(command, path)
+        assert (code, out) == (2, "")
+        assert "published.figures: must be paths in a seed's record, but got" in err
+        assert message in err
+    assert [file.name for file in tmp_path.iterdir()] == ["tiny.yaml"]
 
-    with pytest.raises(ConfigError, match=message):
-        measured_figures(Other())  # type: ignore[arg-type]
+
+def test_figures_of_every_kind_are_known() -> None:
+    for figure in (
+        "seconds.train",
+        "layers.shape",
+        "signal.repaired.jacobian.mean",
+        "training.engine.reason",
+        "compaction.saving",
+        "latency_by",
+    ):
+        assert not path_fault(figure)
 
 
 def test_lists_are_walked_through() -> None:
     node = {"layers": [{"a": {"b": 1}}, {"a": {"b": 2}}]}
-    assert _look_up(node, "layers.a.b", "layers.a.b") == [1, 2]
+    assert _look_up(node, "layers.a.b") == [1, 2]
 
 
 def test_spread_is_that_of_the_seeds() -> None:
