@@ -59,7 +59,7 @@ INSIDE = {
         ["clusters"],
     ],
     "results": [
-        ["columns", "formats", "rows", "statistics"],
+        ["columns", "formats", "kept_values", "rows", "statistics"],
         ["records"],
         ["against_published", "comparison", "confirmed_errors", "pareto", "proxies"],
         ["published", "ranking"],

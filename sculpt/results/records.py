@@ -13,9 +13,10 @@ from optuna.trial import FrozenTrial
 
 from sculpt.config import Study
 from sculpt.documents import Document
-from sculpt.errors import InputError
+from sculpt.errors import InputError, StorageError
 from sculpt.record import TrialRecord
 from sculpt.results.columns import as_table, described
+from sculpt.results.kept_values import check_kept
 from sculpt.storage.attributes import PROBLEMS
 from sculpt.storage.opening import open_store
 from sculpt.storage.store import TOTAL, Store
@@ -129,9 +130,16 @@ class Results:
         """The candidates selected for the confirmation, and on how many seeds; None without."""
         study = self._store.confirmation
         attributes = study.user_attrs if study else {}
-        if not attributes.get("selected"):
+        selected: Any = attributes.get("selected")
+        seeds: Any = attributes.get("seeds")
+        if not selected:
             return None
-        return attributes["selected"], attributes["seeds"]
+        if not (isinstance(selected, list) and all(isinstance(x, int) for x in [*selected, seeds])):
+            raise StorageError(
+                f"the confirmation of {self.config.study} must have numbers of candidates and of "
+                f"seeds, but has {selected!r:.60} and {seeds!r:.60}; restore it from a copy"
+            )
+        return selected, seeds
 
     def tally(self) -> dict[str, int]:
         """Count trials: total, complete, stopped, failed, running, and those set aside.
@@ -264,8 +272,11 @@ class Results:
         states = trial_states(trials)
         rows = []
         for trial in trials:
-            found = dict(trial.user_attrs)
+            found, whose = dict(trial.user_attrs), f"trial {trial.number} of {study.study_name}"
+            complete = states[trial.number] == "complete"
+            check_kept(found, whose, complete=complete, confirms=study is self._store.confirmation)
             if trial.number in later:
+                check_kept(later[trial.number], whose)
                 found = with_later(found, later[trial.number])
             label = "base" if study is self._store.base else trial.number
             # In a confirmation, a trial is named by the candidate that it trains again.

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from sculpt.config import Study
 from sculpt.errors import ConfigError, StorageError
+from sculpt.files import check_file
 from sculpt.storage.archive.contents import (
     FORMAT,
     FORMAT_FAMILY,
@@ -201,6 +202,7 @@ def _load(file: Path) -> tuple[Any, bytes]:
 
 def _text(file: Path) -> bytes:
     try:
+        check_file(file)
         return file.read_bytes()
     except OSError as error:
         raise damaged(file, f"the file cannot be read ({error.strerror or error})") from None
