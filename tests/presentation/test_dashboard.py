@@ -294,6 +294,8 @@ class TestGuard:
             ("127.0.0.1:8080", "http://127.0.0.1:3000", False),
             ("127.0.0.1:8080", "null", False),
             ("127.0.0.1.other.example", None, False),
+            ("[bad", None, False),
+            ("127.0.0.1:8080", "http://[bad", False),
         ],
     )
     def test_on_loopback(self, host, origin, answered):
@@ -309,6 +311,7 @@ class TestGuard:
         assert ask(application, "/", HTTP_HOST="box.example")[0] == "200 OK"
         other = {"HTTP_HOST": "box.example", "HTTP_ORIGIN": "http://other.example"}
         assert ask(application, "/", **other)[0] == "403 Forbidden"
+        assert ask(application, "/", HTTP_HOST="[bad")[0] == "403 Forbidden"
 
     def test_what_is_loopback(self):
         assert all(map(is_loopback, ["127.0.0.1", "127.1.2.3", "::1", "localhost"]))
@@ -429,6 +432,8 @@ class TestCommand:
                 (["tiny", "--port", port], "must be an address of this machine and a port"),
                 (["tiny", "--port", 0, "--host", "192.0.2.1"], "but got 192.0.2.1 and 0"),
                 (["tiny", "--port", 0, "--host", "no such host"], "but got no such host and 0"),
+                (["tiny", "--port", 0, "--host", "a..b"], "but got a..b and 0"),
+                (["tiny", "--port", 0, "--host", "n" * 300], "n and 0"),
                 (["other"], "'other' is not among those kept here (tiny)"),
             ]:
                 code, out, err = sculpt_command(

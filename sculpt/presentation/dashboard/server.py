@@ -58,11 +58,11 @@ def open_server(store: Store, host: str, port: int) -> DashboardServer:
     server_class = type("_Server", (DashboardServer,), {"address_family": _family(host)})
     try:
         server = server_class((host, port), _QuietHandler)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host, such as "a..b"
         raise InputError(
             "--host and --port must be an address of this machine and a port that is free, but "
-            f"got {host} and {port} ({error.strerror or error}); give another --port (0 takes any "
-            "free one), or another --host"
+            f"got {host:.100} and {port} ({getattr(error, 'strerror', None) or error}); give "
+            "another --port (0 takes any free one), or another --host"
         ) from error
     application = optuna_dashboard.wsgi(store.storage, artifact_store=store.artifacts)
     server.set_app(guarded(application, only_loopback=is_loopback(host)))
@@ -89,10 +89,12 @@ def guarded(application: Application, *, only_loopback: bool) -> Application:
 
     def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         host, origin = environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN")
-        name = urlsplit(f"//{host}").hostname or ""
-        if (only_loopback and not is_loopback(name)) or (
-            origin is not None and urlsplit(origin).netloc != host
-        ):
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            own = origin is None or urlsplit(origin).netloc == host
+        except ValueError:  # such as "[bad"
+            name, own = "", False
+        if not own or (only_loopback and not is_loopback(name)):
             start_response("403 Forbidden", [("Content-Type", "text/plain")])
             return [b"This dashboard answers only to its own pages, at the address it printed.\n"]
 
