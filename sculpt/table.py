@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    import rich.table
+    import rich.console
 
 LONGEST = 600
 """Characters of a text that Markdown shows; notes and tables should stay short."""
@@ -82,18 +82,35 @@ class Table:
         cells = {column.header: column.cell(row) for column in self.columns}
         return {header: cell for header, cell in cells.items() if cell and header not in without}
 
-    def __rich__(self) -> "rich.table.Table":
-        """Return the table for a terminal."""
+    def __rich_console__(
+        self, console: "rich.console.Console", options: "rich.console.ConsoleOptions"
+    ) -> "rich.console.RenderResult":
+        """Show the table; where its words would be cut, each row as lines of `header: cell`."""
+        from rich.cells import cell_len
         from rich.table import Table as RichTable
+        from rich.text import Text
 
-        shown = RichTable(title=self.title, title_justify="left", caption=self.note or None)
+        cells = self.cells
+        columns = zip(self.headers, *cells, strict=True)
+        longest = [max(map(cell_len, " ".join(texts).split()), default=0) for texts in columns]
+        if 1 + sum(3 + width for width in longest) > options.max_width:
+            shown = [self.title]
+            for row in self.rows:
+                lines = [
+                    f"{header}: {cell}".removeprefix(": ")
+                    for header, cell in self.facts(row).items()
+                ]
+                shown.append("\n  ".join(lines))
+            yield Text("\n\n".join(filter(None, [*shown, self.note])), overflow="fold")
+            return
+        drawn = RichTable(title=self.title, title_justify="left", caption=self.note or None)
         if "\n" in self.note:
-            shown.caption_justify = "left"
+            drawn.caption_justify = "left"
         for column in self.columns:
-            shown.add_column(column.header, justify="right" if column.is_number else "left")
-        for place, (row, cells) in enumerate(zip(self.rows, self.cells, strict=True), start=1):
-            shown.add_row(*cells, style=STYLES[self.look(row)], end_section=place in self.ends)
-        return shown
+            drawn.add_column(column.header, justify="right" if column.is_number else "left")
+        for place, (row, texts) in enumerate(zip(self.rows, cells, strict=True), start=1):
+            drawn.add_row(*texts, style=STYLES[self.look(row)], end_section=place in self.ends)
+        yield drawn
 
     def markdown(self, most: int | None = None) -> str:
         """Return the table as Markdown, and how many rows are left out beyond the first so many."""

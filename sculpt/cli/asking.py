@@ -15,6 +15,7 @@ from sculpt.cli.options import (
     label,
     listed,
     show_document,
+    show_table,
 )
 
 Studies = Annotated[
@@ -56,10 +57,10 @@ def rank(
 
     document = sculpt.rank(sculpt.open_results(study, storage))
     if not as_json and format in ("csv", "parquet"):
-        from sculpt.results.formats import flat_frame, write_table
+        from sculpt.results.formats import flat_frame
         from sculpt.results.ranking import all_rows
 
-        write_table(flat_frame(all_rows(document)), format, output)
+        show_table(flat_frame(all_rows(document)), format, output)
         return
     show_document(document, as_json or format == "json", ranking_tables, output=output)
 
@@ -97,11 +98,9 @@ def pareto(
     names = listed(objectives) if objectives else None
     opened = [sculpt.open_results(study, storage) for study in studies]
     if not as_json and format in ("csv", "parquet"):
-        from sculpt.results.formats import write_table
-
         table = sculpt.pareto(opened, names, where, dominated)
         # Text in every file, also in one that happens to hold no base.
-        write_table(table.astype({"trial": str}), format, output)
+        show_table(table.astype({"trial": str}), format, output)
         return
     document = pareto_document(opened, names, where, dominated)
     show_document(document, as_json or format == "json", pareto_table, output=output)

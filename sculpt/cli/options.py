@@ -1,14 +1,18 @@
 """Options that commands share, and printing a document."""
 
 import json
+import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
 from sculpt.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 progress_console = Console(stderr=True)
 
@@ -118,19 +122,65 @@ def show_document(document: Any, as_json: bool, *views: Any, output: Path | None
         text = json.dumps(document, indent=2, allow_nan=False) + "\n"
     else:
         # A pipe or a file is not 80 columns wide; a table folded to that is unreadable.
-        to_terminal = sys.stdout.isatty() and output is None
+        to_terminal = output is None and sys.stdout is not None and sys.stdout.isatty()
         # A study's words are no markup: "[1, 2]" is a list of blocks.
         console = Console(width=None if to_terminal else 160, markup=False)
         with console.capture() as captured:
             for view in views:
                 console.print(view(document), highlight=False)
         text = captured.get()
+    show_text(text, output)
+
+
+def show_text(text: str, output: Path | None) -> None:
+    """Print a text, or write it to a file.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
     if output is None:
-        print(text, end="")
+        put(text)
         return
     from sculpt.results.formats import write_text
 
     write_text(text, output)
+
+
+def show_table(
+    frame: "pd.DataFrame", format: Literal["csv", "parquet"], output: Path | None
+) -> None:
+    """Print a table as CSV, or write it to a file; its index is left out.
+
+    Raises:
+        InputError: Parquet has no file to go to or cannot be written here, or the file cannot be
+            written; it is then as it was.
+    """
+    from sculpt.results.formats import to_csv, to_parquet
+
+    if format == "csv":
+        show_text(to_csv(frame), output)
+    elif output is None:
+        raise InputError("Parquet must go to a file, but got none; give --output FILE")
+    else:
+        to_parquet(frame, output)
+
+
+def put(text: str) -> None:
+    """Print a text at once; whoever has closed the pipe (`| head`) wants no more of it.
+
+    Raises:
+        InputError: It cannot be written, for example because the disk is full.
+    """
+    try:
+        print(text, end="", flush=True)
+    except OSError as error:
+        # Python flushes once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise InputError(
+                f"what is printed must go somewhere, but cannot be written ({error.strerror}); "
+                "print it elsewhere"
+            ) from error
 
 
 def read_trials_per_device(given: str | None, workers: int | None) -> Any:

@@ -2,38 +2,15 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from sculpt.errors import InputError, check_choice
-from sculpt.files import replacing
-
-
-def write_table(frame: pd.DataFrame, format: str, output: Path | None) -> None:
-    """Write a table to a file, or as CSV to stdout.
-
-    Args:
-        frame: Any; its index is left out.
-        format: csv or parquet.
-        output: The file; None is stdout, for csv only.
-
-    Raises:
-        InputError: the format is another, Parquet has no file to go to or cannot be written
-            here, or the file cannot be written; it is then as it was.
-    """
-    check_choice("--format", format, ("csv", "parquet"))
-    if format == "parquet":
-        if output is None:
-            raise InputError("Parquet must go to a file, but got none; give --output FILE")
-        to_parquet(frame, output)
-    elif output is None:
-        print(to_csv(frame), end="")
-    else:
-        write_text(to_csv(frame), output)
+from sculpt.errors import InputError
+from sculpt.files import check_file, replacing
 
 
 def to_csv(rows: pd.DataFrame | Iterable[dict[str, Any]]) -> str:
@@ -92,9 +69,11 @@ def writing(path: Path) -> Iterator[None]:
     """Turn a failure to write a file into an error of the user's.
 
     Raises:
-        InputError: an OSError was raised inside.
+        InputError: an OSError was raised inside, or there is something that is no file.
     """
     try:
+        with suppress(FileNotFoundError):
+            check_file(path)  # what is there is replaced, and should be no device
         yield
     except OSError as error:
         raise InputError(

@@ -118,9 +118,10 @@ def _of_confirmation(found: Confirmation, rows: Sequence[Row]) -> tuple[str, lis
     facts.append(("dense base", error(base["test_error"])))
     facts += [(f"trial {row['trial']}", _named(row, "test_error")) for row in rows[:NAMED]]
     facts += _cheap(base, rows, "test_error")
-    shuffled = [row for row in found["rows"] if row["arm"] == "shuffled" and row["difference"]]
+    shuffled: list[Row] = [
+        row for row in found["rows"] if row["arm"] == "shuffled" and row["difference"]
+    ]
     for row in shuffled[:NAMED]:
-        assert row["difference"]
         meaning = CONTROL.get(row["verdict"] or "", "nothing can be said")
         against = f"{points(row['difference'])} points from itself: {row['verdict']}"
         facts.append((f"trial {row['trial']}, mask shuffled in layers", f"{against}, so {meaning}"))

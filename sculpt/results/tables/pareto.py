@@ -3,7 +3,7 @@
 from functools import partial
 
 from sculpt.documents import Document
-from sculpt.results.pareto.fronts import FrontDocument, FrontRow, ParetoDocument
+from sculpt.results.pareto.fronts import FrontDocument, FrontRow, Hypervolume, ParetoDocument
 from sculpt.results.tables import PARAMETERS
 from sculpt.table import Column, Table
 from sculpt.units import count, share
@@ -34,12 +34,13 @@ def pareto_table(document: ParetoDocument) -> Table:
         columns.append(Column(f"{name} ({unit})", partial(_value, name), "{:,.6g}".format))
     if any(front["knee"] for front in fronts):
         columns.append(Column("", lambda row: "knee" if row["knee"] else ""))
-    volumes = [_volume(front, several) for front in fronts if front["hypervolume"]]
+    where = [f" at budget {_budget(front)}" if several else "" for front in fronts]
+    volumes = [_volume(f["hypervolume"], at) for f, at in zip(fronts, where, strict=True)]
     return Table(
         title,
         columns,
         rows,
-        "\n".join(volumes + document["notes"]),
+        "\n".join(filter(None, volumes + document["notes"])),
         lambda row: row["look"],
         frozenset(ends),
     )
@@ -49,16 +50,15 @@ def _value(name: str, row: FrontRow) -> float:
     return row["values"][name]
 
 
-def _volume(front: FrontDocument, several: bool) -> str:
-    found = front["hypervolume"]
-    assert found
+def _volume(found: Hypervolume | None, where: str) -> str:
+    if not found:
+        return ""
     if not found["volume"]:
         size = "0, as no trial beats it in every objective"
     elif found["share"] is None:
         size = f"{found['volume']:.4g}, in the product of the units"
     else:
         size = f"{share(found['share'])} of the product of its values"
-    where = f" at budget {_budget(front)}" if several else ""
     return f"hypervolume up to the dense base{where}: {size}"
 
 
