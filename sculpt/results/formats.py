@@ -13,12 +13,8 @@ from sculpt.errors import InputError
 from sculpt.files import check_file, replacing
 
 
-def to_csv(rows: pd.DataFrame | Iterable[dict[str, Any]]) -> str:
-    """Return a table, or rows as `flat_frame` takes them, as CSV text.
-
-    What is missing is empty; lists and dictionaries in cells are JSON.
-    """
-    frame = rows if isinstance(rows, pd.DataFrame) else flat_frame(rows)
+def to_csv(frame: pd.DataFrame) -> str:
+    """Return a table as CSV text: what is missing is empty, lists and dictionaries are JSON."""
     nested = {
         str(name): frame[name].map(
             lambda cell: _text(cell) if isinstance(cell, list | dict) else cell

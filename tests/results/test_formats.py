@@ -86,7 +86,7 @@ def test_nested_rows_become_flat():
     names = ["trial", "errors", "params.k", "params.a.b.c", "difference.low"]
     assert frame.columns.tolist() == names
     assert frame["errors"].tolist() == [[1, 2], []]
-    assert to_csv(rows).splitlines()[1:] == ['base,"[1, 2]",,,', "0,[],2.0,1.0,0.5"]
+    assert to_csv(frame).splitlines()[1:] == ['base,"[1, 2]",,,', "0,[],2.0,1.0,0.5"]
     # What is never a dictionary is a column, empty or not.
     assert flat_frame([{"a": None}, {"a": None}]).columns.tolist() == ["a"]
     assert flat_frame([{"a": 1}, {"a": {"b": 2}}]).columns.tolist() == ["a", "a.b"]
