@@ -119,7 +119,13 @@ def show_document(document: Any, as_json: bool, *views: Any, output: Path | None
         InputError: The file cannot be written.
     """
     if as_json:
-        text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+        try:
+            text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+        except ValueError as error:
+            raise InputError(
+                f"a JSON document must have finite numbers, but one that is kept is not ({error}); "
+                "leave out --json to see it, or restore what was edited from a copy"
+            ) from error
     else:
         # A pipe or a file is not 80 columns wide; a table folded to that is unreadable.
         to_terminal = output is None and sys.stdout is not None and sys.stdout.isatty()

@@ -1,5 +1,6 @@
 """Published figures and the measured ones, side by side in a file beside the study."""
 
+import math
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Literal
@@ -134,4 +135,5 @@ def _statistics(values: list[float]) -> dict[str, float | None]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    return known and math.isfinite(value)

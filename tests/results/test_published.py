@@ -1,5 +1,6 @@
 """Published figures beside the measured ones."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -138,4 +139,5 @@ def test_spread_is_that_of_the_seeds() -> None:
     assert _summary([5.0])["std"] is None
     both = {"n": 2, "mean": [2.0, 2.0], "std": [1.41421, 0.0]}
     assert _summary([[1.0, 2.0], [3.0, 2.0]]) == both
+    assert _summary([1.0, math.inf]) == {"n": 2, "values": [1.0, math.inf]}
     assert _summary([["a"], []]) == {"n": 2, "values": [["a"], []]}
