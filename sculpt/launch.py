@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sculpt.arithmetic import float32_products
 from sculpt.benchmark.prediction import predict
 from sculpt.benchmark.race import Effort
 from sculpt.benchmark.throughput import MeasuredStudy, measure_study
@@ -34,7 +35,6 @@ from sculpt.search.workers.devices import (
 )
 from sculpt.storage.store import is_archive, refuse_archive
 from sculpt.study_file import load_study
-from sculpt.training.precision import float32_products
 from sculpt.trial import sculpt_network
 from sculpt.trial_setup import Sculpted, TrialSetup, candidate_budget
 from sculpt.typed_json import to_json

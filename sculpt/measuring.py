@@ -9,13 +9,11 @@ from time import perf_counter
 import torch
 from torch import nn
 
+from sculpt.arithmetic import float32_products
 from sculpt.data import Splits
 from sculpt.diagnostics.cost import measure_cost, training_memory
-from sculpt.diagnostics.orthogonality import (
-    isometry_bound,
-    layer_orthogonality,
-    orthogonality_score,
-)
+from sculpt.diagnostics.layers import weighted_layers
+from sculpt.diagnostics.orthogonality import layer_bound, layer_orthogonality, orthogonality_score
 from sculpt.diagnostics.propagation import jacobian_singular_values, summarize_jacobian
 from sculpt.diagnostics.report import describe_layers
 from sculpt.diagnostics.topology import Topology, measure_topology
@@ -33,8 +31,7 @@ from sculpt.pruning.masks import (
 from sculpt.record import LayerRow, Milestone, SculptedRecord, SeedRecord, Signal
 from sculpt.training.loop import Trained
 from sculpt.training.loss_and_error import evaluate
-from sculpt.training.precision import float32_products
-from sculpt.trial_setup import Sculpted, TrialSetup
+from sculpt.trial_setup import Sculpted, TrialSetup, check_classes
 
 FEW = slice(2)
 """Images that give the shape of an input, or to compare a compact network on."""
@@ -105,6 +102,7 @@ class Measuring:
         study, repairs = self._setup.study, self.repairs
         with self.clock("build"):
             cost = measure_cost(model, self.input_shape)
+            check_classes(cost, self._splits.spec, study.model.name)
             dense = count_parameters(model, study.counting)
         unspent = 0
         if self._setup.role == "candidate":
@@ -114,6 +112,7 @@ class Measuring:
         steps = list(self._orthogonality.values())
         before, after = self._orthogonality.get("pruned", steps[0]), steps[-1]
         layers = describe_layers(masks, cost, self._topology)
+        weighted = weighted_layers(model)
         return SculptedRecord(
             seed=self.seed,
             dense_parameters=dense,
@@ -131,7 +130,9 @@ class Measuring:
                     **layer,
                     orthogonality_before=before[name],
                     orthogonality_after=after[name],
-                    orthogonality_bound=repair.bound if repair else isometry_bound(masks[name]),
+                    orthogonality_bound=repair.bound
+                    if repair
+                    else layer_bound(weighted[name], masks[name]),
                     repair_steps=repair.steps if repair else 0,
                     repair_seconds=repair.seconds if repair else 0.0,
                 )

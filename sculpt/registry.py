@@ -8,13 +8,13 @@ import importlib
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, create_model
 
-from sculpt.errors import ConfigError, SculptError, UnknownNameError
+from sculpt.errors import ConfigError, InputError, SculptError, UnknownNameError
 
 T = TypeVar("T")
 
@@ -124,6 +124,26 @@ def options_schema(entry: Any) -> type[BaseModel]:
             f"mapping of them), but one of {_origin(entry)} has not ({error}); change its "
             "annotation"
         ) from error
+
+
+def check_options(name: str, entry: Any, given: Collection[str], what: str = "options") -> None:
+    """Refuse options that a registered function does not have, or the lack of one that it needs.
+
+    Raises:
+        InputError: an option is unknown or missing; the message lists those there are.
+    """
+    options = options_of(entry)
+    known = ", ".join(options) or "it has none"
+    if unknown := [key for key in given if key not in options]:
+        raise InputError(
+            f"{what} must be options of {name} ({known}), but got {unknown[0]!r}; take it out, or "
+            "choose another entry that has it"
+        )
+    if missing := [k for k, o in options.items() if o.default is o.empty and k not in given]:
+        raise InputError(
+            f"{what} of {name} ({known}) must be given without a default, but "
+            f"{missing[0]!r} is not; give it"
+        )
 
 
 def _origin(entry: Any) -> str:

@@ -6,6 +6,7 @@ ICLR 2020. Signal propagation is read after initialisation, after pruning and af
 
 from functools import partial
 
+from sculpt.arithmetic import float32_products
 from sculpt.compaction import compact_where_it_pays
 from sculpt.data import ImageSet, Splits
 from sculpt.measuring import FEW, Measuring
@@ -16,7 +17,6 @@ from sculpt.registry import CRITERIA
 from sculpt.run_folder import NOWHERE, RunFolder
 from sculpt.training.loop import train
 from sculpt.training.memory import within_memory
-from sculpt.training.precision import float32_products
 from sculpt.trial_setup import Outcome, Sculpted, TrialSetup
 
 

@@ -9,6 +9,8 @@ from torch import nn
 
 from sculpt.config import Params, Study
 from sculpt.data import ImageSet, ImageSpec, Splits
+from sculpt.diagnostics.cost import Cost, measure_cost
+from sculpt.errors import InputError
 from sculpt.models import build_network
 from sculpt.pruning.mask_rule import MaskRule
 from sculpt.pruning.masks import Masks, Scores, count_parameters, prunable_budget
@@ -106,11 +108,32 @@ def build_model(study: Study, spec: ImageSpec) -> nn.Module:
     )
 
 
+def check_classes(cost: Cost, spec: ImageSpec, family: str) -> None:
+    """Refuse a network that does not return one logit for each class.
+
+    Raises:
+        InputError: its output has another shape.
+    """
+    if cost.output_shape != (spec.classes,):
+        raise InputError(
+            f"a network must return one logit for each of the data's {spec.classes} classes, but "
+            f"{family} returns {(1, *cost.output_shape)} for one image; let the family use its "
+            "parameter `classes`"
+        )
+
+
 def resolve_budget(study: Study, spec: ImageSpec) -> int:
     """Convert the study's budget to a number, for a network of the size of its own model.
 
     `base` is all of it, a sparsity a share of it.
+
+    Raises:
+        InputError: the study's own model does not fit its images and classes.
     """
+    with torch.device("meta"):
+        network = build_model(study, spec)
+    cost = measure_cost(network, (spec.channels, spec.height, spec.width))
+    check_classes(cost, spec, study.model.name)
     return candidate_budget(study, study, spec)
 
 

@@ -10,6 +10,7 @@ from typing import Any, NotRequired, TypedDict
 import torch
 from torch import Tensor
 
+from sculpt.arithmetic import float32_products
 from sculpt.benchmark.prediction import keep_bench, study_seconds
 from sculpt.benchmark.race import Effort, Opponent, Rates, race, standard_opponent
 from sculpt.config import Params, Study, describe_parameters
@@ -202,7 +203,8 @@ def _time_sculpting(
     # More than once if it is quick, because the first run warms up.
     while not taken or (len(taken) < effort.repeats and perf_counter() - start < effort.seconds):
         measuring = Measuring(setup, splits, study.search.seed)
-        sculpted = sculpt_network(setup, splits, watched, measuring)
+        with float32_products("float32", images.device):  # as a trial does
+            sculpted = sculpt_network(setup, splits, watched, measuring)
         taken.append(sculpted.record.seconds)
     phases = {phase: median(seconds[phase] for seconds in taken) for phase in taken[0]}
     if not watched.passes:

@@ -2,11 +2,15 @@
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from sculpt.diagnostics.layers import Masks
+from sculpt.diagnostics.arguments import check_output
+from sculpt.diagnostics.layers import Layer, Masks, named_layers
+from sculpt.errors import InputError
 
 BYTES_PER_PARAMETER = 16
 """A float32 weight in training, its gradient, its momentum and its mask."""
@@ -17,11 +21,14 @@ class Cost:
     """Work and memory of a forward pass over one input."""
 
     positions: dict[str, int]
-    """Uses of each weight of a layer (output height × width), by parameter name."""
+    """Uses of each weight (output height × width, or input height × width of a transposed
+    convolution; of all layers that share it), by parameter name, in order of the last use."""
     weights: dict[str, int]
-    """Weights of each layer without biases, by parameter name."""
+    """Numbers of weights by parameter name."""
     activations: int
     """Numbers kept for the backward pass: the outputs of all leaf modules."""
+    output_shape: tuple[int, ...]
+    """Shape of the output for one input, for example (classes,)."""
 
     @property
     def dense_macs(self) -> int:
@@ -37,30 +44,41 @@ def measure_cost(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
     """Trace a copy of a model on the meta device, which computes shapes only.
 
     `input_shape` is the shape of one input without its batch dimension, for example (3, 32, 32).
+
+    Raises:
+        InputError: the network does not take such an input, or does not return one tensor.
     """
-    # One precision for weights and input.
-    traced = copy.deepcopy(model).to("meta", torch.float32).eval()
+    traced = copy.deepcopy(model)
+    names = {layer: name for name, _, layer in named_layers(traced)}  # before "meta" parts sharers
+    traced.to("meta", torch.float32).eval()  # one precision for weights and input
     positions: dict[str, int] = {}
     weights: dict[str, int] = {}
     activations = 0
 
-    def record(name: str, layer: nn.Module, output: Tensor) -> None:
+    def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         nonlocal activations
-        activations += output.numel()
-        if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear):
-            key = f"{name}.weight" if name else "weight"
-            weights[key] = layer.weight.numel()
-            outputs = len(layer.weight)
-            positions[key] = positions.get(key, 0) + output.numel() // outputs
+        activations += sum(t.numel() for t in tree_leaves(output) if isinstance(t, Tensor))
+        if isinstance(module, Layer):
+            name = names[module]
+            weights[name] = module.weight.numel()
+            if isinstance(module, nn.Linear) or not module.transposed:
+                uses = output.numel() // len(module.weight)
+            else:
+                uses = inputs[0].numel() // module.in_channels
+            positions[name] = positions.pop(name, 0) + uses
 
-    for name, module in traced.named_modules():
+    for module in traced.modules():
         if not any(module.children()):
-            module.register_forward_hook(
-                lambda layer, _, output, name=name: record(name, layer, output)
-            )
-    with torch.no_grad():
-        traced(torch.empty(1, *input_shape, device="meta"))
-    return Cost(positions, weights, activations)
+            module.register_forward_hook(record)
+    try:
+        with torch.no_grad():
+            output = check_output(traced(torch.empty(1, *input_shape, device="meta")))
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f"a network must take inputs of shape {tuple(input_shape)}, but refuses: {error}; give "
+            "inputs or input_shape that fit it"
+        ) from error
+    return Cost(positions, weights, activations, tuple(output.shape[1:]))
 
 
 def training_memory(parameters: int, cost: Cost, batch_size: int) -> int:

@@ -1,39 +1,75 @@
 """The conv and linear layers of a network, their parameters and their masks."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from sculpt.errors import InputError
 
+Layer = nn.modules.conv._ConvNd | nn.Linear
+
 Masks = dict[str, Tensor]
-"""Bool tensors, True = kept, keyed by parameter name; one for every prunable parameter."""
+"""Bool tensors, True = kept, keyed by parameter name; one for every parameter of a conv or linear
+layer. A frozen parameter is kept whole."""
 
 
-def weighted_layers(model: nn.Module) -> dict[str, nn.modules.conv._ConvNd | nn.Linear]:
-    """List the conv and linear layers, keyed by their weights' parameter names."""
-    return {
-        f"{name}.weight" if name else "weight": layer
-        for name, layer in model.named_modules()
-        if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear)
-    }
+def named_layers(model: nn.Module) -> list[tuple[str, str | None, Layer]]:
+    """List every conv and linear layer after the names of its weight and of its bias.
+
+    A parameter that several modules share has one name: its first, as in `named_parameters()`.
+
+    Raises:
+        InputError: a weight or bias is computed from other parameters.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"a network must be a torch.nn.Module, but got {type(model).__name__}")
+    names: dict[Any, str] = {parameter: name for name, parameter in model.named_parameters()}
+    found = []
+    for path, layer in model.named_modules():
+        if isinstance(layer, Layer):
+            if computed := [name for name in ("weight", "bias") if name not in layer._parameters]:
+                raise InputError(
+                    "the weight and bias of a layer must be parameters of its own to be pruned, "
+                    f"but {f'{path}.{computed[0]}'.removeprefix('.')} is computed from others "
+                    "(weight_norm, spectral_norm, torch.nn.utils.prune, ...); remove that first, "
+                    "for example with torch.nn.utils.parametrize.remove_parametrizations"
+                )
+            found.append((names[layer.weight], names.get(layer.bias), layer))
+    return found
+
+
+def weighted_layers(model: nn.Module) -> dict[str, Layer]:
+    """List the conv and linear layers by their weights' names; of several with one, the first."""
+    layers: dict[str, Layer] = {}
+    for weight, _, layer in named_layers(model):
+        layers.setdefault(weight, layer)
+    return layers
+
+
+def weights_of(model: nn.Module) -> dict[str, str]:
+    """Map the name of each weight and bias of conv and linear layers to its layer's weight."""
+    owners: dict[str, str] = {}
+    for weight, bias, _ in named_layers(model):
+        for name in (weight, bias):
+            if name is not None:
+                owners.setdefault(name, weight)
+    return owners
 
 
 def weight_of(parameter: str) -> str:
-    """Name the weight of the layer of a weight or bias."""
+    """Name the weight of the layer of a weight or bias in a state."""
     return parameter.rpartition(".")[0] + ".weight" if "." in parameter else "weight"
 
 
-def prunable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """List the weights and biases of every conv and linear layer, keyed by name.
+def weighted_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """List the weights and biases of every conv and linear layer, frozen ones too, by name.
 
     Raises:
-        InputError: the model has no such layer.
+        InputError: the model has no such layer, or the weight of one is computed from others.
     """
-    parameters = {
-        weight.removesuffix("weight") + name: parameter
-        for weight, layer in weighted_layers(model).items()
-        for name, parameter in layer.named_parameters(recurse=False)
-    }
+    parameters = {name: model.get_parameter(name) for name in weights_of(model)}
     if not parameters:
         raise InputError(
             "a network must have convolution or linear layers to be pruned, but "
@@ -42,28 +78,109 @@ def prunable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return parameters
 
 
-def kept_weights(masks: Masks) -> int:
+def prunable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """List the weights and biases that may be pruned: those of `weighted_parameters` that train.
+
+    Raises:
+        InputError: there is none; or see `weighted_parameters`.
+    """
+    parameters = weighted_parameters(model)
+    prunable = {name: p for name, p in parameters.items() if p.requires_grad}
+    if not prunable:
+        raise InputError(
+            "some convolution or linear layer must be trainable to be pruned, but all are frozen; "
+            "call requires_grad_(True) on those that may lose weights"
+        )
+    return prunable
+
+
+def dense_masks(model: nn.Module) -> Masks:
+    """Make masks that keep everything."""
+    return {
+        name: torch.ones_like(parameter, dtype=torch.bool)
+        for name, parameter in weighted_parameters(model).items()
+    }
+
+
+def layer_groups(layer: Layer) -> int:
+    """Return into how many layers of their own the channels of a layer are divided."""
+    return 1 if isinstance(layer, nn.Linear) else layer.groups
+
+
+def by_output(layer: Layer, weight: Tensor) -> Tensor:
+    """View a weight, or a tensor of its shape, by output channel: (outputs, inputs, kernel).
+
+    The outputs of one group follow each other, and the inputs are those of that group alone. The
+    weight of a transposed convolution is (inputs, outputs of a group, kernel); others are ordered
+    like this. `from_outputs` is the way back.
+    """
+    if isinstance(layer, nn.Linear):
+        return weight[..., None]
+    if layer.transposed:
+        weight = weight.unflatten(0, (layer.groups, -1)).transpose(1, 2).flatten(0, 1)
+    return weight.flatten(2)
+
+
+def from_outputs(layer: Layer, view: Tensor) -> Tensor:
+    """Turn (outputs, ...), as from `by_output`, back into the shape of the layer's weight."""
+    shape = layer.weight.shape
+    if not isinstance(layer, nn.Linear) and layer.transposed:
+        parts = view.reshape(layer.groups, shape[1], shape[0] // layer.groups, -1)
+        view = parts.transpose(1, 2)
+    return view.reshape(shape)
+
+
+def matrices_of(layer: Layer, weight: Tensor) -> list[Tensor]:
+    """View a weight, or a tensor of its shape, as one matrix per group: (outputs, fan-in)."""
+    return list(by_output(layer, weight).flatten(1).chunk(layer_groups(layer)))
+
+
+def kept_weights(masks: Mapping[str, Tensor]) -> int:
     """Count the weights and biases that masks keep."""
     return sum(int(mask.sum()) for mask in masks.values())
 
 
-def check_masks(model: nn.Module, masks: Masks) -> None:
-    """Refuse masks that do not fit a model.
+def check_masks(model: nn.Module, masks: object, *, of_biases: bool = True) -> Masks:
+    """Refuse masks that do not fit a model; return them where its parameters are.
+
+    Args:
+        model: On any device.
+        masks: One bool tensor for each weight and bias of a conv or linear layer, by name.
+        of_biases: Whether those of biases must be there, too.
 
     Raises:
         InputError: a mask does not fit; the message names the parameter.
     """
-    parameters = prunable_parameters(model)
-    if parameters.keys() != masks.keys():
-        different = sorted(parameters.keys() ^ masks.keys())
+    parameters, owners = weighted_parameters(model), weights_of(model)
+    if not isinstance(masks, Mapping):
+        raise InputError(
+            "masks must be a dictionary of bool tensors by parameter name, as sculpt.prune returns "
+            f"it, but got {type(masks).__name__}"
+        )
+    different = sorted(map(str, parameters.keys() ^ masks.keys()))
+    if not of_biases:
+        different = [name for name in different if owners.get(name, name) == name]
+    if different:
         raise InputError(
             "there must be one mask for each weight and bias of a conv or linear layer, but "
             f"these have only one of the two: {', '.join(different[:5])}"
         )
-    for name, parameter in parameters.items():
-        mask = masks[name]
-        if mask.dtype != torch.bool or mask.shape != parameter.shape:
+    here = {}
+    for name, mask in masks.items():
+        shape = parameters[name].shape
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != shape:
             raise InputError(
-                f"the mask of {name} must be bool of shape {tuple(parameter.shape)}, but got "
-                f"{mask.dtype} of shape {tuple(mask.shape)}"
+                f"the mask of {name} must be bool of shape {tuple(shape)}, but got {describe(mask)}"
             )
+        here[name] = mask.to(parameters[name].device)
+    return here
+
+
+def describe(value: Any) -> str:
+    """Say what a value is: the type and shape of a tensor, the class and keys of others."""
+    if isinstance(value, Tensor):
+        return f"{value.dtype} of shape {tuple(value.shape)}"
+    kind = type(value).__name__
+    if isinstance(value, Mapping):
+        return f"{kind} with {', '.join(map(str, value)) or 'nothing'}"
+    return f"{kind} of {len(value)}" if isinstance(value, tuple | list) else kind

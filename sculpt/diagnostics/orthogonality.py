@@ -7,22 +7,25 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import structural_rank
 from torch import Tensor, nn
 
-from sculpt.diagnostics.layers import weighted_layers
+from sculpt.diagnostics.layers import Layer, matrices_of, weighted_layers
 
 
 @torch.no_grad()
 def layer_orthogonality(model: nn.Module) -> dict[str, float]:
     """Compute ‖W Wᵀ − I‖_F of every conv and linear weight, by parameter name.
 
-    W is (out_channels, in_channels·k·k); pruned weights are zeros in it. The paper, whose
-    weights are stored transposed, writes WᵀW.
+    W is (out_channels, in_channels·k·k), block-diagonal where a convolution has groups; pruned
+    weights are zeros in it. The paper, whose weights are stored transposed, writes WᵀW.
     """
-    scores = {}
-    for name, layer in weighted_layers(model).items():
-        matrix = layer.weight.flatten(1)
+
+    def distance(matrix: Tensor) -> float:
         identity = torch.eye(len(matrix), device=matrix.device, dtype=matrix.dtype)
-        scores[name] = float(torch.linalg.matrix_norm(matrix @ matrix.T - identity))
-    return scores
+        return float(torch.linalg.matrix_norm(matrix @ matrix.T - identity))
+
+    return {
+        name: math.hypot(*map(distance, matrices_of(layer, layer.weight)))
+        for name, layer in weighted_layers(model).items()
+    }
 
 
 def orthogonality_score(layers: dict[str, float]) -> float:
@@ -30,8 +33,13 @@ def orthogonality_score(layers: dict[str, float]) -> float:
     return sum(layers.values()) / len(layers)
 
 
+def layer_bound(layer: Layer, mask: Tensor) -> float:
+    """Compute the smallest ‖W Wᵀ − I‖_F, as in `layer_orthogonality`, of a layer under a mask."""
+    return math.hypot(*map(isometry_bound, matrices_of(layer, mask)))
+
+
 def isometry_bound(mask: Tensor) -> float:
-    """Compute the smallest ‖(C⊙W)(C⊙W)ᵀ − I‖_F of any weights W under a mask C.
+    """Compute the smallest ‖(C⊙W)(C⊙W)ᵀ − I‖_F of any weights W under the mask C of a matrix.
 
     A masked matrix has at most the structural rank r of its mask, and a positive
     semi-definite matrix of rank r is at least √(rows − r) away from the identity. The bound is

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
+from sculpt.diagnostics.arguments import check_output
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.errors import InputError, NumericsError
 from sculpt.record import JacobianSpectrum
@@ -42,7 +43,7 @@ def jacobian_singular_values(
         the image's largest, as for a matrix's rank, are 0.
 
     Raises:
-        InputError: there are no images.
+        InputError: there are no images, or the model returns something else.
         NumericsError: a derivative is not finite.
     """
     if len(inputs) == 0:
@@ -51,7 +52,7 @@ def jacobian_singular_values(
     # with a warning.
     network = copy.deepcopy(model).to(dtype).to(memory_format=torch.contiguous_format)
     network.eval().requires_grad_(False)
-    outputs = network(inputs[:1].to(dtype)).numel()
+    outputs = check_output(network(inputs[:1].to(dtype))).numel()
     activations = measure_cost(network, tuple(inputs.shape[1:])).activations
     elements = activations + outputs * inputs[0].numel()
     at_once = max(1, min(IMAGES_AT_ONCE, ELEMENTS_AT_ONCE // elements))

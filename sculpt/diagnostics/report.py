@@ -6,13 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sculpt.diagnostics.arguments import check_inputs, material_weights
 from sculpt.diagnostics.cost import Cost, measure_cost
-from sculpt.diagnostics.layers import Masks, check_masks, kept_weights, prunable_parameters
-from sculpt.diagnostics.orthogonality import (
-    isometry_bound,
-    layer_orthogonality,
-    orthogonality_score,
+from sculpt.diagnostics.layers import (
+    Masks,
+    check_masks,
+    dense_masks,
+    kept_weights,
+    weighted_layers,
+    weighted_parameters,
 )
+from sculpt.diagnostics.orthogonality import layer_bound, layer_orthogonality, orthogonality_score
 from sculpt.diagnostics.propagation import jacobian_singular_values, summarize_jacobian
 from sculpt.diagnostics.topology import Topology, measure_topology
 from sculpt.errors import InputError
@@ -43,19 +47,31 @@ def diagnose(model: nn.Module, masks: Masks | None, inputs: Tensor) -> dict[str,
         `collapsed_layers`: names of the weights that are pruned completely.
 
     Raises:
-        InputError: the masks do not fit the model, or a pruned weight of it is not zero.
-        NumericsError: a derivative is not finite.
+        InputError: the masks do not fit the model, a pruned weight of it is not zero, the inputs
+            are no float tensor (N, ...) where it is, or no path can be followed through it.
+        NumericsError: an input or a derivative is not finite.
     """
+    material_weights(model)
     masks = _check_masks(model, masks)
+    with torch.inference_mode(False):
+        return _diagnose(model, masks, check_inputs(inputs, model, derivable=True))
+
+
+def _diagnose(model: nn.Module, masks: Masks, inputs: Tensor) -> dict[str, Any]:
+    """Describe a network whose masks and inputs are right; see `diagnose`."""
     orthogonality = layer_orthogonality(model)
     input_shape = tuple(inputs.shape[1:])
     jacobian = summarize_jacobian(jacobian_singular_values(model, inputs))
     cost = measure_cost(model, input_shape)
     topology = measure_topology(model, masks, input_shape)
+    weighted = weighted_layers(model)
     layers = [
-        layer
-        | {"orthogonality": orthogonality[name], "orthogonality_bound": isometry_bound(masks[name])}
-        for name, layer in describe_layers(masks, cost, topology).items()
+        described
+        | {
+            "orthogonality": orthogonality[name],
+            "orthogonality_bound": layer_bound(weighted[name], masks[name]),
+        }
+        for name, described in describe_layers(masks, cost, topology).items()
     ]
     return {
         "layers": layers,
@@ -91,12 +107,10 @@ def describe_layers(masks: Masks, cost: Cost, topology: Topology) -> dict[str, d
 
 def _check_masks(model: nn.Module, masks: Masks | None) -> Masks:
     """Check masks, or make dense ones, and move them to the model's device."""
-    parameters = prunable_parameters(model)
     if masks is None:
-        return {name: torch.ones_like(p, dtype=torch.bool) for name, p in parameters.items()}
-    check_masks(model, masks)
-    here = {name: masks[name].to(parameter.device) for name, parameter in parameters.items()}
-    for name, parameter in parameters.items():
+        return dense_masks(model)
+    here = check_masks(model, masks)
+    for name, parameter in weighted_parameters(model).items():
         if (parameter.detach()[~here[name]] != 0).any():
             raise InputError(
                 f"pruned weights must be zero, but some of {name} are not; first call "

@@ -1,9 +1,8 @@
 """Effective topology: kept weights on paths from the input to the output, and the paths' number.
 
-The effective node-path view of pruning at initialisation. Weights are replaced by their masks
-and all other operations by linear ones that keep zero at zero and positive positive; then a
-connection carries a signal exactly if it can be reached from the input, and a gradient exactly
-if it reaches the output.
+The effective node-path view of pruning at initialisation. Weights are replaced by their masks,
+and a `Signal` walks through the network; then a connection carries a signal exactly if it can be
+reached from the input, and a gradient exactly if it reaches the output.
 """
 
 import copy
@@ -13,33 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sculpt.diagnostics.arguments import check_output
 from sculpt.diagnostics.extended_range import ExtendedRange
-from sculpt.diagnostics.layers import Masks, weighted_layers
-from sculpt.errors import InputError
-
-REPLACED_BY_IDENTITY = (
-    nn.modules.batchnorm._NormBase,
-    nn.GroupNorm,
-    nn.LayerNorm,
-    nn.modules.dropout._DropoutNd,
-    nn.ReLU,
-    nn.LeakyReLU,
-    nn.PReLU,
-    nn.SELU,
-    nn.ELU,
-    nn.CELU,
-    nn.GELU,
-    nn.SiLU,
-    nn.Mish,
-    nn.Softplus,
-    nn.Softsign,
-    nn.Tanh,
-    nn.Hardtanh,
-    nn.Hardswish,
-    nn.Sigmoid,
-    nn.Hardsigmoid,
+from sculpt.diagnostics.layers import (
+    Masks,
+    by_output,
+    dense_masks,
+    named_layers,
+    weighted_layers,
+    weighted_parameters,
+    weights_of,
 )
-"""Normalisations, activations and dropout: they pass signals on element by element."""
+from sculpt.diagnostics.signal import Signal
+from sculpt.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -78,32 +63,48 @@ def measure_topology(model: nn.Module, masks: Masks, input_shape: tuple[int, ...
     """Find the effective nodes, weights and paths of a masked network.
 
     Args:
-        model: Conv and linear layers, linear operations between them, activations as modules.
+        model: Conv and linear layers, and between them what a `Signal` passes: linear operations,
+            activations, norms, pools.
         masks: Keyed by parameter name.
         input_shape: Shape of one input without its batch dimension, for example (3, 32, 32).
 
     Raises:
-        InputError: a layer of the model is not used by its forward pass.
+        InputError: a layer is not used by the forward pass, or that applies what no path can be
+            followed through; the message names it.
     """
+    masks = dense_masks(model) | masks  # what has none is frozen
     skeleton = linear_skeleton(model, masks)
-    ones = torch.ones(
-        1, *input_shape, device=next(skeleton.parameters()).device, dtype=torch.float64
-    )
+    device = next(skeleton.parameters()).device
+    ones = torch.ones(1, *input_shape, device=device, dtype=torch.float64)
     with torch.no_grad():
-        log10_paths = skeleton(ExtendedRange.of(ones)).sum().log10()
+        total: Any = sole_output(skeleton(ExtendedRange.of(ones))).sum()
 
-    reachable, effective, channels, parameters = {}, {}, {}, 0
-    for name, positions in _find_reachable(skeleton, ones).items():
-        reachable[name] = positions
-        effective[name] = positions & masks[name].to(positions.device)
-        on_a_path = effective[name].flatten(1).any(1)
-        parameters += int(effective[name].sum())
-        channels[name] = int(on_a_path.sum())
-        bias = name.removesuffix("weight") + "bias"
-        if bias in masks:
-            reachable[bias] = on_a_path
-            effective[bias] = on_a_path & masks[bias].to(on_a_path.device)
+    log10_paths = total.log10()
+    owners, layers = weights_of(model), weighted_layers(model)
+    positions = _find_reachable(skeleton, ones)
+    rows = {
+        name: by_output(layers[name], where & masks[name].to(device)).flatten(1).any(1)
+        for name, where in positions.items()
+    }
+    reachable = {name: positions.get(name, rows[weight]) for name, weight in owners.items()}
+    effective = {name: where & masks[name].to(device) for name, where in reachable.items()}
+    channels = {name: int(row.sum()) for name, row in rows.items()}
+    parameters = sum(int(effective[name].sum()) for name in positions)
     return Topology(sum(channels.values()), parameters, log10_paths, channels, effective, reachable)
+
+
+def sole_output(output: Any) -> Signal:
+    """Return the output of a forward pass, if it is one signal.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if not isinstance(check_output(output), Signal):
+        raise InputError(
+            "a network's output must depend on its input for paths to lead there, but its forward "
+            "pass returns a constant"
+        )
+    return output
 
 
 def _find_reachable(skeleton: nn.Module, ones: Tensor) -> dict[str, Tensor]:
@@ -113,54 +114,46 @@ def _find_reachable(skeleton: nn.Module, ones: Tensor) -> dict[str, Tensor]:
         # overflow. On a GPU, float32 may use transforms (Winograd, Fourier) that turn zeros into
         # rounding errors.
         skeleton, ones = skeleton.float(), ones.float()
-    layers = weighted_layers(skeleton)
-    for layer in layers.values():
-        layer.register_forward_hook(lambda _, __, output: _Exists.apply(output))
-    weights = [layer.weight for layer in layers.values()]
-    gradients = torch.autograd.grad(skeleton(ones).sum(), weights, allow_unused=True)
-    for name, gradient in zip(layers, gradients, strict=True):
+
+    def mark(layer: nn.Module, inputs: Any, output: Any) -> Any:
+        return Signal.of(_Exists.apply(output.sole)) if isinstance(output, Signal) else output
+
+    for _, _, layer in named_layers(skeleton):
+        layer.register_forward_hook(mark)
+    weights = {name: layer.weight for name, layer in weighted_layers(skeleton).items()}
+    with torch.enable_grad():
+        paths = sole_output(skeleton(Signal.of(ones))).sole.sum()
+        gradients = torch.autograd.grad(paths, list(weights.values()), allow_unused=True)
+    for name, gradient in zip(weights, gradients, strict=True):
         if gradient is None:
-            raise InputError(
-                f"every conv and linear layer must be used in the forward pass, but {name} is not;"
-                " remove the layer from the network"
-            )
-    return {name: gradient > 0 for name, gradient in zip(layers, gradients, strict=True)}
+            raise unused_layer(name)
+    return {name: gradient > 0 for name, gradient in zip(weights, gradients, strict=True)}
+
+
+def unused_layer(weight: str) -> InputError:
+    """Make the error for a layer whose weight no path can use."""
+    return InputError(
+        f"every conv and linear layer must be used in the forward pass, but {weight} is not; "
+        "remove the layer from the network if nothing uses it, or prune by a criterion and rule "
+        "that follow no paths if another weight is computed from it"
+    )
 
 
 def linear_skeleton(model: nn.Module, masks: Masks) -> nn.Module:
-    """Make a linear float64 copy with masks as weights and no biases.
+    """Make a float64 copy with masks as weights, for signals to walk through.
 
-    Normalisations, activations and dropout become identities, and maximum pooling becomes
-    average pooling; functions in the model's forward pass stay. The model is not changed, and
-    masks of biases are not used.
+    Biases of its conv and linear layers are zero, and all other parameters one, whatever they
+    are. The model is not changed, and masks of biases are not used.
     """
     # deepcopy takes tensors in its memo as copied already, so it copies no weight.
     memo: dict[int, Any] = {
-        id(parameter): nn.Parameter(torch.zeros_like(parameter, dtype=torch.float64))
+        id(parameter): nn.Parameter(torch.ones_like(parameter, dtype=torch.float64))
         for parameter in model.parameters()
     }
-    for name, layer in weighted_layers(model).items():
-        memo[id(layer.weight)] = nn.Parameter(masks[name].to(layer.weight.device, torch.float64))
-    skeleton = copy.deepcopy(model, memo).double().eval()
-    remove_nonlinear(skeleton)
-    for module in list(skeleton.modules()):
-        for name, child in list(module._modules.items()):
-            if isinstance(child, nn.MaxPool2d):
-                # A maximum passes one path and hides the others; an average passes all.
-                average = nn.AvgPool2d(
-                    child.kernel_size, child.stride, child.padding, child.ceil_mode
-                )
-                setattr(module, name, average)
-    return skeleton
-
-
-def remove_nonlinear(network: nn.Module) -> None:
-    """Replace all normalisations, activations and dropout by identities, in place.
-
-    Only modules can be replaced: a `torch.tanh` inside a `forward` stays.
-    """
-    for module in list(network.modules()):
-        # Not named_children(), which lists an activation that is used twice only once.
-        for name, child in list(module._modules.items()):
-            if isinstance(child, REPLACED_BY_IDENTITY):
-                setattr(module, name, nn.Identity())
+    owners = weights_of(model)
+    for name, parameter in weighted_parameters(model).items():
+        filled = torch.zeros_like(parameter, dtype=torch.float64)
+        if owners[name] == name:
+            filled.copy_(masks[name])
+        memo[id(parameter)] = nn.Parameter(filled)
+    return copy.deepcopy(model, memo).double().eval()

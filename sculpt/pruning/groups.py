@@ -1,12 +1,17 @@
 """Masks of whole groups of weights: k×k kernels, or output channels."""
 
-from itertools import accumulate
-
 import torch
 from torch import Tensor, nn
 
 from sculpt.diagnostics.cost import measure_cost
-from sculpt.diagnostics.layers import kept_weights, weight_of
+from sculpt.diagnostics.layers import (
+    by_output,
+    from_outputs,
+    kept_weights,
+    layer_groups,
+    weighted_layers,
+    weights_of,
+)
 from sculpt.diagnostics.topology import measure_topology
 from sculpt.errors import BudgetError
 from sculpt.pruning.masks import Masks, Scores, check_usable
@@ -79,18 +84,36 @@ def keep_highest_channels(
         BudgetError: one channel of every layer is more than the budget.
         DryRankingError: fewer than `kept` weights are in channels with a score above zero.
     """
-    weights = list(measure_cost(model, input_shape).positions)
-    ranked = weights[:-1]
-    sums = {name: _row_sums(scores, name) for name in ranked}
+    *before_classes, _ = measure_cost(model, input_shape).positions
+    ranked = [name for name in before_classes if name in scores]
+    layers, owners = weighted_layers(model), weights_of(model)
+
+    def by_row(name: str) -> Tensor:
+        """View the scores of a weight or bias by output channel: (out, ...)."""
+        return by_output(layers[name], scores[name]) if name in layers else scores[name][:, None]
+
+    def row_sums(weight: str) -> Tensor:
+        """Sum the scores of each output channel, its biases included: (out,)."""
+        own = [by_row(name).flatten(1).sum(1) for name in scores if owners[name] == weight]
+        return torch.stack(own).sum(0)
+
+    sums = {name: row_sums(name) for name in ranked}
     flat = torch.cat([total.double() for total in sums.values()]) if ranked else torch.zeros(0)
-    check_usable(scores, kept, _usable(scores, sums))
-    # Each layer keeps its best channel, or the sums of wide layers would starve narrow ones of
-    # all they have, and the network of its paths.
-    ends = accumulate(len(total) for total in sums.values())
-    firsts = [
-        end - len(total) + int(total.argmax())
-        for end, total in zip(ends, sums.values(), strict=True)
-    ]
+    usable = 0  # weights in channels with a score, and of the last layer
+    for name in scores:
+        rows = by_row(name)
+        scored = sums.get(owners[name], torch.ones(len(rows)))
+        usable += int((scored != 0).sum()) * rows[0].numel()
+    check_usable(scores, kept, usable)
+    # Each layer keeps the best channel of each of its groups (a group whose inputs are gone goes
+    # with them), or the sums of wide layers would starve narrow ones of all they have, and the
+    # network of its paths.
+    firsts: list[int] = []
+    start = 0
+    for name, total in sums.items():
+        for group in total.chunk(layer_groups(layers[name])):
+            firsts.append(start + int(group.argmax()))
+            start += len(group)
     ranks = flat.clone()
     ranks[firsts] = torch.inf
     order = ranks.argsort(descending=True, stable=True)
@@ -101,11 +124,13 @@ def keep_highest_channels(
         alive[chosen] = True
         rows = dict(zip(ranked, alive.split([len(sums[name]) for name in ranked]), strict=True))
         masks = {}
-        for name, score in scores.items():
-            always = torch.ones(len(score), dtype=torch.bool, device=score.device)
-            row = rows.get(weight_of(name), always)
-            masks[name] = row.view(-1, *[1] * (score.dim() - 1)).expand_as(score).clone()
-        return measure_topology(model, masks, input_shape).effective
+        for name in scores:
+            mask = torch.ones_like(by_row(name), dtype=torch.bool)
+            if owners[name] in rows:
+                mask &= rows[owners[name]].view(-1, *[1] * (mask.dim() - 1))
+            masks[name] = from_outputs(layers[name], mask) if name in layers else mask[:, 0]
+        effective = measure_topology(model, masks, input_shape).effective
+        return {name: effective[name] for name in scores}
 
     # More channels never make the network smaller: the largest number that fits is bisected.
     fits, too_many, best = len(firsts), len(order) + 1, masks_of(order[: len(firsts)])
@@ -130,18 +155,3 @@ def keep_highest_channels(
         if kept_weights(best) < kept_weights(masks) <= kept:
             chosen, best = extended, masks
     return best
-
-
-def _row_sums(scores: Scores, weight: str) -> Tensor:
-    """Sum the scores of each output channel, its bias included: (out,)."""
-    own = [score for name, score in scores.items() if weight_of(name) == weight]
-    return torch.stack([score.reshape(len(score), -1).sum(1) for score in own]).sum(0)
-
-
-def _usable(scores: Scores, sums: Scores) -> int:
-    """Count the weights in channels with a score, and in the last layer."""
-    usable = 0
-    for name, score in scores.items():
-        scored = sums.get(weight_of(name), torch.ones(len(score)))
-        usable += int((scored != 0).sum()) * score[0].numel()
-    return usable

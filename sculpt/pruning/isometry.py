@@ -1,7 +1,8 @@
 """Approximate-isometry repair: restore near-orthogonality of each layer's kept weights.
 
 Lee et al. 2020, Eq. 8: per layer, over its kept weights, minimise ‖(C⊙W)(C⊙W)ᵀ − I‖_F. No
-data is used. A convolution's W is its kernel as a matrix (out_channels, in_channels·k·k).
+data is used. A convolution's W is its kernel as a matrix (out_channels, in_channels·k·k);
+each group of a grouped convolution has one of its own.
 """
 
 import math
@@ -13,11 +14,19 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from sculpt.diagnostics.arguments import material_weights
+from sculpt.diagnostics.layers import (
+    Layer,
+    Masks,
+    check_masks,
+    from_outputs,
+    matrices_of,
+    weighted_layers,
+)
 from sculpt.diagnostics.orthogonality import isometry_bound
 from sculpt.errors import NumericsError, check_choice
 from sculpt.pruning.exact_isometry import construct_isometry
 from sculpt.pruning.isometry_descent import Norm, descend, isometry_residual
-from sculpt.pruning.masks import Masks, prunable_parameters
 
 Method = Literal["frobenius", "spectral", "exact"]
 
@@ -62,7 +71,7 @@ def repair_isometry(
     max_steps: int = 2000,
     tolerance: float | None = None,
 ) -> dict[str, LayerRepair]:
-    """Repair every masked conv and linear weight of a model, in place.
+    """Repair every masked conv and linear weight of a model, in place; frozen ones are left alone.
 
     The descent runs on the *squared* Frobenius norm (the un-squared norm's gradient has a
     constant length and keeps oscillating), on stacks of layers of equal shape, see
@@ -87,46 +96,71 @@ def repair_isometry(
         The outcome per layer, keyed by the weight's parameter name.
 
     Raises:
-        InputError: `method` is not one of its values.
+        InputError: `method` is not one of its values, or the masks do not fit the model.
         NumericsError: a weight is not finite.
     """
     check_choice("method", method, get_args(Method))
     norm: Norm = "spectral" if method == "spectral" else "frobenius"
     if tolerance is None:
         tolerance = TOLERANCE[norm]
-    layers = [
-        _Layer(name, parameter, masks[name].flatten(1), norm)
-        for name, parameter in prunable_parameters(model).items()
-        if parameter.dim() > 1
-    ]
+    material_weights(model)
+    masks = check_masks(model, masks, of_biases=False)
+    layers = {n: layer for n, layer in weighted_layers(model).items() if layer.weight.requires_grad}
+    parts = {name: _matrices(name, layer, masks[name], norm) for name, layer in layers.items()}
+    matrices = [matrix for own in parts.values() for matrix in own]
     if method == "exact":
-        for layer in layers:
-            layer.construct(tolerance)
+        for matrix in matrices:
+            matrix.construct(tolerance)
     else:
-        for stack in _stacks(layers):
+        for stack in _stacks(matrices):
             _repair_stack(stack, norm, max_steps, tolerance)
-    for layer in layers:
-        layer.write()
-    return {layer.name: layer.outcome for layer in layers}
+    for name, layer in layers.items():
+        whole = torch.cat([matrix.whole() for matrix in parts[name]])
+        layer.weight.copy_(from_outputs(layer, whole))
+    return {name: _joined(own, norm) for name, own in parts.items()}
 
 
-class _Layer:
-    """A layer in repair: its weight without the rows and columns that are pruned entirely."""
+def _matrices(name: str, layer: Layer, mask: Tensor, norm: Norm) -> list["_Matrix"]:
+    """Split a layer into the matrices of its groups, after a look at its weights."""
+    if not torch.isfinite(layer.weight).all():
+        raise NumericsError(
+            f"weights must be finite to be repaired, but some of {name} are not; check the "
+            "initialisation"
+        )
+    pairs = zip(matrices_of(layer, layer.weight), matrices_of(layer, mask), strict=True)
+    return [_Matrix(weight, own, norm) for weight, own in pairs]
 
-    def __init__(self, name: str, parameter: nn.Parameter, mask: Tensor, norm: Norm):
+
+def _joined(matrices: list["_Matrix"], norm: Norm) -> LayerRepair:
+    """Join the outcomes of a layer's groups, which are blocks of one block-diagonal matrix."""
+    outcomes = [matrix.outcome for matrix in matrices]
+
+    def join(residuals: list[float]) -> float:
+        return math.hypot(*residuals) if norm == "frobenius" else max(residuals)
+
+    return LayerRepair(
+        before=join([o.before for o in outcomes]),
+        after=join([o.after for o in outcomes]),
+        bound=join([o.bound for o in outcomes]),
+        seconds=sum(o.seconds for o in outcomes),
+        steps=max(o.steps for o in outcomes),
+        converged=all(o.converged for o in outcomes),
+        constructed=any(o.constructed for o in outcomes),
+    )
+
+
+class _Matrix:
+    """A matrix in repair: the weight of a layer, or of one of its groups, without the rows and
+    columns that are pruned entirely."""
+
+    def __init__(self, weight: Tensor, mask: Tensor, norm: Norm):
         start = perf_counter()
-        if not torch.isfinite(parameter).all():
-            raise NumericsError(
-                f"weights must be finite to be repaired, but some of {name} are not; check the "
-                "initialisation"
-            )
-        self.name, self.parameter, self.norm = name, parameter, norm
-        self.shape = mask.shape
+        self.norm, self.shape, self.dtype = norm, mask.shape, weight.dtype
         self.live = mask.any(1).nonzero(), mask.any(0).nonzero().T  # index the live submatrix
         self.mask = mask[self.live]
         # Half precision is coarser than the tolerance.
-        dtype = torch.promote_types(parameter.dtype, torch.float32)
-        self.weight = parameter.flatten(1)[self.live].to(dtype) * self.mask
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        self.weight = weight[self.live].to(dtype) * self.mask
         frobenius_bound = isometry_bound(mask)
         self.rank = len(mask) - round(frobenius_bound**2)
         bound = frobenius_bound if norm == "frobenius" else float(self.rank < len(mask))
@@ -138,7 +172,7 @@ class _Layer:
 
     def accept(self, weight: Tensor) -> bool:
         """Take these weights unless they are worse than the present ones."""
-        weight = weight.to(self.parameter.dtype).to(self.weight)  # as it will be written
+        weight = weight.to(self.dtype).to(self.weight)  # as it will be written
         after = self.residual(weight)
         if after > self.outcome.after:
             return False
@@ -158,53 +192,53 @@ class _Layer:
             self.outcome.after <= self.outcome.bound + 1.01 * tolerance * unit
         )  # the 0.01 is for rounding
 
-    def write(self) -> None:
+    def whole(self) -> Tensor:
         whole = self.weight.new_zeros(self.shape)
         whole[self.live] = self.weight
-        self.parameter.copy_(whole.view_as(self.parameter))
+        return whole
 
 
-def _stacks(layers: list[_Layer]) -> Iterator[list[_Layer]]:
-    """Group layers of equal shape, device and dtype into stacks within the limit."""
-    groups: dict[tuple, list[_Layer]] = {}
-    for layer in layers:
-        key = (layer.shape, layer.weight.device, layer.weight.dtype)
-        groups.setdefault(key, []).append(layer)
+def _stacks(matrices: list[_Matrix]) -> Iterator[list[_Matrix]]:
+    """Group matrices of equal shape, device and dtype into stacks within the limit."""
+    groups: dict[tuple, list[_Matrix]] = {}
+    for matrix in matrices:
+        key = (matrix.shape, matrix.weight.device, matrix.weight.dtype)
+        groups.setdefault(key, []).append(matrix)
     for (_, device, _), group in groups.items():
         limit = STACK_ON_CPU if device.type == "cpu" else STACK_ELSEWHERE
-        size = max(1, limit // max(1, *(layer.mask.numel() for layer in group)))
+        size = max(1, limit // max(1, *(matrix.mask.numel() for matrix in group)))
         for first in range(0, len(group), size):
             yield group[first : first + size]
 
 
-def _repair_stack(stack: list[_Layer], norm: Norm, max_steps: int, tolerance: float) -> None:
-    """Descend a stack of layers of equal shape; construct those that stall."""
+def _repair_stack(stack: list[_Matrix], norm: Norm, max_steps: int, tolerance: float) -> None:
+    """Descend a stack of matrices of equal shape; construct those that stall."""
     start = perf_counter()
-    live_rows = max(layer.mask.shape[0] for layer in stack)
-    live_columns = max(layer.mask.shape[1] for layer in stack)
+    live_rows = max(matrix.mask.shape[0] for matrix in stack)
+    live_columns = max(matrix.mask.shape[1] for matrix in stack)
     weights = stack[0].weight.new_zeros(len(stack), live_rows, live_columns)
     masks = torch.zeros_like(weights)
-    for position, layer in enumerate(stack):
-        rows, columns = layer.mask.shape
-        weights[position, :rows, :columns] = layer.weight
-        masks[position, :rows, :columns] = layer.mask
+    for position, matrix in enumerate(stack):
+        rows, columns = matrix.mask.shape
+        weights[position, :rows, :columns] = matrix.weight
+        masks[position, :rows, :columns] = matrix.mask
     descents = descend(
         weights,
         masks,
         rows=stack[0].shape[0],
-        ranks=[layer.rank for layer in stack],
+        ranks=[matrix.rank for matrix in stack],
         norm=norm,
         max_steps=max_steps,
         tolerance=tolerance,
     )
-    for layer, descent in zip(stack, descents, strict=True):
-        rows, columns = layer.mask.shape
-        layer.accept(descent.weight[:rows, :columns])
-        layer.outcome.steps = descent.steps
-        layer.outcome.converged = descent.converged and layer.is_within(tolerance)
+    for matrix, descent in zip(stack, descents, strict=True):
+        rows, columns = matrix.mask.shape
+        matrix.accept(descent.weight[:rows, :columns])
+        matrix.outcome.steps = descent.steps
+        matrix.outcome.converged = descent.converged and matrix.is_within(tolerance)
     seconds = perf_counter() - start
     steps = sum(descent.steps + 1 for descent in descents)
-    for layer, descent in zip(stack, descents, strict=True):
-        layer.outcome.seconds += seconds * (descent.steps + 1) / steps
+    for matrix, descent in zip(stack, descents, strict=True):
+        matrix.outcome.seconds += seconds * (descent.steps + 1) / steps
         if descent.stalled:
-            layer.construct(tolerance)
+            matrix.construct(tolerance)

@@ -1,14 +1,22 @@
 """From scores to masks: the scope, granularity and price of a ranking."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
 from torch import nn
 
 from sculpt.diagnostics.cost import measure_cost
-from sculpt.diagnostics.layers import kept_weights, weight_of
-from sculpt.diagnostics.topology import measure_topology
+from sculpt.diagnostics.layers import (
+    by_output,
+    from_outputs,
+    kept_weights,
+    layer_groups,
+    weighted_layers,
+    weights_of,
+)
+from sculpt.diagnostics.topology import measure_topology, unused_layer
 from sculpt.errors import BudgetError, DryRankingError, InputError, check_choice
 from sculpt.pruning.groups import keep_highest_channels, keep_highest_kernels
 from sculpt.pruning.layer_budgets import proportional_counts
@@ -77,18 +85,36 @@ def select_masks(
     total = sum(score.numel() for score in scores.values())
     if not 0 <= kept <= total:
         raise BudgetError(f"the number of kept weights must be from 0 to {total}, but got {kept}")
+    frozen = {
+        name: torch.ones_like(model.get_parameter(name), dtype=torch.bool)
+        for name in weights_of(model)
+        if name not in scores
+    }
+    return _select(model, scores, kept, rule, input_shape) | frozen
+
+
+def _select(
+    model: nn.Module,
+    scores: Scores,
+    kept: int,
+    rule: MaskRule,
+    input_shape: tuple[int, ...] | None,
+) -> Masks:
+    """Mask all but the highest scores; only of what has scores."""
     priced = dict(scores)
     if rule.mac_exponent or rule.effective or rule.granularity == "channel":
         shape = required_shape(input_shape, "mac_exponent, effective and granularity 'channel'")
         if p := rule.mac_exponent:
             # A weight that is used at many positions must earn its MACs.
-            positions = measure_cost(model, shape).positions
-            priced = {n: score / positions[weight_of(n)] ** p for n, score in scores.items()}
+            positions, owners = measure_cost(model, shape).positions, weights_of(model)
+            if unused := [name for name in scores if owners[name] not in positions]:
+                raise unused_layer(unused[0])
+            priced = {n: score / positions[owners[n]] ** p for n, score in scores.items()}
         if rule.granularity == "channel":
             return keep_highest_channels(model, priced, kept, shape)
         if rule.effective:
             return _spend_on_paths(model, priced, kept, rule, shape)
-    return _keep(priced, kept, rule.scope, rule.granularity)
+    return _keep(priced, kept, rule, weights_of(model))
 
 
 def required_shape(input_shape: tuple[int, ...] | None, user: str) -> tuple[int, ...]:
@@ -105,14 +131,14 @@ def required_shape(input_shape: tuple[int, ...] | None, user: str) -> tuple[int,
     return input_shape
 
 
-def _keep(scores: Scores, kept: int, scope: Scope, granularity: Granularity) -> Masks:
+def _keep(scores: Scores, kept: int, rule: MaskRule, owners: Mapping[str, str]) -> Masks:
     """Keep the highest scores of each group of parameters that are ranked together."""
     layers: dict[str, Scores] = {}
     for name, score in scores.items():
-        layer = "" if scope == "global" else name.rpartition(".")[0]
+        layer = "" if rule.scope == "global" else owners[name]
         layers.setdefault(layer, {})[name] = score
     sizes = {layer: sum(s.numel() for s in own.values()) for layer, own in layers.items()}
-    keep = keep_highest if granularity == "weight" else keep_highest_kernels
+    keep = keep_highest if rule.granularity == "weight" else keep_highest_kernels
     masks: Masks = {}
     for layer, count in proportional_counts(sizes, kept).items():
         masks |= keep(layers[layer], count)
@@ -129,19 +155,29 @@ def _spend_on_paths(
     path whatever the others are. Where the ranking connects the network only with more weights
     than the budget, these are cut down to it, sparing a way in and out of each node.
     """
+    owners = weights_of(model)
 
-    def on_paths(width: int) -> Masks:
-        masks = _keep(scores, width, rule.scope, rule.granularity)
-        return measure_topology(model, masks, input_shape).effective
+    def scored(masks: Masks) -> Masks:
+        return {name: masks[name] for name in scores}
 
-    best, too_much = on_paths(kept), None
+    def on_paths(masks: Masks) -> Masks:
+        return scored(measure_topology(model, masks, input_shape).effective)
+
+    def fill(masks: Masks, allowed: Masks) -> Masks:
+        """Add the best of the other allowed weights to masks, up to the budget."""
+        others = {name: scores[name] * (allowed[name] & ~masks[name]) for name in scores}
+        wanted = min(kept - kept_weights(masks), count_nonzero(others))
+        filled = _keep(others, wanted, replace(rule, scope="global"), owners)
+        return {name: masks[name] | filled[name] for name in scores}
+
+    best, too_much = on_paths(_keep(scores, kept, rule, owners)), None
     step = max(1, kept - kept_weights(best))
-    low, high = kept, _usable(scores) + 1
+    low, high = kept, count_nonzero(scores) + 1
     while high - low > 1 and kept_weights(best) < (1 - FILLED_BY_SINGLES) * kept:
         width = min(low + step, (low + high) // 2)
         step *= 2
         try:
-            found = on_paths(width)
+            found = on_paths(_keep(scores, width, rule, owners))
         except DryRankingError:  # a layer that is ranked by itself has no more scores
             high = width
             continue
@@ -150,45 +186,41 @@ def _spend_on_paths(
         else:
             high, too_much = width, found
     if kept_weights(best) < (1 - FILLED_BY_SINGLES) * kept and too_much is not None:
-        ways = spanning_weights(scores, too_much, rule.granularity)
+        ways = spanning_weights(model, scores, too_much, rule.granularity)
         if kept_weights(ways) <= kept:
-            cut = _fill(scores, ways, too_much, kept, rule.granularity)
             # On small images a way may still be lost: not every pixel leads to the next.
-            best = max(best, measure_topology(model, cut, input_shape).effective, key=kept_weights)
-    reachable = measure_topology(model, best, input_shape).reachable
-    return _fill(scores, best, reachable, kept, rule.granularity)
+            best = max(best, on_paths(fill(ways, too_much)), key=kept_weights)
+    return fill(best, scored(measure_topology(model, best, input_shape).reachable))
 
 
-def _fill(
-    scores: Scores, masks: Masks, allowed: Masks, kept: int, granularity: Granularity
+def spanning_weights(
+    model: nn.Module, scores: Scores, effective: Masks, granularity: Granularity
 ) -> Masks:
-    """Add the best of the other allowed weights to masks, up to `kept` weights."""
-    others = {name: scores[name] * (allowed[name] & ~masks[name]) for name in scores}
-    wanted = min(kept - kept_weights(masks), _usable(others))
-    filled = _keep(others, wanted, "global", granularity)
-    return {name: masks[name] | filled[name] for name in scores}
-
-
-def spanning_weights(scores: Scores, effective: Masks, granularity: Granularity) -> Masks:
     """Keep the best weight into and out of every node, and with them all nodes on paths.
 
     All weights of `effective` must lie on paths; granularity `kernel` spares whole kernels.
     """
-    spared = {}
-    for name, mask in effective.items():
-        spared[name] = torch.zeros_like(mask)
-        if mask.dim() < 2:
+    spared = {name: torch.zeros_like(mask) for name, mask in effective.items()}
+    for name, layer in weighted_layers(model).items():
+        if name not in effective:
             continue
-        for dimension in (0, 1):
-            rows = mask.transpose(0, dimension).flatten(1)
-            ranks = scores[name].transpose(0, dimension).flatten(1).masked_fill(~rows, -torch.inf)
-            best = torch.zeros_like(rows).scatter_(1, ranks.argmax(1, keepdim=True), True) & rows
-            spared[name] |= best.view(mask.transpose(0, dimension).shape).transpose(0, dimension)
-        if granularity == "kernel" and mask.dim() > 2:
-            kernels = spared[name].flatten(2).any(2)
-            spared[name] = mask & kernels.view(*kernels.shape, *[1] * (mask.dim() - 2))
+        # (groups, outputs of each, inputs of each, kernel)
+        mask, ranks = (
+            by_output(layer, tensor[name]).unflatten(0, (layer_groups(layer), -1))
+            for tensor in (effective, scores)
+        )
+        ways = torch.zeros_like(mask)
+        for node in (1, 2):
+            rows = mask.movedim(node, 1).flatten(2)
+            ranked = ranks.movedim(node, 1).flatten(2).masked_fill(~rows, -torch.inf)
+            best = torch.zeros_like(rows).scatter_(2, ranked.argmax(2, keepdim=True), True) & rows
+            ways |= best.view(mask.movedim(node, 1).shape).movedim(1, node)
+        if granularity == "kernel":
+            ways = mask & ways.any(3, keepdim=True)
+        spared[name] = from_outputs(layer, ways.flatten(0, 1))
     return spared
 
 
-def _usable(scores: Scores) -> int:
+def count_nonzero(scores: Scores) -> int:
+    """Count the scores that are not 0."""
     return sum(int(torch.count_nonzero(score)) for score in scores.values())

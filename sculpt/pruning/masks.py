@@ -1,19 +1,21 @@
 """Masks: the weights that a network keeps, and their number under a counting rule."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from sculpt.diagnostics.arguments import material_weights
 from sculpt.diagnostics.layers import Masks, check_masks, prunable_parameters
-from sculpt.errors import BudgetError, DryRankingError, NumericsError
+from sculpt.diagnostics.layers import dense_masks as dense_masks
+from sculpt.errors import BudgetError, DryRankingError, NumericsError, check_choice
 
 Scores = dict[str, Tensor]
 """Higher = keep, keyed by parameter name; one for every prunable parameter."""
 
 Counting = Literal["paper", "total"]
-"""`paper`: weights and biases of conv and linear layers. `total`: everything trainable."""
+"""`paper`: trainable weights and biases of conv and linear layers. `total`: all that trains."""
 
 
 def count_parameters(model: nn.Module, counting: Counting) -> int:
@@ -25,7 +27,8 @@ def count_parameters(model: nn.Module, counting: Counting) -> int:
 
 def count_kept(model: nn.Module, masks: Masks, counting: Counting) -> int:
     """Count a pruned network's parameters under a rule."""
-    removed = sum(int((~mask).sum()) for mask in masks.values())
+    prunable = prunable_parameters(model)
+    removed = sum(int((~mask).sum()) for name, mask in masks.items() if name in prunable)
     return count_parameters(model, counting) - removed
 
 
@@ -37,6 +40,7 @@ def prunable_budget(model: nn.Module, budget: int, counting: Counting) -> int:
     Raises:
         BudgetError: the budget exceeds the dense network or does not cover the other parameters.
     """
+    check_choice("counting", counting, get_args(Counting))
     dense = count_parameters(model, counting)
     never_pruned = dense - count_parameters(model, "paper")
     if not never_pruned < budget <= dense:
@@ -46,14 +50,6 @@ def prunable_budget(model: nn.Module, budget: int, counting: Counting) -> int:
             "choose a larger network or another budget"
         )
     return budget - never_pruned
-
-
-def dense_masks(model: nn.Module) -> Masks:
-    """Make masks that keep everything."""
-    return {
-        name: torch.ones_like(parameter, dtype=torch.bool)
-        for name, parameter in prunable_parameters(model).items()
-    }
 
 
 def keep_highest(scores: Mapping[str, Tensor], kept: int) -> Masks:
@@ -80,8 +76,9 @@ def keep_highest(scores: Mapping[str, Tensor], kept: int) -> Masks:
     check_usable(scores, kept, int(torch.count_nonzero(flat)))
     chosen = torch.zeros_like(flat, dtype=torch.bool)
     if kept > 0:
-        # The kept-th largest value, then every larger one, then ties in order of position.
-        threshold = torch.kthvalue(flat, flat.numel() - kept + 1).values
+        # The kept-th largest value, then every larger one, then ties in order of position. (By
+        # topk, because kthvalue runs in a single block of a GPU.)
+        threshold = flat.topk(kept, sorted=False).values.min()
         chosen = flat > threshold
         ties = torch.nonzero(flat == threshold).flatten()
         chosen[ties[: kept - int(chosen.sum())]] = True
@@ -141,6 +138,6 @@ def apply_masks(model: nn.Module, masks: Masks) -> None:
     Raises:
         InputError: the masks do not fit the model; the message names the parameter.
     """
-    check_masks(model, masks)
-    for name, parameter in prunable_parameters(model).items():
-        parameter.mul_(masks[name])
+    parameters = material_weights(model)
+    for name, mask in check_masks(model, masks).items():
+        parameters[name].mul_(mask)

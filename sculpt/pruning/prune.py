@@ -2,13 +2,24 @@
 
 import warnings
 from collections.abc import Iterator
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sculpt.errors import InputError, SculptWarning
-from sculpt.pruning.mask_rule import Granularity, MaskRule, Scope
+from sculpt.arithmetic import float32_products
+from sculpt.diagnostics.arguments import check_inputs, material_weights
+from sculpt.diagnostics.layers import (
+    by_output,
+    describe,
+    from_outputs,
+    kept_weights,
+    layer_groups,
+    weighted_layers,
+)
+from sculpt.errors import BudgetError, InputError, NumericsError, SculptWarning
+from sculpt.pruning.mask_rule import Granularity, MaskRule, Scope, count_nonzero
 from sculpt.pruning.masks import (
     Counting,
     Masks,
@@ -16,9 +27,22 @@ from sculpt.pruning.masks import (
     collapsed_layers,
     count_kept,
     prunable_budget,
+    prunable_parameters,
 )
 from sculpt.pruning.task import PruningTask
-from sculpt.registry import CRITERIA
+from sculpt.registry import CRITERIA, check_options
+
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+NEVER_PRUNED = (
+    nn.modules.batchnorm._NormBase,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.RMSNorm,
+    nn.PReLU,
+)
+"""Norms, and slopes of an activation: nobody expects those to be pruned."""
+MOST_NAMES = 20
+"""Names of parameters in a warning."""
 
 
 def prune(
@@ -46,12 +70,15 @@ def prune(
         budget: Parameters to keep under the counting rule; met exactly, except as said under
             `granularity` and `effective`.
         criterion: A registered name.
-        inputs: Normalised inputs (N, ...) for the criteria that look at data, where the model is.
-        labels: int64 (N,); only for criteria that look at labels.
+        inputs: Normalised inputs, one float tensor (N, ...) where the model is (whole numbers for
+            embeddings), for the criteria that look at data.
+        labels: Classes from 0, whole numbers (N,); only for criteria that look at labels.
         input_shape: Shape of one input; by default that of `inputs`. Some criteria need it instead
             of data.
-        counting: `paper`: weights and biases of conv and linear layers count. `total`: everything
-            trainable counts; batch norm is never pruned.
+        counting: `paper`: trainable weights and biases of conv and linear layers count, a shared
+            one once. `total`: everything trainable counts. Frozen parameters count under neither.
+            Only the former are ever pruned: norms, embeddings, recurrent and attention layers'
+            own parameters stay, and a warning names them (but for norms).
         scope: `global` ranks the whole network, `layer` each layer for itself at one density.
         granularity: `weight`; `kernel` (whole k×k kernels); `channel` (whole output channels with
             the weights that read them, which leaves dense layers of uneven width). Groups meet the
@@ -64,45 +91,74 @@ def prune(
         options: The criterion's own, for example `targets="gt"`.
 
     Returns:
-        Bool masks, True = kept, keyed by parameter name. The pruned weights of the model are
-        zero; while training, keep them so with `sculpt.apply_masks(model, masks)` after each
-        step of the optimiser.
+        Bool masks, True = kept, of all conv and linear layers, keyed by parameter name. The pruned
+        weights of the model are zero; while training, keep them so with
+        `sculpt.apply_masks(model, masks)` after each step of the optimiser.
 
     Raises:
         UnknownNameError: no criterion has this name.
-        BudgetError: the network is too small for the budget.
+        BudgetError: the budget is no whole number, or more than the network has weights that are
+            not 0.
         DryRankingError: too few scores are non-zero.
-        NumericsError: a score is not finite.
-        InputError: there are fewer labels than inputs, or a needed argument is missing.
+        NumericsError: a weight, an input or a score is not finite.
+        InputError: an argument is of another kind than above, or a needed one is missing; the
+            weights are not there to be changed, or computed from others (weight_norm, ...); or the
+            network does not return logits.
 
     Warns:
-        SculptWarning: a layer has lost all its weights, or the budget could not be spent.
+        SculptWarning: parameters are left out, a layer has lost all its weights, or the budget
+            could not be spent.
     """
-    if inputs is not None and labels is not None and len(inputs) != len(labels):
+    budget = _whole(budget)
+    if not mac_exponent >= 0 or batch_size < 1:
         raise InputError(
-            f"there must be one label for each input, but got {len(labels)} labels for "
-            f"{len(inputs)} inputs"
+            "mac_exponent must be 0 or more and batch_size 1 or more, but got "
+            f"mac_exponent {mac_exponent} and batch_size {batch_size}"
         )
+    check_options(criterion, CRITERIA.get(criterion), options)
+    rule = MaskRule(scope, granularity, mac_exponent, effective)
+    weights = material_weights(model)
+    if faulty := [name for name, weight in weights.items() if not weight.isfinite().all()]:
+        raise NumericsError(
+            f"weights must be finite to be pruned, but some of {faulty[0]} are not; check the "
+            "initialisation"
+        )
+    kept = prunable_budget(model, budget, counting)
+    left = _not_pruned(model)
+    if kept > (there := kept_weights(left)):
+        raise BudgetError(
+            f"a budget must not exceed the weights that are there, but it keeps {kept} of {there}: "
+            "the others are exactly 0, pruned before or drawn so; choose a smaller budget, or draw "
+            "the weights anew with sculpt.initialize"
+        )
+    device = next(iter(weights.values())).device
+    with torch.inference_mode(False), torch.enable_grad(), float32_products("float32", device):
+        inputs, labels = _check_data(model, inputs, labels)
 
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        if inputs is None:
-            return
-        # Placeholders that no loss accepts, for criteria that read no labels.
-        targets = inputs.new_full((len(inputs),), -1).long() if labels is None else labels
-        yield from zip(inputs.split(batch_size), targets.split(batch_size), strict=True)
+        def batches() -> Iterator[tuple[Tensor, Tensor]]:
+            if inputs is None:
+                return
+            # Placeholders that no loss accepts, for criteria that read no labels.
+            targets = inputs.new_full((len(inputs),), -1).long() if labels is None else labels
+            yield from zip(inputs.split(batch_size), targets.split(batch_size), strict=True)
 
-    if input_shape is None and inputs is not None:
-        input_shape = tuple(inputs.shape[1:])
-    task = PruningTask(
-        model,
-        prunable_budget(model, budget, counting),
-        batches,
-        torch.Generator().manual_seed(seed),
-        input_shape,
-        MaskRule(scope, granularity, mac_exponent, effective),
-    )
-    masks = task.select(CRITERIA.get(criterion)(model, task, **options))
-    apply_masks(model, masks)
+        if input_shape is None and inputs is not None:
+            input_shape = tuple(inputs.shape[1:])
+        generator = torch.Generator().manual_seed(seed)
+        task = PruningTask(model, kept, batches, generator, input_shape, rule)
+        scores = CRITERIA.get(criterion)(model, task, **options)
+        # What is 0 is no weight to keep, whatever a criterion scores it.
+        ranked = {name: score.where(left[name], 0) for name, score in scores.items()}
+        if count_nonzero(scores) >= kept > count_nonzero(ranked):
+            raise BudgetError(
+                f"a budget must be met by weights that are not 0, but of the {kept} to keep "
+                f"{criterion} chooses only {count_nonzero(ranked)} such; choose a criterion that "
+                "looks at the weights, or draw them anew with sculpt.initialize"
+            )
+        masks = task.select(ranked)
+        apply_masks(model, masks)
+    if others := _left_out(model):
+        warnings.warn(others, SculptWarning, stacklevel=2)
     if collapsed := collapsed_layers(masks):
         warnings.warn(
             f"every layer should keep some weights, but nothing is left of {', '.join(collapsed)}; "
@@ -118,3 +174,77 @@ def prune(
             stacklevel=2,
         )
     return masks
+
+
+def _whole(budget: object) -> int:
+    """Return a budget as an int, if it is a whole number."""
+    if not isinstance(budget, Integral) or isinstance(budget, bool):
+        raise BudgetError(
+            "a budget must be a whole number, the parameters to keep, but got "
+            f"{budget!r} ({type(budget).__name__}); for a share, multiply it by the network's size"
+        )
+    return int(budget)
+
+
+def _not_pruned(model: nn.Module) -> Masks:
+    """Find the prunable weights that were not pruned before, which left them exactly 0.
+
+    Some are drawn as 0: biases, a whole layer, or a place of all of its kernels (as by `ldi`).
+    """
+    layers, found = weighted_layers(model), {}
+    for name, parameter in prunable_parameters(model).items():
+        found[name] = torch.ones_like(parameter, dtype=torch.bool)
+        if layer := layers.get(name):
+            groups = torch.stack(
+                by_output(layer, parameter.detach() != 0).chunk(layer_groups(layer))
+            )
+            drawn = groups | ~groups.any(2, keepdim=True).any(1, keepdim=True)
+            found[name] = from_outputs(layer, drawn.flatten(0, 1))
+    return found
+
+
+def _check_data(
+    model: nn.Module, inputs: object, labels: object
+) -> tuple[Tensor | None, Tensor | None]:
+    """Refuse inputs and labels that no criterion could read; see `prune`."""
+    if inputs is None:
+        return None, None
+    inputs = check_inputs(inputs, model)
+    if labels is None:
+        return inputs, None
+    if not isinstance(labels, Tensor) or labels.dtype not in INTEGERS or labels.dim() != 1:
+        raise InputError(
+            "labels must be one tensor (N,) of whole numbers, the classes, but got "
+            f"{describe(labels)}; make it with torch.as_tensor, from one-hot rows with argmax(1)"
+        )
+    if len(inputs) != len(labels):
+        raise InputError(
+            f"there must be one label for each input, but got {len(labels)} labels for "
+            f"{len(inputs)} inputs"
+        )
+    if len(labels) and labels.min() < 0:
+        raise InputError(f"labels must be 0 or more, but one is {int(labels.min())}")
+    return inputs, labels.to(inputs.device, torch.int64).clone()
+
+
+def _left_out(model: nn.Module) -> str | None:
+    """Say which parameters are neither pruned nor, as norms are, known never to be."""
+    prunable, norms = prunable_parameters(model), set[nn.Parameter]()
+    for module in model.modules():
+        if isinstance(module, NEVER_PRUNED):
+            norms.update(module.parameters(recurse=False))
+    others = [
+        (name, parameter)
+        for name, parameter in model.named_parameters()
+        if name not in prunable and parameter not in norms
+    ]
+    if not others:
+        return None
+    share = sum(p.numel() for _, p in others) / sum(p.numel() for p in model.parameters())
+    names = [name if p.requires_grad else f"{name} (frozen)" for name, p in others]
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return (
+        "trainable weights and biases of conv and linear layers are pruned; the rest, "
+        f"{share:.1%} of the network's parameters, is left alone, and counts toward a budget only "
+        "if it trains and counting is 'total': " + ", ".join(names[:MOST_NAMES]) + more
+    )

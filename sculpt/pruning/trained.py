@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import nn
 
 from sculpt.bundle import NETWORK_FILE, Bundle, read_bundle
-from sculpt.diagnostics.layers import prunable_parameters, weight_of
+from sculpt.diagnostics.layers import weighted_parameters, weights_of
 from sculpt.errors import InputError
 
 FROM_BUNDLE = "from_bundle"
@@ -28,7 +28,8 @@ def fitting_layers(model: nn.Module, trained: Bundle, path: str | Path) -> set[s
     Raises:
         InputError: there is none, or the model has no conv or linear layer.
     """
-    weights = {n: p for n, p in prunable_parameters(model).items() if n == weight_of(n)}
+    owners = weights_of(model)
+    weights = {n: p for n, p in weighted_parameters(model).items() if owners[n] == n}
     shapes = {name: tuple(tensor.shape) for name, tensor in trained.state.items()}
     fitting = {name for name, weight in weights.items() if shapes.get(name) == weight.shape}
     if not fitting:

@@ -8,6 +8,7 @@ from time import perf_counter
 
 from torch import nn
 
+from sculpt.arithmetic import float32_products
 from sculpt.config import Training
 from sculpt.data import Splits
 from sculpt.errors import DeviceMemoryError, SculptWarning
@@ -16,7 +17,7 @@ from sculpt.record import Epoch, TrainingFacts
 from sculpt.training.capture import choose_engine
 from sculpt.training.loss_and_error import evaluate
 from sculpt.training.memory import is_out_of_memory, release_memory
-from sculpt.training.precision import float32_products, resolve_precision
+from sculpt.training.precision import resolve_precision
 from sculpt.training.trainer import State, Trainer
 from sculpt.training.training_checkpoint import Progress, TrainingCheckpoint
 

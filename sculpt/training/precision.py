@@ -1,8 +1,5 @@
 """The arithmetic of matrix products and convolutions, by name."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 
 from sculpt.errors import InputError
@@ -41,21 +38,3 @@ def has_native_bfloat16(device: torch.device) -> bool:
 def autocast(precision: str, device: torch.device) -> torch.autocast:
     """Make the context of a forward pass at a resolved precision."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
-
-
-@contextmanager
-def float32_products(precision: str, device: torch.device) -> Iterator[None]:
-    """Compute CUDA's float32 products and convolutions in `precision`, then restore.
-
-    Without this, torch computes float32 convolutions in tf32 and matrix products in float32.
-    """
-    if device.type != "cuda":
-        yield
-        return
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    wanted = precision == "tf32"
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = wanted
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

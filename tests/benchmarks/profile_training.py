@@ -34,6 +34,7 @@ from torch import Tensor
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
+from sculpt.arithmetic import float32_products
 from sculpt.benchmark.race import as_trained
 from sculpt.config import Training
 from sculpt.data import Splits
@@ -41,7 +42,7 @@ from sculpt.search.workers.devices import use_device
 from sculpt.training.capture import capture, choose_engine
 from sculpt.training.loss_and_error import evaluate
 from sculpt.training.memory import release_memory
-from sculpt.training.precision import float32_products, resolve_precision
+from sculpt.training.precision import resolve_precision
 from sculpt.training.trainer import Trainer
 
 MOST_RECORDED = 20

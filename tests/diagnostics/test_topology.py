@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from networks import appearance, equal, normal, random_masks
 from torch import Tensor, nn
 
+from sculpt.diagnostics.signal import Signal
 from sculpt.diagnostics.topology import Topology, linear_skeleton, measure_topology
 from sculpt.errors import InputError
 from sculpt.models.resnet import resnet
@@ -288,14 +289,16 @@ class TestSkeleton:
     def test_it_is_linear_and_counts(self):
         model = resnet(3, 10, blocks=1, stem_width=2)
         skeleton = linear_skeleton(model, dense_masks(model))
+
+        def walk(values):
+            return skeleton(Signal.of(values)).sole
+
         first, second = torch.rand(2, 2, 3, 8, 8, dtype=torch.float64)
-        torch.testing.assert_close(
-            skeleton(first + 3 * second), skeleton(first) + 3 * skeleton(second)
-        )
-        for name, parameter in skeleton.named_parameters():
+        torch.testing.assert_close(walk(first + 3 * second), walk(first) + 3 * walk(second))
+        for name in dense_masks(model):
+            parameter = skeleton.get_parameter(name)
             assert parameter.dtype == torch.float64
             assert (parameter == (0 if name.endswith("bias") else 1)).all(), name
-        assert [name for name, _ in skeleton.named_parameters()] == list(dense_masks(model))
 
 
 ACTIVATIONS = (
@@ -371,3 +374,125 @@ class TestAnyModule:
     def test_a_frozen_network_has_paths(self):
         model = mlp(2, 3, 4).requires_grad_(False)
         assert measure_topology(model, dense_masks(model), (2,)).nodes == 7
+
+
+class Between(nn.Module):
+    """Two linear layers with an operation between them, and a parameter of its own that is 0."""
+
+    def __init__(self, operation):
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 3)
+        self.scale, self.operation = nn.Parameter(torch.zeros(6)), operation
+
+    def forward(self, inputs):
+        return self.last(self.operation(self, self.first(inputs)))
+
+
+class TestFunctions:
+    """What a network does between its layers, as functions and with parameters of its own."""
+
+    @pytest.mark.parametrize(
+        "operation",
+        [
+            lambda _, x: torch.sigmoid(x),
+            lambda _, x: x.sigmoid_(),
+            lambda _, x: F.softplus(x),
+            lambda _, x: torch.exp(x),
+            lambda _, x: F.hardtanh(x),
+            lambda _, x: F.softmax(x, dim=1),
+            lambda _, x: x.softmax(-1),
+            lambda _, x: F.normalize(x),
+            lambda _, x: F.layer_norm(x, (6,)),
+            lambda _, x: F.gelu(x) + 1,
+            lambda _, x: 1 - torch.tanh(x),
+            lambda _, x: F.dropout(x, 0.5),
+            lambda own, x: own.scale * x,
+            lambda own, x: x.mul(own.scale.view(1, 6)),
+            lambda own, x: x + own.scale.exp(),
+            lambda own, x: F.batch_norm(x, own.scale, own.scale + 1, own.scale, own.scale),
+            lambda _, x: torch.cat([x[:, :2], x[:, 2:]], 1),
+            lambda _, x: x.unflatten(1, (2, 3)).transpose(1, 2).transpose(1, 2).flatten(1),
+            lambda _, x: torch.stack(x.chunk(2, 1), 1).flatten(1),
+            lambda _, x: F.pad(x, (0, 1), value=3.0)[:, :6],
+            lambda _, x: torch.clamp(x, min=0.1),
+            lambda _, x: F.relu(x, inplace=True),
+        ],
+    )
+    @pytest.mark.parametrize("seed", range(3))
+    def test_they_hand_on_what_they_are_given(self, operation, seed):
+        model = Between(operation)
+        random = np.random.default_rng(seed)
+        matrices = [random.random((6, 4)) < 0.4, random.random((3, 6)) < 0.4]
+        matrices[0][0] = False  # a dead unit, which sigmoid and its kind would make live
+        found = enumerate_paths(matrices)
+
+        topology = measure_topology(model, masks_of(model, *matrices), (4,))
+
+        assert paths(topology) == pytest.approx(len(found), rel=1e-9)
+        assert topology.nodes == len({path[1] for path in found}) + len({p[2] for p in found})
+        edges = {path[:2] for path in found}, {path[1:] for path in found}
+        assert topology.parameters == len(edges[0]) + len(edges[1])
+
+    def test_sums_of_two_signals_join_their_paths(self):
+        model = Between(lambda _, x: x + torch.tanh(x).flip(1) - x.mean(1, keepdim=True) * 0)
+        masks = masks_of(model, torch.eye(6)[:, :4], torch.eye(6)[:3])
+        # Units 0 to 3 are reached, and outputs read units 0 to 2 and, flipped, 5 to 3.
+        assert paths(measure_topology(model, masks, (4,))) == pytest.approx(3 + 1)
+
+    @pytest.mark.parametrize(
+        ("operation", "named"),
+        [
+            (lambda _, x: x * x.mean(1, keepdim=True), "'mul' to several signals"),
+            (lambda _, x: x @ x.T @ x, "'matmul' to several signals"),
+            (lambda _, x: torch.where(x > 0, x, 0 * x), "'gt'"),
+            (lambda _, x: x.sort(1).values, "'sort'"),
+            (lambda _, x: x.detach(), "'detach'"),
+            (lambda _, x: F.glu(torch.cat([x, x], 1)), "'glu'"),
+            (lambda _, x: torch.fft.rfft(x).real, "'fft_rfft'"),
+        ],
+    )
+    def test_what_is_neither_is_refused_by_name(self, operation, named):
+        model = Between(operation)
+        with pytest.raises(InputError, match=f"forward pass applies {named}"):
+            measure_topology(model, dense_masks(model), (4,))
+
+    @pytest.mark.parametrize(
+        "pool",
+        [
+            lambda x: F.max_pool2d(x, 2),
+            lambda x: torch.max_pool2d(x, 2, 2),
+            lambda x: F.adaptive_max_pool2d(x, 2),
+            lambda x: F.interpolate(x, size=(2, 2), mode="area"),
+        ],
+    )
+    def test_functional_pools_average(self, pool):
+        class Pooled(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.conv, self.head = nn.Conv2d(1, 2, 1), nn.Linear(8, 3)
+
+            def forward(self, images):
+                return self.head(pool(self.conv(images)).flatten(1))
+
+        model = Pooled()
+        topology = measure_topology(model, dense_masks(model), (1, 4, 4))
+        assert paths(topology) == pytest.approx(2 * 4 * 3)
+
+    def test_operations_in_place_leave_other_signals_alone(self):
+        def twice(_, x):
+            y = torch.relu(x)
+            y.mul_(0)
+            return x + y
+
+        model = Between(twice)
+        assert paths(measure_topology(model, dense_masks(model), (4,))) == pytest.approx(4 * 6 * 3)
+
+    def test_weights_computed_from_a_layers_own_are_refused(self):
+        class Standardised(nn.Linear):
+            def forward(self, inputs):
+                return F.linear(inputs, self.weight - self.weight.mean(1, keepdim=True))
+
+        model = nn.Sequential(Standardised(4, 3), nn.Linear(3, 2))
+        masks = random_masks(model, 0.5)
+        with pytest.raises(InputError, match="weights that it computes from the layers' own"):
+            measure_topology(model, masks, (4,))

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sculpt.diagnostics.layers import describe
 from sculpt.errors import InputError, check_choice
 from sculpt.pruning.masks import check_finite, prunable_parameters
 from sculpt.pruning.task import PruningTask
@@ -55,7 +56,8 @@ def connection_sensitivity(
         Scores that sum to 1 over the network (all zero if every gradient is).
 
     Raises:
-        InputError: there are no images, or an option is not one of its values.
+        InputError: there are no images, an option is not one of its values, a layer is not used,
+            or the network does not return logits.
         NumericsError: a score is not finite; the message names the parameter.
     """
     check_choice("targets", targets, get_args(Targets))
@@ -67,18 +69,22 @@ def connection_sensitivity(
     with scoring_mode(model, batch_norm):
         loss = make_loss(model, task, targets)
         for inputs, labels in task.batches():
-            # Biases behind the last activation do not move a Jacobian; elsewhere a parameter
-            # without a gradient is a layer that the network does not use, and an error.
+            # Biases behind the last activation do not move a Jacobian.
             of_jacobian = targets.startswith("jacobian")
             if of_jacobian:
                 inputs = inputs.detach().requires_grad_()
-            logits = _logits(model, inputs, precision)
+            logits = classify(model, inputs, precision)
             found = torch.autograd.grad(
                 loss(inputs, logits, labels),
                 list(parameters.values()),
-                allow_unused=of_jacobian,
+                allow_unused=True,
                 materialize_grads=of_jacobian,
             )
+            if unused := [n for n, g in zip(parameters, found, strict=True) if g is None]:
+                raise InputError(
+                    "every conv and linear layer must be used in the forward pass to be scored, "
+                    f"but {unused[0]} is not; freeze it with requires_grad_(False), or remove it"
+                )
             torch._foreach_add_(gradients, found)
             images += len(inputs)
     if images == 0:
@@ -95,38 +101,70 @@ def connection_sensitivity(
     return {name: score / divisor for name, score in zip(parameters, scores, strict=True)}
 
 
-def _logits(model: nn.Module, inputs: Tensor, precision: Precision) -> Tensor:
-    if precision == "float32":
-        return model(inputs)
-    with torch.autocast(inputs.device.type, torch.bfloat16):
-        # The loss is a difference of near numbers: not in bfloat16.
-        return model(inputs).float()
+def classify(model: nn.Module, inputs: Tensor, precision: Precision = "float32") -> Tensor:
+    """Compute the logits (N, classes) of inputs (N, ...), float32 whatever the precision.
+
+    Raises:
+        InputError: the network returns something else, or nothing that depends on its weights.
+    """
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        logits = model(inputs)
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(inputs):
+        raise InputError(
+            f"a network must return one tensor of logits (N, classes), here of {len(inputs)} rows, "
+            f"but returned {describe(logits)}; wrap it in a module that returns only its logits, "
+            "one row for each input"
+        )
+    if torch.is_grad_enabled() and not logits.requires_grad:
+        raise InputError(
+            "logits must depend on the weights to be scored, but here they do not; let the forward "
+            "pass neither detach them nor run in torch.no_grad"
+        )
+    # The loss is a difference of near numbers: not in bfloat16.
+    return logits.float() if precision == "bfloat16" else logits
 
 
 def make_loss(model: nn.Module, task: PruningTask, targets: Targets) -> Loss:
     """Make the loss whose sensitivity is scored, summed over images so that batches add up."""
-    if targets == "gt":
-        return _labelled
     if targets.startswith("jacobian"):
         order = int(targets[-1])
         return lambda inputs, logits, _: _jacobian_norms(inputs, logits, order).sum()
-    if targets == "uniform":
-        return lambda _, logits, __: -F.log_softmax(logits, dim=1).mean(dim=1).sum()
-    average = _average_prediction(model, task, softmax=targets == "pred_softmax")
-    if targets == "pred_raw":
-        return lambda _, logits, __: -(F.log_softmax(logits, dim=1) * average).sum()
-    # The gradient of the entropy of an average: Σ_c ∂p̄_c is 0, so only −Σ_c ∂p̄_c · log p̄_c stays.
-    slopes = average.log()
-    return lambda _, logits, __: -(logits.softmax(dim=1) * slopes).sum()
+    if targets.startswith("pred"):
+        average = _average_prediction(model, task, softmax=targets == "pred_softmax")
+
+    def loss(_: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        if logits.shape[1] < 2:
+            raise InputError(
+                "cross-entropy must be over two classes at least, but the network returns one "
+                "logit for each input; give it two outputs, or take another criterion or targets"
+            )
+        if targets == "gt":
+            return F.cross_entropy(logits, _checked(labels, logits.shape[1]), reduction="sum")
+        if targets == "uniform":
+            return -F.log_softmax(logits, dim=1).mean(dim=1).sum()
+        if targets == "pred_raw":
+            return -(F.log_softmax(logits, dim=1) * average).sum()
+        # The gradient of the entropy of an average: Σ_c ∂p̄_c is 0, so only
+        # −Σ_c ∂p̄_c · log p̄_c stays.
+        return -(logits.softmax(dim=1) * average.log()).sum()
+
+    return loss
 
 
-def _labelled(_: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-    if labels.min() < 0:
+def _checked(labels: Tensor, classes: int) -> Tensor:
+    """Refuse labels that are no classes of the network."""
+    lowest, highest = labels.min(), labels.max()
+    if lowest < 0:
         raise InputError(
             "targets='gt' must come with the labels of the inputs, but there are none; "
             "give labels=, or score with targets='uniform'"
         )
-    return F.cross_entropy(logits, labels, reduction="sum")
+    if highest >= classes:
+        raise InputError(
+            f"labels must be below the network's {classes} classes, but one is {int(highest)}; "
+            "number them from 0, or give the network more outputs"
+        )
+    return labels
 
 
 @torch.no_grad()
@@ -134,7 +172,7 @@ def _average_prediction(model: nn.Module, task: PruningTask, *, softmax: bool) -
     """Average the network's output over the images, (1, classes)."""
     total, images = torch.zeros(()), 0
     for inputs, _ in task.batches():
-        logits = model(inputs)
+        logits = classify(model, inputs)
         outputs = logits.softmax(1) if softmax else logits
         total = total.to(outputs) + outputs.sum(0, keepdim=True)
         images += len(inputs)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from sculpt.bundle import Bundle
-from sculpt.diagnostics.layers import kept_weights, weight_of
+from sculpt.diagnostics.layers import kept_weights, weights_of
 from sculpt.errors import BudgetError, DryRankingError, InputError
 from sculpt.pruning.mask_rule import MaskRule
 from sculpt.pruning.masks import Masks, count_kept, prunable_parameters
@@ -50,10 +50,10 @@ def from_bundle(model: nn.Module, task: PruningTask, *, bundle: str) -> dict[str
 
 def _transfer_masks(model: nn.Module, trained: Bundle, path: str) -> Masks:
     """Make masks of a model from those of a trained network, on the CPU."""
-    parameters = prunable_parameters(model)
+    parameters, owners = prunable_parameters(model), weights_of(model)
     fitting = fitting_layers(model, trained, path)
-    only_here = [name for name in parameters if name not in trained.state]
-    only_there = [name for name in trained.masks if name not in parameters]
+    only_here = [name for name in owners if name not in trained.state]
+    only_there = [name for name in trained.masks if name not in owners]
     if different := only_here + only_there:
         which = "is only in this network" if only_here else "is only in the trained one"
         raise InputError(
@@ -63,7 +63,7 @@ def _transfer_masks(model: nn.Module, trained: Bundle, path: str) -> Masks:
         )
     return {
         name: trained.masks[name]
-        if weight_of(name) in fitting and name in trained.masks
+        if owners[name] in fitting and name in trained.masks
         else torch.ones(parameter.shape, dtype=torch.bool, device="cpu")
         for name, parameter in parameters.items()
     }

@@ -7,7 +7,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sculpt.errors import InputError, check_choice
-from sculpt.pruning.criteria.connection_sensitivity import BatchNormMode, make_loss, scoring_mode
+from sculpt.pruning.criteria.connection_sensitivity import (
+    BatchNormMode,
+    Precision,
+    classify,
+    make_loss,
+    scoring_mode,
+)
 from sculpt.pruning.masks import prunable_parameters
 from sculpt.pruning.task import PruningTask
 from sculpt.registry import CRITERIA
@@ -25,6 +31,7 @@ def grasp(
     targets: GraspTargets = "gt",
     temperature: Annotated[float, Field(gt=0, le=1e6)] = 200.0,
     batch_norm: BatchNormMode = "identity",
+    precision: Precision = "float32",
 ) -> dict[str, Tensor]:
     """Score each weight by the decrease of the gradient's squared norm at its removal.
 
@@ -42,7 +49,7 @@ def grasp(
         targets: `gt`: cross-entropy to the labels. `uniform`: to the uniform distribution, without
             labels.
         temperature: Above 0. The logits are divided by it (the paper's code: 200).
-        batch_norm: As in `connection_sensitivity`.
+        batch_norm, precision: As in `connection_sensitivity`.
 
     Returns:
         Scores, float64; exactly 0 for weights that are exactly 0, such as fresh biases, and
@@ -53,6 +60,7 @@ def grasp(
     """
     check_choice("targets", targets, get_args(GraspTargets))
     check_choice("batch_norm", batch_norm, get_args(BatchNormMode))
+    check_choice("precision", precision, get_args(Precision))
     if not temperature > 0:
         raise InputError(
             f"temperature must be above 0, but got {temperature}; 1 leaves the logits as they are"
@@ -69,7 +77,8 @@ def grasp(
         summed_loss = make_loss(model, task, targets)
 
         def mean_loss(inputs: Tensor, labels: Tensor) -> Tensor:
-            return summed_loss(inputs, model(inputs) / temperature, labels) / images
+            logits = classify(model, inputs, precision)
+            return summed_loss(inputs, logits / temperature, labels) / images
 
         gradient = [torch.zeros_like(weight) for weight in weights]
         for inputs, labels in task.batches():

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from sculpt.pruning.criteria.connection_sensitivity import (
     BatchNormMode,
+    Precision,
     Targets,
     connection_sensitivity,
 )
@@ -20,6 +21,7 @@ def iterative_snip(
     rounds: Rounds = 100,
     targets: Targets = "uniform",
     batch_norm: BatchNormMode = "identity",
+    precision: Precision = "float32",
 ) -> dict[str, Tensor]:
     """Score by connection sensitivity, again and again, while the network shrinks exponentially.
 
@@ -28,7 +30,8 @@ def iterative_snip(
 
     Args:
         rounds: At least 1; 1 is one-shot connection sensitivity.
-        targets, batch_norm: As in `connection_sensitivity`; targets `gt` are SNIP's own loss.
+        targets, batch_norm, precision: As in `connection_sensitivity`; targets `gt` are SNIP's own
+            loss.
 
     Returns:
         The last round's connection sensitivity; 0 for what an earlier round pruned.
@@ -37,9 +40,10 @@ def iterative_snip(
         InputError: there are no images, or an option is outside its range.
         NumericsError: a score is not finite.
     """
-    return score_in_rounds(
-        model,
-        task,
-        lambda _: connection_sensitivity(model, task, targets=targets, batch_norm=batch_norm),
-        rounds,
-    )
+
+    def score(_: int) -> dict[str, Tensor]:
+        return connection_sensitivity(
+            model, task, targets=targets, batch_norm=batch_norm, precision=precision
+        )
+
+    return score_in_rounds(model, task, score, rounds)

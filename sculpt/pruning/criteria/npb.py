@@ -11,15 +11,23 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sculpt.diagnostics.topology import linear_skeleton
+from sculpt.diagnostics.layers import (
+    Layer,
+    by_output,
+    dense_masks,
+    from_outputs,
+    layer_groups,
+    named_layers,
+    prunable_parameters,
+    weights_of,
+)
+from sculpt.diagnostics.signal import Signal
+from sculpt.diagnostics.topology import linear_skeleton, sole_output, unused_layer
 from sculpt.errors import InputError, NumericsError
 from sculpt.pruning.layer_budgets import erk_counts
-from sculpt.pruning.masks import dense_masks, prunable_parameters
 from sculpt.pruning.node_path import kernel_counts
 from sculpt.pruning.task import PruningTask
 from sculpt.registry import CRITERIA
-
-Layer = nn.modules.conv._ConvNd | nn.Linear
 
 SMALLEST_INPUT = 1e-250
 """Numbers of paths overflow float64; this start leaves 558 orders of magnitude."""
@@ -48,7 +56,7 @@ def npb(
     count a node that few paths reach only in part, and keep a kernel's largest weights.
 
     Args:
-        model: Conv and linear layers, all of them used, activations as modules.
+        model: Conv and linear layers, all of them used; see `measure_topology`.
         task: Its input shape must be known; no images are looked at.
         alpha: From 0 to 1: nodes against paths. The authors use 0.01, at which a budget may be too
             small for using every channel: ResNet20 with 2 % of its weights (5,400; fresh ResNet(k
@@ -80,7 +88,7 @@ def npb(
     def choose(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def before_forward(layer: Any, arguments: tuple[Any, ...]) -> None:
             if name not in chosen:  # a layer that is used twice is chosen by its first use
-                paths = _paths_by_channel(layer, arguments[0])
+                paths = _paths_by_channel(layer, arguments[0].sole)
                 counts = _layer_counts(layer, paths, budgets[name], alpha, beta, task.generator)
                 chosen[name] = _mask(layer, counts, task.generator)
             layer.weight.copy_(chosen[name])
@@ -88,23 +96,20 @@ def npb(
         return before_forward
 
     skeleton = linear_skeleton(model, dense_masks(model))
-    for name, layer in skeleton.named_modules():
-        if isinstance(layer, Layer):
-            layer.register_forward_pre_hook(choose(f"{name}.weight" if name else "weight"))
+    for name, _, layer in named_layers(skeleton):
+        if name in budgets:
+            layer.register_forward_pre_hook(choose(name))
     device = next(iter(parameters.values())).device
     with torch.no_grad():
         ones = torch.ones(1, *shape, device=device, dtype=torch.float64)
-        skeleton(ones * SMALLEST_INPUT)
+        sole_output(skeleton(Signal.of(ones * SMALLEST_INPUT)))
 
-    scores = {}
+    scores, owners = {}, weights_of(model)
     for name, parameter in parameters.items():
-        if name.rpartition(".")[2] == "bias":
+        if owners[name] != name:
             chosen[name] = _drawn(parameter.numel(), budgets[name], task.generator)
         elif name not in chosen:
-            raise InputError(
-                f"every conv and linear layer must be used in the forward pass, but {name} is not;"
-                " remove the layer from the network"
-            )
+            raise unused_layer(name)
         scores[name] = chosen[name].view(parameter.shape).to(parameter.device, torch.float32)
     return scores
 
@@ -152,23 +157,14 @@ def _mask(layer: Layer, counts: Tensor, generator: torch.Generator) -> Tensor:
     draws = torch.rand(*counts.shape, positions, generator=generator, device="cpu")
     rank = draws.argsort(dim=-1).argsort(dim=-1)
     mask = rank < counts[..., None]  # (groups, outputs, inputs, positions)
-    if _is_transposed(layer):
-        mask = mask.transpose(1, 2)  # its weight is (inputs, outputs of each group, ...)
-    return mask.reshape(layer.weight.shape)
+    return from_outputs(layer, mask.flatten(0, 1))
 
 
 def _grid(layer: Layer) -> tuple[int, int, int, int]:
     """Return (groups, outputs of each, inputs of each, weights of a kernel)."""
-    groups = 1 if isinstance(layer, nn.Linear) else layer.groups
-    first, second = layer.weight.shape[:2]
-    positions = layer.weight[0, 0].numel()
-    if _is_transposed(layer):
-        return groups, second, first // groups, positions
-    return groups, first // groups, second, positions
-
-
-def _is_transposed(layer: Layer) -> bool:
-    return not isinstance(layer, nn.Linear) and layer.transposed
+    groups = layer_groups(layer)
+    outputs, inputs, positions = by_output(layer, layer.weight).shape
+    return groups, outputs // groups, inputs, positions
 
 
 def _drawn(size: int, count: int, generator: torch.Generator) -> Tensor:

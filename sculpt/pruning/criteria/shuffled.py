@@ -12,8 +12,9 @@ from pydantic import AfterValidator, Field, ValidationError, ValidationInfo
 from torch import Tensor, nn
 
 from sculpt.errors import InputError
+from sculpt.pruning.masks import prunable_parameters
 from sculpt.pruning.task import PruningTask
-from sculpt.registry import CRITERIA, options_of, options_schema
+from sculpt.registry import CRITERIA, check_options, options_schema
 
 
 def _another_criterion(name: str) -> str:
@@ -69,15 +70,11 @@ def shuffled(
         )
     criterion = CRITERIA.get(of)
     given = dict(of_options or {})
-    known = options_of(criterion)
-    if unknown := [name for name in given if name not in known]:
-        raise InputError(
-            f"of_options must be options of {of} ({', '.join(known) or 'it has none'}), but got "
-            f"{unknown[0]!r}; take it out, or shuffle another criterion"
-        )
+    check_options(of, criterion, given, "of_options")
     masks = task.select(criterion(model, task, **given))
     scores = {}
-    for name, mask in masks.items():
+    for name in prunable_parameters(model):
+        mask = masks[name]
         order = torch.randperm(mask.numel(), generator=task.generator, device="cpu")
         flat = mask.flatten()[order.to(mask.device)]
         scores[name] = flat.view(mask.shape).to(torch.float32)

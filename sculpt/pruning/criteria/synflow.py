@@ -7,9 +7,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sculpt.diagnostics.topology import remove_nonlinear
+from sculpt.diagnostics.layers import prunable_parameters, weighted_parameters, weights_of
+from sculpt.diagnostics.signal import Signal
+from sculpt.diagnostics.topology import sole_output
 from sculpt.errors import InputError, NumericsError
-from sculpt.pruning.masks import prunable_parameters
 from sculpt.pruning.rounds import Rounds, score_in_rounds
 from sculpt.pruning.task import PruningTask
 from sculpt.registry import CRITERIA
@@ -27,13 +28,13 @@ def synflow(model: nn.Module, task: PruningTask, *, rounds: Rounds = 100) -> dic
     score is the fraction of R that flows through it: over a layer that all of the flow passes,
     the scores add up to 1, and into a hidden unit flows what flows out of it (§4, Theorem 1).
 
-    As in the original, biases take part with |b|, and max pooling stays. Deviation: batch norm
-    and activations that are modules are left out. The original keeps them, in inference mode;
+    As in the original, biases take part with |b|, and max pooling stays. Deviation: norms and
+    activations are left out. The original keeps them, in inference mode;
     with fresh statistics a norm divides by √(1 + 1e-5), and ReLU does nothing to non-negative
     signals. For tanh and SELU networks the linear part is what the theorems are about.
 
     Args:
-        model: Conv and linear layers, activations as modules.
+        model: Conv and linear layers, and between them what a `Signal` passes.
         task: Its input shape must be known; no images are looked at.
         rounds: At least 1. Few rounds collapse layers (§5).
 
@@ -65,7 +66,7 @@ def synflow_random_rounds(
     more nodes alive.
 
     Args:
-        model: Conv and linear layers, activations as modules.
+        model: Conv and linear layers, and between them what a `Signal` passes.
         task: Its input shape must be known; no images are looked at.
         rounds: At least 1.
         interval: At least 1: every `interval`-th round is random (the paper's Δt; our default).
@@ -103,14 +104,21 @@ def _random_scores(model: nn.Module, task: PruningTask) -> dict[str, Tensor]:
     }
 
 
+class Flow(Signal):
+    """A signal as SynFlow defines it: biases add to it, and a maximum passes the largest on."""
+
+    averages = False
+
+
 class FlowScore:
     """Computes SynFlow scores of a model at its weights at the time of the call."""
 
     def __init__(self, model: nn.Module, input_shape: tuple[int, ...]):
-        self._parameters = prunable_parameters(model)
+        self._parameters = weighted_parameters(model)
+        self._weights = weights_of(model)
         self._linear = copy.deepcopy(model).double().eval().requires_grad_(True)
-        remove_nonlinear(self._linear)
-        self._linear_parameters = prunable_parameters(self._linear)
+        self._linear_parameters = weighted_parameters(self._linear)
+        self._scored = {name: self._linear_parameters[name] for name in prunable_parameters(model)}
         with torch.no_grad():
             for parameter in self._linear.parameters():
                 parameter.abs_()
@@ -119,11 +127,11 @@ class FlowScore:
 
     def __call__(self) -> dict[str, Tensor]:
         """Compute |w| · ∂R/∂|w| / R by parameter name; all 0 if no flow reaches the outputs."""
-        weights = list(self._linear_parameters.values())
+        weights = list(self._scored.values())
         for scale in INPUT_SCALES:
             self._load(scale)
             with torch.enable_grad():
-                flow = self._linear(self._ones * scale).sum()
+                flow = sole_output(self._linear(Flow.of(self._ones * scale))).sole.sum()
             if FLOW_RANGE[0] < flow.item() < FLOW_RANGE[1]:
                 break
         else:
@@ -133,7 +141,7 @@ class FlowScore:
                     f"{flow.item()} even for {scale}; check the initialisation for weights that "
                     "are not finite, extremely large or extremely small"
                 )
-            return {name: torch.zeros_like(w) for name, w in self._linear_parameters.items()}
+            return {name: torch.zeros_like(weight) for name, weight in self._scored.items()}
         # Dividing by R here, not at the end, keeps the backward pass as far from overflow as the
         # forward pass. Input and R scale every path alike; a constant for each layer would not,
         # because shortcuts skip layers.
@@ -142,9 +150,7 @@ class FlowScore:
         )
         return {
             name: weight.detach() * gradient
-            for (name, weight), gradient in zip(
-                self._linear_parameters.items(), gradients, strict=True
-            )
+            for (name, weight), gradient in zip(self._scored.items(), gradients, strict=True)
         }
 
     @torch.no_grad()
@@ -152,5 +158,5 @@ class FlowScore:
         """Copy the model's current |w|. Biases are inputs too, and are scaled like them."""
         for name, parameter in self._parameters.items():
             copied = self._linear_parameters[name].copy_(parameter).abs_()
-            if name.rpartition(".")[2] == "bias":
+            if self._weights[name] != name:
                 copied.mul_(scale)

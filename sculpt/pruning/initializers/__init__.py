@@ -21,14 +21,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sculpt.diagnostics.arguments import material_weights
+from sculpt.diagnostics.layers import Layer
 from sculpt.errors import SculptWarning
-from sculpt.registry import INITIALIZERS
+from sculpt.registry import INITIALIZERS, check_options
 from sculpt.seeding import derive_seed
 
 
 @torch.no_grad()
 def initialize(model: nn.Module, initializer: str, *, seed: int, **options: Any) -> None:
-    """Redraw every weight of the model, in place.
+    """Redraw every weight of the model, in place; frozen parameters are left alone.
 
     Args:
         model: Any module; its conv, linear and batch-norm layers are set.
@@ -38,11 +40,14 @@ def initialize(model: nn.Module, initializer: str, *, seed: int, **options: Any)
 
     Raises:
         UnknownNameError: no initializer has this name.
+        InputError: it has no such option, or the model's weights are not there to be set.
 
     Warns:
         SculptWarning: most weights are drawn as exactly 0, as with the delta kernels of `ldi`.
     """
     draw = INITIALIZERS.get(initializer)
+    check_options(initializer, draw, options)
+    material_weights(model)
     if "model" in signature(draw).parameters:
         draw(model, seed, **options)
         return
@@ -73,12 +78,16 @@ def draw_layers(
     drawn as exactly 0.
     """
     total = zeros = 0
+    drawn: set[Tensor] = set()
     for name, layer in model.named_modules():
-        if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear):
-            if layer.bias is not None:
+        trains = all(parameter.requires_grad for parameter in layer.parameters(recurse=False))
+        if isinstance(layer, Layer):
+            if layer.bias is not None and layer.bias.requires_grad:
                 layer.bias.zero_()
-            if f"{name}.weight".removeprefix(".") in leave:
+            weight_name = f"{name}.weight".removeprefix(".")
+            if weight_name in leave or layer.weight in drawn or not layer.weight.requires_grad:
                 continue
+            drawn.add(layer.weight)
             generator = torch.Generator().manual_seed(derive_seed(seed, "weights", name))
             # A CPU generator draws on the CPU, whatever torch.set_default_device says.
             with torch.device("cpu"):
@@ -86,6 +95,6 @@ def draw_layers(
             total += weight.numel()
             zeros += weight.numel() - int(torch.count_nonzero(weight))
             layer.weight.copy_(weight)
-        elif isinstance(layer, nn.modules.batchnorm._BatchNorm):
+        elif isinstance(layer, nn.modules.batchnorm._BatchNorm) and trains:
             layer.reset_parameters()
     return total, zeros

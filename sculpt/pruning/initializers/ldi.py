@@ -3,6 +3,7 @@
 Lee et al. 2020, §4.2; convolutions after Xiao et al. 2018, Algorithm 2.
 """
 
+from functools import partial
 from typing import Annotated, Literal, get_args
 
 import torch
@@ -43,7 +44,7 @@ def ldi(
     """Draw an orthogonal weight: semi-orthogonal for linear layers, a kernel for convolutions.
 
     Args:
-        layer: A linear layer, or a convolution with an odd or even square kernel.
+        layer: A linear layer, or a convolution, transposed or not, with a square kernel.
         kernel: `block`: block convolution-orthogonal; a weight is zero only by chance, in layers of
             very few channels. `delta`: only the kernel's centre is not zero. It is orthogonal too,
             but its zeros score 0 under connection sensitivity, and the ranking runs dry at low
@@ -69,12 +70,13 @@ def ldi(
             " use the initializer variance_scaling for this network"
         )
     build = block_kernel if kernel == "block" else delta_kernel
-    out_channels, in_channels = layer.weight.shape[:2]
+    first, second = layer.weight.shape[:2]  # outputs and inputs, or of a transposed one the reverse
+    if layer.transposed and kernel == "block":
+        # A step over several pixels spreads an input over as many, each with weights of its own.
+        patch = min(*layer.stride, *size) if max(layer.dilation) == 1 else 1
+        build = partial(spreading_kernel, patch=patch)
     # Every group of a grouped convolution is a convolution of its own.
-    groups = [
-        build(out_channels // layer.groups, in_channels, size[0], generator)
-        for _ in range(layer.groups)
-    ]
+    groups = [build(first // layer.groups, second, size[0], generator) for _ in range(layer.groups)]
     return gain * torch.cat(groups).float()
 
 
@@ -100,6 +102,23 @@ def block_kernel(
         spread = convolve(spread, orthogonal_block(out_channels, generator))
     mix = orthogonal_matrix(out_channels, in_channels, generator)  # orthonormal columns
     return (spread @ mix).permute(2, 3, 0, 1)  # (size, size, out, in) -> (out, in, size, size)
+
+
+def spreading_kernel(
+    in_channels: int, out_channels: int, size: int, generator: torch.Generator, *, patch: int
+) -> Tensor:
+    """Draw a kernel (in, out, size, size) of a transposed convolution that preserves norms.
+
+    An orthogonal matrix maps each input to the channels of patch × patch pixels, which do not
+    overlap with its neighbours' at a stride of `patch`; convolutions with 2×2 orthogonal blocks
+    spread these over the kernel. With more inputs than places in a patch, it is the adjoint of
+    one that preserves norms.
+    """
+    mix = orthogonal_matrix(out_channels * patch**2, in_channels, generator)
+    kernel = mix.view(patch, patch, out_channels, in_channels)
+    for _ in range(size - patch):
+        kernel = convolve(orthogonal_block(out_channels, generator), kernel)
+    return kernel.permute(3, 2, 0, 1)  # (size, size, out, in) -> (in, out, size, size)
 
 
 def delta_kernel(
@@ -130,9 +149,9 @@ def symmetric_projection(width: int, generator: torch.Generator) -> Tensor:
 
 
 def convolve(left: Tensor, right: Tensor) -> Tensor:
-    """Convolve two kernels of matrices, (a, a, n, n) and (b, b, n, n) to (a+b−1, a+b−1, n, n)."""
+    """Convolve two kernels of matrices, (a, a, l, m) and (b, b, m, n) to (a+b−1, a+b−1, l, n)."""
     size = len(left) + len(right) - 1
-    result = left.new_zeros(size, size, *left.shape[2:])
+    result = left.new_zeros(size, size, left.shape[2], right.shape[3])
     for row in range(len(right)):
         for column in range(len(right)):
             result[row : row + len(left), column : column + len(left)] += left @ right[row, column]

@@ -81,7 +81,11 @@ def test_the_default_is_connection_sensitivity_and_its_options_arrive():
     [
         ("snip", {}, r"criterion must be one of .* but got 'snip'"),
         ("shuffled", {}, "must be another criterion than 'shuffled'"),
-        ("grasp", {"loss": 1}, r"of grasp \(targets, temperature, batch_norm\), but got 'loss'"),
+        (
+            "grasp",
+            {"loss": 1},
+            r"of grasp \(targets, temperature, batch_norm, precision\), but got 'loss'",
+        ),
         ("random", {"model": 1}, r"options of random \(it has none\), but got 'model'"),
     ],
 )
