@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+from torch import nn
 
 import sculpt.measuring
 import sculpt.summary
@@ -16,12 +17,13 @@ import sculpt.trial
 from sculpt.config import Study
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.documents import assign
-from sculpt.errors import BudgetError, DryRankingError, NumericsError
+from sculpt.errors import BudgetError, DryRankingError, InputError, NumericsError
 from sculpt.measuring import kept_scores
 from sculpt.pruning.initializers import initialize
 from sculpt.pruning.masks import count_parameters, prunable_parameters
 from sculpt.quantities import SIGNALS
 from sculpt.record import SeedRecord
+from sculpt.registry import MODELS
 from sculpt.run_folder import RunFolder
 from sculpt.training.loop import train
 from sculpt.training.loss_and_error import evaluate
@@ -115,6 +117,25 @@ def test_the_budget_base_is_the_size_of_the_dense_base(splits):
     assert resolve_budget(study(), splits.spec) == PAPER_BUDGET
     norms = 2 * (4 + 2 * (4 + 8 + 16))
     assert resolve_budget(study(counting="total"), splits.spec) == PAPER_BUDGET + norms
+
+
+@pytest.mark.parametrize("outputs", ["classes + 1", "classes, steps"])
+def test_a_family_that_has_not_one_logit_for_each_class_is_refused(splits, monkeypatch, outputs):
+    def too_many(channels, classes, pixels):
+        layers = [nn.Flatten(), nn.Linear(channels * pixels, 2 * (classes + 1))]
+        cut = nn.Unflatten(1, (classes + 1, 2))
+        last = [nn.AvgPool1d(2), nn.Flatten()] if outputs == "classes + 1" else []
+        return nn.Sequential(*layers, cut, *last)
+
+    monkeypatch.setattr(MODELS, "_entries", {"too_many": too_many})
+    monkeypatch.setattr(MODELS, "_loaded", True)
+    settings = study(model={"name": "too_many"})
+    shape = r"\(1, 11\)" if outputs == "classes + 1" else r"\(1, 11, 2\)"
+    message = f"one logit for each of the data's 10 classes, but too_many returns {shape}"
+    with pytest.raises(InputError, match=message):
+        resolve_budget(settings, splits.spec)
+    with pytest.raises(InputError, match=f"{message}|must return one tensor of logits"):
+        run_seed(settings, splits, budget=500)
 
 
 def test_a_base_stays_dense(base):

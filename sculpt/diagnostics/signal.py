@@ -58,6 +58,7 @@ LINEAR |= _words(
     "repeat_interleave tile flip roll rot90 narrow select index_select getitem chunk split "
     "split_with_sizes tensor_split unbind clone contiguous diagonal tril triu"
 )
+KNOWN = HANDED_ON | LINEAR
 POSITIVE_MODES = ("nearest", "nearest-exact", "linear", "bilinear", "trilinear", "area")
 
 
@@ -108,7 +109,7 @@ class Signal(Tensor):
                 signals = [given] if isinstance(given, Signal) else []
             if not signals or (name in READ and not in_place):
                 return func(*tree_map(_plain, args), **tree_map(_plain, kwargs or {}))
-            if name not in HANDED_ON | LINEAR:
+            if name not in KNOWN:
                 raise _refusal(repr(name))
             if len(signals) > 1 and name not in ADDED | JOINED:
                 raise _refusal(f"{name!r} to several signals")
@@ -119,11 +120,7 @@ class Signal(Tensor):
                 operands, structure = tree_flatten((args, kwargs))
                 results: dict[int, list[Any]] = {}
                 for band in sorted({band for signal in signals for band in signal.bands}):
-                    parts = [_term(operand, band) for operand in operands]
-                    if in_place:  # other signals may have the same tensor
-                        parts = [
-                            part.clone() if isinstance(part, Tensor) else part for part in parts
-                        ]
+                    parts = [_term(operand, band, copied=in_place) for operand in operands]
                     terms, named = tree_unflatten(parts, structure)
                     results[band], layout = tree_flatten(func(*terms, **named))
                 # One leaf for each tensor of the result.
@@ -134,6 +131,8 @@ class Signal(Tensor):
         if in_place and isinstance(given, Signal):
             given.bands = leaves[0].bands
             return given
+        if in_place and not spelled.startswith("__"):
+            raise _refusal(f"{spelled!r} to a constant")
         return leaves[0] if layout is None else tree_unflatten(leaves, layout)
 
 
@@ -182,11 +181,13 @@ def _plain(operand: Any) -> Any:
     return next(iter(operand.bands.values())) if isinstance(operand, Signal) else operand
 
 
-def _term(operand: Any, band: int) -> Any:
-    """Return the part of an operand in one band."""
+def _term(operand: Any, band: int, *, copied: bool) -> Any:
+    """Return the part of an operand in one band, which other signals may have, too."""
     if not isinstance(operand, Signal):
         return operand
-    return operand.bands[band] if band in operand.bands else torch.zeros_like(_plain(operand))
+    if band not in operand.bands:
+        return torch.zeros_like(_plain(operand))
+    return operand.bands[band].clone() if copied else operand.bands[band]
 
 
 def _without(constant: Any) -> Any:

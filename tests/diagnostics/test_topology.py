@@ -446,6 +446,7 @@ class TestFunctions:
             (lambda _, x: x @ x.T @ x, "'matmul' to several signals"),
             (lambda _, x: torch.where(x > 0, x, 0 * x), "'gt'"),
             (lambda _, x: x.sort(1).values, "'sort'"),
+            (lambda _, x: torch.zeros(1, 6).add_(x), "'add_' to a constant"),
             (lambda _, x: x.detach(), "'detach'"),
             (lambda _, x: F.glu(torch.cat([x, x], 1)), "'glu'"),
             (lambda _, x: torch.fft.rfft(x).real, "'fft_rfft'"),
