@@ -36,7 +36,8 @@ class Topology:
     parameters: int
     """Kept weights (not biases) that lie on a path."""
     log10_paths: float | None
-    """log10 of the number of paths, pooling counted as averaging; None if there is no path."""
+    """log10 of the number of paths; None if there is no path. Pooling counts as averaging, and
+    constant factors by their size (but parameters of the network as 1)."""
     channels: dict[str, int]
     """Effective output channels of each layer, keyed by its weight's parameter name."""
     effective: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
