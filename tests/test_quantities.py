@@ -54,13 +54,13 @@ def finish(seeds: list[int], objectives: list[str], *, read_test: bool) -> Finis
 
 
 @pytest.fixture(scope="module")
-def whole() -> Finished:
+def whole():
     """A candidate of two seeds of which everything was measured."""
     return finish([0, 1], ["val_error", "latency"], read_test=True)
 
 
 @pytest.fixture(scope="module")
-def plain() -> Finished:
+def plain():
     """A candidate of one seed in a study that asks for nothing."""
     return finish([0], ["val_error"], read_test=False)
 
@@ -71,7 +71,7 @@ def is_number(value: Any) -> bool:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_contract_of_objectives(name: str, whole: Finished, plain: Finished) -> None:
+def test_contract_of_objectives(name, whole, plain):
     objective = OBJECTIVES.get(name)
     assert objective.unit.strip()
     assert objective.meaning.strip()
@@ -82,9 +82,7 @@ def test_contract_of_objectives(name: str, whole: Finished, plain: Finished) -> 
 
 
 @pytest.mark.parametrize("name", BEFORE_TRAINING)
-def test_what_is_known_before_training_is_read_there(
-    name: str, whole: Finished, plain: Finished
-) -> None:
+def test_what_is_known_before_training_is_read_there(name, whole, plain):
     """Off one seed's record, and to the same value as off the trial of that seed alone."""
     objective = OBJECTIVES.get(name)
     (sculpted,) = plain.sculpted
@@ -95,14 +93,14 @@ def test_what_is_known_before_training_is_read_there(
     assert objective.read(whole.record) == pytest.approx(mean(map(objective.read, whole.sculpted)))
 
 
-def test_what_is_known_when_and_what_is_chosen_by() -> None:
+def test_what_is_known_when_and_what_is_chosen_by():
     assert set(NAMES) - set(BEFORE_TRAINING) == ON_REQUEST | {"training_seconds", "val_error"}
     assert [name for name in NAMES if OBJECTIVES.get(name).report_only] == ["test_error"]
     directions = {name: OBJECTIVES.get(name).direction for name in NAMES}
     assert [name for name in NAMES if directions[name] == "maximize"] == ["effective_parameters"]
 
 
-def test_what_is_stored_is_in_the_summary_and_has_a_column(whole: Finished) -> None:
+def test_what_is_stored_is_in_the_summary_and_has_a_column(whole):
     found = summary(whole.record)
     for quantity in stored():
         assert found[quantity.name] == quantity.read(whole.record)
@@ -111,7 +109,7 @@ def test_what_is_stored_is_in_the_summary_and_has_a_column(whole: Finished) -> N
         assert all(is_number(found[f"{step}_{name}"]) for name in SIGNALS)
 
 
-def test_proxies_are_read_after_the_last_step(whole: Finished) -> None:
+def test_proxies_are_read_after_the_last_step(whole):
     assert EarlyStopping(proxy="score_share").proxy == "score_share"
     seed = whole.sculpted[0]
     for name, quantity in proxies().items():
@@ -126,7 +124,7 @@ def test_proxies_are_read_after_the_last_step(whole: Finished) -> None:
         assert badness("jacobian_mean", dark) == WORST
 
 
-def test_one_entry_makes_a_quantity(monkeypatch: pytest.MonkeyPatch, plain: Finished) -> None:
+def test_one_entry_makes_a_quantity(monkeypatch, plain):
     for registry in (OBJECTIVES, QUANTITIES):
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     own = Quantity(
@@ -149,7 +147,7 @@ def test_one_entry_makes_a_quantity(monkeypatch: pytest.MonkeyPatch, plain: Fini
         register(replace(own, name="val_error"))
 
 
-def test_values_of_a_real_trial(whole: Finished) -> None:
+def test_values_of_a_real_trial(whole):
     record = whole.record
     values = {name: OBJECTIVES.get(name).read(record) for name in NAMES}
     assert record.objectives == {name: float(value) for name, value in values.items()}
@@ -168,7 +166,7 @@ def test_values_of_a_real_trial(whole: Finished) -> None:
     assert values["latency"] > 0
 
 
-def test_effective_parameters_are_those_after_the_last_step(whole: Finished) -> None:
+def test_effective_parameters_are_those_after_the_last_step(whole):
     read = OBJECTIVES.get("effective_parameters").read
     runs = []
     for run, value in zip(whole.record.runs, (100, 205), strict=True):
@@ -180,7 +178,7 @@ def test_effective_parameters_are_those_after_the_last_step(whole: Finished) -> 
     assert read(base) == base.signal["initial"].effective_parameters > 2 * 4874
 
 
-def test_dense_memory_is_what_check_says(whole: Finished) -> None:
+def test_dense_memory_is_what_check_says(whole):
     study = Study.model_validate(TINY)
     corners = check_study(study, Digits().describe())["corners"]
     (corner,) = [row for row in corners if row["params"] == {"widening": 2, "blocks": 1}]
@@ -188,7 +186,7 @@ def test_dense_memory_is_what_check_says(whole: Finished) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(ON_REQUEST | {"dense_memory"}))
-def test_one_seed_without_a_value_leaves_none(name: str, whole: Finished) -> None:
+def test_one_seed_without_a_value_leaves_none(name, whole):
     first, second = whole.record.runs
     runs = [first, replace(second, **{name: None})]
     study = whole.setup.study.with_parameters({"search.objectives": ["val_error"]})
@@ -201,11 +199,11 @@ def test_one_seed_without_a_value_leaves_none(name: str, whole: Finished) -> Non
 
 
 class TestRecordsAsJson:
-    def test_there_and_back(self, whole: Finished) -> None:
+    def test_there_and_back(self, whole):
         assert from_json(TrialRecord, to_json(whole.record), "it") == whole.record
         assert from_json(SculptedRecord, to_json(whole.sculpted[0]), "it") == whole.sculpted[0]
 
-    def test_what_may_be_left_out(self) -> None:
+    def test_what_may_be_left_out(self):
         run = whole_run(0.1)
         assert to_json(from_json(SeedRecord, run, "it")) == run
         assert "latency_by" not in run
@@ -218,10 +216,10 @@ class TestRecordsAsJson:
             ({"seeds": None}, "its seeds is not as written"),
         ],
     )
-    def test_a_damaged_one(self, changes: dict[str, Any], fault: str) -> None:
+    def test_a_damaged_one(self, changes, fault):
         with pytest.raises(StorageError, match=f"the record must be whole, but {fault} .*; mend"):
             from_json(TrialRecord, whole_record(**changes), "the record", "; mend it")
 
-    def test_none_at_all(self) -> None:
+    def test_none_at_all(self):
         with pytest.raises(StorageError, match="the record must be JSON, but is not"):
             from_json(TrialRecord, b"{", "the record")

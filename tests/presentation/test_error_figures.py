@@ -15,7 +15,7 @@ from sculpt.study_file import load_study
 TABLE_6 = Path(__file__).resolve().parents[2] / "studies" / "paper" / "table6.yaml"
 
 
-def test_table_6_is_overlaid(tmp_path: Path) -> None:
+def test_table_6_is_overlaid(tmp_path):
     config = load_study(TABLE_6, {"storage": str(tmp_path / "table6.db")})
     store = start_store(config, "no images", 17)
     tested = {"test_errors": [0.081, 0.079]}

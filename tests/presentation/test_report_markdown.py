@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pytest
 from optuna.trial import TrialState
 from PIL import Image
 from rigged import add_trial, attributes, results_of, rigged_store
@@ -36,7 +35,7 @@ def write(folder: Path, **changes: object) -> tuple[str, list[Path]]:
     return path.read_text(encoding="utf-8"), files[1:]
 
 
-def test_what_it_says(tmp_path: Path) -> None:
+def test_what_it_says(tmp_path):
     text, pictures = write(tmp_path)
     lines = text.splitlines()
     assert lines[0] == "# tiny"
@@ -55,7 +54,6 @@ def test_what_it_says(tmp_path: Path) -> None:
     row = next(line for line in lines if line.startswith("| 15 | failed |"))
     assert "\\<img src=x onerror=alert(1)\\> \\| \\`x\\` \\[a\\](http://b.example) \\# c" in row
     assert row.replace("\\|", "").count("|") == 6
-
     assert [picture.stem for picture in pictures] == ["errors", "front"]
     for picture in pictures:
         assert f"(<report-figures/{picture.name}>)" in text
@@ -67,7 +65,7 @@ def test_what_it_says(tmp_path: Path) -> None:
         assert picture.stat().st_size < 300_000
 
 
-def test_the_front_is_that_of_the_query(tmp_path: Path) -> None:
+def test_the_front_is_that_of_the_query(tmp_path):
     store = rigged_store(tmp_path)
     add_trial(store.base, attributes([0.2, 0.2], "base", kept_macs=500.0))
     for error, macs in ((0.1, 900.0), (0.15, 600.0), (0.16, 700.0), (0.3, 400.0)):
@@ -79,7 +77,7 @@ def test_the_front_is_that_of_the_query(tmp_path: Path) -> None:
     assert sorted(front, key=str) == sorted(sculpt.pareto(results)["trial"], key=str)
 
 
-def test_several_budgets_and_published_points_are_drawn(tmp_path: Path) -> None:
+def test_several_budgets_and_published_points_are_drawn(tmp_path):
     published = {"source": "elsewhere", "figures": ["val_error"], "rows": []}
     published["rows"] = [{"params": {"budget": 100, "widening": 2}, "val_error": 0.05}]
     store = rigged_store(tmp_path, published=published, budget=[100, 200])
@@ -95,7 +93,7 @@ def test_several_budgets_and_published_points_are_drawn(tmp_path: Path) -> None:
         assert (tmp_path / "figure.png").stat().st_size > 5_000
 
 
-def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     store = rigged_store(tmp_path)
     arguments = ["report", "tiny", "--storage", store.config.storage_url, "--format", "md"]

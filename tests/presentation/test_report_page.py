@@ -6,7 +6,6 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import altair as alt
@@ -85,7 +84,7 @@ class Parsed(HTMLParser):
 
 
 @pytest.fixture(autouse=True)
-def _small_library(monkeypatch: pytest.MonkeyPatch) -> None:
+def _small_library(monkeypatch):
     """Stand in for what draws in a browser, whose bytes say nothing here."""
     monkeypatch.setattr("sculpt.presentation.page.browser_library", lambda: "/* vega */")
 
@@ -120,7 +119,7 @@ def add_kept(
 
 
 @pytest.fixture
-def study(tmp_path: Path) -> Store:
+def study(tmp_path):
     """Return a study of everything: base, candidates, a stopped one, an infeasible one."""
     store = rigged_store(tmp_path)
     layers = [("stem", 50), ("stages.0", 0), ("classifier", 100)]
@@ -139,7 +138,7 @@ def study(tmp_path: Path) -> Store:
     return store
 
 
-def test_a_report_says_what_was_found(study: Store, tmp_path: Path) -> None:
+def test_a_report_says_what_was_found(study, tmp_path):
     results = results_of(study)
     path = tmp_path / "deep" / "report.html"
     write_report(results, path)
@@ -159,7 +158,6 @@ def test_a_report_says_what_was_found(study: Store, tmp_path: Path) -> None:
     assert panel["data-trial"] == "0", "the best candidate"
     for part in ("1 stopped", "after epoch 3: beaten", "1 infeasible", "too large", "feed"):
         assert part in page.text
-
     found = page.data("trials-data")
     assert [row["trial"] for row in found["trials"]] == ["base", 0, 1, 2, 3, 4]
     assert found["axes"] == ["val_error", "kept_macs"]
@@ -173,7 +171,7 @@ def test_a_report_says_what_was_found(study: Store, tmp_path: Path) -> None:
     assert {"errors", "layers", "curves", "signal_jacobian_mean", "proxy_0"} <= places
 
 
-def test_nothing_is_fetched_and_only_its_own_scripts_run(study: Store) -> None:
+def test_nothing_is_fetched_and_only_its_own_scripts_run(study):
     page = page_of(study)
     policy = next(attrs["content"] for tag, attrs in page.tags if "http-equiv" in attrs) or ""
     assert "default-src 'none'" in policy
@@ -193,7 +191,7 @@ def test_nothing_is_fetched_and_only_its_own_scripts_run(study: Store) -> None:
     assert not [text for text in scripts if "innerHTML" in text or "eval(" in text]
 
 
-def test_what_is_hostile_is_shown_as_text(tmp_path: Path) -> None:
+def test_what_is_hostile_is_shown_as_text(tmp_path):
     published = {"source": HOSTILE[0], "figures": ["val_error"], "rows": []}
     published["rows"] = [{"params": {"model.x": HOSTILE[1]}, "val_error": 0.1}]
     data = {"data__name": "image_folder", "data__root": f"/data/{HOSTILE[2]}"}
@@ -208,7 +206,6 @@ def test_what_is_hostile_is_shown_as_text(tmp_path: Path) -> None:
         failed = {"error": f"{text} broke"}
         add_trial(store.candidates, failed, {"widening": number}, TrialState.FAIL)
     page = page_of(store)
-
     scripts = [attrs for attrs, _ in page.scripts]
     assert scripts.count({}) == 2, "the page's own, and no other"
     assert len(scripts) == 4
@@ -234,7 +231,7 @@ def test_what_is_hostile_is_shown_as_text(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("text", HOSTILE[:6])
-def test_names_are_shown_as_text(tmp_path: Path, text: str) -> None:
+def test_names_are_shown_as_text(tmp_path, text):
     """Of a study (which its schema would refuse), and of the folder that lacks a record."""
     store = rigged_store(tmp_path / text.replace("/", "∕"))
     add_trial(store.base, attributes(BASE, "base"))
@@ -259,7 +256,7 @@ def expressions(value: Any, key: str = "") -> list[str]:
 
 
 @pytest.mark.slow
-def test_every_figure_is_a_chart_that_can_be_drawn(study: Store, tmp_path: Path) -> None:
+def test_every_figure_is_a_chart_that_can_be_drawn(study, tmp_path):
     page = page_of(study)
     found = page.data("trials-data")
     figures = page.data("figures-data") | {"front": found["front"]} | found["panel"]
@@ -270,7 +267,7 @@ def test_every_figure_is_a_chart_that_can_be_drawn(study: Store, tmp_path: Path)
         assert "<svg" in (tmp_path / f"{name}.svg").read_text()
 
 
-def test_json_cannot_leave_its_script_element() -> None:
+def test_json_cannot_leave_its_script_element():
     text = to_json({"a": HOSTILE})
     assert json.loads(text) == {"a": HOSTILE}
     assert not set("<>&\u2028\u2029") & set(text)
@@ -286,7 +283,7 @@ def test_json_cannot_leave_its_script_element() -> None:
         ("candidate", "The dense base has no result yet", 0),
     ],
 )
-def test_a_report_of_almost_nothing(tmp_path: Path, rows: str, said: str, selected: Any) -> None:
+def test_a_report_of_almost_nothing(tmp_path, rows, said, selected):
     store = rigged_store(tmp_path, search__objectives=["val_error"])
     if rows == "base":
         add_trial(store.base, attributes([0.1], "base"))
@@ -307,7 +304,7 @@ def test_a_report_of_almost_nothing(tmp_path: Path, rows: str, said: str, select
         assert "seeds diverged of 1 finished trial" in page.text
 
 
-def test_each_budget_has_a_front_and_a_sentence(tmp_path: Path) -> None:
+def test_each_budget_has_a_front_and_a_sentence(tmp_path):
     store = rigged_store(tmp_path)
     add_trial(store.base, attributes(BASE, "base"))
     for number, budget in enumerate([2000, SIZE, 2000, SIZE]):
@@ -324,7 +321,7 @@ def test_each_budget_has_a_front_and_a_sentence(tmp_path: Path) -> None:
     ]
 
 
-def test_layers_stand_in_forward_order_and_collapsed_ones_are_marked(study: Store) -> None:
+def test_layers_stand_in_forward_order_and_collapsed_ones_are_marked(study):
     names = [["stem", "a.0", "b.0", "fc"], ["stem", "a.0", "a.1", "b.0", "b.1", "fc"]]
     assert forward_order(names) == ["stem", "a.0", "a.1", "b.0", "b.1", "fc"]
     figure = layer_densities(collect(results_of(study)))
@@ -338,7 +335,7 @@ def test_layers_stand_in_forward_order_and_collapsed_ones_are_marked(study: Stor
     assert len(figure["layer"]) == 2, "collapsed layers have a mark of their own"
 
 
-def test_a_seed_that_ended_early_keeps_its_error() -> None:
+def test_a_seed_that_ended_early_keeps_its_error():
     kept = record([], [[0.5, 0.3, 0.1], [0.9]])
     curve = curve_of(from_json(TrialRecord, kept, "a record"))
     assert curve is not None
@@ -346,9 +343,7 @@ def test_a_seed_that_ended_early_keeps_its_error() -> None:
     assert curve["n"] == 2
 
 
-def test_the_study_can_be_run_from_what_stands_there(
-    study: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_study_can_be_run_from_what_stands_there(study, tmp_path, monkeypatch):
     monkeypatch.setattr("sculpt.presentation.details.MOST_RECORDS", 2)
     content = collect(results_of(study))
     assert list(content.details) == ["base", 0], "few records are read"
@@ -358,7 +353,7 @@ def test_the_study_can_be_run_from_what_stands_there(
     assert "storage" not in yaml.safe_load(file.read_text())
 
 
-def test_the_command(study: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command(study, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     storage = ["--storage", study.config.storage_url]
     done = CliRunner().invoke(app, ["report", "tiny", *storage])

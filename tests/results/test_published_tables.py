@@ -1,7 +1,5 @@
 """What is shown beside published figures: in a terminal, on a page, and in Markdown."""
 
-from pathlib import Path
-
 import pytest
 from published_studies import BASE, BETTER, SOURCE, add_measured, published_store, whole_study
 from rigged import printed, results_of, rigged_store
@@ -28,7 +26,7 @@ TITLES_OF = {
 
 
 @pytest.fixture(autouse=True)
-def _small_library(monkeypatch: pytest.MonkeyPatch) -> None:
+def _small_library(monkeypatch):
     monkeypatch.setattr("sculpt.presentation.page.browser_library", lambda: "/* vega */")
 
 
@@ -38,7 +36,7 @@ def verdicts(store: Store) -> list[list[str]]:
     return [[row[6] for row in table.cells] for table in tables]
 
 
-def test_the_rows_of_both_protocols(tmp_path: Path) -> None:
+def test_the_rows_of_both_protocols(tmp_path):
     document = rank(results_of(whole_study(tmp_path)))["published"]
     tables = published_tables(document)
     assert [table.title for table in tables] == TITLES
@@ -56,14 +54,13 @@ def test_the_rows_of_both_protocols(tmp_path: Path) -> None:
     assert tables[0].cells[2][4] != tables[1].cells[2][4]
 
 
-def test_how_it_was_judged_and_what_could_not_be_read_is_said(tmp_path: Path) -> None:
+def test_how_it_was_judged_and_what_could_not_be_read_is_said(tmp_path):
     store = whole_study(tmp_path / "whole")
     lowest, selected = published_tables(rank(results_of(store))["published"])
     for table in (lowest, selected):
         assert all(part in table.note for part in (SOURCE, "over 3 candidates", "Student's t"))
     assert "optimistic" in lowest.note
     assert "optimistic" not in selected.note
-
     store = published_store(tmp_path / "unread")
     add_measured(store, BASE)
     add_measured(store, BETTER, {"widening": 2, "blocks": 1}, with_record=False)
@@ -74,7 +71,7 @@ def test_how_it_was_judged_and_what_could_not_be_read_is_said(tmp_path: Path) ->
     assert "Holm" not in tables[1].note, "nothing was compared"
 
 
-def test_without_a_base_or_test_errors(tmp_path: Path) -> None:
+def test_without_a_base_or_test_errors(tmp_path):
     store = published_store(tmp_path / "no base")
     add_measured(store, BETTER, {"widening": 2, "blocks": 1})
     assert verdicts(store) == [["to come", "to come", "base not known", "to come"]] * 2
@@ -85,7 +82,7 @@ def test_without_a_base_or_test_errors(tmp_path: Path) -> None:
     assert "test images were not read" in table.note
 
 
-def test_a_terminal_of_160_columns_holds_them(tmp_path: Path) -> None:
+def test_a_terminal_of_160_columns_holds_them(tmp_path):
     document = rank(results_of(whole_study(tmp_path)))
     text = printed(ranking_tables(document), 160)
     assert [line.strip() for line in text.splitlines() if "beside the" in line] == TITLES
@@ -98,7 +95,7 @@ def test_a_terminal_of_160_columns_holds_them(tmp_path: Path) -> None:
     assert "beside" not in printed(ranking_tables(document | {"published": None}))
 
 
-def test_the_page_and_markdown_show_them(tmp_path: Path) -> None:
+def test_the_page_and_markdown_show_them(tmp_path):
     results = results_of(whole_study(tmp_path))
     content = collect(results)
     page, text = render(content, []), describe(content, {"published": "p.png"})
@@ -117,7 +114,7 @@ def test_the_page_and_markdown_show_them(tmp_path: Path) -> None:
     assert "published.png" in [file.name for file in files]
 
 
-def test_a_long_publication_is_folded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_publication_is_folded(tmp_path, monkeypatch):
     monkeypatch.setattr("sculpt.presentation.page.SHOWN_ROWS", 3)
     monkeypatch.setattr("sculpt.presentation.markdown.SHOWN_ROWS", 3)
     content = collect(results_of(whole_study(tmp_path)))
@@ -127,7 +124,7 @@ def test_a_long_publication_is_folded(tmp_path: Path, monkeypatch: pytest.Monkey
     assert describe(content, {}).count("and 2 more\n\nPublished") == 2
 
 
-def test_nothing_is_shown_without_published_errors(tmp_path: Path) -> None:
+def test_nothing_is_shown_without_published_errors(tmp_path):
     store = rigged_store(tmp_path)
     add_measured(store, BASE)
     add_measured(store, BETTER, {"widening": 2, "blocks": 1})
@@ -137,7 +134,7 @@ def test_nothing_is_shown_without_published_errors(tmp_path: Path) -> None:
     assert "Beside the published" not in render(content, []) + describe(content, {})
 
 
-def test_the_figure_has_intervals_and_marks(tmp_path: Path) -> None:
+def test_the_figure_has_intervals_and_marks(tmp_path):
     content = collect(results_of(whole_study(tmp_path)))
     figure = published_intervals(content)
     assert figure is not None

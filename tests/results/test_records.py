@@ -1,7 +1,5 @@
 """The table of a study: its columns are documented, and a snapshot is read once."""
 
-from pathlib import Path
-
 import pytest
 from optuna.trial import TrialState
 from rigged import add_trial, attributes, results_of, rigged_store
@@ -12,7 +10,7 @@ from studies import write_study
 
 
 @pytest.mark.slow
-def test_every_column_of_a_real_study_is_documented(tmp_path: Path) -> None:
+def test_every_column_of_a_real_study_is_documented(tmp_path):
     settings = {"search__early_stopping": {"first_rung": 1, "proxy": "effective_nodes"}}
     path = write_study(tmp_path, training__epochs=2, search__replicates=1, **settings)
     results = sculpt.run(path)
@@ -23,7 +21,7 @@ def test_every_column_of_a_real_study_is_documented(tmp_path: Path) -> None:
     assert undocumented.empty, list(undocumented["name"])
 
 
-def test_columns_stand_in_one_order_whatever_ended_first(tmp_path: Path) -> None:
+def test_columns_stand_in_one_order_whatever_ended_first(tmp_path):
     store = rigged_store(tmp_path)
     add_trial(store.candidates, {"infeasible": "too large"}, {"widening": 9}, TrialState.PRUNED)
     add_trial(store.candidates, attributes([0.1]) | {"of_a_plugin": 1}, {"widening": 2})
@@ -33,14 +31,14 @@ def test_columns_stand_in_one_order_whatever_ended_first(tmp_path: Path) -> None
     assert described(["of_a_plugin"]) == [("of_a_plugin", "", "")]
 
 
-def test_infeasible_and_stopped_trials_have_a_role(tmp_path: Path) -> None:
+def test_infeasible_and_stopped_trials_have_a_role(tmp_path):
     store = rigged_store(tmp_path)
     add_trial(store.base, attributes([0.1], "base"))
     add_trial(store.candidates, {"infeasible": "too large"}, {}, TrialState.PRUNED)
     assert list(results_of(store).trials["role"]) == ["base", "candidate"]
 
 
-def test_a_snapshot_is_read_once(tmp_path: Path) -> None:
+def test_a_snapshot_is_read_once(tmp_path):
     store = rigged_store(tmp_path)
     add_trial(store.candidates, attributes([0.1]))
     results = results_of(store)
