@@ -38,6 +38,11 @@ def found(store: Store) -> dict[str, Any]:
     return document
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return whole_study(tmp_path_factory.mktemp("whole"))
+
+
 @pytest.fixture
 def no_record(monkeypatch):
     """Let whoever reads a record fail."""
@@ -48,8 +53,8 @@ def no_record(monkeypatch):
     monkeypatch.setattr(Results, "record", read)
 
 
-def test_rows_stand_in_the_order_of_the_publication(tmp_path):
-    document = found(whole_study(tmp_path))
+def test_rows_stand_in_the_order_of_the_publication(whole):
+    document = found(whole)
     assert (document["source"], document["published_protocol"]) == (SOURCE, "lowest_test")
     assert (document["compared"], document["unread"]) == (3, [])
     rows = document["rows"]
@@ -86,8 +91,8 @@ def test_configurations_are_compared_by_their_parameters(one, other, same):
     assert same_parameters(one, other) is same
 
 
-def test_every_interval_is_what_judge_gives(tmp_path):
-    rows = {row["trial"]: row for row in found(whole_study(tmp_path))["rows"]}
+def test_every_interval_is_what_judge_gives(whole):
+    rows = {row["trial"]: row for row in found(whole)["rows"]}
     order = [WORSE, BETTER, LIKE]
     pairs = {
         "val": [(val, BASE[0]) for val, _ in order],
@@ -111,16 +116,16 @@ def test_every_interval_is_what_judge_gives(tmp_path):
     assert verdicts == ["worse", "better", "not distinguishable"]
 
 
-def test_validation_selects_the_earliest_of_its_lowest_errors(tmp_path):
-    row = next(row for row in found(whole_study(tmp_path))["rows"] if row["trial"] == 1)
+def test_validation_selects_the_earliest_of_its_lowest_errors(whole):
+    row = next(row for row in found(whole)["rows"] if row["trial"] == 1)
     lowest = sum(BETTER[1]) / 5
     assert row["lowest_test"]["mean"] == pytest.approx(lowest)
     # The mean seed number is 2; the later of the two has the lowest test error, the last the most.
     assert row["selected_test"]["mean"] == pytest.approx(lowest + 2 * LATER)
 
 
-def test_the_validation_family_is_that_of_the_ranking(tmp_path):
-    document = rank(results_of(whole_study(tmp_path)))
+def test_the_validation_family_is_that_of_the_ranking(whole):
+    document = rank(results_of(whole))
     ranked = {row["trial"]: row for row in document["ranking"]}
     for row in document["published"]["rows"]:
         if row["trial"] is not None:
@@ -217,10 +222,9 @@ def test_nothing_is_read_where_no_test_error_is_published(tmp_path, rows):
     assert len(document["ranking"]) == 2
 
 
-def test_the_measured_file_has_signs_and_intervals(tmp_path):
-    store = whole_study(tmp_path)
-    document = found(store)
-    measured_rows = measured_figures(results_of(store))["rows"]
+def test_the_measured_file_has_signs_and_intervals(whole):
+    document = found(whole)
+    measured_rows = measured_figures(results_of(whole))["rows"]
     assert ["difference" in row for row in measured_rows if row["params"] == "base"] == [False]
     for row in document["rows"]:
         if row["role"] == "base" or row["trial"] is None:
@@ -242,7 +246,7 @@ def test_the_measured_file_has_signs_and_intervals(tmp_path):
                 assert len(f"{interval[key]:.12g}") <= 10, "six digits"
 
 
-def test_every_key_is_documented(tmp_path):
+def test_every_key_is_documented(whole):
     readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
     section = readme.split("## JSON")[1].split("- `run --slurm`")[0]
     documented = set(re.findall(r'"(\w+)"', section))
@@ -255,4 +259,4 @@ def test_every_key_is_documented(tmp_path):
         below = [keys(value) for key, value in node.items() if key != "params"]
         return set(node).union(*below)
 
-    assert keys(rank(results_of(whole_study(tmp_path)))["published"]) - documented == set()
+    assert keys(rank(results_of(whole))["published"]) - documented == set()

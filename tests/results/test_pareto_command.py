@@ -26,9 +26,9 @@ def rig(folder: Path, name: str = "tiny", errors: tuple[float, ...] = (0.1, 0.15
     return str(folder / "both.db")
 
 
-@pytest.fixture
-def storage(tmp_path):
-    return rig(tmp_path)
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory):
+    return rig(tmp_path_factory.mktemp("rigged"))
 
 
 def test_the_table(storage, sculpt_command):
@@ -92,7 +92,8 @@ def test_parquet(storage, tmp_path, sculpt_command):
     assert read["val_errors"][0].tolist() == [0.1]
 
 
-def test_several_studies(storage, tmp_path, sculpt_command):
+def test_several_studies(tmp_path, sculpt_command):
+    storage = rig(tmp_path)
     rig(tmp_path, "other", errors=(0.05,))
     names = ["pareto", "tiny", "other", "--storage", storage]
     _, out, _ = sculpt_command(*names, "--json", "--where", "role == 'candidate'")

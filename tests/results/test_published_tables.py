@@ -30,14 +30,19 @@ def _small_library(monkeypatch):
     monkeypatch.setattr("sculpt.presentation.page.browser_library", lambda: "/* vega */")
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return whole_study(tmp_path_factory.mktemp("whole"))
+
+
 def verdicts(store: Store) -> list[list[str]]:
     """Return the last column but one of each table."""
     tables = published_tables(rank(results_of(store))["published"])
     return [[row[6] for row in table.cells] for table in tables]
 
 
-def test_the_rows_of_both_protocols(tmp_path):
-    document = rank(results_of(whole_study(tmp_path)))["published"]
+def test_the_rows_of_both_protocols(whole):
+    document = rank(results_of(whole))["published"]
     tables = published_tables(document)
     assert [table.title for table in tables] == TITLES
     for table, family in zip(tables, ("lowest_test", "selected_test"), strict=True):
@@ -82,8 +87,8 @@ def test_without_a_base_or_test_errors(tmp_path):
     assert "test images were not read" in table.note
 
 
-def test_a_terminal_of_160_columns_holds_them(tmp_path):
-    document = rank(results_of(whole_study(tmp_path)))
+def test_a_terminal_of_160_columns_holds_them(whole):
+    document = rank(results_of(whole))
     text = printed(ranking_tables(document), 160)
     assert [line.strip() for line in text.splitlines() if "beside the" in line] == TITLES
     assert text.index(TITLES[0]) > text.index("tiny: 4 of 99")
@@ -95,8 +100,8 @@ def test_a_terminal_of_160_columns_holds_them(tmp_path):
     assert "beside" not in printed(ranking_tables(document | {"published": None}))
 
 
-def test_the_page_and_markdown_show_them(tmp_path):
-    results = results_of(whole_study(tmp_path))
+def test_the_page_and_markdown_show_them(whole, tmp_path):
+    results = results_of(whole)
     content = collect(results)
     page, text = render(content, []), describe(content, {"published": "p.png"})
     assert page.index('id="h-errors"') < page.index('id="h-beside"') < page.index('id="h-pareto"')
@@ -114,10 +119,10 @@ def test_the_page_and_markdown_show_them(tmp_path):
     assert "published.png" in [file.name for file in files]
 
 
-def test_a_long_publication_is_folded(tmp_path, monkeypatch):
+def test_a_long_publication_is_folded(whole, monkeypatch):
     monkeypatch.setattr("sculpt.presentation.page.SHOWN_ROWS", 3)
     monkeypatch.setattr("sculpt.presentation.markdown.SHOWN_ROWS", 3)
-    content = collect(results_of(whole_study(tmp_path)))
+    content = collect(results_of(whole))
     page = render(content, [])
     assert page.count("<summary>2 more rows</summary>") == 2
     assert page.count("selected by validation, the rest</span>") == 1
@@ -134,8 +139,8 @@ def test_nothing_is_shown_without_published_errors(tmp_path):
     assert "Beside the published" not in render(content, []) + describe(content, {})
 
 
-def test_the_figure_has_intervals_and_marks(tmp_path):
-    content = collect(results_of(whole_study(tmp_path)))
+def test_the_figure_has_intervals_and_marks(whole, tmp_path):
+    content = collect(results_of(whole))
     figure = published_intervals(content)
     assert figure is not None
     drawn = figure["datasets"]["intervals"]
