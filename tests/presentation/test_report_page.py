@@ -118,10 +118,10 @@ def add_kept(
     add_trial(study, found, params, system=system, distribution=choices)
 
 
-@pytest.fixture
-def study(tmp_path):
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
     """Return a study of everything: base, candidates, a stopped one, an infeasible one."""
-    store = rigged_store(tmp_path)
+    store = rigged_store(tmp_path_factory.mktemp("study"))
     layers = [("stem", 50), ("stages.0", 0), ("classifier", 100)]
     base = attributes(BASE, "base", kept_macs=900.0)
     add_kept(store, base, record(layers, [[0.5, 0.1], [0.4, 0.12]]), base=True)
