@@ -1,6 +1,7 @@
 """What terminals show: narrow ones, without colours or our letters; and readers that go away."""
 
 import io
+import math
 import os
 import sys
 
@@ -10,6 +11,8 @@ from rich.console import Console
 from rigged import add_trial, attributes, printed, rigged_store
 
 from sculpt.cli import main
+from sculpt.cli.options import show_document
+from sculpt.errors import InputError
 from sculpt.search.progress import LiveView
 from sculpt.table import Column, Table
 from sculpt.units import count
@@ -117,6 +120,12 @@ def test_a_reader_that_goes_away_is_no_failure(command, store, monkeypatch, capf
         arguments = [command[0], "tiny", *command[1:], "--storage", store.config.storage_url]
         assert run(monkeypatch, stream, *arguments) == 0
     assert capfd.readouterr().err == ""
+
+
+def test_a_number_that_json_has_not_is_one_message():
+    assert show_document({"a": math.inf}, False, str) is None
+    with pytest.raises(InputError, match=r"must have finite numbers, .* leave out --json"):
+        show_document({"a": math.inf}, True, str)
 
 
 def test_a_full_disk_is_one_message(store, monkeypatch, capfd):

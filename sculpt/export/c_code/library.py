@@ -127,7 +127,8 @@ class CLibrary:
         workspace = self._workspace(size)
         pointers = images.ctypes.data, logits.ctypes.data
         code = self._run(pointers[0], len(images), pointers[1], workspace, size, threads)
-        assert code == 0, f"sculpt_run returned {code}"
+        if code:  # an assertion would be left out by python -O
+            raise RuntimeError(f"sculpt_run must return 0, but returned {code}")
         return logits
 
     def _workspace(self, size: int) -> int:
