@@ -411,7 +411,7 @@ class TestDiagnose:
             ("params.depth=2", "parameters of the space (blocks, widening), but got 'depth'"),
             ("params.widening=7", "params.widening must be one of 2, 3, but got 7"),
             ("params.widening", "--set must be KEY=VALUE"),
-            ("model.widening=0.5", "widening must be at least 1"),
+            ("model.widening=0.5", "model.widening: must be greater than or equal to 1"),
             ("budget=100000000", "at most"),
         ],
     )

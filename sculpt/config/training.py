@@ -61,7 +61,7 @@ class Training(Section):
     """`validation` never reads the test images. `lowest_test` reports the lowest test error of all
     evaluations, as Lee et al. 2020 do: only for comparing with published figures."""
     batch_size: Annotated[int, Field(ge=2, le=10**9)] = 128
-    learning_rate: Annotated[float, Field(gt=0, le=1e6)] = 0.1
+    learning_rate: Annotated[float, Field(gt=0, le=1e30)] = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = False
     weight_decay: Annotated[float, Field(ge=0, le=1e6)] = 5e-4
