@@ -1,5 +1,7 @@
 """Pruning in one call does what its parts do."""
 
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +90,20 @@ def test_a_refusal_changes_nothing(options, error, message):
     with pytest.raises(error, match=message):
         prune(model, **({"inputs": IMAGES} | options))
     assert appearance(model) == before
+
+
+def test_scores_are_computed_in_float32_proper(monkeypatch):
+    entered = []
+
+    @contextmanager
+    def watched(precision, device):
+        entered.append((precision, device.type))
+        yield
+        entered.append("left")
+
+    module = sys.modules["sculpt.pruning.prune"]
+    monkeypatch.setattr(module, "float32_products", watched)
+    model = small_resnet()
+    model.register_forward_pre_hook(lambda *_: entered.append("forward"))
+    prune(model, 900, inputs=IMAGES)
+    assert entered == [("float32", "cpu"), "forward", "left"]
