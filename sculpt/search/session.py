@@ -5,7 +5,6 @@ Slurm's join it. From there on all are the same: each worker takes the next tria
 storage.
 """
 
-import secrets
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -73,15 +72,14 @@ class Session:
         devices: Devices dealt out to the workers in turn.
         total: Total of trials, the base included; None is the total that the study was last asked
             for, now or later.
-        stream: Random stream: workers that start at once must not draw the same configurations.
     """
 
     def __init__(
-        self, config: Study, devices: Sequence[torch.device], *, total: int | None, stream: int = 0
+        self, config: Study, devices: Sequence[torch.device], *, total: int | None
     ) -> None:
         """Read what the study needs; InputError if its images are not at hand."""
         self.config, self.devices = config, list(devices)
-        self.total, self.stream = total, stream
+        self.total = total
         self.budget = resolve_budget(config, describe_data(config))
         self.splits: Splits = load_data(config)
         check_scoring_images(config, self.splits)
@@ -139,8 +137,7 @@ class Session:
         refuse_absent_plugins(found.config.plugins)
         config = _with_overrides(found.config, _of_the_machine(found.config, local) | overrides)
         _check_machine(config, devices)
-        # Another stream than of workers that start beside these.
-        session = cls(config, devices, total=None, stream=secrets.randbits(32))
+        session = cls(config, devices, total=None)
         session.store = session._to_work_on(found)
         return session
 
@@ -189,9 +186,7 @@ class Session:
         _silence_optuna()
         device = self.device_of(number)
         use_device(device)
-        study = self.store.candidates
-        before = len(study.get_trials(deepcopy=False))
-        study.sampler = make_sampler(self.config, self.store.storage, before, self.stream + number)
+        self.store.candidates.sampler = make_sampler(self.config)
         return Worker(self.store, self.splits.to(device), self.budget, watcher, interruption)
 
     def device_of(self, number: int) -> torch.device:

@@ -27,3 +27,6 @@ EXCUSED = "sculpt:excused"
 
 PROGRESS = "sculpt:progress"
 """System attribute: progress found at the start of the last attempt that had come further."""
+
+THREADS = "sculpt:threads"
+"""System attribute: number of threads that the first attempt computed with, on the CPU."""

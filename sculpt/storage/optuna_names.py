@@ -10,7 +10,11 @@ from contextlib import contextmanager
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
 
-PRIVATE = ("optuna.storages._CachedStorage", "optuna.storages.RDBStorage._get_stale_trial_ids")
+PRIVATE = (
+    "optuna.storages._CachedStorage",
+    "optuna.storages.RDBStorage._get_stale_trial_ids",
+    "optuna.samplers.QMCSampler._find_sample_id",  # of sculpt.search.sampling.samplers
+)
 
 PRIVATE_ATTRIBUTES = ("_study_id", "_trial_id")
 """Attributes of a study and of a trial: Optuna's dashboard reads them where notes are saved, so

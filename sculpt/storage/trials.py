@@ -83,6 +83,12 @@ class ClaimedTrial:
             self.write_system(PROGRESS, done)
             self.write_system(EXCUSED, attempts)
 
+    def remembered(self, key: str, value: Any) -> Any:
+        """Return the system attribute of earlier attempts; the first one writes this value."""
+        if key not in self._system:
+            self.write_system(key, value)
+        return self._system.get(key, value)
+
     @contextmanager
     def alive(self) -> Iterator[None]:
         """Write signs of life in this context, from a thread of their own."""

@@ -133,26 +133,29 @@ def _train_epochs(
     checkpoint: TrainingCheckpoint | None,
 ) -> Progress:
     """Train until the last epoch, or a loss that is not finite."""
-    state, first, start = trainer.state(), progress.epoch + 1, perf_counter()
+    first, start = progress.epoch + 1, perf_counter()
+    saved = trainer.state(), progress  # one value: an interrupt finds an epoch's both, or neither
     try:
         for number in range(first, trainer.recipe.epochs + 1):
+            state, progress = saved
             entry = _run_epoch(trainer, number, splits, state)
             history, diverged = progress.history, False
             if entry:
                 history = [*history, replace(entry, seconds=perf_counter() - start)]
                 start = perf_counter()
                 diverged = entry.train_loss is None or entry.val_loss is None
-            reached = replace(progress, epoch=number, history=history, diverged=diverged)
-            state, progress = trainer.state(), reached  # at once, for an interrupt between them
+            progress = replace(progress, epoch=number, history=history, diverged=diverged)
+            saved = trainer.state(), progress
             last = diverged or number == trainer.recipe.epochs
             if checkpoint and (checkpoint.due() or last):
-                checkpoint.write(state, progress)
+                checkpoint.write(*saved)
             if entry:
-                on_epoch(progress.history[-1])
+                on_epoch(history[-1])
             if diverged:
                 break
     except KeyboardInterrupt:
         # The epoch that was interrupted is lost, and nothing more.
+        state, progress = saved
         if checkpoint and progress.epoch >= first:
             checkpoint.write(state, progress)
         raise

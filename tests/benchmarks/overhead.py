@@ -185,8 +185,7 @@ def make_worker(config: Study, number: int) -> Worker:
     splits = load_data(config)
     budget = resolve_budget(config, describe_data(config))
     store = start_store(config, splits.fingerprint, config.search.trials)
-    before = len(store.candidates.get_trials(deepcopy=False))
-    store.candidates.sampler = make_sampler(config, store.storage, before, number)
+    store.candidates.sampler = make_sampler(config)
     return Worker(store, splits, budget, Watcher(), Interruption())
 
 

@@ -126,7 +126,7 @@ if __name__ == "__main__":
     elif role == "search":
         settings = SEARCHED.search.model_copy(update={"sampler": sys.argv[4]})
         searched = SEARCHED.model_copy(update={"search": settings})
-        study.sampler = make_sampler(searched, storage, 0, int(sys.argv[5]))
+        study.sampler = make_sampler(searched)
         work(trials, search)
     elif role == "die in trial":
         trials.run(trials.claim(limit), die_in_trial)

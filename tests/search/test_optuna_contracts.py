@@ -8,7 +8,6 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.storages import InMemoryStorage
 from optuna.testing.pytest_samplers import BasicSamplerTestCase
 from optuna.testing.pytest_storages import StorageTestCase
 from storage_worker import SEARCHED
@@ -36,7 +35,7 @@ class TestUnrepeatedSampler(BasicSamplerTestCase):
         settings = SEARCHED.search.model_copy(update={"sampler": name})
         searched = SEARCHED.model_copy(update={"space": endless, "search": settings})
         with experimental_accepted():
-            return lambda: make_sampler(searched, InMemoryStorage(), 0)
+            return lambda: make_sampler(searched)
 
     @pytest.fixture(autouse=True)
     def _experimental(self):

@@ -2,10 +2,9 @@
 
 import subprocess
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import optuna
 import pytest
@@ -16,9 +15,10 @@ from sculpt.config import Study
 from sculpt.config.search import Sampler
 from sculpt.errors import ConfigError
 from sculpt.search.sampling.samplers import make_sampler, resolve_sampler
-from sculpt.search.sampling.space import points, space_size, suggest
+from sculpt.search.sampling.space import distribution, points, space_size, suggest
 from sculpt.search.sampling.unrepeated import first_with, key_of
 from sculpt.storage.study_storage import StudyStorage
+from sculpt.storage.trials import Trials
 
 NAMES = get_args(Sampler)
 SAMPLING = [
@@ -39,34 +39,34 @@ SMALL = {
 ENDLESS = {"parameters": {"x": {"low": 0.0, "high": 1.0}, "n": {"low": 1, "high": 9}}}
 
 
-def study_of(space: dict[str, Any], **search: Any) -> Study:
+def study_of(space, **search):
     document = SEARCHED.model_dump()
     document["space"] = space
     document["search"] |= {"trials": 10} | search
     return Study.model_validate(document)
 
 
-def judged(params: dict[str, Any], count: int) -> list[float]:
+def judged(params, count):
     """Give the objectives of a configuration values that a model can learn from."""
     number = sum(value for value in params.values() if isinstance(value, int | float))
     return [float(number), -float(len(params))][:count]
 
 
 @contextmanager
-def optuna_study(config: Study) -> Iterator[optuna.Study]:
+def optuna_study(config: Study):
     directions = ["minimize"] * len(config.search.objectives)
     with warnings.catch_warnings():
         # What is experimental about a sampler was accepted when it was made.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         storage = InMemoryStorage()
-        sampler = make_sampler(config, storage, 0)
+        sampler = make_sampler(config)
         yield optuna.create_study(storage=storage, directions=directions, sampler=sampler)
 
 
-def draw(config: Study, count: int) -> list[dict[str, Any]]:
+def draw(config: Study, count):
     drawn = []
 
-    def objective(trial: optuna.Trial) -> list[float]:
+    def objective(trial: optuna.Trial):
         drawn.append(suggest(trial, config.space))
         return judged(drawn[-1], len(config.search.objectives))
 
@@ -79,7 +79,7 @@ def draw(config: Study, count: int) -> list[dict[str, Any]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("objectives", [["val_error"], ["val_error", "macs"]], ids=len)
 @pytest.mark.parametrize("name", NAMES)
-def test_a_small_space_is_gone_through_once(name: str, objectives: list[str]) -> None:
+def test_a_small_space_is_gone_through_once(name, objectives: list[str]):
     config = study_of(SMALL, sampler=name, objectives=objectives)
     size = space_size(config.space)
     assert size == 21
@@ -89,25 +89,25 @@ def test_a_small_space_is_gone_through_once(name: str, objectives: list[str]) ->
 
 
 @pytest.mark.parametrize("name", SAMPLING)
-def test_a_space_without_end_is_drawn_from(name: str) -> None:
+def test_a_space_without_end_is_drawn_from(name):
     drawn = draw(study_of(ENDLESS, sampler=name), 13)
     assert len({key_of(params) for params in drawn}) == 13
     assert all(0 <= params["x"] <= 1 and params["n"] in range(1, 10) for params in drawn)
 
 
 @pytest.mark.parametrize("name", ["grid", "brute_force"])
-def test_what_goes_through_all_points_needs_an_end_of_them(name: str) -> None:
+def test_what_goes_through_all_points_needs_an_end_of_them(name):
     config = study_of(ENDLESS, sampler=name)
     with pytest.raises(ConfigError, match=f"{name} must have at most .* infinitely many; give"):
-        make_sampler(config, InMemoryStorage(), 0)
+        make_sampler(config)
 
 
-def test_a_grid_is_in_the_order_of_the_file() -> None:
+def test_a_grid_is_in_the_order_of_the_file():
     config = study_of(SMALL, sampler="grid")
     assert draw(config, 21) == list(points(config.space))
 
 
-def test_a_model_is_followed_until_it_repeats_itself() -> None:
+def test_a_model_is_followed_until_it_repeats_itself():
     """TPE's proposals are TPE's, as long as they are new: the wrapper must not draw for it."""
     config = study_of(ENDLESS, sampler="tpe", seed=3)
     ours = draw(config, 30)
@@ -116,15 +116,52 @@ def test_a_model_is_followed_until_it_repeats_itself() -> None:
     assert best[10] < first[5] / 2  # the sum of x and n is minimised
 
 
-def test_other_workers_and_later_runs_draw_other_values() -> None:
-    config = study_of(ENDLESS, sampler="random")
-    firsts = set()
-    for before, worker in ((0, 0), (0, 1), (0, 2), (7, 0)):
-        storage = InMemoryStorage()
-        sampler = make_sampler(config, storage, before, worker)
-        study = optuna.create_study(storage=storage, sampler=sampler)
-        firsts.add(suggest(study.ask(), config.space)["x"])
-    assert len(firsts) == 4
+@pytest.mark.parametrize(
+    ("name", "space"),
+    [
+        ("tpe", SMALL),
+        *(
+            pytest.param(name, space, marks=pytest.mark.slow)
+            for name in NAMES
+            for space in (SMALL, ENDLESS)
+            if space is SMALL or name not in ("grid", "brute_force")
+        ),
+    ],
+)
+@pytest.mark.parametrize("storage_url", ["sqlite"], indirect=True)
+def test_a_study_that_is_stopped_draws_what_another_draws(name, space, storage: StudyStorage):
+    """Each trial by new processes, killed before their draw and in the middle of it."""
+    config = study_of(space, sampler=name, objectives=["val_error", "macs"])
+    whole, stopped = [], []
+    for moments, drawn in ([None], whole), ([0, 1, 2, None], stopped):
+        study = optuna.create_study(
+            storage=storage, study_name=f"{moments}", directions=["minimize"] * 2
+        )
+        trials = Trials(study, storage)
+        for moment in moments * 14:
+            study.sampler = make_sampler(config)
+            trials.requeue()
+            claimed = trials.claim(14)
+            assert claimed is not None
+            if moment is None:
+                drawn.append(suggest(claimed.trial, config.space))
+                study.tell(claimed.trial, judged(drawn[-1], 2))
+                continue
+            for key in list(config.space.parameters)[:moment]:
+                if config.space.is_active(key, claimed.trial.params):
+                    allowed = distribution(config.space, key)
+                    claimed.trial._suggest(key, allowed)
+            claimed.excuse()
+            study.tell(claimed.trial, state=optuna.trial.TrialState.FAIL)
+    assert stopped == whole
+    assert len({key_of(params) for params in whole}) == 14
+
+
+def test_trials_that_are_drawn_at_one_moment_differ():
+    config = study_of(ENDLESS, sampler="tpe")
+    with optuna_study(config) as study:
+        running = [study.ask() for _ in range(4)]
+        assert len({suggest(trial, config.space)["x"] for trial in reversed(running)}) == 4
 
 
 @pytest.mark.parametrize(
@@ -140,11 +177,11 @@ def test_other_workers_and_later_runs_draw_other_values() -> None:
         (SMALL, {"trials": "all", "sampler": "gp"}, "gp"),
     ],
 )
-def test_auto(space: dict[str, Any], search: dict[str, Any], expected: str) -> None:
+def test_auto(space, search, expected):
     assert resolve_sampler(study_of(space, **search)) == expected
 
 
-def test_constraints_keep_a_model_away() -> None:
+def test_constraints_keep_a_model_away():
     """Two thirds of the space are infeasible; TPE learns it, and seldom goes there any more."""
     config = study_of(ENDLESS, sampler="tpe")
     late = []
@@ -161,7 +198,7 @@ def test_constraints_keep_a_model_away() -> None:
     assert sum(n <= 3 for n in late) > 15  # chance would give 10
 
 
-def test_what_a_killed_worker_began_is_gone_on_with() -> None:
+def test_what_a_killed_worker_began_is_gone_on_with():
     """A retry is bound to the parameters that were written; the rest must fit, and be new."""
     config = study_of(SMALL, sampler="tpe")
     with optuna_study(config) as study:
@@ -175,12 +212,12 @@ def test_what_a_killed_worker_began_is_gone_on_with() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("drawn", [0, 1])
-def test_a_trial_that_was_cut_off_while_it_drew_is_no_obstacle(name: str, drawn: int) -> None:
+def test_a_trial_that_was_cut_off_while_it_drew_is_no_obstacle(name, drawn):
     space = {"parameters": {"width": {"low": 1, "high": 4}, "depth": {"low": 1, "high": 3}}}
     config = study_of(space, sampler=name)
     seen = []
 
-    def objective(trial: optuna.Trial) -> list[float]:
+    def objective(trial: optuna.Trial):
         if trial.number == 1:
             if drawn:
                 trial.suggest_int("width", 1, 4)
@@ -195,7 +232,7 @@ def test_a_trial_that_was_cut_off_while_it_drew_is_no_obstacle(name: str, drawn:
     assert len(seen) == len(set(seen)) == 6
 
 
-def test_a_configuration_that_is_taken_is_known_by_its_first_trial() -> None:
+def test_a_configuration_that_is_taken_is_known_by_its_first_trial():
     config = study_of(SMALL)
     with optuna_study(config) as study:
         for params in ({"model": "mlp", "width": 2}, {"model": "mlp", "width": 2}):
@@ -209,12 +246,12 @@ def test_a_configuration_that_is_taken_is_known_by_its_first_trial() -> None:
 @pytest.mark.parametrize("storage_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("name", ["tpe", pytest.param("nsga2", marks=pytest.mark.slow)])
 def test_four_workers_repeat_nothing(
-    name: str,
-    tmp_path: Path,
-    storage: StudyStorage,
+    name,
+    tmp_path,
+    storage,
     start: Callable[..., subprocess.Popen[str]],
     wait_until: Callable[[Callable[[], object]], None],
-) -> None:
+):
     """200 trials over a space of 200 points: 0 repeated configurations."""
     workers = [start("search", 200, name, number) for number in range(1, 5)]
     wait_until(lambda: len(list(tmp_path.glob("ready-*"))) == 4)

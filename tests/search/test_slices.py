@@ -107,3 +107,15 @@ def test_slices_come_to_what_one_run_does(tmp_path, monkeypatch):
             assert all((networks[0][key] == networks[1][key]).all() for key in networks[0])
     resumed = [run["training"]["resumed_at"] for run in found(folder).record("base")["runs"]]
     assert sum(map(len, resumed)) >= 1  # and was not trained from its beginning again
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["--kill"]], ids=["interrupted", "killed"])
+def test_a_study_is_the_same_however_it_was_stopped(options):
+    """Configurations and losses, to the bit; run the script for more moments."""
+    script = Path(__file__).with_name("interrupted_runs.py")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, script, "--runs", "2", "--stops", "3", *options]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 runs, 0 differ" in done.stdout

@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 import weakref
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -21,15 +20,13 @@ import sculpt
 from sculpt.data import Splits, make_splits
 from sculpt.data.digits import Digits
 from sculpt.errors import ConfigError, DataError, InputError, SculptError
-from sculpt.record import Epoch
-from sculpt.results.records import Results
 from sculpt.search.progress import Watcher
 from sculpt.storage.opening import open_store
-from sculpt.storage.stored_trials import StoredTrial, read_trials
+from sculpt.storage.stored_trials import read_trials
 from sculpt.training.loss_and_error import evaluate
 from sculpt.training.memory import within_memory
 from sculpt.trial import run_seed
-from sculpt.trial_setup import Outcome, TrialSetup
+from sculpt.trial_setup import TrialSetup
 from studies import write_study
 
 DRY = {"name": "ldi", "kernel": "delta"}
@@ -39,19 +36,17 @@ DRY = {"name": "ldi", "kernel": "delta"}
 class Recorder(Watcher):
     """Keeps what it is told."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.told: list[tuple[Any, ...]] = []
 
-    def run_started(self, total: int, done: int) -> None:
+    def run_started(self, total, done):
         self.told.append(("run", total, done))
 
-    def trial_finished(
-        self, label: int | str, val_error: float | None, problem: str | None
-    ) -> None:
+    def trial_finished(self, label: int | str, val_error: float | None, problem: str | None):
         self.told.append(("trial", label, val_error, problem))
 
 
-def configurations(results: Results) -> list[str]:
+def configurations(results):
     """Return the sampled parameters of every trial that was not interrupted."""
     table = results.trials
     table = table[(table["state"] != "interrupted") & (table["trial"] != "base")]
@@ -219,7 +214,7 @@ def test_a_base_that_diverges_ends_the_run(tmp_path):
 def test_a_candidate_too_large_for_the_device_is_infeasible(tmp_path, monkeypatch):
     """The study goes on, and reaches its total, for the point is not drawn again."""
 
-    def small_device(setup: TrialSetup, splits: Splits, *arguments: Any) -> Outcome:
+    def small_device(setup: TrialSetup, splits: Splits, *arguments):
         with within_memory(splits.train.device):
             if setup.role == "candidate" and setup.study.model.options["widening"] == 3:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
@@ -309,14 +304,40 @@ def test_an_interrupted_trial_is_run_again(tmp_path, epochs):
     assert now.loc[kept["trial"]].to_list() == kept["val_errors"].to_list()
 
 
+@pytest.mark.slow
+def test_a_trial_is_gone_on_with_by_as_many_threads(tmp_path):
+    """Sums that are split in another way differ in their last digits, and then so does all else."""
+    path = write_study(tmp_path, training__epochs=4, search__trials=2, search__replicates=1)
+    seen = []
+
+    class Threads(Interrupt):
+        def epoch_finished(self, epoch):
+            seen.append(torch.get_num_threads())
+            super().epoch_finished(epoch)
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with pytest.raises(KeyboardInterrupt):
+            sculpt.run(path, watcher=Threads(2))
+        torch.set_num_threads(1)
+        results = sculpt.run(path, watcher=Threads(10**6))
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    # Two epochs of the base are told again; the candidate is begun by the second run.
+    assert seen == [2] * 2 + [2] * 4 + [1] * 4
+    assert results.record("base")["runs"][0]["training"]["resumed_at"] == [2]
+
+
 class TakenOver(Watcher):
     """Does what another worker does when this one is silent for too long: fails its trial."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path):
         self.path = path
         self.done = False
 
-    def epoch_finished(self, epoch: Epoch) -> None:
+    def epoch_finished(self, epoch):
         store = open_store(self.path)
         for trial in store.candidates.get_trials(deepcopy=False):
             if trial.state is TrialState.RUNNING and not self.done:
@@ -338,10 +359,10 @@ def test_a_worker_that_wakes_too_late_does_not_spoil_the_study(tmp_path):
 class SwallowedInterrupt(Watcher):
     """Presses Ctrl-C where Python swallows it: in the callback of a weak reference."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.epochs = 0
 
-    def epoch_finished(self, epoch: Epoch) -> None:
+    def epoch_finished(self, epoch):
         self.epochs += 1
         if self.epochs == 1:
             target = threading.Event()
@@ -388,7 +409,7 @@ def test_a_killed_run_goes_on_to_the_exact_total(tmp_path, stop):
         assert results.record(trial) == record, "a finished trial must stay as it was"
 
 
-def wait_for_a_trial_in_progress(path: Path, running: subprocess.Popen[str]) -> dict[Any, Any]:
+def wait_for_a_trial_in_progress(path, running: subprocess.Popen[str]):
     """Wait until a trial is running and two are finished; return the records of those."""
     deadline = time.monotonic() + 300
     kept: dict[Any, Any] = {}
@@ -415,7 +436,7 @@ def test_reading_while_another_process_adds_a_trial(finished, monkeypatch):
     all_trials = read_trials(candidates, results.store.storage)
     reads = []
 
-    def one_more_at_each_read(study: optuna.Study, storage: Any) -> list[StoredTrial]:
+    def one_more_at_each_read(study: optuna.Study, storage):
         if study is not candidates:
             return read_trials(study, storage)
         reads.append(1)

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from small_training import make_network, recipe
 
 from sculpt.errors import SculptWarning
+from sculpt.training import loop as loop_module
 from sculpt.training.loop import train
 from sculpt.training.training_checkpoint import TrainingCheckpoint
 
@@ -67,6 +68,40 @@ def test_an_interrupted_run_ends_bit_for_bit_as_one_that_was_not(
     assert without_times(trained.history) == without_times(expected.history)
     assert len(trained.facts.resumed_at) == 1
     assert heard == [epoch.epoch for epoch in expected.history]  # those before are told again
+
+
+@pytest.mark.parametrize("every", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_an_interrupt_between_any_two_instructions_loses_an_epoch_at_most(splits, tmp_path, every):
+    """State and progress are saved together, wherever in the loop the interrupt comes."""
+    settings = recipe(epochs=3, translate=1, weight_average=0.8)
+    whole, expected, _ = run(splits, settings, None)
+    loop = loop_module._train_epochs.__code__
+    moments = [7, 180, 400] if every == 1 else range(0, 10**6, every)
+    for moment in moments:
+        path, left = tmp_path / f"{moment}.safetensors", [moment]
+
+        def trace(frame, event, _, left=left):
+            if frame.f_code is not loop:
+                return None
+            frame.f_trace_opcodes = True
+            if event == "opcode":
+                left[0] -= 1
+                if left[0] == -1:
+                    raise KeyboardInterrupt
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            ended = run(splits, settings, path)
+        finally:
+            sys.settrace(before)
+        if ended[1] is not None:  # there are not so many
+            break
+        resumed, trained, _ = run(splits, settings, path)
+        assert equal(whole.state_dict(), resumed.state_dict()), moment
+        assert without_times(trained.history) == without_times(expected.history), moment
+    assert every == 1 or moment > 300
 
 
 def test_interrupted_twice_and_resumed_when_all_is_done(splits, tmp_path):

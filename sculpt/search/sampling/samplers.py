@@ -1,29 +1,34 @@
 """Optuna's samplers, by the names that a study gives them."""
 
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from typing import Any
 
 import optuna
 from optuna import samplers
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from sculpt.config import Study
 from sculpt.errors import ConfigError
-from sculpt.search.sampling.space import MOST_POINTS, is_enumerable, space_size
-from sculpt.search.sampling.unrepeated import UnrepeatedSampler
+from sculpt.search.sampling.space import (
+    MOST_POINTS,
+    distribution,
+    is_enumerable,
+    space_size,
+)
+from sculpt.search.sampling.unrepeated import UnrepeatedSampler, draw_seed
 from sculpt.seeding import derive_seed
-from sculpt.storage.attributes import ERROR
 from sculpt.storage.optuna_names import experimental_accepted
-from sculpt.storage.study_storage import DelegatingStorage
 
 TPE_TRIALS = 1000
 """More are for NSGA: TPE's time for a proposal grows with all the trials before it."""
 
 TPE_OBJECTIVES = 3
 """More are for NSGA-III: TPE ranks trials by hypervolume, whose cost explodes with them."""
+
+SKIPPED_PLACES = 2**16
+"""From a proposal of the quasi-random sequence that is taken to the next one."""
 
 
 def resolve_sampler(study: Study) -> str:
@@ -55,95 +60,71 @@ def resolve_sampler(study: Study) -> str:
     return "nsga2" if many and len(search.objectives) > 1 else "tpe"
 
 
-def make_sampler(
-    study: Study, storage: BaseStorage, trials_before: int, worker: int = 0
-) -> BaseSampler:
+def make_sampler(study: Study) -> UnrepeatedSampler:
     """Return the study's sampler, which never proposes a configuration again.
 
+    Each draw has a seed of its own, by the number of trials before it: a study that is stopped and
+    resumed draws what an uninterrupted one draws, and workers that draw at one moment differ.
     `random` draws from a space that can be enumerated without replacement, as `brute_force` does.
-
-    Args:
-        study: The study.
-        storage: Storage of its trials.
-        trials_before: A resumed study must not draw the values of its trials again.
-        worker: Number among those that start at once; they must not draw the same values either.
 
     Raises:
         ConfigError: The sampler does not fit the space; see `resolve_sampler`.
     """
-    name = resolve_sampler(study)
-    if name == "random" and is_enumerable(study.space):
-        name = "brute_force"
-    stream = f"sampler of worker {worker}" if worker else "sampler"
-    seed = derive_seed(study.search.seed, stream, trials_before) % 2**32
-    proposing: BaseSampler | None = None
-    with experimental_accepted():
-        if name == "brute_force":
-            proposing = InterruptibleBruteForce(storage, seed)
-        elif name != "grid":
-            proposing = _PROPOSING[name](study, seed)
-    return UnrepeatedSampler(study.space, proposing, seed)
+    name, seed = resolve_sampler(study), study.search.seed
+    if name == "grid":
+        return UnrepeatedSampler(study.space, seed, shuffled=False)
+    if name == "brute_force" or (name == "random" and is_enumerable(study.space)):
+        return UnrepeatedSampler(study.space, seed)
+
+    def propose(draw: int) -> BaseSampler:
+        with experimental_accepted():
+            return _PROPOSING[name](study, draw)
+
+    return UnrepeatedSampler(study.space, seed, propose)
 
 
-class InterruptibleBruteForce(samplers.BruteForceSampler):
-    """Optuna's sampler, which takes every trial that has ended for one that knew all its values.
+class QuasiRandomSampler(samplers.QMCSampler):
+    """Sobol's sequence over all of a space, at the place of a trial.
 
-    One that was killed before it had drawn them, or any, would make it refuse the whole space. It
-    is shown the others alone, as they are in the storage.
+    Optuna's has a place that every draw moves on, also one that comes to nothing, and the space of
+    the first trial, which may have been cut off.
     """
 
-    def __init__(self, storage: BaseStorage, seed: int) -> None:
-        super().__init__(seed=seed)
-        self._whole_trials = _WholeTrials(storage)  # type: ignore[abstract]
-        self._views: dict[str, optuna.Study] = {}
+    def __init__(self, study: Study, draw: int) -> None:
+        sequence = derive_seed(study.search.seed, "quasi-random") % 2**32
+        super().__init__(scramble=True, seed=sequence, warn_independent_sampling=False)
+        self._space, self._place = study.space, draw
 
-    def sample_independent(
-        self,
-        study: optuna.Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        name = study.study_name
-        if name not in self._views:
-            self._views[name] = optuna.load_study(study_name=name, storage=self._whole_trials)
-        return super().sample_independent(self._views[name], trial, param_name, param_distribution)
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return {key: distribution(self._space, key) for key in self._space.parameters}
 
-    def after_trial(self, study: optuna.Study, *ended: Any) -> None:
-        """Do nothing: the study says itself when there are enough trials."""
+    def _find_sample_id(
+        self, study: optuna.Study, search_space: dict[str, BaseDistribution]
+    ) -> int:
+        place, self._place = self._place, self._place + SKIPPED_PLACES
+        return place
 
 
-class _WholeTrials(DelegatingStorage):
-    """Leaves out trials that failed without an error of their own: they were interrupted."""
-
-    def get_all_trials(
-        self,
-        study_id: int,
-        deepcopy: bool = True,
-        states: Container[TrialState] | None = None,
-    ) -> list[FrozenTrial]:
-        found = self._backend.get_all_trials(study_id, deepcopy=deepcopy, states=states)
-        return [t for t in found if t.state is not TrialState.FAIL or ERROR in t.user_attrs]
-
-
-def _tpe(study: Study, seed: int) -> BaseSampler:
+def _tpe(study: Study, draw: int) -> BaseSampler:
     # Parameters belong together: how deep to go depends on how wide. Groups keep that up where
     # conditions leave some out.
     conditional = bool(study.space.conditions)
+    seed = draw_seed(study.search.seed, draw)
     return samplers.TPESampler(seed=seed, multivariate=True, group=conditional)
 
 
-def _quasi_random(study: Study, seed: int) -> BaseSampler:
-    # One sequence for all workers and runs, which share the place in it through the storage.
-    sequence = derive_seed(study.search.seed, "quasi-random") % 2**32
-    return samplers.QMCSampler(scramble=True, seed=sequence, warn_independent_sampling=False)
+def _seeded(kind: Callable[..., BaseSampler], **options: Any) -> Callable[[Study, int], Any]:
+    return lambda study, draw: kind(seed=draw_seed(study.search.seed, draw), **options)
 
 
-_PROPOSING: dict[str, Callable[[Study, int], Any]] = {
-    "random": lambda study, seed: samplers.RandomSampler(seed=seed),
-    "quasi_random": _quasi_random,
+_PROPOSING: dict[str, Callable[[Study, int], BaseSampler]] = {
+    "random": _seeded(samplers.RandomSampler),
+    "quasi_random": QuasiRandomSampler,
     "tpe": _tpe,
-    "nsga2": lambda study, seed: samplers.NSGAIISampler(seed=seed),
-    "nsga3": lambda study, seed: samplers.NSGAIIISampler(seed=seed),
-    "gp": lambda study, seed: samplers.GPSampler(seed=seed, warn_independent_sampling=False),
+    "nsga2": _seeded(samplers.NSGAIISampler),
+    "nsga3": _seeded(samplers.NSGAIIISampler),
+    "gp": _seeded(samplers.GPSampler, warn_independent_sampling=False),
 }
+"""Samplers for the draw of one trial, by its place among the trials."""

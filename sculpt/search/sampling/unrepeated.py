@@ -1,7 +1,7 @@
 """A sampler that proposes whole configurations, and none that the study already holds."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sculpt.config import Params, Space
 from sculpt.search.sampling.space import distribution, is_enumerable, points
+from sculpt.seeding import derive_seed
 from sculpt.storage.attributes import INFEASIBLE
 from sculpt.storage.trials import original_number
 
@@ -30,18 +31,27 @@ class UnrepeatedSampler(BaseSampler):
     one moment get one answer. Optuna asks for values while a trial is suggested its parameters,
     which happens under the storage's lock: a point that is open here is taken here.
 
+    A draw depends on the study's seed, the place of the trial among the trials, and the results so
+    far: not on the process, nor on how often a trial was begun.
+
     Args:
         space: The search space.
-        proposing: The sampler that is asked; without one, points are taken in their order.
-        seed: Seed of the choice among open points.
+        seed: The study's.
+        propose: Returns the sampler that is asked for the trial at a place; without one, points of
+            the space are taken that nobody took.
+        shuffled: Take such points in a random order, rather than in the space's.
     """
 
-    def __init__(self, space: Space, proposing: BaseSampler | None, seed: int):
-        self._space = space
-        self._proposing = proposing
-        self._generator = np.random.default_rng(seed)
-        # A stream of its own: the other sampler may begin with the very draws of this seed.
-        self._chance = RandomSampler(seed=int(self._generator.integers(2**32)))
+    def __init__(
+        self,
+        space: Space,
+        seed: int,
+        propose: Callable[[int], BaseSampler] | None = None,
+        *,
+        shuffled: bool = True,
+    ):
+        self._space, self._seed = space, seed
+        self._propose, self._shuffled = propose, shuffled
         self._drawn: dict[int, Params] = {}
 
     def infer_relative_search_space(
@@ -62,15 +72,12 @@ class UnrepeatedSampler(BaseSampler):
         param_distribution: BaseDistribution,
     ) -> Any:
         if param_name not in self._space.parameters:
-            other = self._proposing or self._chance
-            return other.sample_independent(study, trial, param_name, param_distribution)
+            seed = derive_seed(self._seed, param_name, place_of(study, trial)) % 2**32
+            chance = RandomSampler(seed=seed)
+            return chance.sample_independent(study, trial, param_name, param_distribution)
         if trial.number not in self._drawn:
             self._drawn = {trial.number: self._draw(study, trial)}
         return self._drawn[trial.number][param_name]
-
-    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        if self._proposing:
-            self._proposing.before_trial(study, trial)
 
     def after_trial(
         self,
@@ -79,46 +86,62 @@ class UnrepeatedSampler(BaseSampler):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        if self._proposing:
-            self._proposing.after_trial(study, trial, state, values)
+        if self._propose:
+            place = place_of(study, trial)
+            self._propose(place).after_trial(study, trial, state, values)
 
     def _draw(self, study: optuna.Study, trial: FrozenTrial) -> Params:
         """Return a whole configuration that agrees with what the trial already has."""
-        keys = keys_of(study, study.get_trials(deepcopy=False))
-        taken = {key for number, key in enumerate(keys) if number != trial.number}
-        samplers = [self._proposing, self._chance] if self._proposing else []
-        params: Params = {}
-        for sampler in samplers:
+        place, origin = place_of(study, trial), original_number(trial)
+        trials = study.get_trials(deepcopy=False)
+        keys = zip(trials, keys_of(study, trials), strict=True)
+        taken = {key for other, key in keys if original_number(other) != origin}
+        begun = key_of(trial.params)
+        generator = np.random.default_rng(draw_seed(self._seed, place))
+        # A stream of its own: the other sampler may begin with the very draws of this seed.
+        chance = RandomSampler(seed=int(generator.integers(2**32)))
+        for sampler in (self._propose(place), chance) if self._propose else ():
             for _ in range(PROPOSALS):
-                params = self._propose(sampler, study, trial)
-                if key_of(params) not in taken:
+                params = self._ask(sampler, study, trial, {})
+                if key_of(params) not in taken and begun <= key_of(params):
                     return params
         if not is_enumerable(self._space):
-            return params
-        begun = key_of(trial.params)
+            return self._ask(chance, study, trial, trial.params)
         possible = [point for point in points(self._space) if begun <= key_of(point)]
         open_points = [point for point in possible if key_of(point) not in taken] or possible
-        # In their order where there is no sampler.
-        index = self._generator.integers(len(open_points)) if self._proposing else 0
-        return open_points[index]
+        return open_points[generator.integers(len(open_points)) if self._shuffled else 0]
 
-    def _propose(self, sampler: BaseSampler, study: optuna.Study, trial: FrozenTrial) -> Params:
+    def _ask(
+        self, sampler: BaseSampler, study: optuna.Study, trial: FrozenTrial, given: Params
+    ) -> Params:
         """Walk through the space as Optuna's trials do, on a trial that is not written down."""
         draft = copy.copy(trial)
-        draft.params, draft.distributions = dict(trial.params), dict(trial.distributions)
+        draft.params, draft.distributions = {}, {}
         related = sampler.infer_relative_search_space(study, draft)
-        relative = sampler.sample_relative(study, draft, related)
+        drawn = sampler.sample_relative(study, draft, related) | given
         for key in self._space.parameters:
-            if key in draft.params or not self._space.is_active(key, draft.params):
+            if not self._space.is_active(key, draft.params):
                 continue
             allowed = distribution(self._space, key)
-            if key in relative:
-                value = relative[key]
+            if key in drawn:
+                value = drawn[key]
             else:
                 value = sampler.sample_independent(study, draft, key, allowed)
             draft.distributions[key] = allowed
             draft.params[key] = value
         return draft.params
+
+
+def place_of(study: optuna.Study, trial: FrozenTrial) -> int:
+    """Return the number of trials before this one, each counted once however often it was begun."""
+    origin = original_number(trial)
+    earlier = study.get_trials(deepcopy=False)[:origin]
+    return len({original_number(other) for other in earlier})
+
+
+def draw_seed(seed: int, place: int) -> int:
+    """Return the seed of the draw at a place, of 32 bits."""
+    return derive_seed(seed, "sampler", place) % 2**32
 
 
 def first_with(params: Params, trial: optuna.Trial) -> int | None:

@@ -3,12 +3,14 @@
 import random
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import optuna
+import torch
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
@@ -29,7 +31,13 @@ from sculpt.search.sampling.space import suggest
 from sculpt.search.sampling.unrepeated import first_with
 from sculpt.search.workers.interruption import Interruption
 from sculpt.storage.artifacts import CheckpointFolder
-from sculpt.storage.attributes import ERROR, INFEASIBLE, OUT_OF_MEMORY, STOPPED_BECAUSE
+from sculpt.storage.attributes import (
+    ERROR,
+    INFEASIBLE,
+    OUT_OF_MEMORY,
+    STOPPED_BECAUSE,
+    THREADS,
+)
 from sculpt.storage.failures import storage_failure
 from sculpt.storage.store import Store
 from sculpt.storage.trial_files import discard_networks, keep, network_file
@@ -162,7 +170,8 @@ class Worker:
         epochs = len(setup.seeds) * evaluations(setup.study.training)
         self.watcher.trial_started(setup.label, setup.params, epochs)
         try:
-            record = self._run_seeds(setup, claimed, scoring)
+            with _threads_of(claimed, self.splits.train.device):
+                record = self._run_seeds(setup, claimed, scoring)
         except Stopped as stopped:
             self.watcher.trial_finished(setup.label, None, f"stopped: {stopped}")
             raise
@@ -263,6 +272,20 @@ class Worker:
         if source not in self._scoring:
             self._scoring[source] = load_scoring_images(study, self.splits)
         return self._scoring[source]
+
+
+@contextmanager
+def _threads_of(claimed: ClaimedTrial, device: torch.device) -> Iterator[None]:
+    """Compute on the CPU with as many threads as the first attempt at a trial did: a sum that is
+    split in another way differs in its last digits, and a network trained on from there in its
+    error."""
+    before = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(claimed.remembered(THREADS, before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _one_more(trials: Trials) -> Callable[[], int]:
