@@ -22,6 +22,7 @@ from sculpt.search.images import (
     load_data,
     load_scoring_images,
     missing_data,
+    missing_scoring_data,
 )
 from sculpt.search.progress import Watcher
 from sculpt.search.sampling.feasibility import CheckedStudy, check_study
@@ -69,7 +70,7 @@ def check(
     config = open_study(study, overrides, storage)
     document = check_study(config, describe_data(config))
     document["predicted"] = predict(config, document["trials"])
-    if missing := missing_data(config):
+    if missing := missing_data(config) or missing_scoring_data(config):
         warnings.warn(missing, SculptWarning, stacklevel=2)
     else:
         check_scoring_images(config, load_data(config))

@@ -16,8 +16,12 @@ def describe_data(study: Study) -> ImageSpec:
 
 def missing_data(study: Study) -> str | None:
     """Return which of the study's images are missing and how to get them, or None."""
-    used = [study.data, *(candidate.pruning.data for candidate in _scoring_apart(study))]
-    missing = (DATASETS.get(data.name)(**data.options).available() for data in used if data)
+    return _missing(study.data)
+
+
+def missing_scoring_data(study: Study) -> str | None:
+    """Return which images of `pruning.data` are missing and how to get them, or None."""
+    missing = (_missing(candidate.pruning.data) for candidate in _scoring_apart(study))
     return next((sentence for sentence in missing if sentence), None)
 
 
@@ -58,6 +62,10 @@ def _scoring_apart(study: Study) -> Iterator[Study]:
             candidate = study.with_parameters(params)
             if candidate.pruning.data:
                 yield candidate
+
+
+def _missing(data: Data | None) -> str | None:
+    return DATASETS.get(data.name)(**data.options).available() if data else None
 
 
 def _load(data: Data) -> Splits:
