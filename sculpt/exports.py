@@ -142,12 +142,14 @@ def _origin(loaded: Loaded, results: Results) -> int | str:
     Raises:
         InputError: it is not one of the study's.
     """
-    trial, seed = loaded.metadata["trial"], loaded.metadata["seed"]
+    trial, seed = loaded.metadata.get("trial"), loaded.metadata.get("seed")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, NETWORK_FILE)
         try:
             if loaded.metadata.get("study") != results.config.study:
                 raise InputError(f"it is one of the study {loaded.metadata.get('study')!a:.60}")
+            if type(trial) not in (int, str) or type(seed) is not int:
+                raise InputError(f"it is of trial {trial!a:.60}, seed {seed!a:.60}")
             results.copy_network(trial, file, seed)
             own = read_bundle(file).state
         except InputError as error:
@@ -155,7 +157,7 @@ def _origin(loaded: Loaded, results: Results) -> int | str:
                 f"the network must be one of the study {results.config.study}, but {error}; give "
                 "the study that it was exported from, or none"
             ) from error
-    assert isinstance(trial, int | str)  # or there would be no such trial
+    assert isinstance(trial, int | str)
     state = loaded.model.state_dict()
     if not all(torch.equal(tensor, state[name]) for name, tensor in own.items() if name in state):
         raise InputError(

@@ -176,6 +176,28 @@ def check_masks(model: nn.Module, masks: object, *, of_biases: bool = True) -> M
     return here
 
 
+def check_applied(model: nn.Module, masks: Masks) -> Masks:
+    """Refuse masks that do not fit a model, or were not applied to it: its function is another.
+
+    Pruned weights of a network that diverged may be NaN: infinity times a mask's 0.
+
+    Returns:
+        The masks, on the model's device.
+
+    Raises:
+        InputError: a mask does not fit, or a pruned weight is not zero.
+    """
+    here = check_masks(model, masks)
+    for name, parameter in weighted_parameters(model).items():
+        pruned = parameter.detach()[~here[name]]
+        if ((pruned != 0) & ~pruned.isnan()).any():
+            raise InputError(
+                f"pruned weights must be zero, but some of {name} are not; first call "
+                "sculpt.apply_masks(model, masks), or give the masks of this network"
+            )
+    return here
+
+
 def describe(value: Any) -> str:
     """Say what a value is: the type and shape of a tensor, the class and keys of others."""
     if isinstance(value, Tensor):

@@ -10,16 +10,14 @@ from sculpt.diagnostics.arguments import check_inputs, material_weights
 from sculpt.diagnostics.cost import Cost, measure_cost
 from sculpt.diagnostics.layers import (
     Masks,
-    check_masks,
+    check_applied,
     dense_masks,
     kept_weights,
     weighted_layers,
-    weighted_parameters,
 )
 from sculpt.diagnostics.orthogonality import layer_bound, layer_orthogonality, orthogonality_score
 from sculpt.diagnostics.propagation import jacobian_singular_values, summarize_jacobian
 from sculpt.diagnostics.topology import Topology, measure_topology
-from sculpt.errors import InputError
 
 
 def diagnose(model: nn.Module, masks: Masks | None, inputs: Tensor) -> dict[str, Any]:
@@ -109,11 +107,4 @@ def _check_masks(model: nn.Module, masks: Masks | None) -> Masks:
     """Check masks, or make dense ones, and move them to the model's device."""
     if masks is None:
         return dense_masks(model)
-    here = check_masks(model, masks)
-    for name, parameter in weighted_parameters(model).items():
-        if (parameter.detach()[~here[name]] != 0).any():
-            raise InputError(
-                f"pruned weights must be zero, but some of {name} are not; first call "
-                "sculpt.apply_masks(model, masks), or pass masks=None for a dense network"
-            )
-    return here
+    return check_applied(model, masks)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sculpt.config import describe_parameters
+from sculpt.errors import InputError
 from sculpt.export.formats import Network
 from sculpt.export.manifest import ExportedFile, Facts, Latency, Manifest
 from sculpt.registry import FORMATS
@@ -17,7 +18,21 @@ COUNTING = {
 
 
 def model_card(network: Network, manifest: Manifest) -> str:
-    """Return the card of an exported network as Markdown."""
+    """Return the card of an exported network as Markdown.
+
+    Raises:
+        InputError: the network's metadata, which anybody may have written, are not as sculpt does.
+    """
+    try:
+        return _card(network, manifest)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise InputError(
+            "the metadata of an exported network must be as sculpt wrote them, but no model card "
+            f"can be made of these ({type(error).__name__}: {error!s:.200}); export it anew"
+        ) from error
+
+
+def _card(network: Network, manifest: Manifest) -> str:
     found, facts = network.metadata, manifest.get("facts", {})
     record = network.record
     blocks = [

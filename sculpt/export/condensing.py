@@ -63,7 +63,7 @@ def compact(model: nn.Module, masks: Masks, example_inputs: Tensor) -> fx.GraphM
         (N, classes).
 
     Raises:
-        InputError: the masks do not fit the model.
+        InputError: the masks do not fit the model, or a pruned weight of it is not zero.
         ExportError: the forward pass cannot be traced, has an unknown operation, or the result
             would compute something else.
     """

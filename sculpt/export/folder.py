@@ -37,6 +37,8 @@ from sculpt.pruning.masks import count_kept
 from sculpt.registry import FORMATS
 
 REFERENCE_IMAGES = 8
+MOST_BYTES = 2**30
+"""Of the file of reference images: what a stranger's folder can make its reader allocate."""
 TOLERANCE = 1e-5
 """Allowed difference of logits in float32, as a share of the largest."""
 
@@ -120,10 +122,10 @@ def export_network(
             }
             write_manifest(folder, manifest)
             (folder / CARD).write_text(model_card(network, manifest), encoding="utf-8")
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter of a name with a NUL
         raise InputError(
-            f"an export must go to a folder that can be written, but got {target} "
-            f"({error.strerror or error}); give another with --output"
+            f"an export must go to a folder that can be written, but got {target} ({error}); give "
+            "another with --output"
         ) from error
     return manifest
 
@@ -160,7 +162,7 @@ def check_folder(directory: str | Path) -> tuple[Loaded, list[Check]]:
         detail = f"{counted:,} of {kept:,} recorded"
         check(NETWORK_FILE, "kept parameters", counted == kept, detail)
     try:
-        images, logits = _read_reference(folder)
+        images, logits = _read_reference(folder, loaded)
     except InputError as error:
         check(REFERENCE, "can be read", False, str(error))
         return loaded, checks
@@ -198,10 +200,9 @@ def measure_folder(
     file of the folder is executed. `turns` and `on_row`: see `time_side_by_side`.
 
     Raises:
-        InputError: it is not an exported folder, its bundle is not the one that was exported, or
-            the runtime is missing.
+        InputError: it is not an exported folder, or cannot be written, its bundle is not the one
+            that was exported, or the runtime is missing.
         ExportError: the network cannot be lowered.
-        OSError: nothing can be written there.
     """
     folder = Path(directory)
     manifest = read_manifest(folder)
@@ -214,7 +215,7 @@ def measure_folder(
         )
     if reason := missing_runtime(runtime):
         raise InputError(f"the runtime must be one that is there: {reason}")
-    images, _ = _read_reference(folder)
+    images, _ = _read_reference(folder, loaded)
     network = Network(loaded.model, loaded.masks, loaded.metadata, images)
     base = _dense_base(folder, manifest, loaded)
     timed = time_side_by_side(network, base, turns=turns, on_row=on_row)
@@ -224,12 +225,18 @@ def measure_folder(
     ]
     by = describe_latency(runtime)
     record = {**loaded.record, "latency": seconds, "latency_by": by}
-    write_bundle(bundle, loaded.model, loaded.masks, loaded.metadata | {"record": record})
-    exported.update(describe_file(bundle))
     manifest["latency"] = latency = timed | {"latency": seconds, "latency_by": by}
-    write_manifest(folder, manifest)
-    with replacing(folder / CARD) as part:
-        part.write_text(model_card(network, manifest), encoding="utf-8")
+    card = model_card(network, manifest)
+    try:
+        write_bundle(bundle, loaded.model, loaded.masks, loaded.metadata | {"record": record})
+        exported.update(describe_file(bundle))
+        write_manifest(folder, manifest)
+        with replacing(folder / CARD) as part:
+            part.write_text(card, encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"{folder}: must be a folder that can be written, but is not ({error}); copy it first"
+        ) from error
     return {"directory": str(folder), **latency}
 
 
@@ -261,22 +268,32 @@ def compare(
 def _check_target(target: Path) -> None:
     """Refuse to replace a folder that is not an export."""
     if target.is_dir():
-        if any(target.iterdir()) and not (target / MANIFEST).exists():
+        try:
+            if any(target.iterdir()):
+                read_manifest(target)
+        except (OSError, InputError) as error:
             raise InputError(
                 f"an export must go to a new folder, or in the place of an older export, but "
                 f"{target} holds other files; give another with --output"
-            )
+            ) from error
     elif target.exists():
         raise InputError(f"an export must go to a folder, but {target} is a file; give another")
 
 
-def _read_reference(folder: Path) -> tuple[Tensor, Tensor]:
+@torch.no_grad()
+def _read_reference(folder: Path, loaded: Loaded) -> tuple[Tensor, Tensor]:
     """Read the reference images of a folder, and the network's logits for them."""
     try:
-        check_file(folder / REFERENCE)
+        check_file(folder / REFERENCE, MOST_BYTES)
         reference = load_tensors((folder / REFERENCE).read_bytes())
-        return reference["images"], reference["logits"]
-    except (OSError, SafetensorError, KeyError) as error:
+        images, logits = reference["images"], reference["logits"]
+        expected = loaded.model(images[:1])
+        if not len(images):
+            raise ValueError("there is no image")
+        if logits.shape != (len(images), *expected.shape[1:]) or logits.dtype != expected.dtype:
+            raise ValueError(f"the logits are {logits.dtype} of shape {tuple(logits.shape)}")
+        return images, logits
+    except (OSError, SafetensorError, KeyError, IndexError, RuntimeError, ValueError) as error:
         raise InputError(
             f"{folder / REFERENCE}: must hold images and logits, but cannot be read ({error}); "
             "export the network anew"

@@ -64,7 +64,7 @@ def measure_latency(
     cannot be traced, as it is.
 
     Raises:
-        InputError: the runtime is missing, or the masks do not fit.
+        InputError: the runtime is missing, or the masks do not fit or were not applied.
         ExportError: the network cannot be exported for that runtime.
     """
     if missing := missing_runtime(runtime):

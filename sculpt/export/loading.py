@@ -40,7 +40,8 @@ class Loaded:
     @property
     def record(self) -> Mapping[str, Any]:
         """The record of the network's trial; empty if the file has none."""
-        return self.metadata.get("record") or {}
+        record = self.metadata.get("record")
+        return record if isinstance(record, dict) else {}
 
 
 def load(path: str | Path) -> Loaded:

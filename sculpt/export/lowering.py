@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from sculpt.diagnostics.layers import Masks, check_applied
 from sculpt.errors import ExportError
 from sculpt.export import program as ops
 from sculpt.export.program import Array, Function, Pair, Program
 from sculpt.graph.trace import NotTraceableError, Shape, trace
 from sculpt.models.residual_blocks import ZeroPad
-from sculpt.pruning.masks import Masks, apply_masks
 
 FUNCTIONS: dict[Any, Function] = {
     nn.ReLU: "relu",
@@ -84,10 +84,9 @@ def lower(model: nn.Module, masks: Masks, example_inputs: Tensor) -> Program:
 
 
 def masked_copy(model: nn.Module, masks: Masks, dtype: torch.dtype) -> nn.Module:
-    """Copy a network in eval mode, on the CPU, with pruned weights as 0."""
-    network = copy.deepcopy(model).to("cpu", dtype).eval()
-    apply_masks(network, {name: mask.cpu() for name, mask in masks.items()})
-    return network
+    """Copy a network in eval mode, on the CPU; InputError if its pruned weights are not 0."""
+    check_applied(model, masks)
+    return copy.deepcopy(model).to("cpu", dtype).eval()
 
 
 def _append(

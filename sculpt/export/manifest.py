@@ -12,6 +12,9 @@ from sculpt.errors import InputError
 from sculpt.files import check_file, replacing
 from sculpt.typed_json import from_json
 
+MOST_BYTES = 2**24
+"""Of a manifest."""
+
 MANIFEST, REFERENCE, CARD = "manifest.json", "reference.safetensors", "README.md"
 
 
@@ -110,7 +113,7 @@ def read_manifest(folder: Path) -> Manifest:
         InputError: it is not an exported folder.
     """
     try:
-        check_file(folder / MANIFEST)
+        check_file(folder / MANIFEST, MOST_BYTES)
         manifest = from_json(Manifest, (folder / MANIFEST).read_bytes(), "it")
         for name in manifest["files"]:
             if Path(name).name != name:

@@ -7,8 +7,12 @@ from test_latency import FAMILIES, IMAGES, sparse
 from torch import nn
 
 import sculpt
+from sculpt.bundle import write_bundle
 from sculpt.errors import ExportError, InputError
 from sculpt.export.condensing import compact
+from sculpt.export.folder import export_network
+from sculpt.export.latency import measure_latency
+from sculpt.export.loading import Loaded
 from sculpt.export.lowering import lower
 from sculpt.export.module import to_module
 from sculpt.pruning.masks import dense_masks
@@ -28,6 +32,26 @@ def test_it_is_smaller_and_computes_the_same(family, options):
     assert sizes[0] < 0.8 * sizes[1]
     assert not small.training
     assert not any(isinstance(module, nn.BatchNorm2d) for module in small.modules())
+
+
+def test_masks_that_were_not_applied_are_refused(tmp_path):
+    """With them the network would be another function than the one that was trained."""
+    model, masks = sparse("mlp", {"layers": 3, "units": 20})
+    metadata = {"input": {"channels": 3, "height": 32, "width": 32}}
+    name, mask = next((name, mask) for name, mask in masks.items() if not mask.all())
+    model.get_parameter(name).data[~mask] = 0.5
+    for use in (
+        lambda: sculpt.compact(model, masks, IMAGES),
+        lambda: sculpt.diagnose(model, masks, IMAGES),
+        lambda: measure_latency(model, masks, IMAGES),
+        lambda: write_bundle(tmp_path / "n.safetensors", model, masks, {}),
+        lambda: export_network(Loaded(model, masks, metadata), tmp_path / "export", [], {}),
+    ):
+        with pytest.raises(InputError, match=rf"pruned weights .*{name}.*sculpt\.apply_masks"):
+            use()
+    assert list(tmp_path.iterdir()) == []
+    sculpt.apply_masks(model, masks)
+    sculpt.compact(model, masks, IMAGES)
 
 
 def test_it_can_be_exported_saved_and_moved(tmp_path):

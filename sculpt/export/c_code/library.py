@@ -33,7 +33,14 @@ def find_compiler() -> list[str]:
     Raises:
         InputError: none is.
     """
-    wanted = shlex.split(os.environ.get("CC", ""))
+    given = os.environ.get("CC", "")
+    try:
+        wanted = shlex.split(given)
+    except ValueError as error:
+        raise InputError(
+            f"$CC must be the command of a C compiler, but got {given!r} ({error}); correct or "
+            "unset it"
+        ) from error
     if wanted:
         if shutil.which(wanted[0]) is None:
             raise InputError(
