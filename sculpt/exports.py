@@ -148,7 +148,7 @@ def _origin(loaded: Loaded, results: Results) -> int | str:
         try:
             if loaded.metadata.get("study") != results.config.study:
                 raise InputError(f"it is one of the study {loaded.metadata.get('study')!a:.60}")
-            if type(trial) not in (int, str) or type(seed) is not int:
+            if not isinstance(trial, int | str) or not isinstance(seed, int):
                 raise InputError(f"it is of trial {trial!a:.60}, seed {seed!a:.60}")
             results.copy_network(trial, file, seed)
             own = read_bundle(file).state
