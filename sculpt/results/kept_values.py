@@ -21,7 +21,6 @@ OF_COMPLETE: dict[str, Any] = {
     "sparsity": Finite,
     "dense_macs": Finite,
     "kept_macs": Finite,
-    "training_seconds": Finite,
     "seconds": Finite,
 }
 """What every finished trial has; others have some of it."""
@@ -32,7 +31,8 @@ OF_CONFIRMATION: dict[str, Any] = {
     "seeds": StrictInt,
 }
 OF_SOME: dict[str, Any] = {
-    **dict.fromkeys(("dense_memory", "latency", "val_error_std", "epochs", "diverged"), Finite),
+    **dict.fromkeys(("dense_memory", "latency", "training_seconds"), Finite),
+    **dict.fromkeys(("val_error_std", "epochs", "diverged"), Finite),
     **dict.fromkeys(("error", "infeasible", "out_of_memory", "stopped_because"), StrictStr),
     **dict.fromkeys(("counting", "latency_by"), StrictStr),
     "test_errors": list[Finite | None],

@@ -39,7 +39,7 @@ class RankRow(TypedDict):
     dense_memory: float | None
     latency: float | None
     epochs: float | None
-    training_seconds: float
+    training_seconds: float | None
     seconds: float
 
 
@@ -121,7 +121,7 @@ def _rows(results: Results) -> list[RankRow]:
                 "dense_memory": whole(row.get("dense_memory")),
                 "latency": whole(row.get("latency")),
                 "epochs": whole(row.get("epochs")),
-                "training_seconds": row["training_seconds"],
+                "training_seconds": row.get("training_seconds"),
                 "seconds": row["seconds"],
             }
         )
