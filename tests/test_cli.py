@@ -189,6 +189,17 @@ def test_counting_trials_waits_for_no_table(study):
     assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
 
 
+def test_sizes_need_no_compiler(tmp_path):
+    """Nor the algebra that comes with it: to import both takes longer than PyTorch itself."""
+    code = (
+        "import sys; from sculpt.cli import app; app(sys.argv[1:], standalone_mode=False); "
+        "print([m for m in ('torch._dynamo', 'sympy') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, "check", str(write_study(tmp_path))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
+
+
 def test_tables_for_people(study, sculpt_command):
     for command, expected in [
         (["check"], "dense size"),

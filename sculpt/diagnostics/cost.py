@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from sculpt.diagnostics.arguments import check_output
 from sculpt.diagnostics.layers import Layer, Masks, named_layers
+from sculpt.diagnostics.shapes import QuickShapes
 from sculpt.errors import InputError
 
 BYTES_PER_PARAMETER = 16
@@ -71,7 +72,7 @@ def measure_cost(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
         if not any(module.children()):
             module.register_forward_hook(record)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), QuickShapes():
             output = check_output(traced(torch.empty(1, *input_shape, device="meta")))
     except (RuntimeError, ValueError) as error:
         raise InputError(

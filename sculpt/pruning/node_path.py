@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 Counts = NDArray[np.int64]
 TIE = 1e-9
@@ -103,6 +102,9 @@ def _taken(gains: NDArray[np.float64], sizes: Counts, budget: int) -> Counts:
     group = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(ranking)]))
     np.add.at(available, (group, ranking % inputs), sizes[ranking // inputs])
     capacities = available.sum(1)
+    # Not above: it takes a while to import, and every criterion is imported to be listed.
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
     solution = milp(
         -ranked[starts] / max(ranked[0], np.finfo(np.float64).tiny),
         integrality=np.ones(len(starts)),

@@ -1,11 +1,16 @@
 """JSON documents as tables for people."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from sculpt.config import Params, describe_parameters
-from sculpt.results.statistics import Difference
 from sculpt.table import Column
 from sculpt.units import counted
+
+if TYPE_CHECKING:  # SciPy takes a third of a second to import, and sizes need no statistics
+    from sculpt.results.statistics import Difference
 
 HOW = {
     "bootstrap": "paired by seed, bootstrap-t",
