@@ -41,7 +41,7 @@ FLOORS = [
 # Floors inside of a room, lowest first: of its folders and files.
 INSIDE = {
     "storage": [
-        ["attributes", "failures", "optuna_names", "storage_url"],
+        ["attributes", "failures", "optuna_names"],
         ["postgres", "sqlite_file"],
         ["study_storage"],
         ["stored_trials"],

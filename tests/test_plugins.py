@@ -132,7 +132,7 @@ def test_a_study_runs_only_with_its_plugins_imported(lab: Path, forget: Forget) 
     assert not Path("tiny.db").exists()
     sculpt.run(sculpt.load_study(lab), overrides=None, workers=2)
     forget()
-    invitation.accept(Watcher())
+    invitation(Watcher())
     assert MODULE in sys.modules
 
 

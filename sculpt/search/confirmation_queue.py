@@ -18,8 +18,10 @@ from sculpt.storage.trials import Trials, trial_states
 from sculpt.trial_setup import TrialSetup, candidate_budget, resolve_budget
 
 BASE = "base"
-Key = tuple[int | str, str, int]
-"""A candidate's number or `base`, `sculpted` or `shuffled`, and the number of seeds."""
+
+KEY = ("candidate", "arm", "seeds")
+"""Attributes of a trial that say what it confirms: a candidate's number or `base`, `sculpted` or
+`shuffled`, and the number of seeds."""
 
 
 def best_candidates(store: Store, settings: Confirm) -> list[int]:
@@ -62,24 +64,20 @@ def _queue(store: Store, settings: Confirm, trials: Trials, dry: bool) -> int:
     with trials.storage.lock():
         selected = best_candidates(store, settings)
         arms = ["sculpted"] + ([settings.control] if settings.control else [])
-        wanted: list[Key] = [(BASE, "sculpted", settings.seeds)]
+        wanted: list[tuple[int | str, str, int]] = [(BASE, "sculpted", settings.seeds)]
         wanted += [(number, arm, settings.seeds) for number in selected for arm in arms]
         found = trials.read()
         states = trial_states(found)
-        state_of = {_key(trial): states[trial.number] for trial in found}  # the last attempt's
+        keys = [tuple(trial.user_attrs[name] for name in KEY) for trial in found]
+        state_of = dict(zip(keys, states.values(), strict=True))  # the last attempt's
         if not dry:
             trials.study.set_user_attr("selected", selected)
             trials.study.set_user_attr("seeds", settings.seeds)
             for key in wanted:
                 if state_of.get(key, "failed") == "failed":  # or was never queued
-                    attributes = dict(zip(("candidate", "arm", "seeds"), key, strict=True))
+                    attributes = dict(zip(KEY, key, strict=True))
                     trials.study.enqueue_trial({}, user_attrs=attributes)
     return sum(state_of.get(key) != "complete" for key in wanted)
-
-
-def _key(trial: FrozenTrial) -> Key:
-    attributes = trial.user_attrs
-    return attributes["candidate"], attributes["arm"], attributes["seeds"]
 
 
 def confirmation_setup(
@@ -104,11 +102,10 @@ def confirmation_setup(
         return setup
     params = store.candidates.get_trials(deepcopy=False)[int(candidate)].params
     study = config.with_parameters(params)
-    budget = candidate_budget(config, study, spec)
-    setup = replace(setup, study=study, role="candidate", params=params, budget=budget)
-    if arm != "shuffled":
-        return setup
-    return replace(setup, study=shuffled(study), label=f"{setup.label} shuffled")
+    budget, label = candidate_budget(config, study, spec), setup.label
+    if arm == "shuffled":
+        study, label = shuffled(study), f"{label} shuffled"
+    return replace(setup, label=label, study=study, role="candidate", params=params, budget=budget)
 
 
 def shuffled(study: Study) -> Study:

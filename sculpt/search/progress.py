@@ -79,10 +79,8 @@ class LiveView(Watcher):
         self._trials: dict[int, TaskID] = {}  # the row of each worker's current trial
         self._starts: dict[int, float] = {}
         self._best: tuple[float, str] | None = None
-        self._finished_here = 0
-        self._first_start = time.monotonic()
-        self._warned = False
-        self._confirming = False
+        self._first_start, self._finished_here = time.monotonic(), 0
+        self._warned = self._confirming = False
 
     def run_started(self, total: int, done: int) -> None:
         self._bars.start()

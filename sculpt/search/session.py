@@ -8,7 +8,6 @@ storage.
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import cached_property, partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -33,13 +32,7 @@ from sculpt.search.workers.devices import WorkerCount, use_device
 from sculpt.search.workers.interruption import Interruption
 from sculpt.search.workers.processes import WorkerProcess, worker_processes
 from sculpt.search.workers.worker import Worker
-from sculpt.storage.artifacts import artifacts_of
-from sculpt.storage.opening import (
-    check_artifacts,
-    open_store,
-    refuse_other_images,
-    start_store,
-)
+from sculpt.storage.opening import open_store, open_study, start_store, to_work_on
 from sculpt.storage.store import Store, is_archive, refuse_archive
 from sculpt.study_file import document_faults, load_plugins_of
 from sculpt.training.precision import resolve_precision
@@ -69,7 +62,7 @@ class Session:
     Attributes:
         config: The study.
         splits: Its images, on the CPU, so that all processes share one copy.
-        devices: Devices dealt out to the workers in turn.
+        devices: Devices dealt out to the workers in turn; none where others train it.
         total: Total of trials, the base included; None is the total that the study was last asked
             for, now or later.
     """
@@ -77,7 +70,6 @@ class Session:
     def __init__(
         self, config: Study, devices: Sequence[torch.device], *, total: int | None
     ) -> None:
-        """Read what the study needs; InputError if its images are not at hand."""
         self.config, self.devices = config, list(devices)
         self.total = total
         self.budget = resolve_budget(config, describe_data(config))
@@ -86,13 +78,8 @@ class Session:
 
     @classmethod
     def start(cls, config: Study, devices: Sequence[torch.device]) -> "Session":
-        """Check a study, and make what is missing where it is kept; train nothing.
-
-        There are no devices where others train it.
-
-        Raises:
-            InputError: The study cannot be run as it is; nothing was written.
-        """
+        """Check a study, and make what is missing where it is kept; InputError if it cannot be run
+        as it is, and then nothing was written."""
         refuse_absent_plugins(config.plugins)
         _check_machine(config, devices)
         total = total_trials(config, describe_data(config))
@@ -112,12 +99,8 @@ class Session:
     ) -> "Session":
         """Open a study that was started elsewhere; a total that is raised later is followed.
 
-        Args:
-            reference: The name of a study, or a study file, of which only the name, its plug-ins
-                and the settings `OF_THE_MACHINE` are read.
-            storage: Where it is kept, if not where the file says (or `runs/NAME.db` for a name).
-            overrides: Keys of `OF_THE_MACHINE` to values.
-            devices: Devices of this machine that will train it.
+        Of a study file only its name, its storage, its plug-ins and the settings `OF_THE_MACHINE`
+        are read, of which `overrides` are some, too.
 
         Raises:
             StorageError: There is no such study; run it first.
@@ -138,20 +121,14 @@ class Session:
         config = _with_overrides(found.config, _of_the_machine(found.config, local) | overrides)
         _check_machine(config, devices)
         session = cls(config, devices, total=None)
-        session.store = session._to_work_on(found)
+        session.store = to_work_on(found, config, session.splits.fingerprint)
         return session
 
     @cached_property
     def store(self) -> Store:
-        """The study, opened by this process to work on it; ConfigError if it was begun with other
-        images, StorageError if it or its artifacts cannot be opened."""
-        return self._to_work_on(open_store(self.config.study, self.config.storage_url))
-
-    def _to_work_on(self, found: Store) -> Store:
-        refuse_other_images(self.config, self.splits.fingerprint, found.images)
-        store = replace(found, config=self.config, artifacts=artifacts_of(self.config))
-        check_artifacts(store)
-        return store
+        """The study, opened by this process; see `to_work_on`."""
+        found = open_study(self.config.study, self.config.storage_url)
+        return to_work_on(found, self.config, self.splits.fingerprint)
 
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in self.__dict__.items() if name != "store"}
@@ -218,28 +195,28 @@ class Session:
                 interruption.check()
                 for connection in wait(list(working), LOOK_SECONDS):
                     worker = working[connection]
-                    watcher.from_worker(worker.number)
+                    number = worker.number
+                    watcher.from_worker(number)
                     try:
-                        event, arguments = worker.receive()
+                        last[number], arguments = worker.receive()
                     except (EOFError, OSError):
                         del working[connection]
                         if problem := worker.why_it_ended():
                             watcher.worker_lost(problem)
-                            deaths[worker.number] += 1
-                            if deaths[worker.number] > MOST_REPLACEMENTS:
+                            deaths[number] += 1
+                            if deaths[number] > MOST_REPLACEMENTS:
                                 given_up.append(problem)
-                            else:
-                                worker.start()
-                                working[worker.connection] = worker
-                                last.pop(worker.number, None)
+                                continue
+                            worker.start()
+                            working[worker.connection] = worker
+                            last.pop(number, None)
                         continue
-                    last[worker.number] = event
-                    if event == "trial_finished":
-                        deaths[worker.number] = 0
+                    if last[number] == "trial_finished":
+                        deaths[number] = 0
                     # That one waits for another of these workers is no news.
                     all_wait = all(last.get(w.number) == "waiting" for w in working.values())
-                    if event != "waiting" or all_wait:
-                        getattr(watcher, event)(*arguments)
+                    if last[number] != "waiting" or all_wait:
+                        getattr(watcher, last[number])(*arguments)
         watcher.from_worker(0)
         if len(given_up) == count:
             raise SculptError(
@@ -290,13 +267,13 @@ def _silence_optuna() -> None:
 def _of_the_machine(stored: Study, local: Document) -> Overrides:
     """Return the settings `OF_THE_MACHINE` of a local study file, for the data sets of a study."""
     before = stored.model_dump()
-    found = {}
-    for key in OF_THE_MACHINE:
-        name = f"{key.rpartition('.')[0]}.name"
-        value = lookup(local, key)
-        if value is not None and lookup(local, name) == lookup(before, name):
-            found[key] = value
-    return found
+    names = {key: f"{key.rpartition('.')[0]}.name" for key in OF_THE_MACHINE}
+    found = {key: lookup(local, key) for key in OF_THE_MACHINE}
+    return {
+        key: value
+        for key, value in found.items()
+        if value is not None and lookup(local, names[key]) == lookup(before, names[key])
+    }
 
 
 def _with_overrides(stored: Study, overrides: Overrides) -> Study:

@@ -1,5 +1,6 @@
 """The files of a study (records, networks, checkpoints), in a folder or anywhere fsspec reaches."""
 
+import os
 import re
 import shutil
 import warnings
@@ -15,6 +16,7 @@ from uuid import uuid4
 
 import fsspec
 import optuna
+from fsspec.implementations.dirfs import DirFileSystem
 from optuna.artifacts.exceptions import ArtifactNotFound
 
 from sculpt.config import Study
@@ -23,22 +25,21 @@ from sculpt.files import replacing
 from sculpt.storage.failures import LostStorageError, in_one_line
 
 KEY = "artifacts_key"
-"""Attribute of a study: its identity among others of its name. A file among the artifacts is named
-by it, so that workers see whether they all keep them in one place."""
+"""Attribute of a study: its identity among others of its name, and of a file among its artifacts,
+so that workers see whether they all keep them in one place."""
 
 _BUCKETS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "oci")
 """Object stores. They have no folders: to make one would make a bucket of a misspelt name."""
 
 
 class ArtifactStore:
-    """Files by name in one place. Optuna and its dashboard read and write artifacts through it.
+    """Files by name in one place: Optuna's artifact store, with its names and arguments.
 
     A file is there whole or not at all, whenever its writer dies.
 
     Attributes:
         location: The place as it was given.
-        folder: The folder, on this machine or on a file system it shares; None for a URL of
-            anything else.
+        folder: The folder, on this machine or on a file system it shares; None for other URLs.
 
     Raises:
         InputError: The location may hold secrets, or is no single place.
@@ -46,18 +47,31 @@ class ArtifactStore:
 
     def __init__(self, location: str | Path) -> None:
         self.location = str(location)
-        _check_location(self.location)
-        path = re.sub("^(file|local)://", "", self.location)
-        self.folder = None if "://" in path else Path(path).expanduser().absolute()
+        scheme, separator, rest = self.location.partition("://")
+        self._protocol = scheme if separator else "file"
+        if separator and "::" in self.location:
+            raise InputError(f"artifacts must be one place, not a chain, but got {location!r}")
+        if separator and (re.match(r"[^:@]*:.*@", rest) or "?" in rest):
+            # The location is stored, and shown: a secret in it would be, too.
+            raise InputError(
+                "artifacts must be a URL without keys, passwords and options, but got "
+                f"{scheme}://...; drivers read them from their own configuration (s3fs: AWS's "
+                "files and variables, or fsspec's: "
+                "https://filesystem-spec.readthedocs.io/en/latest/features.html)"
+            )
+        path = rest if separator else self.location
+        local = self._protocol in ("file", "local")
+        self.folder = Path(path).expanduser().absolute() if local else None
 
     @cached_property
-    def _place(self) -> tuple[Any, str]:
-        """The file system, and the path in it, connected to when first needed; InputError if its
+    def files(self) -> Any:
+        """fsspec's file system of the place, connected to when first needed; InputError if its
         driver is not installed, StorageError if it cannot be reached."""
-        if self.folder:
-            return fsspec.filesystem("file"), self.folder.as_posix()
         try:
-            return fsspec.core.url_to_fs(self.location)
+            if self.folder:
+                return DirFileSystem(self.folder.as_posix(), fsspec.filesystem("file"))
+            files, root = fsspec.core.url_to_fs(self.location)
+            return DirFileSystem(root, files)
         except (ImportError, ValueError) as error:
             extra = "; pip install 'sculpt[s3]'" if self._protocol in ("s3", "s3a") else ""
             raise InputError(
@@ -67,17 +81,13 @@ class ArtifactStore:
         except Exception as error:
             self._unreachable(error)
 
-    @property
-    def _protocol(self) -> str:
-        return self.location.partition("://")[0]
-
     def check(self) -> None:
         """Make sure that files can be written, read and removed, or raise a StorageError; leave
         nothing behind."""
         name, text = f"check-{uuid4().hex}", b"Written to see whether files can be."
         made = []
-        if self.folder:
-            made = [f for f in (self.folder, *self.folder.parents) if not f.exists()]
+        if self.folder:  # pathlib raises an error where a name is too long
+            made = [f for f in (self.folder, *self.folder.parents) if not os.path.exists(f)]
         try:
             self.write(name, BytesIO(text))
             with self.open_reader(name) as reader:
@@ -97,19 +107,15 @@ class ArtifactStore:
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
         """Write a file, in the place of one of the same name; folders in its name are made.
-        Optuna's name and arguments.
-
-        Raises:
-            LostStorageError: It cannot be written.
-        """
+        LostStorageError if it cannot be written."""
         try:
             if self.folder is None:
                 self._write_remote(artifact_id, content_body)
                 return
-            try:
+            with suppress(FileNotFoundError):  # `check`, elsewhere, has just removed the folder
                 self._write_local(self.folder / artifact_id, content_body)
-            except FileNotFoundError:  # the `check` of another process has just removed the folder
-                self._write_local(self.folder / artifact_id, content_body)
+                return
+            self._write_local(self.folder / artifact_id, content_body)
         except (InputError, StorageError):
             raise
         except Exception as error:  # drivers have errors of their own
@@ -124,32 +130,28 @@ class ArtifactStore:
             shutil.copyfileobj(body, file)
 
     def _write_remote(self, name: str, body: BinaryIO) -> None:
-        files, root = self._place
-        path = f"{root}/{name}"
-        part = f"{path}-{uuid4().hex}.part"
+        part = f"{name}-{uuid4().hex}.part"
         try:
             if self._protocol not in _BUCKETS:
-                files.makedirs(path.rpartition("/")[0], exist_ok=True)
+                self.files.makedirs(name.rpartition("/")[0], exist_ok=True)
             # fsspec keeps a partial file when the writing is broken off.
-            with files.open(part, "wb") as file:
+            with self.files.open(part, "wb") as file:
                 shutil.copyfileobj(body, file)
-            files.mv(part, path)
+            self.files.mv(part, name)
         except BaseException:
             with suppress(Exception):
-                files.rm_file(part)
+                self.files.rm_file(part)
             raise
 
     def open_reader(self, artifact_id: str) -> BinaryIO:
-        """Open a file to read it; ArtifactNotFound if there is none. Optuna's name and argument."""
-        files, root = self._place
+        """Open a file to read it; ArtifactNotFound if there is none."""
         with self._found(artifact_id):
-            return files.open(f"{root}/{artifact_id}", "rb")
+            return self.files.open(artifact_id, "rb")
 
     def remove(self, artifact_id: str) -> None:
-        """Remove a file; ArtifactNotFound if there is none. Optuna's name and argument."""
-        files, root = self._place
+        """Remove a file; ArtifactNotFound if there is none."""
         with self._found(artifact_id):
-            files.rm_file(f"{root}/{artifact_id}")
+            self.files.rm_file(artifact_id)
 
     @contextmanager
     def _found(self, name: str) -> Iterator[None]:
@@ -160,32 +162,14 @@ class ArtifactStore:
 
     def has(self, name: str) -> bool:
         """Return whether there is a file of this name; StorageError if that cannot be seen."""
-        files, root = self._place
         try:
-            files.invalidate_cache()  # others write there, too
-            files.info(f"{root}/{name}")  # `exists` takes every error for an absent file
+            self.files.invalidate_cache()  # others write there, too
+            self.files.info(name)  # `exists` takes every error for an absent file
         except FileNotFoundError:
             return False
         except Exception as error:
             self._unreachable(error)
         return True
-
-    def fetch_folder(self, name: str, target: Path) -> None:
-        """Copy all files under a name into a folder, without those that are being written."""
-        files, root = self._place
-        files.invalidate_cache()
-        for path in files.find(f"{root}/{name}"):
-            copy = target / path.removeprefix(f"{root}/{name}/")
-            if copy.suffix != ".part":
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                files.get_file(path, str(copy))
-
-    def remove_folder(self, name: str) -> None:
-        """Remove all files under a name, if there are any."""
-        files, root = self._place
-        files.invalidate_cache()
-        with suppress(FileNotFoundError):
-            files.rm(f"{root}/{name}", recursive=True)
 
     def _unreachable(self, error: BaseException) -> NoReturn:
         raise StorageError(
@@ -195,21 +179,6 @@ class ArtifactStore:
         ) from error
 
 
-def _check_location(location: str) -> None:
-    scheme, separator, rest = location.partition("://")
-    if not separator:
-        return
-    if "::" in location:
-        raise InputError(f"artifacts must be one place, not a chain, but got {location!r}")
-    if re.match(r"[^:@]*:.*@", rest) or "?" in rest:
-        # The location is stored, and shown: a secret in it would be, too.
-        raise InputError(
-            f"artifacts must be a URL without keys, passwords and options, but got {scheme}://..."
-            "; drivers read them from their own configuration (s3fs: AWS's files and variables, "
-            "or fsspec's: https://filesystem-spec.readthedocs.io/en/latest/features.html)"
-        )
-
-
 @dataclass(frozen=True)
 class CheckpointFolder:
     """The checkpoints of one trial, of all its attempts.
@@ -217,9 +186,9 @@ class CheckpointFolder:
     Where artifacts are kept in a folder, this is a folder in it. Elsewhere an attempt works in a
     temporary folder, which begins as a copy and whose files are put back as they are written.
 
-    Two workers may write here at once: one that was frozen for so long that its trial was given
-    to another one wakes late. Both compute the same run and each file is replaced as a whole, so
-    the worst is that an attempt goes on from an earlier epoch.
+    Two workers may write here at once, where one wakes so late that its trial is another's. Both
+    compute the same run and each file is replaced as a whole, so the worst is that an attempt goes
+    on from an earlier epoch.
     """
 
     artifacts: ArtifactStore
@@ -233,15 +202,19 @@ class CheckpointFolder:
             yield self.artifacts.folder / self.name
             return
         with TemporaryDirectory(prefix="sculpt-") as made:
-            folder = Path(made)
-            with _as_warning(f"cannot be fetched from {self.artifacts.location}"):
-                self.artifacts.fetch_folder(self.name, folder)
-            yield folder
+            with self._as_warning("cannot be fetched"):
+                self.artifacts.files.invalidate_cache()
+                for path in self.artifacts.files.find(self.name):
+                    copy = Path(made, path.removeprefix(f"{self.name}/"))
+                    if copy.suffix != ".part":  # which is still being written
+                        copy.parent.mkdir(parents=True, exist_ok=True)
+                        self.artifacts.files.get_file(path, str(copy))
+            yield Path(made)
 
     def put(self, folder: Path, file: Path) -> None:
         """Put back a file that was written in the folder that `opened` gave."""
         if self.artifacts.folder is None:
-            with _as_warning("cannot be kept"), file.open("rb") as body:
+            with self._as_warning("cannot be kept"), file.open("rb") as body:
                 name = f"{self.name}/{file.relative_to(folder).as_posix()}"
                 self.artifacts.write(name, body)
 
@@ -249,19 +222,21 @@ class CheckpointFolder:
         """Remove the checkpoints, once there will be no later attempt."""
         if self.artifacts.folder:
             shutil.rmtree(self.artifacts.folder / self.name, ignore_errors=True)
-        else:
-            with _as_warning(f"cannot be removed from {self.artifacts.location}"):
-                self.artifacts.remove_folder(self.name)
+            return
+        with self._as_warning("cannot be removed"), suppress(FileNotFoundError):
+            self.artifacts.files.invalidate_cache()
+            self.artifacts.files.rm(self.name, recursive=True)
 
-
-@contextmanager
-def _as_warning(problem: str) -> Iterator[None]:
-    """Turn an error into a warning: a trial can be finished without its checkpoints."""
-    try:
-        yield
-    except Exception as error:  # drivers have errors of their own
-        message = f"a checkpoint {problem} ({error}); the trial goes on"
-        warnings.warn(message, SculptWarning, stacklevel=4)
+    @contextmanager
+    def _as_warning(self, problem: str) -> Iterator[None]:
+        """Turn an error into a warning: a trial can be finished without its checkpoints."""
+        try:
+            yield
+        except Exception as error:  # drivers have errors of their own
+            message = (
+                f"a checkpoint of {self.artifacts.location} {problem} ({error}); the trial goes on"
+            )
+            warnings.warn(message, SculptWarning, stacklevel=4)
 
 
 def storage_file(config: Study) -> Path:
@@ -270,25 +245,17 @@ def storage_file(config: Study) -> Path:
     return Path(location) if location.endswith(".db") else Path("runs", f"{config.study}.db")
 
 
-def artifacts_of(config: Study) -> ArtifactStore:
-    """Return the artifacts of a study, at the place it names or beside its storage's file."""
-    return ArtifactStore(config.artifacts or _folder_beside(config))
+def artifacts_of(config: Study, *, moved: bool = False) -> ArtifactStore:
+    """Return the artifacts of a study, at the place it names or beside its storage's file.
 
-
-def artifacts_to_read(config: Study) -> ArtifactStore:
-    """Return the artifacts of a study, where they were kept when it last ran.
-
-    A folder that is not there was moved together with the storage's file, to lie beside it.
+    With `moved`, a folder that is not there was moved together with the storage's file, to lie
+    beside it.
     """
-    artifacts = artifacts_of(config)
-    if artifacts.folder and not artifacts.folder.exists():
-        return ArtifactStore(_folder_beside(config))
-    return artifacts
-
-
-def _folder_beside(config: Study) -> Path:
     file = storage_file(config)
-    return file.with_name(f"{file.stem}-artifacts")
+    beside = file.with_name(f"{file.stem}-artifacts")
+    artifacts = ArtifactStore(config.artifacts or beside)
+    gone = artifacts.folder and not artifacts.folder.exists()
+    return ArtifactStore(beside) if moved and gone else artifacts
 
 
 def share_artifacts(study: optuna.Study, artifacts: ArtifactStore) -> None:

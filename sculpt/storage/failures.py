@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Callable
@@ -36,22 +37,27 @@ class LostLockError(LostStorageError):
     passes = True
 
 
+class LostClaimError(LostStorageError):
+    """A queued trial was claimed, and it is not known by whom: start over by looking."""
+
+    passes = True
+
+
 _KEPT = "Finished trials are kept, and the same command goes on"
 
 # SQLite's primary error codes that every other statement on the same file would meet, too.
+_PERMISSIONS = "mend the permissions of the file and of its folder"
+_RESTORE, _OTHERS = "restore the file from a copy", "end the other process that writes to it"
 _SQLITE_REMEDIES = {
     sqlite3.SQLITE_FULL: "free some space",
     sqlite3.SQLITE_IOERR: "look at the disk that it is on",
-    **dict.fromkeys(
-        (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN),
-        "mend the permissions of the file and of its folder",
-    ),
-    **dict.fromkeys(
-        (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB), "restore the file from a copy"
-    ),
-    **dict.fromkeys(
-        (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED), "end the other process that writes to it"
-    ),
+    sqlite3.SQLITE_READONLY: _PERMISSIONS,
+    sqlite3.SQLITE_PERM: _PERMISSIONS,
+    sqlite3.SQLITE_CANTOPEN: _PERMISSIONS,
+    sqlite3.SQLITE_CORRUPT: _RESTORE,
+    sqlite3.SQLITE_NOTADB: _RESTORE,
+    sqlite3.SQLITE_BUSY: _OTHERS,
+    sqlite3.SQLITE_LOCKED: _OTHERS,
 }
 
 # SQLSTATEs and their classes: connection, rolled back, resources, operator's intervention, system.
@@ -60,18 +66,10 @@ _LASTING_STATES = ("53100", "57014", "57P04", "58", "25006", "55P03")
 
 # A failure to connect has no SQLSTATE, only words. A server that speaks another language is asked
 # again until patience ends, which does no harm.
-_LASTING_WORDS = (
-    "authentication failed",
-    "no password supplied",
-    "does not exist",
-    "no pg_hba.conf entry",
-    "could not translate host name",
-    "failed to resolve host",
-    "not permitted to log in",
-    "permission denied for database",
-    "does not support SSL",
-    "invalid port",
-    "invalid integer",
+_LASTING = re.compile(
+    "authentication failed|no password supplied|does not exist|no pg_hba.conf entry|"
+    "could not translate host name|failed to resolve host|not permitted to log in|"
+    "permission denied for database|does not support SSL|invalid port|invalid integer"
 )
 
 _NO_ROOM = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS))
@@ -80,16 +78,14 @@ _NO_ROOM = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, 
 def translate_failures(engine: Engine, place: str) -> None:
     """Make `engine` raise `LostStorageError` where its database, called `place`, cannot go on.
 
-    Neither Optuna nor sculpt then sees such an error under another name, and Optuna does not
-    repeat by itself what must not be repeated.
+    Optuna then sees no such error under a name by which it would repeat what must not be repeated.
     """
 
     def on_error(context: ExceptionContext) -> None:
         # A pooled connection that turns out to be dead is replaced: that is no failure.
-        if not context.is_pre_ping:
-            failure = failure_in(context.original_exception, place, cut=context.is_disconnect)
-            if failure:
-                raise failure
+        cut, error = context.is_disconnect, context.original_exception
+        if not context.is_pre_ping and (failure := failure_in(error, place, cut=cut)):
+            raise failure
 
     event.listen(engine, "handle_error", on_error)
 
@@ -97,8 +93,8 @@ def translate_failures(engine: Engine, place: str) -> None:
 def failure_in(
     error: BaseException | None, place: str, *, cut: bool = False
 ) -> LostStorageError | None:
-    """Return the failure of a database, called `place`, that a driver's error reports; None if it
-    reports none. `cut` says that the connection was found to be dead."""
+    """Return the failure of a database, called `place`, that a driver's error reports, or None;
+    `cut` says that the connection was found to be dead."""
     if isinstance(error, sqlite3.Error):
         remedy = _SQLITE_REMEDIES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
         if remedy is None:
@@ -115,7 +111,7 @@ def failure_in(
         lasts = state.startswith(_LASTING_STATES)
     else:
         reported = cut or type(error).__name__ in ("OperationalError", "ConnectionTimeout")
-        lasts = any(words in str(error) for words in _LASTING_WORDS)
+        lasts = bool(_LASTING.search(str(error)))
     if not reported:
         return None
     failure = LostStorageError(
@@ -127,11 +123,8 @@ def failure_in(
 
 
 def storage_failure(error: BaseException | None) -> LostStorageError | None:
-    """Return the failure of a storage, or of a full disk, that an error came from; else None.
-
-    Optuna and Python hide it behind others on its way up: a trial that cannot be written cannot
-    be failed either.
-    """
+    """Return the failure of a storage, or of a full disk, that an error came from, or None: Optuna
+    and Python hide it behind others on its way up."""
     while error is not None:
         if isinstance(error, LostStorageError):
             return error
@@ -152,7 +145,7 @@ def in_one_line(error: BaseException | str) -> str:
 class Patience:
     """Repeats calls that do no harm when they are made twice, while the server is away.
 
-    All calls share it: once its time is used up, each is tried once, until one succeeds. Otherwise
+    All calls share its time: once it is used up, each is tried once, until one succeeds. Otherwise
     the dozen statements by which a trial ends would each wait for a dead server.
     """
 
@@ -161,8 +154,8 @@ class Patience:
         self._away_since: float | None = None
 
     def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `function`, again if need be, and return what it returns; or raise the last
-        LostStorageError, when patience ends, or one that does not pass."""
+        """Call `function`, again if need be; raise the LostStorageError that is left when patience
+        ends, or does not pass."""
         started = time.monotonic()
 
         def once() -> T:

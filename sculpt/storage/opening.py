@@ -1,7 +1,7 @@
 """Opening a study that has been run, to read it or to work on it; and starting one."""
 
 import json
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,18 @@ from sculpt.documents import flatten, read_yaml
 from sculpt.errors import ConfigError, StorageError
 from sculpt.registry import OBJECTIVES
 from sculpt.storage.archive.reading import read_archive
-from sculpt.storage.artifacts import ArtifactStore, artifacts_of, artifacts_to_read, share_artifacts
+from sculpt.storage.artifacts import ArtifactStore, artifacts_of, share_artifacts
+from sculpt.storage.failures import in_one_line
 from sculpt.storage.optuna_names import experimental_accepted
 from sculpt.storage.store import STORE_FORMAT, TOTAL, Store, is_archive
 from sculpt.storage.study_storage import StudyStorage, open_storage
 
 
 def open_store(reference: str | Path, storage: str | None = None) -> Store:
-    """Open a study that has been run, to read it, or to work on it.
+    """Open a study that has been run: by a study file, its name, or the folder of an archive.
 
-    It may come from anybody: no plug-in that it names is imported.
-
-    Args:
-        reference: A study file, the name of a study, or the folder of an archive, which is only
-            read.
-        storage: Where it is kept, if not where the file says (or `runs/NAME.db` for a name).
+    It may come from anybody: no plug-in that it names is imported. It is kept in `storage`, if not
+    where the file says, or in `runs/NAME.db`.
 
     Raises:
         StorageError: There is no such study there, or it is of a newer format, or damaged.
@@ -42,7 +39,11 @@ def open_store(reference: str | Path, storage: str | None = None) -> Store:
             given = document.get("study")
             raise ConfigError(f"{reference}: study: must be a name, but got {given!r}")
         name, url = document["study"], storage or document.get("storage")
-    url = str(url or default_storage(name))
+    return open_study(name, str(url or default_storage(name)))
+
+
+def open_study(name: str, url: str) -> Store:
+    """Open a study that has been run, by its name and where it is kept; see `open_store`."""
     opened = open_storage(url, create=False)
     names = optuna.get_all_study_names(opened)
     known = [n for n in names if not n.endswith(("/base", "/confirm"))]
@@ -57,20 +58,17 @@ def open_store(reference: str | Path, storage: str | None = None) -> Store:
         return optuna.load_study(study_name=name + suffix, storage=opened)
 
     candidates = load("")
-    settings = json.loads(_attribute(candidates, "config"))
-    stored = Study.model_validate(settings | {"storage": url})
+    stored = _settings(candidates).model_copy(update={"storage": url})
     opened.allow_silence(stored.search.grace_seconds)
     confirmation = load("/confirm") if f"{name}/confirm" in names else None
-    return Store(stored, opened, load("/base"), candidates, artifacts_to_read(stored), confirmation)
+    artifacts = artifacts_of(stored, moved=True)
+    return Store(stored, opened, load("/base"), candidates, artifacts, confirmation)
 
 
 def start_store(config: Study, images: str, total: int) -> Store:
     """Open a study to run it, and make what is missing.
 
-    Args:
-        config: The study.
-        images: Fingerprint of its images and their split.
-        total: Total of trials that it is asked for now, the base included.
+    `images` is the fingerprint of its images and their split, `total` what it is asked for now.
 
     Raises:
         ConfigError: A study of this name was started with other settings, or other images.
@@ -94,6 +92,11 @@ def _make_studies(
     directions = [OBJECTIVES.get(name).direction for name in config.search.objectives]
     # Candidates last: a study that can be found by its name is complete.
     with storage.lock():
+        if config.study in optuna.get_all_study_names(storage):
+            # Another program's of this name is refused before anything is made beside it.
+            found = optuna.load_study(study_name=config.study, storage=storage)
+            if len(found.directions) != len(directions) or found.get_trials(deepcopy=False):
+                _settings(found)
         studies = []
         for name in (f"{config.study}/base", config.study):
             study = optuna.create_study(
@@ -103,8 +106,8 @@ def _make_studies(
             # looked at last: to read thousands under the lock would keep all others waiting.
             known = "sculpt_format" in study.user_attrs or study.get_trials(deepcopy=False)
             if known:
-                _refuse_other_settings(config, json.loads(_attribute(study, "config")))
-                refuse_other_images(config, images, _attribute(study, "images"))
+                _refuse_other_settings(config, _settings(study))
+                _refuse_other_images(config, images, _attribute(study, "images"))
             else:
                 with experimental_accepted():
                     study.set_metric_names(config.search.objectives)
@@ -128,17 +131,34 @@ def _make_studies(
 def _attribute(study: optuna.Study, name: str) -> Any:
     attributes = study.user_attrs
     written = attributes.get("sculpt_format")
-    if written is None or written > STORE_FORMAT:
+    ours = isinstance(written, int)
+    if not isinstance(written, int) or written > STORE_FORMAT:
         raise StorageError(
             f"study {study.study_name!r} must have been written by sculpt in format "
-            f"{STORE_FORMAT} or older, but its format is {written}; "
-            + ("upgrade sculpt" if written else "it belongs to another program: rename yours")
+            f"{STORE_FORMAT} or older, but its format is {written!a:.60}; "
+            + ("upgrade sculpt" if ours else "it belongs to another program: rename yours")
         )
+    if name not in attributes:
+        raise _damaged(study, f"its attribute {name!r} is missing")
     return attributes[name]
 
 
-def _refuse_other_settings(config: Study, stored: Mapping[str, object]) -> None:
-    before = Study.model_validate(stored)
+def _settings(study: optuna.Study) -> Study:
+    """Return the settings that a study was last run with."""
+    try:
+        return Study.model_validate(json.loads(_attribute(study, "config")))
+    except (ValueError, TypeError) as error:
+        raise _damaged(study, f"its settings are none ({in_one_line(error)})") from None
+
+
+def _damaged(study: optuna.Study, problem: str) -> StorageError:
+    return StorageError(
+        f"study {study.study_name!r} must be as sculpt wrote it, but {problem}; restore its "
+        "storage from a copy"
+    )
+
+
+def _refuse_other_settings(config: Study, before: Study) -> None:
     if config.fingerprint() == before.fingerprint():
         return
     old, new = flatten(before.identity()), flatten(config.identity())
@@ -154,9 +174,7 @@ def _refuse_other_settings(config: Study, stored: Mapping[str, object]) -> None:
     )
 
 
-def refuse_other_images(config: Study, images: str, stored: str) -> None:
-    """Refuse images whose fingerprint is not the stored one, of those that a study was started
-    with, by a ConfigError."""
+def _refuse_other_images(config: Study, images: str, stored: str) -> None:
     if images != stored:
         raise ConfigError(
             f"study {config.study!r} must be resumed on the images it was started with "
@@ -165,10 +183,17 @@ def refuse_other_images(config: Study, images: str, stored: str) -> None:
         )
 
 
-def check_artifacts(store: Store) -> None:
-    """Make sure that this process keeps artifacts where all others that run the study do;
-    InputError if their driver is not installed, StorageError if they cannot be written or are
-    elsewhere."""
+def to_work_on(found: Store, config: Study, images: str) -> Store:
+    """Return a study that was opened, with the settings of this machine, to work on it.
+
+    Raises:
+        ConfigError: It was started with other images than those of this fingerprint.
+        InputError: The driver of its artifacts is not installed.
+        StorageError: They cannot be written, or were kept elsewhere so far.
+    """
+    _refuse_other_images(config, images, found.images)
+    store = replace(found, config=config, artifacts=artifacts_of(config))
     store.artifacts.check()
     with store.trials(store.candidates).storage.lock():
         share_artifacts(store.candidates, store.artifacts)
+    return store

@@ -5,16 +5,15 @@ import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
-from sqlalchemy import NullPool
+from sqlalchemy import URL, Engine, NullPool
 from sqlalchemy.exc import SQLAlchemyError
 
 from sculpt.errors import StorageError
-from sculpt.storage.storage_url import file_url, optuna_url
+from sculpt.storage.failures import translate_failures
+from sculpt.storage.optuna_names import rdb_storage
 
 BUSY_SECONDS = 60
 """How long a statement waits for SQLite's write lock; Optuna's 5 s run out under load."""
@@ -22,61 +21,100 @@ BUSY_SECONDS = 60
 MOUNTS = Path("/proc/mounts")
 """Linux's list of mounted file systems; elsewhere nothing is checked."""
 
-_NETWORK = frozenset(
-    {"afs", "beegfs", "ceph", "cifs", "davfs", "glusterfs", "gpfs", "lustre", "ncpfs"}
-    | {"nfs", "nfs3", "nfs4", "orangefs", "panfs", "pvfs2", "smb2", "smb3", "smbfs", "wekafs"}
-    | {"fuse.ceph", "fuse.davfs", "fuse.gcsfuse", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs"}
-    | {"fuse.sshfs"}
+_NETWORK = re.compile(
+    r"afs|beegfs|ceph|cifs|davfs|glusterfs|gpfs|lustre|ncpfs|nfs[34]?|orangefs|panfs|pvfs2|smb[23]|"
+    r"smbfs|wekafs|fuse\.(ceph|davfs|gcsfuse|glusterfs|rclone|s3fs|sshfs)"
 )
 """Types of network file systems, as the kernel calls them."""
 
-_TABLES = frozenset({"alembic_version", "studies", "trials", "version_info"})
 
+class SqliteFile:
+    """A SQLite file, and the lock beside it, which the kernel frees when its holder is killed.
 
-def sqlite_options() -> dict[str, Any]:
-    """Return the options of the engine that a study's statements use."""
-    return {"connect_args": {"timeout": BUSY_SECONDS}}
+    The lock keeps out other processes and threads; the thread that holds it may take it again.
 
-
-def file_lock(file: Path) -> FileLock:
-    """Return the lock kept beside `file`; the kernel frees it when its holder is killed."""
-    return FileLock(_beside(file, ".lock"), poll_interval=0.01)
-
-
-def prepare(file: Path, *, create: bool) -> None:
-    """Make sure that `file` is an Optuna storage, and make it if it is absent and `create` is true.
-
-    Optuna itself compares the versions. A file that is refused is left as it was.
-
-    Raises:
-        StorageError: It is absent, cannot be made, is none, or would lie on a network file system.
+    Attributes:
+        url: Its URL, absolute.
+        options: Options of the engine that a study's statements use.
     """
-    mount, kind = _mounted(file)
-    if kind in _NETWORK:
-        raise StorageError(
-            f"A study's file must be on a disk of this machine, because SQLite's locks and its "
-            f"write-ahead log do not work over a network, got {file}: {mount} is of type {kind}. "
-            "Give a local path, or a PostgreSQL URL (postgresql://USER@HOST/NAME)."
-        )
-    try:
-        if _is_absent(file):
-            if not create:
+
+    def __init__(self, file: Path) -> None:
+        self._file = file.expanduser().absolute()
+        self.url = URL.create("sqlite", database=str(self._file))
+        self.options = {"connect_args": {"timeout": BUSY_SECONDS}}
+        self._lock = FileLock(_beside(self._file, ".lock"), poll_interval=0.01)
+
+    def __reduce__(self) -> tuple[type["SqliteFile"], tuple[Path]]:
+        return SqliteFile, (self._file,)
+
+    def __str__(self) -> str:
+        return str(self._file)
+
+    def held(self) -> FileLock:
+        """Return the lock, to be held as a context; StorageError if its file cannot be made, where
+        to wait for it would never end."""
+        file = _beside(self._file, ".lock")
+        try:
+            if file.is_dir():
+                raise IsADirectoryError(f"{file} is a folder")
+            file.touch()
+        except OSError as error:
+            raise StorageError(
+                f"A study's file must be readable and its folder writable, got {self}: {error}. "
+                "Choose another path, or mend the permissions."
+            ) from error
+        return self._lock
+
+    def check(self) -> None:
+        """Do nothing: this lock is never lost."""
+
+    def watch(self, engine: Engine) -> None:
+        """Make an engine raise `LostStorageError` where the file cannot go on."""
+        translate_failures(engine, str(self))
+
+    def close(self) -> None:
+        """Do nothing: a lock that is not held keeps no file open."""
+
+    def tables(self) -> set[str]:
+        """Return the names of its tables; none where the file is absent, or empty.
+
+        Raises:
+            StorageError: It is no file, cannot be read, is none of SQLite's, or would lie on a
+                network file system.
+        """
+        file = self._file
+        try:
+            mount, kind = _mounted(file)
+            if _NETWORK.fullmatch(kind):
                 raise StorageError(
-                    f"A study must have been run before it can be read, and there is no {file}. "
-                    "Run the study first, or mend the path."
+                    "A study's file must be on a disk of this machine, because SQLite's locks and "
+                    f"its write-ahead log do not work over a network, got {file}: {mount} is of "
+                    f"type {kind}. Give a local path, or a PostgreSQL URL "
+                    "(postgresql://USER@HOST/NAME)."
                 )
-            file.parent.mkdir(parents=True, exist_ok=True)
-            # FileLock waits for ever where no file can be made (in /proc, say); this raises.
-            _beside(file, ".lock").touch()
-            with file_lock(file):
-                if _is_absent(file):  # no other process was faster
-                    _create(file)
-    except (OSError, sqlite3.Error, SQLAlchemyError, StorageInternalError) as error:
-        raise StorageError(
-            f"A study's file must be readable and its folder writable, got {file}: {error}. "
-            "Choose another path, or mend the permissions."
-        ) from error
-    _refuse_foreign(file)
+            if _is_absent(file):
+                return set()
+            if not file.is_file():
+                raise OSError("it is no file")  # to open a pipe would never end
+            return _read_tables(file)
+        except (OSError, RuntimeError, ValueError, sqlite3.Error) as error:
+            raise StorageError(
+                f"A study's file must be a readable SQLite database of Optuna's, got {file}: "
+                f"{error}. Choose another path, or restore the file from a copy."
+            ) from error
+
+    def make(self) -> None:
+        """Make the file, with Optuna's tables; StorageError if that cannot be done."""
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with self.held():
+                if _is_absent(self._file):  # no other process was faster
+                    _create(self._file)
+        except (OSError, sqlite3.Error, SQLAlchemyError, StorageInternalError) as error:
+            raise StorageError(
+                f"A study's file must be readable and its folder writable, got {self}: {error}. "
+                "Choose another path, or mend the permissions."
+            ) from error
 
 
 def _mounted(file: Path) -> tuple[str, str]:
@@ -116,30 +154,23 @@ def _create(file: Path) -> None:
 
 
 def _make_tables(file: Path) -> None:
-    RDBStorage(optuna_url(file_url(file)), {"poolclass": NullPool})
+    url = URL.create("sqlite", database=str(file))
+    rdb_storage(url, {"poolclass": NullPool}, create=True)
 
 
-def _refuse_foreign(file: Path) -> None:
-    """Look before Optuna does, which writes what it misses: what is refused stays as it was."""
-    try:
-        uri = f"{file.as_uri()}?mode=ro"
-        with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as connection:
-            rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            tables = {name for (name,) in rows}
-            if not tables >= _TABLES:
-                raise StorageError(
-                    f"A study's file must be Optuna's, got {file}, a SQLite database with "
-                    f"{'the tables ' + ', '.join(sorted(tables)) if tables else 'no tables'}. "
-                    "Choose another path."
-                )
+def _read_tables(file: Path) -> set[str]:
+    # Before Optuna, which writes what it misses: what is refused stays as it was.
+    uri = f"{file.as_uri()}?mode=ro"
+    with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as connection:
+        rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        tables = {name for (name,) in rows}
+        if not tables:
+            raise sqlite3.DatabaseError("it has no tables")
+        if tables >= {"alembic_version", "version_info"}:
             versions = "SELECT version_num, schema_version FROM alembic_version, version_info"
             if not connection.execute(versions).fetchone():
                 raise sqlite3.DatabaseError("it does not say its version")
-    except sqlite3.Error as error:
-        raise StorageError(
-            f"A study's file must be a readable SQLite database of Optuna's, got {file}: {error}. "
-            "Choose another path, or restore the file from a copy."
-        ) from error
+        return tables
 
 
 def _beside(file: Path, suffix: str) -> Path:

@@ -5,6 +5,7 @@ samplers learn from every trial of a study, and the base is not a point of the s
 reason the confirmation after the search is a third one, `NAME/confirm`.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -70,15 +71,15 @@ class Store:
             refuse_archive(self.archive, rule)
 
     def trials(self, study: optuna.Study) -> Trials:
-        """Return the trials of one of its Optuna studies, to work on them; TypeError if this is an
-        archive."""
+        """Return the trials of one of its Optuna studies; TypeError if this is an archive."""
         if not isinstance(self.storage, StudyStorage):
             raise TypeError(f"a study must be kept in a storage to be worked on: {self.archive}")
         return Trials(study, self.storage)
 
-    def checkpoints(self, role: str, number: int) -> CheckpointFolder:
-        """Return the checkpoints of a trial, by its role (`base`, `candidate` or `confirm`) and the
-        number of its first attempt."""
+    def checkpoints(self, study: optuna.Study, number: int) -> CheckpointFolder:
+        """Return the checkpoints of a trial of one of its Optuna studies, by the number of its
+        first attempt."""
+        role = study.study_name.removeprefix(self.config.study).strip("/") or "candidate"
         # Not by the study's name: one that was deleted may have left checkpoints behind.
         key = self.candidates.user_attrs[KEY]
         return CheckpointFolder(self.artifacts, f"checkpoints/{key}/{role}/{number}")
@@ -91,7 +92,7 @@ def is_archive(reference: str | Path, storage: str | None = None) -> bool:
     folder.
     """
     folder = Path(reference)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # pathlib raises an error where a name is too long
         return False
     if str(reference) == folder.name:  # which a study may have for its name
         return storage is None and (folder / ARCHIVE_FILE).exists()

@@ -3,8 +3,7 @@
 import gc
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -55,18 +54,23 @@ def read_trials(study: Study, storage: BaseStorage) -> list[StoredTrial]:
     A storage from `open_storage` is read at once; any other one as Optuna reads it.
     """
     if isinstance(storage, StudyStorage):
-        with _collector_paused():
+        enabled = gc.isenabled()
+        gc.disable()  # it would walk what is being read over and over, for nothing
+        try:
             return storage.patience(_read_trials, study, storage)
+        finally:
+            if enabled:
+                gc.enable()
+    trials = study.get_trials(deepcopy=False)
     return [
-        StoredTrial(
-            trial.number,
-            trial.state,
-            trial.params,
-            trial.user_attrs,
-            {key: trial.system_attrs[key] for key in SYSTEM_KEYS if key in trial.system_attrs},
-        )
-        for trial in study.get_trials(deepcopy=False)
+        StoredTrial(t.number, t.state, t.params, t.user_attrs, attempt_attributes(t))
+        for t in trials
     ]
+
+
+def attempt_attributes(trial: FrozenTrial) -> dict[str, Any]:
+    """Return the system attributes that say which attempt a trial is."""
+    return {key: trial.system_attrs[key] for key in SYSTEM_KEYS if key in trial.system_attrs}
 
 
 def _read_trials(study: Study, storage: StudyStorage) -> list[StoredTrial]:
@@ -78,20 +82,15 @@ def _read_trials(study: Study, storage: StudyStorage) -> list[StoredTrial]:
             chosen.add_columns(_TRIALS.c.number, _TRIALS.c.state).order_by(_TRIALS.c.number)
         ).all()
         user = _read_attributes(connection, _USER, chosen)
-        system = _read_attributes(connection, _SYSTEM, chosen, keys=SYSTEM_KEYS)
+        system = _read_attributes(connection, _SYSTEM, chosen, *SYSTEM_KEYS)
         params: dict[int, dict[str, Any]] = defaultdict(dict)
         of_chosen = select(_PARAMS).where(_PARAMS.c.trial_id.in_(chosen))
         for row in connection.execute(of_chosen.order_by(_PARAMS.c.param_id)):
             value = _distribution(row.distribution_json).to_external_repr(row.param_value)
             params[row.trial_id][row.param_name] = value
+    kinds = params, user, system
     return [
-        StoredTrial(
-            number,
-            TrialState[state],
-            params.get(trial, {}),
-            user.get(trial, {}),
-            system.get(trial, {}),
-        )
+        StoredTrial(number, TrialState[state], *(found.get(trial, {}) for found in kinds))
         for trial, number, state in trials
     ]
 
@@ -123,23 +122,8 @@ def write_attributes(storage: StudyStorage, trial_id: int, attributes: Mapping[s
         storage.check_trial_is_updatable(trial_id, TrialState[state])
 
 
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Put garbage collection off: it would walk what is being read over and over, for nothing."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 def _read_attributes(
-    connection: Connection,
-    attributes: TableClause,
-    chosen: Select[Any],
-    keys: Sequence[str] | None = None,
+    connection: Connection, attributes: TableClause, chosen: Select[Any], *only: str
 ) -> dict[int, dict[str, Any]]:
     """Return the attributes of each of the chosen trials, all or only some keys.
 
@@ -153,8 +137,8 @@ def _read_attributes(
         .where(attributes.c.trial_id.in_(chosen))
         .group_by(attributes.c.trial_id)
     )
-    if keys is not None:
-        query = query.where(attributes.c.key.in_(keys))
+    if only:
+        query = query.where(attributes.c.key.in_(only))
     rows = connection.execute(query).all()
     # As one document, and by a parser that is three times as fast as Python's own.
     objects = from_json(f"[{','.join(f'{{{entries}}}' for _, entries in rows)}]")

@@ -3,45 +3,28 @@
 import abc
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from filelock import FileLock
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
+from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy import URL, Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Engine, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from sculpt.errors import StorageError
-from sculpt.storage.failures import (
-    LostStorageError,
-    Patience,
-    failure_in,
-    in_one_line,
-    translate_failures,
-)
-from sculpt.storage.optuna_names import cached, experimental_accepted, stale_trial_ids
-from sculpt.storage.postgres import (
-    OPENING_SECONDS,
-    ServerLock,
-    check_server,
-    server_options,
-)
-from sculpt.storage.sqlite_file import file_lock, prepare, sqlite_options
-from sculpt.storage.storage_url import (
-    file_url,
-    is_sqlite,
-    optuna_url,
-    parse,
-    scrubbed,
-    shown,
-)
+from sculpt.storage.failures import LostClaimError, LostStorageError, Patience, failure_in
+from sculpt.storage.optuna_names import cached, rdb_storage, stale_trial_ids, table_names
+from sculpt.storage.postgres import OPENING_SECONDS, PostgresDatabase, scrubbed, shown
+from sculpt.storage.sqlite_file import SqliteFile
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+TABLES = frozenset({"studies", "trials", "version_info"})
+"""Optuna's tables; not `alembic_version`, because other programs have it, too."""
 
 NOT_REPEATED = ("create_new_study", "delete_study", "create_new_trial")
 """Methods of a storage that make something or take it away. After a lost answer nobody knows
@@ -52,15 +35,13 @@ read, or are idempotent (Optuna ignores a parameter written before)."""
 class DelegatingStorage(BaseStorage):
     """A storage that calls the backend's method of the same name, unless a subclass overrides it.
 
-    Optuna uses any `BaseStorage` by its public methods alone. Those that it adds are delegated,
-    too; type checkers do not see methods made in a loop, and take subclasses for abstract.
+    Type checkers do not see methods made in a loop, and take subclasses for abstract.
     """
 
     def __init__(self, backend: BaseStorage) -> None:
         self._backend = backend
 
     def _call(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a method of the backend."""
         return method(*args, **kwargs)
 
 
@@ -82,55 +63,27 @@ class StudyStorage(DelegatingStorage):
 
     `open_storage` opens one, and checks everything first.
 
-    Args:
-        url: Database with the tables.
-        grace_seconds: Silence after which a running trial counts as dead.
-        file: The SQLite file behind `url`, if there is one.
-        create: Make missing tables.
-
     Attributes:
         patience: Repeats what may be repeated while a server is away; see `Patience`.
         heartbeat_seconds: Between two signs of life of a running trial; six to a grace period.
     """
 
-    def __init__(
-        self, url: URL, *, grace_seconds: float, file: Path | None = None, create: bool = False
-    ) -> None:
+    def __init__(self, database: SqliteFile | PostgresDatabase, grace_seconds: float) -> None:
         self.patience = Patience()
-        self._only_queued = False
-        self._file = file
-        self._place = str(file or shown(url))
-        with experimental_accepted():  # heartbeats are
-            self._tables = RDBStorage(
-                optuna_url(url),
-                sqlite_options() if file else server_options(url),
-                heartbeat_interval=1,
-                skip_table_creation=not create,
-            )
+        self._database, self._only_queued = database, False
+        self._tables = rdb_storage(database.url, database.options)
         self.allow_silence(grace_seconds)
         super().__init__(cached(self._tables))
-        self._connect()
+        database.watch(self.engine)
 
     def allow_silence(self, grace_seconds: float) -> None:
         """Let a running trial count as dead once its worker has been silent for so long."""
         self.heartbeat_seconds = max(1, int(grace_seconds / 6))
         self._tables.grace_period = math.ceil(grace_seconds)
 
-    def _connect(self) -> None:
-        translate_failures(self.engine, self._place)
-        self._lock: FileLock | ServerLock
-        if self._file:
-            self._lock = file_lock(self._file)
-        else:
-            self._lock = ServerLock(self._tables.url)
-            self._lock.fence(self.engine)
-
-    def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
-
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
-        self._connect()
+        self._database.watch(self.engine)  # which is a new one
 
     @property
     def engine(self) -> Engine:
@@ -143,18 +96,12 @@ class StudyStorage(DelegatingStorage):
         return self.patience(method, *args, **kwargs)
 
     def lock(self) -> AbstractContextManager[object]:
-        """Return the lock under which trials are claimed, drawn and requeued.
-
-        It keeps out other processes, threads and storages; the thread that holds it may take it
-        again.
-        """
-        return self._lock.held() if isinstance(self._lock, ServerLock) else self._lock
+        """Return the lock under which trials are claimed, drawn and requeued; see its database."""
+        return self._database.held()
 
     def check_lock(self) -> None:
-        """Raise a `LostLockError` if this thread has taken a server's lock, and its connection was
-        cut."""
-        if isinstance(self._lock, ServerLock):
-            self._lock.check()
+        """Raise a `LostLockError` if this thread has taken a server's lock and lost it."""
+        self._database.check()
 
     @contextmanager
     def only_queued(self) -> Iterator[None]:
@@ -176,14 +123,15 @@ class StudyStorage(DelegatingStorage):
         """
         if template_trial is not None:
             return self._backend.create_new_trial(study_id, template_trial)
+        lost = LostClaimError("a queued trial was claimed by another process, or unanswered")
         if self._only_queued:
-            raise LostClaimError("a queued trial was claimed by another process, or unanswered")
+            raise lost
         # Queued first: killed here, it waits for the next claim, whereas a trial born RUNNING
         # would be without a heartbeat, and Optuna never calls such a trial stale.
         queued = create_trial(state=TrialState.WAITING)
         trial_id = self._backend.create_new_trial(study_id, queued)
         if not self.set_trial_state_values(trial_id, TrialState.RUNNING):
-            raise LostClaimError("a new trial was claimed by another process, or unanswered")
+            raise lost
         return trial_id
 
     def set_trial_state_values(
@@ -209,7 +157,7 @@ class StudyStorage(DelegatingStorage):
                 raise
 
         # Upstream relies on SELECT FOR UPDATE, which SQLite lacks: queued trials ran twice.
-        with self.lock() if self._file else nullcontext():
+        with self.lock() if isinstance(self._database, SqliteFile) else nullcontext():
             if state is TrialState.RUNNING and self.get_trial(trial_id).state is TrialState.WAITING:
                 self.patience(self._tables.record_heartbeat, trial_id)
             return self.patience(set_once)
@@ -229,8 +177,7 @@ class StudyStorage(DelegatingStorage):
         """Close the database connections; using the storage again opens new ones."""
         self._tables.remove_session()
         self.engine.dispose()
-        if isinstance(self._lock, ServerLock):
-            self._lock.close()
+        self._database.close()
 
 
 class MemoryStorage(InMemoryStorage):
@@ -240,77 +187,94 @@ class MemoryStorage(InMemoryStorage):
         """Do nothing: there is no connection to end."""
 
 
-class LostClaimError(LostStorageError):
-    """A trial was made, and it is not known who runs it: start over by looking."""
-
-    passes = True
+def database_at(url: str) -> SqliteFile | PostgresDatabase:
+    """Return the database at `url`: of a SQLite file (or its bare path, ending in .db), or
+    PostgreSQL's; StorageError if it is neither, or its driver is not installed."""
+    accepted = "Accepted are sqlite:///PATH, a path ending in .db, and postgresql://USER@HOST/NAME."
+    if "://" not in url and url.endswith(".db"):
+        return SqliteFile(Path(url))
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        # What cannot be parsed may hold a password anywhere: show no more than the scheme.
+        scheme = url.partition(":")[0]
+        raise StorageError(f"A study cannot be kept at {scheme!r}... {accepted}") from None
+    if parsed.get_backend_name() == "postgresql":
+        # The driver that SQLAlchemy takes for a bare postgresql:// depends on its version.
+        bare = parsed.drivername == "postgresql"
+        return PostgresDatabase(parsed.set(drivername="postgresql+psycopg") if bare else parsed)
+    if parsed.drivername not in ("sqlite", "sqlite+pysqlite"):
+        raise StorageError(f"A study cannot be kept at {shown(parsed)}. {accepted}")
+    path = parsed.database or ":memory:"
+    if parsed.query or parsed.host or path.startswith((":memory:", "file:")):
+        raise StorageError(
+            "A study needs a plain SQLite file, because resuming it reads it again, got "
+            f"{shown(parsed)}. Give a path such as sqlite:///runs/study.db."
+        )
+    return SqliteFile(Path(path))
 
 
 def open_storage(url: str, *, create: bool, grace_seconds: float = 60.0) -> StudyStorage:
-    """Open the storage at `url`.
+    """Open the storage at `url`; its `close()` ends its connections.
 
     Args:
-        url: `sqlite:///PATH`, a bare path ending in .db, or a postgresql URL.
+        url: See `database_at`.
         create: Make the SQLite file and its folders, or the tables, when they are absent.
         grace_seconds: Silence after which a running trial counts as dead; at least 2, because
             heartbeats are whole seconds apart.
 
-    Returns:
-        The storage; its `close()` ends its connections.
-
     Raises:
-        StorageError: `url` is not of an accepted kind, names nothing while `create` is false,
-            or names something that is not an Optuna storage of this version. A file or database
-            that is refused is left as it was.
+        StorageError: There is nothing at `url` while `create` is false, or no Optuna storage of
+            this version. A file or database that is refused is left as it was.
     """
     if not 2 <= grace_seconds < math.inf:
         raise StorageError(
             f"grace_seconds must be finite and at least 2, got {grace_seconds}. "
             "60 suits trials that take minutes."
         )
-    parsed = parse(url)
-    try:
-        if not is_sqlite(parsed):
-            return _open_server(parsed, create=create, grace_seconds=grace_seconds)
-        file = Path(parsed.database or "").expanduser().absolute()
-        parsed = file_url(file)
-        prepare(file, create=create)
-        return StudyStorage(parsed, grace_seconds=grace_seconds, file=file)  # type: ignore[abstract]
-    except RuntimeError as error:
+    database = database_at(url)
+    tables = database.tables()
+    if not tables and not create:
         raise StorageError(
-            "A study's storage must have the schema of the installed Optuna, got "
-            f"{shown(parsed)}: {scrubbed(error, parsed)}"
-        ) from None
+            "A study must have been run before it can be read, and there is nothing in "
+            f"{database}. Run the study first, or mend the path or the URL."
+        )
+    if tables and not tables >= TABLES:
+        raise StorageError(
+            f"A study's database must be empty or Optuna's, got {database} with the tables "
+            f"{', '.join(sorted(tables))}. Choose another path, or make a database of its own: "
+            "createdb NAME"
+        )
 
-
-def _open_server(url: URL, *, create: bool, grace_seconds: float) -> StudyStorage:
     def connect() -> StudyStorage:
         try:
-            return StudyStorage(  # type: ignore[abstract]
-                url, grace_seconds=grace_seconds, create=create
-            )
+            if not tables:
+                database.make()
+            with database.held() if create else nullcontext():  # others may be making it
+                return StudyStorage(database, grace_seconds)  # type: ignore[abstract]
         except (SQLAlchemyError, StorageInternalError) as error:
             # SQLAlchemy's error holds the driver's, and is itself held by Optuna's.
             held = [getattr(found, "orig", None) for found in (error, error.__cause__)]
-            driver_error = next(filter(None, held), None)
-            raise failure_in(driver_error, shown(url)) or error from error
+            raise failure_in(next(filter(None, held), None), str(database)) or error from error
 
     try:
-        check_server(url, create=create)
-        if not create:
-            return Patience(OPENING_SECONDS)(connect)
-        # Under the lock, because tables are made in several steps.
-        lock = ServerLock(url.render_as_string(hide_password=False))
-        with closing(lock), lock.held():
-            return Patience(OPENING_SECONDS)(connect)
-    except ImportError:
+        storage = Patience(OPENING_SECONDS)(connect)
+        if missing := table_names() - database.tables():
+            storage.close()
+            raise StorageError(
+                f"A study's database must be whole, but {database} has no tables "
+                f"{', '.join(sorted(missing))}. Restore it from a copy."
+            )
+        return storage
+    except RuntimeError as error:
         raise StorageError(
-            f"{shown(url)} needs a PostgreSQL driver that is not installed. "
-            "Install it with: pip install 'sculpt[postgres]'"
+            "A study's storage must have the schema of the installed Optuna, got "
+            f"{database}: {scrubbed(error, database.url)}"
         ) from None
     except (SQLAlchemyError, StorageInternalError) as error:
         raise StorageError(
-            f"A study's database must be Optuna's, and writable, got {shown(url)}: "
-            f"{in_one_line(scrubbed(error.__cause__ or error, url))}. Mend its permissions, or "
-            "the URL."
+            f"A study's database must be Optuna's, and writable, got {database}: "
+            f"{scrubbed(error.__cause__ or error, database.url)}. Mend its permissions, or the URL."
         ) from None
+    finally:
+        database.close()

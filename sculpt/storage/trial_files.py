@@ -8,6 +8,7 @@ import json
 import tempfile
 import warnings
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +47,14 @@ def keep(store: Store, claimed: ClaimedTrial, record: TrialRecord, files: list[P
         written = Path(folder, RECORD_FILE)
         text = json.dumps(to_json(record), indent=1, allow_nan=False)
         written.write_text(text, encoding="utf-8")
-        ids = {
-            file.name: upload_artifact(
-                artifact_store=store.artifacts,
-                file_path=str(file),
-                study_or_trial=claimed.trial,
-                storage=store.storage,
-            )
-            for file in [written, *files]
-        }
-    claimed.write_system(FILES, ids)
+        upload = partial(
+            upload_artifact,
+            artifact_store=store.artifacts,
+            study_or_trial=claimed.trial,
+            storage=store.storage,
+        )
+        ids = {file.name: upload(file_path=str(file)) for file in [written, *files]}
+    store.storage.set_trial_system_attr(claimed.trial_id, FILES, ids)
     claimed.write(summary(record))
 
 
@@ -83,8 +82,7 @@ def network_file(seed: int) -> str:
 
 
 def read_network(store: Store, trial: FrozenTrial, seed: int, path: Path) -> None:
-    """Copy the network of one seed of a finished trial to a file; StorageError if it is not where
-    it was written."""
+    """Copy the network of one seed of a trial to a file; StorageError if it is not there."""
     try:
         path.write_bytes(_read(store, trial, network_file(seed)))
     except StorageError as error:
@@ -99,8 +97,7 @@ def read_network(store: Store, trial: FrozenTrial, seed: int, path: Path) -> Non
 
 
 def discard_networks(store: Store, study: optuna.Study, trial: FrozenTrial) -> None:
-    """Remove the networks that a study does not keep (`search.networks`), now that a trial is
-    complete.
+    """Remove the networks that a study does not keep (`search.networks`) once a trial is complete.
 
     Under `front` a candidate's networks stay as long as no other of its budget dominates it, and
     the base's, too; the confirmation's go. Several workers may do this at once: at worst a
@@ -130,8 +127,6 @@ def _losers(store: Store, study: optuna.Study, trial: FrozenTrial) -> list[Froze
     budget = trial.params.get("budget")
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     others = [t for t in trials if t.number != trial.number and t.params.get("budget") == budget]
-    if not others:
-        return []
     signs = [1 if direction is StudyDirection.MINIMIZE else -1 for direction in study.directions]
     values = np.array([t.values for t in [*others, trial]], dtype=float) * signs
     *still, own = non_dominated(values)
@@ -139,7 +134,7 @@ def _losers(store: Store, study: optuna.Study, trial: FrozenTrial) -> list[Froze
         return [trial]
     # Only trials that were on the front until now; the others lost their networks before.
     before = non_dominated(values[:-1])
-    return [others[index] for index in np.flatnonzero(before & ~np.array(still))]
+    return [t for t, was, stays in zip(others, before, still, strict=True) if was and not stays]
 
 
 def keep_later(study: optuna.Study, number: int, found: Attributes) -> None:

@@ -28,7 +28,13 @@ from sculpt.storage.attributes import (
     PROGRESS,
     RETRY_OF,
 )
-from sculpt.storage.failures import LostLockError, storage_failure
+from sculpt.storage.failures import (
+    LostClaimError,
+    LostLockError,
+    LostStorageError,
+    in_one_line,
+    storage_failure,
+)
 from sculpt.storage.stored_trials import StoredTrial, write_attributes
 from sculpt.storage.study_storage import StudyStorage
 
@@ -45,11 +51,11 @@ class ClaimedTrial:
 
     Attributes:
         trial: Optuna's trial.
-        storage: Storage that it is kept in.
-        trial_id: Its row there.
+        storage: Storage that it is kept in, in the row `trial_id`.
         origin: Number of its first attempt, under which checkpoints are kept.
-        attributes: User attributes that it had when it was claimed, from earlier attempts or from
-            when it was queued.
+        attributes: User attributes that it was queued with, or has from earlier attempts.
+        silent: Failure of the thread that writes its signs of life: others would take it for dead,
+            and run it, too.
     """
 
     def __init__(self, trial: Trial, storage: StudyStorage, trial_id: int) -> None:
@@ -58,35 +64,30 @@ class ClaimedTrial:
         self.origin = original_number(frozen)
         self.attributes: Mapping[str, Any] = frozen.user_attrs
         self._system = frozen.system_attrs
+        self.silent: LostStorageError | None = None
 
     def write(self, attributes: Mapping[str, Any]) -> None:
         """Set user attributes, all or none of them."""
         self.storage.patience(write_attributes, self.storage, self.trial_id, attributes)
 
-    def write_system(self, key: str, value: Any) -> None:
-        """Set a system attribute."""
-        self.storage.set_trial_system_attr(self.trial_id, key, value)
-
     def excuse(self) -> None:
-        """Let this attempt not use up the retries, because it is ended on purpose.
-
-        A study that is run in slices ends every attempt so, however many a trial takes.
-        """
+        """Let this attempt not use up the retries, because it is ended on purpose: a study that is
+        run in slices ends every attempt so, however many a trial takes."""
         known = self.storage.get_trial_system_attrs(self.trial_id)
-        self.write_system(EXCUSED, known.get(EXCUSED, 0) + 1)
+        self.storage.set_trial_system_attr(self.trial_id, EXCUSED, known.get(EXCUSED, 0) + 1)
 
     def note_progress(self, done: int) -> None:
         """Let earlier attempts not use up the retries, if they have brought the trial further: if
         `done`, any measure of progress, is more than the last attempt found."""
         attempts = len(self._system.get(ATTEMPTS, ()))
         if attempts and done > self._system.get(PROGRESS, 0):
-            self.write_system(PROGRESS, done)
-            self.write_system(EXCUSED, attempts)
+            self.storage.set_trial_system_attr(self.trial_id, PROGRESS, done)
+            self.storage.set_trial_system_attr(self.trial_id, EXCUSED, attempts)
 
     def remembered(self, key: str, value: Any) -> Any:
         """Return the system attribute of earlier attempts; the first one writes this value."""
         if key not in self._system:
-            self.write_system(key, value)
+            self.storage.set_trial_system_attr(self.trial_id, key, value)
         return self._system.get(key, value)
 
     @contextmanager
@@ -95,11 +96,17 @@ class ClaimedTrial:
         ended = threading.Event()
 
         def beat() -> None:
-            while True:
-                with suppress(UpdateFinishedTrialError):
-                    self.storage.record_heartbeat(self.trial_id)
-                if ended.wait(self.storage.heartbeat_seconds):
-                    return
+            try:
+                while True:
+                    with suppress(UpdateFinishedTrialError):
+                        self.storage.record_heartbeat(self.trial_id)
+                    if ended.wait(self.storage.heartbeat_seconds):
+                        return
+            except Exception as error:
+                self.silent = LostStorageError(
+                    "a running trial must give signs of life, but its thread failed: "
+                    f"{type(error).__name__}: {in_one_line(error)}"
+                )
 
         thread = threading.Thread(target=beat, daemon=True)
         thread.start()
@@ -126,8 +133,7 @@ class Trials:
         return count_states(self.read())
 
     def claim(self, limit: int) -> ClaimedTrial | None:
-        """Claim a queued trial, or a new one if there are fewer than `limit` of them; else return
-        None.
+        """Claim a queued trial, or a new one if there are fewer than `limit`; else return None.
 
         Any number of workers may ask at once: retries and infeasible trials not counted, there are
         never more than `limit` trials but those that were queued.
@@ -142,8 +148,11 @@ class Trials:
             full = count_originals(trials) >= limit
             if full and not queued:
                 return None
-            with self.storage.only_queued() if full else nullcontext():
-                trial = self.study.ask()
+            try:
+                with self.storage.only_queued() if full else nullcontext():
+                    trial = self.study.ask()
+            except UpdateFinishedTrialError as error:
+                raise LostClaimError("a trial was claimed and ended by another process") from error
         found = self.storage.get_trial_id_from_study_id_trial_number(self._study_id, trial.number)
         return ClaimedTrial(trial, self.storage, found)
 
@@ -152,28 +161,27 @@ class Trials:
     ) -> FrozenTrial | None:
         """Run a claimed trial, and write down how it ends.
 
-        Args:
-            claimed: The trial.
-            objective: Returns its values, or raises: `TrialPruned` stops it early, anything else
-                fails it. A failure of its own is its attribute `error` by then.
-
-        Returns:
-            The trial as it ended. None if it was taken away from this worker: its result is
-            dropped, and another attempt's counts.
+        `objective` returns its values, or raises: `TrialPruned` stops it early, anything else fails
+        it. A failure of its own is its attribute `error` by then. Returns the trial as it ended;
+        None if it was taken away from this worker: its result is dropped, another attempt's counts.
 
         Raises:
             KeyboardInterrupt: `objective` raised it; the trial counts as interrupted.
             LostStorageError: The storage failed for longer than patience lasts. The trial counts
                 as interrupted, now or when it is found to be silent.
         """
-        state, values, error = TrialState.FAIL, None, None
-        with claimed.alive():
-            try:
-                values, state = objective(claimed), TrialState.COMPLETE
-            except TrialPruned:
-                state = TrialState.PRUNED
-            except (Exception, KeyboardInterrupt) as raised:
-                error = raised
+        state, values = TrialState.FAIL, None
+        error: BaseException | None = None
+        try:
+            with claimed.alive():
+                values = objective(claimed)
+            state = TrialState.COMPLETE
+        except TrialPruned:
+            state = TrialState.PRUNED
+        except (Exception, KeyboardInterrupt) as raised:
+            error = raised
+        if claimed.silent and not error:
+            state, values, error = TrialState.FAIL, None, claimed.silent
         if isinstance(error, UpdateFinishedTrialError):
             return None
         interrupt = error if isinstance(error, KeyboardInterrupt) else None
@@ -205,12 +213,11 @@ class Trials:
             raise
 
     def requeue(self) -> int:
-        """Queue every interrupted trial again, with its parameters and user attributes; return how
-        many.
+        """Queue every interrupted trial again, with its parameters and user attributes, and those
+        whose worker fell silent; return how many.
 
-        Running trials whose worker fell silent are failed first. Any number of processes may call
-        this at any time, and be killed in it: each attempt is followed by one retry at most, and an
-        attempt that is still owed its retry gets it from the next call.
+        Any number of processes may call this at any time, and be killed in it: each attempt is
+        followed by one retry at most, and one that is still owed gets it from the next call.
         """
         # Repeated from the start if a server's connection is lost: trials already queued are seen.
         return self.storage.patience(self._requeue)
@@ -223,14 +230,14 @@ class Trials:
         with self.storage.lock():
             trials = owed(self.read())
             for trial in trials:
-                known = trial.system_attrs
-                attempts = [*known.get(ATTEMPTS, ()), trial.number]
+                attempts = [*trial.system_attrs.get(ATTEMPTS, ()), trial.number]
+                history = {RETRY_OF: attempts[0], ATTEMPTS: attempts}
                 retry = create_trial(
                     state=TrialState.WAITING,
                     params=trial.params,
                     distributions=trial.distributions,
                     user_attrs=trial.user_attrs,
-                    system_attrs=known | {RETRY_OF: attempts[0], ATTEMPTS: attempts},
+                    system_attrs=trial.system_attrs | history,
                 )
                 self.study.add_trial(retry)
         return len(trials)
@@ -243,19 +250,17 @@ def original_number(trial: AnyTrial) -> int:
 
 def retries_left(trial: AnyTrial) -> int:
     """Return how many more attempts there may be after this one, should it come to nothing."""
-    attrs = trial.system_attrs
-    return MAX_RETRIES - len(attrs.get(ATTEMPTS, ())) + attrs.get(EXCUSED, 0)
+    known = trial.system_attrs
+    return MAX_RETRIES - len(known.get(ATTEMPTS, ())) + known.get(EXCUSED, 0)
 
 
 def count_originals(trials: Iterable[AnyTrial]) -> int:
     """Count trials, without retries and those that an attempt has shown to be infeasible."""
-    origins, infeasible = set(), set()
+    feasible: dict[int, bool] = {}
     for trial in trials:
         origin = original_number(trial)
-        origins.add(origin)
-        if INFEASIBLE in trial.user_attrs:
-            infeasible.add(origin)
-    return len(origins - infeasible)
+        feasible[origin] = feasible.get(origin, True) and INFEASIBLE not in trial.user_attrs
+    return sum(feasible.values())
 
 
 def owed(trials: Sequence[AnyTrial]) -> list[Any]:
@@ -279,16 +284,15 @@ def trial_states(trials: Sequence[AnyTrial]) -> dict[int, str]:
     It is `complete`, `stopped` early, `failed` (by itself or interrupted too often), `running`,
     `queued`, `interrupted` (retried, or about to be) or `infeasible` (marked so, in any state).
     """
-    retried, states = _retried(trials), {}
-    for trial in trials:
+    retried = _retried(trials)
+
+    def state(trial: AnyTrial) -> str:
         if trial.number in retried or _is_owed(trial, retried):
-            state = "interrupted"
-        elif {INFEASIBLE, OUT_OF_MEMORY} & trial.user_attrs.keys():
-            state = "infeasible"
-        else:
-            state = _NAMES[trial.state]
-        states[trial.number] = state
-    return states
+            return "interrupted"
+        infeasible = {INFEASIBLE, OUT_OF_MEMORY} & trial.user_attrs.keys()
+        return "infeasible" if infeasible else _NAMES[trial.state]
+
+    return {trial.number: state(trial) for trial in trials}
 
 
 def count_states(trials: Sequence[AnyTrial]) -> dict[str, int]:

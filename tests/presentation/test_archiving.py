@@ -277,7 +277,7 @@ def test_a_writer_that_dies_leaves_the_older_one(tmp_path, monkeypatch):
     before = files_of(tmp_path / "made")
     add_trial(store.candidates, attributes([0.1]), {"widening": 2})
     monkeypatch.setattr(
-        writing, "_archived_trial", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        writing.ArchivedTrial, "of", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     with pytest.raises(KeyboardInterrupt):
         archive(results_of(store), tmp_path / "made", records="none")

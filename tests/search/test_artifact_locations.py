@@ -4,7 +4,6 @@ import io
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -27,7 +26,7 @@ from sculpt.search.progress import Watcher
 from sculpt.storage import artifacts as artifact_store
 from sculpt.storage.artifacts import ArtifactStore, CheckpointFolder
 from sculpt.storage.failures import LostStorageError
-from sculpt.storage.opening import check_artifacts, open_store, start_store
+from sculpt.storage.opening import open_store, start_store, to_work_on
 from sculpt.storage.store import Store
 from sculpt.storage.trial_files import keep
 from sculpt.storage.trials import ClaimedTrial
@@ -249,9 +248,8 @@ class TestWriting:
 
 def start(path: Path, **overrides: Any) -> Store:
     """Start a study as a worker does, and train nothing."""
-    store = start_store(load_study(path, overrides), "no images", 2)
-    check_artifacts(store)
-    return store
+    config = load_study(path, overrides)
+    return to_work_on(start_store(config, "no images", 2), config, "no images")
 
 
 def add_kept(store: Store, attempts: int = 1) -> None:
@@ -319,8 +317,9 @@ class TestPlaces:
             start(path)
         with pytest.raises(StorageError, match="must be reachable by all workers") as refused:
             start(path, artifacts=bucket)
+        elsewhere = store.config.model_copy(update={"artifacts": bucket})
         with pytest.raises(StorageError, match="must be reachable by all workers"):
-            check_artifacts(replace(store, artifacts=ArtifactStore(bucket)))
+            to_work_on(store, elsewhere, "no images")
         assert files_in(bucket) == []
         assert open_store(path).config.artifacts is None, "readers still look where they are"
         # What the message says to do, to go on without them.
@@ -342,7 +341,7 @@ class TestPlaces:
         for name in ("one", "other"):
             (tmp_path / name).mkdir()
             stores.append(start(write_study(tmp_path / name, artifacts=bucket)))
-        assert len({store.checkpoints("base", 0).name for store in stores}) == 2
+        assert len({store.checkpoints(store.base, 0).name for store in stores}) == 2
 
 
 class TestRefused:

@@ -18,6 +18,8 @@ from sqlalchemy.exc import OperationalError
 from sculpt.storage import failures as patience_module
 from sculpt.storage import study_storage
 from sculpt.storage.failures import LostStorageError, Patience
+from sculpt.storage.optuna_names import table_names
+from sculpt.storage.postgres import PostgresDatabase
 from sculpt.storage.study_storage import StudyStorage
 from sculpt.storage.trials import ClaimedTrial, Trials
 
@@ -258,7 +260,7 @@ def test_a_server_that_restarts_while_it_is_opened_is_waited_for(
                 raise StorageInternalError("an exception is raised during the commit") from error
             raise
 
-    monkeypatch.setattr(study_storage, "check_server", lambda url, create: None)
+    monkeypatch.setattr(PostgresDatabase, "tables", lambda database: table_names())
     monkeypatch.setattr(study_storage, "StudyStorage", opened)
     assert study_storage.open_storage("postgresql://me@nowhere/x", create=False) == "the storage"
     assert len(calls) == 3

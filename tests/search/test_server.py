@@ -13,13 +13,13 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 from postgres import Server
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from sculpt.errors import StorageError
 from sculpt.storage import postgres as server_module
 from sculpt.storage import trials as trials_module
 from sculpt.storage.failures import LostLockError
-from sculpt.storage.postgres import ServerLock
+from sculpt.storage.postgres import PostgresDatabase
 from sculpt.storage.study_storage import StudyStorage, open_storage
 from sculpt.storage.trials import ClaimedTrial, Trials, count_originals
 from studies import write_study
@@ -35,9 +35,10 @@ def storage(postgres_url: str) -> Iterator[StudyStorage]:
 
 
 @pytest.fixture
-def locks(storage: StudyStorage) -> tuple[ServerLock, ServerLock]:
+def locks(storage: StudyStorage) -> tuple[PostgresDatabase, PostgresDatabase]:
     """Return the lock of one database as two machines have it."""
-    return ServerLock(storage._tables.url), ServerLock(storage._tables.url)
+    one, other = (PostgresDatabase(make_url(storage._tables.url)) for _ in range(2))
+    return one, other
 
 
 def cut(server: Server, database: str) -> None:
@@ -49,7 +50,7 @@ def cut(server: Server, database: str) -> None:
     assert rows == [(True,)]
 
 
-def in_thread(lock: ServerLock) -> tuple[threading.Thread, threading.Event]:
+def in_thread(lock: PostgresDatabase) -> tuple[threading.Thread, threading.Event]:
     """Take and leave the lock in a thread; the event says that it was taken."""
     taken = threading.Event()
 
@@ -88,7 +89,7 @@ def test_a_killed_holder_loses_the_lock(
 
 
 def test_the_lock_is_taken_again_after_a_restart(
-    server: Server, locks: tuple[ServerLock, ServerLock]
+    server: Server, locks: tuple[PostgresDatabase, PostgresDatabase]
 ) -> None:
     ours, theirs = locks
     with ours.held():
@@ -107,7 +108,10 @@ def test_the_lock_is_taken_again_after_a_restart(
 
 
 def test_ctrl_c_ends_waiting_for_the_lock(
-    server: Server, database: str, locks: tuple[ServerLock, ServerLock], wait_until: WaitUntil
+    server: Server,
+    database: str,
+    locks: tuple[PostgresDatabase, PostgresDatabase],
+    wait_until: WaitUntil,
 ) -> None:
     ours, theirs = locks
     waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
@@ -133,7 +137,7 @@ def test_ctrl_c_ends_waiting_for_the_lock(
 
 
 def test_a_lock_that_was_lost_unnoticed_is_left_in_silence(
-    server: Server, database: str, locks: tuple[ServerLock, ServerLock]
+    server: Server, database: str, locks: tuple[PostgresDatabase, PostgresDatabase]
 ) -> None:
     for lock in locks:
         with lock.held():
@@ -163,11 +167,14 @@ def test_who_lost_the_lock_creates_nothing(
 
 
 def test_the_next_holder_waits_for_what_the_last_one_is_creating(
-    server: Server, database: str, storage: StudyStorage, locks: tuple[ServerLock, ServerLock]
+    server: Server,
+    database: str,
+    storage: StudyStorage,
+    locks: tuple[PostgresDatabase, PostgresDatabase],
 ) -> None:
     ours, theirs = locks
     study = optuna.create_study(study_name="s", storage=storage)
-    ours.fence(storage.engine)
+    ours.watch(storage.engine)
     insert = "INSERT INTO trials (number, study_id, state) VALUES (0, 1, 'WAITING')"
     with ours.held(), storage.engine.connect() as connection:
         connection.exec_driver_sql(insert)

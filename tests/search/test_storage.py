@@ -144,8 +144,8 @@ def make_columnless(file: Path) -> None:
         (make_text, "must be a readable SQLite database"),
         (make_truncated, "must be a readable SQLite database"),
         (make_stub, "must be a readable SQLite database"),
-        (make_foreign, "must be Optuna's.*the tables studies"),
-        (make_tableless, "must be Optuna's.*no tables"),
+        (make_foreign, "must be empty or Optuna's.*the tables studies"),
+        (make_tableless, "of Optuna's.*no tables"),
         (make_newer, "installed Optuna.*updating optuna"),
         (make_older, "installed Optuna.*storage upgrade"),
         (make_versionless, "Optuna.*does not say its version"),
@@ -161,6 +161,62 @@ def test_a_bad_file_is_refused_and_left_as_it_was(tmp_path, make, rule, create):
     assert str(file) in str(raised.value)
     assert raised.value.exit_code == 2
     assert file.read_bytes() == before
+
+
+def make_loop(file: Path) -> None:
+    file.symlink_to(file)
+
+
+def make_pipe(file: Path) -> None:
+    os.mkfifo(file)
+
+
+def make_device(file: Path) -> None:
+    file.symlink_to("/dev/null")
+
+
+def make_lock_folder(file: Path) -> None:
+    make_storage(file)
+    file.with_name("study.db.lock").unlink()
+    file.with_name("study.db.lock").mkdir()
+
+
+def make_tables_lost(file: Path) -> None:
+    make_storage(file)
+    sql(file, "DROP TABLE trial_params")
+
+
+@pytest.mark.parametrize(
+    ("make", "rule"),
+    [
+        (make_loop, "Symlink loop"),
+        (make_pipe, "it is no file"),
+        (make_device, "it is no file"),
+        (make_lock_folder, "study.db.lock is a folder"),
+        (make_tables_lost, "must be whole, but .* has no tables trial_params"),
+    ],
+)
+def test_what_no_study_can_be_kept_in_is_refused(tmp_path, make, rule):
+    make(tmp_path / "study.db")
+    with pytest.raises(StorageError, match=rule) as raised:
+        open_storage(f"{tmp_path}/study.db", create=True)
+    assert raised.value.exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 300])
+@pytest.mark.parametrize("create", [True, False])
+def test_a_name_that_no_file_can_have_is_refused(tmp_path, name, create):
+    with pytest.raises(StorageError, match=r"null byte|name too long") as raised:
+        open_storage(f"{tmp_path}/{name}.db", create=create)
+    assert raised.value.exit_code == 2
+
+
+def test_a_folder_that_cannot_be_written_is_refused_to_workers(tmp_path):
+    make_storage(tmp_path / "study.db")
+    (tmp_path / "study.db.lock").unlink()
+    tmp_path.chmod(0o555)
+    with without_privileges(), pytest.raises(StorageError, match=r"its folder writable|readable"):
+        open_storage(f"{tmp_path}/study.db", create=True)
 
 
 def test_a_folder_is_refused(tmp_path):

@@ -7,7 +7,9 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
+from outcomes import fail, refuse, run_one, stop, succeed
 
 import sculpt
 from sculpt.storage import trials as trials_module
@@ -112,3 +114,73 @@ def test_at_any_moment(tmp_path, monkeypatch, early_stopping):
         assert (trials[number].state, trials[number].values) == (TrialState.FAIL, None)
         assert "error" not in trials[number].user_attrs
     results.store.storage.close()
+
+
+@pytest.fixture
+def other(storage_url, storage):
+    """Return the storage of another worker."""
+    with closing(open_storage(storage_url, create=False, grace_seconds=2)) as other:
+        yield other
+
+
+class Second:
+    """A second worker that ends a trial once, just before its state is set."""
+
+    def __init__(self, other: StudyStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.tables, self.set_state = other._tables, RDBStorage.set_trial_state_values
+        self.moment: TrialState | None = None
+        monkeypatch.setattr(RDBStorage, "set_trial_state_values", self.watched())
+
+    def watched(self) -> Callable[..., bool]:
+        def call(tables: RDBStorage, trial_id: int, state: TrialState, values: Any = None) -> bool:
+            if state is self.moment and tables is not self.tables:
+                self.moment = None
+                self.end(trial_id)
+            return self.set_state(tables, trial_id, state, values)
+
+        return call
+
+    def end(self, trial_id: int, end: TrialState = TrialState.FAIL) -> None:
+        if self.tables.get_trial(trial_id).state is TrialState.WAITING:
+            self.set_state(self.tables, trial_id, TrialState.RUNNING)
+        self.set_state(self.tables, trial_id, end)
+
+
+@pytest.mark.parametrize("queued", [True, False])
+def test_between_making_and_claiming(trials, other, monkeypatch, queued):
+    if queued:
+        trials.study.enqueue_trial({"x": 0.5})
+    Second(other, monkeypatch).moment = TrialState.RUNNING
+    assert run_one(trials, succeed, limit=2)
+    assert [trial.state for trial in trials.read()] == [TrialState.FAIL, TrialState.COMPLETE]
+
+
+@pytest.mark.parametrize(
+    ("objective", "told"),
+    [
+        (succeed, TrialState.COMPLETE),
+        (stop, TrialState.PRUNED),
+        (refuse, TrialState.PRUNED),
+        (fail, TrialState.FAIL),
+    ],
+)
+@pytest.mark.parametrize("looked", [True, False])
+def test_when_it_is_told(trials, other, monkeypatch, objective, told, looked):
+    """Before tell looks at it, and between its look and its write."""
+    second = Second(other, monkeypatch)
+    claimed = trials.claim(9)
+    assert claimed
+
+    def then_taken(claimed: ClaimedTrial) -> list[float]:
+        try:
+            return objective(claimed)
+        finally:
+            if looked:
+                second.moment = told
+            else:
+                second.end(claimed.trial_id)
+
+    assert trials.run(claimed, then_taken) is None
+    assert trials.read()[0].state is TrialState.FAIL
+    assert run_one(trials, succeed)
+    assert trials.read()[1].state is TrialState.COMPLETE

@@ -23,6 +23,7 @@ from outcomes import (
 )
 
 from sculpt.storage import trials as trials_module
+from sculpt.storage.failures import LostStorageError
 from sculpt.storage.trials import ClaimedTrial, Trials, original_number
 
 KILLED = [-signal.SIGKILL]
@@ -123,6 +124,17 @@ def test_a_late_waker_cannot_record_its_result(trials, start, wait_until, tmp_pa
     first, second = trials.read()
     assert (first.state, first.values) == (TrialState.FAIL, None)
     assert (second.state, second.value) == (TrialState.COMPLETE, first.params["x"])
+
+
+def test_signs_of_life_that_cannot_be_given_end_the_run(trials, storage):
+    """As with a grace period of so many seconds that no thread can wait for them."""
+    storage.heartbeat_seconds = 10**300
+    claimed = trials.claim(1)
+    assert claimed
+    with pytest.raises(LostStorageError, match=r"signs of life, but .*OverflowError"):
+        trials.run(claimed, succeed)
+    assert claimed.silent
+    assert nonzero(trials) == {"interrupted": 1, "queued": 1}
 
 
 # --- what is owed ----------------------------------------------------------------------------

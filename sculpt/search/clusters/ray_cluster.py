@@ -4,14 +4,14 @@ Ray knows nothing of trials. Its tasks are workers that join the study, and are 
 study's storage, as everywhere. Their progress is read from there, too.
 """
 
+import itertools
 import os
 import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 from optuna.trial import FrozenTrial
@@ -25,8 +25,9 @@ from sculpt.search.workers.devices import WorkerCount, choose_device
 from sculpt.search.workers.interruption import Interruption
 from sculpt.storage.attributes import INFEASIBLE, PROBLEMS
 from sculpt.storage.failures import in_one_line
-from sculpt.storage.storage_url import is_sqlite, parse
+from sculpt.storage.sqlite_file import SqliteFile
 from sculpt.storage.store import Store
+from sculpt.storage.study_storage import database_at
 from sculpt.storage.trials import trial_states
 
 LOOK_SECONDS = 1.0
@@ -38,6 +39,11 @@ CONNECT_SECONDS = 10.0
 STOP_SECONDS = 15.0
 """How long workers may take to put their things in order."""
 
+UNFINISHED = ("running", "queued")
+
+Label = int | str
+"""A candidate's number; `base`, or `base 1` for another attempt at it; `confirm 3`."""
+
 
 class Node(TypedDict):
     """The entries that are read of `ray.nodes`' description of a machine."""
@@ -47,8 +53,7 @@ class Node(TypedDict):
     NodeManagerHostname: str
 
 
-@dataclass(frozen=True)
-class WorkerResources:
+class WorkerResources(NamedTuple):
     """The number of workers, and each one's share of the cluster."""
 
     workers: int
@@ -60,19 +65,8 @@ class WorkerResources:
 def run_on_ray(
     config: Study, address: str, device: str, watcher: Watcher | None, count: WorkerCount
 ) -> Store:
-    """Start a study, or go on with it, by workers that Ray starts, until its total is finished.
-
-    Args:
-        config: The study.
-        address: `local` starts Ray on this machine; else that of a cluster, or `auto`.
-        device: `auto`, `cpu` or `cuda`; Ray chooses the GPU of each worker.
-        watcher: Receives the progress.
-        count: Number of workers; by default as many as fit.
-
-    Raises:
-        InputError: The study cannot be run as it is, or not there.
-        SculptError: The base failed, or every candidate did.
-    """
+    """Start a study, or go on with it, by workers that Ray starts, until its total is finished; see
+    `sculpt.run`."""
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(
             f"with --ray, --device must be auto, cpu or cuda, because Ray chooses the GPU, but got "
@@ -91,20 +85,14 @@ def run_on_ray(
         resources = share_out(ray.nodes(), count, on_gpu=on_gpu)
         # The devices of this machine are none of the workers'; but every machine has this one.
         store = Session.start(config, [] if on_gpu else [choose_device("cpu")]).store
-        invitation = invite(config, "cuda" if on_gpu else "cpu", WorkerCount())
-        worker = ray.remote(_work).options(
-            num_cpus=resources.cpus,
-            num_gpus=resources.gpus,
-            max_retries=-1,
-            name=f"sculpt {config.study}",
-        )
+        name, cpus, gpus = f"sculpt {config.study}", resources.cpus, resources.gpus
+        worker = ray.remote(_work).options(num_cpus=cpus, num_gpus=gpus, max_retries=-1, name=name)
+        given = invite(config, "cuda" if on_gpu else "cpu", WorkerCount()), resources.threads
         try:
             with Interruption() as interruption:
                 watcher.run_started(store.total, store.finished)
                 poller = ProgressPoller(store, watcher)
-                tasks = [
-                    worker.remote(invitation, resources.threads) for _ in range(resources.workers)
-                ]
+                tasks = [worker.remote(*given) for _ in range(resources.workers)]
                 try:
                     _wait(ray, tasks, poller, interruption)
                 finally:
@@ -146,67 +134,58 @@ class ProgressPoller:
     """Reads a study's storage, and tells a watcher the changes since the last look."""
 
     def __init__(self, store: Store, watcher: Watcher):
-        self._store = store
-        self._watcher = watcher
-        self._rows: dict[Any, int] = {}  # trials that are running, each in a row of its own
-        ended = [key for key, _, state in self._trials() if state not in ("running", "queued")]
-        self._ended = set(ended)
+        self._store, self._watcher = store, watcher
+        self._rows: dict[Label, int] = {}  # trials that are running, each in a row of its own
+        self._ended = {label for label, _, state in self._trials() if state not in UNFINISHED}
 
     def look(self) -> None:
         """Tell what has changed."""
-        for key, trial, state in self._trials():
-            if state == "running" and key not in self._rows:
-                self._tell_start(key, trial)
-            elif state not in ("running", "queued") and key not in self._ended:
-                self._ended.add(key)
-                self._tell_end(key, trial, state)
+        for label, trial, state in self._trials():
+            if state == "running" and label not in self._rows:
+                self._tell_start(label, trial)
+            elif state not in UNFINISHED and label not in self._ended:
+                self._ended.add(label)
+                self._tell_end(label, trial, state)
 
-    def _tell_start(self, key: tuple[str, int | str], trial: FrozenTrial) -> None:
-        used = set(self._rows.values())
-        free = next(row for row in range(1, len(used) + 2) if row not in used)
-        self._rows[key] = free
-        self._watcher.from_worker(free)
-        self._watcher.trial_started(key[1], trial.params, None)
+    def _tell_start(self, label: Label, trial: FrozenTrial) -> None:
+        used = self._rows.values()
+        self._rows[label] = next(row for row in itertools.count(1) if row not in used)
+        self._watcher.from_worker(self._rows[label])
+        self._watcher.trial_started(label, trial.params, None)
 
-    def _tell_end(self, key: tuple[str, int | str], trial: FrozenTrial, state: str) -> None:
-        seen = key in self._rows
+    def _tell_end(self, label: Label, trial: FrozenTrial, state: str) -> None:
+        seen = label in self._rows
         if trial.user_attrs.get(INFEASIBLE) or (state == "interrupted" and not seen):
-            self._rows.pop(key, None)  # it takes no part in the total
+            self._rows.pop(label, None)  # it takes no part in the total
             return
         if not seen:  # it was so short that it was never seen running
-            self._tell_start(key, trial)
-        self._watcher.from_worker(self._rows.pop(key))
+            self._tell_start(label, trial)
+        self._watcher.from_worker(self._rows.pop(label))
         if state == "interrupted":
-            self._watcher.worker_lost(f"a worker of {key[1]} was lost or stopped")
+            self._watcher.worker_lost(f"a worker of {label} was lost or stopped")
             return
         problem = next(filter(None, map(trial.user_attrs.get, PROBLEMS)), None)
         error = trial.user_attrs.get("val_error_mean") if state == "complete" else None
-        self._watcher.trial_finished(key[1], error, problem or (state if error is None else None))
+        self._watcher.trial_finished(label, error, problem or (state if error is None else None))
 
-    def _trials(self) -> Iterator[tuple[tuple[str, int | str], FrozenTrial, str]]:
-        """Yield a key (the study, and the label) of each trial, itself and its state."""
-        for study in (self._store.base, self._store.candidates, self._store.confirmation):
-            if study is None:
-                continue
-            trials = study.get_trials(deepcopy=False)
+    def _trials(self) -> Iterator[tuple[Label, FrozenTrial, str]]:
+        """Yield the label of each trial, itself and its state."""
+        studies = self._store.base, self._store.candidates, self._store.confirmation
+        for role, study in zip(("base", "", "confirm"), studies, strict=True):
+            trials = study.get_trials(deepcopy=False) if study else []
             states = trial_states(trials)
             for trial in trials:
-                label: int | str = trial.number
-                if study is self._store.base:
-                    label = "base" if trial.number == 0 else f"base {trial.number}"
-                elif study is self._store.confirmation:
-                    label = f"confirm {trial.number}"
-                yield (study.study_name, label), trial, states[trial.number]
+                label = f"{role} {trial.number}" if role else trial.number
+                yield "base" if label == "base 0" else label, trial, states[trial.number]
 
 
 def _work(invitation: Invitation, threads: int) -> None:
     """Join the study; Ray runs this in a process of its own."""
     torch.set_num_threads(threads)
-    invitation.accept(Watcher())
+    invitation(Watcher())
 
 
 def _wait(ray: ModuleType, tasks: list[Any], poller: ProgressPoller, stop: Interruption) -> None:
-    """Wait for all workers; SculptError if one of them failed."""
     left = list(tasks)
     while left:
         stop.check()
@@ -283,7 +262,7 @@ def _refuse_lone_file(config: Study, nodes: list[Node]) -> None:
     """Refuse a SQLite file where workers would be on other machines."""
     here = socket.gethostname()
     elsewhere = {node["NodeManagerHostname"] for node in nodes if node["Alive"]} - {here}
-    if elsewhere and is_sqlite(parse(config.storage_url)):
+    if elsewhere and isinstance(database_at(config.storage_url), SqliteFile):
         raise StorageError(
             "workers on several machines must share a database server, but the storage is the "
             f"SQLite file {config.storage_url}, and {', '.join(sorted(elsewhere))} cannot use it; "

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import ModuleType
+from multiprocessing import active_children
 from typing import Any
 
 from rich.console import Console
@@ -13,7 +13,7 @@ from sculpt.search.clusters.invitation import Invitation, invite
 from sculpt.search.progress import LiveView
 from sculpt.search.session import Session
 from sculpt.search.workers.devices import WorkerCount
-from sculpt.search.workers.processes import stop_all
+from sculpt.search.workers.processes import stop
 from sculpt.storage.artifacts import storage_file
 from sculpt.storage.failures import in_one_line
 
@@ -29,13 +29,13 @@ class SlurmJob:
 
     def __call__(self) -> None:
         """Join the study, in processes of their own, which `checkpoint` can stop."""
-        self.invitation.accept(LiveView(Console(width=160)))
+        self.invitation(LiveView(Console(width=160)))
 
     def checkpoint(self) -> Any:
         """Put the running trials in order, and return what the job runs when it is back."""
         from submitit.helpers import DelayedSubmission
 
-        stop_all()
+        stop(active_children())
         return DelayedSubmission(self)
 
 
@@ -47,22 +47,18 @@ def submit_jobs(
     parameters: Mapping[str, object],
     cluster: str = "slurm",
 ) -> list[str]:
-    """Make a study ready to be worked on, submit jobs that join it, and return their ids.
+    """Make a study ready to be worked on, submit jobs that join it, and return their ids; see
+    `sculpt.submit`. There are `count` workers in each job.
 
     Logs of the jobs are written beside the study's storage, in `NAME-jobs/`.
-
-    Args:
-        config: The study.
-        jobs: Number of jobs.
-        count: Workers in each of them.
-        device: Device in each of them.
-        parameters: Parameters of each of them, as submitit's `update_parameters` takes them.
-        cluster: submitit's name of it: `slurm`, or `local` for processes of this machine.
-
-    Raises:
-        InputError: The study cannot be run as it is, or the jobs cannot be submitted so.
     """
-    submitit = _import_submitit()
+    try:
+        import submitit
+    except ImportError:
+        raise InputError(
+            "--slurm must find submitit, but it is not installed here. Install it with: "
+            "pip install 'sculpt[slurm]'"
+        ) from None
     file = storage_file(config).absolute()
     folder = file.with_name(f"{file.stem}-jobs")
     try:
@@ -84,14 +80,3 @@ def submit_jobs(
             f"Slurm must take the jobs, but: {in_one_line(error)}; mend --slurm-set"
         ) from error
     return [str(job.job_id) for job in submitted]
-
-
-def _import_submitit() -> ModuleType:
-    try:
-        import submitit
-    except ImportError:
-        raise InputError(
-            "--slurm must find submitit, but it is not installed here. Install it with: "
-            "pip install 'sculpt[slurm]'"
-        ) from None
-    return submitit

@@ -47,8 +47,7 @@ class EarlyStopper:
     """Judges one candidate of a study, with its own recipe, by those before it."""
 
     def __init__(self, settings: EarlyStopping, training: Training, trial: optuna.Trial):
-        self._settings = settings
-        self._trial = trial
+        self._settings, self._trial = settings, trial
         attempt = trial.study.get_trials(deepcopy=False)[trial.number]
         self._origin = original_number(attempt)
         self._rungs = rung_epochs(settings, training, self._origin % settings.brackets)
@@ -95,19 +94,17 @@ class EarlyStopper:
 
     def _others(self, attribute: str) -> list[FrozenTrial]:
         """Return the last attempt at each other candidate that it can be compared with."""
-        brackets = self._settings.brackets
-        found = {}
-        budget = self._trial.params.get("budget")
-        for other in self._trial.study.get_trials(deepcopy=False):
-            origin = original_number(other)
-            if (
-                attribute in other.user_attrs
-                and origin != self._origin
-                and origin % brackets == self._origin % brackets
-                and other.params.get("budget") == budget
-            ):
-                found[origin] = other
-        return list(found.values())
+        brackets, budget = self._settings.brackets, self._trial.params.get("budget")
+        found = {
+            original_number(other): other
+            for other in self._trial.study.get_trials(deepcopy=False)
+            if attribute in other.user_attrs and other.params.get("budget") == budget
+        }
+        return [
+            other
+            for origin, other in found.items()
+            if origin != self._origin and origin % brackets == self._origin % brackets
+        ]
 
 
 def rung_epochs(settings: EarlyStopping, training: Training, bracket: int = 0) -> list[int]:
@@ -143,15 +140,10 @@ def expected_seeds(settings: EarlyStopping | None, training: Training, replicate
 def reason_to_stop(
     own: Sequence[float], others: Sequence[Sequence[float]], share: float
 ) -> str | None:
-    """Return why a candidate is not among the best share of all, or None if it is.
+    """Return why a candidate is not among the best share of all, itself included, or None if it is.
 
-    Of several values each, as many are better as dominate it. The first ones to come are
-    judged by few: one is always let through, the best so far.
-
-    Args:
-        own: Values of the candidate; lower is better.
-        others: Values of the candidates it is compared with.
-        share: Share of all of them, itself included, that is let through.
+    By values of which lower is better; of several each, as many are better as dominate it. The
+    first ones to come are judged by few: one is always let through, the best so far.
     """
     better = int(dominates(np.array(others).reshape(-1, len(own)), np.array(own)).sum())
     count = len(others) + 1

@@ -47,11 +47,10 @@ def suggest(trial: optuna.Trial, space: Space) -> Params:
             case IntDistribution(low=low, high=high, log=log, step=step):
                 params[key] = trial.suggest_int(key, low, high, step=step, log=log)
             case FloatDistribution(low=low, high=high, log=log, step=step):
-                value = trial.suggest_float(key, low, high, step=step, log=log)
+                params[key] = trial.suggest_float(key, low, high, step=step, log=log)
                 if isinstance(values, Range) and values.count is not None:
                     # Samplers add steps up in more than one way, and differ in the last digits.
-                    value = values.at(values.place(value))
-                params[key] = value
+                    params[key] = values.at(values.place(params[key]))
     return params
 
 
@@ -67,16 +66,14 @@ def space_size(space: Space) -> int | None:
         then: Counter[frozenset[str]] = Counter()
         for ruled_out, count in ways.items():
             if key in ruled_out:
-                then[ruled_out | _dependent(space, key)] += count
+                then[(ruled_out | _dependent(space, key)) - {key}] += count
                 continue
             values = _values_by_effect(space, key)
             if values is None:
                 return None
             for effect, number in values.items():
                 then[ruled_out | effect] += count * number
-        ways = Counter()
-        for ruled_out, count in then.items():
-            ways[ruled_out - {key}] += count
+        ways = then
         if len(ways) > MOST_POINTS:
             return None
     return sum(ways.values())
@@ -105,8 +102,8 @@ def extremes(space: Space) -> Iterator[Params]:
     count = 1
     for key, values in space.parameters.items():
         listed = [values.low, values.high] if isinstance(values, Range) else [*space.values(key)]
-        both = [listed[0], listed[-1]] if listed[0] != listed[-1] else listed[:1]
-        ends[key] = both if count * len(both) <= MOST_CORNERS else both[:1]
+        several = listed[0] != listed[-1] and 2 * count <= MOST_CORNERS
+        ends[key] = [listed[0], listed[-1]] if several else listed[:1]
         count *= len(ends[key])
     return space.combinations(space.parameters, ends.__getitem__)
 
@@ -129,13 +126,9 @@ def corners(space: Space) -> Iterator[Params]:
 
 
 def check_params(space: Space, params: Params) -> None:
-    """Refuse values that are none of the space's; parameters may be left out.
+    """Refuse values that are none of the space's, by an InputError; parameters may be left out.
 
     Lists and whole choices may be given as they are, or by their label.
-
-    Raises:
-        InputError: A key or a value is none of the space's, or is given for a parameter that is
-            not sampled beside the others.
     """
     for key, value in params.items():
         if key not in space.parameters:
@@ -148,24 +141,18 @@ def check_params(space: Space, params: Params) -> None:
         values = space.parameters[key]
         rule = f"one of {', '.join(map(str, space.values(key)))}"
         if isinstance(values, Range):
-            steps = f" in steps of {values.step}" if values.step else ""
-            rule = (
-                f"{'whole and ' if values.whole else ''}from {values.low} to {values.high}{steps}"
-            )
+            rule = f"{'whole and ' if values.whole else ''}from {values.low} to {values.high}"
+            rule += f" in steps of {values.step}" if values.step else ""
         raise InputError(f"params.{key} must be {rule}, but got {value!r}")
     active: Params = {}
-    for key in space.parameters:
-        if key not in params:
-            continue
+    for key in filter(params.__contains__, space.parameters):
         if not space.is_active(key, active):
-            where = ", ".join(
-                f"{parent} is {' or '.join(map(str, wanted))}"
-                for parent, wanted in space.wanted(key).items()
-            )
-            given = {parent: active.get(parent, "not given") for parent in space.wanted(key)}
+            parents = space.wanted(key).items()
+            where = ", ".join(f"{p} is {' or '.join(map(str, wanted))}" for p, wanted in parents)
+            given = ", ".join(f"{p} is {label(active.get(p, 'not given'))}" for p, _ in parents)
             raise InputError(
-                f"params.{key} must be given only where {where}, but {_listed(given)}; "
-                f"leave it out, or set {' and '.join(f'params.{p}' for p in given)} to that"
+                f"params.{key} must be given only where {where}, but {given}; leave it out, or "
+                f"set {' and '.join(f'params.{parent}' for parent, _ in parents)} to that"
             )
         active[key] = params[key]
 
@@ -179,7 +166,6 @@ def values_of(space: Space, key: str) -> Iterator[Any]:
 
 
 def _dependent(space: Space, key: str) -> frozenset[str]:
-    """Return the parameters with a condition on a parameter."""
     return frozenset(child for child, parents in space.conditions.items() if key in parents)
 
 
@@ -198,7 +184,3 @@ def _values_by_effect(space: Space, key: str) -> Counter[frozenset[str]] | None:
     for value in singled_out:
         effects[frozenset(c for c in children if not space.admits(c, key, value))] += 1
     return effects
-
-
-def _listed(given: Params) -> str:
-    return ", ".join(f"{key} is {label(value)}" for key, value in given.items())

@@ -3,10 +3,11 @@
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
 from time import perf_counter
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -47,8 +48,7 @@ Network = Callable[[Splits], tuple[nn.Module, Masks]]
 """Makes the network to train, on the device of the images; called in a process of its own."""
 
 
-@dataclass(frozen=True)
-class Throughput:
+class Throughput(NamedTuple):
     """Measurement of several processes that train at once."""
 
     rate: float
@@ -57,23 +57,20 @@ class Throughput:
     """Memory that they take of the device, CUDA's own share included; None on the CPU."""
 
 
-@dataclass(frozen=True)
-class Concurrency:
+class Concurrency(dict[int, float]):
     """Trials at a time -> images per second of all of them together, as measured."""
-
-    rates: dict[int, float]
 
     @property
     def best(self) -> int:
         """Number of trials at a time to run."""
         best = 1
-        for count, rate in self.rates.items():
-            if rate > LEAST_GAIN * self.rates[best]:
+        for count, rate in self.items():
+            if rate > LEAST_GAIN * self[best]:
                 best = count
         return best
 
     def __str__(self) -> str:
-        rates = ", ".join(f"{count}: {rate:,.0f}" for count, rate in self.rates.items())
+        rates = ", ".join(f"{count}: {rate:,.0f}" for count, rate in self.items())
         return f"trials per device: {rates} images/s together -> {self.best}"
 
 
@@ -93,22 +90,17 @@ def measure_concurrency(config: Study, splits: Splits) -> Concurrency:
     if device.type != "cpu":
         free, _ = torch.cuda.mem_get_info(device)
         most = max(1, min(MOST_ON_A_GPU, free // (memory + CONTEXT_BYTES)))
-    rates: dict[int, float] = {}
-    count = 1
-    while count <= most:
-        measured = train_together(
-            count, candidate.training, splits, partial(dense_network, candidate)
-        )
-        if measured is None:
-            break
-        rates[count] = measured.rate
-        if Concurrency(rates).best != count:
+    network = partial(_dense_network, candidate)
+    measured, count = Concurrency(), 1
+    while count <= most and (found := train_together(count, candidate.training, splits, network)):
+        measured[count] = found.rate
+        if measured.best != count:
             break
         count *= 2
-    return Concurrency(rates)
+    return measured
 
 
-def dense_network(candidate: Study, splits: Splits) -> tuple[nn.Module, Masks]:
+def _dense_network(candidate: Study, splits: Splits) -> tuple[nn.Module, Masks]:
     """Build a candidate's network as it is before pruning, and masks that keep all of it."""
     load_plugins(candidate.plugins)
     model = build_model(candidate, splits.spec).to(splits.train.device)
@@ -118,19 +110,11 @@ def dense_network(candidate: Study, splits: Splits) -> tuple[nn.Module, Masks]:
 def train_together(
     count: int, recipe: Training, splits: Splits, network: Network
 ) -> Throughput | None:
-    """Train one network in each of `count` processes at once, for a few seconds.
+    """Train one network in each of `count` processes at once, for a few seconds, on the device of
+    the images and by a recipe, of whose learning rate hardly any is used.
 
-    Args:
-        count: Number of processes.
-        recipe: Recipe of training; hardly any of its learning rate is used.
-        splits: Images on the device to measure.
-        network: Network that each trains.
-
-    Returns:
-        None if one of several failed: most likely there is too little memory for so many.
-
-    Raises:
-        SculptError: Not even one can be trained.
+    Returns None if one of several failed: most likely there is too little memory for so many.
+    SculptError if not even one can be trained.
     """
     device, batch_size = splits.train.device, recipe.batch_size
     batches = BATCHES_ON_CUDA if device.type == "cuda" else BATCHES
@@ -142,8 +126,8 @@ def train_together(
         validation=splits.validation.sample(evaluated, seed=0).to("cpu"),
     )
     before = _free(device)
-    task = partial(_train_for_a_while, recipe=recipe, device=str(device), network=network)
-    with worker_processes(count, task, sample) as workers:
+    given = sample, recipe, str(device), network
+    with worker_processes(count, _train_for_a_while, *given) as workers:
         try:
             for worker in workers:
                 worker.receive()  # it is warm
@@ -162,7 +146,6 @@ def train_together(
 
 
 def _free(device: torch.device) -> int | None:
-    """Return the free bytes of a GPU."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
@@ -171,25 +154,14 @@ class _EnoughError(Exception):
 
 
 def _train_for_a_while(
-    connection: Connection,
-    number: int,
-    splits: Splits,
-    *,
-    recipe: Training,
-    device: str,
-    network: Network,
+    connection: Connection, _: int, splits: Splits, recipe: Training, device: str, network: Network
 ) -> None:
     use_device(torch.device(device))
     splits = splits.to(device)
     model, masks = network(splits)
     # So small a rate, because a loss that is not finite would end the training.
-    changes = {
-        "epochs": MOST_EPOCHS,
-        "evaluate_every": 1,
-        "learning_rate": 1e-6,
-        "protocol": "validation",
-    }
-    recipe = recipe.model_copy(update=changes)
+    endless = {"epochs": MOST_EPOCHS, "evaluate_every": 1, "learning_rate": 1e-6}
+    recipe = recipe.model_copy(update=endless | {"protocol": "validation"})
     batch_size = min(recipe.batch_size, len(splits.train))
     images_per_epoch = len(splits.train) // batch_size * batch_size
     start = 0.0

@@ -25,16 +25,13 @@ class WorkerCount:
     def __post_init__(self) -> None:
         each = self.trials_per_device
         if each != "auto" and (type(each) is not int or each < 1):
-            raise InputError(
-                "--trials-per-device must be a whole number of at least 1, or auto, but got "
-                f"{each!r}"
-            )
+            rule = "--trials-per-device must be a whole number of at least 1, or auto"
+            raise InputError(f"{rule}, but got {each!r}")
         if self.workers is None:
             return
         if type(self.workers) is not int or self.workers < 1:
-            raise InputError(
-                f"--workers must be a whole number of at least 1, but got {self.workers!r}"
-            )
+            rule = "--workers must be a whole number of at least 1"
+            raise InputError(f"{rule}, but got {self.workers!r}")
         if each != 1:
             raise InputError(
                 "the number of workers must be given once, but got both --workers "
@@ -48,8 +45,7 @@ class WorkerCount:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device to train on; `auto` is a GPU where there is one. InputError if there is no
-    such device here."""
+    """Return the device to train on; `auto` is a GPU where there is one. InputError without it."""
     if name == "auto":
         if not torch.cuda.is_available():
             return torch.device("cpu")
@@ -67,8 +63,7 @@ def choose_device(name: str) -> torch.device:
 def choose_devices(names: str, *, several: bool) -> list[torch.device]:
     """Return the devices to train on: one, or several separated by commas (`cuda:0,cuda:1`).
 
-    `auto` is a GPU where there is one, and for several workers all of them. InputError if there is
-    no such device here.
+    `auto` is a GPU where there is one, and for several workers all of them; see `choose_device`.
     """
     if names == "auto" and several and torch.cuda.is_available():
         return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]

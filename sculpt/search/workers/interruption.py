@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -22,9 +22,8 @@ class Interruption:
 
     A trial's books are kept whole (Optuna fails in odd ways when it is interrupted while it
     writes), and only what may take long can be cut short. A second signal is obeyed anywhere.
-    What was swallowed is raised again at `check`: Python swallows what is raised inside a
-    destructor or a weak reference's callback, and with PyTorch those are often the first Python
-    code to run after a long computation.
+    What Python swallowed is raised again at `check`: it swallows what is raised inside a destructor
+    or a weak reference's callback, often the first Python code to run after PyTorch's.
     """
 
     def __init__(self) -> None:
@@ -39,12 +38,7 @@ class Interruption:
             sys.unraisablehook = self._not_raised
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if self._before:
@@ -85,6 +79,5 @@ class Interruption:
         now = time.monotonic()
         if self._requested_at is None:
             self._requested_at = now
-        again = now - self._requested_at > TOGETHER_SECONDS
-        if self._at_once or again:
+        if self._at_once or now - self._requested_at > TOGETHER_SECONDS:
             raise KeyboardInterrupt

@@ -29,9 +29,6 @@ started the others acts on them."""
 Task = Callable[..., None]
 """Called in a process with its connection, its number from 1, and the arguments of all."""
 
-_running: list[list["WorkerProcess"]] = []
-"""Processes of every `worker_processes` context that is open."""
-
 
 class WorkerProcess:
     """One of several processes, as seen by the one that starts them.
@@ -43,8 +40,7 @@ class WorkerProcess:
     """
 
     def __init__(self, number: int, threads: int, task: Task, arguments: tuple[Any, ...]) -> None:
-        self.number = number
-        self._threads = threads
+        self.number, self._threads = number, threads
         self._task, self._arguments = task, arguments
         self.process: Any = None
         self.connection: Connection
@@ -59,7 +55,7 @@ class WorkerProcess:
         call = (self._threads, self._task, theirs, self.number, *self._arguments)
         process = context.Process(target=_begin, args=call, daemon=True)
         try:
-            with _environment("OMP_NUM_THREADS", str(self._threads)), _signals_held_back():
+            with _openmp_threads(self._threads), _signals_held_back():
                 process.start()
         except RuntimeError as error:
             if "shared memory" not in str(error):
@@ -83,11 +79,9 @@ class WorkerProcess:
         """Wait for the process to end; return None if it did so by itself."""
         self.process.join(STOP_SECONDS)
         code = self.process.exitcode
-        if code == 0:
-            return None
         if code is not None and code < 0:
             return f"worker {self.number} was killed ({signal.Signals(-code).name})"
-        return f"worker {self.number} ended with exit code {code}"
+        return f"worker {self.number} ended with exit code {code}" if code != 0 else None
 
 
 @contextmanager
@@ -95,7 +89,6 @@ def worker_processes(count: int, task: Task, *arguments: Any) -> Iterator[list[W
     """Start processes that share this one's threads; when the context ends, so have they."""
     threads = max(1, torch.get_num_threads() // count)
     workers: list[WorkerProcess] = []
-    _running.append(workers)
     try:
         for number in range(1, count + 1):
             worker = WorkerProcess(number, threads, task, arguments)
@@ -103,14 +96,23 @@ def worker_processes(count: int, task: Task, *arguments: Any) -> Iterator[list[W
             workers.append(worker)
         yield workers
     finally:
-        _running.remove(workers)
-        _stop(workers)
+        stop([worker.process for worker in workers])
+        for worker in workers:
+            worker.connection.close()
 
 
-def stop_all() -> None:
-    """Stop all processes that this one has started, because it is about to be ended."""
-    for workers in _running:
-        _stop(workers)
+def stop(processes: list[Any]) -> None:
+    """Stop processes of `multiprocessing`; kill those that take too long."""
+    for process in processes:
+        process.terminate()  # once: a second signal would disturb what the first one began
+    try:
+        deadline = time.monotonic() + STOP_SECONDS
+        for process in processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+    finally:  # also when someone presses Ctrl-C again
+        for process in processes:
+            process.kill()
+            process.join()
 
 
 def _begin(threads: int, task: Task, connection: Connection, *arguments: Any) -> None:
@@ -140,34 +142,6 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _stop(workers: list[WorkerProcess]) -> None:
-    for worker in workers:
-        worker.process.terminate()  # once: a second signal would disturb what the first one began
-    try:
-        deadline = time.monotonic() + STOP_SECONDS
-        for worker in workers:
-            worker.process.join(max(0.0, deadline - time.monotonic()))
-    finally:  # also when someone presses Ctrl-C again
-        for worker in workers:
-            worker.process.kill()
-            worker.process.join()
-            worker.connection.close()
-
-
-@contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    """Set a variable for processes started now: OpenMP reads it before Python code runs."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
-
-
 @contextmanager
 def _signals_held_back() -> Iterator[None]:
     """Start processes that ignore signals meant for this one."""
@@ -179,3 +153,15 @@ def _signals_held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _openmp_threads(number: int) -> Iterator[None]:
+    """Start processes with so many threads: OpenMP reads the variable before Python code runs."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = str(number)
+    try:
+        yield
+    finally:
+        del os.environ["OMP_NUM_THREADS"]
+        os.environ |= {} if before is None else {"OMP_NUM_THREADS": before}

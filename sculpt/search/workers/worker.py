@@ -30,7 +30,6 @@ from sculpt.search.sampling.feasibility import check_candidate
 from sculpt.search.sampling.space import suggest
 from sculpt.search.sampling.unrepeated import first_with
 from sculpt.search.workers.interruption import Interruption
-from sculpt.storage.artifacts import CheckpointFolder
 from sculpt.storage.attributes import (
     ERROR,
     INFEASIBLE,
@@ -83,7 +82,11 @@ class Worker:
             # Candidates need not wait for a base that another worker trains.
             self._drain(base, _one_more(base), self._base_setup, wait=False)
             _check_base(base)
-            self._drain(candidates, partial(self._limit, total), self._candidate_setup)
+
+            def limit() -> int:
+                return (self.store.total if total is None else total) - 1
+
+            self._drain(candidates, limit, self._candidate_setup)
             if not candidates.counts()["complete"]:
                 raise SculptError(
                     "a candidate must finish, but all failed; the last: "
@@ -165,23 +168,28 @@ class Worker:
 
     def _train(self, setup_of: SetupOf, claimed: ClaimedTrial) -> Sequence[float]:
         """Train a trial, and return the values of its objectives."""
-        setup = setup_of(claimed)
-        scoring = self._scoring_images(setup.study)
-        epochs = len(setup.seeds) * evaluations(setup.study.training)
-        self.watcher.trial_started(setup.label, setup.params, epochs)
+        setup = None
         try:
+            setup = setup_of(claimed)
+            scoring = self._scoring_images(setup.study)
+            epochs = len(setup.seeds) * evaluations(setup.study.training)
+            self.watcher.trial_started(setup.label, setup.params, epochs)
             with _threads_of(claimed, self.splits.train.device):
                 record = self._run_seeds(setup, claimed, scoring)
-        except Stopped as stopped:
-            self.watcher.trial_finished(setup.label, None, f"stopped: {stopped}")
+        except optuna.TrialPruned as stopped:
+            if setup:
+                self.watcher.trial_finished(setup.label, None, f"stopped: {stopped}")
             raise
         except Exception as error:
             if storage_failure(error) or isinstance(error, UpdateFinishedTrialError):
                 raise  # it is not the trial that failed: a later attempt goes on from here
             problem = f"{type(error).__name__}: {error}"
-            too_large = isinstance(error, DeviceMemoryError) and setup.role == "candidate"
+            too_large = setup and setup.role == "candidate" and isinstance(error, DeviceMemoryError)
             claimed.write({OUT_OF_MEMORY if too_large else ERROR: problem})
-            self.watcher.trial_finished(setup.label, None, problem)
+            if setup:
+                self.watcher.trial_finished(setup.label, None, problem)
+            else:
+                self.watcher.message(f"trial {claimed.trial.number} cannot be set up: {problem}")
             if too_large:
                 raise optuna.TrialPruned(problem) from None
             raise
@@ -196,7 +204,7 @@ class Worker:
         """Train all seeds of a setup, keep its record and networks, and return the record; raise
         `Stopped` if the trial is stopped early, with its quantities so far kept."""
         start, outcomes = time.perf_counter(), []
-        checkpoints = self._checkpoints(claimed.trial.study, claimed.origin)
+        checkpoints = self.store.checkpoints(claimed.trial.study, claimed.origin)
         settings, stopper = setup.study.search.early_stopping, None
         if settings and setup.role == "candidate" and not setup.read_test:
             stopper = EarlyStopper(settings, setup.study.training, claimed.trial)
@@ -210,19 +218,14 @@ class Worker:
                         self.store.config.search.checkpoint_seconds,
                         on_written=partial(checkpoints.put, folder),
                         on_sculpted=partial(self._seed_sculpted, claimed, stopper),
-                        on_epoch=partial(self._epoch_finished, stopper),
+                        on_epoch=partial(self._epoch_finished, claimed, stopper),
                     )
                     outcomes.append(run_seed(setup, self.splits, scoring, seed, run_folder))
                     stopper = None  # it judges by the first seed
         except Stopped as stopped:
-            claimed.write(
-                {
-                    "stopped_at": stopped.epochs,
-                    STOPPED_BECAUSE: str(stopped),
-                    "epochs": stopped.epochs,
-                    "seconds": time.perf_counter() - start,
-                }
-            )
+            why = {"stopped_at": stopped.epochs, STOPPED_BECAUSE: str(stopped)}
+            cost = {"epochs": stopped.epochs, "seconds": time.perf_counter() - start}
+            claimed.write(why | cost)
             raise
         record = summarize(setup, self.splits, [outcome.record for outcome in outcomes])
         with tempfile.TemporaryDirectory() as networks:
@@ -245,25 +248,21 @@ class Worker:
                 claimed.write({q.name: q.read(record) for q in known})
                 stopper.on_sculpted(record)
 
-    def _epoch_finished(self, stopper: EarlyStopper | None, epoch: Epoch) -> None:
+    def _epoch_finished(
+        self, claimed: ClaimedTrial, stopper: EarlyStopper | None, epoch: Epoch
+    ) -> None:
         self.watcher.epoch_finished(epoch)
         self.interruption.check()
+        if claimed.silent:
+            raise claimed.silent
         if stopper:
             with self.interruption.held_back():
                 stopper.on_epoch(epoch)
 
-    def _limit(self, total: int | None) -> int:
-        return (self.store.total if total is None else total) - 1
-
-    def _checkpoints(self, study: optuna.Study, origin: int) -> CheckpointFolder:
-        """Return the checkpoints of a trial, named by its first attempt."""
-        kind = study.study_name.removeprefix(self.store.config.study).strip("/")
-        return self.store.checkpoints(kind or "candidate", origin)
-
     def _clean_up(self, study: optuna.Study, ended: FrozenTrial) -> None:
         """Remove checkpoints of a trial that is not run again, and networks that are not kept."""
         if ended.state is not TrialState.FAIL or ERROR in ended.user_attrs:
-            self._checkpoints(study, original_number(ended)).remove()
+            self.store.checkpoints(study, original_number(ended)).remove()
         if ended.state is TrialState.COMPLETE:
             discard_networks(self.store, study, ended)
 

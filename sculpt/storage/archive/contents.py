@@ -4,12 +4,18 @@ Their words are Optuna's. They hold what queries read, and nothing of what worke
 """
 
 import json
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import Field
 
 from sculpt.config import Section
+from sculpt.storage.archive.privacy import Privacy
+from sculpt.storage.attributes import PROBLEMS
+from sculpt.storage.stored_trials import attempt_attributes
+from sculpt.storage.trials import retries_left
 
 FORMAT_FAMILY, FORMAT = "sculpt-archive-", "sculpt-archive-1"
 """Raised when older versions could misread it."""
@@ -72,7 +78,60 @@ class ArchivedTrial(Section):
     intermediate_values: dict[str, float] = Field(default={})
     system_attrs: Json = Field(default={})
 
+    @classmethod
+    def of(cls, trial: FrozenTrial, usual: Distributions, privacy: Privacy) -> "ArchivedTrial":
+        """Return one of Optuna's trials.
 
-def distribution_of(written: Json) -> BaseDistribution:
-    """Return a distribution from JSON; ValueError, KeyError or TypeError if it is none."""
-    return json_to_distribution(json.dumps(written))
+        One that is running is written as failed without an error of its own, which is read as
+        interrupted: the end of this attempt will never be seen here. Where that would be read as
+        failed, because it has been interrupted as often as it may be, it is written as queued.
+        """
+        state, start, complete = trial.state, trial.datetime_start, trial.datetime_complete
+        if state is TrialState.RUNNING:
+            last = retries_left(trial) <= 0
+            state, start = (TrialState.WAITING, None) if last else (TrialState.FAIL, start)
+        own = written_distributions(trial.distributions, privacy)
+        return cls.model_construct(
+            number=trial.number,
+            state=state.name,
+            params=privacy.hide(trial.params),
+            values=trial.values,
+            user_attrs={
+                name: (privacy.hide_message if name in PROBLEMS else privacy.hide)(value)
+                for name, value in sorted(trial.user_attrs.items())
+            },
+            start=start.isoformat() if start else None,
+            complete=complete.isoformat() if complete else None,
+            distributions={name: kind for name, kind in own.items() if kind != usual.get(name)},
+            intermediate_values={str(k): v for k, v in sorted(trial.intermediate_values.items())},
+            system_attrs=attempt_attributes(trial),
+        )
+
+    def to_optuna(self, usual: dict[str, BaseDistribution]) -> FrozenTrial:
+        """Return Optuna's trial; ValueError where Optuna refuses it, for example if it is complete
+        without values, and KeyError if a parameter has no distribution."""
+        known = usual | read_distributions(self.distributions)
+        trial = create_trial(
+            state=TrialState[self.state],
+            values=self.values,
+            params=self.params,
+            distributions={name: known[name] for name in self.params},
+            user_attrs=self.user_attrs,
+            system_attrs=self.system_attrs,
+            intermediate_values={int(at): value for at, value in self.intermediate_values.items()},
+        )
+        trial.datetime_start = datetime.fromisoformat(self.start) if self.start else None
+        trial.datetime_complete = datetime.fromisoformat(self.complete) if self.complete else None
+        return trial
+
+
+def written_distributions(found: dict[str, BaseDistribution], privacy: Privacy) -> Distributions:
+    """Return distributions of parameters as JSON, without places."""
+    written = {name: json.loads(distribution_to_json(found[name])) for name in sorted(found)}
+    hidden: Distributions = privacy.hide(written)
+    return hidden
+
+
+def read_distributions(written: Distributions) -> dict[str, BaseDistribution]:
+    """Return distributions from JSON; ValueError, KeyError or TypeError if one is none."""
+    return {name: json_to_distribution(json.dumps(kind)) for name, kind in written.items()}

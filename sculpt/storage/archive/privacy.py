@@ -1,5 +1,6 @@
 """Hiding, in the texts of an archive, where things lay on the machines that a study ran on."""
 
+import itertools
 import re
 import socket
 from collections.abc import Iterable
@@ -23,9 +24,8 @@ _PATH = re.compile(rf"(?<![\w:/.~<>)\]}}-])~?{_PART}{{2,}}/?")
 class Privacy:
     """Makes a study's documents fit for anybody to read.
 
-    A path is replaced by the file's own name, a URL other than of the web by its scheme. That is
-    done to every text, because any option of a plug-in, and any message of an error, may hold one.
-    Hiding is idempotent.
+    A path is replaced by the file's own name, a URL other than of the web by its scheme, in every
+    text: any option of a plug-in, and any message of an error, may hold one. Hiding is idempotent.
     """
 
     names: dict[str, str]
@@ -71,18 +71,11 @@ def privacy_of(config: Study, places: Iterable[str]) -> Privacy:
     settings = config.model_dump(mode="json")
     private = [lookup(settings, key) for key in PRIVATE]
     known = [text.rstrip("/") for text in [*private, *places] if isinstance(text, str)]
-    names = {place: PurePath(place).name for place in known} | _file_names(paths_in(settings))
-    return Privacy({place: name for place, name in names.items() if name not in ("", place)})
-
-
-def _file_names(paths: set[str]) -> dict[str, str]:
-    """Return a name for each file, all different."""
-    names: dict[str, str] = {}
-    for path in sorted(paths, key=lambda path: (Path(path).name != path, path)):
-        file, count = Path(path), 1
-        name = file.name
-        while name in names.values():
-            count += 1
-            name = f"{file.stem}-{count}{file.suffix}"
-        names[path] = name
-    return names
+    files: dict[str, str] = {}  # all of different names
+    for path in sorted(paths_in(settings), key=lambda path: (Path(path).name != path, path)):
+        file = Path(path)
+        numbered = (f"{file.stem}-{count}{file.suffix}" for count in itertools.count(2))
+        names = itertools.chain([file.name], numbered)
+        files[path] = next(name for name in names if name not in files.values())
+    hidden = {place: PurePath(place).name for place in known} | files
+    return Privacy({place: name for place, name in hidden.items() if name not in ("", place)})

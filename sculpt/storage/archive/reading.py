@@ -1,14 +1,11 @@
 """An archive read back: its Optuna studies in memory, its records where they lie."""
 
 import json
-from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import optuna
-from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import ValidationError
 
 from sculpt.config import Study
@@ -21,7 +18,7 @@ from sculpt.storage.archive.contents import (
     ArchivedStudy,
     ArchivedTrial,
     ArchiveHead,
-    distribution_of,
+    read_distributions,
 )
 from sculpt.storage.artifacts import ArtifactStore
 from sculpt.storage.optuna_names import experimental_accepted
@@ -30,11 +27,11 @@ from sculpt.storage.study_storage import MemoryStorage
 from sculpt.storage.trial_files import FILES, RECORD_FILE
 
 _STUDIES = {
-    "base": ("{}/base", "base.json"),
-    "candidates": ("{}", "{number}.json"),
-    "confirmation": ("{}/confirm", None),
+    "base": ("/base", "base.json"),
+    "candidates": ("", "{number}.json"),
+    "confirmation": ("/confirm", None),
 }
-"""The name of each Optuna study, and of the record of a trial in it."""
+"""The end of the name of each Optuna study, and the name of the record of a trial in it."""
 
 
 class ArchivedFiles(ArtifactStore):
@@ -92,10 +89,8 @@ def read_archive(folder: Path) -> Store:
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # or it tells of studies made in memory
     try:
         studies = {
-            part: _read_study(
-                storage, name.format(head.study), folder / f"{part}.jsonl", written, record
-            )
-            for part, (name, record) in _STUDIES.items()
+            part: _read_study(storage, head.study + end, folder / f"{part}.jsonl", written, record)
+            for part, (end, record) in _STUDIES.items()
             if (written := getattr(head.studies, part))
         }
     finally:
@@ -138,7 +133,6 @@ def _read_head(file: Path) -> ArchiveHead:
 def _read_study(
     storage: MemoryStorage, name: str, file: Path, written: ArchivedStudy, record: str | None
 ) -> optuna.Study:
-    """Return an Optuna study with its trials, each with the name of its record."""
     with experimental_accepted():
         study = optuna.create_study(study_name=name, storage=storage, directions=written.directions)
         if written.metric_names is not None:
@@ -147,11 +141,10 @@ def _read_study(
         study.set_user_attr(key, value)
     study_id = storage.get_study_id_from_name(name)
     try:
-        usual = {key: distribution_of(kind) for key, kind in written.distributions.items()}
+        usual = read_distributions(written.distributions)
     except (ValueError, KeyError, TypeError) as error:
         raise damaged(file.parent / ARCHIVE_FILE, f"a distribution is none ({error})") from None
-    text = _text(file)
-    lines = text.removesuffix(b"\n").split(b"\n") if text else []
+    lines = _text(file).splitlines()
     if len(lines) != written.trials:
         raise damaged(
             file, f"it has {len(lines)} lines where {ARCHIVE_FILE} says {written.trials} trials"
@@ -159,9 +152,11 @@ def _read_study(
     for number, line in enumerate(lines):
         try:
             archived = ArchivedTrial.model_validate(json.loads(line))
+            if archived.values is not None and len(archived.values) != len(written.directions):
+                raise ValueError(f"it must have {len(written.directions)} values")
             if archived.number != number:
                 raise ValueError(f"it is trial {archived.number}")
-            trial = _trial_of(archived, usual)
+            trial = archived.to_optuna(usual)
         except (ValueError, KeyError, TypeError) as error:
             raise damaged(
                 file, f"line {number + 1} is not trial {number} ({_first(error)})"
@@ -172,27 +167,7 @@ def _read_study(
     return study
 
 
-def _trial_of(archived: ArchivedTrial, usual: dict[str, BaseDistribution]) -> FrozenTrial:
-    """Return Optuna's trial; ValueError where Optuna refuses it, for example if it is complete
-    without values, and KeyError if a parameter has no distribution."""
-    known = usual | {name: distribution_of(kind) for name, kind in archived.distributions.items()}
-    trial = create_trial(
-        state=TrialState[archived.state],
-        values=archived.values,
-        params=archived.params,
-        distributions={name: known[name] for name in archived.params},
-        user_attrs=archived.user_attrs,
-        system_attrs=archived.system_attrs,
-        intermediate_values={int(at): value for at, value in archived.intermediate_values.items()},
-    )
-    start, complete = archived.start, archived.complete
-    trial.datetime_start = datetime.fromisoformat(start) if start else None
-    trial.datetime_complete = datetime.fromisoformat(complete) if complete else None
-    return trial
-
-
 def _load(file: Path) -> tuple[Any, bytes]:
-    """Return the value of a JSON file, and its text."""
     text = _text(file)
     try:
         return json.loads(text), text

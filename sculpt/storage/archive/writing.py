@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from sculpt.errors import InputError
@@ -19,17 +19,16 @@ from sculpt.storage.archive.contents import (
     FORMAT_FAMILY,
     RECORDS,
     ArchivedStudies,
+    ArchivedStudy,
     ArchivedTrial,
-    Distributions,
+    ArchiveHead,
     Json,
+    written_distributions,
 )
 from sculpt.storage.archive.privacy import Privacy, privacy_of
-from sculpt.storage.attributes import PROBLEMS
 from sculpt.storage.optuna_names import experimental_accepted
 from sculpt.storage.store import ARCHIVE_FILE, Store
-from sculpt.storage.stored_trials import SYSTEM_KEYS
 from sculpt.storage.trial_files import LATER, read_record
-from sculpt.storage.trials import retries_left
 from sculpt.typed_json import to_json
 
 ROOT = "DIR"
@@ -43,7 +42,7 @@ def write_archive(store: Store, folder: Path, recorded: Sequence[int | str] | No
     """Write what a study has found so far into a folder, as text, without networks.
 
     Nothing in it says when or where it was written: the same results give the same bytes. A trial
-    that is running is read back as interrupted; see `_archived_trial`.
+    that is running is read back as interrupted; see `ArchivedTrial.of`.
 
     Args:
         store: The study, which may be running, or an archive.
@@ -67,34 +66,36 @@ def write_archive(store: Store, folder: Path, recorded: Sequence[int | str] | No
         "candidates": store.candidates,
         "base": store.base,
     }
-    parts: dict[str, Json] = {}
-    trials: dict[str, list[FrozenTrial]] = {}
-    for name, study in studies.items():
-        if study:
-            parts[name], trials[name] = _describe(study, privacy)
-    # Of several finished attempts at the base the first.
-    done = {name: [t for t in trials[name] if t.state is TrialState.COMPLETE] for name in trials}
-    complete: dict[int | str, FrozenTrial] = {t.number: t for t in done["candidates"]}
-    if done["base"]:
-        complete = {"base": done["base"][0], **complete}
-    kept = {k: trial for k, trial in complete.items() if recorded is None or k in recorded}
-    head = {
-        "format": FORMAT,
-        "sculpt": version("sculpt"),
-        "study": store.config.study,
-        "settings": _settings(store, privacy),
-        "images": store.images,
-        "total": store.total,
-        "studies": {name: parts.get(name) for name in ArchivedStudies.model_fields},
-        "records": list(kept),
+    found = {name: _describe(study, privacy) for name, study in studies.items() if study}
+    done = {
+        name: [trial for trial in trials if trial.state is TrialState.COMPLETE]
+        for name, (_, trials) in found.items()
     }
+    # Of several finished attempts at the base the first.
+    complete: dict[int | str, FrozenTrial] = {"base": done["base"][0]} if done["base"] else {}
+    complete |= {trial.number: trial for trial in done["candidates"]}
+    kept = {k: trial for k, trial in complete.items() if recorded is None or k in recorded}
+    settings = without_private(store.config.model_dump(mode="json"))
+    if "root" in store.config.data.options:
+        settings["data"]["root"] = ROOT  # a new run must name a folder
+    described: Json = {name: found[name][0] if name in found else None for name in studies}
+    head = ArchiveHead.model_construct(
+        format=FORMAT,
+        sculpt=version("sculpt"),
+        study=store.config.study,
+        settings=privacy.hide(settings),
+        images=store.images,
+        total=store.total,
+        studies=ArchivedStudies.model_construct(**described),
+        records=list(kept),
+    )
     try:
         with replacing_folder(target) as made:
-            _write(made / ARCHIVE_FILE, _indented(head))
-            for name, part in parts.items():
-                usual = part["distributions"]
-                lines = [_dumps(_archived_trial(t, usual, privacy)) for t in trials[name]]
-                _write(made / f"{name}.jsonl", "\n".join(lines))
+            _write(made / ARCHIVE_FILE, _indented(head.model_dump()))
+            for name, (part, trials) in found.items():
+                lines = [ArchivedTrial.of(t, part.distributions, privacy) for t in trials]
+                text = "\n".join(_dumps(line.model_dump(exclude_defaults=True)) for line in lines)
+                _write(made / f"{name}.jsonl", text)
             for label, trial in kept.items():
                 record = to_json(read_record(store, trial))
                 record["config"] = without_private(record["config"])
@@ -104,13 +105,6 @@ def write_archive(store: Store, folder: Path, recorded: Sequence[int | str] | No
             f"an archive must go to a folder that can be written, but got {folder} "
             f"({error.strerror or error}); give another with --output"
         ) from error
-
-
-def _settings(store: Store, privacy: Privacy) -> Json:
-    settings: Json = without_private(store.config.model_dump(mode="json"))
-    if "root" in store.config.data.options:
-        settings["data"]["root"] = ROOT  # a new run must name a folder
-    return privacy.hide(settings)
 
 
 def check_replaceable(folder: Path, study: str) -> None:
@@ -125,7 +119,6 @@ def check_replaceable(folder: Path, study: str) -> None:
 
 
 def _obstacle(target: Path, study: str) -> str | None:
-    """Return what is wrong with a path that exists, if it is neither empty nor such an archive."""
     if not target.is_dir():
         return "is a file"
     files = [path.relative_to(target) for path in target.rglob("*") if not path.is_dir()]
@@ -144,14 +137,12 @@ def _obstacle(target: Path, study: str) -> str | None:
 
 
 def _is_ours(file: Path) -> bool:
-    """Return whether a path in a folder is one that an archive may have."""
     if len(file.parts) == 2:
         return file.parts[0] == RECORDS and file.suffix == ".json"
     return str(file) in (ARCHIVE_FILE, *(f"{name}.jsonl" for name in ArchivedStudies.model_fields))
 
 
-def _describe(study: optuna.Study, privacy: Privacy) -> tuple[Json, list[FrozenTrial]]:
-    """Return an Optuna study as an `ArchivedStudy`, and its trials."""
+def _describe(study: optuna.Study, privacy: Privacy) -> tuple[ArchivedStudy, list[FrozenTrial]]:
     attributes = study.user_attrs
     # Those that are read, and stand nowhere else.
     read = [key for key in sorted(attributes) if key in CONFIRMED or key.startswith(LATER)]
@@ -161,50 +152,14 @@ def _describe(study: optuna.Study, privacy: Privacy) -> tuple[Json, list[FrozenT
     usual: dict[str, BaseDistribution] = {}
     for trial in trials:
         usual = trial.distributions | usual  # the first trial's with this parameter
-    return {
-        "directions": [direction.name.lower() for direction in study.directions],
-        "metric_names": names,
-        "user_attrs": privacy.hide({key: attributes[key] for key in read}),
-        "distributions": _distributions(usual, privacy),
-        "trials": len(trials),
-    }, trials
-
-
-def _distributions(found: dict[str, BaseDistribution], privacy: Privacy) -> Distributions:
-    written = {name: json.loads(distribution_to_json(found[name])) for name in sorted(found)}
-    hidden: Distributions = privacy.hide(written)
-    return hidden
-
-
-def _archived_trial(trial: FrozenTrial, usual: Distributions, privacy: Privacy) -> Json:
-    """Return a trial as an `ArchivedTrial`.
-
-    One that is running is written as failed without an error of its own, which is read as
-    interrupted: the end of this attempt will never be seen here. Where that would be read as
-    failed, because it has been interrupted as often as it may be, it is written as queued.
-    """
-    state, start, complete = trial.state, trial.datetime_start, trial.datetime_complete
-    if state is TrialState.RUNNING:
-        last = retries_left(trial) <= 0
-        state, start = (TrialState.WAITING, None) if last else (TrialState.FAIL, start)
-    own = _distributions(trial.distributions, privacy)
-    steps = sorted(trial.intermediate_values.items())
-    archived = ArchivedTrial.model_construct(
-        number=trial.number,
-        state=state.name,
-        params=privacy.hide(trial.params),
-        values=trial.values,
-        user_attrs={
-            name: (privacy.hide_message if name in PROBLEMS else privacy.hide)(value)
-            for name, value in sorted(trial.user_attrs.items())
-        },
-        start=start.isoformat() if start else None,
-        complete=complete.isoformat() if complete else None,
-        distributions={name: kind for name, kind in own.items() if kind != usual.get(name)},
-        intermediate_values={str(step): value for step, value in steps},
-        system_attrs={k: trial.system_attrs[k] for k in SYSTEM_KEYS if k in trial.system_attrs},
+    described = ArchivedStudy.model_construct(
+        directions=[direction.name.lower() for direction in study.directions],
+        metric_names=names,
+        user_attrs=privacy.hide({key: attributes[key] for key in read}),
+        distributions=written_distributions(usual, privacy),
+        trials=len(trials),
     )
-    return archived.model_dump(exclude_defaults=True)
+    return described, trials
 
 
 def _dumps(value: Any) -> str:
