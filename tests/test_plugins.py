@@ -27,7 +27,7 @@ with Path(__file__).with_name("imports").open("a") as file:
     file.write("imported\\n")
 
 @MODELS.register("lab_net")
-def lab_net(channels, pixels, classes, *, widening: int = 1):
+def lab_net(channels, classes, pixels, *, widening: int = 1):
     return nn.Sequential(
         nn.Conv2d(channels, 4 * widening, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         nn.Linear(4 * widening, classes),
