@@ -42,7 +42,8 @@ class SqliteFile:
         self._file = file.expanduser().absolute()
         self.url = URL.create("sqlite", database=str(self._file))
         self.options = {"connect_args": {"timeout": BUSY_SECONDS}}
-        self._lock = FileLock(_beside(self._file, ".lock"), poll_interval=0.01)
+        # One lock for all that a thread has opened: it may take it again through any of them.
+        self._lock = FileLock(_beside(self._file, ".lock"), poll_interval=0.01, is_singleton=True)
 
     def __reduce__(self) -> tuple[type["SqliteFile"], tuple[Path]]:
         return SqliteFile, (self._file,)

@@ -100,8 +100,7 @@ def test_at_any_moment(tmp_path, monkeypatch, early_stopping):
     # Parameters are drawn, attributes written, files kept, the state is looked at, and told.
     seen = Counter(thief.moments)
     assert {"set_trial_param", "write_attributes", "set_trial_system_attr"} <= seen.keys()
-    assert thief.moments[-1] == "set_trial_state_values", "the last write, after tell's look"
-    assert "get_trial" in thief.moments
+    assert {"get_trial", "set_trial_state_values"} <= seen.keys(), "by tell, which looks first"
     tally = results.tally()
     assert tally["total"] == 36 == tally["complete"] + tally["stopped"]
     assert tally["interrupted"] == len(thief.moments)
