@@ -1,9 +1,13 @@
-"""The arithmetic of float32 on a device."""
+"""The arithmetic of float32 on a device, and of convolutions on the CPU."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
+
+VECTOR = 16
+"""Floats that oneDNN's convolutions take at once, at most."""
 
 
 @contextmanager
@@ -22,3 +26,26 @@ def float32_products(precision: str, device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+@contextmanager
+def sound_convolutions(model: nn.Module) -> Iterator[None]:
+    """Train a network on the CPU without oneDNN, if oneDNN would write past its memory.
+
+    Its gradient of a 1×1 convolution with a stride, of fewer input channels than a vector has, in
+    channels-last memory, is wrong or ends the process (uxlfoundation/oneDNN issue 6035, open).
+    Such are the shortcuts of narrow networks, and of compacted ones.
+    """
+    unsound = any(
+        isinstance(module, nn.Conv2d)
+        and set(module.kernel_size) == {1}
+        and max(module.stride) > 1
+        and module.in_channels // module.groups < VECTOR
+        for module in model.modules()
+    )
+    before = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = before and not unsound
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = before

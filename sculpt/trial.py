@@ -6,7 +6,7 @@ ICLR 2020. Signal propagation is read after initialisation, after pruning and af
 
 from functools import partial
 
-from sculpt.arithmetic import float32_products
+from sculpt.arithmetic import float32_products, sound_convolutions
 from sculpt.compaction import compact_where_it_pays
 from sculpt.data import ImageSet, Splits
 from sculpt.measuring import FEW, Measuring
@@ -73,7 +73,7 @@ def sculpt_network(
     measuring.read("initial", model, masks)
     if setup.role == "candidate":
         task = setup.pruning_task(model, scoring, seed)
-        with clock("score"):
+        with clock("score"), sound_convolutions(model):
             scores = CRITERIA.get(pruning.criterion.name)(model, task, **pruning.criterion.options)
         with clock("mask"):
             masks = task.select(scores)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sculpt.arithmetic import float32_products
+from sculpt.arithmetic import float32_products, sound_convolutions
 from sculpt.diagnostics.arguments import check_inputs, material_weights
 from sculpt.diagnostics.layers import (
     by_output,
@@ -132,7 +132,12 @@ def prune(
             "the weights anew with sculpt.initialize"
         )
     device = next(iter(weights.values())).device
-    with torch.inference_mode(False), torch.enable_grad(), float32_products("float32", device):
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        float32_products("float32", device),
+        sound_convolutions(model),
+    ):
         inputs, labels = _check_data(model, inputs, labels)
 
         def batches() -> Iterator[tuple[Tensor, Tensor]]:

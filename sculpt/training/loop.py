@@ -8,7 +8,7 @@ from time import perf_counter
 
 from torch import nn
 
-from sculpt.arithmetic import float32_products
+from sculpt.arithmetic import float32_products, sound_convolutions
 from sculpt.config import Training
 from sculpt.data import Splits
 from sculpt.errors import DeviceMemoryError, SculptWarning
@@ -73,7 +73,7 @@ def train(
     device = splits.train.device
     precision = resolve_precision(recipe.precision, device)
     engine = None
-    with float32_products(precision, device):
+    with float32_products(precision, device), sound_convolutions(model):
         if recipe.epochs == 0:
             blank = Epoch(0, 0.0, None, None, None, 0.0, None, 0.0, None)
             history = [_evaluated(model, splits, recipe, precision, blank)]

@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from networks import appearance, equal
 from small_training import make_network, recipe, record_inputs
+from torch import nn
 
+from sculpt.pruning.masks import dense_masks
 from sculpt.record import Epoch
 from sculpt.seeding import derive_seed
 from sculpt.training.loop import evaluations, train
@@ -339,6 +341,24 @@ def test_the_published_protocol_reads_the_test_images_at_every_evaluation(splits
     other, masks = make_network()
     train(other, masks, splits, recipe(epochs=3), seed=0)
     assert equal(model.state_dict(), other.state_dict())  # reading them changes nothing
+
+
+@pytest.mark.parametrize(
+    ("width", "stride", "unsound"), [(4, 2, True), (4, 1, False), (16, 2, False)]
+)
+def test_gradients_that_onednn_computes_wrongly_are_computed_without_it(
+    splits, width, stride, unsound
+):
+    """It ends the process for some of these networks, where it does not only miscompute."""
+    layers = [nn.Conv2d(1, width, 3, padding=1), nn.Conv2d(width, 8, 1, stride, bias=False)]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    model.to(memory_format=torch.channels_last)
+    seen = []
+    model.register_forward_hook(lambda *_: seen.append(torch.backends.mkldnn.enabled))
+    trained = train(model, dense_masks(model), splits, recipe(epochs=2), seed=0)
+    assert set(seen) == {not unsound}
+    assert torch.backends.mkldnn.enabled
+    assert trained.history[-1].train_loss < trained.history[0].train_loss
 
 
 def test_images_normalised_once_are_those_normalised_each_time(splits, monkeypatch):
