@@ -5,10 +5,12 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from torch import nn
 
-from sculpt.diagnostics.topology import REPLACED_BY_IDENTITY
+from sculpt.diagnostics.topology import measure_topology
 from sculpt.errors import InputError
 from sculpt.models.activations import Activation, make_activation
+from sculpt.pruning.masks import dense_masks
 
 NAMES = get_args(Activation)
 
@@ -27,7 +29,13 @@ def test_the_values(name):
     inputs = torch.tensor([-2.0, 3.0], dtype=torch.float64)
     assert make_activation(name)(inputs).tolist() == pytest.approx(VALUES[name], rel=1e-12)
     assert inputs.tolist() == [-2, 3]  # not in place
-    assert name == "linear" or isinstance(make_activation(name), REPLACED_BY_IDENTITY)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_paths_go_through_it(name):
+    model = nn.Sequential(nn.Linear(3, 4), make_activation(name), nn.Linear(4, 2))
+    found = measure_topology(model, dense_masks(model), (3,))
+    assert 10**found.log10_paths == pytest.approx(3 * 4 * 2)
 
 
 def test_an_unknown_name_is_refused():
