@@ -43,9 +43,10 @@ def sound_convolutions(model: nn.Module) -> Iterator[None]:
         and module.in_channels // module.groups < VECTOR
         for module in model.modules()
     )
-    before = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = before and not unsound
+    before = bool(torch.backends.mkldnn.enabled)
+    # Alone: `flags`, the context of torch, sets what only other devices know, too, and warns of it.
+    torch.backends.mkldnn.enabled = before and not unsound  # type: ignore[assignment]
     try:
         yield
     finally:
-        torch.backends.mkldnn.enabled = before
+        torch.backends.mkldnn.enabled = before  # type: ignore[assignment]
