@@ -107,9 +107,11 @@ class UnrepeatedSampler(BaseSampler):
                     return params
         if not is_enumerable(self._space):
             return self._ask(chance, study, trial, trial.params)
-        possible = [point for point in points(self._space) if begun <= key_of(point)]
-        open_points = [point for point in possible if key_of(point) not in taken] or possible
-        return open_points[generator.integers(len(open_points)) if self._shuffled else 0]
+        possible = list(points(self._space))
+        if self._shuffled:  # all of them, so that what was begun is gone on with
+            possible = [possible[index] for index in generator.permutation(len(possible))]
+        possible = [point for point in possible if begun <= key_of(point)]
+        return next((point for point in possible if key_of(point) not in taken), possible[0])
 
     def _ask(
         self, sampler: BaseSampler, study: optuna.Study, trial: FrozenTrial, given: Params
