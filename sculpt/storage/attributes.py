@@ -30,3 +30,9 @@ PROGRESS = "sculpt:progress"
 
 THREADS = "sculpt:threads"
 """System attribute: number of threads that the first attempt computed with, on the CPU."""
+
+PROCESS = "sculpt:process"
+"""System attribute: the process that runs a trial, or ran it; see `sculpt.storage.processes`."""
+
+DRAWN = "sculpt:drawn"
+"""System attribute: the whole configuration, written before the first of its parameters."""

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from optuna import Study
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
 from optuna.storages._rdb.models import BaseModel
+from optuna.trial import FrozenTrial
 from sqlalchemy import URL
 
 PRIVATE = (
@@ -20,9 +22,10 @@ PRIVATE = (
     "optuna.storages._rdb.models.BaseModel",
 )
 
-PRIVATE_ATTRIBUTES = ("_study_id", "_trial_id")
+PRIVATE_ATTRIBUTES = ("_study_id", "_trial_id", "_storage")
 """Attributes of a study and of a trial: Optuna's dashboard reads them where notes are saved, so
-`sculpt.presentation.dashboard.attributes` has them in what it passes for a trial."""
+`sculpt.presentation.dashboard.attributes` has them in what it passes for a trial. With `_storage`,
+samplers have no other way to write of a trial than them."""
 
 
 @contextmanager
@@ -49,6 +52,11 @@ def table_names() -> set[str]:
 def cached(tables: RDBStorage) -> BaseStorage:
     """Return a storage that remembers finished trials, as Optuna itself puts before tables."""
     return _CachedStorage(tables)
+
+
+def set_system_attribute(study: Study, trial: FrozenTrial, key: str, value: Any) -> None:
+    """Write a system attribute of a trial that a sampler draws for, as Optuna's samplers do."""
+    study._storage.set_trial_system_attr(trial._trial_id, key, value)
 
 
 def stale_trial_ids(tables: RDBStorage, study_id: int) -> list[int]:

@@ -15,9 +15,11 @@ from sqlalchemy import Engine, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from sculpt.errors import StorageError
+from sculpt.storage.attributes import PROCESS
 from sculpt.storage.failures import LostClaimError, LostStorageError, Patience, failure_in
 from sculpt.storage.optuna_names import cached, rdb_storage, stale_trial_ids, table_names
 from sculpt.storage.postgres import OPENING_SECONDS, PostgresDatabase, scrubbed, shown
+from sculpt.storage.processes import has_ended, this_process
 from sculpt.storage.sqlite_file import SqliteFile
 
 P = ParamSpec("P")
@@ -160,6 +162,7 @@ class StudyStorage(DelegatingStorage):
         with self.lock() if isinstance(self._database, SqliteFile) else nullcontext():
             if state is TrialState.RUNNING and self.get_trial(trial_id).state is TrialState.WAITING:
                 self.patience(self._tables.record_heartbeat, trial_id)
+                self.set_trial_system_attr(trial_id, PROCESS, this_process())
             return self.patience(set_once)
 
     def record_heartbeat(self, trial_id: int) -> None:
@@ -168,8 +171,15 @@ class StudyStorage(DelegatingStorage):
             self.patience(self._tables.record_heartbeat, trial_id)
 
     def fail_silent(self, study_id: int) -> None:
-        """Fail the running trials of a study whose workers have been silent for too long."""
-        for trial_id in self.patience(stale_trial_ids, self._tables, study_id):
+        """Fail the running trials of a study whose workers have been silent for too long, or are
+        known to have ended, because they ran on this machine."""
+        silent = set(self.patience(stale_trial_ids, self._tables, study_id))
+        running = self.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,))
+        for trial in running:
+            process = trial.system_attrs.get(PROCESS)
+            if process and has_ended(process):
+                silent.add(self.get_trial_id_from_study_id_trial_number(study_id, trial.number))
+        for trial_id in sorted(silent):
             with suppress(UpdateFinishedTrialError):  # it has just ended, or others were faster
                 self.set_trial_state_values(trial_id, TrialState.FAIL)
 

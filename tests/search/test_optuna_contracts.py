@@ -56,9 +56,10 @@ def test_a_private_name_is_where_it_was(name):
 
 def test_private_attributes_are_where_they_were():
     study = optuna.create_study()
-    of_study, of_trial = PRIVATE_ATTRIBUTES
+    of_study, of_trial, storage = PRIVATE_ATTRIBUTES
     assert hasattr(study, of_study)
     assert hasattr(study.ask(), of_trial)
+    assert hasattr(study, storage)
 
 
 def test_optuna_is_no_newer_than_what_was_tried():

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 import warnings
 
@@ -22,8 +24,10 @@ from outcomes import (
     succeed,
 )
 
+from sculpt.storage import processes, study_storage
 from sculpt.storage import trials as trials_module
 from sculpt.storage.failures import LostStorageError
+from sculpt.storage.processes import has_ended, this_process
 from sculpt.storage.trials import ClaimedTrial, Trials, original_number
 
 KILLED = [-signal.SIGKILL]
@@ -56,8 +60,14 @@ def feasible_counted(trials: Trials) -> int:
 # --- processes that die ----------------------------------------------------------------------
 
 
+@pytest.fixture
+def far_away(monkeypatch):
+    """Let processes of this machine be known by their silence only, as another one's are."""
+    monkeypatch.setattr(study_storage, "has_ended", lambda process: False)
+
+
 @pytest.mark.slow
-def test_a_trial_killed_in_the_middle_is_retried_once_with_its_parameters(trials, run):
+def test_a_trial_killed_in_the_middle_is_retried_once_with_its_parameters(trials, run, far_away):
     assert run(1, "die in trial") == KILLED
     finish(trials, 3)
     dead, *others = trials.read()
@@ -72,7 +82,7 @@ def test_a_trial_killed_in_the_middle_is_retried_once_with_its_parameters(trials
 
 
 @pytest.mark.slow
-def test_a_trial_killed_before_its_heartbeat_thread_is_retried(trials, run):
+def test_a_trial_killed_before_its_heartbeat_thread_is_retried(trials, run, far_away):
     assert run(1, "die before a heartbeat thread") == KILLED
     assert nonzero(trials) == {"running": 1}
     finish(trials, 1)
@@ -84,6 +94,37 @@ def test_a_trial_killed_while_it_is_claimed_stays_queued(trials, run):
     assert nonzero(trials) == {"queued": 1}
     assert trials.requeue() == 0
     finish(trials, 1)
+    assert nonzero(trials) == {"complete": 1}
+
+
+def test_a_worker_that_ended_on_this_machine_is_not_waited_for(trials, run, storage):
+    storage.allow_silence(10**6)
+    assert run(1, "die in trial") == KILLED
+    assert trials.requeue() == 1
+    assert nonzero(trials) == {"interrupted": 1, "queued": 1}
+
+
+def test_of_processes_only_what_is_certain_is_said():
+    """Living ones, those of other machines, and where nothing can be seen, have not ended."""
+    kernel, pid, started = this_process().rsplit(" ", 2)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        name = f"{kernel} {other.pid} {processes._started(other.pid)}"
+        assert not has_ended(name)
+        other.kill()
+        os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
+        assert has_ended(name), "also while its parent has not asked how it ended"
+    assert has_ended(name)
+    assert has_ended(f"{kernel} {pid} 1{started}"), "another process has its number now"
+    assert not has_ended(f"{kernel} {pid} {started}")
+    assert not has_ended(f"another {kernel} {other.pid} 1")
+
+
+def test_without_proc_processes_have_no_names(monkeypatch, tmp_path, trials):
+    name = this_process()
+    monkeypatch.setattr(processes, "PROC", tmp_path)
+    assert this_process() is None
+    assert not has_ended(name)
+    run_one(trials, succeed)
     assert nonzero(trials) == {"complete": 1}
 
 

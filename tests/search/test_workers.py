@@ -210,9 +210,9 @@ def test_a_stopped_run_leaves_no_process_and_goes_on(tmp_path, start, wait_until
 )
 def test_what_a_worker_raises_reaches_the_caller(tmp_path, monkeypatch, raised, error, message):
     (tmp_path / "only_here.py").write_text(
-        "import multiprocessing, sculpt.errors\n"
-        "from sculpt.registry import CRITERIA\n\n"
-        f"if multiprocessing.parent_process(): CRITERIA.get = lambda name: 1 / 0; raise {raised}\n"
+        "import multiprocessing, sculpt.errors, sculpt.search.session\n"
+        f"def fail(config): raise {raised}\n"
+        "if multiprocessing.parent_process(): sculpt.search.session.make_sampler = fail\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     path = write_study(tmp_path, plugins=["only_here"], search__trials=3, search__replicates=1)

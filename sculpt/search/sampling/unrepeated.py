@@ -14,7 +14,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sculpt.config import Params, Space
 from sculpt.search.sampling.space import distribution, is_enumerable, points
 from sculpt.seeding import derive_seed
-from sculpt.storage.attributes import INFEASIBLE
+from sculpt.storage.attributes import DRAWN, INFEASIBLE
+from sculpt.storage.optuna_names import set_system_attribute
 from sculpt.storage.trials import original_number
 
 Key = frozenset[tuple[Any, ...]]
@@ -32,7 +33,8 @@ class UnrepeatedSampler(BaseSampler):
     which happens under the storage's lock: a point that is open here is taken here.
 
     A draw depends on the study's seed, the place of the trial among the trials, and the results so
-    far: not on the process, nor on how often a trial was begun.
+    far: not on the process, nor on how often a trial was begun. It is written down as a whole, so
+    that a trial whose worker is killed in the middle goes on with it.
 
     Args:
         space: The search space.
@@ -76,7 +78,11 @@ class UnrepeatedSampler(BaseSampler):
             chance = RandomSampler(seed=seed)
             return chance.sample_independent(study, trial, param_name, param_distribution)
         if trial.number not in self._drawn:
-            self._drawn = {trial.number: self._draw(study, trial)}
+            drawn = trial.system_attrs.get(DRAWN)
+            if drawn is None:
+                drawn = self._draw(study, trial)
+                set_system_attribute(study, trial, DRAWN, drawn)
+            self._drawn = {trial.number: drawn}
         return self._drawn[trial.number][param_name]
 
     def after_trial(
@@ -91,26 +97,29 @@ class UnrepeatedSampler(BaseSampler):
             self._propose(place).after_trial(study, trial, state, values)
 
     def _draw(self, study: optuna.Study, trial: FrozenTrial) -> Params:
-        """Return a whole configuration that agrees with what the trial already has."""
+        """Return a whole configuration that agrees with what the trial was queued with."""
         place, origin = place_of(study, trial), original_number(trial)
         trials = study.get_trials(deepcopy=False)
         keys = zip(trials, keys_of(study, trials), strict=True)
         taken = {key for other, key in keys if original_number(other) != origin}
-        begun = key_of(trial.params)
-        generator = np.random.default_rng(draw_seed(self._seed, place))
-        # A stream of its own: the other sampler may begin with the very draws of this seed.
-        chance = RandomSampler(seed=int(generator.integers(2**32)))
+        given = key_of(trial.params)
+        # A stream of its own: the other sampler may begin with the very draws of its seed.
+        chance = RandomSampler(seed=derive_seed(self._seed, "chance", place) % 2**32)
         for sampler in (self._propose(place), chance) if self._propose else ():
             for _ in range(PROPOSALS):
                 params = self._ask(sampler, study, trial, {})
-                if key_of(params) not in taken and begun <= key_of(params):
+                if key_of(params) not in taken and given <= key_of(params):
                     return params
         if not is_enumerable(self._space):
             return self._ask(chance, study, trial, trial.params)
+        # The place says where in one order to look first: a trial that is begun again takes what
+        # it would have taken, whatever others have taken meanwhile.
         possible = list(points(self._space))
-        if self._shuffled:  # all of them, so that what was begun is gone on with
-            possible = [possible[index] for index in generator.permutation(len(possible))]
-        possible = [point for point in possible if begun <= key_of(point)]
+        if self._shuffled:
+            order = np.random.default_rng(derive_seed(self._seed, "order"))
+            possible = [possible[index] for index in order.permutation(len(possible))]
+        first = place % len(possible)
+        possible = [p for p in possible[first:] + possible[:first] if given <= key_of(p)]
         return next((point for point in possible if key_of(point) not in taken), possible[0])
 
     def _ask(
@@ -149,9 +158,9 @@ def draw_seed(seed: int, place: int) -> int:
 def first_with(params: Params, trial: optuna.Trial) -> int | None:
     """Return the number of an earlier trial of the same configuration, or None.
 
-    There is one only where a worker was killed, or lost the lock, while it was suggested its
-    parameters: the next attempt is bound to those that were written, and the rest may be taken by
-    then. Trials that were refused themselves do not count.
+    There is one only where a worker was killed, or lost the lock, between a draw and its being
+    written down in full: others may have drawn the same by then. Trials that were refused
+    themselves do not count.
     """
     trials, key = trial.study.get_trials(deepcopy=False), key_of(params)
     origin = original_number(trials[trial.number])
