@@ -31,9 +31,15 @@ STUDIES: dict[str, dict[str, Any]] = {
 }
 
 
-def arithmetic() -> dict[str, str]:
-    """Return what the last bits of a sum depend on."""
-    return {"torch": torch.__version__, "processor": torch.backends.cpu.get_cpu_capability()}
+def arithmetic() -> dict[str, Any]:
+    """Return what the last bits of a sum depend on: PyTorch's kernels for a make of processor."""
+    path, named = Path("/proc/cpuinfo"), ("vendor_id", "cpu family")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return {
+        "torch": torch.__version__,
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "processor": sorted({" ".join(line.split()) for line in lines if line.startswith(named)}),
+    }
 
 
 def found_by(name: str, root: str, folder: Path) -> list[dict[str, Any]]:
