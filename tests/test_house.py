@@ -22,7 +22,8 @@ FLOORS = [
     ["config"],
     ["study_file"],
     ["models", "data", "bundle"],
-    ["diagnostics", "graph"],
+    ["graph"],
+    ["diagnostics"],
     ["pruning"],
     ["compaction"],
     ["training", "export"],
@@ -41,7 +42,7 @@ FLOORS = [
 # Floors inside of a room, lowest first: of its folders and files.
 INSIDE = {
     "storage": [
-        ["attributes", "failures", "optuna_names"],
+        ["attributes", "failures", "optuna_names", "processes"],
         ["postgres", "sqlite_file"],
         ["study_storage"],
         ["stored_trials"],

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from sculpt.diagnostics.layers import Masks
 from sculpt.errors import CompactionError
 from sculpt.graph.channels import Link, Mask
-from sculpt.graph.trace import NotTraceableError, Shape, trace
+from sculpt.graph.trace import NotTraceableError, Shape, symbolic_trace, trace
 from sculpt.models.residual_blocks import ZeroPad
 
 Kind = Literal["weighted", "norm", "relu", "pass", "add", "pad", "flatten", "opaque"]
@@ -96,7 +96,7 @@ def _trace(model: nn.Module, shape: Shape) -> fx.Graph:
     # One precision, because the input must have that of the weights.
     bare = copy.deepcopy(model).to("meta", torch.float32)
     try:
-        in_training, graph = trace(bare.train(), shape), trace(bare.eval(), shape)
+        in_training, graph = symbolic_trace(bare.train()), trace(bare.eval(), shape)
     except NotTraceableError as error:
         raise CompactionError(
             "a network's forward pass must be traceable to be compacted (torch.fx), but "

@@ -10,8 +10,8 @@ from torch.utils._pytree import tree_leaves
 
 from sculpt.diagnostics.arguments import check_output
 from sculpt.diagnostics.layers import Layer, Masks, named_layers
-from sculpt.diagnostics.shapes import QuickShapes
 from sculpt.errors import InputError
+from sculpt.graph.shapes import QuickShapes
 
 BYTES_PER_PARAMETER = 16
 """A float32 weight in training, its gradient, its momentum and its mask."""

@@ -1,1 +1,1 @@
-"""View of a network that compaction and export share: its trace, and its channels."""
+"""View of a network that all rooms above share: its trace, the shapes in it, and its channels."""

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from sculpt.graph.shapes import QuickShapes
 from sculpt.models.residual_blocks import ZeroPad
 
 Shape = tuple[int, ...]
@@ -28,6 +29,15 @@ class _Shapes(fx.Interpreter):
         return output
 
 
+def symbolic_trace(network: nn.Module) -> fx.Graph:
+    """Trace a forward pass in the network's mode, without shapes; see `trace`."""
+    try:
+        return _Tracer().trace(network)
+    except Exception as error:
+        # Whatever a foreign forward pass raises when it is given symbols for tensors.
+        raise _not_traceable(network, error) from error
+
+
 def trace(network: nn.Module, shape: Shape) -> fx.Graph:
     """Trace a forward pass in the network's mode.
 
@@ -42,15 +52,18 @@ def trace(network: nn.Module, shape: Shape) -> fx.Graph:
     Raises:
         NotTraceableError: the forward pass cannot be traced, or does not take such images.
     """
+    graph = symbolic_trace(network)
     like = next(network.parameters(), torch.empty(0))
     inputs = torch.zeros(2, *shape, dtype=like.dtype, device=like.device)
     try:
-        graph = _Tracer().trace(network)
-        with torch.no_grad():
+        with torch.no_grad(), QuickShapes():
             # In training mode a network may do more than shapes need, which not every device can.
             _Shapes(fx.GraphModule(network, graph).eval()).run(inputs)
     except Exception as error:
-        # Whatever a foreign forward pass raises when it is given symbols for tensors.
-        reason = str(error).partition("\n")[0]
-        raise NotTraceableError(f"that of {type(network).__name__} is not ({reason})") from error
+        raise _not_traceable(network, error) from error
     return graph
+
+
+def _not_traceable(network: nn.Module, error: Exception) -> NotTraceableError:
+    reason = str(error).partition("\n")[0]
+    return NotTraceableError(f"that of {type(network).__name__} is not ({reason})")

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sculpt.diagnostics import shapes
-from sculpt.diagnostics.shapes import QuickShapes
+from sculpt.graph import shapes
+from sculpt.graph.shapes import QuickShapes
 
 
 def of(*shape):
