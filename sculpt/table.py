@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import rich.console
 
+MOST_FRAMED = 200
+"""Rows of a table that a terminal shows in a frame; to lay out thousands takes rich a minute."""
+
 LONGEST = 600
 """Characters of a text that Markdown shows; notes and tables should stay short."""
 
@@ -103,6 +106,9 @@ class Table:
                 shown.append("\n  ".join(lines))
             yield Text("\n\n".join(filter(None, [*shown, self.note])), overflow="fold")
             return
+        if len(cells) > MOST_FRAMED:
+            yield self._unframed(cells)
+            return
         drawn = RichTable(title=self.title, title_justify="left", caption=self.note or None)
         if "\n" in self.note:
             drawn.caption_justify = "left"
@@ -111,6 +117,27 @@ class Table:
         for place, (row, texts) in enumerate(zip(self.rows, cells, strict=True), start=1):
             drawn.add_row(*texts, style=STYLES[self.look(row)], end_section=place in self.ends)
         yield drawn
+
+    def _unframed(self, cells: list[list[str]]) -> "rich.text.Text":
+        """Return the table as lines of cells flush below each other, however long they are."""
+        from rich.cells import cell_len, set_cell_size
+        from rich.text import Text
+
+        columns = zip(self.headers, *cells, strict=True)
+        widths = [max(map(cell_len, texts)) for texts in columns]
+        numbers = [column.is_number for column in self.columns]
+
+        def line(texts: list[str]) -> str:
+            padded = (
+                " " * (width - cell_len(text)) + text if flush else set_cell_size(text, width)
+                for text, width, flush in zip(texts, widths, numbers, strict=True)
+            )
+            return "  ".join(padded).rstrip()
+
+        shown = Text(f"{self.title}\n\n{line(self.headers)}\n", no_wrap=True, overflow="ignore")
+        for row, texts in zip(self.rows, cells, strict=True):
+            shown.append(f"{line(texts)}\n", STYLES[self.look(row)])
+        return shown.append(self.note)
 
     def markdown(self, most: int | None = None) -> str:
         """Return the table as Markdown, and how many rows are left out beyond the first so many."""

@@ -20,7 +20,7 @@ from sculpt.results.kept_values import check_kept
 from sculpt.storage.attributes import PROBLEMS
 from sculpt.storage.opening import open_store
 from sculpt.storage.store import TOTAL, Store
-from sculpt.storage.stored_trials import StoredTrial, read_trial, read_trials
+from sculpt.storage.stored_trials import read_trials
 from sculpt.storage.trial_files import (
     keep_later,
     read_later,
@@ -236,8 +236,7 @@ class Results:
         states = trial_states(trials)
         for found in sorted(trials, key=lambda t: states[t.number] != "complete"):
             if trial in ("base", found.number):
-                frozen = read_trial(study, self._store.storage, found.number)
-                return study, frozen, states[found.number]
+                return study, found, states[found.number]
         numbers = _ranges([candidate.number for candidate in self._read(self._store.candidates)])
         raise InputError(
             f"a trial must be base, best or one of {numbers or 'none yet'}, but got {trial}"
@@ -256,7 +255,7 @@ class Results:
         best = min(candidates, key=lambda row: (row["val_error_mean"], row["kept_macs"]))
         return int(best["trial"])
 
-    def _read(self, study: optuna.Study) -> list[StoredTrial]:
+    def _read(self, study: optuna.Study) -> list[FrozenTrial]:
         return self._once(study.study_name, lambda: read_trials(study, self._store.storage))
 
     def _once(self, key: str, read: Callable[[], T]) -> T:

@@ -35,10 +35,8 @@ from sculpt.storage.failures import (
     in_one_line,
     storage_failure,
 )
-from sculpt.storage.stored_trials import StoredTrial, write_attributes
+from sculpt.storage.stored_trials import write_attributes
 from sculpt.storage.study_storage import StudyStorage
-
-AnyTrial = FrozenTrial | StoredTrial
 
 MAX_RETRIES = 3
 """Attempts after the first that may come to nothing in a row; then a trial counts as failed."""
@@ -243,18 +241,18 @@ class Trials:
         return len(trials)
 
 
-def original_number(trial: AnyTrial) -> int:
+def original_number(trial: FrozenTrial) -> int:
     """Return the number of the first attempt at a trial; its own unless it is a retry."""
     return int(trial.system_attrs.get(RETRY_OF, trial.number))
 
 
-def retries_left(trial: AnyTrial) -> int:
+def retries_left(trial: FrozenTrial) -> int:
     """Return how many more attempts there may be after this one, should it come to nothing."""
     known = trial.system_attrs
     return MAX_RETRIES - len(known.get(ATTEMPTS, ())) + known.get(EXCUSED, 0)
 
 
-def count_originals(trials: Iterable[AnyTrial]) -> int:
+def count_originals(trials: Iterable[FrozenTrial]) -> int:
     """Count trials, without retries and those that an attempt has shown to be infeasible."""
     feasible: dict[int, bool] = {}
     for trial in trials:
@@ -263,7 +261,7 @@ def count_originals(trials: Iterable[AnyTrial]) -> int:
     return sum(feasible.values())
 
 
-def owed(trials: Sequence[AnyTrial]) -> list[Any]:
+def owed(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Return the interrupted trials that have not been followed by another attempt."""
     retried = _retried(trials)
     return [trial for trial in trials if _is_owed(trial, retried)]
@@ -278,7 +276,7 @@ _NAMES = {
 }
 
 
-def trial_states(trials: Sequence[AnyTrial]) -> dict[int, str]:
+def trial_states(trials: Sequence[FrozenTrial]) -> dict[int, str]:
     """Return the state of each trial by number, of all trials of a study as read at one moment.
 
     It is `complete`, `stopped` early, `failed` (by itself or interrupted too often), `running`,
@@ -286,7 +284,7 @@ def trial_states(trials: Sequence[AnyTrial]) -> dict[int, str]:
     """
     retried = _retried(trials)
 
-    def state(trial: AnyTrial) -> str:
+    def state(trial: FrozenTrial) -> str:
         if trial.number in retried or _is_owed(trial, retried):
             return "interrupted"
         infeasible = {INFEASIBLE, OUT_OF_MEMORY} & trial.user_attrs.keys()
@@ -295,7 +293,7 @@ def trial_states(trials: Sequence[AnyTrial]) -> dict[int, str]:
     return {trial.number: state(trial) for trial in trials}
 
 
-def count_states(trials: Sequence[AnyTrial]) -> dict[str, int]:
+def count_states(trials: Sequence[FrozenTrial]) -> dict[str, int]:
     """Count all trials of a study, as read at one moment, by state, in the words of `trial_states`.
 
     complete + stopped + failed + running + queued is the number of original trials that are
@@ -314,11 +312,11 @@ def last_error(study: Study) -> str:
     return errors[-1] if errors else "it was interrupted too often"
 
 
-def _retried(trials: Iterable[AnyTrial]) -> set[int]:
+def _retried(trials: Iterable[FrozenTrial]) -> set[int]:
     return {number for trial in trials for number in trial.system_attrs.get(ATTEMPTS, ())}
 
 
-def _is_owed(trial: AnyTrial, retried: set[int]) -> bool:
+def _is_owed(trial: FrozenTrial, retried: set[int]) -> bool:
     return (
         trial.state is TrialState.FAIL
         # Another attempt would end like this one.

@@ -28,6 +28,7 @@ from sculpt.storage.archive.contents import (
 from sculpt.storage.archive.privacy import Privacy, privacy_of
 from sculpt.storage.optuna_names import experimental_accepted
 from sculpt.storage.store import ARCHIVE_FILE, Store
+from sculpt.storage.stored_trials import read_trials
 from sculpt.storage.trial_files import LATER, read_record
 from sculpt.typed_json import to_json
 
@@ -66,7 +67,7 @@ def write_archive(store: Store, folder: Path, recorded: Sequence[int | str] | No
         "candidates": store.candidates,
         "base": store.base,
     }
-    found = {name: _describe(study, privacy) for name, study in studies.items() if study}
+    found = {name: _describe(store, study, privacy) for name, study in studies.items() if study}
     done = {
         name: [trial for trial in trials if trial.state is TrialState.COMPLETE]
         for name, (_, trials) in found.items()
@@ -142,13 +143,15 @@ def _is_ours(file: Path) -> bool:
     return str(file) in (ARCHIVE_FILE, *(f"{name}.jsonl" for name in ArchivedStudies.model_fields))
 
 
-def _describe(study: optuna.Study, privacy: Privacy) -> tuple[ArchivedStudy, list[FrozenTrial]]:
+def _describe(
+    store: Store, study: optuna.Study, privacy: Privacy
+) -> tuple[ArchivedStudy, list[FrozenTrial]]:
     attributes = study.user_attrs
     # Those that are read, and stand nowhere else.
     read = [key for key in sorted(attributes) if key in CONFIRMED or key.startswith(LATER)]
     with experimental_accepted():
         names = study.metric_names
-    trials = study.get_trials(deepcopy=False)
+    trials = read_trials(study, store.storage)
     usual: dict[str, BaseDistribution] = {}
     for trial in trials:
         usual = trial.distributions | usual  # the first trial's with this parameter
