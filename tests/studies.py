@@ -16,7 +16,7 @@ TINY: dict[str, Any] = {
     "model": {"name": "resnet", "widening": 1, "blocks": 1, "stem_width": 4},
     "space": {"parameters": {"widening": [2, 3], "blocks": [1, 2]}},
     "training": {"epochs": 1, "batch_size": 50, "schedule": "one_cycle", "precision": "float32"},
-    "search": {"trials": 4, "replicates": 2, "grace_seconds": 10},
+    "search": {"trials": 4, "replicates": 1, "grace_seconds": 10},
 }
 
 

@@ -20,7 +20,7 @@ from studies import write_study
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """The tiny study run by the command line, and what `run --json` printed last."""
-    path = write_study(tmp_path_factory.mktemp("cli"))
+    path = write_study(tmp_path_factory.mktemp("cli"), search__replicates=2)
     done = CliRunner().invoke(app, ["run", str(path), "--json"])
     assert done.exit_code == 0, done.output
     assert "4 trials" in done.stderr

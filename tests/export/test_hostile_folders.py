@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import random
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
@@ -129,11 +130,11 @@ def test_whatever_a_network_says_of_itself(copied: Path, monkeypatch: pytest.Mon
         },
         "runs": [{"seed": 0, "training": {"precision": "float32"}}],
     }
-    for place in places(metadata):
-        for value in [*OTHERS, ...]:
-            document = edited(metadata, place, value)
-            if isinstance(document, dict):
-                check_metadata(copied, document, monkeypatch)
+    edits = [(place, value) for place in places(metadata) for value in [*OTHERS, ...]]
+    for place, value in random.Random(0).sample(edits, len(edits) // 5):
+        document = edited(metadata, place, value)
+        if isinstance(document, dict):
+            check_metadata(copied, document, monkeypatch)
 
 
 def test_reference_images_of_something_else(copied: Path, sculpt_command: Any) -> None:

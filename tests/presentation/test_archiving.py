@@ -37,6 +37,7 @@ def stopped(tmp_path_factory):
         folder,
         artifacts=str(folder / "kept here"),
         training__epochs=3,
+        search__replicates=2,
         space__parameters={"widening": [2], "training.learning_rate": [0.1, 0.2, 0.0001]},
         search__sampler="grid",
         search__early_stopping={"factor": 2, "objectives": ["val_error"]},

@@ -23,7 +23,8 @@ def folder(tmp_path_factory):
         "seeds": {"search__seed": 7, "training__learning_rate": 0.05},
         "images": {"data__train_images": 160},
     }.items():
-        changes |= {"study": name, "search__trials": 2, "space__parameters": space}
+        changes |= {"study": name, "search__trials": 2, "search__replicates": 2}
+        changes |= {"space__parameters": space}
         path = write_study(folder, **changes).rename(folder / f"{name}.yaml")
         path.write_text(path.read_text().replace("tiny.db", f"{name}.db"))
         sculpt.run(path)

@@ -137,14 +137,13 @@ def test_a_report_replaces_no_device(archive, sculpt_command):
 
 @pytest.mark.slow
 def test_without_assertions_commands_say_the_same(archive):
-    for command in (["rank", "archived"], ["pareto", "archived"], ["status", "archived"]):
-        said = [
-            subprocess.run(
-                [sys.executable, *optimised, "-m", "sculpt", *command],
-                capture_output=True,
-                text=True,
-                check=True,
-            ).stdout
-            for optimised in ([], ["-O"])
-        ]
-        assert said[0] == said[1] != ""
+    said = [
+        subprocess.run(
+            [sys.executable, *optimised, "-m", "sculpt", "rank", "archived"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for optimised in ([], ["-O"])
+    ]
+    assert said[0] == said[1] != ""

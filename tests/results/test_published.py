@@ -34,7 +34,11 @@ PUBLISHED = {
 def results(tmp_path_factory: pytest.TempPathFactory) -> sculpt.Results:
     folder = tmp_path_factory.mktemp("published")
     path = write_study(
-        folder, published=PUBLISHED, search__trials="all", space__parameters__blocks=[1]
+        folder,
+        published=PUBLISHED,
+        search__trials="all",
+        search__replicates=2,
+        space__parameters__blocks=[1],
     )
     return sculpt.run(path)
 

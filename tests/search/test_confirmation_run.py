@@ -63,7 +63,7 @@ def test_seeds_are_fresh_and_shared(confirmed):
     assert confirmation is not None
     for trial in confirmation.trials:
         record = read_record(open_store(path), trial)
-        assert record.seeds == [2, 3, 4]  # the search used 0 and 1
+        assert record.seeds == [1, 2, 3]  # the search used 0
         assert record.confirms == trial.user_attrs["candidate"]
         assert [run.test_error for run in record.runs] == record.test_errors
 
@@ -119,7 +119,7 @@ def test_the_test_images_are_read_once_for_each_network(tmp_path, monkeypatch):
     path = confirmed_study(tmp_path, search__confirm={"top": 1, "seeds": 2})
     results = sculpt.run(path)
     assert len(reads) == 2 * 2  # two networks, two seeds; the search reads none
-    assert results.trials["test_errors"].map(lambda errors: errors == [None, None]).all()
+    assert results.trials["test_errors"].map(lambda errors: errors == [None]).all()
     sculpt.run(path)
     assert len(reads) == 4
 

@@ -111,7 +111,7 @@ def early(folder: Path, **changes: Any) -> Path:
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """A study of 12 candidates, of which a third cannot learn."""
-    return sculpt.run(early(tmp_path_factory.mktemp("early")))
+    return sculpt.run(early(tmp_path_factory.mktemp("early"), search__replicates=2))
 
 
 @pytest.mark.slow
@@ -184,7 +184,8 @@ def test_what_diverged_is_judged_at_the_next_rung(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_rung_is_an_epoch_of_the_whole_run(stopped: Results, tmp_path: Path) -> None:
     """Early stopping changes nothing of what is not stopped: same errors without it."""
-    whole = sculpt.run(early(tmp_path, search__early_stopping=None, search__trials=7)).complete
+    path = early(tmp_path, search__early_stopping=None, search__trials=7, search__replicates=2)
+    whole = sculpt.run(path).complete
     ours = stopped.complete.set_index("trial")
     both = [trial for trial in whole["trial"] if trial in ours.index]
     assert 2 <= len(both) < len(whole) == 7
@@ -226,7 +227,7 @@ def test_a_proxy_judges_before_training(proxy: str, tmp_path: Path) -> None:
     )
     table = results.trials[results.trials["trial"] != "base"]
     gone = table[table["state"] == "stopped"]
-    assert 1 <= len(gone) <= 4
+    assert 1 <= len(gone) < len(table)
     assert set(gone["stopped_at"]) == {0}
     assert (gone["epochs"] == 0).all()
     assert gone["error"].str.contains(f"before training: {proxy} is beaten by").all()

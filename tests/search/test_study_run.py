@@ -56,7 +56,7 @@ def configurations(results):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """The tiny study, run to its end."""
-    path = write_study(tmp_path_factory.mktemp("finished"))
+    path = write_study(tmp_path_factory.mktemp("finished"), search__replicates=2)
     return path, sculpt.run(path)
 
 
@@ -195,11 +195,11 @@ def test_a_candidate_that_diverges_is_a_result(tmp_path):
     results = sculpt.run(path)
     table = results.trials.set_index("params.training.learning_rate")
     assert list(table["state"]) == ["complete"] * 3
-    assert table.loc[1e30, "diverged"] == 2
-    assert table.loc[1e30, "val_errors"] == [1, 1]
+    assert table.loc[1e30, "diverged"] == 1
+    assert table.loc[1e30, "val_errors"] == [1]
     assert table.loc[0.05, "diverged"] == 0
     last = sculpt.rank(results)["ranking"][-1]
-    assert (last["params"]["training.learning_rate"], last["diverged"]) == (1e30, 2)
+    assert (last["params"]["training.learning_rate"], last["diverged"]) == (1e30, 1)
     json.dumps(results.record(int(last["trial"])), allow_nan=False)
 
 
@@ -284,7 +284,7 @@ def test_an_unknown_device_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("epochs", [1, 3, 6])
+@pytest.mark.parametrize("epochs", [1, 3])
 def test_an_interrupted_trial_is_run_again(tmp_path, epochs):
     path = write_study(tmp_path)
     with pytest.raises(KeyboardInterrupt):
@@ -297,7 +297,7 @@ def test_an_interrupted_trial_is_run_again(tmp_path, epochs):
     assert (tally["complete"], tally["interrupted"], tally["failed"]) == (4, 1, 0)
     assert len(set(configurations(results))) == len(configurations(results)) == 3
     parameters = interrupted.filter(like="params.").to_dict("records")
-    if epochs > 2:  # the base has two epochs, one for each seed
+    if epochs > 1:  # the first is the base's
         again = results.complete.filter(like="params.").to_dict("records")
         assert parameters[0] in again
     now = results.complete.set_index("trial")["val_errors"]
@@ -383,7 +383,7 @@ def test_a_swallowed_interrupt_still_stops_the_run(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_run_goes_on_to_the_exact_total(tmp_path, stop):
     path = write_study(tmp_path, search__trials=5, search__grace_seconds=2, training__epochs=16)
     command = [sys.executable, "-m", "sculpt", "run", str(path)]

@@ -89,7 +89,7 @@ def test_at_any_moment(tmp_path, monkeypatch, early_stopping):
         space={"parameters": {"units": {"low": 20, "high": 99}, "pruning.repair": [True, False]}},
         training__epochs=3,
         diagnostics__jacobian_images=0,
-        search__trials=36,
+        search__trials=44,
         search__replicates=1,
         search__early_stopping=early_stopping,
     )
@@ -102,7 +102,7 @@ def test_at_any_moment(tmp_path, monkeypatch, early_stopping):
     assert {"set_trial_param", "write_attributes", "set_trial_system_attr"} <= seen.keys()
     assert {"get_trial", "set_trial_state_values"} <= seen.keys(), "by tell, which looks first"
     tally = results.tally()
-    assert tally["total"] == 36 == tally["complete"] + tally["stopped"]
+    assert tally["total"] == 44 == tally["complete"] + tally["stopped"]
     assert tally["interrupted"] == len(thief.moments)
     assert tally["failed"] == tally["running"] == tally["queued"] == 0
     trials = results.store.candidates.get_trials(deepcopy=False)

@@ -194,8 +194,7 @@ results = sculpt.run(sys.argv[1])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kills", [3])
-def test_a_killed_process_goes_on_to_the_same_network(tmp_path, kills):
+def test_a_killed_process_goes_on_to_the_same_network(tmp_path):
     """kill -9 at random moments of a whole study: the trials' networks and errors are those of
     an undisturbed one, bit for bit, and nothing was trained from its beginning again."""
     import sculpt
@@ -203,7 +202,7 @@ def test_a_killed_process_goes_on_to_the_same_network(tmp_path, kills):
     from studies import write_study
 
     settings = {
-        "training__epochs": 25,
+        "training__epochs": 12,
         "training__translate": 1,
         "search__trials": 2,
         "search__checkpoint_seconds": 0,
@@ -219,7 +218,7 @@ def test_a_killed_process_goes_on_to_the_same_network(tmp_path, kills):
     subprocess.run([*command, str(whole)], check=True, env=environment)
     folder = tmp_path / "killed" / "tiny-artifacts" / "checkpoints"
     seen: set[int] = set()
-    for _ in range(kills):
+    for _ in range(2):
         process = subprocess.Popen([*command, str(killed)], env=environment)
         while process.poll() is None:
             files = list(folder.glob("*/*/*/*/training.safetensors"))
@@ -228,7 +227,6 @@ def test_a_killed_process_goes_on_to_the_same_network(tmp_path, kills):
                 seen |= times
                 process.send_signal(signal.SIGKILL)
                 process.wait()
-        time.sleep(2.1)  # its trial is given up when its heartbeat is this old
     subprocess.run([*command, str(killed)], check=True, env=environment)
     expected, found = sculpt.open_results(whole), sculpt.open_results(killed)
     resumed = 0
