@@ -19,7 +19,7 @@ from sculpt.storage.attributes import PROCESS
 from sculpt.storage.failures import LostClaimError, LostStorageError, Patience, failure_in
 from sculpt.storage.optuna_names import cached, rdb_storage, stale_trial_ids, table_names
 from sculpt.storage.postgres import OPENING_SECONDS, PostgresDatabase, scrubbed, shown
-from sculpt.storage.processes import has_ended, this_process
+from sculpt.storage.processes import has_ended
 from sculpt.storage.sqlite_file import SqliteFile
 
 P = ParamSpec("P")
@@ -163,7 +163,6 @@ class StudyStorage(DelegatingStorage):
         with self.lock() if isinstance(self._database, SqliteFile) else nullcontext():
             if state is TrialState.RUNNING and self.get_trial(trial_id).state is TrialState.WAITING:
                 self.patience(self._tables.record_heartbeat, trial_id)
-                self.set_trial_system_attr(trial_id, PROCESS, this_process())
             return self.patience(set_once)
 
     def record_heartbeat(self, trial_id: int) -> None:

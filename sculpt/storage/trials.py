@@ -25,6 +25,7 @@ from sculpt.storage.attributes import (
     EXCUSED,
     INFEASIBLE,
     OUT_OF_MEMORY,
+    PROCESS,
     PROGRESS,
     RETRY_OF,
 )
@@ -35,6 +36,7 @@ from sculpt.storage.failures import (
     in_one_line,
     storage_failure,
 )
+from sculpt.storage.processes import this_process
 from sculpt.storage.stored_trials import write_attributes
 from sculpt.storage.study_storage import StudyStorage
 
@@ -151,7 +153,11 @@ class Trials:
                     trial = self.study.ask()
             except UpdateFinishedTrialError as error:
                 raise LostClaimError("a trial was claimed and ended by another process") from error
-        found = self.storage.get_trial_id_from_study_id_trial_number(self._study_id, trial.number)
+            found = self.storage.get_trial_id_from_study_id_trial_number(
+                self._study_id, trial.number
+            )
+            with suppress(UpdateFinishedTrialError):  # taken away already: it is found out later
+                self.storage.set_trial_system_attr(found, PROCESS, this_process())
         return ClaimedTrial(trial, self.storage, found)
 
     def run(
@@ -229,13 +235,13 @@ class Trials:
             trials = owed(self.read())
             for trial in trials:
                 attempts = [*trial.system_attrs.get(ATTEMPTS, ()), trial.number]
-                history = {RETRY_OF: attempts[0], ATTEMPTS: attempts}
+                known = {k: v for k, v in trial.system_attrs.items() if k != PROCESS}
                 retry = create_trial(
                     state=TrialState.WAITING,
                     params=trial.params,
                     distributions=trial.distributions,
                     user_attrs=trial.user_attrs,
-                    system_attrs=trial.system_attrs | history,
+                    system_attrs=known | {RETRY_OF: attempts[0], ATTEMPTS: attempts},
                 )
                 self.study.add_trial(retry)
         return len(trials)
