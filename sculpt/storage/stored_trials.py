@@ -52,6 +52,8 @@ _USER, _SYSTEM = (
     for kind in ("user", "system")
 )
 
+_OF_STUDY = table("study_system_attributes", *map(column, ("study_id", "key", "value_json")))
+
 _NOT_FINITE = {"INF_POS": math.inf, "INF_NEG": -math.inf, "NAN": math.nan}
 """Numbers that are stored by their name."""
 
@@ -136,18 +138,42 @@ def write_attributes(storage: StudyStorage, trial_id: int, attributes: Mapping[s
         {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
         for key, value in attributes.items()
     ]
-    dialect = postgresql if storage.engine.name == "postgresql" else sqlite
-    given = dialect.insert(_USER)
-    upsert = given.on_conflict_do_update(
-        index_elements=["trial_id", "key"], set_={"value_json": given.excluded.value_json}
-    )
     with storage.engine.begin() as connection:
-        connection.execute(upsert, rows)
+        connection.execute(_upsert(storage, _USER, "trial_id"), rows)
         # After the write, which has locked the trial: to finish it waits for the commit.
         state = connection.execute(
             select(_TRIALS.c.state).where(_TRIALS.c.trial_id == trial_id)
         ).scalar_one()
         storage.check_trial_is_updatable(trial_id, TrialState[state])
+
+
+def write_study_attributes(
+    storage: BaseStorage, study_id: int, attributes: Mapping[str, Any]
+) -> None:
+    """Set system attributes of a study, all or none of them where it is kept in a database."""
+    if not isinstance(storage, StudyStorage):
+        for key, value in attributes.items():
+            storage.set_study_system_attr(study_id, key, value)
+        return
+    rows = [
+        {"study_id": study_id, "key": key, "value_json": json.dumps(value)}
+        for key, value in attributes.items()
+    ]
+
+    def write() -> None:
+        with storage.engine.begin() as connection:
+            connection.execute(_upsert(storage, _OF_STUDY, "study_id"), rows)
+
+    if rows:
+        storage.patience(write)
+
+
+def _upsert(storage: StudyStorage, attributes: TableClause, owner: str) -> Any:
+    dialect = postgresql if storage.engine.name == "postgresql" else sqlite
+    given = dialect.insert(attributes)
+    return given.on_conflict_do_update(
+        index_elements=[owner, "key"], set_={"value_json": given.excluded.value_json}
+    )
 
 
 def _read_attributes(

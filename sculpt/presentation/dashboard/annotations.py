@@ -1,6 +1,7 @@
 """Notes and layer plots of a study, stored where Optuna's dashboard shows them."""
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from optuna.artifacts import upload_artifact
@@ -38,8 +39,18 @@ def annotate(store: Store) -> None:
         store.artifacts.check()
         document, front = rank(results), pareto_document(results)
         undrawn = _draw_missing(store, results, _worth_drawing(document, front))
-        _note_trials(store, results, document, front)
-        _note_studies(store, document, front)
+        parts = {"": store.candidates, "base": store.base, "confirm": store.confirmation}
+        attributes = {
+            part: StudyAttributes(study, store.storage) for part, study in parts.items() if study
+        }
+        pages = {part: found.page for part, found in attributes.items()}
+        notes = _trial_notes(store, results, document, front, attributes)
+        for part, found in attributes.items():
+            if part:
+                notes[part][None] = part_note(store.config.study, part, pages[""])
+            else:
+                notes[part][None] = study_note(document, front["objectives"], pages, MOST_PLOTS)
+            found.write_notes(notes[part])
     except (LostStorageError, StorageInternalError, OSError) as error:
         # Optuna's own message says no more than to look at the error that it came from.
         raise StorageError(
@@ -85,13 +96,20 @@ def _draw_missing(store: Store, results: Results, trials: list[int | str]) -> li
     return undrawn
 
 
-def _note_trials(store: Store, results: Results, document: Ranking, front: ParetoDocument) -> None:
+def _trial_notes(
+    store: Store,
+    results: Results,
+    document: Ranking,
+    front: ParetoDocument,
+    attributes: Mapping[str, StudyAttributes],
+) -> dict[str, dict[int | None, str]]:
+    """Return the notes of the trials that have ended, by number, for each of these studies."""
     table = ranking_table(document)
     facts: dict[tuple[int | str, str | None], dict[str, str]] = {
         (row["trial"], None): table.facts(row, "trial", "parameters") for row in table.rows
     }
-    if found := document["confirmation"]:
-        table = confirmation_table(found)
+    if confirmed := document["confirmation"]:
+        table = confirmation_table(confirmed)
         for row in table.rows:
             place = row["trial"], row["arm"] or "sculpted"
             facts[place] = table.facts(row, "trial", "mask", "parameters")
@@ -99,18 +117,16 @@ def _note_trials(store: Store, results: Results, document: Ranking, front: Paret
     params["base"] = store.config.model.options
     on_front = {row["trial"] for row in front["front"]}
     bases = [row for row in results.rows if row["role"] == "base"]
-    searched = [(store.base, bases), (store.candidates, results.rows[len(bases) :])]
-    for study, rows in [*searched, (store.confirmation, results.confirming)]:
-        if study is None:
-            continue
-        attributes = StudyAttributes(study, store.storage)
-        files = attributes.files
-        for number, row in enumerate(rows):
+    rows = {"base": bases, "": results.rows[len(bases) :], "confirm": results.confirming}
+    notes: dict[str, dict[int | None, str]] = {}
+    for part, found in attributes.items():
+        files, notes[part] = found.files, {}
+        for number, row in enumerate(rows[part]):
             label, arm, state = row["trial"], row.get("arm"), row["state"]
             if state in ("running", "queued"):
                 continue
             complete = state == "complete"
-            note = trial_note(
+            notes[part][number] = trial_note(
                 label,
                 state,
                 params.get(label, {}),
@@ -120,20 +136,7 @@ def _note_trials(store: Store, results: Results, document: Ranking, front: Paret
                 on_front=complete and arm is None and label in on_front,
                 plot=files.get(_file_name(label)) if complete and arm is None else None,
             )
-            attributes.write_note(note, number)
-
-
-def _note_studies(store: Store, document: Ranking, front: ParetoDocument) -> None:
-    studies = {"": store.candidates, "base": store.base, "confirm": store.confirmation}
-    attributes = {
-        part: StudyAttributes(study, store.storage) for part, study in studies.items() if study
-    }
-    pages = {part: found.page for part, found in attributes.items()}
-    for part, found in attributes.items():
-        if part:
-            found.write_note(part_note(store.config.study, part, pages[""]))
-        else:
-            found.write_note(study_note(document, front["objectives"], pages, MOST_PLOTS))
+    return notes
 
 
 def _file_name(label: int | str) -> str:

@@ -4,6 +4,8 @@ Trials that have ended take no more attributes of their own, so theirs are there
 """
 
 import hashlib
+from collections import defaultdict
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,12 +14,13 @@ import optuna_dashboard
 from optuna.artifacts import get_all_artifact_meta
 from optuna.storages import BaseStorage
 
+from sculpt.storage.stored_trials import read_trials, write_study_attributes
+
 
 class StudyAttributes:
     """The attributes of one study, read once.
 
-    It passes for a storage where Optuna's dashboard reads and saves notes. Given a real one, that
-    reads all attributes of the study for each note: a million of them for a thousand trials.
+    It passes for a storage where Optuna's dashboard reads files.
 
     Args:
         study: The study.
@@ -42,33 +45,58 @@ class StudyAttributes:
         metas = get_all_artifact_meta(self._study, storage=self)  # type: ignore[arg-type]
         return {meta.filename: f"/artifacts/{self._study_id}/{meta.artifact_id}" for meta in metas}
 
-    def write_note(self, text: str, trial: int | None = None) -> None:
-        """Write the note of the study, or of a trial, unless a person wrote what is there.
+    def write_notes(self, notes: Mapping[int | None, str]) -> None:
+        """Write notes, all or none of them, but where a person wrote what is there.
 
         Args:
-            text: Markdown.
-            trial: The trial's number; none for the study itself.
+            notes: Markdown by the number of a trial; that of the study itself by None.
         """
-        trial_id = None
-        if trial is not None:
-            trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, trial)
-        # What the dashboard reads of a `Trial`. A real one cannot be had of a trial that has
-        # ended without telling the sampler that another one begins.
-        place = SimpleNamespace(
-            storage=self, study=SimpleNamespace(_study_id=self._study_id), _trial_id=trial_id
-        )
-        present, wanted = optuna_dashboard.get_note(place), signed(text)
-        if present != wanted and (not present.strip() or is_ours(present)):
-            optuna_dashboard.save_note(place, wanted)
+        ids: dict[int | None, int | None] = {
+            trial.number: trial._trial_id for trial in read_trials(self._study, self._storage)
+        }
+        present: dict[int | None, dict[str, Any]] = defaultdict(dict)
+        for key, value in self._values.items():
+            present[_owner(key)][key] = value
+        written: dict[str, Any] = {}
+        for number, text in notes.items():
+            trial_id = ids[number] if number is not None else None
+            note = _Note(self._study_id, trial_id, present[trial_id])
+            found, wanted = optuna_dashboard.get_note(note), signed(text)
+            if found != wanted and (not found.strip() or is_ours(found)):
+                optuna_dashboard.save_note(note, wanted)
+                written |= note.written
+        write_study_attributes(self._storage, self._study_id, written)
+        self._values |= written
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
         """Return the attributes read; the name is Optuna's."""
         return self._values
 
+
+class _Note:
+    """What Optuna's dashboard reads of a `Trial` whose note it reads or saves, and of its storage.
+
+    A real trial cannot be had of one that has ended without telling the sampler that another one
+    begins. A real storage would be asked for all attributes of the study for each note: a million
+    of them for a thousand trials.
+    """
+
+    def __init__(self, study_id: int, trial_id: int | None, values: dict[str, Any]) -> None:
+        self.study = SimpleNamespace(_study_id=study_id)
+        self.storage, self._trial_id = self, trial_id
+        self._values, self.written = values, dict[str, Any]()
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        return self._values
+
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
-        """Write an attribute; the name is Optuna's."""
-        self._storage.set_study_system_attr(study_id, key, value)
-        self._values[key] = value
+        self.written[key] = value
+
+
+def _owner(key: str) -> int | None:
+    """Return the trial that an attribute of the dashboard's is about; None is the study."""
+    owner = key.removeprefix("dashboard:").partition(":")[0]
+    return int(owner) if owner.isdecimal() else None
 
 
 def signed(text: str) -> str:
