@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from filelock import FileLock
 
 from sculpt.cli import main
 from sculpt.storage import sqlite_file
@@ -117,9 +118,15 @@ def mnist_root(tmp_path_factory):
 def cifar10_folder(tmp_path_factory):
     """A root from which the data set `image_folder` reads CIFAR-10, as JPEG files."""
     source = _real_data("cifar10-jpeg.tar.xz")
-    root = tmp_path_factory.mktemp("cifar10")
-    with tarfile.open(source) as archive:
-        archive.extractall(root, filter="data")
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # all workers have this one
+    root = folder / "cifar10"
+    with FileLock(folder / "cifar10.lock"):
+        if not root.exists():
+            with tarfile.open(source) as archive:
+                archive.extractall(folder / "cifar10.part", filter="data")
+            (folder / "cifar10.part").rename(root)
     return root
 
 

@@ -90,6 +90,7 @@ def finished_study(tmp_path_factory):
         },
         search__objectives=["val_error", "kept_macs"],
         search__trials=5,
+        search__replicates=2,
         search__confirm={"top": 2, "seeds": 3},
     )
     sculpt.run(path)

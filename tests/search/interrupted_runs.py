@@ -22,7 +22,7 @@ from sculpt.cli import main
 from studies import write_study
 
 SETTINGS = {
-    "training__epochs": 12,
+    "training__epochs": 8,
     "training__translate": 1,
     "search__trials": 3,
     "search__replicates": 1,

@@ -120,7 +120,7 @@ def test_a_model_is_followed_until_it_repeats_itself():
     [
         ("random", ENDLESS, 3),
         *(
-            pytest.param(name, space, 14, marks=pytest.mark.slow)
+            pytest.param(name, space, 12, marks=pytest.mark.slow)
             for name, space in (
                 *((name, SMALL) for name in ("brute_force", "grid", "tpe")),
                 *((name, ENDLESS) for name in ("quasi_random", "tpe", "nsga2")),

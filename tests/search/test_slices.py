@@ -17,7 +17,7 @@ from sculpt.storage.trials import MAX_RETRIES
 from studies import write_study
 
 SETTINGS = {
-    "training__epochs": 12,
+    "training__epochs": 9,
     "training__translate": 1,
     "search__trials": 2,
     "search__replicates": 1,

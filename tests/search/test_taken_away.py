@@ -80,8 +80,7 @@ class Thief:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("early_stopping", [None, {"first_rung": 1, "proxy": "score_share"}])
-def test_at_any_moment(tmp_path, monkeypatch, early_stopping):
+def test_at_any_moment(tmp_path, monkeypatch):
     path = write_study(
         tmp_path,
         data__train_images=100,
@@ -91,7 +90,7 @@ def test_at_any_moment(tmp_path, monkeypatch, early_stopping):
         diagnostics__jacobian_images=0,
         search__trials=44,
         search__replicates=1,
-        search__early_stopping=early_stopping,
+        search__early_stopping={"first_rung": 1, "proxy": "score_share"},
     )
     open_storage(str(tmp_path / "tiny.db"), create=True).close()
     with closing(open_storage(str(tmp_path / "tiny.db"), create=False)) as other:

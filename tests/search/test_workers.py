@@ -66,7 +66,7 @@ def test_two_at_a_time_reach_the_exact_total(tmp_path):
     ), "no two trials ran at the same time"
     assert set(watcher.workers.values()) == {1, 2}
     assert sorted(map(str, watcher.finished)) == ["0", "1", "2", "3", "base"]
-    assert watcher.epochs == 5 * 2 * 8
+    assert watcher.epochs == 5 * 8
     # Arithmetic depends on the number of threads: the base is compared with the candidates.
     threads = {results.record(label)["device"]["threads"] for label in watcher.finished}
     assert len(threads) == 1

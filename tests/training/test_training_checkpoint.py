@@ -202,7 +202,7 @@ def test_a_killed_process_goes_on_to_the_same_network(tmp_path):
     from studies import write_study
 
     settings = {
-        "training__epochs": 12,
+        "training__epochs": 8,
         "training__translate": 1,
         "search__trials": 2,
         "search__checkpoint_seconds": 0,
