@@ -67,10 +67,13 @@ def error_against_sparsity(content: Content) -> Figure | None:
             dense.mark_rect(opacity=0.16, color=colour("base")).encode(y="low:Q", y2="high:Q"),
             dense.mark_rule(strokeDash=list(BASE.dash)).encode(y="y:Q", color=channels["color"]),
         ]
+    if any(row["bars"] and row["high"] > row["low"] for row in rows):  # Vega warns of no rows
+        layers.append(
+            drawn.transform_filter("datum.bars && datum.high > datum.low")
+            .mark_rule()
+            .encode(y="low:Q", y2="high:Q", x="x:Q", color=channels["color"])
+        )
     layers += [
-        drawn.transform_filter("datum.bars && datum.high > datum.low")
-        .mark_rule()
-        .encode(y="low:Q", y2="high:Q", x="x:Q", color=channels["color"]),
         drawn.mark_point(filled=True)
         .add_params(ZOOM)
         .encode(

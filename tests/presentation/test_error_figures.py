@@ -1,10 +1,11 @@
 """The paper's Figure 3 of a study: published errors stand at the sparsity of what was run here."""
 
+import json
 from pathlib import Path
 
 import pytest
 from optuna.distributions import CategoricalDistribution
-from rigged import add_trial, attributes, results_of
+from rigged import add_trial, attributes, results_of, rigged_store
 
 from sculpt.config import Choice
 from sculpt.presentation.candidate_figures import error_against_sparsity
@@ -46,3 +47,14 @@ def test_table_6_is_overlaid(tmp_path):
     }
     (base,) = figure["datasets"]["base"]
     assert (base["low"] + base["high"]) / 2 == pytest.approx(base["y"]) == pytest.approx(8.0)
+
+
+@pytest.mark.parametrize(("errors", "bars"), [([0.2], 0), ([0.2, 0.2], 0), ([0.1, 0.3], 1)])
+def test_bars_are_drawn_of_what_has_a_spread(tmp_path, errors, bars):
+    """Vega warns in the reader's console of a layer in which nothing is left to draw."""
+    store = rigged_store(tmp_path)
+    add_trial(store.base, attributes([0.1], "base"))
+    add_trial(store.candidates, attributes(errors))
+    figure = error_against_sparsity(collect(results_of(store)))
+    assert figure is not None
+    assert json.dumps(figure).count("datum.high") == bars
