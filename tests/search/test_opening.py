@@ -1,4 +1,4 @@
-"""Studies by name: another program's, damaged ones, and names that are too long."""
+"""Opening a study: another program's, damaged ones, and what is refused before it is made."""
 
 from contextlib import closing
 
@@ -6,7 +6,7 @@ import optuna
 import pytest
 
 import sculpt
-from sculpt.errors import SculptError, StorageError
+from sculpt.errors import InputError, SculptError, StorageError
 from sculpt.search.sampling.unrepeated import UnrepeatedSampler
 from sculpt.storage.opening import open_store, start_store
 from sculpt.storage.study_storage import open_storage
@@ -53,6 +53,43 @@ def test_a_damaged_study_is_refused(tmp_path, name, value, problem):
         with pytest.raises(StorageError, match=problem) as raised:
             look()
         assert raised.value.exit_code == 2
+
+
+MISSING = {"name": "magnitude", "checkpoint": "missing.pt"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"training__translate": 8}, "training.translate: must be at most 7 for images of 8x8"),
+        ({"training__cutout": 9}, "training.cutout: must be at most 8 for images of 8x8"),
+        ({"pruning__criterion": MISSING}, "must be a readable .* but missing.pt is not"),
+        (
+            {"space__parameters": {"pruning.criterion": [{"name": "random"}, MISSING]}},
+            "must be a readable .* but missing.pt is not",
+        ),
+        (
+            {
+                "pruning__criterion": {
+                    "name": "shuffled",
+                    "of": "magnitude",
+                    "of_options": {"checkpoint": "/dev/zero"},
+                }
+            },
+            "a pipe, a socket or a device",
+        ),
+    ],
+)
+def test_what_images_or_files_forbid_is_known_before_anything_is_written(
+    tmp_path, monkeypatch, changes, problem
+):
+    monkeypatch.chdir(tmp_path)
+    path = write_study(tmp_path, **changes)
+    for command in (sculpt.check, sculpt.run):
+        with pytest.raises(InputError, match=problem) as raised:
+            command(path)
+        assert raised.value.exit_code == 2
+    assert [file.name for file in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
 def test_a_name_that_is_too_long_for_files_is_said_to_be(tmp_path, monkeypatch):
