@@ -41,6 +41,7 @@ SMALL = {
     "blocks": [1, 2, [1, 2, 1]],
     "stem_width": [1, 3],
     "widening": [1, 1.5],
+    "depth": [10, 11, 16],
     "layers": [1, 2, 30],
     "units": [1, 7],
     "rounds": [1, 3],
@@ -55,6 +56,7 @@ BASE = TINY | {
 }
 BASES: dict[str, dict[str, Any]] = {
     "resnet": {"model": {"name": "resnet", "blocks": 1, "stem_width": 3}},
+    "wide_resnet": {"model": {"name": "wide_resnet", "depth": 10, "stem_width": 3}},
     "mlp": {
         "model": {"name": "mlp", "units": 8},
         "space": {"parameters": {"units": [16, 24]}},
