@@ -27,6 +27,8 @@ STUDIES: dict[str, dict[str, Any]] = {
         "data": {"name": "image_folder", "train_images": 300, "validation_fraction": 0.2},
         "training.precision": "float32",
         "training.epochs": 1,
+        "space.parameters": {"widening": [2], "blocks": [2]},
+        "search.trials": 2,
     },
 }
 

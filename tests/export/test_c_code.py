@@ -39,7 +39,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lanes", ["native", *in_slow_tests("16", "8", "4", "plain")])
+@pytest.mark.parametrize("lanes", ["native", *in_slow_tests("16", "4", "plain")])
 def test_every_operation(lanes):
     @settings(
         max_examples=12 if lanes == "native" else 5,

@@ -16,7 +16,7 @@ from sculpt.storage.attributes import INFEASIBLE
 from sculpt.storage.trials import original_number
 from studies import write_study
 
-TRIALS, WORKERS, KILLS = 30, 4, 12
+TRIALS, WORKERS, KILLS = 24, 4, 10
 DOWN_SECONDS = 3
 
 
