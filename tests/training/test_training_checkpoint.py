@@ -1,10 +1,6 @@
 """A run that is killed goes on, and ends bit for bit as one that was not."""
 
-import os
-import signal
-import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import pytest
@@ -184,67 +180,3 @@ def test_a_checkpoint_that_does_not_fit_is_a_warning_and_a_new_start(
         resumed, trained, _ = run(splits, settings, path)
     assert trained.facts.resumed_at == []
     assert equal(whole.state_dict(), resumed.state_dict())
-
-
-STUDY = """
-import sys, torch, sculpt
-torch.set_num_threads(1)
-results = sculpt.run(sys.argv[1])
-"""
-
-
-@pytest.mark.slow
-def test_a_killed_process_goes_on_to_the_same_network(tmp_path):
-    """kill -9 at random moments of a whole study: the trials' networks and errors are those of
-    an undisturbed one, bit for bit, and nothing was trained from its beginning again."""
-    import sculpt
-    from sculpt.bundle import read_bundle
-    from studies import write_study
-
-    settings = {
-        "training__epochs": 8,
-        "training__translate": 1,
-        "search__trials": 2,
-        "search__checkpoint_seconds": 0,
-        "search__grace_seconds": 2,
-        "space__parameters": {"widening": [3]},
-    }
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "killed").mkdir()
-    whole = write_study(tmp_path / "whole", **settings)
-    killed = write_study(tmp_path / "killed", **settings)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", STUDY]
-    subprocess.run([*command, str(whole)], check=True, env=environment)
-    folder = tmp_path / "killed" / "tiny-artifacts" / "checkpoints"
-    seen: set[int] = set()
-    for _ in range(2):
-        process = subprocess.Popen([*command, str(killed)], env=environment)
-        while process.poll() is None:
-            files = list(folder.glob("*/*/*/*/training.safetensors"))
-            times = {file.stat().st_mtime_ns for file in files if file.exists()}
-            if len(times - seen) and time.sleep(0.2) is None:
-                seen |= times
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-    subprocess.run([*command, str(killed)], check=True, env=environment)
-    expected, found = sculpt.open_results(whole), sculpt.open_results(killed)
-    resumed = 0
-    for label in ("base", found.trials["trial"].iloc[-1]):
-        mine = found.record(label)
-        other = expected.record("base" if label == "base" else 0)
-        for run_, yours in zip(mine["runs"], other["runs"], strict=True):
-            resumed += len(run_["training"]["resumed_at"])
-            for key in ("val_loss", "train_loss", "val_error", "kept_macs"):
-                assert run_[key] == yours[key]
-    assert resumed >= 1
-    networks = []
-    for name in ("whole", "killed"):
-        files = [file for file in (tmp_path / name / "tiny-artifacts").iterdir() if file.is_file()]
-        loaded = [read_bundle(file) for file in files if file.read_bytes()[:1] != b"{"]
-        networks.append({(one.metadata["role"], one.metadata["seed"]): one for one in loaded})
-    assert networks[0].keys() == networks[1].keys()
-    for key, mine in networks[0].items():
-        assert equal(mine.state, networks[1][key].state)
-        assert equal(mine.masks, networks[1][key].masks)
-    assert not any(folder.glob("*/*/*"))  # nothing is left behind
