@@ -70,15 +70,10 @@ def run(folder, moments, stop, settings):
 
 
 def outcome(folder):
-    """Return the records and configurations of a study, without times."""
+    """Return the records of a study by configuration, without times."""
     results = sculpt.open_results(folder / "tiny.yaml")
-    numbers = sorted(results.complete["trial"], key=str)
-    return [_untimed(results.record(number)["runs"]) for number in numbers], _drawn(results)
-
-
-def _drawn(results):
-    drawn = results.complete.filter(like="params.").astype(str)
-    return sorted(drawn.to_dict("records"), key=str)
+    records = [results.record(number) for number in results.complete["trial"]]
+    return {str(record["params"]): _untimed(record["runs"]) for record in records}
 
 
 def _untimed(value):
