@@ -42,7 +42,7 @@ FLOORS = [
 # Floors inside of a room, lowest first: of its folders and files.
 INSIDE = {
     "storage": [
-        ["attributes", "failures", "optuna_names", "processes"],
+        ["attributes", "failures", "optuna_names", "process_identity"],
         ["postgres", "sqlite_file"],
         ["study_storage"],
         ["stored_trials"],

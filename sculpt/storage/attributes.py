@@ -32,7 +32,7 @@ THREADS = "sculpt:threads"
 """System attribute: number of threads that the first attempt computed with, on the CPU."""
 
 PROCESS = "sculpt:process"
-"""System attribute: the process that runs a trial, or ran it; see `sculpt.storage.processes`."""
+"""System attribute: the process that runs a trial, or ran it; see `process_identity`."""
 
 DRAWN = "sculpt:drawn"
 """System attribute: the whole configuration, written before the first of its parameters."""

@@ -2,7 +2,7 @@
 
 import abc
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import wraps
 from pathlib import Path
@@ -19,7 +19,7 @@ from sculpt.storage.attributes import PROCESS
 from sculpt.storage.failures import LostClaimError, LostStorageError, Patience, failure_in
 from sculpt.storage.optuna_names import cached, rdb_storage, stale_trial_ids, table_names
 from sculpt.storage.postgres import OPENING_SECONDS, PostgresDatabase, scrubbed, shown
-from sculpt.storage.processes import has_ended
+from sculpt.storage.process_identity import has_ended
 from sculpt.storage.sqlite_file import SqliteFile
 
 P = ParamSpec("P")
@@ -170,18 +170,21 @@ class StudyStorage(DelegatingStorage):
         with suppress(LostStorageError):
             self.patience(self._tables.record_heartbeat, trial_id)
 
-    def fail_silent(self, study_id: int) -> None:
+    def fail_silent(self, study_id: int, trials: Iterable[FrozenTrial]) -> bool:
         """Fail the running trials of a study whose workers have been silent for too long, or are
-        known to have ended, because they ran on this machine."""
+        known to have ended, because they ran on this machine; return whether there were any.
+
+        `trials` are the study's, as they were just now.
+        """
         silent = set(self.patience(stale_trial_ids, self._tables, study_id))
-        running = self.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,))
-        for trial in running:
-            process = trial.system_attrs.get(PROCESS)
-            if process and has_ended(process):
+        for trial in trials:
+            running = trial.state is TrialState.RUNNING
+            if running and has_ended(str(trial.system_attrs.get(PROCESS))):
                 silent.add(self.get_trial_id_from_study_id_trial_number(study_id, trial.number))
         for trial_id in sorted(silent):
             with suppress(UpdateFinishedTrialError):  # it has just ended, or others were faster
                 self.set_trial_state_values(trial_id, TrialState.FAIL)
+        return bool(silent)
 
     def close(self) -> None:
         """Close the database connections; using the storage again opens new ones."""

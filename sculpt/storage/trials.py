@@ -36,7 +36,7 @@ from sculpt.storage.failures import (
     in_one_line,
     storage_failure,
 )
-from sculpt.storage.processes import this_process
+from sculpt.storage.process_identity import this_process
 from sculpt.storage.stored_trials import write_attributes
 from sculpt.storage.study_storage import StudyStorage
 
@@ -227,8 +227,10 @@ class Trials:
         return self.storage.patience(self._requeue)
 
     def _requeue(self) -> int:
-        self.storage.fail_silent(self._study_id)
-        if not owed(self.read()):  # as a rule; then no other worker waits for the lock
+        trials = self.read()
+        if self.storage.fail_silent(self._study_id, trials):
+            trials = self.read()
+        if not owed(trials):  # as a rule; then no other worker waits for the lock
             return 0
         # One lock around looking and queueing, or two processes would queue the same retry.
         with self.storage.lock():

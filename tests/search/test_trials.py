@@ -24,10 +24,10 @@ from outcomes import (
     succeed,
 )
 
-from sculpt.storage import processes, study_storage
+from sculpt.storage import process_identity, study_storage
 from sculpt.storage import trials as trials_module
 from sculpt.storage.failures import LostStorageError
-from sculpt.storage.processes import has_ended, this_process
+from sculpt.storage.process_identity import has_ended, this_process
 from sculpt.storage.trials import ClaimedTrial, Trials, original_number
 
 KILLED = [-signal.SIGKILL]
@@ -108,7 +108,7 @@ def test_of_processes_only_what_is_certain_is_said():
     """Living ones, those of other machines, and where nothing can be seen, have not ended."""
     kernel, pid, started = this_process().rsplit(" ", 2)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
-        name = f"{kernel} {other.pid} {processes._started(other.pid)}"
+        name = f"{kernel} {other.pid} {process_identity._started(other.pid)}"
         assert not has_ended(name)
         other.kill()
         os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
@@ -117,11 +117,27 @@ def test_of_processes_only_what_is_certain_is_said():
     assert has_ended(f"{kernel} {pid} 1{started}"), "another process has its number now"
     assert not has_ended(f"{kernel} {pid} {started}")
     assert not has_ended(f"another {kernel} {other.pid} 1")
+    assert not has_ended("not a name")
+    assert not has_ended(f"{kernel} {10**30} 1")
+
+
+def test_a_process_that_is_hidden_has_not_ended(monkeypatch, tmp_path):
+    """As another user's is where /proc is mounted so."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        name = (
+            f"{this_process().rsplit(' ', 2)[0]} {other.pid} {process_identity._started(other.pid)}"
+        )
+        kernel = process_identity._kernel()
+        monkeypatch.setattr(process_identity, "_kernel", lambda: kernel)
+        monkeypatch.setattr(process_identity, "PROC", tmp_path)
+        assert not has_ended(name)
+        other.kill()
+    assert has_ended(name)
 
 
 def test_without_proc_processes_have_no_names(monkeypatch, tmp_path, trials):
     name = this_process()
-    monkeypatch.setattr(processes, "PROC", tmp_path)
+    monkeypatch.setattr(process_identity, "PROC", tmp_path)
     assert this_process() is None
     assert not has_ended(name)
     run_one(trials, succeed)

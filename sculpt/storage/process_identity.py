@@ -17,10 +17,10 @@ def this_process() -> str | None:
 
 def has_ended(process: str) -> bool:
     """Return whether a process has ended for certain; of another machine's nothing is known."""
-    kernel, pid, started = process.rsplit(" ", 2)
     try:
+        kernel, pid, started = process.rsplit(" ", 2)
         return kernel == _kernel() and _started(int(pid)) != started
-    except OSError:
+    except (OSError, ValueError, OverflowError):  # not to be seen, or none of our names
         return False
 
 
@@ -36,7 +36,11 @@ def _started(pid: int) -> str | None:
     try:
         status = (PROC / str(pid) / "stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
-        return None
+        try:
+            os.kill(pid, 0)  # which sends nothing, and knows of processes that are hidden from us
+        except ProcessLookupError:
+            return None
+        raise
     # The name, the second field, may hold anything, parentheses and spaces too.
     state, *fields = status.rpartition(b")")[2].split()
     return None if state in (b"Z", b"X") else fields[18].decode("ascii")
