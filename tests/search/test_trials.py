@@ -124,10 +124,8 @@ def test_of_processes_only_what_is_certain_is_said():
 def test_a_process_that_is_hidden_has_not_ended(monkeypatch, tmp_path):
     """As another user's is where /proc is mounted so."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
-        name = (
-            f"{this_process().rsplit(' ', 2)[0]} {other.pid} {process_identity._started(other.pid)}"
-        )
         kernel = process_identity._kernel()
+        name = f"{kernel} {other.pid} {process_identity._started(other.pid)}"
         monkeypatch.setattr(process_identity, "_kernel", lambda: kernel)
         monkeypatch.setattr(process_identity, "PROC", tmp_path)
         assert not has_ended(name)
