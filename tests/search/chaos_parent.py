@@ -19,9 +19,8 @@ import time
 import traceback
 from pathlib import Path
 
-import alembic.command  # noqa: F401 - these three otherwise by every worker
+import alembic.command  # noqa: F401 - these two otherwise by every worker
 import psycopg  # noqa: F401
-import sklearn.datasets  # noqa: F401
 import torch
 
 import sculpt

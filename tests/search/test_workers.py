@@ -157,7 +157,8 @@ def test_killed_workers_are_replaced_and_lose_no_trial(tmp_path, start, wait_unt
     assert len(re.findall(r"^worker \d was killed \(SIGKILL\)", printed, re.MULTILINE)) == 2
     assert "Traceback" not in printed
     assert running.returncode == 0, printed
-    assert check_complete(path, 5).tally()["interrupted"] == 2
+    # One trial may end between the look and the kill.
+    assert check_complete(path, 5).tally()["interrupted"] in (1, 2)
 
 
 @pytest.mark.slow
@@ -192,9 +193,11 @@ def test_a_stopped_run_leaves_no_process_and_goes_on(tmp_path, start, wait_until
         assert "the same command goes on" in printed
     wait_until(lambda: not group(running))
     tally = sculpt.open_results(path).tally()
-    assert (tally["running"], tally["queued"], tally["interrupted"]) == (0, 2, 2)
+    stopped = tally["interrupted"]
+    assert stopped in (1, 2)  # one may end between the look and the signal
+    assert (tally["running"], tally["queued"]) == (0, stopped)
     sculpt.run(path)
-    assert check_complete(path, 5).tally()["interrupted"] == 2
+    assert check_complete(path, 5).tally()["interrupted"] == stopped
 
 
 @pytest.mark.parametrize(
