@@ -16,7 +16,6 @@ from sculpt.cli.reporting import archive, dashboard, report
 from sculpt.cli.running import run, worker
 from sculpt.errors import SculptError
 
-
 app = typer.Typer(
     help="Search for sparse networks that beat a dense one of the same size.",
     no_args_is_help=True,
