@@ -134,7 +134,7 @@ def test_a_family_that_has_not_one_logit_for_each_class_is_refused(splits, monke
     message = f"one logit for each of the data's 10 classes, but too_many returns {shape}"
     with pytest.raises(InputError, match=message):
         resolve_budget(settings, splits.spec)
-    with pytest.raises(InputError, match=f"{message}|must return one tensor of logits"):
+    with pytest.raises(InputError, match=f"{message}|must return logits"):
         run_seed(settings, splits, budget=500)
 
 

@@ -6,15 +6,23 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from sculpt.diagnostics.arguments import check_output
-from sculpt.diagnostics.layers import Layer, Masks, named_layers
+from sculpt.diagnostics.arguments import Example, InputShape, call, logits_of, ones_like_inputs
+from sculpt.diagnostics.layers import Masks, named_layers
 from sculpt.errors import InputError
 from sculpt.graph.shapes import QuickShapes
 
 BYTES_PER_PARAMETER = 16
 """A float32 weight in training, its gradient, its momentum and its mask."""
+
+
+_ATTENTION = (
+    *("query", "key", "value", "embed_dim_to_check", "num_heads", "in_proj_weight"),
+    *("in_proj_bias", "bias_k", "bias_v", "add_zero_attn", "dropout_p", "out_proj_weight"),
+)
+"""Leading parameters of `torch.nn.functional.multi_head_attention_forward`."""
 
 
 @dataclass(frozen=True)
@@ -41,45 +49,89 @@ class Cost:
         return sum(int(masks[name].sum()) * count for name, count in self.positions.items())
 
 
-def measure_cost(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
+def measure_cost(model: nn.Module, input_shape: InputShape) -> Cost:
     """Trace a copy of a model on the meta device, which computes shapes only.
 
-    `input_shape` is the shape of one input without its batch dimension, for example (3, 32, 32).
+    An example is computed with, on the CPU: its numbers may decide what the network does.
 
     Raises:
-        InputError: the network does not take such an input, or does not return one tensor.
+        InputError: the network does not take such an input, or does not return logits.
     """
-    traced = copy.deepcopy(model)
-    names = {layer: name for name, _, layer in named_layers(traced)}  # before "meta" parts sharers
-    traced.to("meta", torch.float32).eval()  # one precision for weights and input
-    positions: dict[str, int] = {}
-    weights: dict[str, int] = {}
+    device = torch.device("cpu" if isinstance(input_shape, Example) else "meta")
+    traced = _in_float32(model, device)
+    uses = _Uses({layer.weight: name for name, _, layer in named_layers(traced)})
     activations = 0
 
     def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         nonlocal activations
         activations += sum(t.numel() for t in tree_leaves(output) if isinstance(t, Tensor))
-        if isinstance(module, Layer):
-            name = names[module]
-            weights[name] = module.weight.numel()
-            if isinstance(module, nn.Linear) or not module.transposed:
-                uses = output.numel() // len(module.weight)
-            else:
-                uses = inputs[0].numel() // module.in_channels
-            positions[name] = positions.pop(name, 0) + uses
 
     for module in traced.modules():
         if not any(module.children()):
             module.register_forward_hook(record)
     try:
-        with torch.no_grad(), QuickShapes():
-            output = check_output(traced(torch.empty(1, *input_shape, device="meta")))
+        with torch.no_grad(), QuickShapes(), uses:
+            inputs = ones_like_inputs(input_shape, device, torch.float32, lambda ones: ones)
+            output = logits_of(call(traced, inputs))
     except (RuntimeError, ValueError) as error:
         raise InputError(
-            f"a network must take inputs of shape {tuple(input_shape)}, but refuses: {error}; give "
+            f"a network must take inputs of shape {input_shape}, but refuses: {error}; give "
             "inputs or input_shape that fit it"
         ) from error
+    positions = {name: round(count) for name, count in uses.positions.items()}
+    weights = {
+        name: parameter.numel() for parameter, name in uses.names.items() if name in positions
+    }
     return Cost(positions, weights, activations, tuple(output.shape[1:]))
+
+
+def _in_float32(model: nn.Module, device: torch.device) -> nn.Module:
+    """Copy a model in inference mode, in one precision; the meta device holds no numbers."""
+    memo: dict[int, Any] = {}  # deepcopy takes what is in it as copied already
+    for tensor in (*model.parameters(), *model.buffers()):
+        dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+        copied = tensor.detach().to(device, dtype, copy=True)
+        memo[id(tensor)] = (
+            nn.Parameter(copied, False) if isinstance(tensor, nn.Parameter) else copied
+        )
+    return copy.deepcopy(model, memo).eval()
+
+
+class _Uses(TorchFunctionMode):
+    """Counts, in its context, the places that weights are used at, wherever that happens."""
+
+    def __init__(self, names: dict[Tensor, str]):
+        super().__init__()
+        self.names = names
+        self.positions: dict[str, float] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = func.__name__
+        output = func(*args, **kwargs)
+        if name in ("linear", "conv1d", "conv2d", "conv3d"):
+            weight = args[1] if len(args) > 1 else kwargs["weight"]
+            self._add(weight, output.numel() // len(weight))
+        elif name.startswith("conv_transpose"):
+            weight = args[1] if len(args) > 1 else kwargs["weight"]
+            self._add(weight, args[0].numel() // len(weight))
+        elif name == "multi_head_attention_forward":
+            given = dict(zip(_ATTENTION, args, strict=False)) | kwargs
+            tokens = [given[key].numel() // given[key].shape[-1] for key in _ATTENTION[:3]]
+            if given.get("in_proj_weight") is not None:
+                self._add(given["in_proj_weight"], sum(tokens) / 3)
+            for key, count in zip("qkv", tokens, strict=True):
+                if given.get(f"{key}_proj_weight") is not None:
+                    self._add(given[f"{key}_proj_weight"], count)
+            self._add(given["out_proj_weight"], tokens[0])
+        return output
+
+    def _add(self, weight: Tensor, count: float) -> None:
+        whole = weight if weight in self.names else weight._base  # or a part of a weight
+        if whole is not None and whole in self.names:
+            name = self.names[whole]
+            share = weight.numel() / whole.numel()
+            self.positions[name] = self.positions.pop(name, 0) + count * share
 
 
 def training_memory(parameters: int, cost: Cost, batch_size: int) -> int:

@@ -10,6 +10,19 @@ from sculpt.errors import InputError
 
 Layer = nn.modules.conv._ConvNd | nn.Linear
 
+
+class Projections(nn.Linear):
+    """Input projections of an attention layer, seen as a linear layer: it has their parameters.
+
+    Those of queries, keys and values are three matrices (features, features) on top of each other,
+    or three layers.
+    """
+
+    def __init__(self, weight: nn.Parameter, bias: nn.Parameter | None, groups: int):
+        super().__init__(weight.shape[1], len(weight), bias=False, device="meta")
+        self.weight, self.bias, self.groups = weight, bias, groups  # type: ignore[assignment]
+
+
 Masks = dict[str, Tensor]
 """Bool tensors, True = kept, keyed by parameter name; one for every parameter of a conv or linear
 layer. A frozen parameter is kept whole."""
@@ -28,7 +41,9 @@ def named_layers(model: nn.Module) -> list[tuple[str, str | None, Layer]]:
     names: dict[Any, str] = {parameter: name for name, parameter in model.named_parameters()}
     found = []
     for path, layer in model.named_modules():
-        if isinstance(layer, Layer):
+        if isinstance(layer, nn.MultiheadAttention):
+            found += [(names[p.weight], names.get(p.bias), p) for p in projections(layer)]
+        elif isinstance(layer, Layer):
             if computed := [name for name in ("weight", "bias") if name not in layer._parameters]:
                 raise InputError(
                     "the weight and bias of a layer must be parameters of its own to be pruned, "
@@ -38,6 +53,17 @@ def named_layers(model: nn.Module) -> list[tuple[str, str | None, Layer]]:
                 )
             found.append((names[layer.weight], names.get(layer.bias), layer))
     return found
+
+
+def projections(attention: nn.MultiheadAttention) -> list[Projections]:
+    """List the input projections of an attention layer; its output's is a module of its own.
+
+    The biases of three separate projections are one parameter, which belongs to none of them.
+    """
+    if attention.in_proj_weight is not None:
+        return [Projections(attention.in_proj_weight, attention.in_proj_bias, 3)]
+    separate = (attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight)
+    return [Projections(weight, None, 1) for weight in separate if weight is not None]
 
 
 def weighted_layers(model: nn.Module) -> dict[str, Layer]:
@@ -103,8 +129,8 @@ def dense_masks(model: nn.Module) -> Masks:
 
 
 def layer_groups(layer: Layer) -> int:
-    """Return into how many layers of their own the channels of a layer are divided."""
-    return 1 if isinstance(layer, nn.Linear) else layer.groups
+    """Return into how many layers of their own the output channels of a layer are divided."""
+    return int(getattr(layer, "groups", 1))
 
 
 def by_output(layer: Layer, weight: Tensor) -> Tensor:

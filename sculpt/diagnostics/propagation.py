@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
-from sculpt.diagnostics.arguments import check_output
+from sculpt.diagnostics.arguments import logits_of
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.errors import InputError, NumericsError
 from sculpt.record import JacobianSpectrum
@@ -52,13 +52,13 @@ def jacobian_singular_values(
     # with a warning.
     network = copy.deepcopy(model).to(dtype).to(memory_format=torch.contiguous_format)
     network.eval().requires_grad_(False)
-    outputs = check_output(network(inputs[:1].to(dtype))).numel()
+    outputs = logits_of(network(inputs[:1].to(dtype))).numel()
     activations = measure_cost(network, tuple(inputs.shape[1:])).activations
     elements = activations + outputs * inputs[0].numel()
     at_once = max(1, min(IMAGES_AT_ONCE, ELEMENTS_AT_ONCE // elements))
 
     def one(image: Tensor) -> Tensor:
-        return network(image.unsqueeze(0)).flatten()
+        return logits_of(network(image.unsqueeze(0))).flatten()
 
     # One backward pass per output. Forward mode would be cheaper with more outputs than inputs,
     # but importing it makes PyTorch 2.15 warn of its own use of torch.jit.

@@ -2,9 +2,12 @@
 
 What is linear applies to a signal. Normalisations, activations and dropout hand it on, element by
 element, as modules and as functions alike. Constants that are added are no part of it; constants
-that multiply it count by their size. Anything else would be a guess, and is refused by name.
+that multiply it count by their size. A product of several signals, as of a gate or in attention,
+counts the paths through each of them: it is their sum, as a product's derivative is where the
+factors are 1. Anything else would be a guess, and is refused by name.
 """
 
+import math
 from typing import Any, Self
 
 import torch
@@ -40,9 +43,8 @@ HANDED_ON = _words(
 )
 ADDED = _words("add iadd radd sub isub rsub subtract maximum minimum")
 JOINED = _words("cat concat concatenate stack hstack vstack dstack")
-MULTIPLIED = _words(
-    "mul imul rmul multiply div truediv itruediv divide matmul rmatmul mm bmm mv einsum"
-)
+BY_ELEMENT = _words("mul imul rmul multiply")
+MULTIPLIED = BY_ELEMENT | _words("div truediv itruediv divide matmul rmatmul mm bmm mv einsum")
 WEIGHTED = _words("linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d")
 MAXIMA = {
     f"{kind}max_pool{dimensions}d": getattr(F, f"{kind}avg_pool{dimensions}d")
@@ -58,7 +60,10 @@ LINEAR |= _words(
     "repeat_interleave tile flip roll rot90 narrow select index_select getitem chunk split "
     "split_with_sizes tensor_split unbind clone contiguous diagonal tril triu"
 )
-KNOWN = HANDED_ON | LINEAR
+ATTENTION = _words("scaled_dot_product_attention multi_head_attention_forward")
+GATED = ATTENTION | {"glu"}
+"""Products of signals even where one alone is given."""
+KNOWN = HANDED_ON | LINEAR | GATED
 POSITIVE_MODES = ("nearest", "nearest-exact", "linear", "bilinear", "trilinear", "area")
 
 
@@ -87,6 +92,10 @@ class Signal(Tensor):
         tensor.bands = terms
         return tensor
 
+    def after_a_product(self) -> Self:
+        """Return the signal that goes on after a layer or another product."""
+        return self
+
     @property
     def sole(self) -> Tensor:
         """The only term."""
@@ -104,6 +113,14 @@ class Signal(Tensor):
         with torch._C.DisableTorchFunctionSubclass():
             signals = [o for o in tree_leaves((args, kwargs)) if isinstance(o, Signal)]
             first, given = signals[0], args[0] if args else None
+            several = len(signals) > 1
+            if name in GATED or (several and name in MULTIPLIED):
+                with torch._C._EnableTorchFunction():
+                    product = _product(name, func, args, dict(kwargs or {}))
+                if in_place and isinstance(given, Signal):
+                    given.bands = product.bands
+                    return given
+                return product
             if name in LIKE_ANOTHER and len(args) > 1:
                 args = (given, *tree_map(_plain, args[1:]))
                 signals = [given] if isinstance(given, Signal) else []
@@ -111,7 +128,7 @@ class Signal(Tensor):
                 return func(*tree_map(_plain, args), **tree_map(_plain, kwargs or {}))
             if name not in KNOWN:
                 raise _refusal(repr(name))
-            if len(signals) > 1 and name not in ADDED | JOINED:
+            if several and name not in ADDED | JOINED:
                 raise _refusal(f"{name!r} to several signals")
             if name in HANDED_ON:
                 leaves, layout = [first.joined(first.bands)], None
@@ -128,6 +145,8 @@ class Signal(Tensor):
                     first.joined(dict(zip(results, leaf, strict=True)))
                     for leaf in zip(*results.values(), strict=True)
                 ]
+            if name in WEIGHTED | MULTIPLIED:
+                leaves = [leaf.after_a_product() for leaf in leaves]
         if in_place and isinstance(given, Signal):
             given.bands = leaves[0].bands
             return given
@@ -165,6 +184,93 @@ def _linear(
         kwargs.pop("value", None)
         args = args[:3]
     return func, args, kwargs
+
+
+def _product(name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Follow the paths through each of several factors, beside ones for the others."""
+    if name == "scaled_dot_product_attention":
+        return _attention(*args, **kwargs)
+    if name == "multi_head_attention_forward":
+        return _multi_head_attention(*args, **kwargs)
+    if name == "glu":
+        values, gates = args[0].chunk(2, *args[1:], **kwargs)
+        return values * gates
+    if kwargs.get("rounding_mode"):
+        raise _refusal(f"{name!r} with rounding")
+    # A quotient depends on what it is divided by as a product does; nothing is done in place.
+    multiply = torch.mul if "div" in name or name in BY_ELEMENT else func
+    operands, structure = tree_flatten((args, kwargs))
+    terms = []
+    for place, operand in enumerate(operands):
+        if isinstance(operand, Signal):
+            alone = [
+                torch.ones_like(_plain(other))
+                if isinstance(other, Signal) and i != place
+                else other
+                for i, other in enumerate(operands)
+            ]
+            factors, named = tree_unflatten(alone, structure)
+            terms.append(multiply(*factors, **named))
+    return sum(terms[1:], terms[0])
+
+
+def _attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
+    """Follow paths through softmax(Q Kᵀ) V."""
+    if enable_gqa:
+        key, value = (
+            x.repeat_interleave(query.shape[-3] // x.shape[-3], dim=-3) for x in (key, value)
+        )
+    weights = query @ key.transpose(-2, -1)
+    seen = None
+    if is_causal:
+        seen = torch.ones(weights.shape[-2:], device=weights.device).tril()
+    elif attn_mask is not None:
+        seen = attn_mask if attn_mask.dtype == torch.bool else attn_mask > -math.inf
+    if seen is not None:
+        weights = weights * seen.to(weights.dtype)
+    return weights @ value
+
+
+def _multi_head_attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    embed_dim_to_check: int,
+    num_heads: int,
+    in_proj_weight: Any,
+    in_proj_bias: Any,
+    bias_k: Any,
+    bias_v: Any,
+    add_zero_attn: bool,
+    dropout_p: float,
+    out_proj_weight: Any,
+    out_proj_bias: Any,
+    **rest: Any,
+) -> Any:
+    """Follow paths through `torch.nn.functional.multi_head_attention_forward`, (L, N, E)."""
+    if rest.get("use_separate_proj_weight"):
+        projections = [rest[f"{which}_proj_weight"] for which in "qkv"]
+    else:
+        projections = in_proj_weight.chunk(3)
+
+    def heads(tokens: Any, weight: Tensor) -> Any:
+        """(L, N, E) to (N, heads, L, features of a head)."""
+        projected = F.linear(tokens, weight)
+        return projected.unflatten(-1, (num_heads, -1)).movedim(0, -2)
+
+    attended = _attention(*map(heads, (query, key, value), projections))
+    joined = attended.movedim(-2, 0).flatten(-2)
+    output = F.linear(joined, out_proj_weight)
+    return output, None
 
 
 def _averaging(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -6,19 +6,19 @@ reached from the input, and a gradient exactly if it reaches the output.
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sculpt.diagnostics.arguments import check_output
+from sculpt.diagnostics.arguments import InputShape, call, logits_of, ones_like_inputs
 from sculpt.diagnostics.extended_range import ExtendedRange
 from sculpt.diagnostics.layers import (
     Masks,
     by_output,
     dense_masks,
-    named_layers,
     weighted_layers,
     weighted_parameters,
     weights_of,
@@ -60,29 +60,38 @@ class _Exists(torch.autograd.Function):
         return (gradient > 0).to(gradient.dtype)
 
 
-def measure_topology(model: nn.Module, masks: Masks, input_shape: tuple[int, ...]) -> Topology:
+class Existence(Signal):
+    """A signal that is 1 where there is a path: numbers of paths would overflow float32."""
+
+    def after_a_product(self) -> "Existence":
+        """Return the signal that goes on after a layer or another product."""
+        return Existence.of(_Exists.apply(self.sole))
+
+
+def measure_topology(model: nn.Module, masks: Masks, input_shape: InputShape) -> Topology:
     """Find the effective nodes, weights and paths of a masked network.
 
     Args:
         model: Conv and linear layers, and between them what a `Signal` passes: linear operations,
             activations, norms, pools.
         masks: Keyed by parameter name.
-        input_shape: Shape of one input without its batch dimension, for example (3, 32, 32).
+        input_shape: Of one input. Paths begin at floats and at what embeddings return.
+
+    Nothing of a layer that the forward pass does not use lies on a path.
 
     Raises:
-        InputError: a layer is not used by the forward pass, or that applies what no path can be
-            followed through; the message names it.
+        InputError: the forward pass applies what no path can be followed through; the message
+            names it.
     """
     masks = dense_masks(model) | masks  # what has none is frozen
     skeleton = linear_skeleton(model, masks)
     device = next(skeleton.parameters()).device
-    ones = torch.ones(1, *input_shape, device=device, dtype=torch.float64)
     with torch.no_grad():
-        total: Any = sole_output(skeleton(ExtendedRange.of(ones))).sum()
+        total: Any = follow(skeleton, input_shape, device, ExtendedRange.of).sum()
 
     log10_paths = total.log10()
     owners, layers = weights_of(model), weighted_layers(model)
-    positions = _find_reachable(skeleton, ones)
+    positions = _find_reachable(skeleton, input_shape, device)
     rows = {
         name: by_output(layers[name], where & masks[name].to(device)).flatten(1).any(1)
         for name, where in positions.items()
@@ -94,13 +103,32 @@ def measure_topology(model: nn.Module, masks: Masks, input_shape: tuple[int, ...
     return Topology(sum(channels.values()), parameters, log10_paths, channels, effective, reachable)
 
 
-def sole_output(output: Any) -> Signal:
-    """Return the output of a forward pass, if it is one signal.
+def follow(
+    network: nn.Module, shape: InputShape, device: torch.device, signal: Callable[[Tensor], Any]
+) -> Any:
+    """Follow signals through a network to its logits; a signal is made of ones.
+
+    They begin at inputs that are floats, and at what embeddings return.
 
     Raises:
-        InputError: it is something else.
+        InputError: no signal arrives, or the network applies what none passes.
     """
-    if not isinstance(check_output(output), Signal):
+    dtype = next(network.parameters()).dtype
+
+    def begin(module: nn.Module, inputs: Any, output: Any) -> Any:
+        return output if isinstance(output, Signal) else signal(torch.ones_like(output))
+
+    hooks = [
+        module.register_forward_hook(begin)
+        for module in network.modules()
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag)
+    ]
+    try:
+        output = logits_of(call(network, ones_like_inputs(shape, device, dtype, signal)))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not isinstance(output, Signal):
         raise InputError(
             "a network's output must depend on its input for paths to lead there, but its forward "
             "pass returns a constant"
@@ -108,36 +136,23 @@ def sole_output(output: Any) -> Signal:
     return output
 
 
-def _find_reachable(skeleton: nn.Module, ones: Tensor) -> dict[str, Tensor]:
+def _find_reachable(
+    skeleton: nn.Module, shape: InputShape, device: torch.device
+) -> dict[str, Tensor]:
     """Find the positions on paths, by one forward and one backward pass."""
-    if ones.device.type == "cpu":
+    if device.type == "cpu":
         # 2.5 times as fast; only zero or not matters, and between two layers float32 cannot
         # overflow. On a GPU, float32 may use transforms (Winograd, Fourier) that turn zeros into
         # rounding errors.
-        skeleton, ones = skeleton.float(), ones.float()
+        skeleton = skeleton.float()
 
-    def mark(layer: nn.Module, inputs: Any, output: Any) -> Any:
-        return Signal.of(_Exists.apply(output.sole)) if isinstance(output, Signal) else output
-
-    for _, _, layer in named_layers(skeleton):
-        layer.register_forward_hook(mark)
     weights = {name: layer.weight for name, layer in weighted_layers(skeleton).items()}
     with torch.enable_grad():
-        paths = sole_output(skeleton(Signal.of(ones))).sole.sum()
-        gradients = torch.autograd.grad(paths, list(weights.values()), allow_unused=True)
-    for name, gradient in zip(weights, gradients, strict=True):
-        if gradient is None:
-            raise unused_layer(name)
+        paths = follow(skeleton, shape, device, Existence.of).sole.sum()
+        gradients = torch.autograd.grad(
+            paths, list(weights.values()), allow_unused=True, materialize_grads=True
+        )
     return {name: gradient > 0 for name, gradient in zip(weights, gradients, strict=True)}
-
-
-def unused_layer(weight: str) -> InputError:
-    """Make the error for a layer whose weight no path can use."""
-    return InputError(
-        f"every conv and linear layer must be used in the forward pass, but {weight} is not; "
-        "remove the layer from the network if nothing uses it, or prune by a criterion and rule "
-        "that follow no paths if another weight is computed from it"
-    )
 
 
 def linear_skeleton(model: nn.Module, masks: Masks) -> nn.Module:

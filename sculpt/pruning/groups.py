@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from sculpt.diagnostics.arguments import InputShape
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.diagnostics.layers import (
     by_output,
@@ -67,7 +68,7 @@ def keep_highest_kernels(scores: Scores, kept: int) -> Masks:
 
 
 def keep_highest_channels(
-    model: nn.Module, scores: Scores, kept: int, input_shape: tuple[int, ...]
+    model: nn.Module, scores: Scores, kept: int, input_shape: InputShape
 ) -> Masks:
     """Keep the output channels of the highest summed scores, as many as fit into the budget.
 

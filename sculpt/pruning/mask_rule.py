@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
+from sculpt.diagnostics.arguments import InputShape
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.diagnostics.layers import (
     by_output,
@@ -16,7 +17,7 @@ from sculpt.diagnostics.layers import (
     weighted_layers,
     weights_of,
 )
-from sculpt.diagnostics.topology import measure_topology, unused_layer
+from sculpt.diagnostics.topology import measure_topology
 from sculpt.errors import BudgetError, DryRankingError, InputError, check_choice
 from sculpt.pruning.groups import keep_highest_channels, keep_highest_kernels
 from sculpt.pruning.layer_budgets import proportional_counts
@@ -63,7 +64,7 @@ def select_masks(
     scores: Scores,
     kept: int,
     rule: MaskRule,
-    input_shape: tuple[int, ...] | None,
+    input_shape: InputShape | None,
 ) -> Masks:
     """Mask all but the highest scores.
 
@@ -98,7 +99,7 @@ def _select(
     scores: Scores,
     kept: int,
     rule: MaskRule,
-    input_shape: tuple[int, ...] | None,
+    input_shape: InputShape | None,
 ) -> Masks:
     """Mask all but the highest scores; only of what has scores."""
     priced = dict(scores)
@@ -107,9 +108,13 @@ def _select(
         if p := rule.mac_exponent:
             # A weight that is used at many positions must earn its MACs.
             positions, owners = measure_cost(model, shape).positions, weights_of(model)
-            if unused := [name for name in scores if owners[name] not in positions]:
-                raise unused_layer(unused[0])
-            priced = {n: score / positions[owners[n]] ** p for n, score in scores.items()}
+            # One that is never used earns nothing.
+            priced = {
+                name: score / positions[owners[name]] ** p
+                if owners[name] in positions
+                else 0 * score
+                for name, score in scores.items()
+            }
         if rule.granularity == "channel":
             return keep_highest_channels(model, priced, kept, shape)
         if rule.effective:
@@ -117,7 +122,7 @@ def _select(
     return _keep(priced, kept, rule, weights_of(model))
 
 
-def required_shape(input_shape: tuple[int, ...] | None, user: str) -> tuple[int, ...]:
+def required_shape(input_shape: InputShape | None, user: str) -> InputShape:
     """Return the shape of an input.
 
     Raises:
@@ -146,7 +151,7 @@ def _keep(scores: Scores, kept: int, rule: MaskRule, owners: Mapping[str, str]) 
 
 
 def _spend_on_paths(
-    model: nn.Module, scores: Scores, kept: int, rule: MaskRule, input_shape: tuple[int, ...]
+    model: nn.Module, scores: Scores, kept: int, rule: MaskRule, input_shape: InputShape
 ) -> Masks:
     """Spend the budget on weights that all lie on paths.
 

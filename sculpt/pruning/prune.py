@@ -1,7 +1,7 @@
 """Pruning of any network in one call."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable
 from numbers import Integral
 from typing import Any
 
@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from sculpt.arithmetic import float32_products, sound_convolutions
-from sculpt.diagnostics.arguments import check_inputs, material_weights
+from sculpt.diagnostics.arguments import Inputs, material_weights, shape_of
 from sculpt.diagnostics.layers import (
     by_output,
-    describe,
     from_outputs,
     kept_weights,
     layer_groups,
     weighted_layers,
 )
 from sculpt.errors import BudgetError, InputError, NumericsError, SculptWarning
+from sculpt.pruning.batches import read_batches
 from sculpt.pruning.mask_rule import Granularity, MaskRule, Scope, count_nonzero
 from sculpt.pruning.masks import (
     Counting,
@@ -29,10 +29,9 @@ from sculpt.pruning.masks import (
     prunable_budget,
     prunable_parameters,
 )
-from sculpt.pruning.task import PruningTask
+from sculpt.pruning.task import Loss, PruningTask
 from sculpt.registry import CRITERIA, check_options
 
-INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 NEVER_PRUNED = (
     nn.modules.batchnorm._NormBase,
     nn.GroupNorm,
@@ -50,8 +49,9 @@ def prune(
     budget: int,
     *,
     criterion: str = "connection_sensitivity",
-    inputs: Tensor | None = None,
+    inputs: Inputs | Iterable[Any] | None = None,
     labels: Tensor | None = None,
+    loss: Loss | None = None,
     input_shape: tuple[int, ...] | None = None,
     counting: Counting = "paper",
     scope: Scope = "global",
@@ -70,9 +70,16 @@ def prune(
         budget: Parameters to keep under the counting rule; met exactly, except as said under
             `granularity` and `effective`.
         criterion: A registered name.
-        inputs: Normalised inputs, one float tensor (N, ...) where the model is (whole numbers for
-            embeddings), for the criteria that look at data.
-        labels: Classes from 0, whole numbers (N,); only for criteria that look at labels.
+        inputs: Normalised inputs for the criteria that look at data: one float tensor (N, ...)
+            where the model is (whole numbers for embeddings), a tuple of the network's arguments,
+            or a dict of its named ones, with `labels` in it or not. Or an iterable of batches, such
+            as a DataLoader: each is inputs, a pair (inputs, labels) or a dict, and is moved to the
+            model. Every pass over it must show the same ones.
+        labels: Classes from 0, whole numbers (N,), or (N, ...) with one for each position; only
+            for criteria that look at labels.
+        loss: Called with the model and a batch, in place of cross-entropy to a criterion's
+            `targets`; returns one number. A batch is what the iterable gives; of inputs in one
+            piece, a part of them, or a pair (inputs, labels) if there are labels.
         input_shape: Shape of one input; by default that of `inputs`. Some criteria need it instead
             of data.
         counting: `paper`: trainable weights and biases of conv and linear layers count, a shared
@@ -116,6 +123,10 @@ def prune(
             f"mac_exponent {mac_exponent} and batch_size {batch_size}"
         )
     check_options(criterion, CRITERIA.get(criterion), options)
+    if loss is not None and "targets" in options:
+        raise InputError(
+            "there must be one loss, but got loss= and the targets of another; leave one out"
+        )
     rule = MaskRule(scope, granularity, mac_exponent, effective)
     weights = material_weights(model)
     if faulty := [name for name, weight in weights.items() if not weight.isfinite().all()]:
@@ -138,19 +149,10 @@ def prune(
         float32_products("float32", device),
         sound_convolutions(model),
     ):
-        inputs, labels = _check_data(model, inputs, labels)
-
-        def batches() -> Iterator[tuple[Tensor, Tensor]]:
-            if inputs is None:
-                return
-            # Placeholders that no loss accepts, for criteria that read no labels.
-            targets = inputs.new_full((len(inputs),), -1).long() if labels is None else labels
-            yield from zip(inputs.split(batch_size), targets.split(batch_size), strict=True)
-
-        if input_shape is None and inputs is not None:
-            input_shape = tuple(inputs.shape[1:])
+        batches, example = read_batches(model, inputs, labels, batch_size, whole=loss is not None)
+        shape = shape_of(example) if input_shape is None and example is not None else input_shape
         generator = torch.Generator().manual_seed(seed)
-        task = PruningTask(model, kept, batches, generator, input_shape, rule)
+        task = PruningTask(model, kept, batches, generator, shape, rule, loss)
         scores = CRITERIA.get(criterion)(model, task, **options)
         # What is 0 is no weight to keep, whatever a criterion scores it.
         ranked = {name: score.where(left[name], 0) for name, score in scores.items()}
@@ -206,30 +208,6 @@ def _not_pruned(model: nn.Module) -> Masks:
             drawn = groups | ~groups.any(2, keepdim=True).any(1, keepdim=True)
             found[name] = from_outputs(layer, drawn.flatten(0, 1))
     return found
-
-
-def _check_data(
-    model: nn.Module, inputs: object, labels: object
-) -> tuple[Tensor | None, Tensor | None]:
-    """Refuse inputs and labels that no criterion could read; see `prune`."""
-    if inputs is None:
-        return None, None
-    inputs = check_inputs(inputs, model)
-    if labels is None:
-        return inputs, None
-    if not isinstance(labels, Tensor) or labels.dtype not in INTEGERS or labels.dim() != 1:
-        raise InputError(
-            "labels must be one tensor (N,) of whole numbers, the classes, but got "
-            f"{describe(labels)}; make it with torch.as_tensor, from one-hot rows with argmax(1)"
-        )
-    if len(inputs) != len(labels):
-        raise InputError(
-            f"there must be one label for each input, but got {len(labels)} labels for "
-            f"{len(inputs)} inputs"
-        )
-    if len(labels) and labels.min() < 0:
-        raise InputError(f"labels must be 0 or more, but one is {int(labels.min())}")
-    return inputs, labels.to(inputs.device, torch.int64).clone()
 
 
 def _left_out(model: nn.Module) -> str | None:

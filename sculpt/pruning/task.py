@@ -1,16 +1,19 @@
 """The task given to a criterion: the network, its budget, and the images to score on."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sculpt.diagnostics.arguments import InputShape
+from sculpt.pruning.batches import Batches
 from sculpt.pruning.mask_rule import MaskRule, required_shape, select_masks
 from sculpt.pruning.masks import Masks, Scores
 
-Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
-"""Starts a pass over (inputs (N, ...) float32, labels (N,) int64)."""
+Loss = Callable[[nn.Module, Any], Tensor]
+"""(network, batch) to a number that can be differentiated by the weights."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +27,12 @@ class PruningTask:
     """Scoring images; none by default, for criteria that look at no data."""
     generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
     """On the CPU."""
-    input_shape: tuple[int, ...] | None = None
+    input_shape: InputShape | None = None
     """Shape of one input without its batch dimension, for example (3, 32, 32)."""
     rule: MaskRule = field(default_factory=MaskRule)
     """How scores become masks."""
+    loss: Loss | None = None
+    """In place of a criterion's own; then each of the batches is whole, as the loss takes it."""
 
     def select(self, scores: Scores, kept: int | None = None) -> Masks:
         """Mask all but the `kept` highest scores; by default as many as the task keeps.
@@ -38,7 +43,7 @@ class PruningTask:
         kept = self.kept if kept is None else kept
         return select_masks(self.model, scores, kept, self.rule, self.input_shape)
 
-    def required_shape(self, user: str) -> tuple[int, ...]:
+    def required_shape(self, user: str) -> InputShape:
         """Return the input's shape, see `sculpt.pruning.mask_rule.required_shape`."""
         return required_shape(self.input_shape, user)
 

@@ -71,6 +71,7 @@ def test_by_hand():
             "parameters": 4 + 2,
             "log10_paths": pytest.approx(math.log10(4 * 2)),
         },
+        "left_out": [],
         "orthogonality_score": pytest.approx(
             sum(layer["orthogonality"] for layer in report["layers"]) / 2
         ),

@@ -357,7 +357,7 @@ class TestAnyModule:
         assert appearance(model) == before
         assert equal(masks, copies)
 
-    def test_a_layer_that_is_not_used_is_named(self):
+    def test_nothing_of_a_layer_that_is_not_used_lies_on_a_path(self):
         class Forgetful(nn.Module):
             def __init__(self) -> None:
                 super().__init__()
@@ -368,8 +368,10 @@ class TestAnyModule:
                 return self.used(inputs)
 
         model = Forgetful()
-        with pytest.raises(InputError, match=r"but forgotten\.weight is not; remove"):
-            measure_topology(model, dense_masks(model), (2,))
+        topology = measure_topology(model, dense_masks(model), (2,))
+        assert topology.channels == {"used.weight": 2, "forgotten.weight": 0}
+        assert not topology.effective["forgotten.weight"].any()
+        assert paths(topology) == pytest.approx(4)
 
     def test_a_frozen_network_has_paths(self):
         model = mlp(2, 3, 4).requires_grad_(False)
@@ -433,6 +435,66 @@ class TestFunctions:
         edges = {path[:2] for path in found}, {path[1:] for path in found}
         assert topology.parameters == len(edges[0]) + len(edges[1])
 
+    @pytest.mark.parametrize(
+        "product",
+        [
+            lambda one, other: one * other,
+            lambda one, other: one.mul_(other),
+            lambda one, other: torch.sigmoid(one).mul(other),
+            lambda one, other: other * torch.tanh(one),
+            lambda one, other: one / other,
+            lambda one, other: F.glu(torch.cat([one, other], 1)),
+            lambda one, other: (one.unsqueeze(2) @ other.unsqueeze(2).mT).diagonal(0, 1, 2),
+            lambda one, other: torch.einsum("nc,nc->nc", one, other),
+        ],
+    )
+    @pytest.mark.parametrize("seed", range(3))
+    def test_a_product_has_the_paths_of_each_factor(self, product, seed):
+        model = Between(lambda _, x: product(x, x.flip(1)))
+        random = np.random.default_rng(seed)
+        first, second = random.random((6, 4)) < 0.4, random.random((3, 6)) < 0.4
+        first[0] = False
+        topology = measure_topology(model, masks_of(model, first, second), (4,))
+        # A unit of the product is fed by its own inputs, and by those of the unit opposite.
+        joined = first.astype(int) + first[::-1]
+        assert paths(topology) == pytest.approx((second @ joined).sum(), rel=1e-9)
+        read = second.any(0)
+        assert topology.parameters == (
+            first[read | read[::-1]].sum() + second[:, joined.any(1)].sum()
+        )
+
+    @pytest.mark.parametrize("batch_first", [False, True])
+    def test_attention_by_enumeration(self, batch_first):
+        """softmax(Q Kᵀ) V of each head, as products of three factors each of which may vary."""
+
+        class Attending(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.attention = nn.MultiheadAttention(4, 2, batch_first=batch_first)
+
+            def forward(self, tokens):
+                return self.attention(tokens, tokens, tokens, need_weights=False)[0]
+
+        model = Attending()
+        masks = dense_masks(model)
+        random = np.random.default_rng(0)
+        projections = random.random((12, 4)) < 0.5
+        output = random.random((4, 4)) < 0.5
+        masks["attention.in_proj_weight"] = torch.from_numpy(projections)
+        masks["attention.out_proj.weight"] = torch.from_numpy(output)
+        tokens = 3
+        topology = measure_topology(model, masks, (tokens, 4) if batch_first else (1, 4))
+        if not batch_first:  # then the one token is the batch, and the positions are one
+            tokens = 1
+        query, key, value = projections.reshape(3, 2, 2, 4).sum(3)  # (heads, features) paths in
+        found = 0
+        for head, feature in itertools.product(range(2), range(2)):
+            readers = output[:, 2 * head + feature].sum() * tokens
+            # Σ over tokens of attention (queries + keys over the head's features), and of values.
+            attended = tokens * (query[head].sum() + key[head].sum())
+            found += readers * (attended + tokens * value[head, feature])
+        assert paths(topology) == pytest.approx(found, rel=1e-9)
+
     def test_sums_of_two_signals_join_their_paths(self):
         model = Between(lambda _, x: x + torch.tanh(x).flip(1) - x.mean(1, keepdim=True) * 0)
         masks = masks_of(model, torch.eye(6)[:, :4], torch.eye(6)[:3])
@@ -442,13 +504,11 @@ class TestFunctions:
     @pytest.mark.parametrize(
         ("operation", "named"),
         [
-            (lambda _, x: x * x.mean(1, keepdim=True), "'mul' to several signals"),
-            (lambda _, x: x @ x.T @ x, "'matmul' to several signals"),
+            (lambda _, x: torch.maximum(x, x).scatter(1, torch.zeros(1, 1).long(), x), "'scatter'"),
             (lambda _, x: torch.where(x > 0, x, 0 * x), "'gt'"),
             (lambda _, x: x.sort(1).values, "'sort'"),
             (lambda _, x: torch.zeros(1, 6).add_(x), "'add_' to a constant"),
             (lambda _, x: x.detach(), "'detach'"),
-            (lambda _, x: F.glu(torch.cat([x, x], 1)), "'glu'"),
             (lambda _, x: torch.fft.rfft(x).real, "'fft_rfft'"),
         ],
     )

@@ -2,24 +2,26 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sculpt.diagnostics.arguments import call, count_rows, logits_of
 from sculpt.diagnostics.layers import describe
 from sculpt.errors import InputError, check_choice
+from sculpt.pruning.batches import NO_LABEL
 from sculpt.pruning.masks import check_finite, prunable_parameters
-from sculpt.pruning.task import PruningTask
+from sculpt.pruning.task import Loss, PruningTask
 from sculpt.registry import CRITERIA
 
 Targets = Literal["uniform", "gt", "pred_softmax", "pred_raw", "jacobian_1", "jacobian_2"]
 BatchNormMode = Literal["identity", "batch"]
 Precision = Literal["float32", "bfloat16"]
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(inputs, logits, labels) to a number summed over the images."""
+SummedLoss = Callable[[Any, Tensor], Tensor]
+"""(inputs, labels) of a batch to a number summed over its images."""
 
 
 @CRITERIA.register("connection_sensitivity")
@@ -37,8 +39,10 @@ def connection_sensitivity(
     first; only then is the absolute value taken.
 
     Args:
-        model: Maps inputs to logits (N, classes).
-        task: Every image of its batches counts the same, whatever the batch size.
+        model: Maps inputs to logits (N, classes), or (N, classes, ...) with one answer for each
+            position; see `logits_of`.
+        task: Every image of its batches counts the same, whatever the batch size. A loss of the
+            task's takes the place of `targets`; its numbers are added up over the batches.
         targets: What L is. `uniform`: cross-entropy to the uniform distribution, which needs no
             labels (§5). `gt`: cross-entropy to the ground-truth labels (SNIP). `pred_raw`:
             cross-entropy −Σ_c t_c · log p_c to the network's own logits t averaged over the images.
@@ -53,11 +57,12 @@ def connection_sensitivity(
             float32.
 
     Returns:
-        Scores that sum to 1 over the network (all zero if every gradient is).
+        Scores that sum to 1 over the network (all zero if every gradient is); 0 for weights that
+        the loss does not depend on, such as those of a head that is not used.
 
     Raises:
-        InputError: there are no images, an option is not one of its values, a layer is not used,
-            or the network does not return logits.
+        InputError: there are no images, an option is not one of its values, or the network does
+            not return logits.
         NumericsError: a score is not finite; the message names the parameter.
     """
     check_choice("targets", targets, get_args(Targets))
@@ -65,29 +70,19 @@ def connection_sensitivity(
     check_choice("precision", precision, get_args(Precision))
     parameters = prunable_parameters(model)
     gradients = [torch.zeros_like(parameter) for parameter in parameters.values()]
-    images = 0
+    batches = 0
     with scoring_mode(model, batch_norm):
-        loss = make_loss(model, task, targets)
+        loss = make_loss(model, task, targets, precision)
         for inputs, labels in task.batches():
-            # Biases behind the last activation do not move a Jacobian.
-            of_jacobian = targets.startswith("jacobian")
-            if of_jacobian:
-                inputs = inputs.detach().requires_grad_()
-            logits = classify(model, inputs, precision)
             found = torch.autograd.grad(
-                loss(inputs, logits, labels),
+                loss(inputs, labels),
                 list(parameters.values()),
                 allow_unused=True,
-                materialize_grads=of_jacobian,
+                materialize_grads=True,
             )
-            if unused := [n for n, g in zip(parameters, found, strict=True) if g is None]:
-                raise InputError(
-                    "every conv and linear layer must be used in the forward pass to be scored, "
-                    f"but {unused[0]} is not; freeze it with requires_grad_(False), or remove it"
-                )
             torch._foreach_add_(gradients, found)
-            images += len(inputs)
-    if images == 0:
+            batches += 1
+    if batches == 0:
         raise InputError("connection sensitivity must see at least one image, but got none")
     scores = [
         (gradient * parameter.detach()).abs()
@@ -101,45 +96,39 @@ def connection_sensitivity(
     return {name: score / divisor for name, score in zip(parameters, scores, strict=True)}
 
 
-def classify(model: nn.Module, inputs: Tensor, precision: Precision = "float32") -> Tensor:
-    """Compute the logits (N, classes) of inputs (N, ...), float32 whatever the precision.
+def make_loss(
+    model: nn.Module,
+    task: PruningTask,
+    targets: Targets,
+    precision: Precision = "float32",
+    *,
+    temperature: float = 1.0,
+) -> SummedLoss:
+    """Make the loss whose sensitivity is scored, summed over images so that batches add up.
 
-    Raises:
-        InputError: the network returns something else, or nothing that depends on its weights.
+    That is the task's, if it has one; else one of the logits, divided by a temperature.
     """
-    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        logits = model(inputs)
-    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(inputs):
-        raise InputError(
-            f"a network must return one tensor of logits (N, classes), here of {len(inputs)} rows, "
-            f"but returned {describe(logits)}; wrap it in a module that returns only its logits, "
-            "one row for each input"
-        )
-    if torch.is_grad_enabled() and not logits.requires_grad:
-        raise InputError(
-            "logits must depend on the weights to be scored, but here they do not; let the forward "
-            "pass neither detach them nor run in torch.no_grad"
-        )
-    # The loss is a difference of near numbers: not in bfloat16.
-    return logits.float() if precision == "bfloat16" else logits
-
-
-def make_loss(model: nn.Module, task: PruningTask, targets: Targets) -> Loss:
-    """Make the loss whose sensitivity is scored, summed over images so that batches add up."""
-    if targets.startswith("jacobian"):
-        order = int(targets[-1])
-        return lambda inputs, logits, _: _jacobian_norms(inputs, logits, order).sum()
+    if task.loss is not None:
+        return _loss_of_task(model, task.loss, precision)
     if targets.startswith("pred"):
         average = _average_prediction(model, task, softmax=targets == "pred_softmax")
 
-    def loss(_: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    def loss(inputs: Any, labels: Tensor) -> Tensor:
+        if targets.startswith("jacobian"):
+            inputs = _derivable(inputs)
+            logits = classify(model, inputs, precision)
+            return _jacobian_norms(inputs, logits, int(targets[-1])).sum()
+        logits = classify(model, inputs, precision)
+        if temperature != 1:
+            logits = logits / temperature
         if logits.shape[1] < 2:
             raise InputError(
                 "cross-entropy must be over two classes at least, but the network returns one "
-                "logit for each input; give it two outputs, or take another criterion or targets"
+                "logit for each input; give it two outputs, or another loss (loss=), or take "
+                "another criterion or targets"
             )
         if targets == "gt":
-            return F.cross_entropy(logits, _checked(labels, logits.shape[1]), reduction="sum")
+            return F.cross_entropy(logits, _checked(labels, logits), reduction="sum")
         if targets == "uniform":
             return -F.log_softmax(logits, dim=1).mean(dim=1).sum()
         if targets == "pred_raw":
@@ -151,17 +140,78 @@ def make_loss(model: nn.Module, task: PruningTask, targets: Targets) -> Loss:
     return loss
 
 
-def _checked(labels: Tensor, classes: int) -> Tensor:
-    """Refuse labels that are no classes of the network."""
-    lowest, highest = labels.min(), labels.max()
-    if lowest < 0:
+def _loss_of_task(model: nn.Module, own: Loss, precision: Precision) -> SummedLoss:
+    def loss(batch: Any, _: Tensor) -> Tensor:
+        device = next(model.parameters()).device.type
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
+            found = own(model, batch)
+        if not isinstance(found, Tensor) or found.numel() != 1 or not found.requires_grad:
+            raise InputError(
+                "a loss must return one number that depends on the weights, but returned "
+                f"{describe(found)}; reduce it to its sum or mean, outside of torch.no_grad"
+            )
+        return found.float().sum()
+
+    return loss
+
+
+def classify(model: nn.Module, inputs: Any, precision: Precision = "float32") -> Tensor:
+    """Compute the logits of inputs, float32 whatever the precision.
+
+    Returns:
+        (N, classes); or (N × positions, classes) of a network that answers for each position, such
+        as a pixel or a token.
+
+    Raises:
+        InputError: the network returns something else, or nothing that depends on its weights.
+    """
+    rows = count_rows(inputs)
+    device = next(model.parameters()).device.type
+    with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
+        output = call(model, inputs)
+    logits = logits_of(output)
+    if logits.dim() < 2 or len(logits) != rows or (logits is output and logits.dim() == 3):
+        raise InputError(
+            f"a network must return logits (N, classes) or (N, classes, height, width), here of "
+            f"{rows} rows, but returned {describe(logits)}; wrap it in a module that returns them "
+            "so, one row for each input, or give loss="
+        )
+    if torch.is_grad_enabled() and not logits.requires_grad:
+        raise InputError(
+            "logits must depend on the weights to be scored, but here they do not; let the forward "
+            "pass neither detach them nor run in torch.no_grad"
+        )
+    if logits.dim() > 2:
+        logits = logits.movedim(1, -1).flatten(0, -2)
+    # The loss is a difference of near numbers: not in bfloat16.
+    return logits.float() if precision == "bfloat16" else logits
+
+
+def _derivable(inputs: Any) -> Tensor:
+    if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
+        raise InputError(
+            "a Jacobian must be taken at one float tensor, but the network's inputs are "
+            f"{describe(inputs)}; choose other targets"
+        )
+    return inputs.detach().requires_grad_()
+
+
+def _checked(labels: Tensor, logits: Tensor) -> Tensor:
+    """Refuse labels that are no classes of the network; return one for each row of logits."""
+    labels, classes = labels.flatten(), logits.shape[1]
+    if (labels == NO_LABEL).any():
         raise InputError(
             "targets='gt' must come with the labels of the inputs, but there are none; "
             "give labels=, or score with targets='uniform'"
         )
-    if highest >= classes:
+    if len(labels) != len(logits):
         raise InputError(
-            f"labels must be below the network's {classes} classes, but one is {int(highest)}; "
+            f"there must be one label for each answer of the network, but got {len(labels)} labels "
+            f"for {len(logits)} rows of logits; give loss= for another task"
+        )
+    if (highest := int(labels.max())) >= classes:
+        raise InputError(
+            f"labels must be below the network's {classes} classes, but one is {highest}; "
             "number them from 0, or give the network more outputs"
         )
     return labels
@@ -175,7 +225,7 @@ def _average_prediction(model: nn.Module, task: PruningTask, *, softmax: bool) -
         logits = classify(model, inputs)
         outputs = logits.softmax(1) if softmax else logits
         total = total.to(outputs) + outputs.sum(0, keepdim=True)
-        images += len(inputs)
+        images += len(logits)
     return total / max(images, 1)
 
 

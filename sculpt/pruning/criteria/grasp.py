@@ -1,16 +1,16 @@
 """GraSP (Wang et al. 2020): keep the weights without which the gradient flow would fall most."""
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from sculpt.diagnostics.arguments import count_rows
 from sculpt.errors import InputError, check_choice
 from sculpt.pruning.criteria.connection_sensitivity import (
     BatchNormMode,
     Precision,
-    classify,
     make_loss,
     scoring_mode,
 )
@@ -52,8 +52,8 @@ def grasp(
         batch_norm, precision: As in `connection_sensitivity`.
 
     Returns:
-        Scores, float64; exactly 0 for weights that are exactly 0, such as fresh biases, and
-        everywhere if all of θ ⊙ Hg are equal, which ranks nothing.
+        Scores, float64; exactly 0 for weights that are exactly 0, such as fresh biases, or that
+        the loss does not depend on, and everywhere if all of θ ⊙ Hg are equal, which ranks nothing.
 
     Raises:
         InputError: there are no images, labels are missing, or an option is outside its range.
@@ -68,21 +68,27 @@ def grasp(
     parameters = prunable_parameters(model)
     weights = list(parameters.values())
     with scoring_mode(model, batch_norm):
-        images = sum(len(inputs) for inputs, _ in task.batches())
+        images = sum(count_rows(inputs) for inputs, _ in task.batches())
         if images == 0:
             raise InputError(
                 "grasp must see at least one image, but got none; give inputs=, or choose a "
                 "criterion that needs no data"
             )
-        summed_loss = make_loss(model, task, targets)
+        summed_loss = make_loss(model, task, targets, precision, temperature=temperature)
 
-        def mean_loss(inputs: Tensor, labels: Tensor) -> Tensor:
-            logits = classify(model, inputs, precision)
-            return summed_loss(inputs, logits / temperature, labels) / images
+        def mean_loss(inputs: Any, labels: Tensor) -> Tensor:
+            return summed_loss(inputs, labels) / images
 
         gradient = [torch.zeros_like(weight) for weight in weights]
+        used = [False] * len(weights)
         for inputs, labels in task.batches():
-            torch._foreach_add_(gradient, _gradients(mean_loss(inputs, labels), weights))
+            own = torch.autograd.grad(mean_loss(inputs, labels), weights, allow_unused=True)
+            used = [before or slope is not None for before, slope in zip(used, own, strict=True)]
+            found = [
+                torch.zeros_like(weight) if slope is None else slope
+                for weight, slope in zip(weights, own, strict=True)
+            ]
+            torch._foreach_add_(gradient, found)
         product = [torch.zeros_like(weight) for weight in weights]
         for inputs, labels in task.batches():
             slopes = _gradients(mean_loss(inputs, labels), weights, create_graph=True)
@@ -94,7 +100,11 @@ def grasp(
         name: weight.detach().double() * hg.double()
         for (name, weight), hg in zip(parameters.items(), product, strict=True)
     }
-    return _shifted(values, {name: weight.detach() != 0 for name, weight in parameters.items()})
+    ranked = {
+        name: (weight.detach() != 0) & reached
+        for (name, weight), reached in zip(parameters.items(), used, strict=True)
+    }
+    return _shifted(values, ranked)
 
 
 def _gradients(
@@ -106,15 +116,14 @@ def _gradients(
     )
 
 
-def _shifted(values: dict[str, Tensor], nonzero: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Shift values to be positive where a weight is not 0; 0 elsewhere. NaN stays NaN."""
-    ranked = torch.cat([tensor[nonzero[name]] for name, tensor in values.items()])
+def _shifted(values: dict[str, Tensor], where: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Shift values to be positive where they are ranked; 0 elsewhere. NaN stays NaN."""
+    ranked = torch.cat([tensor[where[name]] for name, tensor in values.items()])
     ranked = ranked[ranked.isfinite()]
     lowest, highest = (float(ranked.min()), float(ranked.max())) if ranked.numel() else (0.0, 0.0)
     if lowest == highest:
         return {name: tensor * 0 for name, tensor in values.items()}
     offset = LOWEST * (highest - lowest)
     return {
-        name: ((tensor - lowest) + offset).where(nonzero[name], 0)
-        for name, tensor in values.items()
+        name: ((tensor - lowest) + offset).where(where[name], 0) for name, tensor in values.items()
     }

@@ -22,7 +22,7 @@ from sculpt.diagnostics.layers import (
     weights_of,
 )
 from sculpt.diagnostics.signal import Signal
-from sculpt.diagnostics.topology import linear_skeleton, sole_output, unused_layer
+from sculpt.diagnostics.topology import follow, linear_skeleton
 from sculpt.errors import InputError, NumericsError
 from sculpt.pruning.layer_budgets import erk_counts
 from sculpt.pruning.node_path import kernel_counts
@@ -101,15 +101,18 @@ def npb(
             layer.register_forward_pre_hook(choose(name))
     device = next(iter(parameters.values())).device
     with torch.no_grad():
-        ones = torch.ones(1, *shape, device=device, dtype=torch.float64)
-        sole_output(skeleton(Signal.of(ones * SMALLEST_INPUT)))
+        follow(skeleton, shape, device, lambda ones: Signal.of(ones * SMALLEST_INPUT))
 
     scores, owners = {}, weights_of(model)
     for name, parameter in parameters.items():
         if owners[name] != name:
             chosen[name] = _drawn(parameter.numel(), budgets[name], task.generator)
         elif name not in chosen:
-            raise unused_layer(name)
+            raise InputError(
+                "npb must see every conv and linear layer called in the forward pass, but "
+                f"{name} is not; freeze it with requires_grad_(False) if nothing uses it, or "
+                "choose another criterion if attention does"
+            )
         scores[name] = chosen[name].view(parameter.shape).to(parameter.device, torch.float32)
     return scores
 

@@ -7,9 +7,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from sculpt.diagnostics.arguments import InputShape
 from sculpt.diagnostics.layers import prunable_parameters, weighted_parameters, weights_of
 from sculpt.diagnostics.signal import Signal
-from sculpt.diagnostics.topology import sole_output
+from sculpt.diagnostics.topology import follow
 from sculpt.errors import InputError, NumericsError
 from sculpt.pruning.rounds import Rounds, score_in_rounds
 from sculpt.pruning.task import PruningTask
@@ -113,7 +114,7 @@ class Flow(Signal):
 class FlowScore:
     """Computes SynFlow scores of a model at its weights at the time of the call."""
 
-    def __init__(self, model: nn.Module, input_shape: tuple[int, ...]):
+    def __init__(self, model: nn.Module, input_shape: InputShape):
         self._parameters = weighted_parameters(model)
         self._weights = weights_of(model)
         self._linear = copy.deepcopy(model).double().eval().requires_grad_(True)
@@ -122,8 +123,8 @@ class FlowScore:
         with torch.no_grad():
             for parameter in self._linear.parameters():
                 parameter.abs_()
-        device = next(iter(self._parameters.values())).device
-        self._ones = torch.ones(1, *input_shape, device=device, dtype=torch.float64)
+        self._shape = input_shape
+        self._device = next(iter(self._parameters.values())).device
 
     def __call__(self) -> dict[str, Tensor]:
         """Compute |w| · ∂R/∂|w| / R by parameter name; all 0 if no flow reaches the outputs."""
@@ -131,7 +132,7 @@ class FlowScore:
         for scale in INPUT_SCALES:
             self._load(scale)
             with torch.enable_grad():
-                flow = sole_output(self._linear(Flow.of(self._ones * scale))).sole.sum()
+                flow = self._flow(scale)
             if FLOW_RANGE[0] < flow.item() < FLOW_RANGE[1]:
                 break
         else:
@@ -152,6 +153,11 @@ class FlowScore:
             name: weight.detach() * gradient
             for (name, weight), gradient in zip(self._scored.items(), gradients, strict=True)
         }
+
+    def _flow(self, scale: float) -> Tensor:
+        """R for an input of ones times a scale; differentiable."""
+        signal = follow(self._linear, self._shape, self._device, lambda x: Flow.of(x * scale))
+        return signal.sole.sum()  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def _load(self, scale: float) -> None:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from sculpt.diagnostics.arguments import material_weights
-from sculpt.diagnostics.layers import Layer
+from sculpt.diagnostics.layers import named_layers
 from sculpt.errors import SculptWarning
 from sculpt.registry import INITIALIZERS, check_options
 from sculpt.seeding import derive_seed
@@ -79,22 +79,22 @@ def draw_layers(
     """
     total = zeros = 0
     drawn: set[Tensor] = set()
-    for name, layer in model.named_modules():
-        trains = all(parameter.requires_grad for parameter in layer.parameters(recurse=False))
-        if isinstance(layer, Layer):
-            if layer.bias is not None and layer.bias.requires_grad:
-                layer.bias.zero_()
-            weight_name = f"{name}.weight".removeprefix(".")
-            if weight_name in leave or layer.weight in drawn or not layer.weight.requires_grad:
-                continue
-            drawn.add(layer.weight)
-            generator = torch.Generator().manual_seed(derive_seed(seed, "weights", name))
-            # A CPU generator draws on the CPU, whatever torch.set_default_device says.
-            with torch.device("cpu"):
-                weight = draw(layer, generator, **options)
-            total += weight.numel()
-            zeros += weight.numel() - int(torch.count_nonzero(weight))
-            layer.weight.copy_(weight)
-        elif isinstance(layer, nn.modules.batchnorm._BatchNorm) and trains:
-            layer.reset_parameters()
+    for weight_name, _, layer in named_layers(model):
+        if layer.bias is not None and layer.bias.requires_grad:
+            layer.bias.zero_()
+        if weight_name in leave or layer.weight in drawn or not layer.weight.requires_grad:
+            continue
+        drawn.add(layer.weight)
+        name = weight_name.removesuffix("weight").removesuffix(".")
+        generator = torch.Generator().manual_seed(derive_seed(seed, "weights", name))
+        # A CPU generator draws on the CPU, whatever torch.set_default_device says.
+        with torch.device("cpu"):
+            weight = draw(layer, generator, **options)
+        total += weight.numel()
+        zeros += weight.numel() - int(torch.count_nonzero(weight))
+        layer.weight.copy_(weight)
+    for module in model.modules():
+        trains = all(parameter.requires_grad for parameter in module.parameters(recurse=False))
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and trains:
+            module.reset_parameters()
     return total, zeros

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from sculpt.diagnostics.layers import layer_groups
 from sculpt.errors import InputError, check_choice
 from sculpt.models.activations import Activation
 from sculpt.pruning.initializers.variance_scaling import WeightedLayer
@@ -62,7 +63,10 @@ def ldi(
         check_choice("gain", gain, get_args(Activation))
         gain = CRITICAL_GAINS[gain]
     if isinstance(layer, nn.Linear):
-        return gain * orthogonal_matrix(layer.out_features, layer.in_features, generator).float()
+        groups = layer_groups(layer)
+        rows = layer.out_features // groups
+        matrices = [orthogonal_matrix(rows, layer.in_features, generator) for _ in range(groups)]
+        return gain * torch.cat(matrices).float()
     size = layer.kernel_size
     if len(size) != 2 or size[0] != size[1]:
         raise InputError(

@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from sculpt.diagnostics.layers import Projections
 from sculpt.errors import InputError, check_choice
 from sculpt.registry import INITIALIZERS
 
@@ -33,7 +34,10 @@ def variance_scaling(
         InputError: `variant` is not one of its values.
     """
     check_choice("variant", variant, get_args(Variant))
-    fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(layer.weight)
+    one = layer.weight
+    if isinstance(layer, Projections):
+        one = layer.weight[: len(layer.weight) // layer.groups]
+    fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(one)
     variance = {"lecun": 1 / fan_in, "glorot": 2 / (fan_in + fan_out), "he": 2 / fan_in}[variant]
     return torch.randn(layer.weight.shape, generator=generator) * (scale * variance) ** 0.5
 

@@ -144,7 +144,9 @@ def test_alpha_trades_paths_for_nodes():
 def test_a_layer_that_is_not_used_is_refused():
     model = nn.Sequential(nn.Linear(4, 4))
     model.forward = lambda x: x
-    with pytest.raises(InputError, match=r"must be used in the forward pass, but 0\.weight is not"):
+    with pytest.raises(
+        InputError, match=r"npb must see every conv and linear layer called .* 0\.weight is not"
+    ):
         score(model, 5, 4)
 
 
