@@ -9,7 +9,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.func import jacrev, vmap
 
 from sculpt.diagnostics.arguments import logits_of
 from sculpt.diagnostics.cost import measure_cost
@@ -48,24 +47,15 @@ def jacobian_singular_values(
     """
     if len(inputs) == 0:
         raise InputError("there must be images to take the Jacobian at, but got none")
-    # Not channels last, for which torch.func has no batched rule for pooling: ten times as slow,
-    # with a warning.
     network = copy.deepcopy(model).to(dtype).to(memory_format=torch.contiguous_format)
     network.eval().requires_grad_(False)
     outputs = logits_of(network(inputs[:1].to(dtype))).numel()
     activations = measure_cost(network, tuple(inputs.shape[1:])).activations
     elements = activations + outputs * inputs[0].numel()
     at_once = max(1, min(IMAGES_AT_ONCE, ELEMENTS_AT_ONCE // elements))
-
-    def one(image: Tensor) -> Tensor:
-        return logits_of(network(image.unsqueeze(0))).flatten()
-
-    # One backward pass per output. Forward mode would be cheaper with more outputs than inputs,
-    # but importing it makes PyTorch 2.15 warn of its own use of torch.jit.
-    jacobian = vmap(jacrev(one))
     parts = []
     for batch in inputs.split(at_once):
-        matrices = jacobian(batch.detach().to(dtype).contiguous()).reshape(len(batch), outputs, -1)
+        matrices = _jacobians(network, batch.detach().to(dtype).contiguous())
         if not matrices.isfinite().all():
             raise NumericsError(
                 "every derivative of the output must be finite, but some are not; check the "
@@ -76,6 +66,22 @@ def jacobian_singular_values(
         rounding = torch.finfo(dtype).eps * tall.shape[1] * values[:, :1]
         parts.append(torch.where(values > rounding, values, 0.0))
     return torch.cat(parts)
+
+
+def _jacobians(network: nn.Module, images: Tensor) -> Tensor:
+    """Compute each image's Jacobian, (N, outputs, inputs), by a backward pass for each output.
+
+    Images do not depend on each other, so one pass serves all of them.
+    """
+    images = images.requires_grad_()
+    with torch.enable_grad():
+        # A copy, because a network may begin in place; and not constant, as some networks are.
+        outputs = logits_of(network(images.clone())).flatten(1) + 0 * images.flatten(1)[:, :1]
+        rows = [
+            torch.autograd.grad(column.sum(), images, retain_graph=True)[0].flatten(1)
+            for column in outputs.unbind(1)
+        ]
+    return torch.stack(rows, 1)
 
 
 def summarize_jacobian(values: Tensor) -> JacobianSpectrum:

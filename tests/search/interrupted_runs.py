@@ -42,6 +42,8 @@ def start(folder, log):
             sys.argv = ["sculpt", "run", "tiny.yaml", "--device", "cpu"]
             main()
             code = 0
+        except KeyboardInterrupt:  # before the command has begun
+            code = 130
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
         finally:
