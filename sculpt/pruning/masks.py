@@ -32,16 +32,17 @@ def count_kept(model: nn.Module, masks: Masks, counting: Counting) -> int:
     return count_parameters(model, counting) - removed
 
 
-def prunable_budget(model: nn.Module, budget: int, counting: Counting) -> int:
+def prunable_budget(model: nn.Module, budget: int, counting: Counting, *, spared: int = 0) -> int:
     """Convert a budget for the whole network to one for its prunable parameters.
 
-    Under `total`, batch-norm parameters count but are never pruned, so they are spent first.
+    Under `total`, batch-norm parameters count but are never pruned, so they are spent first; and so
+    are `spared` others that the network seems not to train.
 
     Raises:
         BudgetError: the budget exceeds the dense network or does not cover the other parameters.
     """
     check_choice("counting", counting, get_args(Counting))
-    dense = count_parameters(model, counting)
+    dense = count_parameters(model, counting) + spared
     never_pruned = dense - count_parameters(model, "paper")
     if not never_pruned < budget <= dense:
         raise BudgetError(

@@ -1,7 +1,9 @@
 """Pruning of any network in one call."""
 
+import fnmatch
 import warnings
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from numbers import Integral
 from typing import Any
 
@@ -23,6 +25,7 @@ from sculpt.pruning.mask_rule import Granularity, MaskRule, Scope, count_nonzero
 from sculpt.pruning.masks import (
     Counting,
     Masks,
+    Scores,
     apply_masks,
     collapsed_layers,
     count_kept,
@@ -53,6 +56,8 @@ def prune(
     labels: Tensor | None = None,
     loss: Loss | None = None,
     input_shape: tuple[int, ...] | None = None,
+    include: Sequence[str] = ("*",),
+    exclude: Sequence[str] = (),
     counting: Counting = "paper",
     scope: Scope = "global",
     granularity: Granularity = "weight",
@@ -82,10 +87,14 @@ def prune(
             piece, a part of them, or a pair (inputs, labels) if there are labels.
         input_shape: Shape of one input; by default that of `inputs`. Some criteria need it instead
             of data.
+        include, exclude: Patterns of parameter names, as of files (`head.*`). Of the weights and
+            biases of conv, linear and attention layers, those are pruned that match one of
+            `include` and none of `exclude`; others stay whole, as if they were frozen, but count
+            under `total`.
         counting: `paper`: trainable weights and biases of conv and linear layers count, a shared
-            one once. `total`: everything trainable counts. Frozen parameters count under neither.
-            Only the former are ever pruned: norms, embeddings, recurrent and attention layers'
-            own parameters stay, and a warning names them (but for norms).
+            one once, and so do attention's projections. `total`: everything trainable counts.
+            Frozen parameters count under neither. Only the former are ever pruned: norms,
+            embeddings and recurrent layers stay, and a warning names them (but for norms).
         scope: `global` ranks the whole network, `layer` each layer for itself at one density.
         granularity: `weight`; `kernel` (whole k×k kernels); `channel` (whole output channels with
             the weights that read them, which leaves dense layers of uneven width). Groups meet the
@@ -134,37 +143,36 @@ def prune(
             f"weights must be finite to be pruned, but some of {faulty[0]} are not; check the "
             "initialisation"
         )
-    kept = prunable_budget(model, budget, counting)
-    left = _not_pruned(model)
-    if kept > (there := kept_weights(left)):
-        raise BudgetError(
-            f"a budget must not exceed the weights that are there, but it keeps {kept} of {there}: "
-            "the others are exactly 0, pruned before or drawn so; choose a smaller budget, or draw "
-            "the weights anew with sculpt.initialize"
-        )
-    device = next(iter(weights.values())).device
-    with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        float32_products("float32", device),
-        sound_convolutions(model),
-    ):
-        batches, example = read_batches(model, inputs, labels, batch_size, whole=loss is not None)
-        shape = shape_of(example) if input_shape is None and example is not None else input_shape
-        generator = torch.Generator().manual_seed(seed)
-        task = PruningTask(model, kept, batches, generator, shape, rule, loss)
-        scores = CRITERIA.get(criterion)(model, task, **options)
-        # What is 0 is no weight to keep, whatever a criterion scores it.
-        ranked = {name: score.where(left[name], 0) for name, score in scores.items()}
-        if count_nonzero(scores) >= kept > count_nonzero(ranked):
+    with _sparing(model, include, exclude) as left_whole:
+        spared = sum(p.numel() for p in left_whole.values()) if counting == "total" else 0
+        kept = prunable_budget(model, budget, counting, spared=spared)
+        left = _not_pruned(model)
+        if kept > (there := kept_weights(left)):
             raise BudgetError(
-                f"a budget must be met by weights that are not 0, but of the {kept} to keep "
-                f"{criterion} chooses only {count_nonzero(ranked)} such; choose a criterion that "
-                "looks at the weights, or draw them anew with sculpt.initialize"
+                f"a budget must not exceed the weights that are there, but it keeps {kept} of "
+                f"{there}: the others are exactly 0, pruned before or drawn so; choose a smaller "
+                "budget, or draw the weights anew with sculpt.initialize"
             )
-        masks = task.select(ranked)
-        apply_masks(model, masks)
-    if others := _left_out(model):
+        device = next(iter(weights.values())).device
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            float32_products("float32", device),
+            sound_convolutions(model),
+        ):
+            batches, example = read_batches(
+                model, inputs, labels, batch_size, whole=loss is not None
+            )
+            shape = (
+                shape_of(example) if input_shape is None and example is not None else input_shape
+            )
+            generator = torch.Generator().manual_seed(seed)
+            task = PruningTask(model, kept, batches, generator, shape, rule, loss)
+            scores = CRITERIA.get(criterion)(model, task, **options)
+            masks = task.select(_without_pruned(scores, left, kept, criterion))
+            apply_masks(model, masks)
+        unspent = budget - spared - count_kept(model, masks, counting)
+    if others := _left_out(model, left_whole):
         warnings.warn(others, SculptWarning, stacklevel=2)
     if collapsed := collapsed_layers(masks):
         warnings.warn(
@@ -173,7 +181,7 @@ def prune(
             SculptWarning,
             stacklevel=2,
         )
-    if unspent := budget - count_kept(model, masks, counting):
+    if unspent:
         warnings.warn(
             f"{unspent} of {budget} parameters could not be spent with granularity "
             f"{granularity!r} and effective={effective}",
@@ -210,8 +218,45 @@ def _not_pruned(model: nn.Module) -> Masks:
     return found
 
 
-def _left_out(model: nn.Module) -> str | None:
-    """Say which parameters are neither pruned nor, as norms are, known never to be."""
+def _without_pruned(scores: Scores, left: Masks, kept: int, criterion: str) -> Scores:
+    """Take the scores of what is 0, and no weight to keep, whatever a criterion scores it."""
+    ranked = {name: score.where(left[name], 0) for name, score in scores.items()}
+    if count_nonzero(scores) >= kept > count_nonzero(ranked):
+        raise BudgetError(
+            f"a budget must be met by weights that are not 0, but of the {kept} to keep "
+            f"{criterion} chooses only {count_nonzero(ranked)} such; choose a criterion that "
+            "looks at the weights, or draw them anew with sculpt.initialize"
+        )
+    return ranked
+
+
+@contextmanager
+def _sparing(
+    model: nn.Module, include: Sequence[str], exclude: Sequence[str]
+) -> Iterator[dict[str, nn.Parameter]]:
+    """Freeze the parameters that patterns leave whole, in a context; return them by name."""
+    prunable = prunable_parameters(model)
+    matched = {pattern: set(fnmatch.filter(prunable, pattern)) for pattern in (*include, *exclude)}
+    for pattern, names in matched.items():
+        if isinstance(include, str) or isinstance(exclude, str) or not names:
+            raise InputError(
+                "include and exclude must be lists of patterns, each of which some prunable "
+                f"parameter matches, but got {pattern!r}; their names are "
+                f"{', '.join(list(prunable)[:MOST_NAMES])}{', ...' * (len(prunable) > MOST_NAMES)}"
+            )
+    chosen, others = (set().union(*map(matched.get, these)) for these in (include, exclude))
+    spared = {name: p for name, p in prunable.items() if name not in chosen - others}
+    try:
+        for parameter in spared.values():
+            parameter.requires_grad_(False)
+        yield spared
+    finally:
+        for parameter in spared.values():
+            parameter.requires_grad_(True)
+
+
+def _left_out(model: nn.Module, spared: Container[str]) -> str | None:
+    """Say which parameters are not pruned, without norms and those that the user spares."""
     prunable, norms = prunable_parameters(model), set[nn.Parameter]()
     for module in model.modules():
         if isinstance(module, NEVER_PRUNED):
@@ -219,7 +264,7 @@ def _left_out(model: nn.Module) -> str | None:
     others = [
         (name, parameter)
         for name, parameter in model.named_parameters()
-        if name not in prunable and parameter not in norms
+        if name not in prunable and name not in spared and parameter not in norms
     ]
     if not others:
         return None
@@ -227,7 +272,7 @@ def _left_out(model: nn.Module) -> str | None:
     names = [name if p.requires_grad else f"{name} (frozen)" for name, p in others]
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     return (
-        "trainable weights and biases of conv and linear layers are pruned; the rest, "
+        "trainable weights and biases of conv, linear and attention layers are pruned; the rest, "
         f"{share:.1%} of the network's parameters, is left alone, and counts toward a budget only "
         "if it trains and counting is 'total': " + ", ".join(names[:MOST_NAMES]) + more
     )

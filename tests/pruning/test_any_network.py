@@ -279,7 +279,7 @@ class TestWhatIsLeftOut:
             masks = sculpt.prune(model, 200, inputs=words)
         assert len(said) == 1
         assert "norm" not in str(said[0].message)
-        assert "attention" not in str(said[0].message)
+        assert "attention." not in str(said[0].message)
         assert count(masks) == 200
         with pytest.raises(InputError, match="'gru'"):
             sculpt.prune(Network(), 200, inputs=words, effective=True)
@@ -311,6 +311,46 @@ class TestWhatIsLeftOut:
         ):
             with pytest.raises(InputError, match=r"but 2\.(weight|bias) is computed from others"):
                 use()
+
+
+class TestPatterns:
+    @pytest.mark.parametrize("criterion", ON_ANY)
+    @pytest.mark.parametrize(
+        "patterns", [{"exclude": ["4.*"]}, {"include": ["0.*", "2.*"]}, {"include": ["[02].*"]}]
+    )
+    def test_what_they_leave_out_stays_whole(self, criterion, patterns):
+        model = mlp()
+        last = model[4].weight.clone()
+        masks = prune(model, 200, criterion, **patterns)
+        assert torch.equal(model[4].weight, last)
+        assert masks["4.weight"].all()
+        assert count(masks) == 200 + 110
+        assert all(parameter.requires_grad for parameter in model.parameters())
+        masks = prune(mlp(), 310, criterion, counting="total", **patterns)
+        assert count(masks) == 310
+
+    def test_biases_may_be_left_out(self):
+        masks = prune(mlp(), 200, exclude=["*.bias"])
+        assert sum(int(masks[name].sum()) for name in masks if "weight" in name) == 200
+        assert all(masks[name].all() for name in masks if "bias" in name)
+
+    @pytest.mark.parametrize(
+        ("patterns", "message"),
+        [
+            ({"exclude": ["head.*"]}, r"got 'head\.\*'; their names are 0\.weight, 0\.bias, 2\.w"),
+            ({"include": "0.*"}, "must be lists of patterns"),
+            ({"include": []}, "all are frozen"),
+            ({"exclude": ["*"]}, "all are frozen"),
+        ],
+        ids=str,
+    )
+    def test_patterns_match(self, patterns, message):
+        with pytest.raises(InputError, match=message):
+            prune(mlp(), 200, **patterns)
+
+    def test_a_budget_covers_what_it_counts(self):
+        with pytest.raises(BudgetError, match=r"above 110 .* at most 552 .*but got 100"):
+            prune(mlp(), 100, counting="total", exclude=["4.*"])
 
 
 class TestPrunedBefore:

@@ -1,12 +1,13 @@
 """Connection sensitivity (SNIP), with labels or without (Lee et al. 2020, Eq. 1, 3 and §5)."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sculpt.diagnostics.arguments import call, count_rows, logits_of
 from sculpt.diagnostics.layers import describe
@@ -71,7 +72,7 @@ def connection_sensitivity(
     parameters = prunable_parameters(model)
     gradients = [torch.zeros_like(parameter) for parameter in parameters.values()]
     batches = 0
-    with scoring_mode(model, batch_norm):
+    with scoring_mode(model, batch_norm, twice=targets.startswith("jacobian")):
         loss = make_loss(model, task, targets, precision)
         for inputs, labels in task.batches():
             found = torch.autograd.grad(
@@ -240,10 +241,13 @@ def _jacobian_norms(inputs: Tensor, logits: Tensor, order: int) -> Tensor:
 
 
 @contextmanager
-def scoring_mode(model: nn.Module, batch_norm: BatchNormMode) -> Iterator[None]:
+def scoring_mode(
+    model: nn.Module, batch_norm: BatchNormMode, *, twice: bool = False
+) -> Iterator[None]:
     """Put the model in inference mode, with batch norm in the given mode, then restore it.
 
-    Running statistics are neither read in mode `batch` nor changed in any mode.
+    Running statistics are neither read in mode `batch` nor changed in any mode. What is to be
+    differentiated twice needs an attention whose derivative can be.
     """
     modes = {module: module.training for module in model.modules()}
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
@@ -254,7 +258,8 @@ def scoring_mode(model: nn.Module, batch_norm: BatchNormMode) -> Iterator[None]:
             norm.train()
             norm.track_running_stats = False
     try:
-        yield
+        with sdpa_kernel(SDPBackend.MATH) if twice else nullcontext():
+            yield
     finally:
         for module, mode in modes.items():
             module.training = mode

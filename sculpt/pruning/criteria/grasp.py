@@ -67,7 +67,7 @@ def grasp(
         )
     parameters = prunable_parameters(model)
     weights = list(parameters.values())
-    with scoring_mode(model, batch_norm):
+    with scoring_mode(model, batch_norm, twice=True):
         images = sum(count_rows(inputs) for inputs, _ in task.batches())
         if images == 0:
             raise InputError(
