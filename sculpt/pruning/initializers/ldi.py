@@ -3,6 +3,8 @@
 Lee et al. 2020, §4.2; convolutions after Xiao et al. 2018, Algorithm 2.
 """
 
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, Literal, get_args
 
@@ -11,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sculpt.diagnostics.layers import layer_groups
-from sculpt.errors import InputError, check_choice
+from sculpt.errors import check_choice
 from sculpt.models.activations import Activation
 from sculpt.pruning.initializers.variance_scaling import WeightedLayer
 from sculpt.registry import INITIALIZERS
@@ -45,7 +47,7 @@ def ldi(
     """Draw an orthogonal weight: semi-orthogonal for linear layers, a kernel for convolutions.
 
     Args:
-        layer: A linear layer, or a convolution, transposed or not, with a square kernel.
+        layer: A linear layer, or a convolution of any dimensions, transposed or not.
         kernel: `block`: block convolution-orthogonal; a weight is zero only by chance, in layers of
             very few channels. `delta`: only the kernel's centre is not zero. It is orthogonal too,
             but its zeros score 0 under connection sensitivity, and the ranking runs dry at low
@@ -55,8 +57,7 @@ def ldi(
             layer *and* its activation preserves the mean squared norm.
 
     Raises:
-        InputError: the convolution's kernel is not square, or not two-dimensional, or `kernel`
-            or `gain` is not one of its values.
+        InputError: `kernel` or `gain` is not one of its values.
     """
     check_choice("kernel", kernel, get_args(Kernel))
     if isinstance(gain, str):
@@ -68,19 +69,27 @@ def ldi(
         matrices = [orthogonal_matrix(rows, layer.in_features, generator) for _ in range(groups)]
         return gain * torch.cat(matrices).float()
     size = layer.kernel_size
-    if len(size) != 2 or size[0] != size[1]:
-        raise InputError(
-            f"an orthogonal convolution must have a square two-dimensional kernel, but got {size};"
-            " use the initializer variance_scaling for this network"
-        )
-    build = block_kernel if kernel == "block" else delta_kernel
+    square = len(size) == 2 and size[0] == size[1]
     first, second = layer.weight.shape[:2]  # outputs and inputs, or of a transposed one the reverse
-    if layer.transposed and kernel == "block":
+    if first == layer.groups and second == 1 and kernel == "block" and not layer.transposed:
+        return gain * depthwise_kernels(first, size, generator).float()
+    if kernel == "delta":
+        build: Callable[[int, int], Tensor] = partial(delta_kernel, size=size, generator=generator)
+    elif layer.transposed:
         # A step over several pixels spreads an input over as many, each with weights of its own.
-        patch = min(*layer.stride, *size) if max(layer.dilation) == 1 else 1
-        build = partial(spreading_kernel, patch=patch)
+        steps = [min(pair) for pair in zip(layer.stride, size, strict=True)]
+        patch = tuple(steps) if max(layer.dilation) == 1 else (1,) * len(size)
+        if square:
+            patch = (min(patch),) * 2
+            build = partial(spreading_kernel, size=size[0], generator=generator, patch=patch[0])
+        else:
+            build = partial(stretching_kernel, size=size, generator=generator, patch=patch)
+    elif square:
+        build = partial(block_kernel, size=size[0], generator=generator)
+    else:
+        build = partial(long_kernel, size=size, generator=generator)
     # Every group of a grouped convolution is a convolution of its own.
-    groups = [build(first // layer.groups, second, size[0], generator) for _ in range(layer.groups)]
+    groups = [build(first // layer.groups, second) for _ in range(layer.groups)]
     return gain * torch.cat(groups).float()
 
 
@@ -108,6 +117,44 @@ def block_kernel(
     return (spread @ mix).permute(2, 3, 0, 1)  # (size, size, out, in) -> (out, in, size, size)
 
 
+def long_kernel(
+    out_channels: int, in_channels: int, size: Sequence[int], generator: torch.Generator
+) -> Tensor:
+    """Draw a kernel (out, in, *size) of any shape whose circular convolution preserves norms.
+
+    As `block_kernel`, but with convolutions along one dimension after the other: those of blocks
+    [P, 1 − P], with a random projection P, preserve norms, too.
+    """
+    if in_channels > out_channels:
+        adjoint = long_kernel(in_channels, out_channels, size, generator)
+        return adjoint.transpose(0, 1).flip(*range(2, adjoint.dim()))
+    mix = orthogonal_matrix(out_channels, in_channels, generator)
+    kernel = mix[(None,) * len(size)]
+    for dimension, length in enumerate(size):
+        for _ in range(length - 1):
+            kernel = _convolve_along(dimension, kernel, generator)
+    return kernel.movedim((-2, -1), (0, 1))
+
+
+def depthwise_kernels(channels: int, size: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Draw a kernel (channels, 1, *size) for each channel alone: ±1 at one place.
+
+    That is `block_kernel` of one channel, whose projections are 0 or 1, for all of them at once.
+    """
+    places = [
+        torch.stack(
+            [(torch.rand(channels, generator=generator) < 0.5) for _ in range(length - 1)]
+        ).sum(0)
+        if length > 1
+        else torch.zeros(channels, dtype=torch.int64)
+        for length in size
+    ]
+    kernel = torch.zeros(channels, *size, dtype=torch.float64)
+    signs = torch.where(torch.rand(channels, generator=generator) < 0.5, 1.0, -1.0)
+    kernel[(torch.arange(channels), *places)] = signs.double()
+    return kernel[:, None]
+
+
 def spreading_kernel(
     in_channels: int, out_channels: int, size: int, generator: torch.Generator, *, patch: int
 ) -> Tensor:
@@ -125,12 +172,41 @@ def spreading_kernel(
     return kernel.permute(3, 2, 0, 1)  # (size, size, out, in) -> (in, out, size, size)
 
 
-def delta_kernel(
-    out_channels: int, in_channels: int, size: int, generator: torch.Generator
+def stretching_kernel(
+    in_channels: int,
+    out_channels: int,
+    size: Sequence[int],
+    generator: torch.Generator,
+    *,
+    patch: Sequence[int],
 ) -> Tensor:
-    """Draw a kernel (out, in, size, size): an orthogonal matrix at its centre, else zero."""
-    kernel = torch.zeros(out_channels, in_channels, size, size, dtype=torch.float64)
-    kernel[:, :, size // 2, size // 2] = orthogonal_matrix(out_channels, in_channels, generator)
+    """Draw a kernel (in, out, *size) of any shape, as `spreading_kernel` does."""
+    mix = orthogonal_matrix(out_channels * math.prod(patch), in_channels, generator)
+    kernel = mix.view(*patch, out_channels, in_channels)
+    for dimension, (length, own) in enumerate(zip(size, patch, strict=True)):
+        for _ in range(length - own):
+            kernel = _convolve_along(dimension, kernel, generator)
+    return kernel.movedim((-1, -2), (0, 1))
+
+
+def _convolve_along(dimension: int, kernel: Tensor, generator: torch.Generator) -> Tensor:
+    """Make a kernel of matrices, (*size, out, in), longer by one along a dimension."""
+    width = kernel.shape[-2]
+    projection = symmetric_projection(width, generator)
+    first = projection @ kernel
+    shape = list(kernel.shape)
+    shape[dimension] = 1
+    blank = kernel.new_zeros(shape)
+    return torch.cat([first, blank], dimension) + torch.cat([blank, kernel - first], dimension)
+
+
+def delta_kernel(
+    out_channels: int, in_channels: int, size: Sequence[int], generator: torch.Generator
+) -> Tensor:
+    """Draw a kernel (out, in, *size): an orthogonal matrix at its centre, else zero."""
+    kernel = torch.zeros(out_channels, in_channels, *size, dtype=torch.float64)
+    centre = (slice(None), slice(None), *(length // 2 for length in size))
+    kernel[centre] = orthogonal_matrix(out_channels, in_channels, generator)
     return kernel
 
 

@@ -8,9 +8,11 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+import sculpt
 from sculpt.errors import InputError
 from sculpt.models.activations import Activation
-from sculpt.pruning.initializers.ldi import block_kernel, delta_kernel, ldi, orthogonal_matrix
+from sculpt.pruning.initializers import ldi as ldi_module
+from sculpt.pruning.initializers.ldi import block_kernel, ldi, orthogonal_matrix
 from sculpt.registry import options_schema
 
 SIZES = [1, 2, 3, 5]
@@ -27,6 +29,10 @@ def circular(images: Tensor, kernel: Tensor) -> Tensor:
     before = size // 2
     padded = F.pad(images, (before, size - 1 - before) * 2, mode="circular")
     return F.conv2d(padded, kernel)
+
+
+def delta_kernel(out_channels, in_channels, size, generator):
+    return ldi_module.delta_kernel(out_channels, in_channels, (size, size), generator)
 
 
 def singular_values(kernel: Tensor, height: int = 6, width: int = 7) -> Tensor:
@@ -83,6 +89,68 @@ def test_the_block_kernel_has_no_zeros_and_the_delta_kernel_eight_ninths(in_chan
     weight = ldi(layer, generator(), kernel="delta")
     assert torch.count_nonzero(weight) * 9 == weight.numel()
     assert torch.count_nonzero(weight[:, :, 1, 1]) == in_channels * out_channels
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv1d(3, 8, 5),
+        nn.Conv1d(8, 3, 2),
+        nn.Conv3d(4, 6, (3, 2, 1)),
+        nn.Conv3d(6, 6, 3),
+        nn.Conv2d(5, 7, (1, 7)),
+        nn.Conv2d(12, 8, (3, 2), groups=4),
+        nn.Conv1d(9, 9, 3, groups=9),
+        nn.Conv2d(6, 6, (3, 5), groups=6),
+        nn.Conv3d(4, 4, 3, groups=4),
+        nn.ConvTranspose1d(8, 3, 4),
+        nn.ConvTranspose3d(4, 6, (2, 3, 1)),
+        nn.ConvTranspose1d(4, 4, 4, groups=2),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("kernel", ["block", "delta"])
+def test_kernels_of_every_shape_preserve_norms(layer, kernel):
+    weight = ldi(layer, generator(), kernel=kernel).double()
+    assert weight.shape == layer.weight.shape
+    dimensions = tuple(range(2, weight.dim()))
+    for own in weight.chunk(layer.groups):  # at each frequency of a circular convolution
+        spectrum = torch.fft.fftn(own, s=[7] * len(dimensions), dim=dimensions)
+        values = torch.linalg.svdvals(spectrum.movedim((0, 1), (-2, -1)))
+        torch.testing.assert_close(values, torch.ones_like(values), rtol=0, atol=1e-5)
+    if kernel == "block" and max(own.shape[:2]) > 4:  # narrower ones have zeros by chance
+        assert torch.count_nonzero(weight) == weight.numel()
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.ConvTranspose1d(6, 4, 4, stride=2), nn.ConvTranspose3d(3, 4, (2, 3, 2), stride=2)]
+)
+def test_a_transposed_convolution_with_steps_preserves_norms(layer):
+    layer.bias = None
+    layer.double().weight.data = ldi(layer, generator()).double()
+    inputs = torch.randn(3, layer.in_channels, *[5] * (layer.weight.dim() - 2)).double()
+    outputs = layer.double()(inputs)
+    torch.testing.assert_close(norms(outputs), norms(inputs), rtol=1e-5, atol=0)
+
+
+def test_every_channel_of_a_depthwise_kernel_draws_its_place():
+    """As `block_kernel` draws that of one channel: binomial along each side, with either sign."""
+    weight = ldi(nn.Conv2d(4000, 4000, 3, groups=4000), generator())
+    shares = (weight != 0).double().mean((0, 1))
+    binomial = torch.tensor([1, 2, 1], dtype=torch.float64) / 4
+    torch.testing.assert_close(shares, binomial[:, None] * binomial, rtol=0, atol=0.03)
+    assert abs(float(weight.sum())) < 4 * 4000**0.5
+    assert (weight.abs().sum((1, 2, 3)) == 1).all()
+
+
+def test_attentions_projections_are_three_matrices():
+    attention = nn.MultiheadAttention(12, 3)
+    sculpt.initialize(attention, "ldi", seed=0)
+    for matrix in attention.in_proj_weight.chunk(3):
+        torch.testing.assert_close(matrix @ matrix.T, torch.eye(12), rtol=0, atol=1e-5)
+    apart = nn.MultiheadAttention(12, 3, kdim=8, vdim=16)
+    sculpt.initialize(apart, "variance_scaling", seed=0, variant="he")
+    assert float(apart.v_proj_weight.detach().var()) == pytest.approx(2 / 16, rel=0.3)
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(7, 12), (12, 7), (9, 9), (1, 5)])
@@ -147,20 +215,6 @@ def test_each_group_of_a_grouped_convolution_is_orthogonal(kernel):
         values = singular_values(group)
         torch.testing.assert_close(values, torch.ones_like(values), rtol=1e-6, atol=0)
     assert not torch.equal(groups[0], groups[1])
-
-
-@pytest.mark.parametrize(
-    ("layer", "shape"),
-    [
-        (nn.Conv2d(3, 4, (3, 1)), r"\(3, 1\)"),
-        (nn.Conv1d(3, 4, 3), r"\(3,\)"),
-        (nn.Conv3d(3, 4, 3), r"\(3, 3, 3\)"),
-    ],
-    ids=["oblong", "1-d", "3-d"],
-)
-def test_a_kernel_that_is_not_a_square_is_refused(layer, shape):
-    with pytest.raises(InputError, match=f"square.*but got {shape}.*use .*variance_scaling"):
-        ldi(layer, generator())
 
 
 @pytest.mark.parametrize(
