@@ -17,6 +17,7 @@ needs them.
 
     masks = sculpt.prune(model, budget=100_000, inputs=images)   # any torch.nn.Module
     sculpt.repair_isometry(model, masks)
+    sculpt.attach_masks(optimizer, model, masks)         # training leaves the pruned weights at 0
     sculpt.diagnose(model, masks, images)                # layers, Jacobians, paths
     small = sculpt.compact(model, masks, images)         # trained: the same function, smaller
 """
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from sculpt.launch import run as run
     from sculpt.launch import submit as submit
     from sculpt.presentation.archiving import archive as archive
+    from sculpt.pruning.attaching import attach_masks as attach_masks
+    from sculpt.pruning.attaching import from_torch_pruning as from_torch_pruning
+    from sculpt.pruning.attaching import to_torch_pruning as to_torch_pruning
     from sculpt.pruning.initializers import initialize as initialize
     from sculpt.pruning.isometry import repair_isometry as repair_isometry
     from sculpt.pruning.masks import apply_masks as apply_masks
@@ -58,6 +62,7 @@ _NAMES = {
     "sculpt.export.condensing": ["compact"],
     "sculpt.exports": ["export_trial", "latency", "verify"],
     "sculpt.launch": ["bench", "check", "diagnose_candidate", "join", "run", "submit"],
+    "sculpt.pruning.attaching": ["attach_masks", "from_torch_pruning", "to_torch_pruning"],
     "sculpt.pruning.initializers": ["initialize"],
     "sculpt.pruning.isometry": ["repair_isometry"],
     "sculpt.pruning.masks": ["apply_masks"],

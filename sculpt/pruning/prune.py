@@ -108,8 +108,8 @@ def prune(
 
     Returns:
         Bool masks, True = kept, of all conv and linear layers, keyed by parameter name. The pruned
-        weights of the model are zero; while training, keep them so with
-        `sculpt.apply_masks(model, masks)` after each step of the optimiser.
+        weights of the model are zero; `sculpt.attach_masks(optimizer, model, masks)` keeps them so
+        while it trains.
 
     Raises:
         UnknownNameError: no criterion has this name.
