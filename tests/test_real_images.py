@@ -23,7 +23,7 @@ def ranking(study: str, overrides: dict[str, Any], tmp_path: Path) -> list[dict[
 def test_mnist(mnist_root, tmp_path):
     overrides = {
         "data.root": str(mnist_root),
-        "data.train_images": 1500,
+        "data.train_images": 900,
         "space.parameters": {"widening": [2], "blocks": [1, 2]},
         "training.batch_size": 30,
         "search.replicates": 1,
@@ -39,6 +39,7 @@ def test_cifar10(cifar10_folder, tmp_path):
         "data": {"name": "image_folder", "root": str(cifar10_folder), "train_images": 200},
         "space.parameters": {"widening": [2], "blocks": [1, 2]},
         "training.epochs": 1,
+        "search.replicates": 1,
     }
     rows = ranking("cifar10_smoke.yaml", overrides, tmp_path)
     assert [row["kept_parameters"] for row in rows] == [269_034] * 3

@@ -146,7 +146,7 @@ def both_are_busy(path: Path) -> bool:
 
 @pytest.mark.slow
 def test_killed_workers_are_replaced_and_lose_no_trial(tmp_path, start, wait_until):
-    path = write_study(tmp_path, search__trials=5, training__epochs=24)
+    path = write_study(tmp_path, search__trials=4, training__epochs=24)
     running = start(path)
     wait_until(lambda: both_are_busy(path))
     before = workers(running)
@@ -158,7 +158,7 @@ def test_killed_workers_are_replaced_and_lose_no_trial(tmp_path, start, wait_unt
     assert "Traceback" not in printed
     assert running.returncode == 0, printed
     # One trial may end between the look and the kill.
-    assert check_complete(path, 5).tally()["interrupted"] in (1, 2)
+    assert check_complete(path, 4).tally()["interrupted"] in (1, 2)
 
 
 @pytest.mark.slow
@@ -179,7 +179,7 @@ def test_workers_that_die_again_and_again_end_the_run(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_run_leaves_no_process_and_goes_on(tmp_path, start, wait_until, stop):
-    path = write_study(tmp_path, search__trials=5, training__epochs=24)
+    path = write_study(tmp_path, search__trials=4, training__epochs=24)
     running = start(path)
     wait_until(lambda: both_are_busy(path))
     if stop is signal.SIGINT:
@@ -197,7 +197,7 @@ def test_a_stopped_run_leaves_no_process_and_goes_on(tmp_path, start, wait_until
     assert stopped in (1, 2)  # one may end between the look and the signal
     assert (tally["running"], tally["queued"]) == (0, stopped)
     sculpt.run(path)
-    assert check_complete(path, 5).tally()["interrupted"] == stopped
+    assert check_complete(path, 4).tally()["interrupted"] == stopped
 
 
 @pytest.mark.parametrize(
