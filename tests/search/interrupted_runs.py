@@ -85,6 +85,19 @@ def _untimed(value):
     return [_untimed(item) for item in value] if isinstance(value, list) else value
 
 
+def differences(one, other, path=""):
+    """Say where two documents differ, the first few places."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = sorted(one.keys() | other.keys())
+        pairs = [(f"{path}/{key}", one.get(key), other.get(key)) for key in keys]
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        both = zip(one, other, strict=True)
+        pairs = [(f"{path}/{place}", *pair) for place, pair in enumerate(both)]
+    else:
+        return [] if one == other else [f"{path}: {one!s:.200} != {other!s:.200}"]
+    return [line for name, *pair in pairs for line in differences(*pair, name)][:20]
+
+
 def compare(runs, stops, kill, seed, settings):
     """Print how each of the runs ended; return how many differ from one that was left alone."""
     chance, differ = random.Random(seed), 0
@@ -96,9 +109,10 @@ def compare(runs, stops, kill, seed, settings):
             folder = Path(name, str(number))
             moments = [chance.uniform(0, seconds / (1 + stops / 3)) for _ in range(stops)]
             stopped = run(folder, moments, signal.SIGKILL if kill else signal.SIGINT, settings)
-            equal = outcome(folder) == whole
-            differ += not equal
-            print(f"run {number}: stopped {stopped} times, {'equal' if equal else 'DIFFERS'}")
+            found = outcome(folder)
+            differ += found != whole
+            how = "equal" if found == whole else f"DIFFERS: {'; '.join(differences(whole, found))}"
+            print(f"run {number}: stopped {stopped} times, {how}", flush=True)
     print(f"{runs} runs, {differ} differ; {torch.get_num_threads()} threads")
     return differ
 
