@@ -151,4 +151,4 @@ def _link(
         carried = carried.repeat(width // before)
     if kind == "pad":
         carried = np.concatenate([carried, np.full(width - before, -1)])
-    return Link(width, sources, carried=carried)
+    return Link(width, sources, carried=(carried,) * len(sources))

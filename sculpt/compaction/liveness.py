@@ -61,7 +61,7 @@ def _gradient_stops(calls: list[Call], alive: list[Mask]) -> list[Mask]:
         for source in call.link.sources:
             if call.kind in ("pass", "add", "pad", "flatten"):
                 passed = alive[place] | ~stops[place]
-                stops[source] &= ~pull(call.link, passed, len(stops[source]))
+                stops[source] &= ~pull(call.link, passed, source, len(stops[source]))
             elif call.kind != "relu":
                 stops[source] &= False
     return stops
