@@ -15,7 +15,7 @@ from sculpt.diagnostics.layers import Layer, Masks, by_output, check_applied
 from sculpt.errors import ExportError
 from sculpt.export import program as ops
 from sculpt.export.program import Array, Function, Pair, Program
-from sculpt.graph.carrying import Carrying, ChannelReader, first_axis, tensors_of
+from sculpt.graph.carrying import Carrying, ChannelReader, channels_first, first_axis, tensors_of
 from sculpt.graph.trace import NotTraceableError, Shape, Size, plain_type, trace
 from sculpt.models.residual_blocks import ZeroPad
 
@@ -84,7 +84,7 @@ class _Lowering:
         called = (node for node in graph.nodes if node.op == "call_module")
         self._uses = Counter(id(self._modules[str(node.target)]) for node in called)
         self._network = network
-        self._reader = ChannelReader()
+        self._reader = ChannelReader(self._modules)
         self._lowered: dict[fx.Node, _Lowered] = {}
 
     def program(self) -> Program:
@@ -159,25 +159,24 @@ class _Lowering:
         """Find a node's operations, and the axis of its channels."""
         axes, size = self._reader.axes, node.meta["size"]
         if node.op == "placeholder" and not axes:
-            axis = axes[node] = self._likely_axis(node)
-            shape = _channels_first(size, axis)
+            axis = axes[node] = self._reader.likely_axis(node)
+            shape = channels_first(size, axis)
             own = None if axis == first_axis(size) else axis
             return _Lowered((ops.Input(shape, node.name, own),), ())
         if node.op in ("placeholder", "get_attr"):
             return self._call(node)
         what, sources = self._what(node), tuple(node.all_input_nodes)
-        module = what if isinstance(what, nn.Module) else None
         if node.meta["same"] and sources[0] in axes:
             axes[node] = axes[sources[0]]
             return _Lowered((), sources[:1])
         found = self._known(node, what, sources)
         if found is not None:
             return found
-        carrying = self._reader.read(node, module)
+        carrying = self._reader.read(node)
         if carrying is None:
             return self._call(node)
         source, axis = carrying.sources[0], carrying.axis
-        at = (_channels_first(size, axis), node.name, 0)
+        at = (channels_first(size, axis), node.name, 0)
         natural = axis == first_axis(size) and axes[source] == first_axis(source.meta["size"])
         if carrying.flattens and natural:
             axes[node] = axis
@@ -200,7 +199,7 @@ class _Lowering:
         axis, of_first = axes[sources[0]], axes[sources[0]] == first_axis(sources[0].meta["size"])
         if what in SUMS_OF_TWO and _is_sum(node) and all(axes[s] == axis for s in sources):
             axes[node] = axis
-            return _Lowered((ops.Add(_channels_first(size, axis), node.name, 0, 0),), sources)
+            return _Lowered((ops.Add(channels_first(size, axis), node.name, 0, 0),), sources)
         if len(sources) > 1:
             return self._scaled(node, what, sources) if self._calls else None
         if isinstance(what, Layer) and (
@@ -212,8 +211,9 @@ class _Lowering:
                 return None
             axes[node] = -1
             weight = what.weight.detach().numpy()
-            at = (_channels_first(size, -1), str(node.target), 0)
-            return _Lowered((ops.Linear(*at, weight, _bias(what.bias, len(weight))),), sources)
+            at = (channels_first(size, -1), str(node.target), 0)
+            bias, biased = _bias(what.bias, len(weight)), what.bias is not None
+            return _Lowered((ops.Linear(*at, weight, bias, biased=biased),), sources)
         chain = _lowered(node, what, axis)
         pointwise = bool(chain) and all(isinstance(found, ops.Activation) for found in chain or ())
         if chain is None or not (of_first or pointwise):
@@ -237,7 +237,7 @@ class _Lowering:
         axes[node] = axis
         neutral = np.ones(width), np.zeros(width)
         pair = (numbers, neutral[1]) if what in SCALES else (neutral[0], numbers)
-        affine = ops.Affine(_channels_first(size, axis), node.name, 0, *pair)
+        affine = ops.Affine(channels_first(size, axis), node.name, 0, *pair)
         return _Lowered((affine,), (source,))
 
     def _tensor(self, node: fx.Node) -> Tensor:
@@ -260,60 +260,19 @@ class _Lowering:
         shape: Shape = (0,)
         axis = -1
         if size and (len(size) > 1 or node.op == "get_attr"):
-            axis = axes[node] = carrying.axis if carrying else self._likely_axis(node)
-            shape = _channels_first(size, axis)
+            axis = axes[node] = carrying.axis if carrying else self._reader.likely_axis(node)
+            shape = channels_first(size, axis)
         call = ops.Call(shape, name, axis, node, what, ())
         if carrying:
             call = replace(call, carried=carrying.carried, product=carrying.product)
             return _Lowered((call,), inputs, carrying.sources)
         tensors = tuple(source for source in inputs if source in axes)
-        return _Lowered((call,), inputs, () if self._reads_size(node) else tensors)
-
-    def _likely_axis(self, node: fx.Node) -> int:
-        """Guess which dimension holds the channels of a result that nothing tells of."""
-        axes, size = self._reader.axes, node.meta["size"]
-        if node.op == "get_attr":
-            return int(np.argmax(size)) - len(size)
-        if len(size) > 2 and any(isinstance(self._what(user), nn.Linear) for user in node.users):
-            return -1
-        like = next((s for s in node.all_input_nodes if s.meta["size"] == size and s in axes), None)
-        return axes[like] if like else first_axis(size)
-
-    def _reads_size(self, node: fx.Node) -> bool:
-        """Whether a node takes no value of a result, and no number of its channels."""
-        sources, given = node.all_input_nodes, (*node.args[1:], *node.kwargs.values())
-        if len(sources) != 1 or node.meta["size"] is not None:
-            return False
-        (source,) = sources
-        if source not in self._reader.axes:
-            return False
-        count = len(source.meta["size"])
-        axis = self._reader.axes[source] % count
-        if (node.op, node.target) == ("call_method", "dim"):
-            return True
-        if (node.op, node.target) == ("call_method", "size") and len(given) == 1:
-            return isinstance(given[0], int) and given[0] % count != axis
-        is_shape = (node.op, node.target) == ("call_method", "size") and not given
-        if is_shape or (node.target is getattr and given == ("shape",)):
-            # The others take parts of it.
-            return all(
-                user.target is operator.getitem
-                and isinstance(part := user.args[1], int | slice)
-                and axis not in np.atleast_1d(np.arange(count)[part])
-                for user in node.users
-            )
-        return False
+        return _Lowered((call,), inputs, () if self._reader.reads_size(node) else tensors)
 
 
 def _is_portable(layer: Layer, size: Size) -> bool:
     """Whether every format has a layer with a result of this shape."""
     return isinstance(layer, nn.Conv2d) or (isinstance(layer, nn.Linear) and len(size) == 2)
-
-
-def _channels_first(size: Size, axis: int) -> Shape:
-    """Return the shape for one image of a result, its channels first."""
-    rest = [length for place, length in enumerate(size) if place not in (0, axis % len(size))]
-    return (size[axis], *rest)
 
 
 def _folds(layer: ops.Operation, place: int, shared: set[int]) -> bool:
@@ -325,7 +284,7 @@ def _folded(layer: ops.Operation, affine: ops.Affine) -> ops.Conv | ops.Linear:
     assert isinstance(layer, ops.Conv | ops.Linear)
     scale = affine.scale.reshape(-1, *[1] * (layer.weight.ndim - 1))
     bias = layer.bias * affine.scale + affine.shift
-    return replace(layer, weight=layer.weight * scale, bias=bias)
+    return replace(layer, weight=layer.weight * scale, bias=bias, biased=True)
 
 
 def masked_copy(model: nn.Module, masks: Masks, dtype: torch.dtype) -> nn.Module:
@@ -341,13 +300,20 @@ def _lowered(node: fx.Node, what: Any, axis: int) -> list[ops.Computed] | None:
     before: Shape = node.all_input_nodes[0].meta["shape"]
     arguments = (*node.args[1:], *node.kwargs.values())
     is_module = isinstance(what, nn.Module)
-    shape = _channels_first(size, axis if len(size) >= -axis else -1)
+    shape = channels_first(size, axis if len(size) >= -axis else -1)
     at = (shape, str(node.target) if is_module else node.name, 0)
     match what:
         case nn.modules.conv._ConvNd(padding_mode="zeros", padding=tuple()) as conv:
             weight = _whole_kernel(conv)
             bias, padding = _bias(conv.bias, len(weight)), tuple(map(int, conv.padding))
-            layer = ops.Conv(*at, weight, bias, conv.stride, padding, conv.groups, conv.dilation)
+            layer = ops.Conv(
+                *(*at, weight, bias),
+                stride=conv.stride,
+                padding=padding,
+                groups=conv.groups,
+                dilation=conv.dilation,
+                biased=conv.bias is not None,
+            )
             if conv.transposed:
                 return [ops.ConvTranspose(**vars(layer), output_padding=conv.output_padding)]
             return [layer]

@@ -153,7 +153,7 @@ def _layer(operation: ops.Operation, dtype: torch.dtype) -> nn.Module:
                     rest["output_padding"] = operation.output_padding
                 layer = CONVOLUTIONS[type(operation), len(window)](*sizes, **rest)
             layer.weight = nn.Parameter(tensor(stored))
-            layer.bias = nn.Parameter(tensor(bias)) if bias.any() else None
+            layer.bias = nn.Parameter(tensor(bias)) if operation.biased or bias.any() else None
             return layer
         case ops.Affine(scale=scale, shift=shift):
             return ChannelScale(tensor(scale), tensor(shift))

@@ -6,7 +6,7 @@ be certified; a format rounds them once, to float32.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from math import prod
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from sculpt.errors import NumericsError
+from sculpt.graph.carrying import describe_call
 from sculpt.graph.channels import Link, Numbers
 from sculpt.graph.trace import Shape
 
@@ -57,6 +58,8 @@ class Layer(_Computed):
     """(outputs, inputs, ...)."""
     bias: Array
     """(outputs,)."""
+    biased: bool = field(default=True, kw_only=True)
+    """Whether the network has such a bias, or a norm that became one; else it is zero so far."""
 
     @property
     def stored(self) -> Array:
@@ -265,9 +268,7 @@ class Program:
     def left_whole(self) -> list[str]:
         """Calls whose channels all stay, because it is not known what they do with them."""
         return [
-            f"{call.name} ({type(call.what).__name__})"
-            if call.node.op == "call_module"
-            else f"{call.name} ({getattr(call.node.target, '__name__', call.node.target)})"
+            describe_call(call.node, call.what if isinstance(call.what, nn.Module) else None)
             for call in self.operations
             if isinstance(call, Call) and call.whole and call.node.op != "output"
         ]
@@ -287,10 +288,10 @@ class Program:
     def values(self) -> Iterator[tuple[str, Array]]:
         """Iterate over all arrays of values with their names: layer and field."""
         for operation in self.operations:
-            for field in fields(operation):
-                found = getattr(operation, field.name)
+            for one in fields(operation):
+                found = getattr(operation, one.name)
                 if isinstance(found, np.ndarray) and found.dtype == np.float64:
-                    yield f"{operation.name}.{field.name}", found
+                    yield f"{operation.name}.{one.name}", found
 
 
 def as_float32(values: NDArray[np.float64], name: str) -> NDArray[np.float32]:

@@ -16,9 +16,10 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
 from sculpt.graph.channels import Numbers
-from sculpt.graph.trace import Size, plain_type
+from sculpt.graph.trace import Shape, Size, plain_type
 
 POINTWISE: set[Any] = {
+    nn.Identity,
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish),
     *(nn.Tanh, nn.Sigmoid, nn.LogSigmoid, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.Softplus),
     *(nn.Softsign, nn.Softshrink, nn.Hardshrink, nn.Tanhshrink, nn.Threshold),
@@ -85,6 +86,12 @@ def first_axis(size: Size) -> int:
     return 1 - len(size)
 
 
+def channels_first(size: Size, axis: int) -> Shape:
+    """Return the shape for one image of a result, its channels first."""
+    rest = [length for place, length in enumerate(size) if place not in (0, axis % len(size))]
+    return (size[axis], *rest)
+
+
 def run_call(node: fx.Node, module: nn.Module | None, values: Mapping[fx.Node, Any]) -> Any:
     """Run a call of a module, function or method on other values."""
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
@@ -103,13 +110,19 @@ class ChannelReader:
     that has channels: the dimension that holds them, counted from the last.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        """Start with the modules of the network, by name."""
+        self._modules = modules
         self.axes: dict[fx.Node, int] = {}
         self._numbers: dict[fx.Node, Any] = {}
         self._starts: list[tuple[int, fx.Node]] = []
 
-    def read(self, node: fx.Node, module: nn.Module | None) -> Carrying | None:
+    def _module(self, node: fx.Node) -> nn.Module | None:
+        return self._modules[str(node.target)] if node.op == "call_module" else None
+
+    def read(self, node: fx.Node) -> Carrying | None:
         """Find where the channels of a call's result come from; None if that is not known."""
+        module = self._module(node)
         what = node.target if module is None else plain_type(module)
         if what in MOVING:
             return self._moved(node, module)
@@ -138,6 +151,42 @@ class ChannelReader:
     def width(self, node: fx.Node) -> int:
         """Return the channels of a result; 0 if it has none."""
         return node.meta["size"][self.axes[node]] if node in self.axes else 0
+
+    def likely_axis(self, node: fx.Node) -> int:
+        """Guess which dimension holds the channels of a result that nothing tells of."""
+        size = node.meta["size"]
+        if node.op == "get_attr":
+            return int(np.argmax(size)) - len(size)
+        if len(size) > 2 and any(isinstance(self._module(user), nn.Linear) for user in node.users):
+            return -1
+        sources = (source for source in node.all_input_nodes if source in self.axes)
+        like = next((source for source in sources if source.meta["size"] == size), None)
+        return self.axes[like] if like else first_axis(size)
+
+    def reads_size(self, node: fx.Node) -> bool:
+        """Whether a node takes no value of a result, and no number of its channels."""
+        sources, given = node.all_input_nodes, (*node.args[1:], *node.kwargs.values())
+        if len(sources) != 1 or node.meta["size"] is not None:
+            return False
+        (source,) = sources
+        if source not in self.axes:
+            return False
+        count = len(source.meta["size"])
+        axis = self.axes[source] % count
+        if (node.op, node.target) == ("call_method", "dim"):
+            return True
+        if (node.op, node.target) == ("call_method", "size") and len(given) == 1:
+            return isinstance(given[0], int) and given[0] % count != axis
+        is_shape = (node.op, node.target) == ("call_method", "size") and not given
+        if is_shape or (node.target is getattr and given == ("shape",)):
+            # The others take parts of it.
+            return all(
+                user.target is operator.getitem
+                and isinstance(part := user.args[1], int | slice)
+                and axis not in np.atleast_1d(np.arange(count)[part])
+                for user in node.users
+            )
+        return False
 
     def _of_first_axis(self, node: fx.Node) -> bool:
         return self.axes[node] == first_axis(node.meta["size"])
@@ -273,6 +322,13 @@ class ChannelReader:
             return False
         expected = found.index_select(axis, kept.nonzero()[:, 0])
         return isinstance(again, Tensor) and torch.equal(again, expected)
+
+
+def describe_call(node: fx.Node, module: nn.Module | None) -> str:
+    """Name a call and what it calls."""
+    if module is not None:
+        return f"{node.target} ({type(module).__name__})"
+    return f"{node.name} ({getattr(node.target, '__name__', node.target)})"
 
 
 def tensors_of(node: fx.Node) -> list[fx.Node]:
