@@ -1,39 +1,40 @@
 """A forward pass as a list of calls, each understood channel by channel or else opaque."""
 
 import copy
-import operator
 from collections import Counter
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from sculpt.diagnostics.layers import Masks
+from sculpt.diagnostics.layers import Layer, Masks, by_output
 from sculpt.errors import CompactionError
+from sculpt.graph.carrying import (
+    PRODUCTS,
+    QUOTIENTS,
+    Carrying,
+    ChannelReader,
+    channels_first,
+    describe_call,
+    first_axis,
+    run_call,
+    tensors_of,
+)
 from sculpt.graph.channels import Link, Mask
-from sculpt.graph.trace import NotTraceableError, Shape, symbolic_trace, trace
+from sculpt.graph.trace import NotTraceableError, Shape, plain_type, symbolic_trace, trace
 from sculpt.models.residual_blocks import ZeroPad
 
-Kind = Literal["weighted", "norm", "relu", "pass", "add", "pad", "flatten", "opaque"]
+Kind = Literal["weighted", "depthwise", "norm", "relu", "pass", "pad", "shift", "product", "opaque"]
+"""What a call does: `pass` makes zeros of zeros, `shift` does not. Dropout is opaque, because its
+random numbers depend on the width."""
 
-# Exact types: a subclass may do something else. Dropout is opaque, because its random numbers
-# depend on the width. The derivative of what is like a ReLU is 0 at 0.
-_PASSING = [nn.Identity, nn.LeakyReLU, nn.Tanh, nn.SELU, nn.ELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish]
-_PASSING += [nn.Hardswish, nn.Softsign, nn.MaxPool2d, nn.AvgPool2d]
-_PASSING += [nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d]
-_UNDERSTOOD: dict[Kind, list[Any]] = {
-    "weighted": [nn.Conv2d, nn.Linear],
-    "norm": [nn.BatchNorm1d, nn.BatchNorm2d],
-    "relu": [nn.ReLU, nn.ReLU6, F.relu, torch.relu, "relu"],
-    "pass": [*_PASSING, torch.tanh, "tanh", F.avg_pool2d, F.adaptive_avg_pool2d],
-    "add": [operator.add, operator.iadd, torch.add],
-    "pad": [ZeroPad],
-    "flatten": [nn.Flatten, torch.flatten, "flatten"],
-}
-KINDS = {what: kind for kind, found in _UNDERSTOOD.items() for what in found}
+RELUS = {nn.ReLU, nn.ReLU6, F.relu, F.relu6, torch.relu, "relu"}
+"""Their derivative is 0 at 0."""
+OF_IMAGES = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, ZeroPad)
+"""Modules that take the first dimension of an image for its channels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +46,12 @@ class Call:
     """Name of the module; empty for a function."""
     module: nn.Module | None
     shape: Shape
-    """Shape of its result; empty if that is no tensor with channels."""
+    """Shape of its result for one image, the channels first; empty if it has none."""
     link: Link
+    label: str = ""
+    """Name of what it calls, for people."""
+    there: Mask | None = None
+    """(channels,), of a depthwise convolution: those with kept weights."""
 
     @property
     def positions(self) -> int:
@@ -78,18 +83,40 @@ def read_calls(model: nn.Module, masks: Masks, example_inputs: Tensor) -> list[C
 
     places: dict[fx.Node, int] = {}
     found: list[Call] = []
+    reader = ChannelReader(modules)
     for node in graph.nodes:
         module = modules[node.target] if node.op == "call_module" else None
         name = "" if module is None else node.target
-        plain = module is None or is_plain(name, module)
-        kind = _kind(node, node.target if module is None else module) if plain else "opaque"
-        sources = tuple(places[source] for source in node.all_input_nodes)
-        before = found[sources[0]].link.width if sources else 0
-        mask = masks[f"{name}.weight"].cpu().numpy() if kind == "weighted" else None
-        shape = node.meta["shape"]
+        kind, carrying = _read(node, module, reader, module is None or is_plain(name, module))
+        shape: Shape = node.meta["shape"]
+        if shape and node.op != "get_attr":
+            axis = reader.axes[node] = carrying.axis if carrying else _axis(node, kind, reader)
+            shape = channels_first(node.meta["size"], axis)
+        inputs = () if reader.reads_size(node) else tuple(node.all_input_nodes)
+        sources = tuple(places[source] for source in (carrying.sources if carrying else inputs))
+        link = Link(shape[0] if shape else 0, sources)
+        there = None
+        if carrying:
+            carried, product = carrying.carried, carrying.product
+            link = Link(link.width, sources, carried=carried, product=product)
+        if isinstance(module, Layer) and kind in ("weighted", "depthwise"):
+            kept = by_output(module, masks[f"{name}.weight"]).cpu().any(2).numpy()
+            if kind == "depthwise":
+                there = kept[:, 0]
+            else:
+                link = Link(link.width, sources, connections=kept)
         places[node] = len(found)
-        found.append(Call(kind, name, module, shape, _link(kind, shape, sources, before, mask)))
+        found.append(Call(kind, name, module, shape, link, describe_call(node, module), there))
     return found
+
+
+def left_whole(calls: list[Call]) -> list[str]:
+    """Name the calls around which all channels stay, because it is not known what they do."""
+    return [
+        call.label
+        for call in calls[:-1]
+        if call.kind == "opaque" and any(calls[source].shape for source in call.link.sources)
+    ]
 
 
 def _trace(model: nn.Module, shape: Shape) -> fx.Graph:
@@ -110,45 +137,57 @@ def _trace(model: nn.Module, shape: Shape) -> fx.Graph:
     return graph
 
 
-def _kind(node: fx.Node, what: Any) -> Kind:
-    """Classify what a module, function or method does with channels where a node calls it."""
-    kind = KINDS.get(type(what) if isinstance(what, nn.Module) else what, "opaque")
-    shapes, after = [n.meta["shape"] for n in node.all_input_nodes], node.meta["shape"]
-    if kind == "add":
-        # Not x + 1, and nothing that is broadcast.
-        tensors = [argument for argument in node.args if isinstance(argument, fx.Node)]
-        return kind if len(tensors) == 2 and all(s == after for s in shapes) else "opaque"
-    if len(shapes) != 1 or not shapes[0]:
-        return "opaque"
-    (before,) = shapes
-    match what:
-        case nn.Conv2d():
-            understood = what.groups == 1 and len(before) == 3
+def _axis(node: fx.Node, kind: Kind, reader: ChannelReader) -> int:
+    """Return the dimension that holds the channels of a result: a layer's, or else a guess."""
+    if kind == "weighted":
+        return reader.axes[node.all_input_nodes[0]]
+    return reader.likely_axis(node)
+
+
+def _read(
+    node: fx.Node, module: nn.Module | None, reader: ChannelReader, plain: bool
+) -> tuple[Kind, Carrying | None]:
+    """Classify what a call does with channels, and find where those of its result come from."""
+    what = node.target if module is None else plain_type(module)
+    shape, sources = node.meta["shape"], node.all_input_nodes
+    if not plain or not shape or not sources or any(s not in reader.axes for s in tensors_of(node)):
+        return "opaque", None
+    source = sources[0]
+    before, width, axis = source.meta["size"], reader.width(source), reader.axes.get(source, 0)
+    alone = Carrying((source,), (np.arange(width),), axis)
+    match module:
         case nn.Linear():
-            understood = len(before) == 1
-        case nn.Flatten():
-            understood = what.start_dim == 1 and len(after) == 1
-        case torch.flatten | "flatten":
-            arguments = (*node.args[1:], *node.kwargs.values())
-            understood = arguments in ((1,), (1, -1)) and len(after) == 1
-        case _:
-            understood = kind == "pad" or before[:1] == after[:1]
-    return kind if understood else "opaque"
+            return ("weighted" if axis == -1 else "opaque"), None
+        case _ if isinstance(module, OF_IMAGES) and axis != first_axis(before):
+            return "opaque", None
+        case nn.modules.conv._ConvNd() if len(before) == module.weight.dim():
+            if module.groups == 1:
+                return "weighted", None
+            each = module.groups == module.in_channels == module.out_channels
+            return ("depthwise", alone) if each else ("opaque", None)
+        case nn.modules.batchnorm._BatchNorm():
+            return "norm", alone
+        case ZeroPad():
+            channels = np.arange(shape[0])
+            return "pad", replace(alone, carried=(np.where(channels < width, channels, -1),))
+    carrying = reader.read(node)
+    if what in QUOTIENTS or carrying is None or not carrying.any_width:
+        return "opaque", None
+    if what in RELUS:
+        return "relu", carrying
+    if len(carrying.sources) > 1:
+        return ("product" if what in PRODUCTS else "pass"), carrying
+    return _at_zero(node, module), carrying
 
 
-def _link(
-    kind: Kind, shape: Shape, sources: tuple[int, ...], before: int, mask: Mask | None
-) -> Link:
-    """Return the link of a call whose first source has `before` channels."""
-    width = shape[0] if shape else 0
-    if mask is not None:
-        connections = np.asarray(mask.reshape(*mask.shape[:2], -1).any(axis=2))
-        return Link(width, sources, connections)
-    if kind == "opaque":
-        return Link(width, sources)
-    carried = np.arange(before)
-    if kind == "flatten":
-        carried = carried.repeat(width // before)
-    if kind == "pad":
-        carried = np.concatenate([carried, np.full(width - before, -1)])
-    return Link(width, sources, carried=carried)
+def _at_zero(node: fx.Node, module: nn.Module | None) -> Kind:
+    """Tell what a call makes of zeros, and of their gradients."""
+    values = {source: source.meta["value"] for source in node.all_input_nodes}
+    (source,) = tensors_of(node)
+    values[source] = torch.zeros(source.meta["size"], requires_grad=True)
+    with torch.enable_grad():
+        result = run_call(node, module, {**values, source: values[source] * 1})
+        result.sum().backward()
+    if not bool(values[source].grad.isfinite().all()):
+        return "opaque"
+    return "shift" if bool(result.any()) else "pass"

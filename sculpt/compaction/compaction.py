@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sculpt.compaction.calls import read_calls
+from sculpt.compaction.calls import left_whole, read_calls
 from sculpt.compaction.liveness import find_liveness
 from sculpt.compaction.narrowing import Narrowing, Slice, named_tensors
 from sculpt.compaction.plan import find_present, plan_layers
@@ -57,8 +57,9 @@ class Compaction:
     """Masks of the compact network, keyed by its parameter names."""
     plan: dict[str, Any]
     """For the record: `dense_macs` (multiply-accumulates for one image) and `macs` (after, those of
-    gathering and scattering included), `saving` (a share), `layers` (see `LayerPlan.describe`), and
-    `removed_parameters` (kept by the masks, but on no path)."""
+    gathering and scattering included), `saving` (a share), `layers` (see `LayerPlan.describe`; a
+    depthwise convolution has the channels that it reads), `removed_parameters` (kept by the masks,
+    but on no path) and, if there are any, `left_whole` (calls around which all channels stay)."""
     original: nn.Module = field(repr=False)
     slices: dict[str, Slice] = field(repr=False)
     """Origin of the compact network's parameters and buffers, keyed by their names."""
@@ -170,6 +171,8 @@ def narrow_for_training(
         "layers": [layer.describe() for layer in plans],
         "removed_parameters": _kept(trainable, masks) - _kept(ours, compact_masks),
     }
+    if whole := left_whole(calls):
+        plan["left_whole"] = whole
     return Compaction(compact, compact_masks, plan, model, slices, initial)
 
 

@@ -24,8 +24,9 @@ def find_liveness(calls: list[Call], masks: Masks) -> list[Liveness]:
     moving, unsettled = [_starts_moving(call, masks) for call in calls], True
     while unsettled:
         alive: list[Mask] = []
-        for link, own in zip(links, moving, strict=True):
-            alive.append(own | push(link, [alive[source] for source in link.sources]))
+        for call, link, own in zip(calls, links, moving, strict=True):
+            given = push(link, [alive[source] for source in link.sources])
+            alive.append(own | (given if call.there is None else given & call.there))
         stops = _gradient_stops(calls, alive)
         moved = [
             own | ~stop if call.kind == "norm" else own
@@ -42,13 +43,13 @@ def _ends(calls: list[Call]) -> set[int]:
 
 
 def _starts_moving(call: Call, masks: Masks) -> Mask:
-    """Channels that a bias, or the state of a batch norm, moves away from 0, (width,)."""
-    moving = np.zeros(call.link.width, np.bool_)
-    if isinstance(call.module, nn.BatchNorm1d | nn.BatchNorm2d) and call.kind == "norm":
+    """Channels that a bias, the state of a batch norm or a function moves away from 0, (width,)."""
+    moving = np.full(call.link.width, call.kind == "shift")
+    if isinstance(call.module, nn.modules.batchnorm._BatchNorm) and call.kind == "norm":
         for offset in (call.module.running_mean, call.module.bias):
             if offset is not None:
                 moving |= (offset.detach() != 0).cpu().numpy()
-    elif call.kind == "weighted" and f"{call.name}.bias" in masks:
+    elif call.kind in ("weighted", "depthwise") and f"{call.name}.bias" in masks:
         moving |= masks[f"{call.name}.bias"].cpu().numpy()
     return moving
 
@@ -59,9 +60,9 @@ def _gradient_stops(calls: list[Call], alive: list[Mask]) -> list[Mask]:
     stops = [np.full(len(mask), place not in ends) for place, mask in enumerate(alive)]
     for place, call in reversed(list(enumerate(calls))):
         for source in call.link.sources:
-            if call.kind in ("pass", "add", "pad", "flatten"):
+            if call.kind in ("pass", "pad"):
                 passed = alive[place] | ~stops[place]
-                stops[source] &= ~pull(call.link, passed, len(stops[source]))
+                stops[source] &= ~pull(call.link, passed, source, len(stops[source]))
             elif call.kind != "relu":
                 stops[source] &= False
     return stops

@@ -24,22 +24,29 @@ from sculpt.pruning.masks import Masks, apply_masks
 
 
 class Gather(nn.Module):
-    """Takes some channels: (N, C, H, W) to (N, taken, H, W), or (N, C) to (N, taken)."""
+    """Takes some channels: (N, C, H, W) to (N, taken, H, W), or (N, ..., C) to (N, ..., taken).
+
+    Images may have any number of dimensions.
+    """
 
     weight: Tensor
     taken: Tensor
 
-    def __init__(self, taken: Tensor, width: int, like: Tensor):
-        """Take the channels `taken` of `width`, in the precision and on the device of `like`."""
+    def __init__(self, taken: Tensor, width: int, like: Tensor, *, last: bool):
+        """Take the channels `taken` of `width`, in the precision and on the device of `like`.
+
+        They are the last dimension, or else the first of an image.
+        """
         super().__init__()
+        self.last = last
         self.register_buffer("taken", taken.to(like.device), persistent=False)
         self.register_buffer("weight", _one_hot(taken, width, like), persistent=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return the channels taken."""
-        if hidden.dim() == 2:
-            return hidden.index_select(1, self.taken)
-        return F.conv2d(hidden, self.weight)
+        if self.last:
+            return hidden.index_select(-1, self.taken)
+        return _at_every_pixel(hidden, self.weight)
 
 
 class Scatter(nn.Module):
@@ -55,7 +62,13 @@ class Scatter(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return all channels."""
-        return F.conv2d(hidden, self.weight)
+        return _at_every_pixel(hidden, self.weight)
+
+
+def _at_every_pixel(hidden: Tensor, weight: Tensor) -> Tensor:
+    """Convolve images of one, two or three dimensions with a kernel (outputs, inputs, 1, 1)."""
+    convolve = (F.conv1d, F.conv2d, F.conv3d)[hidden.dim() - 3]
+    return convolve(hidden, weight.view(*weight.shape[:2], *[1] * (hidden.dim() - 2)))
 
 
 def _one_hot(taken: Tensor, width: int, like: Tensor) -> Tensor:
@@ -113,9 +126,15 @@ class Narrowing:
         for call, channels in zip(calls, present, strict=True):
             if call.kind == "norm":
                 norm = self.network.get_submodule(call.name)
-                assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+                assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
                 self._take(norm, ["weight", "bias", "running_mean", "running_var"], channels)
                 norm.num_features = int(channels.sum())
+            elif call.kind == "depthwise":
+                layer = self.network.get_submodule(call.name)
+                assert isinstance(layer, nn.modules.conv._ConvNd)
+                self._take(layer, ["weight"], channels)
+                self._take_bias(layer, call.name, channels)
+                layer.in_channels = layer.out_channels = layer.groups = int(channels.sum())
             elif call.kind == "pad":
                 pad = self.network.get_submodule(call.name)
                 assert isinstance(pad, ZeroPad)
@@ -126,12 +145,12 @@ class Narrowing:
 
     def _narrow_layer(self, plan: LayerPlan) -> None:
         layer = self.network.get_submodule(plan.call.name)
-        self._take(layer, ["weight"], plan.rows, plan.columns)
-        if isinstance(layer, nn.Conv2d) and f"{plan.call.name}.bias" in self._needless:
-            layer.bias = None  # it stays 0, and is the same without an addition
-        self._take(layer, ["bias"], plan.rows)
+        convolves = isinstance(layer, nn.modules.conv._ConvNd)
+        sides = [plan.rows, plan.columns]
+        self._take(layer, ["weight"], *reversed(sides) if convolves and layer.transposed else sides)
+        self._take_bias(layer, plan.call.name, plan.rows)
         rows, columns = int(plan.rows.sum()), int(plan.columns.sum())
-        if isinstance(layer, nn.Conv2d):
+        if isinstance(layer, nn.modules.conv._ConvNd):
             layer.out_channels, layer.in_channels = rows, columns
         elif isinstance(layer, nn.Linear):
             layer.out_features, layer.in_features = rows, columns
@@ -139,7 +158,8 @@ class Narrowing:
         chain: OrderedDict[str, nn.Module] = OrderedDict()
         if plan.gathered:
             taken = _positions(plan.columns[plan.stream_in])
-            chain["gather"] = Gather(taken, int(plan.stream_in.sum()), layer.weight)
+            width = int(plan.stream_in.sum())
+            chain["gather"] = Gather(taken, width, layer.weight, last=plan.linear)
         chain["narrow"] = layer
         if plan.scattered:
             given = _positions(plan.rows[plan.stream_out])
@@ -147,6 +167,11 @@ class Narrowing:
         if len(chain) > 1:
             parent, _, attribute = plan.call.name.rpartition(".")
             setattr(self.network.get_submodule(parent), attribute, nn.Sequential(chain))
+
+    def _take_bias(self, layer: nn.Module, name: str, rows: Mask) -> None:
+        if isinstance(layer, nn.modules.conv._ConvNd) and f"{name}.bias" in self._needless:
+            layer.bias = None  # it stays 0, and is the same without an addition
+        self._take(layer, ["bias"], rows)
 
     def _take(self, module: nn.Module, names: list[str], *chosen: Mask) -> None:
         """Keep only some rows, or rows and columns, of some of a module's tensors."""

@@ -6,6 +6,7 @@ import numpy as np
 from torch import nn
 
 from sculpt.compaction.calls import Call
+from sculpt.diagnostics.layers import Layer
 from sculpt.graph.channels import Liveness, Mask, find_units
 
 COPY_COST = 32
@@ -59,10 +60,13 @@ class LayerPlan:
         # gradient of its weight it has two passes of three, but 1×1 convolutions wait for memory
         # (measured 38 ms against 40 ms; 128 × 32×32 images, bfloat16, 2 cores; the same at 16×16
         # and 8×8).
-        assert isinstance(self.call.module, nn.Conv2d | nn.Linear)
-        kernel, reads = self.call.module.weight[0, 0].numel(), int(self.columns.sum())
-        macs = int(self.rows.sum()) * reads * kernel * self.call.positions + self.copying_macs
-        return macs + (COPY_COST * reads if self.gathered and self.linear else 0)
+        layer = self.call.module
+        assert isinstance(layer, Layer)
+        kernel, reads = layer.weight[0, 0].numel(), int(self.columns.sum())
+        transposed = not isinstance(layer, nn.Linear) and layer.transposed
+        positions = self.before if transposed else self.call.positions
+        macs = int(self.rows.sum()) * reads * kernel * positions + self.copying_macs
+        return macs + (COPY_COST * reads * positions if self.gathered and self.linear else 0)
 
     def describe(self) -> dict[str, object]:
         """Return its entry in the record: how many of its channels it still has, and copies."""
@@ -118,7 +122,7 @@ def find_present(calls: list[Call], liveness: list[Liveness], block: int) -> lis
             for pinned in (own, *(units[source] for source in call.link.sources)):
                 keep[pinned] = True
     for call, own in zip(calls, units, strict=True):
-        if call.kind in ("weighted", "opaque") and len(own):
+        if call.kind in ("weighted", "depthwise", "opaque") and len(own):
             channels = keep[own]
             keep[own] = _whole_blocks(channels, np.ones_like(channels), block)
     return [keep[own] for own in units]

@@ -4,7 +4,7 @@ A channel is *alive* if it depends on the image, else it is a constant (zero, mo
 *read* if the logits depend on it. Channels that are not both are removed; the contribution of a
 constant becomes part of the next layer's bias. Channels are removed from a whole stream at once:
 additions make one unit of a channel in all the places where it appears, so that nothing has to be
-gathered.
+gathered. Around a call that is not understood they all stay.
 
 Zero padding keeps a constant from being constant behind a convolution. Such constants stay, but of
 those that only convolutions read one is enough: the others are multiples.
@@ -16,17 +16,23 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves
 
 from sculpt.errors import ExportError
 from sculpt.export import program as ops
 from sculpt.export.lowering import lower, masked_copy
 from sculpt.export.module import activation, evaluate_program, to_module
 from sculpt.export.program import Array, Program
-from sculpt.graph.channels import Link, Liveness, Mask, Numbers, find_paths, find_units, push
+from sculpt.graph.carrying import run_call
+from sculpt.graph.channels import Liveness, Mask, Numbers, find_paths, find_units, push
 from sculpt.pruning.masks import Masks
 
 LARGEST = 1e-10
 """Difference in float64 that a certificate allows, as a share of the largest logit."""
+
+
+ROUNDING = 1e-13
+"""Of values that are computed in the same way for every pixel, as a share of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,32 +53,41 @@ def compact(model: nn.Module, masks: Masks, example_inputs: Tensor) -> fx.GraphM
 
     Channels that no path of kept weights uses are gone, and batch norms are part of the layers
     before them; among the weights that stay there are still zeros. No layer has more weights than
-    it had: a channel stays where its convolution would fall out of its groups without it. It is for
-    inference: float32, on the CPU, in eval mode. Before it is rounded to float32 it is compared
-    with the network in float64, on the example inputs, to 1e-10 of the largest logit.
+    it had: a channel stays where its convolution would fall out of its groups without it. Before
+    and behind a call that is not understood all channels stay: a norm over several channels, for
+    example, or a layer that is called twice. It is for inference: float32, on the CPU, in eval
+    mode. Before it is rounded to float32 it is compared with the network in float64, on the example
+    inputs, to 1e-10 of the largest logit.
 
     Args:
         model: Trained, on any device; it is not changed. Its forward pass must be traceable by
-            torch.fx and consist of convolutions, linear layers, batch norms, activations, pools,
-            additions and flattening.
+            torch.fx.
         masks: Keyed by parameter name.
         example_inputs: (N, ...), real images or noise.
 
     Returns:
         Layers of `torch.nn`, and a forward pass that calls them, from images (N, ...) to logits
-        (N, classes).
+        (N, classes), or to whatever else the model returns. Its `meta["left_whole"]` lists the
+        calls around which all channels stayed, with the kind of each.
 
     Raises:
         InputError: the masks do not fit the model, or a pruned weight of it is not zero.
-        ExportError: the forward pass cannot be traced, has an unknown operation, or the result
-            would compute something else.
+        ExportError: the forward pass cannot be traced, or the result would compute something else.
     """
-    return to_module(certified_program(model, masks, example_inputs))
+    program = certified_program(model, masks, example_inputs, calls=True)
+    small = to_module(program)
+    small.meta["left_whole"] = program.left_whole
+    return small
 
 
-def certified_program(model: nn.Module, masks: Masks, images: Tensor) -> Program:
-    """Return the condensed program of a network, certified on images; see `compact`."""
-    certify(model, masks, program := condense(lower(model, masks, images)), images)
+def certified_program(
+    model: nn.Module, masks: Masks, images: Tensor, *, calls: bool = False
+) -> Program:
+    """Return the condensed program of a network, certified on images; see `compact`.
+
+    With `calls` it may have calls of the network itself, which no format has.
+    """
+    certify(model, masks, program := condense(lower(model, masks, images, calls=calls)), images)
     return program
 
 
@@ -84,9 +99,12 @@ def certify(model: nn.Module, masks: Masks, program: Program, images: Tensor) ->
     network = masked_copy(model, masks, torch.float64)
     inputs = images.detach().to("cpu", torch.float64)
     with torch.no_grad():
-        expected = network(inputs).flatten(1)
+        expected, found = (
+            torch.cat([part.flatten() for part in tree_leaves(result) if isinstance(part, Tensor)])
+            for result in (network(inputs), evaluate_program(program, inputs))
+        )
     scale = expected.abs().max().clamp(min=torch.finfo(torch.float64).tiny)
-    difference = float((evaluate_program(program, inputs) - expected).abs().max() / scale)
+    difference = float((found - expected).abs().max() / scale)
     if not difference < LARGEST:  # also if it is NaN
         raise ExportError(
             f"an export must compute what the network does, to {LARGEST:g} in float64, but the "
@@ -110,7 +128,7 @@ def condense(program: Program) -> Program:
 def find_values(program: Program) -> list[Values]:
     """Find the liveness and constants of each operation's channels."""
     links, alive, constants = program.links, list[Mask](), list[Array]()
-    for operation, link in zip(program.operations, links, strict=True):
+    for place, (operation, link) in enumerate(zip(program.operations, links, strict=True)):
         given = [alive[source] for source in link.sources]
         known = [constants[source] for source in link.sources]
         match operation:
@@ -120,10 +138,16 @@ def find_values(program: Program) -> list[Values]:
                 own = push(link, given) & scale.astype(np.bool_)
             case ops.Pool(function="average", padding=padding) if any(padding):
                 own = given[0] | (known[0] != 0)
+            case ops.Call(product=True):
+                # It varies with each of its sources, unless one is zero.
+                there = [varies | (value != 0) for varies, value in zip(given, known, strict=True)]
+                own = push(replace(link, product=False), given) & push(link, there)
             case _:
                 own = push(link, given)
+        constant = _constant(program, place, known, own)
+        own = own | np.isnan(constant)
         alive.append(own)
-        constants.append(np.where(own, 0.0, _constant(operation, link, known)))
+        constants.append(np.where(own, 0.0, constant))
     paths = find_paths(links, alive, {len(links) - 1})
     return [
         Values(own.alive, own.read, constant)
@@ -131,8 +155,9 @@ def find_values(program: Program) -> list[Values]:
     ]
 
 
-def _constant(operation: ops.Operation, link: Link, given: list[Array]) -> Array:
-    """Compute the result, (channels,), of an operation on constants."""
+def _constant(program: Program, place: int, given: list[Array], varies: Mask) -> Array:
+    """Compute the result, (channels,), of an operation on constants; NaN if it is not constant."""
+    operation, link = program.operations[place], program.links[place]
     match operation:
         case ops.Layer():
             return operation.bias + _taps(operation) @ given[0]
@@ -140,16 +165,37 @@ def _constant(operation: ops.Operation, link: Link, given: list[Array]) -> Array
             return given[0] * scale + shift
         case ops.Activation():
             return activation(operation)(torch.from_numpy(given[0])).numpy()
+        case ops.Call() if link.carried is not None and not varies.all():
+            return _result_of_constants(program, operation, given)
     if link.carried is None:
         return np.zeros(link.width)
-    there = link.carried >= 0
-    return np.sum([np.where(there, values[link.carried], 0.0) for values in given], axis=0)
+    pairs = zip(link.carried, given, strict=True)
+    return np.sum([np.where(one >= 0, values[one], 0.0) for one, values in pairs], axis=0)
+
+
+def _result_of_constants(program: Program, call: ops.Call, constants: list[Array]) -> Array:
+    """Run a call on images of constants, (channels,) of each source; see `_constant`."""
+    known = dict(zip(call.sources, constants, strict=True))
+    given: dict[fx.Node, Any] = {}
+    for node, source in zip(call.node.all_input_nodes, call.inputs, strict=True):
+        given[node] = node.meta["value"]
+        if source in known:
+            channels = torch.from_numpy(known[source])
+            *size, last = (2, *program.operations[source].shape[1:], len(channels))
+            axis = program.axes[source]
+            images = channels.expand(*size, last).movedim(-1, axis)
+            given[node] = images.contiguous()
+    module = call.what if isinstance(call.what, nn.Module) else None
+    with torch.no_grad():
+        found = run_call(call.node, module, given).movedim(call.axis, 0).flatten(1).numpy()
+    spread = found.max(axis=1) - found.min(axis=1)
+    return np.where(spread <= ROUNDING * np.abs(found[:, 0]), found[:, 0], np.nan)
 
 
 def _kept(program: Program, values: list[Values]) -> list[Mask]:
     """Return each operation's channels that stay: of every unit that is needed anywhere."""
     units = find_units(program.links)
-    needed = np.zeros(1 + max(int(found.max()) for found in units), dtype=np.bool_)
+    needed = np.zeros(1 + int(np.concatenate(units).max()), dtype=np.bool_)
     users = program.users()
     for place, own in enumerate(values):
         needed[units[place][own.on_path]] = True
@@ -157,19 +203,23 @@ def _kept(program: Program, values: list[Values]) -> list[Mask]:
         for user in (program.operations[user] for user in users[place]):
             if not isinstance(user, ops.Layer) or _pads(user):  # no bias can take it up
                 needed[units[place][own.needed]] = True
+    for place, call in enumerate(program.operations):
+        if isinstance(call, ops.Call) and call.carried is None:
+            for found in (units[place], *(units[source] for source in call.sources)):
+                needed[found] = True
     needed[units[0]] = True  # images have all their channels
     needed[units[-1]] = True  # and all classes have a logit
     for found in units:
-        if not needed[found].any():
+        if len(found) and not needed[found].any():
             needed[found[0]] = True  # no operation may be without channels
     _complete_groups(program, units, needed)
     return [needed[found] for found in units]
 
 
 def _complete_groups(program: Program, units: list[Numbers], needed: Mask) -> None:
-    """Keep whole groups where a convolution would grow if their unneeded channels went.
+    """Keep groups equal where a convolution would grow if all unneeded channels went.
 
-    Weights between groups have to be stored once groups differ in the channels that stay.
+    Weights between groups have to be stored once groups differ in the number of their channels.
     """
     settled = False
     while not settled:
@@ -178,12 +228,15 @@ def _complete_groups(program: Program, units: list[Numbers], needed: Mask) -> No
             if not isinstance(layer, ops.Conv):
                 continue
             sides = [units[at].reshape(layer.groups, -1) for at in (place, layer.source)]
-            whole = needed[sides[0]].any(axis=1) | needed[sides[1]].any(axis=1)
+            stays = needed[sides[0]].any(axis=1) | needed[sides[1]].any(axis=1)
+            widest = [max(1, int(needed[side].sum(axis=1).max())) for side in sides]
             rows, columns = needed[units[place]], needed[units[layer.source]]
             dense = rows.sum() * columns.sum() / _groups(layer, rows, columns)
-            if dense > whole.sum() * sides[0].shape[1] * sides[1].shape[1]:
-                for side in sides:
-                    needed[side[whole]] = True
+            if dense > stays.sum() * widest[0] * widest[1]:
+                for side, width in zip(sides, widest, strict=True):
+                    for group in side[stays]:
+                        spare = group[~needed[group]]
+                        needed[spare[: width - len(group) + len(spare)]] = True
                 settled = False
 
 
@@ -204,13 +257,14 @@ def _narrowed(
         case ops.Layer():
             source, own = values[operation.source], values[place]
             varies = _varying(operation, source.alive, source.constant)
+            columns = kept[operation.source]
             # Only weights on a path stay; the others of a channel that stays are zero.
-            used = np.multiply.outer(own.on_path, varies)
-            weight = operation.weight * used.reshape(*used.shape, *[1] * (len(shape) - 1))
+            used = np.multiply.outer(own.on_path[rows], varies[columns])
+            weight = operation.weight[rows][:, columns]
+            weight = weight * used.reshape(*used.shape, *[1] * (weight.ndim - 2))
+            weight = np.ascontiguousarray(weight)
             bias = operation.bias + _taps(operation) @ np.where(varies, 0.0, source.constant)
             bias = np.where(own.alive, bias * own.read, own.constant)
-            columns = kept[operation.source]
-            weight = np.ascontiguousarray(weight[rows][:, columns])
             narrow = replace(operation, shape=shape, weight=weight, bias=bias[rows])
             if isinstance(narrow, ops.Conv):
                 return replace(narrow, groups=_groups(narrow, rows, columns))
@@ -218,11 +272,18 @@ def _narrowed(
         case ops.Affine(scale=scale, shift=shift):
             return replace(operation, shape=shape, scale=scale[rows], shift=shift[rows])
         case ops.Channels(taken=taken):
-            numbers = kept[operation.source].cumsum() - 1
-            return replace(
-                operation, shape=shape, taken=np.where(taken >= 0, numbers[taken], -1)[rows]
-            )
+            taken = _renumbered(taken, kept[operation.source])[rows]
+            return replace(operation, shape=shape, taken=taken)
+        case ops.Call(sources=sources, carried=carried) if carried is not None:
+            pairs = zip(carried, sources, strict=True)
+            fewer = tuple(_renumbered(one, kept[source])[rows] for one, source in pairs)
+            return replace(operation, shape=shape, carried=fewer)
     return replace(operation, shape=shape)
+
+
+def _renumbered(carried: Numbers, kept: Mask) -> Numbers:
+    """Count channels of a source among those that are kept."""
+    return np.where(carried >= 0, (kept.cumsum() - 1)[carried], -1)
 
 
 def _merge_constants(program: Program) -> Program:
@@ -230,7 +291,11 @@ def _merge_constants(program: Program) -> Program:
     values, users, units = find_values(program), program.users(), find_units(program.links)
     operations: list[Any] = list(program.operations)
     # In a sum, a constant is needed in every pixel.
-    sums = [units[place] for place, found in enumerate(operations) if isinstance(found, ops.Add)]
+    sums = [
+        units[place]
+        for place, link in enumerate(program.links)
+        if link.carried is not None and len(link.sources) > 1
+    ]
     added = np.concatenate([*sums, np.empty(0, np.int64)])
     for place, own in enumerate(values):
         readers = [operations[user] for user in users[place]]
@@ -261,4 +326,6 @@ def _varying(layer: ops.Layer, alive: Mask, constant: Array) -> Mask:
 
 
 def _pads(layer: ops.Layer) -> bool:
-    return isinstance(layer, ops.Conv) and any(layer.padding)
+    return isinstance(layer, ops.ConvTranspose) or (
+        isinstance(layer, ops.Conv) and any(layer.padding)
+    )

@@ -2,7 +2,8 @@
 
 import copy
 import operator
-from dataclasses import replace
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -10,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from sculpt.diagnostics.layers import Masks, check_applied
+from sculpt.diagnostics.layers import Layer, Masks, by_output, check_applied
 from sculpt.errors import ExportError
 from sculpt.export import program as ops
 from sculpt.export.program import Array, Function, Pair, Program
-from sculpt.graph.trace import NotTraceableError, Shape, trace
+from sculpt.graph.carrying import Carrying, ChannelReader, channels_first, first_axis, tensors_of
+from sculpt.graph.trace import NotTraceableError, Shape, Size, plain_type, trace
 from sculpt.models.residual_blocks import ZeroPad
 
 FUNCTIONS: dict[Any, Function] = {
@@ -28,20 +30,27 @@ FUNCTIONS: dict[Any, Function] = {
     "tanh": "tanh",
     nn.SELU: "selu",
 }
-SAME = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
-"""Modules that do nothing in evaluation."""
 OVER_IMAGE = (((2, 3),), ([2, 3],), ((-2, -1),), ([-2, -1],))
 """Arguments of a mean over the pixels of an image."""
+SUMS_OF_TWO = {operator.add, operator.iadd, torch.add, "add", "add_"}
+SCALES = {operator.mul, operator.imul, torch.mul, "mul"}
 
 Place = tuple[Shape, str, int]
 """Shape, name and source of an operation."""
 
 
-def lower(model: nn.Module, masks: Masks, example_inputs: Tensor) -> Program:
+def lower(
+    model: nn.Module, masks: Masks, example_inputs: Tensor, *, calls: bool = False
+) -> Program:
     """Lower a trained network, see `sculpt.compact`, to a program in float64.
 
-    Only the shape of the inputs, (N, ...), counts. ExportError if the forward pass cannot be
-    traced, or has an unknown operation.
+    Args:
+        model, masks: Of the network.
+        example_inputs: (N, ...); only the shape counts.
+        calls: Whether what has no operation of its own may stay a call, which only PyTorch runs.
+
+    Raises:
+        ExportError: the forward pass cannot be traced, or has an unknown operation.
     """
     network = masked_copy(model, masks, torch.float64)
     try:
@@ -51,36 +60,231 @@ def lower(model: nn.Module, masks: Masks, example_inputs: Tensor) -> Program:
             "a network's forward pass must be traceable to be exported (torch.fx), but "
             f"{error}; export it as bundle, state_dict or pt2"
         ) from error
-    modules = dict(network.named_modules())
-    operations: list[ops.Operation] = []
-    places: dict[fx.Node, int] = {}
-    shared: set[int] = set()  # positions of results that several nodes take
-    for node in graph.nodes:
-        if node.op == "output":
-            (result,) = node.args
-            if not isinstance(result, fx.Node) or len(node.all_input_nodes) != 1:
-                raise ExportError("a network must return one tensor of logits for this format")
-            if places[result] != len(operations) - 1:
-                raise ExportError(
-                    "a network must return the result of its last operation for this format"
-                )
-        elif node.op == "placeholder" and not operations:
-            operations.append(ops.Input(node.meta["shape"], node.name))
-            places[node] = 0
-        else:
-            what = modules[node.target] if node.op == "call_module" else node.target
-            sources = [places[source] for source in node.all_input_nodes]
-            lowered = _lowered(node, what, sources)
-            if lowered is None:
-                raise ExportError(
-                    "a network must consist of convolutions, linear layers, batch norms, "
-                    "activations, pools, additions and flattening for this format, but "
-                    f"{node.name} is {what}; export it as bundle, state_dict or pt2"
-                )
-            places[node] = _append(operations, lowered, sources[0], shared)
-        if len(node.users) > 1:
-            shared.add(places[node])
-    return Program(tuple(operations))
+    with torch.no_grad():
+        return _Lowering(network, graph, calls).program()
+
+
+@dataclass(frozen=True, eq=False)
+class _Lowered:
+    """What becomes of a node, before it is known where."""
+
+    chain: tuple[ops.Operation, ...]
+    """Operations one after another, the first on the first input; without any, it is its input."""
+    inputs: tuple[fx.Node, ...]
+    reads: tuple[fx.Node, ...] = ()
+    """Inputs whose channels a call takes."""
+
+
+class _Lowering:
+    """The operations of a traced network."""
+
+    def __init__(self, network: nn.Module, graph: fx.Graph, calls: bool):
+        self._graph, self._calls = graph, calls
+        self._modules = dict(network.named_modules())
+        called = (node for node in graph.nodes if node.op == "call_module")
+        self._uses = Counter(id(self._modules[str(node.target)]) for node in called)
+        self._network = network
+        self._reader = ChannelReader(self._modules)
+        self._lowered: dict[fx.Node, _Lowered] = {}
+
+    def program(self) -> Program:
+        """Lower all that the output depends on."""
+        *nodes, output = self._graph.nodes
+        for node in nodes:
+            self._lowered[node] = self._lower(node)
+        (result,) = output.args
+        if not self._calls and not isinstance(result, fx.Node):
+            raise ExportError("a network must return one tensor of logits for this format")
+        users = Counter(output.all_input_nodes)  # of what is needed, which sizes seldom are
+        for node in reversed(nodes):
+            if node in users or node.op == "placeholder":
+                users.update(self._lowered[node].inputs)
+        operations: list[ops.Operation] = []
+        places: dict[fx.Node, int] = {}
+        shared: set[int] = set()  # positions of results that several nodes take
+        for node in nodes:
+            if node in users or node.op == "placeholder":
+                self._emit(node, operations, places, shared)
+                if users[node] > 1:
+                    shared.add(places[node])
+        is_last = isinstance(result, fx.Node) and places[result] == len(operations) - 1
+        if self._calls and not (is_last and len(result.meta["size"]) == 2):
+            at = tuple(places[node] for node in output.all_input_nodes)
+            reads = tuple(places[node] for node in tensors_of(output))
+            operations.append(ops.Call((0,), output.name, -1, output, None, at, reads))
+        elif not is_last:
+            raise ExportError(
+                "a network must return the result of its last operation for this format"
+            )
+        return Program(tuple(operations))
+
+    def _emit(
+        self,
+        node: fx.Node,
+        operations: list[ops.Operation],
+        places: dict[fx.Node, int],
+        shared: set[int],
+    ) -> None:
+        """Append a node's operations."""
+        found = self._lowered[node]
+        inputs = tuple(places[source] for source in found.inputs)
+        place = inputs[0] if inputs else -1
+        for operation in found.chain:
+            match operation:
+                case ops.Affine() if _folds(operations[place], place, shared):
+                    operations[place] = _folded(operations[place], operation)
+                    continue
+                case ops.Call() if not self._calls:
+                    raise ExportError(
+                        "a network must consist of convolutions, linear layers, batch norms, "
+                        "activations, pools, additions and flattening for this format, but "
+                        f"{node.name} is {self._what(node)}; export it as bundle, state_dict or pt2"
+                    )
+                case ops.Call():
+                    reads = tuple(places[source] for source in found.reads)
+                    operations.append(replace(operation, inputs=inputs, sources=reads))
+                case ops.Add():
+                    operations.append(replace(operation, source=place, other=inputs[-1]))
+                case ops.Input():
+                    operations.append(operation)
+                case _:
+                    operations.append(replace(operation, source=place))
+            place = len(operations) - 1
+        places[node] = place
+
+    def _what(self, node: fx.Node) -> Any:
+        return self._modules[node.target] if node.op == "call_module" else node.target
+
+    def _lower(self, node: fx.Node) -> _Lowered:
+        """Find a node's operations, and the axis of its channels."""
+        axes, size = self._reader.axes, node.meta["size"]
+        if node.op == "placeholder" and not axes:
+            axis = axes[node] = self._reader.likely_axis(node)
+            shape = channels_first(size, axis)
+            own = None if axis == first_axis(size) else axis
+            return _Lowered((ops.Input(shape, node.name, own),), ())
+        if node.op in ("placeholder", "get_attr"):
+            return self._call(node)
+        what, sources = self._what(node), tuple(node.all_input_nodes)
+        if node.meta["same"] and sources[0] in axes:
+            axes[node] = axes[sources[0]]
+            return _Lowered((), sources[:1])
+        found = self._known(node, what, sources)
+        if found is not None:
+            return found
+        carrying = self._reader.read(node)
+        if carrying is None:
+            return self._call(node)
+        source, axis = carrying.sources[0], carrying.axis
+        at = (channels_first(size, axis), node.name, 0)
+        natural = axis == first_axis(size) and axes[source] == first_axis(source.meta["size"])
+        if carrying.flattens and natural:
+            axes[node] = axis
+            chain = () if size == source.meta["size"] else (ops.Flatten(*at),)
+            return _Lowered(chain, (source,))
+        if carrying.selects and natural:
+            axes[node] = axis
+            (taken,) = carrying.carried
+            same = np.array_equal(taken, np.arange(self._reader.width(source)))
+            return _Lowered(() if same else (ops.Channels(*at, taken),), (source,))
+        return self._call(node, carrying if carrying.any_width else None)
+
+    def _known(self, node: fx.Node, what: Any, sources: tuple[fx.Node, ...]) -> _Lowered | None:
+        """Return the operations of a node that has some of its own."""
+        axes, size = self._reader.axes, node.meta["size"]
+        if not size or len(size) < 2 or any(source not in axes for source in sources):
+            return None
+        if not sources or not all(source.meta["size"] for source in sources):
+            return None
+        axis, of_first = axes[sources[0]], axes[sources[0]] == first_axis(sources[0].meta["size"])
+        if what in SUMS_OF_TWO and _is_sum(node) and all(axes[s] == axis for s in sources):
+            axes[node] = axis
+            return _Lowered((ops.Add(channels_first(size, axis), node.name, 0, 0),), sources)
+        if len(sources) > 1:
+            return self._scaled(node, what, sources) if self._calls else None
+        if isinstance(what, Layer) and (
+            self._uses[id(what)] > 1 if self._calls else not _is_portable(what, size)
+        ):
+            return None  # as layers of two operations its weights would be there twice
+        if isinstance(what, nn.Linear):
+            if axis != -1:
+                return None
+            axes[node] = -1
+            weight = what.weight.detach().numpy()
+            at = (channels_first(size, -1), str(node.target), 0)
+            bias, biased = _bias(what.bias, len(weight)), what.bias is not None
+            return _Lowered((ops.Linear(*at, weight, bias, biased=biased),), sources)
+        chain = _lowered(node, what, axis)
+        pointwise = bool(chain) and all(isinstance(found, ops.Activation) for found in chain or ())
+        if chain is None or not (of_first or pointwise):
+            return None
+        axes[node] = axis if pointwise else first_axis(size)
+        return _Lowered(tuple(chain), sources)
+
+    def _scaled(self, node: fx.Node, what: Any, sources: tuple[fx.Node, ...]) -> _Lowered | None:
+        """Return a product with, or a sum of, one number for each channel that is a parameter."""
+        axes, size = self._reader.axes, node.meta["size"]
+        values = [source for source in sources if source.op == "get_attr"]
+        if len(values) != 1 or len(sources) != 2 or what not in SCALES | SUMS_OF_TWO or node.kwargs:
+            return None
+        (value,), (source,) = values, [source for source in sources if source not in values]
+        axis, own = axes[source], value.meta["size"]
+        width = size[axis]
+        fits = len(own) >= -axis and own[axis] == width and torch.Size(own).numel() == width
+        if source.meta["size"] != size or axis != first_axis(size) or not fits:
+            return None
+        numbers = self._tensor(value).detach().flatten().numpy()
+        axes[node] = axis
+        neutral = np.ones(width), np.zeros(width)
+        pair = (numbers, neutral[1]) if what in SCALES else (neutral[0], numbers)
+        affine = ops.Affine(channels_first(size, axis), node.name, 0, *pair)
+        return _Lowered((affine,), (source,))
+
+    def _tensor(self, node: fx.Node) -> Tensor:
+        found: Any = self._network
+        for part in str(node.target).split("."):
+            found = getattr(found, part)
+        assert isinstance(found, Tensor)
+        return found
+
+    def _call(self, node: fx.Node, carrying: Carrying | None = None) -> _Lowered:
+        """Leave a node as the call that it is."""
+        axes, size = self._reader.axes, node.meta["size"]
+        inputs = tuple(node.all_input_nodes)
+        what: nn.Module | Tensor | None = None
+        if node.op == "call_module":
+            what = self._modules[str(node.target)]
+        elif node.op == "get_attr":
+            what = self._tensor(node)
+        name = node.name if node.op != "call_module" else str(node.target)
+        shape: Shape = (0,)
+        axis = -1
+        if size and (len(size) > 1 or node.op == "get_attr"):
+            axis = axes[node] = carrying.axis if carrying else self._reader.likely_axis(node)
+            shape = channels_first(size, axis)
+        call = ops.Call(shape, name, axis, node, what, ())
+        if carrying:
+            call = replace(call, carried=carrying.carried, product=carrying.product)
+            return _Lowered((call,), inputs, carrying.sources)
+        tensors = tuple(source for source in inputs if source in axes)
+        return _Lowered((call,), inputs, () if self._reader.reads_size(node) else tensors)
+
+
+def _is_portable(layer: Layer, size: Size) -> bool:
+    """Whether every format has a layer with a result of this shape."""
+    return isinstance(layer, nn.Conv2d) or (isinstance(layer, nn.Linear) and len(size) == 2)
+
+
+def _folds(layer: ops.Operation, place: int, shared: set[int]) -> bool:
+    """Whether a scale and a shift become part of the layer before: nothing else reads it, too."""
+    return isinstance(layer, ops.Conv | ops.Linear) and place not in shared
+
+
+def _folded(layer: ops.Operation, affine: ops.Affine) -> ops.Conv | ops.Linear:
+    assert isinstance(layer, ops.Conv | ops.Linear)
+    scale = affine.scale.reshape(-1, *[1] * (layer.weight.ndim - 1))
+    bias = layer.bias * affine.scale + affine.shift
+    return replace(layer, weight=layer.weight * scale, bias=bias, biased=True)
 
 
 def masked_copy(model: nn.Module, masks: Masks, dtype: torch.dtype) -> nn.Module:
@@ -89,51 +293,31 @@ def masked_copy(model: nn.Module, masks: Masks, dtype: torch.dtype) -> nn.Module
     return copy.deepcopy(model).to("cpu", dtype).eval()
 
 
-def _append(
-    operations: list[ops.Operation], more: list[ops.Computed], place: int, shared: set[int]
-) -> int:
-    """Append a chain of operations to the result at `place`; return the position of the last.
-
-    A scale and a shift are folded into the layer before, unless something else reads it, too.
-    """
-    for operation in more:
-        layer = operations[place]
-        if (
-            isinstance(operation, ops.Affine)
-            and isinstance(layer, ops.Conv | ops.Linear)
-            and place not in shared
-        ):
-            operations[place] = replace(
-                layer,
-                weight=layer.weight * operation.scale.reshape(-1, *[1] * (layer.weight.ndim - 1)),
-                bias=layer.bias * operation.scale + operation.shift,
-            )
-        else:
-            operations.append(replace(operation, source=place))
-            place = len(operations) - 1
-    return place
-
-
-def _lowered(node: fx.Node, what: Any, sources: list[int]) -> list[ops.Computed] | None:
-    """Return the operations of a node that calls a module, function or method (its name) as a
-    chain; None if it is unknown."""
-    shape: Shape = node.meta["shape"]
-    if not shape or not sources:
-        return None
+def _lowered(node: fx.Node, what: Any, axis: int) -> list[ops.Computed] | None:
+    """Return the operations of a node that calls a module, function or method (its name) with one
+    result as a chain; None if it is unknown."""
+    size: Size = node.meta["size"]
     before: Shape = node.all_input_nodes[0].meta["shape"]
     arguments = (*node.args[1:], *node.kwargs.values())
     is_module = isinstance(what, nn.Module)
-    at = (shape, str(node.target) if is_module else node.name, sources[0])
+    shape = channels_first(size, axis if len(size) >= -axis else -1)
+    at = (shape, str(node.target) if is_module else node.name, 0)
     match what:
-        case nn.Conv2d(padding_mode="zeros", padding=tuple()) as conv:
+        case nn.modules.conv._ConvNd(padding_mode="zeros", padding=tuple()) as conv:
             weight = _whole_kernel(conv)
-            bias, dilation = _bias(conv.bias, len(weight)), _pair(conv.dilation)
-            stride, padding = _pair(conv.stride), _pair(conv.padding)
-            return [ops.Conv(*at, weight, bias, stride, padding, conv.groups, dilation)]
-        case nn.Linear() as linear if len(before) == 1:
-            weight = linear.weight.detach().numpy()
-            return [ops.Linear(*at, weight, _bias(linear.bias, len(weight)))]
-        case nn.BatchNorm1d() | nn.BatchNorm2d() as norm if norm.running_mean is not None:
+            bias, padding = _bias(conv.bias, len(weight)), tuple(map(int, conv.padding))
+            layer = ops.Conv(
+                *(*at, weight, bias),
+                stride=conv.stride,
+                padding=padding,
+                groups=conv.groups,
+                dilation=conv.dilation,
+                biased=conv.bias is not None,
+            )
+            if conv.transposed:
+                return [ops.ConvTranspose(**vars(layer), output_padding=conv.output_padding)]
+            return [layer]
+        case nn.modules.batchnorm._BatchNorm() as norm if norm.running_mean is not None:
             return [ops.Affine(*at, *_scale_and_shift(norm))]
         case nn.LeakyReLU(negative_slope=slope):
             return [ops.Activation(*at, "leaky_relu", slope)]
@@ -153,12 +337,6 @@ def _lowered(node: fx.Node, what: Any, sources: list[int]) -> list[ops.Computed]
         case torch.mean | "mean" if len(before) == 3 and arguments in OVER_IMAGE:
             pooled = _equal_parts("average", ((before[0], 1, 1), *at[1:]), before)
             return [pooled, ops.Flatten(*at)]
-        case nn.Flatten(start_dim=1, end_dim=-1):
-            return [ops.Flatten(*at)] if before != shape else []
-        case torch.flatten | "flatten" if arguments in ((1,), (1, -1)):
-            return [ops.Flatten(*at)] if before != shape else []
-        case operator.add | operator.iadd | torch.add | "add" | "add_" if _is_sum(node):
-            return [ops.Add(*at, sources[-1])]
         case ZeroPad(stride=stride):
             channels = np.arange(shape[0])
             taken = np.where(channels < before[0], channels, -1)
@@ -169,9 +347,7 @@ def _lowered(node: fx.Node, what: Any, sources: list[int]) -> list[ops.Computed]
             shape, window = (before[0], *shape[1:]), (stride, stride)
             strides = ops.Pool(shape, *at[1:], "average", window, window, (0, 0), ceil_mode=True)
             return [strides, widened]
-    if isinstance(what, SAME):
-        return []
-    known = FUNCTIONS.get(type(what) if is_module else what)
+    known = FUNCTIONS.get(plain_type(what) if is_module else what)
     return None if known is None else [ops.Activation(*at, known)]
 
 
@@ -191,19 +367,22 @@ def _equal_parts(function: Any, at: Place, before: Shape) -> ops.Pool:
     return ops.Pool(*at, function, window, window, (0, 0), ceil_mode=False)
 
 
-def _whole_kernel(conv: nn.Conv2d) -> Array:
-    """Return a convolution's weight as one group without dilation, with zeros between."""
-    weight = conv.weight.detach().unflatten(0, (conv.groups, -1))
-    groups, rows, columns, height, width = weight.shape
-    down, across = _pair(conv.dilation)
-    window = (height - 1) * down + 1, (width - 1) * across + 1
+def _whole_kernel(conv: nn.modules.conv._ConvNd) -> Array:
+    """Return a convolution's weight as one group without dilation, with zeros between: (outputs,
+    inputs, height, width)."""
+    groups, kernel = conv.groups, conv.weight.shape[2:]
+    weight = by_output(conv, conv.weight.detach()).unflatten(2, kernel).unflatten(0, (groups, -1))
+    rows, columns = weight.shape[1:3]
+    pairs = list(zip(kernel, conv.dilation, strict=True))
+    window = [(length - 1) * step + 1 for length, step in pairs]
     whole = weight.new_zeros(groups, rows, groups, columns, *window)
+    taps = tuple(slice(None, None, step) for _, step in pairs)
     for group in range(groups):
-        whole[group, :, group, :, ::down, ::across] = weight[group]
+        whole[(group, slice(None), group, slice(None), *taps)] = weight[group]
     return whole.flatten(0, 1).flatten(1, 2).numpy()
 
 
-def _scale_and_shift(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Array, Array]:
+def _scale_and_shift(norm: nn.modules.batchnorm._BatchNorm) -> tuple[Array, Array]:
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = 1 / torch.sqrt(norm.running_var + norm.eps)

@@ -1,7 +1,9 @@
 """A program as a PyTorch module."""
 
+import copy
 import operator
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,41 +27,74 @@ def without_gradients(module: nn.Module) -> Callable[[Tensor], Tensor]:
 def to_module(program: Program, dtype: torch.dtype = torch.float32) -> fx.GraphModule:
     """Build a program as a module in eval mode, on the CPU; float64 is not rounded.
 
+    It gives logits (N, classes), or what its network gives if the program ends with that.
+
     NumericsError if a value is too large for float32.
     """
     layers = nn.Module()
     graph = fx.Graph()
     nodes: list[fx.Node] = []
+    called: dict[int, str] = {}  # names of what calls share, by identity
     for place, operation in enumerate(program.operations):
         if isinstance(operation, ops.Input):
             nodes.append(graph.placeholder("images"))
+        elif isinstance(operation, ops.Call):
+            inputs = zip(operation.node.all_input_nodes, operation.inputs, strict=True)
+            node = graph.node_copy(operation.node, {n: nodes[at] for n, at in inputs}.__getitem__)
+            nodes.append(node)
+            if operation.what is not None:
+                key = id(operation.what)
+                if key not in called:
+                    called[key] = _free_name(operation, place, layers)
+                    _copy_called(operation, called[key], layers, dtype)
+                node.target = called[key]
         elif isinstance(operation, ops.Add):
             terms = nodes[operation.source], nodes[operation.other]
             nodes.append(graph.call_function(operator.add, terms))
         else:
-            name = operation.name.replace(".", "_")
-            name = f"{name}_{place}" if hasattr(layers, name) else name
+            name = _free_name(operation, place, layers)
             layers.add_module(name, _layer(operation, dtype))
             nodes.append(graph.call_module(name, (nodes[operation.source],)))
-    graph.output(graph.call_function(torch.flatten, (nodes[-1], 1)))
+    if nodes[-1].op != "output":
+        graph.output(graph.call_function(torch.flatten, (nodes[-1], 1)))
     return fx.GraphModule(layers, graph, "CompactNetwork").eval().requires_grad_(False)
 
 
+def _free_name(operation: ops.Operation, place: int, layers: nn.Module) -> str:
+    name = operation.name.replace(".", "_")
+    return f"{name}_{place}" if hasattr(layers, name) else name
+
+
+def _copy_called(call: ops.Call, name: str, layers: nn.Module, dtype: torch.dtype) -> None:
+    """Copy the module that a call calls, or the tensor that it gets, to the layers."""
+    assert call.what is not None
+    own: Any = copy.deepcopy(call.what)
+    if isinstance(own, nn.Module):
+        if hasattr(own, "inplace"):  # others may read what it would overwrite
+            vars(own)["inplace"] = False
+        layers.add_module(name, own.to(dtype))
+    elif isinstance(call.what, nn.Parameter):
+        layers.register_parameter(name, nn.Parameter(own.to(dtype)))
+    else:
+        layers.register_buffer(name, own.to(dtype) if own.is_floating_point() else own)
+
+
 class ChannelScale(nn.Module):
-    """A scale and a shift for each channel: a batch norm that could not be folded."""
+    """A scale for each channel, and a shift if there is one: a batch norm that was not folded."""
 
     scale: Tensor
-    shift: Tensor
+    shift: Tensor | None
 
     def __init__(self, scale: Tensor, shift: Tensor):
         super().__init__()
         self.register_buffer("scale", scale)
-        self.register_buffer("shift", shift)
+        self.register_buffer("shift", shift if shift.any() else None)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (N, channels, ...) to the same shape."""
         shape = (-1, *[1] * (images.dim() - 2))
-        return images * self.scale.view(shape) + self.shift.view(shape)
+        scaled = images * self.scale.view(shape)
+        return scaled if self.shift is None else scaled + self.shift.view(shape)
 
 
 class TakeChannels(nn.Module):
@@ -79,6 +114,14 @@ class TakeChannels(nn.Module):
         return images.index_select(1, self.taken) * self.there.view(shape)
 
 
+CONVOLUTIONS: dict[tuple[type[ops.Conv], int], Any] = {
+    **{(ops.Conv, n): kind for n, kind in enumerate((nn.Conv1d, nn.Conv2d, nn.Conv3d), 1)},
+    (ops.ConvTranspose, 1): nn.ConvTranspose1d,
+    (ops.ConvTranspose, 2): nn.ConvTranspose2d,
+    (ops.ConvTranspose, 3): nn.ConvTranspose3d,
+}
+"""Modules by operation and dimensions of an image."""
+
 ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6, "tanh": nn.Tanh, "selu": nn.SELU}
 
 
@@ -96,14 +139,21 @@ def _layer(operation: ops.Operation, dtype: torch.dtype) -> nn.Module:
 
     match operation:
         case ops.Layer(stored=stored, bias=bias):
-            outputs, inputs = len(stored), stored.shape[1]
-            layer: nn.Conv2d | nn.Linear = nn.Linear(inputs, outputs, device="meta")
+            outputs, inputs = operation.weight.shape[:2]
+            layer: nn.modules.conv._ConvNd | nn.Linear = nn.Linear(inputs, outputs, device="meta")
             if isinstance(operation, ops.Conv):
-                window, groups = stored.shape[2:], operation.groups
-                steps = operation.stride, operation.padding, operation.dilation
-                layer = nn.Conv2d(inputs * groups, outputs, window, *steps, groups, device="meta")
+                window, steps = stored.shape[2:], (operation.stride, operation.padding)
+                sizes = (inputs, outputs, window, *steps)
+                rest: dict[str, Any] = {
+                    "dilation": operation.dilation,
+                    "groups": operation.groups,
+                    "device": "meta",
+                }
+                if isinstance(operation, ops.ConvTranspose):
+                    rest["output_padding"] = operation.output_padding
+                layer = CONVOLUTIONS[type(operation), len(window)](*sizes, **rest)
             layer.weight = nn.Parameter(tensor(stored))
-            layer.bias = nn.Parameter(tensor(bias))
+            layer.bias = nn.Parameter(tensor(bias)) if operation.biased or bias.any() else None
             return layer
         case ops.Affine(scale=scale, shift=shift):
             return ChannelScale(tensor(scale), tensor(shift))

@@ -135,6 +135,7 @@ def _add_operation(
 ) -> str:
     if isinstance(operation, ops.Input):
         return INPUT
+    assert not isinstance(operation, ops.Call)  # it is not lowered to for a format
     source, name = results[operation.source], operation.name
     shape = operations[operation.source].shape
 

@@ -6,21 +6,25 @@ be certified; a format rounds them once, to float32.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor, fx, nn
 
 from sculpt.errors import NumericsError
-from sculpt.graph.channels import Link
+from sculpt.graph.carrying import describe_call
+from sculpt.graph.channels import Link, Numbers
 from sculpt.graph.trace import Shape
 
 Array = NDArray[np.float64]
 Pair = tuple[int, int]
 """Height and width."""
+Steps = tuple[int, ...]
+"""Height and width; of images with more or fewer dimensions, one number for each."""
 
 Function = Literal["relu", "relu6", "leaky_relu", "tanh", "selu"]
 
@@ -31,6 +35,9 @@ class Input:
 
     shape: Shape
     name: str = "images"
+    axis: int | None = None
+    """Dimension that holds the channels, counted from the last; None for the first of an image.
+    The shape has the channels first all the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +58,8 @@ class Layer(_Computed):
     """(outputs, inputs, ...)."""
     bias: Array
     """(outputs,)."""
+    biased: bool = field(default=True, kw_only=True)
+    """Whether the network has such a bias, or a norm that became one; else it is zero so far."""
 
     @property
     def stored(self) -> Array:
@@ -69,20 +78,40 @@ class Conv(Layer):
     Its weight is whole: with zeros between groups and in the gaps of a dilation.
     """
 
-    stride: Pair
-    padding: Pair
+    stride: Steps
+    padding: Steps
     """Rows above and below, columns left and right."""
     groups: int = 1
-    dilation: Pair = (1, 1)
+    dilation: Steps = (1, 1)
 
     @property
     def stored(self) -> Array:
         """(out_channels, in_channels / groups, height, width): the weight without those zeros."""
-        weight = self.weight[:, :, :: self.dilation[0], :: self.dilation[1]]
+        blocks = self._blocks
+        return blocks.reshape(-1, *blocks.shape[2:])
+
+    @property
+    def _blocks(self) -> Array:
+        """(groups, outputs and inputs of a group, height, width)."""
+        taps: Any = tuple(slice(None, None, step) for step in (1, 1, *self.dilation))
+        weight: Array = self.weight[taps]
         rows, columns = (size // self.groups for size in weight.shape[:2])
         whole = weight.reshape(self.groups, rows, self.groups, columns, *weight.shape[2:])
         places = np.arange(self.groups)
-        return whole[places, :, places].reshape(-1, *whole.shape[3:])
+        return whole[places, :, places]
+
+
+@dataclass(frozen=True, eq=False)
+class ConvTranspose(Conv):
+    """A transposed convolution; only PyTorch runs it."""
+
+    output_padding: Steps = (0, 0)
+
+    @property
+    def stored(self) -> Array:
+        """(in_channels, out_channels / groups, height, width): the weight without those zeros."""
+        blocks = self._blocks.swapaxes(1, 2)
+        return blocks.reshape(-1, *blocks.shape[2:])
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,8 +166,38 @@ class Flatten(_Computed):
     """All values of an image in one row, channel by channel, in PyTorch's order."""
 
 
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A call of the network itself, for which there is no operation here: only PyTorch runs it.
+
+    It may carry channels on. If it is not known what it does with them, all of them stay, in its
+    sources as in its result.
+    """
+
+    shape: Shape
+    """Of its result for one image, the channels first; (0,) of what is no tensor."""
+    name: str
+    axis: int
+    """Dimension of its result that holds the channels, counted from the last."""
+    node: fx.Node
+    what: nn.Module | Tensor | None
+    """The module that it calls, or the tensor that it gets."""
+    inputs: tuple[int, ...]
+    """Positions of what the node takes (`all_input_nodes`), sizes and other numbers included."""
+    sources: tuple[int, ...] = ()
+    """Positions of the results whose channels it takes."""
+    carried: tuple[Numbers, ...] | None = None
+    """(channels,) for each source; None if they are not known, or there is no source."""
+    product: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether all channels before and behind it have to stay."""
+        return self.carried is None and bool(self.sources)
+
+
 Computed = Conv | Linear | Affine | Activation | Add | Pool | Channels | Flatten
-Operation = Input | Computed
+Operation = Input | Computed | Call
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +215,22 @@ class Program:
     def classes(self) -> int:
         """Number of logits."""
         return prod(self.operations[-1].shape)
+
+    @cached_property
+    def axes(self) -> list[int]:
+        """Dimension of each result that holds the channels, counted from the last."""
+        found: list[int] = []
+        for operation in self.operations:
+            match operation:
+                case Input(axis=int() as axis) | Call(axis=axis):
+                    found.append(axis)
+                case Linear():
+                    found.append(-1)
+                case Activation(source=source) | Add(source=source):
+                    found.append(found[source])
+                case _:
+                    found.append(-len(operation.shape))
+        return found
 
     def users(self) -> list[list[int]]:
         """Return for each operation the positions of those that take its result."""
@@ -178,14 +253,25 @@ class Program:
                     connections = (weight != 0).reshape(*weight.shape[:2], -1).any(axis=2)
                     found.append(Link(width, (source,), connections))
                 case Channels(taken=taken, source=source):
-                    found.append(Link(width, (source,), carried=taken))
+                    found.append(Link(width, (source,), carried=(taken,)))
+                case Call(sources=sources, carried=own, product=product):
+                    found.append(Link(width, sources, carried=own, product=product))
                 case _:
                     before = self.operations[operation.source].shape[0]
                     others = (operation.other,) if isinstance(operation, Add) else ()
                     places = (operation.source, *others)
                     carried = np.arange(before).repeat(width // before)
-                    found.append(Link(width, places, carried=carried))
+                    found.append(Link(width, places, carried=(carried,) * len(places)))
         return found
+
+    @property
+    def left_whole(self) -> list[str]:
+        """Calls whose channels all stay, because it is not known what they do with them."""
+        return [
+            describe_call(call.node, call.what if isinstance(call.what, nn.Module) else None)
+            for call in self.operations
+            if isinstance(call, Call) and call.whole and call.node.op != "output"
+        ]
 
     def macs(self, *, dense: bool) -> int:
         """Multiply-accumulates for one image: of all weights, or of those that are not zero."""
@@ -202,10 +288,10 @@ class Program:
     def values(self) -> Iterator[tuple[str, Array]]:
         """Iterate over all arrays of values with their names: layer and field."""
         for operation in self.operations:
-            for field in fields(operation):
-                found = getattr(operation, field.name)
+            for one in fields(operation):
+                found = getattr(operation, one.name)
                 if isinstance(found, np.ndarray) and found.dtype == np.float64:
-                    yield f"{operation.name}.{field.name}", found
+                    yield f"{operation.name}.{one.name}", found
 
 
 def as_float32(values: NDArray[np.float64], name: str) -> NDArray[np.float32]:

@@ -24,8 +24,10 @@ class Link:
     """Positions of the operations whose results it takes."""
     connections: Mask | None = None
     """(width, width of the source), for a layer: where weights are kept."""
-    carried: Numbers | None = None
-    """(width,): the channel of every source that each channel is, or -1 for zeros."""
+    carried: tuple[Numbers, ...] | None = None
+    """(width,) for each source: the channel of it that each channel is, or -1 for none."""
+    product: bool = False
+    """Whether the channels of several sources are multiplied: zero where one of them is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,14 +49,15 @@ def find_units(links: list[Link]) -> list[Numbers]:
     """Number the unit of each channel of each operation, (channels,), from 0.
 
     A unit is one channel in all the places where it appears: batch norms, activations and pools
-    hand it on, an addition makes two units one. So it can be removed only everywhere at once.
+    hand it on, an addition or a product makes two units one. So it can be removed only everywhere
+    at once.
     """
     starts = np.cumsum([0, *(link.width for link in links)])
     same = [np.empty((2, 0), np.int64)]  # pairs of places that hold one channel
     for start, link in zip(starts, links, strict=False):
-        if link.carried is not None:
-            to = np.flatnonzero(link.carried >= 0)
-            same += [np.stack([start + to, starts[s] + link.carried[to]]) for s in link.sources]
+        for source, carried in zip(link.sources, link.carried or (), strict=False):
+            to = np.flatnonzero(carried >= 0)
+            same.append(np.stack([start + to, starts[source] + carried[to]]))
     pairs = np.concatenate(same, axis=1)
     places = int(starts[-1])
     _, units = connected_components(
@@ -70,18 +73,29 @@ def push(link: Link, given: list[Mask]) -> Mask:
         return np.asarray((link.connections & given[0]).any(axis=1))
     if link.carried is None:
         return np.ones(link.width, np.bool_)
-    there = link.carried >= 0
-    return np.asarray(np.any([there & channels[link.carried] for channels in given], axis=0))
+    arriving = [
+        (carried >= 0) & channels[carried]
+        for carried, channels in zip(link.carried, given, strict=True)
+    ]
+    return np.asarray((np.all if link.product else np.any)(arriving, axis=0))
 
 
-def pull(link: Link, wanted: Mask, width: int) -> Mask:
-    """Propagate wanted channels of a result, (width,), back to a source, (its width,)."""
+def pull(link: Link, wanted: Mask, source: int, width: int) -> Mask:
+    """Propagate wanted channels of a result, (width,), back to one of its sources.
+
+    Args:
+        link, wanted: Of the result.
+        source: Position of the operation; all that it gives to the result counts.
+        width: Channels of the source.
+    """
     if link.connections is not None:
         return np.asarray(link.connections[wanted].any(axis=0))
     if link.carried is None:
         return np.ones(width, np.bool_)
     found = np.zeros(width, np.bool_)
-    found[link.carried[wanted & (link.carried >= 0)]] = True
+    for place, carried in zip(link.sources, link.carried, strict=True):
+        if place == source:
+            found[carried[wanted & (carried >= 0)]] = True
     return found
 
 
@@ -96,5 +110,5 @@ def find_paths(links: list[Link], alive: list[Mask], ends: set[int]) -> list[Liv
     for link, live in zip(reversed(links), reversed(found), strict=True):
         for source in link.sources:
             read = found[source].read
-            read |= pull(link, live.on_path, len(read))
+            read |= pull(link, live.on_path, source, len(read))
     return found

@@ -10,22 +10,42 @@ from sculpt.models.residual_blocks import ZeroPad
 
 Shape = tuple[int, ...]
 """Shape of a result for one image: (channels, height, width), or (channels,)."""
+Size = tuple[int, ...]
+"""Shape of a whole result, its first dimension most often the batch."""
 
 
 class NotTraceableError(Exception):
     """Why a network cannot be traced: `that of Network is not (reason)`."""
 
 
+def plain_type(module: nn.Module) -> type[nn.Module]:
+    """Return a module's class, or the class of PyTorch that it extends and leaves as it is."""
+    own: Any = type(module)
+    theirs: Any = next(base for base in own.__mro__ if base.__module__.startswith("torch.nn."))
+    methods = (name for name, value in vars(theirs).items() if callable(value))
+    same = all(getattr(own, n) is getattr(theirs, n) for n in methods if n != "__init__")
+    found: type[nn.Module] = theirs if same and own.forward is theirs.forward else own
+    return found
+
+
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        # It is understood as a whole.
-        return isinstance(m, ZeroPad) or super().is_leaf_module(m, module_qualified_name)
+        # The first is understood as a whole, as is a layer of another name.
+        named = not isinstance(m, nn.Sequential) and plain_type(m) is not type(m)
+        return isinstance(m, ZeroPad) or named or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Shapes(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
+        given: Any = self.map_nodes_to_values(n.args, n)
+        first = next((value for value in given if isinstance(value, Tensor)), None)
+        version = first is not None and first._version
         output = super().run_node(n)
-        n.meta["shape"] = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
+        is_tensor = isinstance(output, Tensor)
+        n.meta["shape"] = tuple(output.shape[1:]) if is_tensor else ()
+        n.meta["size"] = tuple(output.shape) if is_tensor else None
+        n.meta["value"] = None if is_tensor else output
+        n.meta["same"] = first is not None and output is first and first._version == version
         return output
 
 
@@ -46,8 +66,10 @@ def trace(network: nn.Module, shape: Shape) -> fx.Graph:
         shape: Of one image.
 
     Returns:
-        Nodes in order of execution; the `meta["shape"]` of each is that of its result for one
-        image, `()` if that is no tensor with channels.
+        Nodes in order of execution, with a `meta` of their results for a batch of two: `shape`,
+        that for one image, `()` if it is no tensor with channels; `size`, the whole shape, and
+        None of what is no tensor; its `value` then; and `same`: whether the call has returned its
+        first argument as it was, which is known on devices that compute.
 
     Raises:
         NotTraceableError: the forward pass cannot be traced, or does not take such images.

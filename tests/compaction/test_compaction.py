@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from idioms import IDIOMS, channel_masks
 from networks import Undecided, equal, random_masks
 from torch import Tensor, nn
 from torchvision.models import resnet18, vgg
@@ -54,9 +55,9 @@ def build(name: str, options: dict[str, Any]) -> nn.Module:
     ).double()
 
 
-def images(count: int = 8, seed: int = 0) -> Tensor:
+def images(count: int = 8, seed: int = 0, shape: tuple[int, ...] = SHAPE) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(count, *SHAPE, dtype=torch.float64, generator=generator)
+    return torch.randn(count, *shape, dtype=torch.float64, generator=generator)
 
 
 def without_constants(model: nn.Module, masks: Masks) -> Masks:
@@ -108,7 +109,14 @@ def prepare(model: nn.Module, masks: Masks) -> Compaction:
     return narrow_for_training(model, masks, images(2))
 
 
-def train(model: nn.Module, masks: Masks, *, nesterov: bool = True, steps: int = 10) -> None:
+def train(
+    model: nn.Module,
+    masks: Masks,
+    *,
+    nesterov: bool = True,
+    steps: int = 10,
+    shape: tuple[int, ...] = SHAPE,
+) -> None:
     model.train()
     optimizer = torch.optim.SGD(
         model.parameters(), lr=0.05, momentum=0.9, nesterov=nesterov, weight_decay=5e-4, fused=True
@@ -116,7 +124,7 @@ def train(model: nn.Module, masks: Masks, *, nesterov: bool = True, steps: int =
     for step in range(steps):
         # Of the same random numbers, where there is dropout.
         torch.manual_seed(step)
-        inputs, labels = images(seed=step), torch.arange(8) % 5
+        inputs, labels = images(seed=step, shape=shape), torch.arange(8) % 5
         inputs = inputs.to(next(model.parameters()).dtype)
         optimizer.zero_grad()
         F.cross_entropy(model(inputs), labels).backward()
@@ -124,10 +132,10 @@ def train(model: nn.Module, masks: Masks, *, nesterov: bool = True, steps: int =
         apply_masks(model, masks)
 
 
-def live_norms(model: nn.Module) -> list[tuple[str, Tensor]]:
+def live_norms(model: nn.Module, shape: tuple[int, ...]) -> list[tuple[str, Tensor]]:
     """Return the channels of every batch norm that the loss depends on, by their gradients."""
     probe = copy.deepcopy(model).train()
-    F.cross_entropy(probe(images()), torch.arange(8) % 5).backward()
+    F.cross_entropy(probe(images(shape=shape)), torch.arange(8) % 5).backward()
     return [
         (name, norm.weight.grad != 0)
         for name, norm in probe.named_modules()
@@ -135,11 +143,17 @@ def live_norms(model: nn.Module) -> list[tuple[str, Tensor]]:
     ]
 
 
-def check_trajectory(model: nn.Module, masks: Masks, compaction: Compaction, **how: Any) -> None:
+def check_trajectory(
+    model: nn.Module,
+    masks: Masks,
+    compaction: Compaction,
+    shape: tuple[int, ...] = SHAPE,
+    **how: Any,
+) -> None:
     full = copy.deepcopy(model)
-    live = live_norms(model)
-    train(full, masks, **how)
-    train(compaction.model, compaction.masks, **how)
+    live = live_norms(model, shape)
+    train(full, masks, shape=shape, **how)
+    train(compaction.model, compaction.masks, shape=shape, **how)
     compaction.restore()
 
     # Weight decay alone moves a weight by about 1e-5.
@@ -154,9 +168,8 @@ def check_trajectory(model: nn.Module, masks: Masks, compaction: Compaction, **h
                 found[key][channels], expected[key][channels], **near, msg=key
             )
     with torch.no_grad():
-        torch.testing.assert_close(
-            model.eval()(images(seed=99)), full.eval()(images(seed=99)), **near
-        )
+        unseen = images(seed=99, shape=shape)
+        torch.testing.assert_close(model.eval()(unseen), full.eval()(unseen), **near)
 
 
 def selection_macs(model: nn.Module) -> int:
@@ -469,6 +482,52 @@ def test_what_is_not_understood_is_left_alone():
     assert shapes["twice.weight"] == (8, 8, 1, 1)
     assert largest_difference(model, masks, compaction, images()) < 1e-12
     check_trajectory(model, masks, compaction)
+
+
+class Flat(nn.Module):
+    """A network whose results are taken for logits, whatever they are."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.network(inputs).flatten(1)
+
+
+SHUFFLE = ["chunk", "size", "view", "transpose", "contiguous", "split", "getitem_8"]
+LEFT_WHOLE = {
+    "unet": ["network.again (ConvTranspose2d)"],
+    "shuffle": [f"{name} ({name.partition('_')[0]})" for name in SHUFFLE],
+    "group norm": ["network.norms.0 (GroupNorm)"],
+    "instance norm": ["network.norms.0 (InstanceNorm2d)"],
+    "tokens": ["mul (mul)"],
+    "normed tokens": ["network.norm (LayerNorm)", "mul (mul)"],
+    "films": ["network.two (Conv3d)"],
+    "foreign": [
+        "sin (sin)",
+        *["network.twice (Conv2d)"] * 2,
+        *("softmax (softmax)", "normalize (normalize)"),
+    ],
+}
+"""Calls around which channels stay: of convolutions of several groups, too."""
+
+
+@pytest.mark.parametrize("idiom", sorted(IDIOMS.keys() - {"unet of sizes"}))
+def test_networks_of_every_idiom(idiom: str):
+    torch.manual_seed(0)
+    network, shape, _ = IDIOMS[idiom]
+    model = Flat(network()).double()
+    masks = without_constants(model, channel_masks(model, 0.5, seed=1))
+    apply_masks(model, masks)
+    inputs = images(shape=shape)
+    compaction = narrow_for_training(model, masks, inputs)
+    assert largest_difference(model, masks, compaction, inputs) < 1e-12
+    assert compaction.plan["saving"] > 0.05
+    assert compaction.plan.get("left_whole", []) == LEFT_WHOLE.get(idiom, [])
+    sizes = [sum(p.numel() for p in net.parameters()) for net in (compaction.model, model)]
+    assert sizes[0] < sizes[1]
+    check_trajectory(model, masks, compaction, shape, steps=5)
 
 
 class Halved(Undecided):

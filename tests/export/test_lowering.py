@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sculpt.errors import ExportError
 from sculpt.export.lowering import lower
 from sculpt.export.module import evaluate_program
-from sculpt.export.program import Affine, Conv, Linear
+from sculpt.export.program import Activation, Affine, Channels, Conv, Flatten, Input, Linear
 from sculpt.models import build_network
 from sculpt.pruning.initializers import initialize
 from sculpt.pruning.masks import Masks, apply_masks, dense_masks
@@ -114,6 +114,28 @@ def test_every_operation():
     assert difference(model, dense_masks(model), shape) < 1e-12
     program = lower(model, dense_masks(model), images)
     assert sum(isinstance(operation, Conv) for operation in program.operations) == 4
+
+
+class Views(nn.Module):
+    """Flattening by a view, chosen channels, and a shuffle of channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 8, 3), nn.Conv2d(4, 6, 3)
+        self.last = nn.Linear(24, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.two(F.relu(self.one(x))[:, [5, 0, 3, 1]])
+        x = x.view(x.size(0), 2, 3, 2, 2).transpose(1, 2).contiguous().view(-1, 6, 2, 2)
+        return self.last(x.reshape(x.shape[0], -1))
+
+
+def test_what_only_moves_values_has_operations_in_every_format():
+    model = Views()
+    assert difference(model, dense_masks(model), (3, 6, 6)) < 1e-12
+    program = lower(model, dense_masks(model), torch.zeros(1, 3, 6, 6))
+    kinds = [type(operation) for operation in program.operations]
+    assert kinds == [Input, Conv, Activation, Channels, Conv, Channels, Flatten, Linear]
 
 
 def test_a_norm_is_folded_through_what_does_nothing():

@@ -127,7 +127,8 @@ class _Tables:
         )
 
     def _layer(self, layer: ops.Layer) -> tuple[int, ...]:
-        name, weight, strides = layer.name, layer.weight, (1, 1, 0, 0)
+        name, weight = layer.name, layer.weight
+        strides: tuple[int, ...] = (1, 1, 0, 0)
         if isinstance(layer, ops.Conv):
             strides = (*layer.stride, *layer.padding)
         else:
