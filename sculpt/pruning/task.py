@@ -10,7 +10,7 @@ from sculpt.pruning.mask_rule import MaskRule, required_shape, select_masks
 from sculpt.pruning.masks import Masks, Scores
 
 Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
-"""Starts a pass over (inputs (N, ...) float32, labels (N,) int64)."""
+"""Starts a pass over (inputs (N, ...) float32, labels (N,) int64, or targets of another loss)."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,9 @@ class PruningTask:
     """Shape of one input without its batch dimension, for example (3, 32, 32)."""
     rule: MaskRule = field(default_factory=MaskRule)
     """How scores become masks."""
+    loss: Callable[[str], Callable[[Tensor, Tensor, Tensor], Tensor]] | None = None
+    """Losses other than cross-entropy by the name of a criterion's targets (`gt`, `uniform`): each
+    of (inputs, outputs, labels), summed over the inputs. InputError for targets without one."""
 
     def select(self, scores: Scores, kept: int | None = None) -> Masks:
         """Mask all but the `kept` highest scores; by default as many as the task keeps.

@@ -144,6 +144,7 @@ class Session:
         total = store.total if self.total is None else self.total
         try:
             with Interruption() as interruption:
+                watcher.metric = self.config.task.shown
                 watcher.run_started(total, store.finished)
                 left = total - store.finished + queue_confirmation(store, dry=True)
                 workers = self._number_of_workers(count, watcher, interruption) if left > 0 else 0

@@ -45,7 +45,7 @@ def connection_sensitivity(
             `pred_softmax`: −Σ_c p̄_c · log p̄_c of its softmax output p̄ averaged over the images,
             the cross-entropy of that prediction to itself. `jacobian_1`, `jacobian_2`: no targets;
             the sum of absolute entries, or the Frobenius norm, of each image's input-output
-            Jacobian.
+            Jacobian. Where the task has another loss, `gt` and `uniform` are of that one.
         batch_norm: `identity`: inference mode, so that fresh statistics (0, 1) leave signals alone,
             as in the authors' code. `batch`: each batch is normalised by its own statistics.
         precision: Of products and convolutions. `bfloat16` is faster where the device has it, and
@@ -129,6 +129,8 @@ def make_loss(model: nn.Module, task: PruningTask, targets: Targets) -> Loss:
     if targets.startswith("jacobian"):
         order = int(targets[-1])
         return lambda inputs, logits, _: _jacobian_norms(inputs, logits, order).sum()
+    if task.loss:
+        return task.loss(targets)
     if targets.startswith("pred"):
         average = _average_prediction(model, task, softmax=targets == "pred_softmax")
 

@@ -22,7 +22,7 @@ from sculpt.search.sampling.feasibility import check_study
 from sculpt.search.workers.devices import use_device
 from sculpt.search.workers.processes import worker_processes
 from sculpt.training.loop import train
-from sculpt.trial_setup import build_model
+from sculpt.trial_setup import build_model, channels_last
 
 MEASURED_SECONDS = 4.0
 """Training time for each number of trials; starting the processes comes on top."""
@@ -103,8 +103,8 @@ def measure_concurrency(config: Study, splits: Splits) -> Concurrency:
 def _dense_network(candidate: Study, splits: Splits) -> tuple[nn.Module, Masks]:
     """Build a candidate's network as it is before pruning, and masks that keep all of it."""
     load_plugins(candidate.plugins)
-    model = build_model(candidate, splits.spec).to(splits.train.device)
-    return model.to(memory_format=torch.channels_last), dense_masks(model)
+    model = channels_last(build_model(candidate, splits.spec).to(splits.train.device))
+    return model, dense_masks(model)
 
 
 def train_together(
