@@ -12,6 +12,7 @@ from sculpt.data import ImageSet, Spec, Splits
 from sculpt.diagnostics.cost import Cost, measure_cost
 from sculpt.errors import InputError
 from sculpt.models import build_for
+from sculpt.pruning.initializers import check_drawable
 from sculpt.pruning.mask_rule import MaskRule
 from sculpt.pruning.masks import Masks, Scores, count_parameters, prunable_budget
 from sculpt.pruning.task import PruningTask
@@ -132,13 +133,20 @@ def resolve_budget(study: Study, spec: Spec) -> int:
     `base` is all of it, a sparsity a share of it.
 
     Raises:
-        InputError: the study's own model does not fit its images and classes.
+        InputError: the study's own model does not fit its images and classes, or its initializer.
     """
     with torch.device("meta"):
         network = build_model(study, spec)
     cost = measure_cost(network, spec.shape)
     check_classes(cost, spec, study.model.name)
+    check_initializer(study, network)
     return candidate_budget(study, study, spec)
+
+
+def check_initializer(study: Study, network: nn.Module) -> None:
+    """Refuse a network that the study's initializer cannot draw, by an InputError."""
+    initializer = study.pruning.initializer
+    check_drawable(network, initializer.name, **initializer.options)
 
 
 def candidate_budget(study: Study, candidate: Study, spec: Spec) -> int:

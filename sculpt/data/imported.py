@@ -78,11 +78,6 @@ class Imported:
             )
         both = [labels for labels in (train_targets, test_targets) if labels.dtype == torch.int64]
         classes = 1 + max((int(labels.max()) for labels in both if len(labels)), default=-1)
-        if classes > MOST_CLASSES:
-            raise DataError(
-                f"whole numbers (N,) are classes, at most {MOST_CLASSES}, but one of "
-                f"{self._factory} is {classes - 1}; make targets of another kind floats"
-            )
         names = tuple(map(str, range(classes)))
         return ImageArrays(train, train_targets, test, test_targets, names)
 
@@ -170,6 +165,12 @@ def _as_inputs(inputs: Tensor) -> Tensor:
 def _as_targets(targets: Tensor) -> Tensor:
     whole = not (targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool)
     if whole and targets.dim() == 1:
+        lowest, highest = (int(end) for end in targets.aminmax()) if len(targets) else (0, 0)
+        if lowest < 0 or highest >= MOST_CLASSES:
+            raise DataError(
+                f"whole numbers (N,) are classes from 0, below {MOST_CLASSES}, but they span "
+                f"{lowest}..{highest}; renumber them, or make targets of another kind floats"
+            )
         return targets.long()
     if targets.dim() not in (1, 2) or targets.is_complex():
         raise DataError(

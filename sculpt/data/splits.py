@@ -65,13 +65,14 @@ def make_splits(
     Raises:
         DataError: a number is out of range, a split or a class of the training split would
             be empty, a channel of images is constant, or the targets are none of the task.
+        InputError: a loss or metric of somebody's own does not take the targets.
     """
     if not 0 < validation_fraction < 1:
         raise DataError(
             "validation_fraction must lie strictly between 0 and 1, but got "
             f"{validation_fraction}; 0.1 is the paper's"
         )
-    check_task(task, arrays)
+    _check_task(task, arrays)
     total, classes = len(arrays.train_labels), class_labels(arrays.train_labels)
     if train_images is not None and not 1 <= train_images <= total:
         raise DataError(
@@ -100,13 +101,13 @@ def make_splits(
     return replace(splits, fingerprint=_fingerprint(splits))
 
 
-def check_task(task: Task, arrays: ImageArrays) -> None:
-    """Refuse targets that a task cannot learn.
+def check_targets(task: Task, spec: Spec) -> None:
+    """Refuse a kind of targets that a task cannot learn.
 
     Raises:
-        DataError: they are of another kind, or outside its range.
+        DataError: they are of another kind.
     """
-    kind = arrays.spec.targets
+    kind = spec.targets
     if task.targets not in (None, kind):
         forms = {"classes": "int64 (N,), the index of a class", "numbers": "floats (N,) or (N, K)"}
         raise DataError(
@@ -114,6 +115,12 @@ def check_task(task: Task, arrays: ImageArrays) -> None:
             f"with the metric {task.metric}, but those of the data are {kind} ({forms[kind]}); "
             "convert them, or change task.loss"
         )
+
+
+def _check_task(task: Task, arrays: ImageArrays) -> None:
+    """Refuse targets outside of a task's range, and functions that do not take them."""
+    check_targets(task, arrays.spec)
+    task.try_out(arrays.train_labels, arrays.spec.outputs)
     if task.loss == "bce":
         labels = torch.cat([arrays.train_labels, arrays.test_labels])
         if len(labels) and not (labels.min() >= 0 and labels.max() <= 1):

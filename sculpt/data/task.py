@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sculpt.errors import InputError
+from sculpt.errors import InputError, SculptError
 from sculpt.registry import imported
 
 Function = Callable[[Tensor, Tensor], Tensor]
@@ -111,6 +111,42 @@ class Task:
         name = self.loss if self.metric == "loss" else self.metric
         function = self._loss if self.metric == "loss" else imported(self.metric)
         return float(self._one_number(name, function(outputs, targets)))
+
+    def try_out(self, targets: Tensor, outputs: int) -> None:
+        """Call a loss and a metric of somebody's own once, before anything depends on them.
+
+        Args:
+            targets: Those of a data set.
+            outputs: Numbers that a network returns for an input.
+
+        Raises:
+            InputError: one raises an error, or returns something else than one number; or nothing
+                that depends on the outputs can be descended.
+        """
+        made = torch.linspace(-1, 1, len(targets) * outputs).view(len(targets), outputs)
+        for name, own in (("loss", self.loss not in LOSSES), ("metric", ":" in self.metric)):
+            if not own or not len(targets):
+                continue
+            try:
+                if name == "metric":
+                    self.metric_of_set(made, targets)
+                    continue
+                found = self.mean_loss(made.requires_grad_(), targets)
+            except SculptError:
+                raise
+            except Exception as error:  # somebody's code raises anything
+                raise InputError(
+                    f"a {name} must take outputs {tuple(made.shape)} and targets "
+                    f"{tuple(targets.shape)} of {targets.dtype}, but {getattr(self, name)} raises "
+                    f"{type(error).__name__}: {error!s:.300}; change it"
+                ) from error
+            finally:
+                made = made.detach()
+            if not found.requires_grad:
+                raise InputError(
+                    f"a loss must be differentiable by the outputs, but {self.loss} returns a "
+                    "number that is not; compute it with operations of torch"
+                )
 
     def scoring_loss(self, scored: Tensor) -> Callable[[str], SummedLoss] | None:
         """Return the losses that criteria score on, by the name of their targets.

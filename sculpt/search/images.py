@@ -5,13 +5,17 @@ from contextlib import suppress
 
 from sculpt.config import Data, Params, Range, Study, label, parameter_path
 from sculpt.data import ImageSet, Spec, Splits, Task, make_splits
+from sculpt.data.splits import check_targets
 from sculpt.errors import ConfigError, DataError
 from sculpt.registry import DATASETS
 
 
 def describe_data(study: Study) -> Spec:
-    """Return the shape of the study's images; DataError if, say, their folder is missing."""
-    return DATASETS.get(study.data.name)(**study.data.options).describe()
+    """Return the shape of the study's images; DataError if, say, their folder is missing, or the
+    study's task is none for them."""
+    spec: Spec = DATASETS.get(study.data.name)(**study.data.options).describe()
+    check_targets(_task(study), spec)
+    return spec
 
 
 def missing_data(study: Study) -> str | None:
@@ -77,5 +81,9 @@ def _load(data: Data, study: Study) -> Splits:
         validation_fraction=data.validation_fraction,
         seed=data.split_seed,
         train_images=data.train_images,
-        task=Task(study.task.loss, study.task.metric),
+        task=_task(study),
     )
+
+
+def _task(study: Study) -> Task:
+    return Task(study.task.loss, study.task.metric)

@@ -64,6 +64,33 @@ def initialize(model: nn.Module, initializer: str, *, seed: int, **options: Any)
 
 
 @torch.no_grad()
+def check_drawable(model: nn.Module, initializer: str, **options: Any) -> None:
+    """Refuse a network with layers that an initializer cannot draw, on whatever device it is.
+
+    Only unusual ones are drawn to see: others than linear layers and 2-D convolutions with a square
+    kernel, once for each shape.
+
+    Raises:
+        UnknownNameError: no initializer has this name.
+        InputError: a layer cannot be drawn; the message is the initializer's.
+    """
+    draw = INITIALIZERS.get(initializer)
+    if "model" in signature(draw).parameters:
+        return
+    seen = set()
+    for layer in model.modules():
+        if not isinstance(layer, nn.modules.conv._ConvNd) or not layer.weight.requires_grad:
+            continue
+        kernel = layer.kernel_size
+        kind = type(layer), layer.weight.shape, layer.groups
+        if kind in seen or (len(kernel) == 2 and kernel[0] == kernel[1]):
+            continue
+        seen.add(kind)
+        with torch.device("cpu"):
+            draw(layer, torch.Generator().manual_seed(0), **options)
+
+
+@torch.no_grad()
 def draw_layers(
     model: nn.Module,
     draw: Callable[..., Tensor],

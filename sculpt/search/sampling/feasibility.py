@@ -30,7 +30,12 @@ from sculpt.search.sampling.space import (
     some_points,
     space_size,
 )
-from sculpt.trial_setup import build_model, candidate_budget, resolve_budget
+from sculpt.trial_setup import (
+    build_model,
+    candidate_budget,
+    check_initializer,
+    resolve_budget,
+)
 
 TRIED = 200
 """Points of a large space that are drawn, beside its corners, to see whether any is feasible."""
@@ -153,6 +158,7 @@ def check_candidate(study: Study, candidate: Study, spec: Spec) -> Feasibility:
         violations["budget"] = max(violations["budget"], 0) or 1.0
     try:
         kept = prunable_budget(size.model, budget, candidate.counting)
+        check_initializer(candidate, size.model)
         check_networks_fit(candidate, size.model, size.input_shape, kept)
     except InputError as error:
         reasons.append(str(error))
@@ -319,6 +325,7 @@ def _network(candidate: Study) -> str:
         candidate.counting,
         (training.batch_size, training.flip, training.translate, training.cutout),
         candidate.contradictions(),
+        candidate.pruning.initializer.label,
     )
     pruning = candidate.pruning.model_dump_json() if networks_from_files(candidate) else ""
     return f"{candidate.model.model_dump_json()} {settings} {pruning}"
