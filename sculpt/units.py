@@ -93,6 +93,10 @@ class Metric:
         """Return the value of one network."""
         return self._number(value) + (" %" if self.share else "")
 
+    def short(self, value: float) -> str:
+        """Return the value of one network for a line of progress."""
+        return f"{value:.2%}" if self.share else self._number(value)
+
     def difference(self, difference: Interval) -> str:
         """Return a difference, its interval in brackets."""
         mean, low, high = (self._signed(difference[key]) for key in ("mean", "low", "high"))

@@ -104,7 +104,7 @@ class LiveView(Watcher):
         )
 
     def epoch_finished(self, epoch: Epoch) -> None:
-        found = self._value(epoch.val_error)
+        found = self.metric.short(epoch.val_error)
         note = f"{epoch.images_per_second:,.0f} images/s, val {self.metric.name} {found}"
         self._bars.update(self._trials[self._worker], advance=1, note=note)
         self._describe_study()
@@ -119,7 +119,7 @@ class LiveView(Watcher):
         seconds = time.monotonic() - self._starts[self._worker]
         result = problem
         if val_error is not None:
-            result = f"val {self.metric.name} {self._value(val_error)}"
+            result = f"val {self.metric.name} {self.metric.short(val_error)}"
         row = self._trials[self._worker]
         self.message(f"{self._bars.tasks[row].description}: {result} ({seconds:.1f} s)")
         self._bars.update(row, visible=False)
@@ -160,16 +160,13 @@ class LiveView(Watcher):
     def _describe_study(self) -> None:
         notes = []
         if self._best is not None:
-            notes.append(f"best {self._value(self._best[0])} ({self._best[1]})")
+            notes.append(f"best {self.metric.short(self._best[0])} ({self._best[1]})")
         if self._finished_here:
             study = self._bars.tasks[self._study]
             pace = (time.monotonic() - self._first_start) / self._finished_here
             left = pace * ((study.total or 0) - study.completed)
             notes.append(f"about {left / 60:.0f} min left")
         self._bars.update(self._study, note=", ".join(notes))
-
-    def _value(self, value: float) -> str:
-        return f"{value:.2%}" if self.metric.share else self.metric.value(value)
 
 
 def _name(label: int | str) -> str:

@@ -107,3 +107,23 @@ def test_volumes_and_series_are_trained_on():
         history = train(model, dense_masks(model), make_splits(arrays), recipe(), seed=0).history
         assert 0 <= history[-1].val_error <= 1
         assert history[-1].train_error is not None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_captured_steps_of_a_regression_train_as_eager_ones():
+    from sculpt.training.capture import capture
+    from sculpt.training.trainer import Trainer
+
+    splits, settings, weights = lines(Task("mse", "mse")).to("cuda"), recipe(batch_size=16), []
+    for captured in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2)).cuda()
+        trainer = Trainer(model, {}, splits.train, settings, "float32", 0)
+        if captured:
+            before = trainer.state()
+            trainer.update = capture(trainer, torch.arange(16, device="cuda"))
+            trainer.restore(before)
+        trainer.run_epoch(1)
+        weights.append(model[0].weight.detach())
+    torch.testing.assert_close(weights[0], weights[1], rtol=2e-2, atol=2e-3)
