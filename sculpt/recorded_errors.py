@@ -14,7 +14,7 @@ from sculpt.documents import lookup
 from sculpt.errors import DataError, UnknownNameError
 from sculpt.export.folder import Check
 from sculpt.export.loading import Loaded, input_of
-from sculpt.registry import DATASETS, options_schema
+from sculpt.registry import DATASETS, IMPORT, options_schema
 from sculpt.search.images import describe_data, load_data, missing_data
 from sculpt.units import ERROR, Metric, count, percent
 
@@ -167,6 +167,8 @@ def _find_data(loaded: Loaded, data_root: str | Path | None) -> Data:
     section = lookup(loaded.metadata, "record.config.data")
     if not isinstance(section, dict):
         raise DataError("the file does not say which images its study had")
+    if section.get("name") == IMPORT:
+        raise DataError("the data come from a callable, and which is called no file may say")
     section = {key: section[key] for key in section if key not in ("root", "download")}
     try:
         options = Data.model_validate(section).options

@@ -93,6 +93,12 @@ def huber(outputs, targets):
     return nn.functional.huber_loss(outputs, targets)
 
 
+def focal(outputs, targets):
+    """A loss of classes that counts what is told well for less."""
+    told = outputs.log_softmax(1).gather(1, targets[:, None])[:, 0]
+    return -(told * (1 - told.exp()) ** 2).mean()
+
+
 def worst_distance(outputs, targets):
     return (outputs - targets).abs().max()
 
@@ -107,3 +113,20 @@ def broken():
 
 def nothing():
     return None
+
+
+def dropping_rates(input_shape, outputs):
+    """A network whose rates are read from a tensor, as nobody can on the meta device."""
+    rate = torch.linspace(0, 0.5, 3)[1].item()
+    return nn.Sequential(nn.Linear(input_shape[0], 4), nn.Dropout(rate), nn.Linear(4, outputs))
+
+
+def lazy_net(outputs):
+    return nn.Sequential(nn.LazyLinear(4), nn.ReLU(), nn.Linear(4, outputs))
+
+
+def embedding_net(input_shape, num_classes):
+    """A network with numbers of its own that no initializer draws."""
+    net = nn.Sequential(nn.Linear(input_shape[0], num_classes))
+    net.register_parameter("shift", nn.Parameter(torch.randn(3)))
+    return net

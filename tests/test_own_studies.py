@@ -142,6 +142,40 @@ def test_an_imported_mobilenet_on_images(tmp_path, sculpt_command, monkeypatch, 
     assert record["layers"][-1]["shape"][0] == 2, "the factory was given num_classes"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "data", "metric"),
+    [
+        ({"loss": "bce"}, "many_labels", {"name": "label error", "share": True}),
+        ({"loss": "own_lab:focal", "metric": "error"}, "series", None),
+        (
+            {"loss": "own_lab:huber", "metric": "own_lab:worst_distance"},
+            "rows",
+            {"name": "worst distance", "share": False},
+        ),
+    ],
+)
+def test_other_tasks_are_ranked_by_their_metric(tmp_path, task, data, metric):
+    path = write(
+        tmp_path,
+        SERIES if data == "series" else TABLE,
+        data={"name": "import", "factory": f"own_lab:{data}"},
+        task=task,
+        pruning={
+            "initializer": {"name": "variance_scaling"},
+            "criterion": {"name": "grasp" if data == "rows" else "iterative_snip", "targets": "gt"}
+            | ({"temperature": 1.0} if data == "rows" else {"rounds": 2}),
+        },
+    )
+    results = sculpt.run(path)
+    assert set(results.trials["state"]) == {"complete"}
+    assert sculpt.rank(results).get("metric") == metric
+    trained = results.record(0)["runs"][0]
+    assert trained["val_loss"] is not None
+    if metric and metric["share"]:
+        assert 0 <= trained["val_error"] <= 1
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -163,13 +163,15 @@ class Task:
         """
         if self.loss == "cross_entropy":
             return None
-        known = {"bce": torch.full_like(scored[:1], 0.5), "mse": scored.mean(0, keepdim=True)}
 
         def of(name: str) -> SummedLoss:
             if name == "gt":
                 return lambda _, outputs, targets: self.summed_loss(outputs, targets)
-            constant = known.get(self.loss) if name == "uniform" else None
-            if constant is None:
+            if name == "uniform" and self.loss == "bce":
+                constant = torch.full_like(scored[:1], 0.5)
+            elif name == "uniform" and self.loss == "mse":
+                constant = scored.mean(0, keepdim=True)
+            else:
                 raise InputError(meaningless_targets(name, self.loss))
             return lambda _, outputs, targets: self.summed_loss(
                 outputs, constant.to(outputs).expand_as(outputs)

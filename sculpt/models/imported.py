@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from sculpt.errors import InputError
 from sculpt.registry import FACTS, IMPORT, MODELS, REFERENCE, call_imported, imported, keywords_of
@@ -40,10 +41,29 @@ def imported_network(
     asked = {name: facts[name] for name in keywords_of(imported(factory))[0] if name in facts}
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        network = call_imported(factory, asked | options)
+        network = _call_anywhere(factory, asked | options)
     if not isinstance(network, nn.Module):
         raise InputError(
             f"the factory of a network must return a torch.nn.Module, but {factory} returns "
             f"{type(network).__name__}; return the module alone"
         )
+    if lazy := [name for name, parameter in network.named_parameters() if is_lazy(parameter)]:
+        raise InputError(
+            f"the layers of a network must have their sizes, but {lazy[0]} of {factory} gets its "
+            "own from the first batch; take an argument `input_shape`, and run "
+            "network(torch.zeros(2, *input_shape)) in the factory"
+        )
     return network
+
+
+def _call_anywhere(factory: str, arguments: dict[str, Any]) -> Any:
+    """Call a factory on the default device; where it reads numbers that the meta device has not,
+    on the CPU."""
+    try:
+        return call_imported(factory, arguments)
+    except InputError as error:
+        if torch.get_default_device().type != "meta" or "meta" not in str(error.__cause__):
+            raise
+    with torch.device("cpu"):
+        network = call_imported(factory, arguments)
+    return network.to("meta") if isinstance(network, nn.Module) else network
