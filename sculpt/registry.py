@@ -238,8 +238,8 @@ def imported(reference: str) -> Callable[..., Any]:
     """Return the callable that `module:name` names, of a module that `load_plugins` has imported.
 
     Nothing is imported here, because a reference may have been read from anybody's file. For the
-    same reason that a module is imported does not do (`os` always is), nor does what a module has
-    from elsewhere: the callable must be defined in the package of the module.
+    same reason it is not enough that a module happens to be imported (`os` always is), and what a
+    module has from elsewhere does not count: the callable must be defined in its package.
 
     Raises:
         ConfigError: nobody has asked for the module, or it has no such callable.
@@ -295,11 +295,16 @@ def _origin(entry: Any) -> str:
     return f"{entry.__module__}.{entry.__qualname__}"
 
 
-def load_plugins(modules: Iterable[str]) -> None:
+def load_plugins(modules: Iterable[str], trusted: Collection[str] | None = None) -> None:
     """Import modules from outside the package, which register their definitions.
 
     They run as any program does. So they are named by whoever runs a study file or a command, and
     never by what is read: a storage, an archive, an exported network.
+
+    Args:
+        modules: Their names.
+        trusted: Those whose callables may be called from now on, see `imported`: by default all.
+            Another process is given `asked_for` of the one that was told by a person.
 
     Raises:
         ConfigError: a module cannot be imported.
@@ -307,7 +312,8 @@ def load_plugins(modules: Iterable[str]) -> None:
     for name in modules:
         try:
             importlib.import_module(name)
-            _asked_for.add(name)
+            if trusted is None or name in trusted:
+                _asked_for.add(name)
         except SculptError:
             raise  # a name that is taken
         except Exception as error:
@@ -318,6 +324,11 @@ def load_plugins(modules: Iterable[str]) -> None:
                 "install it, or start sculpt from the folder that holds it with "
                 "PYTHONPATH=. in front of the command"
             ) from error
+
+
+def asked_for(modules: Iterable[str]) -> list[str]:
+    """Return those of these modules that somebody has asked for in this process."""
+    return [name for name in modules if name in _asked_for]
 
 
 def refuse_absent_plugins(modules: Iterable[str]) -> None:

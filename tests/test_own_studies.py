@@ -14,6 +14,7 @@ from sculpt import registry
 from sculpt.config import Study, Task, named_plugins
 from sculpt.errors import InputError
 from sculpt.units import ERROR, Metric
+from studies import write_study
 
 TABLE = {
     "study": "own",
@@ -285,6 +286,21 @@ def test_a_network_of_somebody_s_is_built_only_if_its_module_was_asked_for(tmp_p
     assert "own_lab" in sys.modules
     with pytest.raises(InputError, match="if you trust it, give --plugins own_lab"):
         sculpt.load(file)
+
+
+@pytest.mark.slow
+def test_what_a_study_names_is_trusted_no_more_than_before_in_its_workers(tmp_path, forget):
+    """A storage may come from anybody, and name modules that every program has imported."""
+    config = sculpt.load_study(write_study(tmp_path, plugins=["json"], search__trials=2))
+    forget()
+    sculpt.run(config)
+    with pytest.raises(InputError, match="give --plugins json"):
+        registry.imported("json:loads")
+    registry.load_plugins(["json"], trusted=[])
+    with pytest.raises(InputError, match="give --plugins json"):
+        registry.imported("json:loads")
+    registry.load_plugins(["json"])
+    assert registry.imported("json:loads") is json.loads
 
 
 @pytest.mark.parametrize(
