@@ -168,16 +168,15 @@ def input_of(described: Mapping[str, Any]) -> tuple[tuple[int, ...], int]:
     """Return the shape of one input and the number of outputs, of a network's metadata `input`."""
     if "shape" in described:
         return tuple(described["shape"]), described["outputs"]
-    sides = (described[key] for key in ("channels", "height", "width"))
-    return tuple(sides), described["classes"]
+    sides = tuple(described[key] for key in ("channels", "height", "width"))
+    return sides, described.get("classes", 0)
 
 
 def _checked_options(file: Path, family: str, options: Any) -> Mapping[str, Any]:
     """Check the keyword arguments of a family; anybody may have written them."""
     try:
-        if not isinstance(options, dict):
-            raise ConfigError(f"they must be a mapping, but are {options!a:.60}")
-        schema_of(MODELS.get(family), options).model_validate(options)
+        given = options if isinstance(options, dict) else {}
+        schema_of(MODELS.get(family), given).model_validate(options)
     except ConfigError as error:
         raise InputError(f"{file}: the options of {family} must fit it, but {error}") from error
     except ValidationError as error:
