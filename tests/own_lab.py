@@ -130,3 +130,18 @@ def embedding_net(input_shape, num_classes):
     net = nn.Sequential(nn.Linear(input_shape[0], num_classes))
     net.register_parameter("shift", nn.Parameter(torch.randn(3)))
     return net
+
+
+class TwoHeads(nn.Module):
+    """A network that returns two tensors, as one of boxes and classes does."""
+
+    def __init__(self, input_shape, outputs):
+        super().__init__()
+        self.head = nn.Linear(input_shape[0], outputs)
+
+    def forward(self, inputs):
+        return self.head(inputs), self.head(inputs)
+
+
+def token_net(outputs):
+    return nn.Sequential(nn.Embedding(50, 4), nn.Flatten(), nn.Linear(40, outputs))

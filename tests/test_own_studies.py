@@ -42,7 +42,8 @@ IMAGES = TABLE | {
     },
     "task": {},
     "space": {"parameters": {"width_mult": [0.2]}},
-    "training": TABLE["training"] | {"flip": True, "translate": 2},
+    "training": TABLE["training"] | {"epochs": 1, "flip": True, "translate": 2},
+    "diagnostics": {"jacobian_images": 0},
 }
 
 
@@ -58,7 +59,7 @@ def forget(monkeypatch):
     return lambda: monkeypatch.setattr(registry, "_asked_for", set())
 
 
-def followed(path, sculpt_command, monkeypatch, forget, modules):
+def followed(path, sculpt_command, monkeypatch, forget, modules, formats="bundle"):
     """Check, run, rank, report and export a study; return what is said of each."""
     monkeypatch.chdir(path.parent)
     said = {}
@@ -77,11 +78,11 @@ def followed(path, sculpt_command, monkeypatch, forget, modules):
         assert code == 0, (name, error)
         said[name] = json.loads(out) if "--json" in command else out
     said["report"] = (path.parent / "own-report.md").read_text()
-    code, _, error = sculpt_command("export", path, "--trial", "0", "--format", "bundle,pt2")
+    code, _, error = sculpt_command("export", path, "--trial", "0")
     assert (code, "if you trust it, give --plugins" in error) == (2, True)
     assert "own_lab" not in sys.modules, "what is read imports nothing"
     plugins = [word for module in modules for word in ("--plugins", module)]
-    export = ["export", path, "--trial", "0", "--format", "bundle,pt2", "--output", "won"]
+    export = ["export", path, "--trial", "0", "--format", formats, "--output", "won"]
     code, _, error = sculpt_command(*export, *plugins)
     assert code == 0, error
     assert sculpt.verify("won")["ok"]
@@ -121,7 +122,7 @@ def test_a_regression_of_a_table(tmp_path, sculpt_command, monkeypatch, forget):
 @pytest.mark.slow
 def test_a_convolutional_network_on_series(tmp_path, sculpt_command, monkeypatch, forget):
     path = write(tmp_path, SERIES)
-    said = followed(path, sculpt_command, monkeypatch, forget, ["own_lab"])
+    said = followed(path, sculpt_command, monkeypatch, forget, ["own_lab"], "bundle,pt2")
     assert said["show"]["input"]["shape"] == [2, 32]
     assert said["show"]["kept_parameters"] == said["show"]["budget"]
     assert "metric" not in said["rank"]
@@ -131,7 +132,7 @@ def test_a_convolutional_network_on_series(tmp_path, sculpt_command, monkeypatch
 
 @pytest.mark.slow
 def test_an_imported_mobilenet_on_images(tmp_path, sculpt_command, monkeypatch, forget):
-    path = write(tmp_path, IMAGES)
+    path = write(tmp_path, IMAGES, search={"trials": 2, "replicates": 1})
     said = followed(path, sculpt_command, monkeypatch, forget, ["torchvision.models"])
     record = said["show"]
     assert record["input"].keys() == {
@@ -210,6 +211,20 @@ def test_other_tasks_are_ranked_by_their_metric(tmp_path, task, data, metric):
         ({"model": TABLE["model"] | {"units": -1}}, "own_lab:table_net must take its options"),
         ({"model": TABLE["model"] | {"outputs": 2}}, "one number for each of a target's 1"),
         ({"model": {"name": "import"}}, "model.factory: must be given"),
+        (
+            {
+                "model": {"name": "import", "factory": "own_lab:TwoHeads"},
+                "space": {"parameters": {"training.epochs": [1]}},
+            },
+            "must return one tensor, but returned",
+        ),
+        (
+            {
+                "model": {"name": "import", "factory": "own_lab:token_net"},
+                "space": {"parameters": {"training.epochs": [1]}},
+            },
+            "must take inputs of shape (10,), but refuses",
+        ),
         (
             {
                 "model": {"name": "import", "factory": "own_lab:nothing"},
