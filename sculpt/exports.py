@@ -23,7 +23,7 @@ from sculpt.recorded_errors import check_errors
 from sculpt.registry import FORMATS
 from sculpt.results.ranking import Ranking, rank
 from sculpt.results.records import Results, open_results
-from sculpt.units import error, points
+from sculpt.units import Metric
 
 
 def export_trial(
@@ -173,12 +173,16 @@ def _facts(document: Ranking, trial: int | str) -> Facts:
     found = document["confirmation"]["rows"] if document["confirmation"] else []
     confirmed = next((r for r in found if (r["trial"], r["arm"]) == (trial, "sculpted")), None)
     facts: Facts = {}
+    metric = Metric.of_document(document)
     if row and row["role"] == "candidate":
-        difference = f", {points(row['difference'])} points" if row["difference"] else ""
-        facts["verdict"] = row["verdict"] + difference
+        found_difference = row["difference"]
+        facts["verdict"] = row["verdict"]
+        if found_difference:
+            facts["verdict"] += f", {metric.difference(found_difference)}{metric.points}"
     if confirmed and confirmed["test_error"] and confirmed["difference"]:
         facts["confirmed"] = (
-            f"test error {error(confirmed['test_error'])}, {points(confirmed['difference'])} "
-            f"points to the base: {confirmed['verdict']}"
+            f"test {metric.name} {metric.spread(confirmed['test_error'])}, "
+            f"{metric.difference(confirmed['difference'])}{metric.points} to the base: "
+            f"{confirmed['verdict']}"
         )
     return facts

@@ -70,10 +70,9 @@ class Measuring:
         self._topology: Topology
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
+    def input_shape(self) -> tuple[int, ...]:
         """Shape of one image."""
-        spec = self._splits.spec
-        return spec.channels, spec.height, spec.width
+        return self._splits.spec.shape
 
     def read(self, milestone: Milestone, model: nn.Module, masks: Masks) -> None:
         """Measure the signal propagation of a network at a milestone."""

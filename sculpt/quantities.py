@@ -7,13 +7,15 @@ plug-in adds a quantity by one call of `register`; the package by an entry here,
 """
 
 import math
+import re
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from statistics import mean
 from typing import Any, Literal
 
 from sculpt.registry import OBJECTIVES, QUANTITIES
+from sculpt.units import ERROR, Metric
 
 Direction = Literal["minimize", "maximize"]
 
@@ -208,6 +210,24 @@ TOTALS = (
 
 WORST = 1e308
 """Badness of a proxy without a value; finite, because not every storage takes infinity."""
+
+
+def of_metric(quantity: Quantity, metric: Metric) -> Quantity:
+    """Return a quantity with the unit and meaning that it has under a study's metric.
+
+    The quantities of errors, which are fractions elsewhere, keep their names.
+    """
+    wrong = re.search("error|rungs", quantity.name) and "fraction" in quantity.unit
+    if metric == ERROR or not wrong:
+        return quantity
+    meaning = re.sub(
+        r"Share of (\w+) images classified wrongly", rf"{metric.name} on \1 data", quantity.meaning
+    )
+    return replace(
+        quantity,
+        unit=re.sub("fractions?", metric.name, quantity.unit),
+        meaning=re.sub(r"\berror\b", metric.name, meaning),
+    )
 
 
 def stored() -> list[Quantity]:

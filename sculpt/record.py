@@ -1,7 +1,8 @@
 """The typed record of a trial; `sculpt.typed_json` writes it as JSON and reads it back.
 
 README, "JSON", has the document of `sculpt show`, whose keys are the fields here. Errors are
-fractions, losses in nats, times in seconds, MACs and parameters counts for one image.
+fractions, losses in nats, times in seconds, MACs and parameters counts for one image. In another
+task than classification the errors are the study's metric, and the losses its loss.
 """
 
 from collections.abc import Mapping
@@ -141,6 +142,7 @@ class Epoch:
     """Mean over the pass on augmented images and changing weights; None without a pass, or if not
     finite."""
     train_error: float | None
+    """None without a pass, or if the metric is not the classification error."""
     val_loss: float | None
     """None if not finite."""
     val_error: float
@@ -193,6 +195,24 @@ class Input:
     height: int
     width: int
     classes: int
+    mean: list[float]
+    std: list[float]
+    class_names: list[str] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorInput:
+    """Input of networks on other data than images with classes: (x - mean) / std of each channel.
+
+    Images of 8 bits (`pixels`) are divided by 255 first, as in `Input`.
+    """
+
+    shape: list[int]
+    """Of one input, channels (or features) first."""
+    outputs: int
+    """Numbers that a network returns for it."""
+    targets: Literal["classes", "numbers"]
+    pixels: bool
     mean: list[float]
     std: list[float]
     class_names: list[str] | None
@@ -255,7 +275,7 @@ class TrialRecord(Costs, Sizes, Tried):
     runs: list[SeedRecord]
     config: dict[str, Any]
     """The study, with the sampled parameters in place."""
-    input: Input
+    input: Input | TensorInput
     data_fingerprint: str
     device: Device
     versions: dict[str, str]

@@ -8,15 +8,15 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from sculpt.bundle import NETWORK_FILE
-from sculpt.config import Data, Study
-from sculpt.data import ImageSet, ImageSpec, Splits
+from sculpt.config import Data, Study, Task
+from sculpt.data import ImageSet, ImageSpec, Spec, Splits, TensorSpec
 from sculpt.documents import lookup
 from sculpt.errors import DataError, UnknownNameError
 from sculpt.export.folder import Check
-from sculpt.export.loading import Loaded
-from sculpt.registry import DATASETS, options_schema
+from sculpt.export.loading import Loaded, input_of
+from sculpt.registry import DATASETS, IMPORT, options_schema
 from sculpt.search.images import describe_data, load_data, missing_data
-from sculpt.units import count, percent
+from sculpt.units import ERROR, Metric, count, percent
 
 ERRORS = {"val_error": "validation error", "test_error": "test error"}
 """Recorded errors of a network, and the names of their checks."""
@@ -46,9 +46,10 @@ def check_errors(loaded: Loaded, data_root: str | Path | None = None) -> list[Ch
     """
     metadata: Mapping[str, object] = loaded.metadata
     recorded = {key: metadata.get(key) for key in ERRORS}
+    metric = Metric.of_settings(lookup(metadata, "record.config"))
     splits, reason = None, ""
     try:
-        if any(error is not None for error in recorded.values()):
+        if metric == ERROR and any(error is not None for error in recorded.values()):
             splits = _read_images(loaded, data_root)
     except DataError as fault:
         reason = str(fault)
@@ -57,14 +58,17 @@ def check_errors(loaded: Loaded, data_root: str | Path | None = None) -> list[Ch
         if error is None:
             continue
         ok, detail = None, reason
-        if isinstance(error, bool) or not (isinstance(error, int | float) and 0 <= error <= 1):
+        if metric != ERROR:
+            detail = "only errors of classification are counted again"
+        elif isinstance(error, bool) or not (isinstance(error, int | float) and 0 <= error <= 1):
             ok, detail = False, f"it must be a share from 0 to 1, but is {error!a:.60}"
         elif key == "test_error" and (otherwise := _measured_otherwise(loaded)):
             detail = otherwise
         elif splits:
             images = splits.test if key == "test_error" else splits.validation
             ok, detail = _compare_error(loaded, images, error)
-        checks.append({"file": NETWORK_FILE, "check": ERRORS[key], "ok": ok, "detail": detail})
+        name = ERRORS[key].replace("error", metric.name)
+        checks.append({"file": NETWORK_FILE, "check": name, "ok": ok, "detail": detail})
     return checks
 
 
@@ -130,11 +134,13 @@ def _read_images(loaded: Loaded, data_root: str | Path | None) -> Splits:
         DataError: they are not at hand, or what is at hand are others; the message says why.
     """
     # Only the images of the study matter: its other settings may be of another version.
-    study = Study.model_construct(data=_find_data(loaded, data_root))
+    study = Study.model_construct(data=_find_data(loaded, data_root), task=Task())
     described = loaded.metadata["input"]
-    expected = ImageSpec(
-        described["channels"], described["height"], described["width"], described["classes"]
-    )
+    shape, outputs = input_of(described)
+    expected: Spec = TensorSpec(shape, outputs, "classes", described.get("pixels") is True)
+    if "shape" not in described:
+        channels, height, width = shape
+        expected = ImageSpec(channels, height, width, outputs)
     try:
         missing = missing_data(study)
         if missing:
@@ -161,6 +167,8 @@ def _find_data(loaded: Loaded, data_root: str | Path | None) -> Data:
     section = lookup(loaded.metadata, "record.config.data")
     if not isinstance(section, dict):
         raise DataError("the file does not say which images its study had")
+    if section.get("name") == IMPORT:
+        raise DataError("the data come from a callable, and which is called no file may say")
     section = {key: section[key] for key in section if key not in ("root", "download")}
     try:
         options = Data.model_validate(section).options

@@ -7,16 +7,26 @@ in that folder, and each module registers its definitions by a decorator, so an 
 import importlib
 import inspect
 import pkgutil
+import re
 import sys
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, PydanticUserError, create_model
+from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, create_model
 
 from sculpt.errors import ConfigError, InputError, SculptError, UnknownNameError
 
 T = TypeVar("T")
+
+IMPORT = "import"
+"""The entry of a registry that stands for a callable of the user's own, by its option `factory`."""
+
+REFERENCE = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
+"""How a callable is named: `module:name`."""
+
+_asked_for: set[str] = set()
+"""Modules that somebody has asked for by `load_plugins`."""
 
 
 class Registry:
@@ -62,16 +72,19 @@ class Registry:
         """
         self._load()
         if name not in self._entries:
+            own = (
+                f", or {IMPORT} (README, Own network, own data)" if IMPORT in self._entries else ""
+            )
             raise UnknownNameError(
-                f"{self.kind} must be one of {', '.join(self.names())}, but got {name!r}; one of a "
-                "plug-in needs its module named: --plugins MODULE (in a study file: plugins)"
+                f"{self.kind} must be one of {', '.join(self.names())}{own}, but got {name!r}; one "
+                "of a plug-in needs its module named: --plugins MODULE (in a study file: plugins)"
             )
         return self._entries[name]
 
     def names(self) -> list[str]:
-        """List all registered names, sorted."""
+        """List all registered names, sorted; without `import`, which names nothing by itself."""
         self._load()
-        return sorted(self._entries)
+        return sorted(self._entries.keys() - {IMPORT})
 
     def entries(self) -> list[Any]:
         """List all entries, in the order of registration."""
@@ -96,6 +109,81 @@ def options_of(entry: Any) -> dict[str, inspect.Parameter]:
     """Return the options of a registered function or class: its keyword-only parameters."""
     parameters = inspect.signature(entry, eval_str=True).parameters.items()
     return {name: option for name, option in parameters if option.kind is option.KEYWORD_ONLY}
+
+
+def schema_of(entry: Any, options: Mapping[str, Any]) -> type[BaseModel]:
+    """Make a schema of the options of a registered function or class, given what is given.
+
+    They are those of `options_schema`. Where `options` has more (`**options`), the entry is an
+    `import`, and they are the keyword arguments of the callable that `factory` names.
+
+    Raises:
+        ConfigError: see `options_schema` and `imported`.
+    """
+    kinds = {option.kind for option in inspect.signature(entry).parameters.values()}
+    reference = options.get("factory")
+    if inspect.Parameter.VAR_KEYWORD not in kinds or not _is_reference(reference):
+        return options_schema(entry)
+    return _imported_schema(imported(str(reference)))
+
+
+@cache
+def _imported_schema(factory: Callable[..., Any]) -> type[BaseModel]:
+    """Make a schema of the keyword arguments of somebody's callable.
+
+    What stands in annotations was not written for study files: what cannot be checked may be
+    anything. Nothing is required that the data may give, see `keywords_of`.
+    """
+    keywords, takes_any = keywords_of(factory)
+    fields: dict[str, Any] = {"factory": (str, ...)}
+    for name, option in keywords.items():
+        if name.startswith("_"):
+            continue  # Pydantic has no such fields; it keeps its default
+        needed = option.default is option.empty and name not in FACTS
+        fields[name] = (_checkable(option.annotation), ... if needed else option.default)
+    config = ConfigDict(
+        extra="allow" if takes_any else "forbid", strict=True, frozen=True, protected_namespaces=()
+    )
+    return create_model(f"options of {factory.__name__}", __config__=config, **fields)
+
+
+FACTS = ("classes", "num_classes", "outputs", "input_shape")
+"""Keyword arguments of a network's factory that the data gives, unless the study does."""
+
+
+def keywords_of(factory: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
+    """Return the keyword arguments of a callable, and whether it takes any others, too.
+
+    Raises:
+        ConfigError: it has no signature, or takes an argument that has no name.
+    """
+    try:
+        found = inspect.signature(factory, eval_str=True).parameters.values()
+    except (NameError, TypeError, ValueError):
+        try:
+            found = inspect.signature(factory).parameters.values()
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"a factory must have a signature to be given options, but {factory!r:.80} has "
+                "none; wrap it in a function"
+            ) from error
+    if nameless := [o for o in found if o.kind is o.POSITIONAL_ONLY and o.default is o.empty]:
+        raise ConfigError(
+            f"a factory must take its arguments by keyword, but {nameless[0].name} of "
+            f"{_origin(factory)} has none; wrap it in a function"
+        )
+    named = {o.name: o for o in found if o.kind in (o.KEYWORD_ONLY, o.POSITIONAL_OR_KEYWORD)}
+    return named, any(option.kind is option.VAR_KEYWORD for option in found)
+
+
+def _checkable(annotation: Any) -> Any:
+    if annotation is inspect.Parameter.empty or isinstance(annotation, str):
+        return Any
+    try:
+        TypeAdapter(annotation)
+    except (NameError, TypeError, ValueError, PydanticUserError):
+        return Any
+    return annotation
 
 
 @cache
@@ -146,16 +234,77 @@ def check_options(name: str, entry: Any, given: Collection[str], what: str = "op
         )
 
 
+def imported(reference: str) -> Callable[..., Any]:
+    """Return the callable that `module:name` names, of a module that `load_plugins` has imported.
+
+    Nothing is imported here, because a reference may have been read from anybody's file. For the
+    same reason it is not enough that a module happens to be imported (`os` always is), and what a
+    module has from elsewhere does not count: the callable must be defined in its package.
+
+    Raises:
+        ConfigError: nobody has asked for the module, or it has no such callable.
+    """
+    if not _is_reference(reference):
+        raise ConfigError(f"a callable must be named module:function, but got {reference!r:.80}")
+    name, _, attribute = reference.partition(":")
+    module = sys.modules.get(name)
+    if name not in _asked_for or module is None:
+        raise ConfigError(
+            f"a callable of one's own must be of a module that is imported, but {name!r} of "
+            f"{reference!r} is not; if you trust it, give --plugins {name} (in Python, call "
+            f"sculpt.registry.load_plugins([{name!r}]) first)"
+        )
+    found = getattr(module, attribute, None)
+    package = str(getattr(found, "__module__", None)).partition(".")[0]
+    if not callable(found) or package != name.partition(".")[0]:
+        what = "has none" if found is None else "has it from elsewhere, or it cannot be called"
+        raise ConfigError(
+            f"{reference!r} must name a function or class that is defined in {name!r}, but that "
+            f"{what}; define it there"
+        )
+    made: Callable[..., Any] = found
+    return made
+
+
+def call_imported(reference: str, arguments: Mapping[str, Any]) -> Any:
+    """Call what `module:name` names.
+
+    Raises:
+        InputError: it raises anything, whose text is told.
+        ConfigError: see `imported`.
+    """
+    factory = imported(reference)
+    try:
+        return factory(**arguments)
+    except SculptError:
+        raise
+    except Exception as error:  # somebody's code raises anything
+        given = ", ".join(f"{name}={value!r:.80}" for name, value in arguments.items())
+        raise InputError(
+            f"{reference} must take its options, but with ({given}) it raises "
+            f"{type(error).__name__}: {error!s:.300}; change the options, or mend it"
+        ) from error
+
+
+def _is_reference(reference: Any) -> bool:
+    return isinstance(reference, str) and re.fullmatch(REFERENCE, reference) is not None
+
+
 def _origin(entry: Any) -> str:
     entry = inspect.unwrap(entry)
     return f"{entry.__module__}.{entry.__qualname__}"
 
 
-def load_plugins(modules: Iterable[str]) -> None:
+def load_plugins(modules: Iterable[str], trusted: Collection[str] | None = None) -> None:
     """Import modules from outside the package, which register their definitions.
 
     They run as any program does. So they are named by whoever runs a study file or a command, and
     never by what is read: a storage, an archive, an exported network.
+
+    Args:
+        modules: Their names.
+        trusted: Those whose callables may be called from now on, see `imported`: by default all.
+            Another process is given `asked_for` of the one that was told by a person.
 
     Raises:
         ConfigError: a module cannot be imported.
@@ -163,6 +312,8 @@ def load_plugins(modules: Iterable[str]) -> None:
     for name in modules:
         try:
             importlib.import_module(name)
+            if trusted is None or name in trusted:
+                _asked_for.add(name)
         except SculptError:
             raise  # a name that is taken
         except Exception as error:
@@ -173,6 +324,11 @@ def load_plugins(modules: Iterable[str]) -> None:
                 "install it, or start sculpt from the folder that holds it with "
                 "PYTHONPATH=. in front of the command"
             ) from error
+
+
+def asked_for(modules: Iterable[str]) -> list[str]:
+    """Return those of these modules that somebody has asked for in this process."""
+    return [name for name in modules if name in _asked_for]
 
 
 def refuse_absent_plugins(modules: Iterable[str]) -> None:

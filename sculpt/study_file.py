@@ -16,10 +16,12 @@ from sculpt.config import (
     Data,
     Overrides,
     Params,
+    Pruning,
     Range,
     Space,
     Study,
     label,
+    named_plugins,
     parameter_path,
     sample_budgets,
 )
@@ -30,13 +32,21 @@ from sculpt.record import path_fault
 from sculpt.registry import (
     CRITERIA,
     DATASETS,
+    IMPORT,
     INITIALIZERS,
     MODELS,
     OBJECTIVES,
+    REFERENCE,
     Registry,
+    imported,
     load_plugins,
-    options_schema,
+    options_of,
+    schema_of,
 )
+
+OF_OWN_LOSSES = ("gt", "jacobian_1", "jacobian_2")
+SCORED = dict.fromkeys(("bce", "mse"), ("uniform", *OF_OWN_LOSSES))
+"""Targets of criteria by the study's loss; without labels a loss of one's own has no meaning."""
 
 CHOICES: dict[str, Registry] = {
     "data": DATASETS,
@@ -75,10 +85,11 @@ def load_study(path: str | Path, overrides: Overrides | None = None) -> Study:
 
 
 def load_plugins_of(document: Document) -> None:
-    """Import the plug-ins that a study file of the user's own names; see `load_plugins`."""
-    plugins = document.get("plugins")
-    if isinstance(plugins, list) and all(isinstance(name, str) for name in plugins):
-        load_plugins(plugins)
+    """Import the plug-ins that a study file of the user's own names; see `load_plugins`.
+
+    Among them are the modules of its callables, see `named_plugins`.
+    """
+    load_plugins(name for name in named_plugins(document) if isinstance(name, str))
 
 
 def document_faults(document: Document) -> list[str]:
@@ -90,6 +101,7 @@ def document_faults(document: Document) -> list[str]:
         choice = lookup(document, key)
         if isinstance(choice, dict) and isinstance(choice.get("name"), str):
             faults += [f"{key}.{fault}" for fault in _choice_faults(registry, choice)]
+    faults += _callable_faults(document) + _scoring_faults(document)
     return faults + _objective_faults(document) + _figure_faults(document)
 
 
@@ -213,7 +225,50 @@ def _choice_faults(registry: Registry, choice: Document) -> list[str]:
         return [f"name: {str(error).removeprefix(registry.kind + ' ')}"]
     declared = Data.model_fields if registry is DATASETS else Choice.model_fields
     options = {key: value for key, value in choice.items() if key not in declared}
-    return _validation_faults(options_schema(entry), options)
+    try:
+        schema = schema_of(entry, options)
+    except ConfigError as error:
+        if choice["name"] != IMPORT:
+            raise
+        return [f"factory: {error}"]
+    return _validation_faults(schema, options)
+
+
+def _callable_faults(document: Document) -> list[str]:
+    """List the own losses and metrics that are none."""
+    faults = []
+    for key in ("task.loss", "task.metric"):
+        name = lookup(document, key)
+        if isinstance(name, str) and re.fullmatch(REFERENCE, name):
+            try:
+                imported(name)
+            except ConfigError as error:
+                faults.append(f"{key}: {error}")
+    return faults
+
+
+def _scoring_faults(document: Document) -> list[str]:
+    """List the targets of a criterion that have no meaning under the study's loss."""
+    loss, name = lookup(document, "task.loss"), lookup(document, "pruning.criterion.name")
+    if not isinstance(loss, str) or loss == "cross_entropy":
+        return []
+    name = name if isinstance(name, str) else Pruning().criterion.name
+    if name not in CRITERIA.names():
+        return []
+    options = options_of(CRITERIA.get(name))
+    faults = []
+    for key, sound in {"targets": SCORED.get(loss, OF_OWN_LOSSES), "temperature": (1, 1.0)}.items():
+        if key not in options:
+            continue
+        given = lookup(document, f"pruning.criterion.{key}")
+        given = options[key].default if given is None else given
+        if given not in sound:
+            faults.append(
+                f"pruning.criterion.{key}: must be {' or '.join(map(str, sound[:4]))} where "
+                f"task.loss is {loss}, because others are of classes, but is {given!r} of {name}; "
+                "set it, or choose a criterion without it"
+            )
+    return faults
 
 
 def _validation_faults(schema: type[BaseModel], document: Any) -> list[str]:

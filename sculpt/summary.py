@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from sculpt.data import Splits
+from sculpt.data import ImageSpec, Splits
 from sculpt.errors import NumericsError
 from sculpt.record import (
     RECORD_FORMAT,
@@ -20,6 +20,7 @@ from sculpt.record import (
     SeedRecord,
     Sizes,
     Spread,
+    TensorInput,
     TrialRecord,
 )
 from sculpt.registry import OBJECTIVES
@@ -99,15 +100,17 @@ def read_objectives(record: TrialRecord, chosen: Sequence[str]) -> dict[str, flo
     return values
 
 
-def describe_input(splits: Splits) -> Input:
+def describe_input(splits: Splits) -> Input | TensorInput:
     """Describe the input of networks on these images: shape, normalisation and classes."""
-    train = splits.train
-    return Input(
-        **asdict(splits.spec),
-        mean=train.mean.tolist(),
-        std=train.std.tolist(),
-        class_names=list(splits.class_names) or None,
-    )
+    train, spec = splits.train, splits.spec
+    described = asdict(spec) | {
+        "mean": train.mean.tolist(),
+        "std": train.std.tolist(),
+        "class_names": list(splits.class_names) or None,
+    }
+    if isinstance(spec, ImageSpec):
+        return Input(**described)
+    return TensorInput(**described | {"shape": list(spec.shape)})
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from sculpt.config import Params, Study
-from sculpt.data import ImageSet, ImageSpec, Splits
+from sculpt.data import ImageSet, Spec, Splits
 from sculpt.diagnostics.cost import Cost, measure_cost
 from sculpt.errors import InputError
-from sculpt.models import build_network
+from sculpt.models import build_for
 from sculpt.pruning.mask_rule import MaskRule
 from sculpt.pruning.masks import Masks, Scores, count_parameters, prunable_budget
 from sculpt.pruning.task import PruningTask
@@ -49,8 +49,7 @@ class TrialSetup:
 
     def build(self, splits: Splits) -> nn.Module:
         """Build the untrained network, on the device of the images."""
-        model = build_model(self.study, splits.spec).to(splits.train.device)
-        return model.to(memory_format=torch.channels_last)
+        return channels_last(build_model(self.study, splits.spec).to(splits.train.device))
 
     def pruning_task(self, model: nn.Module, scoring: ImageSet, seed: int) -> PruningTask:
         """Make the task of the criterion for a candidate, as initialised.
@@ -74,6 +73,7 @@ class TrialSetup:
             rule=MaskRule(
                 pruning.scope, pruning.granularity, pruning.mac_exponent, pruning.effective
             ),
+            target_losses=scoring.task.scoring_loss(scoring.labels),
         )
 
 
@@ -97,32 +97,41 @@ class Outcome:
     record: SeedRecord
 
 
-def build_model(study: Study, spec: ImageSpec) -> nn.Module:
+def channels_last(model: nn.Module) -> nn.Module:
+    """Lay the weights of 2-D convolutions out as is fastest; other weights have no such layout."""
+    if not any(parameter.dim() == 5 for parameter in model.parameters()):
+        return model.to(memory_format=torch.channels_last)
+    return model
+
+
+def build_model(study: Study, spec: Spec) -> nn.Module:
     """Build the study's untrained network, on the current default device."""
-    return build_network(
-        study.model.name,
-        channels=spec.channels,
-        classes=spec.classes,
-        pixels=spec.height * spec.width,
-        **study.model.options,
-    )
+    return build_for(study.model.name, spec.shape, spec.outputs, study.model.options)
 
 
-def check_classes(cost: Cost, spec: ImageSpec, family: str) -> None:
-    """Refuse a network that does not return one logit for each class.
+def check_classes(cost: Cost, spec: Spec, family: str) -> None:
+    """Refuse a network that does not return one logit for each class, or number of a target.
 
     Raises:
         InputError: its output has another shape.
     """
-    if cost.output_shape != (spec.classes,):
+    if not cost.bare:
         raise InputError(
-            f"a network must return one logit for each of the data's {spec.classes} classes, but "
+            f"a network of a study must return one tensor, but returned {family}'s in something "
+            "else; wrap it in a module that returns its logits alone"
+        )
+    if cost.output_shape != (spec.outputs,):
+        asked = f"one logit for each of the data's {spec.outputs} classes"
+        if spec.targets == "numbers":
+            asked = f"one number for each of a target's {spec.outputs}, of shape (N, K),"
+        raise InputError(
+            f"a network must return {asked}, but "
             f"{family} returns {(1, *cost.output_shape)} for one image; let the family use its "
             "parameter `classes`"
         )
 
 
-def resolve_budget(study: Study, spec: ImageSpec) -> int:
+def resolve_budget(study: Study, spec: Spec) -> int:
     """Convert the study's budget to a number, for a network of the size of its own model.
 
     `base` is all of it, a sparsity a share of it.
@@ -132,12 +141,12 @@ def resolve_budget(study: Study, spec: ImageSpec) -> int:
     """
     with torch.device("meta"):
         network = build_model(study, spec)
-    cost = measure_cost(network, (spec.channels, spec.height, spec.width))
+    cost = measure_cost(network, spec.shape)
     check_classes(cost, spec, study.model.name)
     return candidate_budget(study, study, spec)
 
 
-def candidate_budget(study: Study, candidate: Study, spec: ImageSpec) -> int:
+def candidate_budget(study: Study, candidate: Study, spec: Spec) -> int:
     """Convert a candidate's budget to a number of parameters.
 
     `base` is the size of the study's base, a sparsity a share of the candidate's own network. All

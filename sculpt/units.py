@@ -1,6 +1,7 @@
 """Numbers as people read them: one way of writing for each unit, wherever it is shown."""
 
-from typing import TypedDict
+from dataclasses import asdict, dataclass
+from typing import Any, TypedDict
 
 
 class Error(TypedDict):
@@ -20,21 +21,98 @@ class Interval(TypedDict):
     high: float
 
 
-def error(found: Error) -> str:
-    """Return mean ± standard deviation in percent, and over how many seeds."""
-    spread = "" if found["std"] is None else f" ± {100 * found['std']:.2f}"
-    return f"{100 * found['mean']:.2f}{spread} % (n {found['n']})"
+@dataclass(frozen=True)
+class Metric:
+    """What a study judges networks by, lower is better, and how its values are written.
+
+    Shares are written in percent and their differences in points; all others as they are.
+    """
+
+    name: str = "error"
+    share: bool = True
+
+    @classmethod
+    def named(cls, name: str) -> "Metric":
+        """Return the metric of a study by its name there, which may be `module:function`."""
+        return cls(name.rpartition(":")[2].replace("_", " "), name in ("error", "label_error"))
+
+    @classmethod
+    def of_settings(cls, config: object) -> "Metric":
+        """Return the metric of a study's settings as JSON; that of classification by default."""
+        task = config.get("task") if isinstance(config, dict) else None
+        name = task.get("metric") if isinstance(task, dict) else None
+        return cls.named(name) if isinstance(name, str) else cls()
+
+    @classmethod
+    def of_document(cls, document: Any) -> "Metric":
+        """Return the metric of a JSON document, which names it if it is not the error."""
+        return cls(**document.get("metric", {}))
+
+    @property
+    def in_document(self) -> dict[str, Any]:
+        """What a JSON document says of it: nothing of the error."""
+        return {} if self == Metric() else {"metric": asdict(self)}
+
+    @property
+    def plural(self) -> str:
+        """Its name for several."""
+        return f"{self.name}s" if self.name.endswith("error") else f"{self.name} values"
+
+    @property
+    def heading(self) -> str:
+        """Its name at the start of a line."""
+        return self.name[:1].upper() + self.name[1:]
+
+    @property
+    def unit(self) -> str:
+        """How an axis names its unit, in brackets."""
+        return " (%)" if self.share else ""
+
+    @property
+    def factor(self) -> int:
+        """What a value is multiplied by to be written."""
+        return 100 if self.share else 1
+
+    @property
+    def points(self) -> str:
+        """What follows a written difference."""
+        return " points" if self.share else ""
+
+    @property
+    def title(self) -> str:
+        """Title of a column of differences."""
+        return "difference in points" if self.share else f"difference in {self.name}"
+
+    def spread(self, found: Error) -> str:
+        """Return mean ± standard deviation, and over how many seeds."""
+        std = "" if found["std"] is None else f" ± {self._number(found['std'])}"
+        percent = " %" if self.share else ""
+        return f"{self._number(found['mean'])}{std}{percent} (n {found['n']})"
+
+    def value(self, value: float) -> str:
+        """Return the value of one network."""
+        return self._number(value) + (" %" if self.share else "")
+
+    def short(self, value: float) -> str:
+        """Return the value of one network for a line of progress."""
+        return f"{value:.2%}" if self.share else self._number(value)
+
+    def difference(self, difference: Interval) -> str:
+        """Return a difference, its interval in brackets."""
+        mean, low, high = (self._signed(difference[key]) for key in ("mean", "low", "high"))
+        return f"{mean} [{low}, {high}]"
+
+    def _number(self, value: float) -> str:
+        return f"{100 * value:.2f}" if self.share else f"{value:.4g}"
+
+    def _signed(self, value: float) -> str:
+        return signed(100 * value) if self.share else f"{value:+.3g}".replace("-", "−")
 
 
-def percent(fraction: float) -> str:
-    """Return an error of one network."""
-    return f"{100 * fraction:.2f} %"
-
-
-def points(difference: Interval) -> str:
-    """Return a difference of errors in points of percent, its interval in brackets."""
-    mean, low, high = difference["mean"], difference["low"], difference["high"]
-    return f"{signed(100 * mean)} [{signed(100 * low)}, {signed(100 * high)}]"
+ERROR = Metric()
+"""The classification error."""
+error, percent, points = ERROR.spread, ERROR.value, ERROR.difference
+"""How the classification error is written: of seeds, of one network, and a difference."""
 
 
 def signed(value: float) -> str:

@@ -14,6 +14,7 @@ from optuna.trial import TrialState, create_trial
 from rich.console import Console
 from whole_records import whole_record
 
+from sculpt.config import Task
 from sculpt.record import TrialRecord
 from sculpt.results.records import Results, open_results
 from sculpt.storage.opening import start_store
@@ -94,7 +95,11 @@ class RiggedResults:
     def __init__(self, rows: list[dict[str, Any]]):
         self.rows = self.finished = [{"state": "complete", "params": {}} | row for row in rows]
         self.config = SimpleNamespace(
-            study="rigged", budget="base", model=SimpleNamespace(options={}), published=None
+            study="rigged",
+            budget="base",
+            model=SimpleNamespace(options={}),
+            published=None,
+            task=Task(),
         )
 
     def snapshot(self) -> "RiggedResults":

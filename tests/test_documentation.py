@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import sculpt
 from sculpt.registry import CRITERIA, OBJECTIVES, QUANTITIES
@@ -52,6 +53,27 @@ def test_the_contributor_s_criterion_and_quantity_run_as_a_plugin(tmp_path, monk
         assert results.record(0)["config"]["pruning"]["criterion"]["power"] == 0.25
     finally:
         sys.modules.pop("my_lab_criterion", None)
+
+
+@pytest.mark.slow
+def test_the_reader_s_own_network_and_data_run_as_a_study(tmp_path, monkeypatch):
+    module = next(block for block in python_blocks("README.md") if "def make_net" in block)
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    study = next(block for block in blocks if "my_lab:make_net" in block)
+    (tmp_path / "my_lab.py").write_text(module)
+    (tmp_path / "frequency.yaml").write_text(study)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    try:
+        results = sculpt.run("frequency.yaml")
+        assert len(results.complete) == 3
+        document = sculpt.rank(results)
+        assert document["metric"] == {"name": "rmse", "share": False}
+        assert document["ranking"][0]["val_error"]["mean"] < 0.3, "of targets from 0 to 1"
+        sculpt.export_trial(results, 0, "won")
+        assert sculpt.load("won").model(torch.zeros(5, 2, 64)).shape == (5, 1)
+    finally:
+        sys.modules.pop("my_lab", None)
 
 
 def test_every_study_and_space_that_is_named_exists():

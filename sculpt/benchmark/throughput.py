@@ -14,7 +14,7 @@ from sculpt.arithmetic import float32_products
 from sculpt.benchmark.prediction import keep_bench, study_seconds
 from sculpt.benchmark.race import Effort, Opponent, Rates, race, standard_opponent
 from sculpt.config import Params, Study, describe_parameters
-from sculpt.data import ImageSet, ImageSpec, Splits
+from sculpt.data import ImageSet, ImageSpec, Spec, Splits
 from sculpt.errors import InputError
 from sculpt.measuring import Measuring
 from sculpt.record import Role
@@ -78,6 +78,11 @@ def measure_study(
     trials = total_trials(config, spec)
     candidates = choose_candidates(config, params, spec)
     splits = load_data(config).to(device)
+    if against_standard and not isinstance(spec, ImageSpec):
+        raise InputError(
+            "the standard loop trains on images with classes, but those of the study are other "
+            "data; leave out --against-standard"
+        )
     networks: list[tuple[Role, Params]] = [("base", {}), *(("candidate", p) for p in candidates)]
     rows: list[Row] = []
     seconds: dict[Role, list[float]] = {"base": [], "candidate": []}
@@ -107,7 +112,7 @@ def measure_study(
     return document
 
 
-def choose_candidates(config: Study, params: Params, spec: ImageSpec) -> list[Params]:
+def choose_candidates(config: Study, params: Params, spec: Spec) -> list[Params]:
     """Choose the points of the space to measure; InputError if none of them can hold the budget."""
     feasible, reason = [], None
     for point in [params] if params else extremes(config.space):
@@ -192,7 +197,7 @@ def _time_sculpting(
     The rate is in images per second, None if the criterion uses no images.
     """
     images = load_scoring_images(study, splits)
-    watched = WatchedImages(images.images, images.labels, images.mean, images.std)
+    watched = WatchedImages(images.images, images.labels, images.mean, images.std, images.task)
     wanted = min(study.pruning.images or len(images), len(images))
     scored = min(SCORED, wanted)
     pruning = study.pruning.model_copy(update={"images": scored})

@@ -24,8 +24,10 @@ from sculpt.config.space import Constraints as Constraints
 from sculpt.config.space import Range as Range
 from sculpt.config.space import Space as Space
 from sculpt.config.space import label as label
+from sculpt.config.task import Task as Task
 from sculpt.config.training import Training as Training
 from sculpt.documents import Document, assign, lookup
+from sculpt.registry import REFERENCE
 
 
 class Data(Choice):
@@ -103,6 +105,9 @@ StudyName = Annotated[
 ]
 
 
+CLASSIFICATION = Task()
+
+
 class Study(Section):
     """A whole study file."""
 
@@ -110,6 +115,8 @@ class Study(Section):
     data: Data
     model: Choice
     """The dense base; a candidate overrides what the space names."""
+    task: Annotated[Task, Field(exclude_if=lambda task: task == CLASSIFICATION)] = CLASSIFICATION
+    """What networks learn; studies of classification do not name it."""
     space: Space
     budget: Annotated[int, Field(ge=1, le=10**12)] | Literal["base"] | Sparsity = "base"
     """Parameters that a candidate keeps: a number, that of the base, or a share. A list of numbers
@@ -125,12 +132,19 @@ class Study(Section):
     artifacts: Annotated[str, Field(min_length=1)] | None = None
     """Folder or URL of networks, records and checkpoints; by default beside the .db file."""
     plugins: list[str] = Field(default=[])
-    """Modules to import first: they register criteria, data sets, ... of your own."""
+    """Modules to import first: they register criteria, data sets, ... of your own. Those of
+    callables that the study names (`module:function`) are among them, named or not."""
 
     @model_validator(mode="before")
     @classmethod
     def _sample_budgets(cls, given: Any) -> Any:
         return sample_budgets(given)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_plugins(cls, given: Any) -> Any:
+        named = named_plugins(given) if isinstance(given, dict) else []
+        return given | {"plugins": named} if named else given
 
     @field_serializer("storage", when_used="json")
     def _without_password(self, storage: str | None) -> str | None:
@@ -177,6 +191,16 @@ class Study(Section):
                 "training.nesterov: must be false where training.momentum is 0, but got true; "
                 "raise the momentum"
             )
+        if training.label_smoothing and self.task.loss != "cross_entropy":
+            found["training.label_smoothing", "task.loss"] = (
+                "training.label_smoothing: must be 0 where task.loss is not cross_entropy, but got "
+                f"{training.label_smoothing} for {self.task.loss}; set it to 0"
+            )
+        if self.published and self.task.metric != "error":
+            found["published", "task.metric"] = (
+                "published: must be left out where task.metric is not error, because the figures "
+                f"are classification errors, but got {self.task.metric}; leave it out"
+            )
         return found
 
     def lasting_contradictions(self) -> list[str]:
@@ -185,7 +209,8 @@ class Study(Section):
         return [
             fault
             for keys, fault in self.contradictions().items()
-            if keys[0].startswith("training.") or not sampled & {*keys, "pruning"}
+            if keys[0].split(".")[0] in ("training", "published")
+            or not sampled & {*keys, "pruning"}
         ]
 
     def fingerprint(self) -> str:
@@ -234,6 +259,32 @@ def sample_budgets(document: Any) -> Any:
         return document
     space = document["space"] | {"parameters": {"budget": budgets} | parameters}
     return document | {"budget": "base", "space": space}
+
+
+def named_plugins(document: Document) -> list[Any]:
+    """List the plug-ins of a study document, those first that `plugins` names.
+
+    The module of a callable that is named `module:function` is one, too: the factory of an imported
+    network or data set, here or in the space, and the task's own loss and metric.
+    """
+    plugins = document.get("plugins")
+    named: list[Any] = [*plugins] if isinstance(plugins, list) else []
+
+    def find(part: Any, key: str) -> None:
+        if isinstance(part, dict):
+            for name, value in part.items():
+                find(value, f"{name}")
+        elif isinstance(part, list):
+            for value in part:
+                find(value, key)
+        elif key.split(".")[-1] in ("factory", "loss", "metric") and isinstance(part, str):
+            module, colon, _ = part.partition(":")
+            if colon and re.fullmatch(REFERENCE, part) and module not in named:
+                named.append(module)
+
+    for section in ("model", "data", "pruning", "space", "task"):
+        find(document.get(section), section)
+    return named
 
 
 def describe_parameters(params: Params) -> str:

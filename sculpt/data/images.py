@@ -1,15 +1,20 @@
-"""Images in memory: arrays as read from files, and sets that networks are fed from."""
+"""Inputs in memory: arrays as read from files, and sets that networks are fed from."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from sculpt.data.task import CLASSIFICATION, Task
 from sculpt.errors import DataError
 from sculpt.seeding import derive_seed
 
 EVERYTHING = slice(None)
+
+
+TargetKind = Literal["classes", "numbers"]
 
 
 @dataclass(frozen=True)
@@ -21,17 +26,53 @@ class ImageSpec:
     width: int
     classes: int
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one image."""
+        return self.channels, self.height, self.width
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that a network returns for one image: a logit for each class."""
+        return self.classes
+
+    @property
+    def targets(self) -> TargetKind:
+        """They have classes."""
+        return "classes"
+
+    @property
+    def pixels(self) -> bool:
+        """They are images of 8 bits, which can be augmented."""
+        return True
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """The same of any other data set: other inputs than images, or other targets than classes."""
+
+    shape: tuple[int, ...]
+    """Of one input: channels (or features) first."""
+    outputs: int
+    targets: TargetKind
+    pixels: bool
+
+
+Spec = ImageSpec | TensorSpec
+
 
 @dataclass(frozen=True, eq=False)
 class ImageArrays:
     """A whole data set as read from its files, before any split.
 
+    Most are images with classes; any other inputs and targets have the same names here.
+
     Args:
-        train_images: uint8, (N, C, H, W).
-        train_labels: int64, (N,), each the index of a class name.
-        test_images: uint8, (M, C, H, W).
-        test_labels: int64, (M,).
-        class_names: One name per class, in the order of the labels.
+        train_images: uint8, (N, C, H, W); or other inputs, finite float32, (N, C, ...).
+        train_labels: int64, (N,), each the index of a class name; or finite float32, (N, K).
+        test_images: (M, ...), of the same type and shape.
+        test_labels: (M, ...).
+        class_names: One name per class, in the order of the labels; none for other targets.
 
     Raises:
         DataError: a shape, type or label breaks these rules.
@@ -52,28 +93,46 @@ class ImageArrays:
                 f"{tuple(self.train_images.shape[1:])} and {tuple(self.test_images.shape[1:])} "
                 "(channels, height, width); resize one of them"
             )
-        _check_labels("train", self.train_labels, len(self.class_names))
-        _check_labels("test", self.test_labels, len(self.class_names))
+        for what in ("images", "labels"):
+            train, test = getattr(self, f"train_{what}"), getattr(self, f"test_{what}")
+            if train.dtype != test.dtype or (
+                what == "labels" and train.shape[1:] != test.shape[1:]
+            ):
+                raise DataError(
+                    f"training and test {what} must be of one kind, but they are {train.dtype} of "
+                    f"shape {tuple(train.shape)} and {test.dtype} of shape {tuple(test.shape)}; "
+                    "convert one of them"
+                )
+        if self.train_labels.dtype == torch.int64:
+            _check_labels("train", self.train_labels, len(self.class_names))
+            _check_labels("test", self.test_labels, len(self.class_names))
 
     @property
-    def spec(self) -> ImageSpec:
-        """The shape of one image and the number of classes."""
-        channels, height, width = self.train_images.shape[1:]
+    def spec(self) -> Spec:
+        """The shape of one input, and how many numbers networks return for it."""
+        shape = tuple(self.train_images.shape[1:])
+        pixels = self.train_images.dtype == torch.uint8
+        if self.train_labels.dtype != torch.int64:
+            return TensorSpec(shape, self.train_labels.shape[1], "numbers", pixels)
+        if not pixels:
+            return TensorSpec(shape, len(self.class_names), "classes", pixels)
+        channels, height, width = shape
         return ImageSpec(channels, height, width, len(self.class_names))
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Labelled images on one device, normalised when a batch is taken.
+    """Labelled images on one device, normalised when a batch is taken; or other inputs so.
 
     As uint8 they take a quarter of the memory and bandwidth; converting a batch to floats costs
     next to nothing beside the network's own work.
 
     Args:
-        images: uint8, (N, C, H, W).
-        labels: int64, (N,).
+        images: uint8, (N, C, H, W); or float32, (N, C, ...).
+        labels: int64, (N,); or float32, (N, K).
         mean: float32, (C,), in units where a pixel lies between 0 and 1.
         std: float32, (C,), in the same units, positive.
+        task: What networks learn from them.
 
     Raises:
         DataError: a shape or a type is wrong, or the tensors are on several devices.
@@ -83,6 +142,7 @@ class ImageSet:
     labels: Tensor
     mean: Tensor
     std: Tensor
+    task: Task = CLASSIFICATION
 
     def __post_init__(self) -> None:
         _check_images("image set's", self.images, self.labels)
@@ -111,22 +171,28 @@ class ImageSet:
     def to(self, device: torch.device | str) -> "ImageSet":
         """Copy the images to `device`."""
         tensors = (self.images, self.labels, self.mean, self.std)
-        return ImageSet(*(tensor.to(device) for tensor in tensors))
+        images, labels, mean, std = (tensor.to(device) for tensor in tensors)
+        return ImageSet(images, labels, mean, std, self.task)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Compute `(images / 255 - mean) / std`.
+        """Compute `(images / 255 - mean) / std`; of other inputs than pixels, without the 255.
 
         Args:
-            images: uint8 pixels, (..., C, H, W), on this set's device.
+            images: Inputs (..., C, H, W), or of the other shape of this set, on its device.
 
         Returns:
             float32 of the same shape; a batch (4-d) is channels-last, the fastest layout for
             convolutions.
         """
         layout = torch.channels_last if images.dim() == 4 else torch.contiguous_format
+        along = (-1, *[1] * (self.images.dim() - 2))
+        if images.dtype != torch.uint8:
+            return ((images - self.mean.view(along)) / self.std.view(along)).contiguous(
+                memory_format=layout
+            )
         pixels = images.to(torch.float32, memory_format=layout)
         # The factor 255 is moved onto the two small vectors: one pass over the pixels less.
-        return pixels.sub_((self.mean * 255).view(-1, 1, 1)).div_((self.std * 255).view(-1, 1, 1))
+        return pixels.sub_((self.mean * 255).view(along)).div_((self.std * 255).view(along))
 
     def sample(self, count: int | None, *, seed: int) -> "ImageSet":
         """Draw `count` images without replacement; keep the statistics of all.
@@ -157,15 +223,20 @@ class ImageSet:
 
 
 def _check_images(which: str, images: Tensor, labels: Tensor) -> None:
-    if images.dtype != torch.uint8 or images.dim() != 4:
+    pixels = images.dtype == torch.uint8 and images.dim() == 4
+    if not pixels and (images.dtype != torch.float32 or images.dim() < 2):
         raise DataError(
             f"{which} images must be uint8 of shape (N, C, H, W), but got {images.dtype} of "
-            f"shape {tuple(images.shape)}; scale pixels to 0..255 and add the missing axes"
+            f"shape {tuple(images.shape)}; scale pixels to 0..255 and add the missing axes, or "
+            "give other inputs as float32 of shape (N, C, ...)"
         )
-    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+    classes = labels.dtype == torch.int64 and labels.dim() == 1
+    numbers = labels.dtype == torch.float32 and labels.dim() == 2
+    if not (classes or numbers) or len(labels) != len(images):
         raise DataError(
             f"{which} labels must be one int64 per image ({len(images)}), but got {labels.dtype} "
-            f"of shape {tuple(labels.shape)}; give each image the index of its class"
+            f"of shape {tuple(labels.shape)}; give each image the index of its class, or other "
+            "targets as float32 of shape (N, K)"
         )
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sculpt.data.images import ImageArrays, ImageSet, ImageSpec
+from sculpt.data.images import ImageArrays, ImageSet, Spec
+from sculpt.data.task import CLASSIFICATION, Task
 from sculpt.errors import DataError
 from sculpt.seeding import derive_seed
 
@@ -19,7 +20,7 @@ class Splits:
         train: For fitting weights. Its mean and std normalise all three sets.
         validation: For choosing networks.
         test: For measuring the chosen network, once.
-        spec: Shape of the images and number of classes.
+        spec: Shape of the images and number of classes, or the like.
         fingerprint: 16 hexadecimal digits that change with any pixel, any label and any membership.
         class_names: One name per class, in the order of the labels; empty where they are not known.
     """
@@ -27,7 +28,7 @@ class Splits:
     train: ImageSet
     validation: ImageSet
     test: ImageSet
-    spec: ImageSpec
+    spec: Spec
     fingerprint: str
     class_names: tuple[str, ...] = ()
 
@@ -47,26 +48,32 @@ def make_splits(
     validation_fraction: float = 0.1,
     seed: int = 0,
     train_images: int | None = None,
+    task: Task = CLASSIFICATION,
 ) -> Splits:
     """Divide a data set, class by class, into training, validation and test images.
+
+    Without classes it is divided at random.
 
     Args:
         arrays: The data set as read. Its test images stay the test images.
         validation_fraction: Share of the training images held out to choose networks by.
         seed: Decides which images are held out, and which are in the subset.
         train_images: Use only this many of the training images (before validation images are held
-            out), to make a study quicker. None for all.
+            held out), to make a study quicker. None for all.
+        task: What networks learn from them.
 
     Raises:
         DataError: a number is out of range, a split or a class of the training split would
-            be empty, or a channel is constant.
+            be empty, a channel of images is constant, or the targets are none of the task.
+        InputError: a loss or metric of somebody's own does not take the targets.
     """
     if not 0 < validation_fraction < 1:
         raise DataError(
             "validation_fraction must lie strictly between 0 and 1, but got "
             f"{validation_fraction}; 0.1 is the paper's"
         )
-    total = len(arrays.train_labels)
+    _check_task(task, arrays)
+    total, classes = len(arrays.train_labels), class_labels(arrays.train_labels)
     if train_images is not None and not 1 <= train_images <= total:
         raise DataError(
             f"train_images must lie between 1 and {total}, the size of the training set, but got "
@@ -74,11 +81,9 @@ def make_splits(
         )
     used = torch.arange(total)
     if train_images is not None:
-        used, _ = stratified_choice(
-            arrays.train_labels, train_images, derive_seed(seed, "training subset")
-        )
+        used, _ = stratified_choice(classes, train_images, derive_seed(seed, "training subset"))
     held_out, fitted = stratified_choice(
-        arrays.train_labels[used],
+        classes[used],
         round(validation_fraction * len(used)),
         derive_seed(seed, "validation split"),
     )
@@ -86,14 +91,48 @@ def make_splits(
 
     mean, std = _channel_statistics(arrays.train_images[used[fitted]])
     splits = Splits(
-        train=_take(arrays, used[fitted], mean, std),
-        validation=_take(arrays, used[held_out], mean, std),
-        test=ImageSet(arrays.test_images, arrays.test_labels, mean, std),
+        train=_take(arrays, used[fitted], mean, std, task),
+        validation=_take(arrays, used[held_out], mean, std, task),
+        test=ImageSet(arrays.test_images, arrays.test_labels, mean, std, task),
         spec=arrays.spec,
         fingerprint="",
         class_names=arrays.class_names,
     )
     return replace(splits, fingerprint=_fingerprint(splits))
+
+
+def check_targets(task: Task, spec: Spec) -> None:
+    """Refuse a kind of targets that a task cannot learn.
+
+    Raises:
+        DataError: they are of another kind.
+    """
+    kind = spec.targets
+    if task.targets not in (None, kind):
+        forms = {"classes": "int64 (N,), the index of a class", "numbers": "floats (N,) or (N, K)"}
+        raise DataError(
+            f"targets must be {task.targets} ({forms[str(task.targets)]}) for the loss {task.loss} "
+            f"with the metric {task.metric}, but those of the data are {kind} ({forms[kind]}); "
+            "convert them, or change task.loss"
+        )
+
+
+def _check_task(task: Task, arrays: ImageArrays) -> None:
+    """Refuse targets outside of a task's range, and functions that do not take them."""
+    check_targets(task, arrays.spec)
+    task.try_out(arrays.train_labels, arrays.spec.outputs)
+    if task.loss == "bce":
+        labels = torch.cat([arrays.train_labels, arrays.test_labels])
+        if len(labels) and not (labels.min() >= 0 and labels.max() <= 1):
+            raise DataError(
+                "targets must be probabilities from 0 to 1 for the loss bce, but they span "
+                f"{float(labels.min()):g}..{float(labels.max()):g}; scale them, or use mse"
+            )
+
+
+def class_labels(labels: Tensor) -> Tensor:
+    """Return class labels; without any, all are of one."""
+    return labels if labels.dtype == torch.int64 else labels.new_zeros(len(labels)).long()
 
 
 def stratified_choice(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -131,6 +170,8 @@ def _check_sizes(arrays: ImageArrays, used: Tensor, fitted: Tensor, held_out: Te
             f"{len(used)} training and {sizes['test']} test images; use more images or another "
             "validation_fraction"
         )
+    if arrays.spec.targets == "numbers":
+        return
     expected = set(arrays.train_labels.unique().tolist())
     lost = sorted(expected - set(arrays.train_labels[fitted].unique().tolist()))
     if lost:
@@ -142,12 +183,21 @@ def _check_sizes(arrays: ImageArrays, used: Tensor, fitted: Tensor, held_out: Te
         )
 
 
-def _take(arrays: ImageArrays, indices: Tensor, mean: Tensor, std: Tensor) -> ImageSet:
-    return ImageSet(arrays.train_images[indices], arrays.train_labels[indices], mean, std)
+def _take(arrays: ImageArrays, indices: Tensor, mean: Tensor, std: Tensor, task: Task) -> ImageSet:
+    return ImageSet(arrays.train_images[indices], arrays.train_labels[indices], mean, std, task)
 
 
 def _channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Measure mean and (population) std per channel of pixels scaled to 0..1."""
+    """Measure mean and (population) std per channel of pixels scaled to 0..1.
+
+    Other inputs are not scaled, and the std of a channel (or feature) that is constant is 1.
+    """
+    if images.dtype != torch.uint8:
+        exact = images.double().transpose(0, 1).flatten(1)
+        std = exact.std(1, correction=0).float()
+        # Rounding leaves a tiny one of a large constant.
+        varies = exact.amax(1) > exact.amin(1)
+        return exact.mean(1).float(), std.where(varies & (std > 0), 1.0)
     # From counts of the 256 values: exact, and without a float copy of all the images.
     levels = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []

@@ -37,7 +37,9 @@ class Cost:
     activations: int
     """Numbers kept for the backward pass: the outputs of all leaf modules."""
     output_shape: tuple[int, ...]
-    """Shape of the output for one input, for example (classes,)."""
+    """Shape of the logits for one input, for example (classes,)."""
+    bare: bool = True
+    """Whether the network returns its logits alone."""
 
     @property
     def dense_macs(self) -> int:
@@ -72,7 +74,8 @@ def measure_cost(model: nn.Module, input_shape: InputShape) -> Cost:
     try:
         with torch.no_grad(), QuickShapes(), uses:
             inputs = ones_like_inputs(input_shape, device, torch.float32, lambda ones: ones)
-            output = logits_of(call(traced, inputs))
+            returned = call(traced, inputs)
+            output = logits_of(returned)
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f"a network must take inputs of shape {input_shape}, but refuses: {error}; give "
@@ -82,7 +85,7 @@ def measure_cost(model: nn.Module, input_shape: InputShape) -> Cost:
     weights = {
         name: parameter.numel() for parameter, name in uses.names.items() if name in positions
     }
-    return Cost(positions, weights, activations, tuple(output.shape[1:]))
+    return Cost(positions, weights, activations, tuple(output.shape[1:]), output is returned)
 
 
 def _in_float32(model: nn.Module, device: torch.device) -> nn.Module:

@@ -39,7 +39,7 @@ def named_layers(model: nn.Module) -> list[tuple[str, str | None, Layer]]:
     if not isinstance(model, nn.Module):
         raise InputError(f"a network must be a torch.nn.Module, but got {type(model).__name__}")
     names: dict[Any, str] = {parameter: name for name, parameter in model.named_parameters()}
-    found = []
+    found: list[tuple[str, str | None, Layer]] = []
     for path, layer in model.named_modules():
         if isinstance(layer, nn.MultiheadAttention):
             found += [(names[p.weight], names.get(p.bias), p) for p in projections(layer)]

@@ -6,10 +6,11 @@ from typing import Any
 from sculpt.config import describe_parameters
 from sculpt.errors import InputError
 from sculpt.export.formats import Network
+from sculpt.export.loading import input_of
 from sculpt.export.manifest import ExportedFile, Facts, Latency, Manifest
 from sculpt.registry import FORMATS
 from sculpt.table import Column, Table, facts_table, name, text
-from sculpt.units import count, error, percent, share
+from sculpt.units import Metric, count, share
 
 COUNTING = {
     "paper": "paper: weights and biases of convolutions and linear layers, no batch norms",
@@ -56,6 +57,8 @@ def _card(network: Network, manifest: Manifest) -> str:
 
 def _facts(network: Network, facts: Facts) -> Table:
     found, record = network.metadata, network.record
+    metric = Metric.of_settings(record.get("config"))
+    of_seed = f"{metric.name} of this seed"
     known: list[tuple[str, Any, Callable[[Any], str]]] = [
         ("parameters kept", found.get("kept_parameters"), count),
         ("counting rule", COUNTING.get(str(found.get("counting"))), text),
@@ -63,9 +66,9 @@ def _facts(network: Network, facts: Facts) -> Table:
         ("sparsity", record.get("sparsity"), share),
         ("multiply-accumulates per image", record.get("kept_macs"), count),
         ("of the dense network", record.get("dense_macs"), count),
-        ("validation error of this seed", found.get("val_error"), percent),
-        ("validation error of its trial", record.get("val_error"), error),
-        ("test error of this seed", found.get("test_error"), percent),
+        (f"validation {of_seed}", found.get("val_error"), metric.value),
+        (f"validation {metric.name} of its trial", record.get("val_error"), metric.spread),
+        (f"test {of_seed}", found.get("test_error"), metric.value),
         ("against the dense base", facts.get("verdict"), text),
         ("confirmed on fresh seeds", facts.get("confirmed"), text),
         ("initialiser, criterion, repair", _recipe(record.get("config") or {}), text),
@@ -125,16 +128,20 @@ def _milliseconds(seconds: Mapping[str, float]) -> str:
 def _images(described: dict[str, Any]) -> str:
     names = described.get("class_names")
     mean, std = (", ".join(f"{value:.6g}" for value in described[key]) for key in ("mean", "std"))
+    shape, outputs = input_of(described)
+    pixels = described.get("pixels", True)
+    value = "pixel / 255" if pixels else "value"
+    what = "classes" if described.get("targets", "classes") == "classes" else "outputs"
     text = (
-        f"{described['channels']} × {described['height']} × {described['width']}, float32, "
-        f"(pixel / 255 − mean) / std of each channel, with mean {mean} and std {std}; "
-        f"{described['classes']} classes"
+        f"{' × '.join(map(str, shape))}, float32, "
+        f"({value} − mean) / std of each channel, with mean {mean} and std {std}; "
+        f"{outputs} {what}"
     )
     return f"{text}: {', '.join(map(str, names))}." if names else f"{text}."
 
 
 def _examples(network: Network, manifest: Manifest) -> list[str]:
-    shape, classes = (1, *network.images.shape[1:]), network.metadata["input"]["classes"]
+    shape, (_, classes) = (1, *network.images.shape[1:]), input_of(network.metadata["input"])
     blocks = []
     for file, found in manifest["files"].items():
         if "format" in found:

@@ -17,7 +17,7 @@ from sculpt.errors import ExportError, InputError
 from sculpt.export.card import model_card
 from sculpt.export.formats import Format, Network
 from sculpt.export.latency import TURNS, describe_latency, time_side_by_side
-from sculpt.export.loading import Loaded, build_described, load
+from sculpt.export.loading import Loaded, build_described, input_of, load
 from sculpt.export.manifest import (
     CARD,
     MANIFEST,
@@ -90,7 +90,7 @@ def export_network(
     target = Path(directory)
     _check_target(target)
     # Noise like normalised images, because a data set may not be given away.
-    shape = [loaded.metadata["input"][side] for side in ("channels", "height", "width")]
+    shape, _ = input_of(loaded.metadata["input"])
     images = torch.randn(REFERENCE_IMAGES, *shape, generator=torch.Generator().manual_seed(0))
     network = Network(loaded.model, loaded.masks, loaded.metadata, images)
     with torch.no_grad():

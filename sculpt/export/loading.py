@@ -15,12 +15,15 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from sculpt.bundle import NETWORK_FILE, Bundle, read_bundle
 from sculpt.diagnostics.layers import Masks, check_masks
-from sculpt.errors import InputError, SculptWarning
-from sculpt.models import build_network
-from sculpt.registry import MODELS, options_schema
+from sculpt.errors import ConfigError, InputError, SculptWarning
+from sculpt.models import build_for
+from sculpt.registry import IMPORT, MODELS, schema_of
 
 LARGEST_NUMBER = 2**20
 """In the metadata of a network: no width, depth or image size comes near it."""
+
+MOST_AXES = 8
+"""Of an input, its batch left out."""
 
 SPARE = 4
 """A family may build so many times the tensors of the file, because it may replace some."""
@@ -113,7 +116,7 @@ def _builder(file: Path, metadata: Mapping[str, object]) -> Callable[[str], nn.M
             "sculpt.bundle.read_bundle returns"
         )
     family, options = model.get("name"), model.get("options")
-    if not isinstance(family, str) or family not in MODELS.names():
+    if not isinstance(family, str) or family not in (*MODELS.names(), IMPORT):
         plugins = metadata.get("plugins")
         raise InputError(
             f"{file}: the model family must be one of {', '.join(MODELS.names())}, but is "
@@ -129,19 +132,28 @@ def _builder(file: Path, metadata: Mapping[str, object]) -> Callable[[str], nn.M
     lengths: dict[str, Any] = {
         key: images.get(key) for key in ("channels", "height", "width", "classes")
     }
+    if "shape" in images:
+        sides = images["shape"]
+        if not isinstance(sides, list) or not 1 <= len(sides) <= MOST_AXES:
+            raise InputError(
+                f"{file}: input.shape must be a list of at most {MOST_AXES} whole numbers, but is "
+                f"{sides!a:.60}"
+            )
+        lengths = {f"shape.{place}": side for place, side in enumerate(sides)}
+        lengths["outputs"] = images.get("outputs")
     for key, length in lengths.items():
         if type(length) is not int or not 1 <= length <= LARGEST_NUMBER:
             raise InputError(
                 f"{file}: input.{key} must be a whole number from 1 to {LARGEST_NUMBER}, but is "
                 f"{length!a:.60}"
             )
-    pixels = lengths.pop("height") * lengths.pop("width")
-    arguments = {**lengths, "pixels": pixels, **_checked_options(file, family, options)}
+    shape, outputs = input_of(images)
+    arguments = _checked_options(file, family, options)
 
     def build(device: str) -> nn.Module:
         try:
             with torch.random.fork_rng(devices=[]), torch.device(device):
-                return build_network(family, **arguments)
+                return build_for(family, shape, outputs, arguments)
         except Exception as error:
             # Anybody may have written the options, and families do not foresee all of them.
             raise InputError(
@@ -152,10 +164,21 @@ def _builder(file: Path, metadata: Mapping[str, object]) -> Callable[[str], nn.M
     return build
 
 
+def input_of(described: Mapping[str, Any]) -> tuple[tuple[int, ...], int]:
+    """Return the shape of one input and the number of outputs, of a network's metadata `input`."""
+    if "shape" in described:
+        return tuple(described["shape"]), described["outputs"]
+    sides = tuple(described[key] for key in ("channels", "height", "width"))
+    return sides, described.get("classes", 0)
+
+
 def _checked_options(file: Path, family: str, options: Any) -> Mapping[str, Any]:
     """Check the keyword arguments of a family; anybody may have written them."""
     try:
-        options_schema(MODELS.get(family)).model_validate(options)
+        given = options if isinstance(options, dict) else {}
+        schema_of(MODELS.get(family), given).model_validate(options)
+    except ConfigError as error:
+        raise InputError(f"{file}: the options of {family} must fit it, but {error}") from error
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         key = ".".join(map(str, fault["loc"])) or "they"

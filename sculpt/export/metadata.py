@@ -6,6 +6,7 @@ from typing import Any
 
 from sculpt.documents import lookup
 from sculpt.record import TrialRecord
+from sculpt.registry import IMPORT
 from sculpt.typed_json import to_json
 
 FROM_RECORD = ("study", "trial", "role", "params", "counting", "kept_parameters")
@@ -36,9 +37,9 @@ def describe_network(recorded: TrialRecord, seed: int) -> dict[str, Any]:
         `counting` (the rule of `kept_parameters`: `paper` or `total`), `kept_parameters`, `seed`;
         `model` with `name` and `options` of a registered family; `input` with `channels`,
         `height`, `width`, `classes`, `class_names` (or None), and `mean` and `std` of each channel
-        for pixels from 0 to 1; the `plugins` of the study; the seed's `val_error` and `test_error`
-        (fractions) and `diverged`; `versions`; and the trial's `record`, without its runs'
-        histories and without private settings.
+        for pixels from 0 to 1 (of other data see `sculpt.record.TensorInput`); the `plugins` of the
+        study; the seed's `val_error` and `test_error` (fractions) and `diverged`; `versions`; and
+        the trial's `record`, without its runs' histories and without private settings.
     """
     if seed not in recorded.seeds:
         known = ", ".join(map(str, recorded.seeds))
@@ -75,6 +76,9 @@ def paths_in(document: Any) -> set[str]:
     found: set[str] = set()
     if isinstance(document, dict):
         found = {document[key] for key in PATHS if isinstance(document.get(key), str)}
+        if document.get("name") == IMPORT:  # any option of somebody's callable may be a path
+            texts = (value for value in document.values() if isinstance(value, str))
+            found |= {text for text in texts if Path(text).is_absolute() and Path(text).name}
         document = list(document.values())
     for value in document if isinstance(document, list) else []:
         found |= paths_in(value)

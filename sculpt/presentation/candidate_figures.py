@@ -23,6 +23,7 @@ from sculpt.presentation.figures.drawing import (
     number_axis,
     percents,
     points,
+    scaled,
     spans_decades,
     thinned,
 )
@@ -33,12 +34,12 @@ MOST_POINTS = 1500
 MOST_BARS = 60
 """Candidates with error bars, the best ones: more of them hide each other."""
 
-NAMES = {"val": "validation error", "test": "test error"}
+NAMES = {"val": "validation", "test": "test"}
 
 
 def error_against_sparsity(content: Content) -> Figure | None:
     """Draw candidates with their spread, the base as a band, and published errors if any."""
-    kind = content.error
+    kind, metric = content.error, content.metric
     candidates = [(t, error) for t in content.candidates if (error := t.error(kind))]
     if not candidates:
         return None
@@ -46,7 +47,7 @@ def error_against_sparsity(content: Content) -> Figure | None:
         {
             "series": series_of(t.group, "candidates"),
             "x": 100 * t.row["sparsity"],
-            **_percents(error),
+            **_scaled(error, metric),
             "text": describe_trial(t),
             "bars": place < MOST_BARS,
         }
@@ -59,7 +60,7 @@ def error_against_sparsity(content: Content) -> Figure | None:
     band: list[Row] = []
     layers = []
     if base := content.base and content.base.error(kind):
-        band = [{"series": f"dense base {units.error(base)}", **_percents(base)}]
+        band = [{"series": f"dense base {metric.spread(base)}", **_scaled(base, metric)}]
         looks[band[0]["series"]] = BASE
     channels = points(looks)
     if band:
@@ -77,7 +78,7 @@ def error_against_sparsity(content: Content) -> Figure | None:
         drawn.mark_point(filled=True)
         .add_params(ZOOM)
         .encode(
-            y=number_axis(alt.Y, "y", f"{NAMES[kind]} (%)"),
+            y=number_axis(alt.Y, "y", f"{NAMES[kind]} {metric.name}{metric.unit}"),
             x=number_axis(alt.X, "x", "sparsity (%)"),
             tooltip="text:N",
             size=alt.SizeValue(24, condition={"test": "datum.bars", "value": 70}),
@@ -95,9 +96,10 @@ def error_against_sparsity(content: Content) -> Figure | None:
     return figure(data, *layers, height=420)
 
 
-def _percents(error: units.Error) -> Row:
+def _scaled(error: units.Error, metric: units.Metric) -> Row:
     mean, std = error["mean"], error["std"] or 0
-    return dict(zip(("y", "low", "high"), percents([mean, mean - std, mean + std]), strict=True))
+    values = scaled([mean, mean - std, mean + std], metric)
+    return dict(zip(("y", "low", "high"), values, strict=True))
 
 
 def _published(content: Content) -> list[Row]:
@@ -111,8 +113,9 @@ def _published(content: Content) -> list[Row]:
             if (error := point[kind]) is not None:
                 whose = "base" if point["trial"] == "base" else f"as trial {point['trial']}"
                 x, y = percents([point["sparsity"], error])
-                text = hover(f"published, {whose}", f"{NAMES[kind]} {units.percent(error)}")
-                rows.append({"series": f"published ({NAMES[kind]})", "x": x, "y": y, "text": text})
+                name = f"{NAMES[kind]} error"
+                text = hover(f"published, {whose}", f"{name} {units.percent(error)}")
+                rows.append({"series": f"published ({name})", "x": x, "y": y, "text": text})
     return rows
 
 
@@ -245,12 +248,14 @@ def confirmation_intervals(content: Content) -> Figure | None:
             names[row["arm"]],
             row["difference"],
             row["verdict"],
+            content.metric,
         )
         for row in (found["rows"] if found else [])
         if row["difference"]
     ]
     looks = dict(zip(names.values(), LOOKS, strict=False))
-    return _forest("difference of test errors (points)", rows, looks)
+    unit = " (points)" if content.metric.share else ""
+    return _forest(f"difference of test {content.metric.plural}{unit}", rows, looks)
 
 
 def published_intervals(content: Content) -> Figure | None:
@@ -281,10 +286,16 @@ def published_intervals(content: Content) -> Figure | None:
     return _forest("difference from the base (points)", rows, looks)
 
 
-def _interval(label: str, name: str, found: units.Interval, verdict: str | None) -> Row:
+def _interval(
+    label: str,
+    name: str,
+    found: units.Interval,
+    verdict: str | None,
+    metric: units.Metric = units.ERROR,
+) -> Row:
     """Return a difference and its interval as a mark."""
-    x, low, high = percents([found["mean"], found["low"], found["high"]])
-    text = hover(label, f"{units.points(found)} points", verdict)
+    x, low, high = scaled([found["mean"], found["low"], found["high"]], metric)
+    text = hover(label, f"{metric.difference(found)}{metric.points}", verdict)
     return {"label": label, "series": name, "x": x, "low": low, "high": high, "text": text}
 
 

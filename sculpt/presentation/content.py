@@ -23,7 +23,7 @@ from sculpt.results.tables import configuration
 from sculpt.results.tables.ranking import ranking_table
 from sculpt.results.verdict import Verdict, verdict_of
 from sculpt.table import Column, Table
-from sculpt.units import Error, count, macs
+from sculpt.units import Error, Metric, count, macs
 
 SHOWN_PROXIES = 6
 """The strongest; the others are not drawn."""
@@ -99,6 +99,8 @@ class Content:
     verdict: Verdict
     document: Ranking
     """Counts, ranking, confirmation, proxies."""
+    metric: Metric
+    """What its errors are."""
     error: str
     """Error that is set against sparsity: `test` if the study's protocol reads test images."""
     objectives: list[Objective]
@@ -160,7 +162,7 @@ def collect(results: Results) -> Content:
     tests = {trial: spread(of_every_seed(row.get("test_errors"))) for trial, row in known.items()}
     ranking = ranking_table(document, tests if error == "test" else None)
     trials = _trials(document, ranking, known, tests, measured, bool(budgets))
-    objectives = [described(name) for name in measured]
+    objectives = [described(name, results.metric) for name in measured]
     fronts = _fronts(trials, objectives)
     places = [measured.index(name) for name in axes]
     front = fronts[front_key(places[0], places[-1])] if places else []
@@ -169,6 +171,7 @@ def collect(results: Results) -> Content:
         study=results.config.study,
         verdict=verdict_of(document),
         document=document,
+        metric=results.metric,
         error=error,
         objectives=objectives,
         axes=axes,

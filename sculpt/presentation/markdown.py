@@ -67,7 +67,7 @@ def describe(content: Content, pictures: dict[str, str]) -> str:
         f"**{prose(content.verdict.headline)}**",
         content.verdict.facts.markdown() if content.verdict.facts.rows else "",
         f"{prose(describe_tally(content.document['trials']))}, the base included.",
-        *_picture(pictures, "errors"),
+        *_picture(pictures, "errors", content.metric.name),
         *_beside_published(content, pictures),
         *_confirmation(content),
         *_picture(pictures, "confirmation"),
@@ -75,7 +75,11 @@ def describe(content: Content, pictures: dict[str, str]) -> str:
         *_picture(pictures, "front"),
         *_unfinished(content),
         *_picture(pictures, "curves"),
-        *_section("What foretold the error", proxies_table(content.document), SHOWN_PROXIES),
+        *_section(
+            f"What foretold the {content.metric.name}",
+            proxies_table(content.document),
+            SHOWN_PROXIES,
+        ),
         *_reproduction(content),
     ]
     return "\n\n".join(filter(None, blocks)) + "\n"
@@ -92,9 +96,10 @@ def _write_figures(content: Content, folder: Path) -> dict[str, Path]:
     return files
 
 
-def _picture(pictures: dict[str, str], name: str) -> list[str]:
+def _picture(pictures: dict[str, str], name: str, metric: str = "error") -> list[str]:
     # In angle brackets a path may have spaces and brackets.
-    return [f"![{FIGURES[name][0]}](<{pictures[name]}>)"] if name in pictures else []
+    title = FIGURES[name][0].replace("error", metric)
+    return [f"![{title}](<{pictures[name]}>)"] if name in pictures else []
 
 
 def _section(title: str, table: Table | None, most: int | None = None) -> list[str]:
@@ -112,7 +117,7 @@ def _beside_published(content: Content, pictures: dict[str, str]) -> list[str]:
 
 def _confirmation(content: Content) -> list[str]:
     found = content.document["confirmation"]
-    table = confirmation_table(found) if found and found["rows"] else None
+    table = confirmation_table(found, content.metric) if found and found["rows"] else None
     return _section(table.title, table) if table else []
 
 

@@ -23,8 +23,8 @@ from sculpt.presentation.figures.drawing import (
     figure,
     hover,
     number_axis,
-    percents,
     points,
+    scaled,
     scaled_axis,
     series,
     thinned,
@@ -43,6 +43,7 @@ STOPPED = "stopped early (first seed)"
 
 def learning_curves(content: Content) -> Figure | None:
     """Draw the validation error per epoch of the base and the best, with a band of ± 1 std."""
+    metric = content.metric
     known = [
         (trial, curve)
         for trial in content.trials
@@ -54,11 +55,12 @@ def learning_curves(content: Content) -> Figure | None:
     for trial, curve in best:
         stds = curve["std"] or [0.0] * len(curve["mean"])
         for epoch, mean, std in zip(curve["epochs"], curve["mean"], stds, strict=True):
-            if mean <= 0:
+            if mean <= 0 and metric.share:
                 continue  # it has no place on a logarithmic axis
             # Nor has a mean less its deviation, if that is larger.
-            y, low, high = percents([mean, max(mean - std, mean / 10), mean + std])
-            text = hover(trial.name, trial.params, f"epoch {epoch}: {units.percent(mean)}")
+            least = max(mean - std, mean / 10) if metric.share else mean - std
+            y, low, high = scaled([mean, least, mean + std], metric)
+            text = hover(trial.name, trial.params, f"epoch {epoch}: {metric.value(mean)}")
             row = {"series": trial.name, "x": epoch, "y": y, "low": low, "high": high, "text": text}
             rows.append(row)
     stopped = _stopped(content)
@@ -96,15 +98,19 @@ def learning_curves(content: Content) -> Figure | None:
         height=400,
         x=number_axis(alt.X, "x", "epoch", axis=alt.Axis(format="d", **ticks)),
         y=alt.Y(
-            "y:Q", title="validation error (%, log scale)", scale=alt.Scale(type="log", nice=False)
-        ),
+            "y:Q",
+            title=f"validation {metric.name} (%, log scale)",
+            scale=alt.Scale(type="log", nice=False),
+        )
+        if metric.share
+        else number_axis(alt.Y, "y", f"validation {metric.name}"),
     )
 
 
 def _stopped(content: Content) -> list[Row]:
     """Return the looks that early stopping took at those that it stopped: first seeds alone."""
     found = [
-        (epoch, 100 * error, row)
+        (epoch, content.metric.factor * error, row)
         for row in content.unfinished
         for epoch, error in content.rungs.get(row["trial"], [])
     ]
@@ -128,7 +134,7 @@ def proxy_figures(content: Content) -> dict[str, Figure]:
         known = [
             {
                 "x": value,
-                "y": 100 * trial.row["val_error"]["mean"],
+                "y": content.metric.factor * trial.row["val_error"]["mean"],
                 "text": describe_trial(trial),
             }
             for trial in content.candidates
@@ -148,7 +154,7 @@ def proxy_figures(content: Content) -> dict[str, Figure]:
             height=280,
             title=f"ρ {units.signed(row['rho'] or 0)}, p {row['p']:.2g}, n {row['n']}",
             x=scaled_axis(alt.X, "x", name, (row["x"] for row in rows)),
-            y=number_axis(alt.Y, "y", "validation error (%)"),
+            y=number_axis(alt.Y, "y", f"validation {content.metric.name}{content.metric.unit}"),
             tooltip="text:N",
         )
     return figures

@@ -84,7 +84,7 @@ def render(content: Content, parameters: list[ParameterFigure]) -> str:
         proxies=list(proxies),
         parameters=parameters,
         beside=published_tables(content.document["published"]),
-        confirmation=confirmation and confirmation_table(confirmation),
+        confirmation=confirmation and confirmation_table(confirmation, content.metric),
         states=_states(content),
         tally=describe_tally(content.document["trials"]),
         shown=SHOWN_ROWS,

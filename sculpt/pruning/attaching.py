@@ -41,7 +41,7 @@ def attach_masks(optimizer: Optimizer, model: nn.Module, masks: Masks) -> Remova
             f"an optimiser must step the pruned weights for masks to be attached to it, but "
             f"{missing[0]} is none of its parameters; make it from model.parameters()"
         )
-    weights = [parameters[name] for name in sparse]
+    weights: list[Tensor] = [parameters[name] for name in sparse]
     # With the strides of the weights, or they are not multiplied all at once.
     keep = [torch.empty_like(parameters[name]).copy_(mask) for name, mask in sparse.items()]
 

@@ -24,7 +24,7 @@ Batches = Callable[[], Iterable[tuple[Any, Tensor]]]
 
 
 def read_batches(
-    model: nn.Module, inputs: object, labels: object, batch_size: int, *, whole: bool
+    model: nn.Module, inputs: Any, labels: Any, batch_size: int, *, whole: bool
 ) -> tuple[Batches, Inputs | None]:
     """Read the data that a network is scored on; see `prune` for the forms that it may have.
 

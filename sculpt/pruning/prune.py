@@ -244,8 +244,9 @@ def _sparing(
                 f"parameter matches, but got {pattern!r}; their names are "
                 f"{', '.join(list(prunable)[:MOST_NAMES])}{', ...' * (len(prunable) > MOST_NAMES)}"
             )
-    chosen, others = (set().union(*map(matched.get, these)) for these in (include, exclude))
-    spared = {name: p for name, p in prunable.items() if name not in chosen - others}
+    chosen = {name for pattern in include for name in matched[pattern]}
+    chosen -= {name for pattern in exclude for name in matched[pattern]}
+    spared = {name: p for name, p in prunable.items() if name not in chosen}
     try:
         for parameter in spared.values():
             parameter.requires_grad_(False)

@@ -33,6 +33,9 @@ class PruningTask:
     """How scores become masks."""
     loss: Loss | None = None
     """In place of a criterion's own; then each of the batches is whole, as the loss takes it."""
+    target_losses: Callable[[str], Callable[[Any, Tensor, Tensor], Tensor]] | None = None
+    """Losses other than cross-entropy by the name of a criterion's targets (`gt`, `uniform`): each
+    of (inputs, outputs, labels), summed over the inputs. InputError for targets without one."""
 
     def select(self, scores: Scores, kept: int | None = None) -> Masks:
         """Mask all but the `kept` highest scores; by default as many as the task keeps.

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from sculpt.documents import Document
-from sculpt.quantities import CONNECTION, ISOMETRY, MILESTONES, TOTALS, Quantity
+from sculpt.quantities import CONNECTION, ISOMETRY, MILESTONES, TOTALS, Quantity, of_metric
 from sculpt.registry import QUANTITIES
+from sculpt.units import ERROR, Metric
 
 if TYPE_CHECKING:  # pandas takes half a second to import, and counting trials needs no table
     import pandas as pd
@@ -52,11 +53,14 @@ def as_table(rows: Iterable[Document]) -> pd.DataFrame:
     return table[in_order(str(name) for name in table if name != "params")]
 
 
-def described(names: Iterable[str]) -> list[tuple[str, str, str]]:
-    """Return name, unit and meaning of columns; empty words where nobody documents them."""
+def described(names: Iterable[str], metric: Metric = ERROR) -> list[tuple[str, str, str]]:
+    """Return name, unit and meaning of columns; empty words where nobody documents them.
+
+    The columns of errors are of the study's metric.
+    """
     known, found = _known(), []
     for name in names:
-        quantity = known.get(name, Quantity(name, "", ""))
+        quantity = of_metric(known.get(name, Quantity(name, "", "")), metric)
         meaning = quantity.meaning
         if name.startswith("params."):
             meaning = f"sampled value of {name.removeprefix('params.')}"

@@ -1,7 +1,7 @@
 """Networks of any studies side by side: what they reached, and which settings they differ in."""
 
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from sculpt.documents import Document, flatten
 from sculpt.errors import InputError
@@ -15,6 +15,7 @@ from sculpt.results.statistics import (
     judge_all,
 )
 from sculpt.typed_json import to_json
+from sculpt.units import Metric
 
 
 class Setting(TypedDict):
@@ -30,6 +31,8 @@ class ComparisonDocument(TypedDict):
     networks: list[Document]
     """Fields of each record, its difference from the first, and the verdict."""
     settings: list[Setting]
+    metric: NotRequired[dict[str, Any]]
+    """Of the first network, if it is not the classification error; see `units.Metric`."""
 
 
 SHOWN = (
@@ -82,7 +85,13 @@ def compare(references: Sequence[str], storage: str | None = None) -> Comparison
     for row, network in zip(rows[1:], others, strict=True):
         if not _same_images(network, first):
             row["verdict"] = "other images"
-    return {"networks": rows, "settings": _differences([n.config for n in networks])}
+        elif not _same_metric(network, first):
+            row["verdict"] = "other metric"
+    return {
+        "networks": rows,
+        "settings": _differences([n.config for n in networks]),
+        **Metric.of_settings(first.config).in_document,  # type: ignore[typeddict-item]
+    }
 
 
 def _find(reference: str, storage: str | None) -> TrialRecord:
@@ -95,7 +104,7 @@ def _find(reference: str, storage: str | None) -> TrialRecord:
 
 
 def _compare_two(one: TrialRecord, other: TrialRecord) -> Comparison | None:
-    if not _same_images(one, other):
+    if not _same_images(one, other) or not _same_metric(one, other):
         return None
     compared = compare_paired if one.seeds == other.seeds else compare_unpaired
     return compared(one.val_errors, other.val_errors)
@@ -103,6 +112,10 @@ def _compare_two(one: TrialRecord, other: TrialRecord) -> Comparison | None:
 
 def _same_images(one: TrialRecord, other: TrialRecord) -> bool:
     return one.data_fingerprint == other.data_fingerprint
+
+
+def _same_metric(one: TrialRecord, other: TrialRecord) -> bool:
+    return Metric.of_settings(one.config) == Metric.of_settings(other.config)
 
 
 def _differences(configs: list[Document]) -> list[Setting]:

@@ -1,7 +1,7 @@
 """The ranking of a study: every finished trial against the dense base, best first."""
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from sculpt.config import Params
 from sculpt.documents import Document
@@ -64,6 +64,8 @@ class Ranking(TypedDict):
     confirmation: Confirmation | None
     proxies: list[ProxyRow]
     published: AgainstPublished | None
+    metric: NotRequired[dict[str, Any]]
+    """What errors here are, if it is not the classification error; see `units.Metric`."""
 
 
 def rank(results: Results) -> Ranking:
@@ -83,6 +85,7 @@ def rank(results: Results) -> Ranking:
         "confirmation": confirmed_errors(results),
         "proxies": proxies(results),
         "published": against_published(results),
+        **results.config.task.shown.in_document,  # type: ignore[typeddict-item]
     }
 
 

@@ -30,6 +30,7 @@ from sculpt.storage.trial_files import (
 )
 from sculpt.storage.trials import count_states, trial_states
 from sculpt.typed_json import to_json
+from sculpt.units import Metric
 
 if TYPE_CHECKING:  # pandas takes half a second to import, and counting trials needs no table
     import pandas as pd
@@ -67,6 +68,11 @@ class Results:
         return self._store.config
 
     @property
+    def metric(self) -> Metric:
+        """What its errors are: the classification error, or what its task names."""
+        return self.config.task.shown
+
+    @property
     def images(self) -> str:
         """Fingerprint of the images and their split: studies of the same one can be compared."""
         return self._store.images
@@ -101,7 +107,8 @@ class Results:
         """The columns of `trials`: one row for each, with its name, unit and meaning."""
         import pandas as pd
 
-        return pd.DataFrame(described(map(str, self.trials)), columns=["name", "unit", "meaning"])
+        rows = described(map(str, self.trials), self.metric)
+        return pd.DataFrame(rows, columns=["name", "unit", "meaning"])
 
     @property
     def complete(self) -> pd.DataFrame:
@@ -173,7 +180,7 @@ class Results:
             problem = next(filter(None, map(frozen.user_attrs.get, PROBLEMS)), None)
             found = {"trial": trial, "state": state, "error": problem, "params": frozen.params}
             rungs = frozen.user_attrs.get("rungs")
-            return found | ({"rungs": rungs} if rungs else {})
+            return found | ({"rungs": rungs, **self.metric.in_document} if rungs else {})
         return {"state": state} | to_json(self._read_record(study, frozen))
 
     def typed_record(self, trial: int | str) -> TrialRecord:

@@ -11,7 +11,7 @@ from sculpt.results.ranking import Ranking, RankRow
 from sculpt.results.tables import configuration
 from sculpt.results.tables.ranking import TITLES, base_row
 from sculpt.table import Table, facts_table
-from sculpt.units import count, counted, error, points
+from sculpt.units import ERROR, Metric, count, counted
 
 NAMED = 5
 """Candidates, or budgets, that have a fact each; the tables have the rest."""
@@ -50,80 +50,92 @@ def verdict_of(document: Ranking) -> Verdict:
     Until then it is found by the validation errors that candidates are ranked by.
     """
     rows, found = document["ranking"], document["confirmation"]
+    metric = Metric.of_document(document)
     base = next((row for row in rows if row["role"] == "base"), None)
     candidates = [row for row in rows if row["role"] == "candidate"]
     arms = found["rows"] if found else []
     confirmed = [row for row in arms if row["arm"] == "sculpted" and row["difference"]]
     if found and confirmed:
-        headline, facts = _of_confirmation(found, confirmed)
+        headline, facts = _of_confirmation(found, confirmed, metric)
     elif base and candidates:
-        headline, facts = _of_search(base, candidates, document)
+        headline, facts = _of_search(base, candidates, document, metric)
     elif candidates:
         headline = "The dense base has no result yet, so nothing is compared with it."
-        facts = [("lowest validation error", _named(candidates[0], "val_error"))]
+        lowest = _named(candidates[0], "val_error", metric)
+        facts = [(f"lowest validation {metric.name}", lowest)]
     elif base:
         headline = "Only the dense base has finished: no candidate can be compared with it yet."
-        facts = [("dense base", error(base["val_error"]))]
+        facts = [("dense base", metric.spread(base["val_error"]))]
     else:
         headline, facts = "Nothing has finished yet, so there is nothing to compare.", []
     facts += _of_published(document["published"])
+    if metric != ERROR:
+        facts.append(("metric of this study", f"{metric.name}; lower is better"))
     if diverged := sum(1 for row in rows if row["diverged"]):
         whose = counted(diverged, "finished trial")
-        facts.append(("seeds diverged", f"of {whose}; their errors count as they are"))
+        facts.append(("seeds diverged", f"of {whose}; their {metric.plural} count as they are"))
     return Verdict(headline, facts_table("What was found", facts))
 
 
 def _of_search(
-    base: RankRow, candidates: list[RankRow], document: Ranking
+    base: RankRow, candidates: list[RankRow], document: Ranking, metric: Metric
 ) -> tuple[str, list[Fact]]:
     """Tell of validation errors; candidates are in the order of the ranking."""
     compared = [row for row in candidates if row["difference"]]
     if compared:
-        headline = _tally(compared, "by validation error")
+        headline = _tally(compared, f"by validation {metric.name}")
     elif base["val_error"]["n"] < 2:
         headline = "With a single seed each, no difference from the base can be told from chance."
     else:
         headline = "No candidate can be compared with the base seed by seed."
-    facts = [*_compared(compared, "validation errors", len(compared))]
-    facts.append(("dense base", error(base["val_error"])))
+    facts = [*_compared(compared, f"validation {metric.plural}", len(compared))]
+    facts.append(("dense base", metric.spread(base["val_error"])))
     leading = _best_of_budgets(candidates)
     for row in leading[:NAMED]:
         where = f" with {count(row['budget'])} parameters" if len(leading) > 1 else ""
-        facts.append((f"lowest validation error{where}", _named(row, "val_error")))
+        lowest = _named(row, "val_error", metric)
+        facts.append((f"lowest validation {metric.name}{where}", lowest))
     if len(leading) > NAMED:
         facts.append((counted(len(leading) - NAMED, "more budget"), "in the ranking"))
-    facts += _cheap(base, candidates, "val_error")
+    facts += _cheap(base, candidates, "val_error", metric)
     if not compared:
         facts.append(("to compare", "a new study with search.replicates of 3 or more"))
     elif document["confirmation"]:
         facts.append(("confirmation", "the best are being trained on fresh seeds, and the base"))
     else:
-        luck = "candidates were ranked by these errors, so the best of them is best by luck, too"
+        luck = (
+            f"candidates were ranked by these {metric.plural}, so the best of them is best by "
+            "luck, too"
+        )
         facts.append(("to confirm", f"{luck}; train it again on fresh seeds by {CONFIRM}"))
     return headline, facts
 
 
-def _of_confirmation(found: Confirmation, rows: Sequence[Row]) -> tuple[str, list[Fact]]:
+def _of_confirmation(
+    found: Confirmation, rows: Sequence[Row], metric: Metric
+) -> tuple[str, list[Fact]]:
     """Tell of test errors on fresh seeds; `rows` are sculpted ones that have been compared."""
     selected, base = len(found["selected"]), base_row(found)
     told = Counter(row["verdict"] for row in rows)
     headline = (
         f"Of {counted(selected, 'candidate')} confirmed on {found['seeds']} fresh seeds, "
-        f"{told['better'] or 'none'} can be told to have a lower test error than the dense base"
-        + (f", and {told['worse']} a higher one." if told["worse"] else ".")
+        f"{told['better'] or 'none'} can be told to have a lower test {metric.name} than the dense "
+        "base" + (f", and {told['worse']} a higher one." if told["worse"] else ".")
     )
-    facts = [*_compared(rows, "test errors on fresh seeds", selected)]
+    facts = [*_compared(rows, f"test {metric.plural} on fresh seeds", selected)]
     if not found["complete"]:
         facts.append(("not complete yet", "verdicts that stand will stay, others may come"))
-    facts.append(("dense base", error(base["test_error"])))
-    facts += [(f"trial {row['trial']}", _named(row, "test_error")) for row in rows[:NAMED]]
-    facts += _cheap(base, rows, "test_error")
+    facts.append(("dense base", metric.spread(base["test_error"])))
+    facts += [(f"trial {row['trial']}", _named(row, "test_error", metric)) for row in rows[:NAMED]]
+    facts += _cheap(base, rows, "test_error", metric)
     shuffled: list[Row] = [
         row for row in found["rows"] if row["arm"] == "shuffled" and row["difference"]
     ]
     for row in shuffled[:NAMED]:
         meaning = CONTROL.get(row["verdict"] or "", "nothing can be said")
-        against = f"{points(row['difference'])} points from itself: {row['verdict']}"
+        against = (
+            f"{metric.difference(row['difference'])}{metric.points} from itself: {row['verdict']}"
+        )
         facts.append((f"trial {row['trial']}, mask shuffled in layers", f"{against}, so {meaning}"))
     return headline, facts
 
@@ -162,15 +174,16 @@ def _compared(rows: Sequence[Row], what: str, family: int) -> list[Fact]:
     ]
 
 
-def _named(row: Row, kind: str) -> str:
+def _named(row: Row, kind: str, metric: Metric) -> str:
     """Return which trial it is, its error and what is said of its difference from the base."""
-    who = f"trial {row['trial']} ({configuration(row['params'])}): {error(row[kind])}"
+    who = f"trial {row['trial']} ({configuration(row['params'])}): {metric.spread(row[kind])}"
     if row["difference"] is None:
         return who
-    return f"{who}, {points(row['difference'])} points from the base: {row['verdict']}"
+    difference = f"{metric.difference(row['difference'])}{metric.points}"
+    return f"{who}, {difference} from the base: {row['verdict']}"
 
 
-def _cheap(base: Row, rows: Sequence[Row], kind: str) -> list[Fact]:
+def _cheap(base: Row, rows: Sequence[Row], kind: str, metric: Metric) -> list[Fact]:
     """Tell of what is won without paying for it: at no more multiply-accumulates than the base."""
     cheap = [row for row in rows if row["kept_macs"] <= base["kept_macs"]]
     better = [row for row in cheap if row["verdict"] == "better"]
@@ -181,7 +194,7 @@ def _cheap(base: Row, rows: Sequence[Row], kind: str) -> list[Fact]:
         text += f"; told to be better: {names or 'none'}{more}"
     # The confirmed ones have a fact each, and are in no order of their test errors.
     best = cheap[:1] if kind == "val_error" else []
-    lowest = [("lowest error of these", _named(row, kind)) for row in best]
+    lowest = [(f"lowest {metric.name} of these", _named(row, kind, metric)) for row in best]
     return [("no more MACs than the base", text), *lowest]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from sculpt.config import Choice, Confirm, Study
-from sculpt.data import ImageSpec
+from sculpt.data import Spec
 from sculpt.storage.store import Store
 from sculpt.storage.trials import Trials, trial_states
 from sculpt.trial_setup import TrialSetup, candidate_budget, resolve_budget
@@ -80,9 +80,7 @@ def _queue(store: Store, settings: Confirm, trials: Trials, dry: bool) -> int:
     return sum(state_of.get(key) != "complete" for key in wanted)
 
 
-def confirmation_setup(
-    store: Store, attributes: Mapping[str, int | str], spec: ImageSpec
-) -> TrialSetup:
+def confirmation_setup(store: Store, attributes: Mapping[str, int | str], spec: Spec) -> TrialSetup:
     """Return the setup of a queued trial, by the user attributes that it was queued with."""
     config = store.config
     candidate, arm = attributes["candidate"], str(attributes["arm"])

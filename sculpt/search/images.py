@@ -4,14 +4,18 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from sculpt.config import Data, Params, Range, Study, label, parameter_path
-from sculpt.data import ImageSet, ImageSpec, Splits, make_splits
+from sculpt.data import ImageSet, Spec, Splits, Task, make_splits
+from sculpt.data.splits import check_targets
 from sculpt.errors import ConfigError, DataError
 from sculpt.registry import DATASETS
 
 
-def describe_data(study: Study) -> ImageSpec:
-    """Return the shape of the study's images; DataError if, say, their folder is missing."""
-    return DATASETS.get(study.data.name)(**study.data.options).describe()
+def describe_data(study: Study) -> Spec:
+    """Return the shape of the study's images; DataError if, say, their folder is missing, or the
+    study's task is none for them."""
+    spec: Spec = DATASETS.get(study.data.name)(**study.data.options).describe()
+    check_targets(_task(study), spec)
+    return spec
 
 
 def missing_data(study: Study) -> str | None:
@@ -27,7 +31,7 @@ def missing_scoring_data(study: Study) -> str | None:
 
 def load_data(study: Study) -> Splits:
     """Read the study's images and split them; DataError if that cannot be done as asked."""
-    return _load(study.data)
+    return _load(study.data, study)
 
 
 def load_scoring_images(study: Study, splits: Splits) -> ImageSet:
@@ -35,7 +39,7 @@ def load_scoring_images(study: Study, splits: Splits) -> ImageSet:
     those of `pruning.data` are missing, unreadable, or of another shape."""
     if study.pruning.data is None:
         return splits.train
-    others = _load(study.pruning.data)
+    others = _load(study.pruning.data, study)
     if others.spec != splits.spec:
         raise DataError(
             "the images of pruning.data must have the shape and the number of classes of those "
@@ -68,7 +72,7 @@ def _missing(data: Data | None) -> str | None:
     return DATASETS.get(data.name)(**data.options).available() if data else None
 
 
-def _load(data: Data) -> Splits:
+def _load(data: Data, study: Study) -> Splits:
     source = DATASETS.get(data.name)(**data.options)
     if missing := source.available():
         raise DataError(missing)
@@ -77,4 +81,9 @@ def _load(data: Data) -> Splits:
         validation_fraction=data.validation_fraction,
         seed=data.split_seed,
         train_images=data.train_images,
+        task=_task(study),
     )
+
+
+def _task(study: Study) -> Task:
+    return Task(study.task.loss, study.task.metric)

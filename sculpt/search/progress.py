@@ -14,10 +14,14 @@ from rich.progress import (
 
 from sculpt.config import Params, describe_parameters
 from sculpt.record import Epoch
+from sculpt.units import ERROR, Metric
 
 
 class Watcher:
     """Receives the events of a run; this one ignores them all."""
+
+    metric: Metric = ERROR
+    """What the errors of the study are."""
 
     def run_started(self, total: int, done: int) -> None:
         """Trials in all, and how many are finished already."""
@@ -100,7 +104,8 @@ class LiveView(Watcher):
         )
 
     def epoch_finished(self, epoch: Epoch) -> None:
-        note = f"{epoch.images_per_second:,.0f} images/s, val error {epoch.val_error:.2%}"
+        found = self.metric.short(epoch.val_error)
+        note = f"{epoch.images_per_second:,.0f} images/s, val {self.metric.name} {found}"
         self._bars.update(self._trials[self._worker], advance=1, note=note)
         self._describe_study()
 
@@ -112,7 +117,9 @@ class LiveView(Watcher):
         if val_error is not None and (self._best is None or val_error < self._best[0]):
             self._best = (val_error, _name(label))
         seconds = time.monotonic() - self._starts[self._worker]
-        result = problem if val_error is None else f"val error {val_error:.2%}"
+        result = problem
+        if val_error is not None:
+            result = f"val {self.metric.name} {self.metric.short(val_error)}"
         row = self._trials[self._worker]
         self.message(f"{self._bars.tasks[row].description}: {result} ({seconds:.1f} s)")
         self._bars.update(row, visible=False)
@@ -153,7 +160,7 @@ class LiveView(Watcher):
     def _describe_study(self) -> None:
         notes = []
         if self._best is not None:
-            notes.append(f"best {self._best[0]:.2%} ({self._best[1]})")
+            notes.append(f"best {self.metric.short(self._best[0])} ({self._best[1]})")
         if self._finished_here:
             study = self._bars.tasks[self._study]
             pace = (time.monotonic() - self._first_start) / self._finished_here

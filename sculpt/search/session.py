@@ -21,7 +21,7 @@ from sculpt.data import Splits
 from sculpt.documents import Document, assign, lookup, read_yaml
 from sculpt.errors import ConfigError, InputError, SculptError
 from sculpt.export.runtimes import missing_runtime
-from sculpt.registry import load_plugins, refuse_absent_plugins
+from sculpt.registry import asked_for, load_plugins, refuse_absent_plugins
 from sculpt.search.confirmation_queue import queue_confirmation
 from sculpt.search.images import check_scoring_images, describe_data, load_data
 from sculpt.search.progress import Watcher
@@ -72,6 +72,8 @@ class Session:
     ) -> None:
         self.config, self.devices = config, list(devices)
         self.total = total
+        # Of the plug-ins of a study that was read, only those that a person has named here.
+        self.trusted = asked_for(config.plugins)
         self.budget = resolve_budget(config, describe_data(config))
         self.splits: Splits = load_data(config)
         check_scoring_images(config, self.splits)
@@ -144,6 +146,7 @@ class Session:
         total = store.total if self.total is None else self.total
         try:
             with Interruption() as interruption:
+                watcher.metric = self.config.task.shown
                 watcher.run_started(total, store.finished)
                 left = total - store.finished + queue_confirmation(store, dry=True)
                 workers = self._number_of_workers(count, watcher, interruption) if left > 0 else 0
@@ -159,7 +162,7 @@ class Session:
     def worker(self, number: int, watcher: Watcher, interruption: Interruption) -> Worker:
         """Return a worker of this process, by its number on this machine, from 1; 0 is the process
         that started the others."""
-        load_plugins(self.config.plugins)
+        load_plugins(self.config.plugins, self.trusted)
         _silence_optuna()
         device = self.device_of(number)
         use_device(device)

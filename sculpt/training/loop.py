@@ -176,7 +176,7 @@ def _run_epoch(trainer: Trainer, number: int, splits: Splits, before: State) -> 
         epoch=number,
         learning_rate=trainer.last_rate,
         train_loss=loss if finite else None,
-        train_error=trainer.wrong.item() / seen,
+        train_error=trainer.wrong.item() / seen if splits.train.task.metric == "error" else None,
         val_loss=None,
         val_error=math.nan,
         test_error=None,

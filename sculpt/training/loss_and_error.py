@@ -1,8 +1,7 @@
-"""Loss and error of a network on a set of images."""
+"""Loss and error of a network on a set of images, or loss and metric of another task."""
 
 import torch
-import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from sculpt.data import ImageSet
 from sculpt.training.memory import is_out_of_memory
@@ -17,6 +16,9 @@ def evaluate(
     An image counts as misclassified if any of its logits is not finite. The host waits for the
     device once, at the end. Out of memory, batches are halved, which costs only time. `precision`
     is a resolved one, see `sculpt.training.precision`.
+
+    Of images of another task it returns (mean loss, metric); a metric that is not finite is
+    `WORST`, so that such a network ranks last.
     """
     while True:
         try:
@@ -27,6 +29,9 @@ def evaluate(
         batch_size = -(-batch_size // 2)
 
 
+WORST = torch.finfo(torch.float32).max
+
+
 @torch.no_grad()
 def _evaluate(
     model: nn.Module, images: ImageSet, batch_size: int, precision: str
@@ -34,14 +39,22 @@ def _evaluate(
     was_training = model.training
     model.eval()
     loss = torch.zeros((), device=images.device)
-    wrong = torch.zeros((), device=images.device)
+    total = torch.zeros((), device=images.device)
+    task, outputs = images.task, list[Tensor]()
     try:
         with autocast(precision, images.device):
             for inputs, labels in images.batches(batch_size):
-                logits = model(inputs).float()
-                loss += F.cross_entropy(logits, labels, reduction="sum")
-                right = (logits.argmax(1) == labels) & logits.isfinite().all(1)
-                wrong += (~right).sum()
+                found = model(inputs).float()
+                loss += task.summed_loss(found, labels)
+                summed = task.summed_metric(found, labels)
+                if summed is None:
+                    outputs.append(found)
+                else:
+                    total += summed
     finally:
         model.train(was_training)
-    return loss.item() / len(images), wrong.item() / len(images)
+    if outputs:
+        metric = task.metric_of_set(torch.cat(outputs), images.labels)
+    else:
+        metric = task.metric_of_mean(total.item() / len(images))
+    return loss.item() / len(images), metric if abs(metric) < WORST else WORST

@@ -6,7 +6,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sculpt.config import Training
@@ -55,7 +54,7 @@ class Trainer:
     loss_sum: Tensor = field(init=False)
     """Sum of the losses of this epoch's batches."""
     wrong: Tensor = field(init=False)
-    """Training images of this epoch that were misclassified in their step."""
+    """Training images of this epoch that were misclassified in their step; 0 in another task."""
 
     def __post_init__(self) -> None:
         self.device = self.images.device
@@ -90,9 +89,11 @@ class Trainer:
         self.generator.manual_seed(derive_seed(self.seed, "augmentation"))
         # Images without augmentation are normalised once, where they fit as floats.
         self._normalized: Tensor | None = None
+        # Channels last in memory, and left so when a batch is taken.
+        self._images = self.images.images.dim() == 4
         if not augmented and self.images.images.numel() * 4 <= MOST_BYTES_NORMALIZED:
-            # Channels last in memory, and left so when a batch is taken.
-            self._normalized = self.images.inputs().permute(0, 2, 3, 1).contiguous()
+            inputs = self.images.inputs()
+            self._normalized = inputs.permute(0, 2, 3, 1).contiguous() if self._images else inputs
         self.loss_sum = torch.zeros((), device=self.device)
         self.wrong = torch.zeros((), device=self.device)
 
@@ -134,8 +135,11 @@ class Trainer:
         # Drawn on the CPU, so that it is the same on all devices.
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "data order", number))
         order = torch.randperm(len(self.images), generator=generator).to(self.device)
-        for batch in order[: self.steps_per_epoch * self.batch_size].split(self.batch_size):
-            self.step(batch)
+        with torch.random.fork_rng(devices=[]):
+            # What layers draw (dropout) follows from the seed, too, also after an interruption.
+            torch.manual_seed(derive_seed(self.seed, "layers", number))
+            for batch in order[: self.steps_per_epoch * self.batch_size].split(self.batch_size):
+                self.step(batch)
 
     def step(self, batch: Tensor) -> None:
         """Take one optimiser step on the images of these indices, (n,), on the device."""
@@ -154,6 +158,7 @@ class Trainer:
     def update_eagerly(self, batch: Tensor) -> None:
         """Forward, backward, optimiser, masks: the part of a step that may be captured."""
         self.optimizer.zero_grad()
+        task = self.images.task
         # The whole batch, so that random shifts do not depend on the number of parts.
         images, targets = self.inputs_of(batch), self.images.labels[batch]
         for inputs, labels in zip(
@@ -164,14 +169,15 @@ class Trainer:
             keeper = torch.autograd.graph.save_on_cpu() if self.offload else nullcontext()
             with autocast(self.precision, self.device), keeper:
                 logits = self.model(inputs)
-            loss = F.cross_entropy(
+            loss = task.mean_loss(
                 logits.float(), labels, label_smoothing=self.recipe.label_smoothing
             )
             if self.micro_batches > 1:
                 loss = loss * (len(labels) / len(batch))
             loss.backward()
             self.loss_sum += loss.detach()
-            self.wrong += (logits.detach().argmax(1) != labels).sum()
+            if task.metric == "error":
+                self.wrong += (logits.detach().argmax(1) != labels).sum()
         if self.recipe.max_gradient_norm is not None:
             # The norm of the sparse network's gradient, without pruned weights.
             for weight, keep in zip(self._pruned, self._keep, strict=True):
@@ -185,7 +191,8 @@ class Trainer:
     def inputs_of(self, indices: Tensor) -> Tensor:
         """Augment and normalise the images of these indices, (n,), for a step."""
         if self._normalized is not None:
-            return self._normalized.index_select(0, indices).permute(0, 3, 1, 2)
+            chosen = self._normalized.index_select(0, indices)
+            return chosen.permute(0, 3, 1, 2) if self._images else chosen
         recipe = self.recipe
         raw = augment(
             self.images.images[indices],

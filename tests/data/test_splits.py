@@ -217,7 +217,7 @@ def test_batches_cover_everything_in_order():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("train_images", torch.zeros(4, 1, 6, 6), "train images must be uint8"),
+        ("train_images", torch.zeros(4, 1, 6, 6), "training and test images must be of one kind"),
         ("train_images", torch.zeros(4, 6, 6, dtype=torch.uint8), "train images must be uint8"),
         ("train_labels", torch.zeros(3, dtype=torch.int64), "train labels must be one int64"),
         ("test_labels", torch.zeros(10), "test labels must be one int64"),

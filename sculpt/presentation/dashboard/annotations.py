@@ -109,7 +109,7 @@ def _trial_notes(
         (row["trial"], None): table.facts(row, "trial", "parameters") for row in table.rows
     }
     if confirmed := document["confirmation"]:
-        table = confirmation_table(confirmed)
+        table = confirmation_table(confirmed, results.metric)
         for row in table.rows:
             place = row["trial"], row["arm"] or "sculpted"
             facts[place] = table.facts(row, "trial", "mask", "parameters")

@@ -7,6 +7,7 @@ from typing import Any
 import altair as alt
 
 from sculpt.results.rows import rounded
+from sculpt.units import Metric
 
 Figure = dict[str, Any]
 """A Vega-Lite specification. `usermeta.least`: the width in pixels below which it is scrolled."""
@@ -243,6 +244,11 @@ def hover(*lines: object) -> str:
 def percents(values: Iterable[float | None]) -> list[float | None]:
     """Return fractions as percent."""
     return [None if value is None else rounded(100 * value) for value in values]
+
+
+def scaled(values: Iterable[float | None], metric: Metric) -> list[float | None]:
+    """Return values of a metric as they are written: shares as percent."""
+    return [None if value is None else rounded(metric.factor * value) for value in values]
 
 
 def thinned(rows: list[Any], most: int, first: int = 0) -> list[Any]:

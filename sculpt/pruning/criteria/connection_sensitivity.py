@@ -50,7 +50,7 @@ def connection_sensitivity(
             `pred_softmax`: −Σ_c p̄_c · log p̄_c of its softmax output p̄ averaged over the images,
             the cross-entropy of that prediction to itself. `jacobian_1`, `jacobian_2`: no targets;
             the sum of absolute entries, or the Frobenius norm, of each image's input-output
-            Jacobian.
+            Jacobian. Where the task has another loss, `gt` and `uniform` are of that one.
         batch_norm: `identity`: inference mode, so that fresh statistics (0, 1) leave signals alone,
             as in the authors' code. `batch`: each batch is normalised by its own statistics.
         precision: Of products and convolutions. `bfloat16` is faster where the device has it, and
@@ -111,7 +111,10 @@ def make_loss(
     """
     if task.loss is not None:
         return _loss_of_task(model, task.loss, precision)
-    if targets.startswith("pred"):
+    of_task = None
+    if task.target_losses is not None and not targets.startswith("jacobian"):
+        of_task = task.target_losses(targets)
+    elif targets.startswith("pred"):
         average = _average_prediction(model, task, softmax=targets == "pred_softmax")
 
     def loss(inputs: Any, labels: Tensor) -> Tensor:
@@ -122,6 +125,8 @@ def make_loss(
         logits = classify(model, inputs, precision)
         if temperature != 1:
             logits = logits / temperature
+        if of_task is not None:
+            return of_task(inputs, logits, labels)
         if logits.shape[1] < 2:
             raise InputError(
                 "cross-entropy must be over two classes at least, but the network returns one "

@@ -157,7 +157,7 @@ class FlowScore:
     def _flow(self, scale: float) -> Tensor:
         """R for an input of ones times a scale; differentiable."""
         signal = follow(self._linear, self._shape, self._device, lambda x: Flow.of(x * scale))
-        return signal.sole.sum()  # type: ignore[no-any-return]
+        return signal.sole.sum()
 
     @torch.no_grad()
     def _load(self, scale: float) -> None:

@@ -89,8 +89,8 @@ def ldi(
     else:
         build = partial(long_kernel, size=size, generator=generator)
     # Every group of a grouped convolution is a convolution of its own.
-    groups = [build(first // layer.groups, second) for _ in range(layer.groups)]
-    return gain * torch.cat(groups).float()
+    kernels = [build(first // layer.groups, second) for _ in range(layer.groups)]
+    return gain * torch.cat(kernels).float()
 
 
 def orthogonal_matrix(rows: int, columns: int, generator: torch.Generator) -> Tensor:
@@ -205,8 +205,10 @@ def delta_kernel(
 ) -> Tensor:
     """Draw a kernel (out, in, *size): an orthogonal matrix at its centre, else zero."""
     kernel = torch.zeros(out_channels, in_channels, *size, dtype=torch.float64)
-    centre = (slice(None), slice(None), *(length // 2 for length in size))
-    kernel[centre] = orthogonal_matrix(out_channels, in_channels, generator)
+    centre = kernel
+    for length in size:
+        centre = centre.select(2, length // 2)
+    centre.copy_(orthogonal_matrix(out_channels, in_channels, generator))
     return kernel
 
 

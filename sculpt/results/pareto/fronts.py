@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, NotRequired, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from sculpt.config import Params
 from sculpt.dominance import hypervolume, knee, non_dominated
 from sculpt.errors import InputError
+from sculpt.quantities import of_metric
 from sculpt.registry import OBJECTIVES
 from sculpt.results.pareto.condition import holds
 from sculpt.results.pareto.joined_studies import check_distinct, differences, finished_trials
 from sculpt.results.records import Results
 from sculpt.results.rows import budgets_of
+from sculpt.units import ERROR, Metric
 
 Array = NDArray[np.float64]
 
@@ -163,7 +165,7 @@ def pareto_document(
         fronts.append(entry)
     return {
         "studies": [results.config.study for results in listed],
-        "objectives": list(map(described, names)),
+        "objectives": [described(name, listed[0].metric) for name in names],
         "front": [row for entry in fronts for row in entry["front"]],
         "dominated": sum(entry["dominated"] for entry in fronts),
         "missing": sum(entry["missing"] for entry in fronts),
@@ -283,9 +285,9 @@ def _volume(front: Array, signs: Array, names: list[str], base: Array) -> Hyperv
     }
 
 
-def described(name: str) -> Objective:
-    """Return an objective as documents name it."""
-    kind = OBJECTIVES.get(name)
+def described(name: str, metric: Metric = ERROR) -> Objective:
+    """Return an objective as documents name it, errors by the metric of their study."""
+    kind: Any = of_metric(OBJECTIVES.get(name), metric)
     return {"name": name, "direction": kind.direction, "unit": kind.unit}
 
 

@@ -52,16 +52,24 @@ def differences(studies: Sequence[Results]) -> list[str]:
     """Return a note for each study that cannot be compared with the first, and why."""
     first = studies[0].config
     images = [r.config.study for r in studies[1:] if r.images != studies[0].images]
+    metric = [r.config.study for r in studies[1:] if r.metric != studies[0].metric]
     counting = [r.config.study for r in studies[1:] if r.config.counting != first.counting]
-    return [
-        f"{first.study} and {name} were not trained on the same images: their errors are not "
-        "comparable"
-        for name in images
-    ] + [
-        f"{first.study} and {name} count parameters by different rules: their sizes are not "
-        "comparable"
-        for name in counting
-    ]
+    return (
+        [
+            f"{first.study} and {name} were not trained on the same images: their errors are not "
+            "comparable"
+            for name in images
+        ]
+        + [
+            f"{first.study} and {name} have other metrics: their errors are not comparable"
+            for name in metric
+        ]
+        + [
+            f"{first.study} and {name} count parameters by different rules: their sizes are not "
+            "comparable"
+            for name in counting
+        ]
+    )
 
 
 def _place(config: Study) -> str:

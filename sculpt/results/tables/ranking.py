@@ -19,7 +19,7 @@ from sculpt.results.proxies import ProxyRow
 from sculpt.results.ranking import Ranking, RankRow, UnrankedRow
 from sculpt.results.tables import PARAMETERS, how_judged
 from sculpt.table import LONGEST, Column, Look, Table, name
-from sculpt.units import Error, describe_tally
+from sculpt.units import Error, Metric, describe_tally
 
 KEPT = Column("kept", "kept_parameters", units.count)
 KEPT_MACS = Column("kept MACs", "kept_macs", units.macs)
@@ -51,7 +51,7 @@ def ranking_tables(document: Ranking) -> Group:
         note = f"and {hidden} more: --json has all" if hidden > 0 else ""
         tables.append(Table(table.title, table.columns, unranked[:SHOWN_UNRANKED], note))
     if document["confirmation"]:
-        tables.append(confirmation_table(document["confirmation"]))
+        tables.append(confirmation_table(document["confirmation"], Metric.of_document(document)))
     tables += published_tables(document["published"])
     if proxies := proxies_table(document):
         tables.append(proxies.part(0, SHOWN_PROXIES))
@@ -67,27 +67,28 @@ def ranking_table(
         document: Of `sculpt.results.ranking.rank`.
         tests: Test errors of trials, if their column is shown: the lowest of all evaluations.
     """
-    rows = document["ranking"]
+    rows, metric = document["ranking"], Metric.of_document(document)
     compared = [row["difference"] for row in rows if row["difference"]]
     columns = [
         Column("rank", "rank", units.count),
         Column("trial", "trial"),
         PARAMETERS,
-        Column("validation error", "val_error", units.error),
+        Column(f"validation {metric.name}", "val_error", metric.spread),
     ]
     if tests is not None:
-        columns.append(Column("lowest test error", lambda row: tests[row["trial"]], units.error))
+        title = f"lowest test {metric.name}"
+        columns.append(Column(title, lambda row: tests[row["trial"]], metric.spread))
     if several_budgets(document):
         columns.append(Column("budget", "budget", units.count))
     columns += [KEPT, Column("sparsity", "sparsity", units.share), KEPT_MACS]
     if compared:
-        columns.append(Column("difference in points", "difference", units.points))
+        columns.append(Column(metric.title, "difference", metric.difference))
     columns += [Column("against the base", _verdict), Column("seconds", "seconds", units.seconds)]
     return Table(
         f"{document['study']}: {describe_tally(document['trials'])}",
         columns,
         rows,
-        how_judged(compared, "validation errors", len(compared)),
+        how_judged(compared, f"validation {metric.plural}", len(compared)),
         _look,
     )
 
@@ -111,17 +112,17 @@ def unranked_table(rows: Sequence[UnrankedRow]) -> Table:
     return Table(f"not ranked: {counts}", columns, rows)
 
 
-def confirmation_table(found: Confirmation) -> Table:
+def confirmation_table(found: Confirmation, metric: Metric = units.ERROR) -> Table:
     """Return a confirmation, the base first, then candidates as they were selected."""
     columns = [
         Column("trial", "trial"),
         Column("mask", "arm"),
         PARAMETERS,
-        Column("validation error", "val_error", units.error),
-        Column("test error", "test_error", units.error),
+        Column(f"validation {metric.name}", "val_error", metric.spread),
+        Column(f"test {metric.name}", "test_error", metric.spread),
         KEPT,
         KEPT_MACS,
-        Column("difference in points", "difference", units.points),
+        Column(metric.title, "difference", metric.difference),
         Column("against", "against"),
         Column("verdict", lambda row: row["verdict"] or "to come"),
     ]
@@ -134,7 +135,7 @@ def confirmation_table(found: Confirmation) -> Table:
         title + ("" if found["complete"] else ", not complete yet"),
         columns,
         rows,
-        how_judged(compared, "test errors", len(found["selected"])),
+        how_judged(compared, f"test {metric.plural}", len(found["selected"])),
         _look,
     )
 
@@ -193,7 +194,8 @@ def proxies_table(document: Ranking) -> Table | None:
     ]
     note = f"Spearman; p of each alone, of {len(known)}"
     note += "; all budgets together" if several_budgets(document) else ""
-    return Table("rank correlation with the error", columns, known, note) if known else None
+    title = f"rank correlation with the {Metric.of_document(document).name}"
+    return Table(title, columns, known, note) if known else None
 
 
 def _verdict(row: RankRow) -> str:

@@ -119,6 +119,8 @@ def signal_table(record: TrialRecord) -> Table:
 
 def curves_table(record: TrialRecord) -> Table:
     """Return how losses and errors went down, mean over the seeds, at up to 12 epochs."""
+    metric = units.Metric.of_settings(record.config)
+    title = f"validation {metric.name}"
     by_epoch: dict[int, list[Epoch]] = {}
     for run in record.runs:
         for epoch in run.history:
@@ -127,7 +129,7 @@ def curves_table(record: TrialRecord) -> Table:
         Column("epoch", 0, str),
         Column("training loss", lambda row: _mean_loss([e.train_loss for e in row[1]]), str),
         Column("validation loss", lambda row: _mean_loss([e.val_loss for e in row[1]]), str),
-        Column("validation error", lambda row: spread([e.val_error for e in row[1]]), units.error),
+        Column(title, lambda row: spread([e.val_error for e in row[1]]), metric.spread),
     ]
     rows = [(number, by_epoch[number]) for number in evenly(sorted(by_epoch), SHOWN_EPOCHS)]
     return Table(
@@ -164,10 +166,11 @@ def _short(value: float) -> str:
 
 
 def _found(record: TrialRecord) -> str:
+    metric = units.Metric.of_settings(record.config)
     lines = [
         f"trial {record.trial} ({record.role}) of {record.study}: "
         f"{describe_parameters(record.params) or 'the dense base'}",
-        f"validation error {units.error(to_json(record.val_error))}, "
+        f"validation {metric.name} {metric.spread(to_json(record.val_error))}, "
         f"seeds {', '.join(map(str, record.seeds))}",
         f"{units.count(record.kept_parameters)} parameters kept of "
         f"{units.count(record.dense_parameters)} "
@@ -176,7 +179,7 @@ def _found(record: TrialRecord) -> str:
         f"{units.seconds(record.seconds)} s on {record.device.name}",
     ]
     if tested := spread([error for error in record.test_errors if error is not None]):
-        lines.append(f"test error {units.error(tested)}")
+        lines.append(f"test {metric.name} {metric.spread(tested)}")
     if (plan := record.compaction) and plan["used"]:
         lines.append(f"compaction saved {plan['saving']:.0%} of the MACs of its training")
     return "\n".join(lines)
@@ -189,6 +192,7 @@ def _unfinished(record: Document) -> str:
         describe_parameters(record["params"]),
     ]
     if rungs := record.get("rungs"):
-        seen = ", ".join(f"{units.percent(error)} after {epoch}" for epoch, error in rungs.items())
-        lines.append(f"validation error of the first seed: {seen} epochs")
+        metric = units.Metric.of_document(record)
+        seen = ", ".join(f"{metric.value(error)} after {epoch}" for epoch, error in rungs.items())
+        lines.append(f"validation {metric.name} of the first seed: {seen} epochs")
     return "\n".join(filter(None, lines))

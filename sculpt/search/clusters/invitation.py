@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from sculpt.config import Study
-from sculpt.registry import load_plugins
+from sculpt.registry import asked_for, load_plugins
 from sculpt.search.progress import Watcher
 from sculpt.search.session import Session
 from sculpt.search.workers.devices import WorkerCount, choose_devices
@@ -21,7 +21,8 @@ def invite(config: Study, device: str, count: WorkerCount) -> Invitation:
     """Return an invitation to a study; its relative paths are looked for from this folder."""
     database = database_at(config.storage_url)
     url = str(database.url) if isinstance(database, SqliteFile) else config.storage_url
-    return partial(_accept, config.study, url, Path.cwd(), device, count, config.plugins)
+    plugins = config.plugins, asked_for(config.plugins)
+    return partial(_accept, config.study, url, Path.cwd(), device, count, plugins)
 
 
 def _accept(
@@ -30,11 +31,11 @@ def _accept(
     folder: Path,
     device: str,
     count: WorkerCount,
-    plugins: list[str],
+    plugins: tuple[list[str], list[str]],
     watcher: Watcher,
 ) -> None:
     if folder.is_dir():  # a machine need not share it
         os.chdir(folder)
-    load_plugins(plugins)
+    load_plugins(*plugins)
     devices = choose_devices(device, several=count.several)
     Session.join(study, url, {}, devices).run(watcher, count)

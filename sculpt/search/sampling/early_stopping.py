@@ -20,6 +20,7 @@ from sculpt.quantities import badness
 from sculpt.record import Epoch, SculptedRecord
 from sculpt.registry import OBJECTIVES
 from sculpt.storage.trials import original_number
+from sculpt.units import ERROR, Metric
 
 RUNGS = "rungs"
 """User attribute of a candidate: epochs -> validation error of its first seed at that rung."""
@@ -46,8 +47,14 @@ class Stopped(optuna.TrialPruned):
 class EarlyStopper:
     """Judges one candidate of a study, with its own recipe, by those before it."""
 
-    def __init__(self, settings: EarlyStopping, training: Training, trial: optuna.Trial):
-        self._settings, self._trial = settings, trial
+    def __init__(
+        self,
+        settings: EarlyStopping,
+        training: Training,
+        trial: optuna.Trial,
+        metric: Metric = ERROR,
+    ):
+        self._settings, self._trial, self._metric = settings, trial, metric
         attempt = trial.study.get_trials(deepcopy=False)[trial.number]
         self._origin = original_number(attempt)
         self._rungs = rung_epochs(settings, training, self._origin % settings.brackets)
@@ -90,7 +97,8 @@ class EarlyStopper:
         ]
         if reason := reason_to_stop(own, others, 1 / self._settings.factor):
             end = f"diverged in epoch {epoch.epoch}" if diverged else f"after epoch {rung}"
-            raise Stopped(epoch.epoch, f"{end}: val error {own[0]:.2%} {reason}")
+            found = f"val {self._metric.name} {self._metric.short(own[0])}"
+            raise Stopped(epoch.epoch, f"{end}: {found} {reason}")
 
     def _others(self, attribute: str) -> list[FrozenTrial]:
         """Return the last attempt at each other candidate that it can be compared with."""

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from sculpt.config import Constraints, Params, Space, Sparsity, Study, parameter_path
-from sculpt.data import ImageSpec
+from sculpt.data import Spec
 from sculpt.diagnostics.cost import Cost, measure_cost, training_memory
 from sculpt.errors import ConfigError, InputError, SculptError
 from sculpt.pruning.masks import count_parameters, prunable_budget
@@ -93,7 +93,7 @@ class Size:
     """A configuration's dense network, on the meta device."""
 
     model: nn.Module
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     dense_parameters: int
     batch_size: int
 
@@ -123,15 +123,16 @@ class Feasibility:
     """None if it cannot be built."""
 
 
-def measure_size(study: Study, spec: ImageSpec) -> Size:
+def measure_size(study: Study, spec: Spec) -> Size:
     """Build a configuration on the meta device and measure it; InputError if it cannot be built."""
     with torch.device("meta"):
         model = build_model(study, spec)
-    shape = (spec.channels, spec.height, spec.width)
-    return Size(model, shape, count_parameters(model, study.counting), study.training.batch_size)
+    return Size(
+        model, spec.shape, count_parameters(model, study.counting), study.training.batch_size
+    )
 
 
-def check_candidate(study: Study, candidate: Study, spec: ImageSpec) -> Feasibility:
+def check_candidate(study: Study, candidate: Study, spec: Spec) -> Feasibility:
     """Return whether a candidate (the study with sampled values in place) can be run, and if not,
     why."""
     budget = 0
@@ -168,19 +169,27 @@ def check_candidate(study: Study, candidate: Study, spec: ImageSpec) -> Feasibil
     return Feasibility(budget, "; also, ".join(reasons) or None, violations, size)
 
 
-def augmentation_faults(study: Study, spec: ImageSpec) -> list[str]:
-    """List the augmentations that reach beyond the images."""
-    side = min(spec.height, spec.width)
+def augmentation_faults(study: Study, spec: Spec) -> list[str]:
+    """List the augmentations that reach beyond the images, or are of other inputs than images."""
+    if not spec.pixels:
+        return [
+            f"training.{name}: must be {off} for inputs that are not images of 8 bits, but got "
+            f"{getattr(study.training, name)}; augment them in the factory of the data"
+            for name, off in {"flip": "false", "translate": "0", "cutout": "0"}.items()
+            if getattr(study.training, name)
+        ]
+    _, height, width = spec.shape
+    side = min(height, width)
     limits = {"translate": side - 1, "cutout": side}
     return [
-        f"training.{name}: must be at most {most} for images of {spec.width}x{spec.height} pixels, "
+        f"training.{name}: must be at most {most} for images of {width}x{height} pixels, "
         f"but got {getattr(study.training, name)}; lower it, or set it to 0"
         for name, most in limits.items()
         if getattr(study.training, name) > most
     ]
 
 
-def total_trials(study: Study, spec: ImageSpec) -> int:
+def total_trials(study: Study, spec: Spec) -> int:
     """Return the total of trials to run, the base included.
 
     Raises:
@@ -192,7 +201,7 @@ def total_trials(study: Study, spec: ImageSpec) -> int:
     return _total(study, spec, {})
 
 
-def check_study(study: Study, spec: ImageSpec) -> CheckedStudy:
+def check_study(study: Study, spec: Spec) -> CheckedStudy:
     """Return the sizes and costs of the base and of the space's corners, as a JSON document.
 
     A corner that cannot be built has sizes of 0, and the reason.
@@ -244,7 +253,7 @@ def _measure(found: Feasibility) -> Measured:
     }
 
 
-def _total(study: Study, spec: ImageSpec, reasons: dict[str, str | None]) -> int:
+def _total(study: Study, spec: Spec, reasons: dict[str, str | None]) -> int:
     """Return the total of trials; `reasons` are those known already, by `_network`."""
     check_networks_readable(study, spec)
     if faults := augmentation_faults(study, spec):
@@ -308,8 +317,9 @@ def _network(candidate: Study) -> str:
     settings = (
         candidate.budget,
         candidate.counting,
-        (training.batch_size, training.translate, training.cutout),
+        (training.batch_size, training.flip, training.translate, training.cutout),
         candidate.contradictions(),
+        candidate.pruning.initializer.label,
     )
     pruning = candidate.pruning.model_dump_json() if networks_from_files(candidate) else ""
     return f"{candidate.model.model_dump_json()} {settings} {pruning}"

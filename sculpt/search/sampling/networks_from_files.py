@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from sculpt.config import Choice, Study
-from sculpt.data import ImageSpec
+from sculpt.data import Spec
 from sculpt.pruning.criteria.magnitude import read_saved_state
 from sculpt.pruning.initializers import initialize
 from sculpt.pruning.mask_rule import MaskRule
@@ -27,7 +27,7 @@ def networks_from_files(candidate: Study) -> dict[str, Choice]:
     return {key: choice for key, choice in chosen.items() if _file_of(choice)}
 
 
-def check_networks_readable(study: Study, spec: ImageSpec) -> None:
+def check_networks_readable(study: Study, spec: Spec) -> None:
     """Refuse a study that names a network which cannot be read, or not by its base, by an
     InputError that names the file."""
     found = networks_from_files(study)

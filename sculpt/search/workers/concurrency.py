@@ -17,12 +17,12 @@ from sculpt.data import Splits
 from sculpt.errors import SculptError
 from sculpt.pruning.masks import Masks, dense_masks
 from sculpt.record import Epoch
-from sculpt.registry import load_plugins
+from sculpt.registry import asked_for, load_plugins
 from sculpt.search.sampling.feasibility import check_study
 from sculpt.search.workers.devices import use_device
 from sculpt.search.workers.processes import worker_processes
 from sculpt.training.loop import train
-from sculpt.trial_setup import build_model
+from sculpt.trial_setup import build_model, channels_last
 
 MEASURED_SECONDS = 4.0
 """Training time for each number of trials; starting the processes comes on top."""
@@ -90,7 +90,7 @@ def measure_concurrency(config: Study, splits: Splits) -> Concurrency:
     if device.type != "cpu":
         free, _ = torch.cuda.mem_get_info(device)
         most = max(1, min(MOST_ON_A_GPU, free // (memory + CONTEXT_BYTES)))
-    network = partial(_dense_network, candidate)
+    network = partial(_dense_network, candidate, asked_for(candidate.plugins))
     measured, count = Concurrency(), 1
     while count <= most and (found := train_together(count, candidate.training, splits, network)):
         measured[count] = found.rate
@@ -100,11 +100,11 @@ def measure_concurrency(config: Study, splits: Splits) -> Concurrency:
     return measured
 
 
-def _dense_network(candidate: Study, splits: Splits) -> tuple[nn.Module, Masks]:
+def _dense_network(candidate: Study, trusted: list[str], splits: Splits) -> tuple[nn.Module, Masks]:
     """Build a candidate's network as it is before pruning, and masks that keep all of it."""
-    load_plugins(candidate.plugins)
-    model = build_model(candidate, splits.spec).to(splits.train.device)
-    return model.to(memory_format=torch.channels_last), dense_masks(model)
+    load_plugins(candidate.plugins, trusted)
+    model = channels_last(build_model(candidate, splits.spec).to(splits.train.device))
+    return model, dense_masks(model)
 
 
 def train_together(

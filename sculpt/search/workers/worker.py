@@ -207,7 +207,8 @@ class Worker:
         checkpoints = self.store.checkpoints(claimed.trial.study, claimed.origin)
         settings, stopper = setup.study.search.early_stopping, None
         if settings and setup.role == "candidate" and not setup.read_test:
-            stopper = EarlyStopper(settings, setup.study.training, claimed.trial)
+            metric = setup.study.task.shown
+            stopper = EarlyStopper(settings, setup.study.training, claimed.trial, metric)
         try:
             with self.interruption.at_once(), checkpoints.opened() as folder:
                 with self.interruption.held_back():
