@@ -122,7 +122,7 @@ class TrainingFacts:
 
     precision: str
     engine: Mapping[str, object] | None = None
-    """The engine and its reason, see `choose_engine`; None if no epoch followed a resume."""
+    """The engine of the last epoch and its reason, see `choose_engine`."""
     micro_batches: int | None = None
     """Parts of a batch; None without training."""
     offload: bool | None = None

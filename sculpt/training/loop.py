@@ -72,7 +72,6 @@ def train(
     """
     device = splits.train.device
     precision = resolve_precision(recipe.precision, device)
-    engine = None
     with float32_products(precision, device), sound_convolutions(model):
         if recipe.epochs == 0:
             blank = Epoch(0, 0.0, None, None, None, 0.0, None, 0.0, None)
@@ -83,12 +82,12 @@ def train(
         for epoch in progress.history:
             on_epoch(epoch)
         if progress.epoch < recipe.epochs and not progress.diverged:
-            engine = choose_engine(trainer)
+            progress = replace(progress, engine=choose_engine(trainer))
             progress = _train_epochs(trainer, splits, progress, on_epoch, checkpoint)
         trainer.swap_average()
     facts = TrainingFacts(
         precision=precision,
-        engine=engine,
+        engine=progress.engine,
         micro_batches=trainer.micro_batches,
         offload=trainer.offload,
         resumed_at=progress.resumed_at,

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -32,6 +32,8 @@ class Progress:
     """A loss was not finite, and training ended there."""
     resumed_at: list[int] = field(default_factory=list)
     """Epochs after which the run resumed from an earlier checkpoint."""
+    engine: Mapping[str, object] | None = None
+    """What computed the last epoch, and why; see `choose_engine`."""
 
 
 @dataclass

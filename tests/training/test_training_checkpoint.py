@@ -112,6 +112,14 @@ def test_interrupted_twice_and_resumed_when_all_is_done(splits, tmp_path):
     assert equal(whole.state_dict(), resumed.state_dict())
     assert equal(whole.state_dict(), again.state_dict())  # nothing is left to train
     assert finished.facts.resumed_at == [1, 3, 5]
+    assert (
+        finished.facts.engine
+        == trained.facts.engine
+        == {
+            "name": "eager",
+            "reason": "no CUDA device",
+        }
+    )
 
 
 def test_ctrl_c_writes_the_last_whole_epoch_down(splits, tmp_path):
