@@ -4,7 +4,9 @@
 
 - `model`: any module with conv or linear layers, at the weights to be scored; left as it was.
 - `task`: a `sculpt.pruning.task.PruningTask`. `task.batches()` starts a new pass over
-  (inputs, labels), `task.generator` is for criteria that draw, `task.kept` is how many weights
+  (inputs, labels); inputs may be several, which `call(model, inputs)` gives to the network, and
+  `logits_of` finds its logits. `make_loss` is the loss that is scored, the user's or another.
+  `task.generator` is for criteria that draw, `task.kept` is how many weights
   will stay, and `task.select(scores, kept)` masks in between, for criteria that work in rounds.
 - `scores`: one tensor per parameter of `prunable_parameters(model)`, of the same shape, by
   name. Never negative, **higher = keep**. Exactly 0 means no information: zeros are never kept
