@@ -217,6 +217,10 @@ class ChannelReader:
 
     def _moved(self, node: fx.Node, module: nn.Module | None) -> Carrying | None:
         """Read a call that moves values, together with those before it that hid the channels."""
+        indices: list[fx.Node] = []
+        fx.node.map_arg(node.args[1:], indices.append)
+        if node.target is operator.getitem and any(map(_is_tensor, indices)):
+            return None  # what an index says is no channel
         values: dict[fx.Node, Any] = {}
         for source in node.all_input_nodes:
             if source in self.axes or source in self._numbers:

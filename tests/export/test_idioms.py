@@ -133,3 +133,24 @@ def test_networks_of_torchvision(name: str):
     assert len(whole) == norms
     assert all(name.endswith(("(LayerNorm)", "(layer_norm)")) for name in whole)
     assert weights(small) < share * weights(model)
+
+
+def test_an_index_holds_no_channels():
+    """As in attention that looks its relative positions up in a table of their own."""
+
+    class Relative(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 4, 1), nn.Linear(4, 10)
+            self.table = nn.Parameter(torch.randn(3, 4))
+            self.register_buffer("index", torch.tensor([[0, 2], [1, 1]]))
+
+        def forward(self, images):
+            looked_up = self.table[self.index.view(-1)].view(2, 2, 4).permute(2, 0, 1)
+            return self.head(torch.relu(self.conv(images) + looked_up.contiguous()).mean([2, 3]))
+
+    torch.manual_seed(0)
+    images, masks = torch.randn(3, 3, 2, 2), random_masks(Relative(), 0.5)
+    model = trained_like(Relative(), masks)
+    small = sculpt.compact(model, masks, images)
+    torch.testing.assert_close(small(images), model(images))
