@@ -10,6 +10,7 @@ from torch import nn
 from sculpt.config import Params, Study
 from sculpt.data import ImageSet, Spec, Splits
 from sculpt.diagnostics.cost import Cost, measure_cost
+from sculpt.diagnostics.topology import check_followable
 from sculpt.errors import InputError
 from sculpt.models import build_for
 from sculpt.pruning.mask_rule import MaskRule
@@ -17,6 +18,7 @@ from sculpt.pruning.masks import Masks, Scores, count_parameters, prunable_budge
 from sculpt.pruning.task import PruningTask
 from sculpt.pruning.trained import check_not_repaired
 from sculpt.record import Role, SculptedRecord, SeedRecord
+from sculpt.registry import IMPORT
 from sculpt.seeding import derive_seed
 
 
@@ -137,12 +139,15 @@ def resolve_budget(study: Study, spec: Spec) -> int:
     `base` is all of it, a sparsity a share of it.
 
     Raises:
-        InputError: the study's own model does not fit its images and classes.
+        InputError: the study's own model does not fit its images and classes, or no paths can be
+            followed through it.
     """
     with torch.device("meta"):
         network = build_model(study, spec)
     cost = measure_cost(network, spec.shape)
     check_classes(cost, spec, study.model.name)
+    if study.model.name == IMPORT:  # a trial measures its paths
+        check_followable(network, spec.shape)
     return candidate_budget(study, study, spec)
 
 

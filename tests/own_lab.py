@@ -145,3 +145,14 @@ class TwoHeads(nn.Module):
 
 def token_net(outputs):
     return nn.Sequential(nn.Embedding(50, 4), nn.Flatten(), nn.Linear(40, outputs))
+
+
+class Recurrent(nn.Module):
+    """A network that paths cannot be followed through."""
+
+    def __init__(self, outputs):
+        super().__init__()
+        self.recurrent, self.head = nn.GRU(1, 8, batch_first=True), nn.Linear(8, outputs)
+
+    def forward(self, rows):
+        return self.head(self.recurrent(rows[:, :, None])[0][:, -1])

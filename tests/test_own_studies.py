@@ -232,6 +232,13 @@ def test_other_tasks_are_ranked_by_their_metric(tmp_path, task, data, metric):
             },
             "return a torch.nn.Module",
         ),
+        (
+            {
+                "model": {"name": "import", "factory": "own_lab:Recurrent"},
+                "space": {"parameters": {"training.epochs": [1]}},
+            },
+            "the forward pass applies 'gru'",
+        ),
         ({"model": {"name": "import", "factory": "os.path:join"}}, "has it from elsewhere"),
         ({"data": {"name": "import", "factory": "own_lab:broken"}}, "no such table"),
         ({"data": {"name": "import", "factory": "own_lab:nothing"}}, "but returns NoneType"),

@@ -136,6 +136,13 @@ def follow(
     return output
 
 
+def check_followable(model: nn.Module, input_shape: InputShape) -> None:
+    """Refuse a network, on any device, that paths cannot be followed through, by an InputError."""
+    network = copy.deepcopy(model).eval().requires_grad_(False)
+    with torch.no_grad():
+        follow(network, input_shape, next(network.parameters()).device, Signal.of)
+
+
 def _find_reachable(
     skeleton: nn.Module, shape: InputShape, device: torch.device
 ) -> dict[str, Tensor]:
