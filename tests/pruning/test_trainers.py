@@ -1,6 +1,6 @@
 """Masks in the loops of Lightning and of Hugging Face, where those are installed.
 
-They are no dependency of the tests, which would take twice as long to install.
+They are no dependency of the tests, whose installation takes minutes as it is.
 """
 
 import pytest
