@@ -119,8 +119,8 @@ def check_classes(cost: Cost, spec: Spec, family: str) -> None:
     """
     if not cost.bare:
         raise InputError(
-            f"a network of a study must return one tensor, but returned {family}'s in something "
-            "else; wrap it in a module that returns its logits alone"
+            "a network of a study must return one tensor, but returned it within something else "
+            f"({family}); wrap it in a module that returns its logits alone"
         )
     if cost.output_shape != (spec.outputs,):
         asked = f"one logit for each of the data's {spec.outputs} classes"

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from networks import sensitivity
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.models import segmentation, video
@@ -208,18 +209,6 @@ LARGE: dict[str, tuple[Callable[[], nn.Module], Inputs]] = {
 }
 
 
-def snip(model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
-    """Score |w · ∂L/∂w| of cross-entropy to uniform targets, in the fewest lines."""
-    logits = logits_of(call(model.eval(), inputs))
-    loss = -logits.log_softmax(1).mean(1).sum()
-    weights = prunable_parameters(model)
-    found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
-    return {
-        name: (weight * (0 if slope is None else slope)).abs().detach()
-        for (name, weight), slope in zip(weights.items(), found, strict=True)
-    }
-
-
 def examine(build: Callable[[], nn.Module], inputs: Inputs) -> dict[str, Any]:
     """Prune a network, and say what came of it and of what stands around."""
     torch.manual_seed(0)
@@ -229,10 +218,12 @@ def examine(build: Callable[[], nn.Module], inputs: Inputs) -> dict[str, Any]:
     weights = prunable_parameters(model)
     prunable = count_parameters(model, "paper")
     whole = sum(parameter.numel() for parameter in model.parameters())
-    expected = snip(model, inputs)
+    logits = logits_of(call(model.eval(), inputs))
+    expected = sensitivity(model, [-logits.log_softmax(1).mean(1).sum()])
+    model.zero_grad()
     task = PruningTask(model, prunable, lambda: [(inputs, torch.zeros(0))])
     scores = connection_sensitivity(model, task)
-    total = sum(float(score.double().sum()) for score in expected.values())
+    total = sum(float(expected[name].double().sum()) for name in weights)
     difference = max(
         float((scores[name] - expected[name] / total).abs().max() / scores[name].max().clamp(1e-30))
         for name in weights

@@ -112,12 +112,11 @@ class _Uses(TorchFunctionMode):
         kwargs = kwargs or {}
         name = func.__name__
         output = func(*args, **kwargs)
+        given = dict(zip(("input", "weight"), args, strict=False)) | kwargs
         if name in ("linear", "conv1d", "conv2d", "conv3d"):
-            weight = args[1] if len(args) > 1 else kwargs["weight"]
-            self._add(weight, output.numel() // len(weight))
+            self._add(given["weight"], output.numel() // len(given["weight"]))
         elif name.startswith("conv_transpose"):
-            weight = args[1] if len(args) > 1 else kwargs["weight"]
-            self._add(weight, args[0].numel() // len(weight))
+            self._add(given["weight"], given["input"].numel() // len(given["weight"]))
         elif name == "multi_head_attention_forward":
             given = dict(zip(_ATTENTION, args, strict=False)) | kwargs
             tokens = [given[key].numel() // given[key].shape[-1] for key in _ATTENTION[:3]]

@@ -15,7 +15,14 @@ from sculpt.diagnostics.layers import Layer, Masks, by_output, check_applied
 from sculpt.errors import ExportError
 from sculpt.export import program as ops
 from sculpt.export.program import Array, Function, Pair, Program
-from sculpt.graph.carrying import Carrying, ChannelReader, channels_first, first_axis, tensors_of
+from sculpt.graph.carrying import (
+    ADDITIONS,
+    Carrying,
+    ChannelReader,
+    channels_first,
+    first_axis,
+    tensors_of,
+)
 from sculpt.graph.trace import NotTraceableError, Shape, Size, plain_type, trace
 from sculpt.models.residual_blocks import ZeroPad
 
@@ -32,7 +39,6 @@ FUNCTIONS: dict[Any, Function] = {
 }
 OVER_IMAGE = (((2, 3),), ([2, 3],), ((-2, -1),), ([-2, -1],))
 """Arguments of a mean over the pixels of an image."""
-SUMS_OF_TWO = {operator.add, operator.iadd, torch.add, "add", "add_"}
 SCALES = {operator.mul, operator.imul, torch.mul, "mul"}
 
 Place = tuple[Shape, str, int]
@@ -197,7 +203,7 @@ class _Lowering:
         if not sources or not all(source.meta["size"] for source in sources):
             return None
         axis, of_first = axes[sources[0]], axes[sources[0]] == first_axis(sources[0].meta["size"])
-        if what in SUMS_OF_TWO and _is_sum(node) and all(axes[s] == axis for s in sources):
+        if what in ADDITIONS and _is_sum(node) and all(axes[s] == axis for s in sources):
             axes[node] = axis
             return _Lowered((ops.Add(channels_first(size, axis), node.name, 0, 0),), sources)
         if len(sources) > 1:
@@ -225,7 +231,7 @@ class _Lowering:
         """Return a product with, or a sum of, one number for each channel that is a parameter."""
         axes, size = self._reader.axes, node.meta["size"]
         values = [source for source in sources if source.op == "get_attr"]
-        if len(values) != 1 or len(sources) != 2 or what not in SCALES | SUMS_OF_TWO or node.kwargs:
+        if len(values) != 1 or len(sources) != 2 or what not in SCALES | ADDITIONS or node.kwargs:
             return None
         (value,), (source,) = values, [source for source in sources if source not in values]
         axis, own = axes[source], value.meta["size"]

@@ -31,8 +31,8 @@ POINTWISE: set[Any] = {
 }
 """Modules, functions and methods that make another number of each number."""
 
-SUMS: set[Any] = {operator.add, operator.iadd, torch.add, "add", "add_"}
-SUMS |= {operator.sub, operator.isub, torch.sub, "sub"}
+ADDITIONS: set[Any] = {operator.add, operator.iadd, torch.add, "add", "add_"}
+SUMS: set[Any] = ADDITIONS | {operator.sub, operator.isub, torch.sub, "sub"}
 PRODUCTS: set[Any] = {operator.mul, operator.imul, torch.mul, "mul", "mul_"}
 QUOTIENTS: set[Any] = {operator.truediv, torch.div, "div", torch.maximum, torch.minimum}
 """Functions and methods of two tensors, or of a tensor and a number."""

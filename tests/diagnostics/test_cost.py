@@ -3,6 +3,7 @@
 import golden
 import pytest
 import torch
+import torch.nn.functional as F
 from networks import appearance
 from torch import Tensor, nn
 
@@ -112,3 +113,17 @@ def test_resnet20s_macs_before_it_has_weights():
     cost = measure_cost(model, (3, 32, 32))
     assert cost.dense_macs == golden.RESNET20_MACS
     assert len(cost.positions) == 20
+
+
+def test_weights_are_found_however_they_are_given():
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up, self.last = nn.ConvTranspose2d(3, 5, 2, stride=2), nn.Linear(5, 4)
+
+        def forward(self, images):
+            hidden = F.conv_transpose2d(input=images, weight=self.up.weight, stride=2)
+            return F.linear(input=hidden.mean((2, 3)), weight=self.last.weight)
+
+    cost = measure_cost(Named(), (3, 6, 6))
+    assert cost.positions == {"up.weight": 36, "last.weight": 1}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import count, equal, normal
+from networks import count, equal, normal, sensitivity
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -14,17 +14,6 @@ STREAM = torch.Generator().manual_seed(0)
 INPUTS = torch.randn(24, 16, generator=STREAM)
 LABELS = torch.arange(24) % 10
 TOKENS = torch.randint(0, 50, (24, 7), generator=STREAM)
-
-
-def snip(model, losses):
-    """Score by |w · Σ ∂L/∂w|, with what is around it left out; keyed by name."""
-    model.eval()
-    for loss in losses:
-        loss.backward()
-    return {
-        name: (p * (0 if p.grad is None else p.grad)).abs().detach()
-        for name, p in model.named_parameters()
-    }
 
 
 def top(scores, masks):
@@ -126,13 +115,15 @@ class TestInputs:
         masks = sculpt.prune(model, 100, inputs=inputs)
         model = TwoInputs()
         logits = model(**inputs)
-        scores = snip(model, [-logits.log_softmax(1).mean(1).sum()])
+        scores = sensitivity(model, [-logits.log_softmax(1).mean(1).sum()])
         assert equal(masks, top(scores, masks))
 
     @pytest.mark.parametrize(
         ("inputs", "error", "message"),
         [
             ([], InputError, "there must be a batch"),
+            ([INPUTS[:0]], InputError, "must see at least one image"),
+            ([(INPUTS, LABELS - 5)], InputError, "labels must be 0 or more, but one is -5"),
             ([(INPUTS, LABELS, LABELS)], InputError, r"a pair \(inputs, labels\).*tuple of 3"),
             ([(INPUTS, LABELS[:3])], InputError, "3 labels for 24 inputs"),
             ([(INPUTS.double(), LABELS)], InputError, r"of torch\.float32, normalised"),
@@ -163,10 +154,17 @@ class TestOutputs:
             ({"targets": "gt"}, lambda y: F.cross_entropy(y, labels, reduction="sum")),
         ):
             fresh = normal(model)
-            expected = snip(fresh, [loss(fresh(images))])
+            expected = sensitivity(fresh, [loss(fresh(images))])
             fresh.zero_grad()
             masks = sculpt.prune(fresh, 100, inputs=images, labels=labels, **options)
             assert equal(masks, top(expected, masks))
+
+    @pytest.mark.parametrize("targets", ["jacobian_1", "jacobian_2"])
+    def test_no_jacobian_is_taken_of_pixels(self, targets):
+        model = normal(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 5, 1)))
+        images = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+        with pytest.raises(InputError, match="one answer for each input, but the network gives 16"):
+            sculpt.prune(model, 100, inputs=images, targets=targets)
 
     @pytest.mark.filterwarnings("ignore:.*words.weight")
     def test_of_tokens(self):
@@ -181,7 +179,7 @@ class TestOutputs:
             )
         }
         assert all(count(found) == 900 for found in masks.values())
-        scores = snip(model, [-model(TOKENS)["logits"].log_softmax(2).mean(2).sum()])
+        scores = sensitivity(model, [-model(TOKENS)["logits"].log_softmax(2).mean(2).sum()])
         found = masks["connection_sensitivity"]
         assert "block.self_attn.in_proj_weight" in found
         assert sum(int((top(scores, found)[name] != found[name]).sum()) for name in found) <= 2
@@ -213,7 +211,7 @@ class TestLosses:
         )
         assert count(masks) == 100
         if criterion == "connection_sensitivity":
-            scores = snip(normal(model), [loss(model, (INPUTS, wanted))])
+            scores = sensitivity(normal(model), [loss(model, (INPUTS, wanted))])
             assert sum(int((top(scores, masks)[name] != masks[name]).sum()) for name in masks) <= 2
 
     @pytest.mark.parametrize("labels", [None, LABELS])

@@ -6,7 +6,7 @@ They are no dependency of the tests, whose installation takes minutes as it is.
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import count
+from networks import count, pruned_nonzeros
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -16,11 +16,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # their o
 
 INPUTS = torch.randn(24, 16, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(24) % 4
-
-
-def off(model, masks):
-    """Count the pruned weights that are not zero."""
-    return sum(int(model.get_parameter(n)[~m].count_nonzero()) for n, m in masks.items())
 
 
 def test_lightning(tmp_path):
@@ -55,7 +50,7 @@ def test_lightning(tmp_path):
         default_root_dir=tmp_path,
     )
     trainer.fit(model, DataLoader(TensorDataset(INPUTS, LABELS), batch_size=8))
-    assert off(model.network, model.masks) == 0
+    assert pruned_nonzeros(model.network, model.masks) == 0
     assert not torch.equal(model.network[0].weight, before)
 
 
@@ -96,5 +91,5 @@ def test_hugging_face(tmp_path):
     )
     before = model.classifier.weight.clone()
     trainer.train()
-    assert off(model, masks) == 0
+    assert pruned_nonzeros(model, masks) == 0
     assert not torch.equal(model.classifier.weight, before)

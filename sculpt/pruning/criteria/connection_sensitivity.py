@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from sculpt.diagnostics.arguments import call, count_rows, logits_of
 from sculpt.diagnostics.layers import describe
 from sculpt.errors import InputError, check_choice
-from sculpt.pruning.batches import NO_LABEL
+from sculpt.pruning.batches import IGNORED
 from sculpt.pruning.masks import check_finite, prunable_parameters
 from sculpt.pruning.task import Loss, PruningTask
 from sculpt.registry import CRITERIA
@@ -71,7 +71,7 @@ def connection_sensitivity(
     check_choice("precision", precision, get_args(Precision))
     parameters = prunable_parameters(model)
     gradients = [torch.zeros_like(parameter) for parameter in parameters.values()]
-    batches = 0
+    images = 0
     with scoring_mode(model, batch_norm, twice=targets.startswith("jacobian")):
         loss = make_loss(model, task, targets, precision)
         for inputs, labels in task.batches():
@@ -82,8 +82,8 @@ def connection_sensitivity(
                 materialize_grads=True,
             )
             torch._foreach_add_(gradients, found)
-            batches += 1
-    if batches == 0:
+            images += images_of(task, inputs)
+    if images == 0:
         raise InputError("connection sensitivity must see at least one image, but got none")
     scores = [
         (gradient * parameter.detach()).abs()
@@ -121,6 +121,11 @@ def make_loss(
         if targets.startswith("jacobian"):
             inputs = _derivable(inputs)
             logits = classify(model, inputs, precision)
+            if len(logits) != len(inputs):
+                raise InputError(
+                    "a Jacobian must be of one answer for each input, but the network gives "
+                    f"{len(logits) // len(inputs)}; choose other targets"
+                )
             return _jacobian_norms(inputs, logits, int(targets[-1])).sum()
         logits = classify(model, inputs, precision)
         if temperature != 1:
@@ -144,6 +149,11 @@ def make_loss(
         return -(logits.softmax(dim=1) * average.log()).sum()
 
     return loss
+
+
+def images_of(task: PruningTask, inputs: Any) -> int:
+    """Count the images of a batch; one that is left whole for the task's own loss counts as one."""
+    return 1 if task.loss is not None else count_rows(inputs)
 
 
 def _loss_of_task(model: nn.Module, own: Loss, precision: Precision) -> SummedLoss:
@@ -205,7 +215,7 @@ def _derivable(inputs: Any) -> Tensor:
 def _checked(labels: Tensor, logits: Tensor) -> Tensor:
     """Refuse labels that are no classes of the network; return one for each row of logits."""
     labels, classes = labels.flatten(), logits.shape[1]
-    if (labels == NO_LABEL).any():
+    if ((labels < 0) & (labels != IGNORED)).any():
         raise InputError(
             "targets='gt' must come with the labels of the inputs, but there are none; "
             "give labels=, or score with targets='uniform'"

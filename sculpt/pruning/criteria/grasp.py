@@ -6,11 +6,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sculpt.diagnostics.arguments import count_rows
 from sculpt.errors import InputError, check_choice
 from sculpt.pruning.criteria.connection_sensitivity import (
     BatchNormMode,
     Precision,
+    images_of,
     make_loss,
     scoring_mode,
 )
@@ -68,7 +68,7 @@ def grasp(
     parameters = prunable_parameters(model)
     weights = list(parameters.values())
     with scoring_mode(model, batch_norm, twice=True):
-        images = sum(count_rows(inputs) for inputs, _ in task.batches())
+        images = sum(images_of(task, inputs) for inputs, _ in task.batches())
         if images == 0:
             raise InputError(
                 "grasp must see at least one image, but got none; give inputs=, or choose a "

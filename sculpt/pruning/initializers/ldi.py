@@ -78,12 +78,8 @@ def ldi(
     elif layer.transposed:
         # A step over several pixels spreads an input over as many, each with weights of its own.
         steps = [min(pair) for pair in zip(layer.stride, size, strict=True)]
-        patch = tuple(steps) if max(layer.dilation) == 1 else (1,) * len(size)
-        if square:
-            patch = (min(patch),) * 2
-            build = partial(spreading_kernel, size=size[0], generator=generator, patch=patch[0])
-        else:
-            build = partial(stretching_kernel, size=size, generator=generator, patch=patch)
+        patch = steps if max(layer.dilation) == 1 else [1] * len(size)
+        build = partial(spreading_kernel, size=size, generator=generator, patch=patch)
     elif square:
         build = partial(block_kernel, size=size[0], generator=generator)
     else:
@@ -156,23 +152,6 @@ def depthwise_kernels(channels: int, size: Sequence[int], generator: torch.Gener
 
 
 def spreading_kernel(
-    in_channels: int, out_channels: int, size: int, generator: torch.Generator, *, patch: int
-) -> Tensor:
-    """Draw a kernel (in, out, size, size) of a transposed convolution that preserves norms.
-
-    An orthogonal matrix maps each input to the channels of patch × patch pixels, which do not
-    overlap with its neighbours' at a stride of `patch`; convolutions with 2×2 orthogonal blocks
-    spread these over the kernel. With more inputs than places in a patch, it is the adjoint of
-    one that preserves norms.
-    """
-    mix = orthogonal_matrix(out_channels * patch**2, in_channels, generator)
-    kernel = mix.view(patch, patch, out_channels, in_channels)
-    for _ in range(size - patch):
-        kernel = convolve(orthogonal_block(out_channels, generator), kernel)
-    return kernel.permute(3, 2, 0, 1)  # (size, size, out, in) -> (in, out, size, size)
-
-
-def stretching_kernel(
     in_channels: int,
     out_channels: int,
     size: Sequence[int],
@@ -180,7 +159,13 @@ def stretching_kernel(
     *,
     patch: Sequence[int],
 ) -> Tensor:
-    """Draw a kernel (in, out, *size) of any shape, as `spreading_kernel` does."""
+    """Draw a kernel (in, out, *size) of a transposed convolution that preserves norms.
+
+    An orthogonal matrix maps each input to the channels of a patch, which does not overlap with its
+    neighbours' at steps of that size; convolutions along each dimension, as in `long_kernel`,
+    spread it over the kernel. With more inputs than places in a patch, it is the adjoint of one
+    that preserves norms.
+    """
     mix = orthogonal_matrix(out_channels * math.prod(patch), in_channels, generator)
     kernel = mix.view(*patch, out_channels, in_channels)
     for dimension, (length, own) in enumerate(zip(size, patch, strict=True)):

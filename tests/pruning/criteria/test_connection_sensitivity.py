@@ -202,3 +202,17 @@ class TestSurrogates:
         scores = score(mlp(), in_batches(*dataset(), 4), targets="jacobian_2")
         assert not scores["3.bias"].any()
         assert scores["3.weight"].all()
+
+
+@pytest.mark.parametrize("lowest", [-1, -5])
+def test_labels_below_0_are_no_classes(lowest):
+    images, labels = dataset()
+    labels[3] = lowest
+    with pytest.raises(InputError, match="labels of the inputs, but there are none"):
+        score(mlp(), lambda: [(images, labels)], targets="gt")
+
+
+def test_a_batch_without_images_is_none():
+    images, labels = dataset()
+    with pytest.raises(InputError, match="must see at least one image"):
+        score(mlp(), lambda: [(images[:0], labels[:0])])
