@@ -11,6 +11,11 @@ from torch import Tensor
 
 Norm = Literal["frobenius", "spectral"]
 
+WIDE = 2**18
+"""Weights of a matrix from which on the products of matrices are all that a step costs."""
+PROBES = 32
+"""Random vectors that estimate the norms along a line of a wide matrix, to a few percent."""
+
 REFRESH = 20
 """Steps between fresh computations of the running W Wᵀ − I, so that rounding does not add up."""
 
@@ -46,7 +51,8 @@ def descend(
     """Bring each matrix of a stack within tolerance of the bound of its mask.
 
     Both norms share the path: conjugate gradients (Polak-Ribière) on ¼‖W Wᵀ − I‖²_F, which
-    along a line is a polynomial of degree four, so each step ends at its exact first minimum.
+    along a line is a polynomial of degree four, so each step ends at its exact first minimum;
+    that of a wide matrix is estimated (Hutchinson's probes), which saves half of its products.
     The distance from the bound of a mask of structural rank r is the *excess* Σ_{i≤r} (σ_i² − 1)²
     over the r largest singular values; the others are zero whatever the weights. The norms differ
     in their stopping rule:
@@ -76,6 +82,10 @@ def descend(
     trails: list[list[float]] = [[] for _ in layers]  # of the excess, step by step
     stationary: set[int] = set()
     errors = _errors(weights)
+    probes = None
+    if weights[0].numel() > WIDE:
+        generator = torch.Generator().manual_seed(0)
+        probes = torch.randn(errors.shape[1], PROBES, generator=generator).to(weights)
     directions = gradients = torch.zeros_like(weights)
     squares = gradients.new_zeros(len(weights), 1, 1, dtype=torch.float64)
     for step in range(max_steps + 1):
@@ -107,19 +117,26 @@ def descend(
             errors = _errors(weights)
 
         previous, previous_squares = gradients, squares
-        gradients = _sided(errors, weights) * masks
+        gradients = _sided(errors, weights).mul_(masks)
         squares = _dot(gradients, gradients)
         growth = (squares - _dot(gradients, previous)) / previous_squares
         growth = growth.nan_to_num(0.0, 0.0, 0.0).clamp_min(0)  # no direction came before the first
-        directions = growth.to(weights.dtype) * directions - gradients
+        directions = (growth.to(weights.dtype) * directions).sub_(gradients)
         downhill = _dot(directions, gradients) < 0
-        directions = torch.where(downhill, directions, -gradients)
-        linear, quadratic = _products(weights, directions)
-        lengths = _line_minima(errors, linear, quadratic)
+        if not downhill.all():
+            directions = torch.where(downhill, directions, -gradients)
+        if probes is None:
+            linear, quadratic = _products(weights, directions)
+            lengths = _line_minima(errors, linear, quadratic)
+        else:
+            lengths = _line_minima(errors @ probes, *_probed(weights, directions, probes))
         stationary = {layer for layer, length in zip(layers, lengths, strict=True) if length == 0}
         length = weights.new_tensor(lengths)[:, None, None]
-        weights = weights + length * directions
-        errors = errors + length * linear + length.square() * quadratic
+        weights = (length * directions).add_(weights)
+        if probes is None:
+            errors = errors + length * linear + length.square() * quadratic
+        else:
+            errors = _errors(weights)
     return [results[layer] for layer in range(len(results))]
 
 
@@ -159,8 +176,13 @@ def _largest_deviation(error: Tensor, rank: int) -> float:
 
 def _errors(weights: Tensor) -> Tensor:
     """Compute W Wᵀ − I or Wᵀ W − I of each matrix, whichever is smaller."""
-    wide = weights.shape[1] <= weights.shape[2]
-    products = weights @ weights.mT if wide else weights.mT @ weights
+    rows = weights if weights.shape[1] <= weights.shape[2] else weights.mT
+    if len(rows) == 1 and rows.is_cpu and rows.numel() > WIDE:
+        # NumPy computes one half of a symmetric product, PyTorch both.
+        own = rows[0].numpy()
+        products = torch.from_numpy(own @ own.T)[None]
+    else:
+        products = rows @ rows.mT
     products.diagonal(dim1=1, dim2=2).sub_(1)
     return products
 
@@ -193,8 +215,19 @@ def _products(weights: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
     return linear + linear.mT, quadratic
 
 
+def _probed(weights: Tensor, directions: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute `_products` times the probes, (layers, side, probes), without the products."""
+    if weights.shape[1] > weights.shape[2]:
+        weights, directions = weights.mT, directions.mT
+    along = directions.mT @ probes
+    return weights @ along + directions @ (weights.mT @ probes), directions @ along
+
+
 def _line_minima(errors: Tensor, linear: Tensor, quadratic: Tensor) -> list[float]:
-    """Find the first minimum a > 0 of ‖E + aS + a²Q‖²_F per matrix; 0 without one."""
+    """Find the first minimum a > 0 of ‖E + aS + a²Q‖²_F per matrix; 0 without one.
+
+    Of E Z, S Z and Q Z with random columns in Z the norm is, in expectation, that of E, S and Q.
+    """
     pairs = [
         (errors, linear),
         (linear, linear),

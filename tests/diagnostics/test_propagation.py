@@ -115,6 +115,20 @@ class TestNetworkJacobian:
         values = jacobian_singular_values(model.double(), images.double())
         torch.testing.assert_close(values, expected, rtol=1e-10, atol=0)
 
+    def test_large_networks_take_half_the_precision_where_that_suffices(self, monkeypatch):
+        model, images = resnet(3, 10, blocks=1, stem_width=4), torch.randn(2, 3, 8, 8)
+        exact = jacobian_singular_values(model, images)
+        single = jacobian_singular_values(model, images, dtype=torch.float32)
+        monkeypatch.setattr(propagation, "LARGE", 0)
+        assert torch.equal(jacobian_singular_values(model, images), single)
+        assert not torch.equal(single, exact)
+        with torch.no_grad():  # as good as collapsed: the smallest value is rounding in float32
+            model.get_submodule("classifier").weight[0] = model.get_submodule("classifier").weight[
+                1
+            ]
+        exact = jacobian_singular_values(model, images, dtype=torch.float64)
+        assert torch.equal(jacobian_singular_values(model, images), exact)
+
     @pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad])
     def test_the_model_is_only_read(self, mode):
         model = resnet(1, 10, blocks=1, stem_width=4).train()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sculpt.diagnostics.orthogonality import isometry_bound
 from sculpt.errors import InputError, NumericsError
 from sculpt.models.resnet import resnet
-from sculpt.pruning import isometry
+from sculpt.pruning import isometry, isometry_descent
 from sculpt.pruning.exact_isometry import construct_isometry
 from sculpt.pruning.initializers import initialize
 from sculpt.pruning.isometry import LayerRepair, repair_isometry
@@ -421,6 +421,61 @@ class TestStacks:
         assert stacks == [4, 2]
         assert list(report) == [f"{layer}.weight" for layer in range(len(self.DENSITIES))]
         assert all(layer.converged for layer in report.values())
+
+
+class TestWide:
+    """Matrices whose line minima are estimated, here small ones by a lower threshold."""
+
+    @pytest.fixture(autouse=True)
+    def _threshold(self, monkeypatch):
+        monkeypatch.setattr(isometry, "WIDE", 300)
+        monkeypatch.setattr(isometry_descent, "WIDE", 300)
+
+    @pytest.mark.parametrize("shape", [(20, 61), (61, 20)])
+    @pytest.mark.parametrize("density", [0.5, 0.9])
+    def test_they_reach_the_same_bound_in_about_as_many_steps(self, shape, density, monkeypatch):
+        mask = drawn_mask(*shape, density=density)
+        layer = nn.Linear(*reversed(shape))
+        wide = repair_one(layer, mask, tolerance=TOLERANCE)
+        monkeypatch.setattr(isometry_descent, "WIDE", 10**9)
+        narrow = repair_one(nn.Linear(*reversed(shape)), mask, tolerance=TOLERANCE)
+        assert wide.converged
+        assert not wide.constructed
+        assert wide.after == pytest.approx(residual(layer.weight), rel=1e-4, abs=1e-6)
+        assert wide.after <= wide.bound + reach(shape[0])
+        assert wide.steps <= 2 * narrow.steps + 5
+        assert not layer.weight[~mask].any()
+
+    def test_by_default_they_stop_a_digit_earlier(self):
+        mask = drawn_mask(40, 50, density=0.6)
+        assert mask.any(1).all()
+        default = repair_one(nn.Linear(50, 40), mask)
+        finer = repair_one(nn.Linear(50, 40), mask, tolerance=TOLERANCE)
+        assert default.converged
+        assert default.steps < finer.steps
+        assert default.after <= default.bound + reach(40, 1e-2)
+
+
+class TestDepthwise:
+    @pytest.mark.parametrize("method", METHODS)
+    @pytest.mark.parametrize(
+        "layer",
+        [nn.Conv2d(6, 6, 3, groups=6), nn.Conv1d(6, 6, 4, groups=6), nn.Conv3d(2, 2, 2, groups=2)],
+        ids=["2d", "1d", "3d"],
+    )
+    def test_every_row_with_a_weight_has_length_1(self, layer, method):
+        mask = drawn_mask(*layer.weight.shape, density=0.6)
+        mask[0] = False
+        with torch.no_grad():
+            layer.weight[1] = 0  # kept, but nothing to scale
+        found = repair_isometry(layer, {"weight": mask}, method=method)["weight"]
+        lengths = layer.weight.detach().flatten(1).norm(dim=1)
+        there = mask.flatten(1).any(1)
+        torch.testing.assert_close(lengths, there.float(), rtol=1e-6, atol=0)
+        assert found.converged
+        assert found.bound == 1
+        assert found.after == pytest.approx(1, rel=1e-6)
+        assert not layer.weight[~mask].any()
 
 
 class TestSpectral:
