@@ -18,6 +18,7 @@ needs them.
     masks = sculpt.prune(model, budget=100_000, inputs=images)   # any torch.nn.Module
     sculpt.repair_isometry(model, masks)
     sculpt.attach_masks(optimizer, model, masks)         # training leaves the pruned weights at 0
+    sculpt.move_masks(model, masks, optimizer)           # once in a while: RigL, SET
     sculpt.diagnose(model, masks, images)                # layers, Jacobians, paths
     small = sculpt.compact(model, masks, images)         # trained: the same function, smaller
 """
@@ -45,6 +46,10 @@ if TYPE_CHECKING:
     from sculpt.pruning.initializers import initialize as initialize
     from sculpt.pruning.isometry import repair_isometry as repair_isometry
     from sculpt.pruning.masks import apply_masks as apply_masks
+    from sculpt.pruning.moving import kept_at as kept_at
+    from sculpt.pruning.moving import move_masks as move_masks
+    from sculpt.pruning.moving import moved_fraction as moved_fraction
+    from sculpt.pruning.moving import shrink_masks as shrink_masks
     from sculpt.pruning.prune import prune as prune
     from sculpt.reports import dashboard as dashboard
     from sculpt.reports import report as report
@@ -66,6 +71,7 @@ _NAMES = {
     "sculpt.pruning.initializers": ["initialize"],
     "sculpt.pruning.isometry": ["repair_isometry"],
     "sculpt.pruning.masks": ["apply_masks"],
+    "sculpt.pruning.moving": ["kept_at", "move_masks", "moved_fraction", "shrink_masks"],
     "sculpt.pruning.prune": ["prune"],
     "sculpt.reports": ["dashboard", "report", "status"],
     "sculpt.presentation.archiving": ["archive"],

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ from torch import nn
 from sculpt.arithmetic import float32_products
 from sculpt.data import Splits
 from sculpt.diagnostics.cost import measure_cost, training_memory
-from sculpt.diagnostics.layers import weighted_layers
+from sculpt.diagnostics.layers import kept_weights, weighted_layers
 from sculpt.diagnostics.orthogonality import layer_bound, layer_orthogonality, orthogonality_score
 from sculpt.diagnostics.propagation import jacobian_singular_values, summarize_jacobian
 from sculpt.diagnostics.report import describe_layers
@@ -28,7 +29,7 @@ from sculpt.pruning.masks import (
     count_parameters,
     prunable_budget,
 )
-from sculpt.record import LayerRow, Milestone, SculptedRecord, SeedRecord, Signal
+from sculpt.record import LayerRow, Milestone, MovedMasks, SculptedRecord, SeedRecord, Signal
 from sculpt.training.loop import Trained
 from sculpt.training.loss_and_error import evaluate
 from sculpt.trial_setup import Sculpted, TrialSetup, check_classes
@@ -106,7 +107,8 @@ class Measuring:
         unspent = 0
         if self._setup.role == "candidate":
             spendable = prunable_budget(model, self._setup.budget, study.counting)
-            unspent = spendable - count_kept(model, masks, "paper")
+            # A dense network is still to shrink to its budget.
+            unspent = max(0, spendable - count_kept(model, masks, "paper"))
         score_kept, score_share = kept_scores(scores, masks)
         steps = list(self._orthogonality.values())
         before, after = self._orthogonality.get("pruned", steps[0]), steps[-1]
@@ -142,9 +144,15 @@ class Measuring:
         )
 
     def trained(
-        self, sculpted: Sculpted, trained: Trained, compaction: Mapping[str, object] | None
+        self,
+        sculpted: Sculpted,
+        masks: Masks,
+        trained: Trained,
+        compaction: Mapping[str, object] | None,
     ) -> SeedRecord:
         """Make the record of a trained network, with test error and latency where the study asks.
+
+        The masks are those after training.
 
         Raises:
             NumericsError: the base diverged.
@@ -157,12 +165,15 @@ class Measuring:
                 f"(now {setup.study.training.learning_rate})"
             )
         test_error = self._test_error(sculpted.model, trained)
-        latency, latency_by = self._latency(sculpted)
+        latency, latency_by = self._latency(sculpted.model, masks)
+        before = vars(sculpted.record)
+        if trained.moved is not None:
+            before = before | self._after_moves(sculpted, masks, trained.moved)
         seconds = sculpted.record.seconds | self.clock.seconds
         if trained.facts.resumed_at:
             seconds["train"] = sum(epoch.seconds for epoch in trained.history)
         return SeedRecord(
-            **vars(sculpted.record) | {"seconds": seconds},
+            **before | {"seconds": seconds},
             training=trained.facts,
             diverged=trained.diverged,
             val_error=last.val_error,
@@ -175,6 +186,28 @@ class Measuring:
             latency_by=latency_by,
         )
 
+    def _after_moves(self, sculpted: Sculpted, masks: Masks, moved: int) -> dict[str, Any]:
+        """Describe masks that have moved, and make the fields of the record that they change."""
+        model, start = sculpted.model, sculpted.masks
+        with self.clock("diagnose"):
+            cost, topology = (
+                measure_cost(model, self.input_shape),
+                measure_topology(model, masks, self.input_shape),
+            )
+        now = describe_layers(masks, cost, topology)
+        kept = sum(int((masks[name] & start[name]).sum()) for name in masks)
+        return {
+            "kept_parameters": count_kept(model, masks, self._setup.study.counting),
+            "kept_macs": cost.kept_macs(masks),
+            "collapsed_layers": collapsed_layers(masks),
+            "layers": [replace(layer, **now[layer.name]) for layer in sculpted.record.layers],
+            "moved": MovedMasks(
+                weights=moved,
+                kept_at_start={layer.name: layer.kept for layer in sculpted.record.layers},
+                still_kept=kept / kept_weights(start),
+            ),
+        }
+
     def _test_error(self, model: nn.Module, trained: Trained) -> float | None:
         """Find the lowest test error of the evaluations, or measure it once if the setup allows."""
         if self._setup.study.training.protocol == "validation" and self._setup.read_test:
@@ -184,14 +217,14 @@ class Measuring:
         errors = [epoch.test_error for epoch in trained.history if epoch.test_error is not None]
         return min(errors, default=None)
 
-    def _latency(self, network: Sculpted) -> tuple[float | None, str | None]:
+    def _latency(self, model: nn.Module, masks: Masks) -> tuple[float | None, str | None]:
         """Measure the seconds for one image if they are an objective; also describe how."""
         if "latency" not in self._setup.study.search.objectives:
             return None, None
         runtime = self._setup.study.search.latency_runtime
         with self.clock("latency"):
             image = self._splits.train.inputs(FEW)
-            seconds = measure_latency(network.model, network.masks, image, runtime=runtime)
+            seconds = measure_latency(model, masks, image, runtime=runtime)
             return seconds, describe_latency(runtime)
 
 

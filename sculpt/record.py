@@ -155,8 +155,24 @@ class Epoch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MovedMasks:
+    """How masks moved in training."""
+
+    weights: int
+    """Grown, or dropped by `gradual_magnitude`, in all moves."""
+    kept_at_start: dict[str, int]
+    """Kept weights of each layer before training."""
+    still_kept: float
+    """Share of the weights kept at the start that are kept in the end."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SeedRecord(SculptedRecord):
-    """One trained seed. Losses and errors are those of the last epoch, never of the best."""
+    """One trained seed. Losses and errors are those of the last epoch, never of the best.
+
+    Sizes, costs and layers are those of the trained masks; signal, scores, and the isometry of
+    layers those before training.
+    """
 
     training: TrainingFacts
     diverged: bool
@@ -176,6 +192,8 @@ class SeedRecord(SculptedRecord):
     """Seconds of the exported network; None if not measured."""
     latency_by: str | None = None
     """How it was measured, see `describe_latency`."""
+    moved: MovedMasks | None = None
+    """None where masks stayed as they were."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,9 @@ T = TypeVar("T")
 IMPORT = "import"
 """The entry of a registry that stands for a callable of the user's own, by its option `factory`."""
 
+FROM_BUNDLE = "from_bundle"
+"""The criterion that takes its mask, and the initializer that takes its weights, from a file."""
+
 REFERENCE = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 """How a callable is named: `module:name`."""
 

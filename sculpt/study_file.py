@@ -52,6 +52,7 @@ CHOICES: dict[str, Registry] = {
     "data": DATASETS,
     "model": MODELS,
     "pruning.initializer": INITIALIZERS,
+    "pruning.redraw": INITIALIZERS,
     "pruning.criterion": CRITERIA,
     "pruning.data": DATASETS,
 }

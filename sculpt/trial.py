@@ -1,5 +1,7 @@
 """One trial, as the method reads: build, initialise, score, mask, repair, compact, train, measure.
 
+Weights may be drawn anew after the mask, and masks may move while they train.
+
 Lee et al., *A Signal Propagation Perspective for Pruning Neural Networks at Initialization*,
 ICLR 2020. Signal propagation is read after initialisation, after pruning and after repair.
 """
@@ -12,9 +14,10 @@ from sculpt.data import ImageSet, Splits
 from sculpt.measuring import FEW, Measuring
 from sculpt.pruning.initializers import initialize
 from sculpt.pruning.isometry import repair_isometry
-from sculpt.pruning.masks import Scores, apply_masks, dense_masks
+from sculpt.pruning.masks import Scores, apply_masks, dense_masks, prunable_budget
 from sculpt.registry import CRITERIA
 from sculpt.run_folder import NOWHERE, RunFolder
+from sculpt.seeding import derive_seed
 from sculpt.training.loop import train
 from sculpt.training.memory import within_memory
 from sculpt.trial_setup import Outcome, Sculpted, TrialSetup
@@ -46,17 +49,21 @@ def run_seed(
             partial(setup.build, splits), partial(sculpt_network, setup, splits, scoring, measuring)
         )
         trainee = model, masks = sculpted.model, sculpted.masks
-        compaction = None
-        if recipe.compact and setup.role == "candidate":
+        compaction = budget = None
+        if setup.moves:
+            budget = prunable_budget(model, setup.budget, setup.study.counting)
+        elif recipe.compact and setup.role == "candidate":
             with measuring.clock("compact"):
                 compaction, plan = compact_where_it_pays(model, masks, splits.train.inputs(FEW))
         if compaction:
             trainee = compaction.model, compaction.masks
         with measuring.clock("train"):
-            trained = train(*trainee, splits, recipe, seed=seed, **folder.hooks)
+            trained = train(*trainee, splits, recipe, seed=seed, budget=budget, **folder.hooks)
         if compaction:
             compaction.restore()
-        return Outcome(model, masks, measuring.trained(sculpted, trained, plan))
+        elif setup.moves:
+            masks = trained.masks
+        return Outcome(model, masks, measuring.trained(sculpted, masks, trained, plan))
 
 
 def sculpt_network(
@@ -68,15 +75,19 @@ def sculpt_network(
     with clock("build"):
         model = setup.build(splits)
         masks = dense_masks(model)
+    first = pruning.initializer if setup.is_pruned else pruning.trained_initializer
     with clock("initialise"):
-        initialize(model, pruning.initializer.name, seed=seed, **pruning.initializer.options)
+        initialize(model, first.name, seed=seed, **first.options)
     measuring.read("initial", model, masks)
-    if setup.role == "candidate":
+    if setup.is_pruned:
         task = setup.pruning_task(model, scoring, seed)
         with clock("score"), sound_convolutions(model):
             scores = CRITERIA.get(pruning.criterion.name)(model, task, **pruning.criterion.options)
         with clock("mask"):
             masks = task.select(scores)
+            if again := pruning.redraw:
+                redrawn = derive_seed(seed, "redraw")
+                initialize(model, again.name, seed=redrawn, **again.options)
             apply_masks(model, masks)
         measuring.read("pruned", model, masks)
         if method := pruning.repair_method:

@@ -49,6 +49,16 @@ class TrialSetup:
         """Objectives whose values Optuna is told."""
         return self.study.search.objectives if self.confirms is None else ["test_error"]
 
+    @property
+    def is_pruned(self) -> bool:
+        """Whether the network is pruned before it is trained."""
+        return self.role == "candidate" and self.study.training.moving.rule != "gradual_magnitude"
+
+    @property
+    def moves(self) -> bool:
+        """Whether the masks move while the network is trained."""
+        return self.role == "candidate" and self.study.training.moving.rule != "static"
+
     def build(self, splits: Splits) -> nn.Module:
         """Build the untrained network, on the device of the images."""
         return channels_last(build_model(self.study, splits.spec).to(splits.train.device))

@@ -7,6 +7,7 @@ A study says what is trained (`data`, `model`, `training`), how candidates are p
 import copy
 import hashlib
 import json
+import operator
 import re
 from typing import Annotated, Any, Literal
 
@@ -25,9 +26,10 @@ from sculpt.config.space import Range as Range
 from sculpt.config.space import Space as Space
 from sculpt.config.space import label as label
 from sculpt.config.task import Task as Task
+from sculpt.config.training import Moving as Moving
 from sculpt.config.training import Training as Training
 from sculpt.documents import Document, assign, lookup
-from sculpt.registry import REFERENCE
+from sculpt.registry import FROM_BUNDLE, REFERENCE
 
 
 class Data(Choice):
@@ -54,6 +56,9 @@ class Pruning(Section):
     criterion: Choice = Choice(name="connection_sensitivity")
     repair: bool | Literal["frobenius", "spectral", "exact"] = True
     """Repair approximate isometry after pruning (Eq. 8), and how; `true` is `frobenius`."""
+    redraw: Annotated[Literal[False] | Choice, Field(exclude_if=operator.not_)] = False
+    """Initializer that draws the kept weights anew, between the mask and the repair, and the dense
+    base; `false` keeps the values that were scored."""
     batch_size: Count = 250
     """Images per scoring batch; with batch norm in mode `batch` it changes the scores."""
     images: Count | None = None
@@ -68,6 +73,11 @@ class Pruning(Section):
     """p: scores are divided by (output height × width)^p before they are ranked."""
     effective: bool = False
     """Spend the budget only on weights that lie on a path from the input to the output."""
+
+    @property
+    def trained_initializer(self) -> Choice:
+        """Initializer of the weights that are trained, whatever was scored."""
+        return self.redraw or self.initializer
 
     @property
     def repair_method(self) -> Literal["frobenius", "spectral", "exact"] | None:
@@ -190,6 +200,21 @@ class Study(Section):
             found["training.nesterov", "training.momentum"] = (
                 "training.nesterov: must be false where training.momentum is 0, but got true; "
                 "raise the momentum"
+            )
+        if pruning.redraw and pruning.redraw.name == FROM_BUNDLE:
+            found["pruning.redraw", "pruning.redraw.name"] = (
+                f"pruning.redraw: must draw weights, but {FROM_BUNDLE} takes them from a file; use "
+                f"{FROM_BUNDLE} as pruning.initializer"
+            )
+        if training.moving.rule != "static" and pruning.granularity != "weight":
+            found["pruning.granularity", "training.moving.rule"] = (
+                "training.moving.rule: must be static where pruning.granularity is not weight "
+                f"(single weights move), but got {training.moving.rule}; leave one of them out"
+            )
+        if training.moving.rule == "gradual_magnitude" and not training.epochs:
+            found["training.moving.rule", "training.epochs"] = (
+                "training.moving.rule: must not be gradual_magnitude where training.epochs is 0 "
+                "(it prunes while training), but is; choose another rule, or train"
             )
         if training.label_smoothing and self.task.loss != "cross_entropy":
             found["training.label_smoothing", "task.loss"] = (

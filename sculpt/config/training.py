@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
-from sculpt.config.sections import Epochs, Pixels, Section
+from sculpt.config.sections import Epochs, Fraction, Pixels, Section
 
 RECIPES: dict[str, dict[str, float | str]] = {
     # Lee et al. 2020, §5 and appendix: 100k iterations of 128 images, of 45,000; evaluated
@@ -48,6 +48,27 @@ RECIPES: dict[str, dict[str, float | str]] = {
 """Named values for the keys of `training` that a study omits."""
 
 
+class Moving(Section):
+    """Masks of candidates that move while they train; see `sculpt.pruning.moving`."""
+
+    rule: Literal["static", "rigl", "set", "gradual_magnitude"]
+    """`static` masks do not move. `rigl` and `set` drop the smallest kept weights and grow as many,
+    by gradient or at random; the budget holds at every step. `gradual_magnitude` begins dense,
+    without scores or repair, and drops the smallest weights until the budget is met."""
+    fraction: Fraction = 0.3
+    """Of the kept weights, how many `rigl` and `set` move at first; falls to 0 by half a cosine."""
+    every: Annotated[int, Field(ge=1, le=10**9)] = 100
+    """Steps between two moves."""
+    until: Annotated[float, Field(gt=0, le=1)] = 0.75
+    """Share of the steps after which masks stay."""
+    scope: Literal["layer", "global"] = "layer"
+    """`layer`: parameters keep their numbers of weights (`gradual_magnitude`: have one density);
+    `global`: magnitudes and gradients are compared across the network."""
+
+
+STATIC = Moving(rule="static")
+
+
 class Training(Section):
     """The recipe, shared by base and candidates."""
 
@@ -82,7 +103,10 @@ class Training(Section):
     """Precision of matrix products and convolutions; weights stay float32. `auto` is bfloat16 on
     devices with native support, else float32. `tf32` exists on CUDA alone."""
     compact: bool = True
-    """Train without channels on no path, where that saves work; the network is the same."""
+    """Train without channels on no path, where that saves work and masks do not move; the network
+    is the same."""
+    moving: Annotated[Moving, Field(exclude_if=lambda moving: moving == STATIC)] = STATIC
+    """Whether and how the masks of candidates move; by default they do not."""
 
     @model_validator(mode="wrap")
     @classmethod

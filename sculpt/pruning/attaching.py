@@ -19,7 +19,7 @@ def attach_masks(optimizer: Optimizer, model: nn.Module, masks: Masks) -> Remova
 
     Whatever calls the optimiser's step: a loop, a gradient scaler, Lightning, a `Trainer` of
     Hugging Face. The network may be moved to another device afterwards, compiled, or wrapped for
-    several processes.
+    several processes, and the masks may be changed in place (`move_masks`).
 
     Args:
         optimizer: Of this network's parameters.
@@ -35,18 +35,37 @@ def attach_masks(optimizer: Optimizer, model: nn.Module, masks: Masks) -> Remova
     apply_masks(model, masks)
     parameters = material_weights(model)
     stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    sparse = {name: mask for name, mask in check_masks(model, masks).items() if not mask.all()}
+    checked = check_masks(model, masks)
+    sparse = {name: mask for name, mask in checked.items() if not mask.all()}
     if missing := [name for name in sparse if id(parameters[name]) not in stepped]:
         raise InputError(
             f"an optimiser must step the pruned weights for masks to be attached to it, but "
             f"{missing[0]} is none of its parameters; make it from model.parameters()"
         )
-    weights: list[Tensor] = [parameters[name] for name in sparse]
-    # With the strides of the weights, or they are not multiplied all at once.
-    keep = [torch.empty_like(parameters[name]).copy_(mask) for name, mask in sparse.items()]
+    weights: list[Tensor] = []
+    keep: list[Tensor] = []
+
+    def versions() -> list[int]:
+        """Count the changes in place of each mask."""
+        return [mask._version for mask in masks.values()]
+
+    def read() -> list[int]:
+        weights.clear()
+        keep.clear()
+        for name in checked:
+            if not masks[name].all():
+                weights.append(parameters[name])
+                # With the strides of the weights, or they are not multiplied all at once.
+                keep.append(torch.empty_like(parameters[name]).copy_(masks[name]))
+        return versions()
+
+    seen = read()
 
     @torch.no_grad()
     def after_step(*_: object) -> None:
+        nonlocal seen
+        if versions() != seen:
+            seen = read()
         for place, weight in enumerate(weights):
             if keep[place].device != weight.device or keep[place].dtype != weight.dtype:
                 keep[place] = keep[place].to(weight)

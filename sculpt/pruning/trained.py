@@ -7,9 +7,7 @@ from torch import nn
 from sculpt.bundle import NETWORK_FILE, Bundle, read_bundle
 from sculpt.diagnostics.layers import weighted_parameters, weights_of
 from sculpt.errors import InputError
-
-FROM_BUNDLE = "from_bundle"
-"""Name of the criterion that takes the mask, and of the initializer that takes the weights."""
+from sculpt.registry import FROM_BUNDLE
 
 
 def read_trained(path: str | Path) -> Bundle:

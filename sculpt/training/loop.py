@@ -28,10 +28,14 @@ class Trained:
 
     facts: TrainingFacts
     """How it was computed; the precision alone without epochs."""
+    masks: Masks
+    """At the end: those given, or where they have moved to."""
     history: list[Epoch]
     """One entry per evaluation."""
     diverged: bool = False
     """A loss was not finite, and training ended there."""
+    moved: int | None = None
+    """Weights that masks have grown or dropped in all moves; None where they stay."""
 
 
 def train(
@@ -41,6 +45,7 @@ def train(
     recipe: Training,
     *,
     seed: int,
+    budget: int | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     checkpoint: TrainingCheckpoint | None = None,
 ) -> Trained:
@@ -62,6 +67,8 @@ def train(
             protocol `lowest_test`.
         recipe: Optimiser, schedule, augmentation, precision, when to evaluate.
         seed: Decides data order and augmentation.
+        budget: Weights that the masks keep in the end, if they move as the recipe says; by default
+            they stay.
         on_epoch: Called after each evaluation, those of an earlier, interrupted run included.
         checkpoint: Saves the run and resumes it. On the CPU in float32 an interrupted run ends bit
             for bit like an uninterrupted one.
@@ -76,8 +83,8 @@ def train(
         if recipe.epochs == 0:
             blank = Epoch(0, 0.0, None, None, None, 0.0, None, 0.0, None)
             history = [_evaluated(model, splits, recipe, precision, blank)]
-            return Trained(TrainingFacts(precision=precision, resumed_at=[]), history)
-        trainer = Trainer(model, masks, splits.train, recipe, precision, seed)
+            return Trained(TrainingFacts(precision=precision, resumed_at=[]), masks, history)
+        trainer = Trainer(model, masks, splits.train, recipe, precision, seed, budget)
         progress = _resume(trainer, checkpoint)
         for epoch in progress.history:
             on_epoch(epoch)
@@ -85,6 +92,7 @@ def train(
             progress = replace(progress, engine=choose_engine(trainer))
             progress = _train_epochs(trainer, splits, progress, on_epoch, checkpoint)
         trainer.swap_average()
+        trainer.meet_budget()
     facts = TrainingFacts(
         precision=precision,
         engine=progress.engine,
@@ -92,7 +100,8 @@ def train(
         offload=trainer.offload,
         resumed_at=progress.resumed_at,
     )
-    return Trained(facts, progress.history, progress.diverged)
+    moved = None if budget is None else trainer.moved
+    return Trained(facts, trainer.masks, progress.history, progress.diverged, moved)
 
 
 def evaluations(recipe: Training) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sculpt.config import Training
 from sculpt.data import ImageSet, augment
 from sculpt.pruning.masks import Masks
+from sculpt.pruning.moving import kept_at, move_masks, moved_fraction, shrink_masks
 from sculpt.seeding import derive_seed
 from sculpt.training.precision import autocast
 from sculpt.training.schedules import rate_factor
@@ -37,14 +38,18 @@ class Trainer:
     model: nn.Module
     """On the device of the images; its pruned weights are zero."""
     masks: Masks
-    """Keyed by parameter name."""
+    """Keyed by parameter name. Where they move, of the trainer's own."""
     images: ImageSet
     recipe: Training
     precision: str
     """Resolved."""
     seed: int
     """Decides data order and augmentation."""
+    budget: int | None = None
+    """Weights that masks keep in the end; None where they stay as they are."""
     steps_done: int = 0
+    moved: int = 0
+    """Weights that masks have grown or dropped in all moves."""
     micro_batches: int = 1
     """Parts of a batch, whose gradients add up to the whole batch's."""
     offload: bool = False
@@ -73,13 +78,26 @@ class Trainer:
             weight_decay=recipe.weight_decay,
             fused=True,
         )
-        sparse = {name: mask for name, mask in self.masks.items() if not mask.all()}
+        if self.budget is not None:
+            self.masks = {name: mask.clone() for name, mask in self.masks.items()}
+            self._last_move = int(recipe.moving.until * recipe.epochs * self.steps_per_epoch)
+            self._kept_first = sum(
+                int(mask.sum()) for name, mask in self.masks.items() if named[name].requires_grad
+            )
+        sparse = {
+            name: mask
+            for name, mask in self.masks.items()
+            if self.budget is not None or not mask.all()
+        }
         self._pruned: list[Tensor] = [named[name] for name in sparse]
         # With the strides of the weights, or they are not multiplied all at once.
         self._keep = [torch.empty_like(named[name]).copy_(mask) for name, mask in sparse.items()]
-        self._where = {f"model/{name}": mask for name, mask in sparse.items()}
+        self._names = list(named)
+        # Where masks move, a state has the whole parameters, or its shapes would move along.
+        fixed = sparse if self.budget is None else {}
+        self._where = {f"model/{name}": mask for name, mask in fixed.items()}
         for index, name in enumerate(named):
-            if name in sparse:
+            if name in fixed:
                 self._where[f"momentum/{index}"] = sparse[name]
                 self._where[f"average/{index}"] = sparse[name]
         averaged = self.parameters if recipe.weight_average else []
@@ -148,12 +166,55 @@ class Trainer:
             group["lr"].fill_(rate)
         else:
             group["lr"] = rate
-        (self.update or self.update_eagerly)(batch)
+        moves = self._moves_after(self.steps_done + 1)
+        # An eager step leaves its gradients, by which masks grow.
+        (self.update_eagerly if moves else self.update or self.update_eagerly)(batch)
         if self._average:
             # It forgets faster at first, or the initial weights would stay in it for long.
             decay = min(self.recipe.weight_average, (1 + self.steps_done) / (10 + self.steps_done))
             torch._foreach_lerp_(self._average, [p.detach() for p in self.parameters], 1 - decay)
         self.steps_done += 1
+        if moves:
+            self._move()
+
+    def _moves_after(self, steps: int) -> bool:
+        """Tell whether masks move after so many steps."""
+        if self.budget is None or steps > self._last_move:
+            return False
+        shrinks = self.recipe.moving.rule == "gradual_magnitude"
+        return steps % self.recipe.moving.every == 0 or (shrinks and steps == self._last_move)
+
+    @torch.no_grad()
+    def _move(self) -> None:
+        moving, model, masks, steps = self.recipe.moving, self.model, self.masks, self.steps_done
+        if moving.rule == "gradual_magnitude":
+            assert self.budget is not None
+            kept = kept_at(self._kept_first, self.budget, steps, self._last_move)
+            self.moved += shrink_masks(model, masks, self.optimizer, kept=kept, scope=moving.scope)
+        elif moving.rule != "static":
+            self.moved += move_masks(
+                model,
+                masks,
+                self.optimizer,
+                rule=moving.rule,
+                fraction=moved_fraction(moving.fraction, steps, self._last_move),
+                scope=moving.scope,
+                seed=derive_seed(self.seed, "moves", steps),
+            )
+        self._keep_masks()
+
+    def meet_budget(self) -> None:
+        """Drop what a run that ended early (its loss was not finite) keeps above its budget."""
+        if self.budget is not None and self.recipe.moving.rule == "gradual_magnitude":
+            self.moved += shrink_masks(self.model, self.masks, kept=self.budget)
+
+    def _keep_masks(self) -> None:
+        """Bring what follows from the masks up to date, in place, for captured steps."""
+        for name, keep in zip(self.masks, self._keep, strict=True):
+            keep.copy_(self.masks[name])
+        for name, average in zip(self._names, self._average, strict=False):
+            if name in self.masks:
+                average.mul_(self.masks[name])
 
     def update_eagerly(self, batch: Tensor) -> None:
         """Forward, backward, optimiser, masks: the part of a step that may be captured."""
@@ -179,14 +240,22 @@ class Trainer:
             if task.metric == "error":
                 self.wrong += (logits.detach().argmax(1) != labels).sum()
         if self.recipe.max_gradient_norm is not None:
-            # The norm of the sparse network's gradient, without pruned weights.
-            for weight, keep in zip(self._pruned, self._keep, strict=True):
-                weight.grad.mul_(keep)  # type: ignore[union-attr]
-            nn.utils.clip_grad_norm_(self.parameters, self.recipe.max_gradient_norm)
+            self._clip_gradients(self.recipe.max_gradient_norm)
         self.optimizer.step()
         if self._pruned:
             with torch.no_grad():
                 torch._foreach_mul_(self._pruned, self._keep)
+
+    def _clip_gradients(self, most: float) -> None:
+        """Scale gradients down to a norm, that of the sparse network's: without pruned weights."""
+        keep = dict(zip(map(id, self._pruned), self._keep, strict=True))
+        gradients: list[Tensor] = []
+        for parameter in self.parameters:
+            if (gradient := parameter.grad) is not None:
+                mask = keep.get(id(parameter))
+                gradients.append(gradient if mask is None else gradient * mask)
+        norm = nn.utils.get_total_norm(gradients)
+        nn.utils.clip_grads_with_norm_(self.parameters, most, norm)
 
     def inputs_of(self, indices: Tensor) -> Tensor:
         """Augment and normalise the images of these indices, (n,), for a step."""
@@ -214,13 +283,16 @@ class Trainer:
     def state(self) -> State:
         """Copy all that changes: weights, buffers, momentum, average, generator.
 
-        A pruned parameter has only its kept values, (kept,), in the order of its mask: its pruned
-        weights are zero, and their momentum has no effect.
+        Where masks stay, a pruned parameter has only its kept values, (kept,), in the order of its
+        mask: its pruned weights are zero, and their momentum has no effect. Where they move, they
+        are in the state.
         """
         state = self._tensors()
         kept = {key: state[key].detach()[mask] for key, mask in self._where.items() if key in state}
         state["generator"] = self.generator.get_state()
         state["steps_done"] = torch.tensor(self.steps_done)
+        if self.budget is not None:
+            state["moved"] = torch.tensor(self.moved)
         return {
             name: kept[name].cpu() if name in kept else tensor.detach().to("cpu", copy=True)
             for name, tensor in state.items()
@@ -237,6 +309,11 @@ class Trainer:
             held = self.optimizer.state[parameter]
             if held.get("momentum_buffer") is None:
                 held["momentum_buffer"] = torch.zeros_like(parameter)
+        if self.budget is not None:
+            for name, moving in self.masks.items():
+                moving.copy_(state[f"mask/{name}"])
+            self.moved = int(state["moved"])
+            self._keep_masks()
         # In place, for captured steps. A first step with zero momentum equals one without any.
         for key, tensor in self._tensors().items():
             if key.startswith("momentum/") and key not in state:
@@ -255,4 +332,6 @@ class Trainer:
         for index, parameter in enumerate(self.parameters):
             if (momentum := self.optimizer.state[parameter].get("momentum_buffer")) is not None:
                 tensors[f"momentum/{index}"] = momentum
+        if self.budget is not None:
+            tensors |= {f"mask/{name}": mask for name, mask in self.masks.items()}
         return tensors | {f"average/{index}": tensor for index, tensor in enumerate(self._average)}

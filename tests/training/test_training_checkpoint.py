@@ -22,6 +22,9 @@ class StopError(Exception):
 
 def run(splits, settings, path, stop_after=None, every=0.0, signal_=StopError):
     model, masks = make_network(density=0.5)
+    moves = settings.moving.rule != "static"
+    if settings.moving.rule == "gradual_magnitude":
+        model, masks = make_network()
     heard = []
 
     def listen(epoch):
@@ -31,8 +34,13 @@ def run(splits, settings, path, stop_after=None, every=0.0, signal_=StopError):
 
     checkpoint = TrainingCheckpoint(path, every) if path else None
     try:
+        budget = sum(mask.numel() for mask in masks.values()) // 2 if moves else None
         trained = train(
-            model, masks, splits, settings, seed=3, on_epoch=listen, checkpoint=checkpoint
+            *(model, masks, splits, settings),
+            seed=3,
+            budget=budget,
+            on_epoch=listen,
+            checkpoint=checkpoint,
         )
     except (StopError, KeyboardInterrupt):
         return None, None, heard
@@ -47,6 +55,9 @@ RECIPES = [
     {"momentum": 0.9, "nesterov": True, "schedule": "one_cycle", "flip": True, "translate": 2},
     {"momentum": 0.0, "schedule": "step", "cutout": 3},
     {"weight_average": 0.9, "max_gradient_norm": 0.5, "evaluate_every": 2},
+    {"momentum": 0.9, "weight_average": 0.9, "moving": {"rule": "rigl", "every": 2, "until": 0.9}},
+    {"momentum": 0.9, "moving": {"rule": "set", "every": 2, "scope": "global"}},
+    {"momentum": 0.9, "moving": {"rule": "gradual_magnitude", "every": 2}},
 ]
 
 

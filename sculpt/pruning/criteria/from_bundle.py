@@ -9,8 +9,8 @@ from sculpt.errors import BudgetError, DryRankingError, InputError
 from sculpt.pruning.mask_rule import MaskRule
 from sculpt.pruning.masks import Masks, count_kept, prunable_parameters
 from sculpt.pruning.task import PruningTask
-from sculpt.pruning.trained import FROM_BUNDLE, fitting_layers, read_trained
-from sculpt.registry import CRITERIA
+from sculpt.pruning.trained import fitting_layers, read_trained
+from sculpt.registry import CRITERIA, FROM_BUNDLE
 
 
 @CRITERIA.register(FROM_BUNDLE)

@@ -5,8 +5,8 @@ from torch import nn
 from sculpt.diagnostics.layers import weight_of, weighted_layers
 from sculpt.errors import InputError
 from sculpt.pruning.initializers import draw_layers
-from sculpt.pruning.trained import FROM_BUNDLE, fitting_layers, read_trained
-from sculpt.registry import INITIALIZERS
+from sculpt.pruning.trained import fitting_layers, read_trained
+from sculpt.registry import FROM_BUNDLE, INITIALIZERS
 
 
 @INITIALIZERS.register(FROM_BUNDLE)

@@ -15,8 +15,8 @@ from sculpt.pruning.criteria.magnitude import read_saved_state
 from sculpt.pruning.initializers import initialize
 from sculpt.pruning.mask_rule import MaskRule
 from sculpt.pruning.task import PruningTask
-from sculpt.pruning.trained import FROM_BUNDLE, check_not_repaired, read_trained
-from sculpt.registry import CRITERIA
+from sculpt.pruning.trained import check_not_repaired, read_trained
+from sculpt.registry import CRITERIA, FROM_BUNDLE
 from sculpt.trial_setup import build_model
 
 
