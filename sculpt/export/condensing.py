@@ -61,7 +61,8 @@ def compact(model: nn.Module, masks: Masks, example_inputs: Tensor) -> fx.GraphM
 
     Args:
         model: Trained, on any device; it is not changed. Its forward pass must be traceable by
-            torch.fx.
+            torch.fx. Or else by `torch.export`, for images of the shape of the example and batches
+            of any size: then its control flow may depend on sizes, but not on values.
         masks: Keyed by parameter name.
         example_inputs: (N, ...), real images or noise.
 

@@ -60,10 +60,11 @@ def lower(
     """
     network = masked_copy(model, masks, torch.float64)
     try:
-        graph = trace(network, tuple(example_inputs.shape[1:]))
+        graph = trace(network, tuple(example_inputs.shape[1:]), by_export=True)
     except NotTraceableError as error:
         raise ExportError(
-            "a network's forward pass must be traceable to be exported (torch.fx), but "
+            "a network's forward pass must be traceable to be exported (torch.fx, "
+            "or torch.export for images of one shape), but "
             f"{error}; export it as bundle, state_dict or pt2"
         ) from error
     with torch.no_grad():
