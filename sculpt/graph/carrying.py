@@ -46,6 +46,7 @@ BY_CHANNEL: set[Any] = {
     *(nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d, F.interpolate),
     *(nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.ConstantPad2d, nn.ReflectionPad2d),
     *(nn.ReplicationPad2d,),
+    *(torch.ops.aten.upsample_nearest2d.vec, torch.ops.aten.upsample_bilinear2d.vec),
 }
 """Modules and functions that compute each channel, the first dimension of an image, alone."""
 
