@@ -32,6 +32,7 @@ RENAMED: dict[str, Any] = {
     "split_with_sizes": torch.split,
     "sym_size": "size",
 }
+COPIES = ("clone", "lift_fresh_copy", "detach", "alias")
 RESHAPING = ("reshape", torch.reshape, torch.flatten, torch.unflatten)
 
 
@@ -118,9 +119,12 @@ class _Reading:
     def _owned(self, spec: InputSpec) -> str:
         """Name the tensor of the network that an input is; constants become buffers of it."""
         assert spec.target is not None
-        if spec.kind == InputKind.CONSTANT_TENSOR and not hasattr(self._network, spec.target):
-            self._network.register_buffer(spec.target, self._program.constants[spec.target])
-        return spec.target
+        if spec.kind != InputKind.CONSTANT_TENSOR:
+            return spec.target
+        name = f"constant_{spec.target}".replace(".", "_")
+        if not hasattr(self._network, name):
+            self._network.register_buffer(name, self._program.constants[spec.target])
+        return name
 
     def _module_of(self, node: fx.Node) -> tuple[str, str] | None:
         """Return the call, and the name, of the outermost whole module that a node is part of."""
@@ -136,6 +140,9 @@ class _Reading:
             self._new[result] = self._graph.call_module(module[1], (self._new[given],))
             return
         for node in nodes:
+            if _name(node) in COPIES and self._new[node.all_input_nodes[0]].op == "get_attr":
+                self._new[node] = self._new[node.all_input_nodes[0]]  # which nothing overwrites
+                continue
             args, kwargs = (self._anew(values) for values in (node.args, node.kwargs))
             op, target = _plain_target(node)
             if target in RESHAPING and (reshaped := _reshaped(node)):
@@ -183,12 +190,18 @@ class _Reading:
 
 def _plain_target(node: fx.Node) -> tuple[str, Any]:
     """Return the operation and target of a node by which `carrying` knows it, or its own."""
-    if isinstance(node.target, torch._ops.OpOverload) and not _writes(node):
-        name = node.target.overloadpacket.__name__
+    name = _name(node)
+    if name and not _writes(node):
         names = (RENAMED.get(name), getattr(torch, name, None), getattr(F, name, None), name)
         for target in (one for one in names if one in KNOWN or one == "size"):
             return "call_method" if isinstance(target, str) else "call_function", target
     return node.op, node.target
+
+
+def _name(node: fx.Node) -> str:
+    """Return the name of one of PyTorch's inner operations; of others none."""
+    target = node.target
+    return str(target.overloadpacket.__name__) if isinstance(target, torch._ops.OpOverload) else ""
 
 
 def _writes(node: fx.Node) -> bool:
