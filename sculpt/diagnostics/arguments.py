@@ -1,6 +1,6 @@
 """Checks of what users give: networks, inputs, and what networks return."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,13 +92,15 @@ def logits_of(output: Any) -> Tensor:
     )
 
 
-def material_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+def material_weights(model: nn.Module, also: Collection[str] = ()) -> dict[str, nn.Parameter]:
     """List the weights and biases of conv and linear layers, after a look whether they are there.
+
+    And the weights of embeddings that `also` names.
 
     Raises:
         InputError: there are none, or one has no values yet, or was made in inference mode.
     """
-    parameters = weighted_parameters(model)
+    parameters = weighted_parameters(model, also)
     for name, parameter in parameters.items():
         if is_lazy(parameter):
             mend = "run one batch through the network"

@@ -1,6 +1,7 @@
 """The conv and linear layers of a network, their parameters and their masks."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from sculpt.errors import InputError
 
 Layer = nn.modules.conv._ConvNd | nn.Linear
+Embedding = nn.Embedding | nn.EmbeddingBag
 
 
 class Projections(nn.Linear):
@@ -25,7 +27,9 @@ class Projections(nn.Linear):
 
 Masks = dict[str, Tensor]
 """Bool tensors, True = kept, keyed by parameter name; one for every parameter of a conv or linear
-layer. A frozen parameter is kept whole."""
+layer, and of each embedding that is pruned. A frozen parameter is kept whole."""
+REQUESTED = "pruned_on_request"
+"""Attribute of an embedding whose weight may be pruned: scoring a network sees it alone."""
 
 
 def named_layers(model: nn.Module) -> list[tuple[str, str | None, Layer]]:
@@ -74,14 +78,68 @@ def weighted_layers(model: nn.Module) -> dict[str, Layer]:
     return layers
 
 
-def weights_of(model: nn.Module) -> dict[str, str]:
-    """Map the name of each weight and bias of conv and linear layers to its layer's weight."""
+def weights_of(model: nn.Module, also: Collection[str] = ()) -> dict[str, str]:
+    """Map the name of each weight and bias of conv and linear layers to its layer's weight.
+
+    The weights of embeddings on request are their own, and those of embeddings that `also` names.
+    """
     owners: dict[str, str] = {}
     for weight, bias, _ in named_layers(model):
         for name in (weight, bias):
             if name is not None:
                 owners.setdefault(name, weight)
+    for name, embedding in _embeddings(model).items():
+        if name not in owners and (name in also or hasattr(embedding, REQUESTED)):
+            owners[name] = name
     return owners
+
+
+def _embeddings(model: nn.Module) -> dict[str, Embedding]:
+    """List the embeddings by their weights' names; of several with one weight, the first."""
+    names: dict[Any, str] = {parameter: name for name, parameter in model.named_parameters()}
+    found: dict[str, Embedding] = {}
+    for module in model.modules():
+        if isinstance(module, Embedding) and "weight" in module._parameters:
+            found.setdefault(names[module.weight], module)
+    return found
+
+
+def embeddings(model: nn.Module) -> dict[str, Embedding]:
+    """List the embeddings by their weights' names, but for those that a layer shares."""
+    layers = {name for weight, bias, _ in named_layers(model) for name in (weight, bias)}
+    return {name: found for name, found in _embeddings(model).items() if name not in layers}
+
+
+@contextmanager
+def embeddings_on_request(model: nn.Module, names: Collection[str]) -> Iterator[None]:
+    """Count the weights of some embeddings to the prunable ones, in a context."""
+    chosen = [module for name, module in embeddings(model).items() if name in names]
+    # A gradient that is sparse, or divided by how often a row is read, is none to score by.
+    before = [(module.sparse, module.scale_grad_by_freq) for module in chosen]
+    try:
+        for module in chosen:
+            setattr(module, REQUESTED, True)
+            module.sparse = module.scale_grad_by_freq = False
+        yield
+    finally:
+        for module, (sparse, by_frequency) in zip(chosen, before, strict=True):
+            delattr(module, REQUESTED)
+            module.sparse, module.scale_grad_by_freq = sparse, by_frequency
+
+
+def check_no_embeddings(model: nn.Module, user: str) -> None:
+    """Refuse embeddings on request where paths are followed, which begin behind them.
+
+    Raises:
+        InputError: there is one; the message names its weight and the user.
+    """
+    for name, module in _embeddings(model).items():
+        if hasattr(module, REQUESTED):
+            raise InputError(
+                f"{user} must follow paths through all weights that it prunes, but they begin at "
+                f"what an embedding returns, behind {name}; leave it out of include, or prune by "
+                "single weights with connection_sensitivity, grasp, magnitude or random"
+            )
 
 
 def weight_of(parameter: str) -> str:
@@ -89,13 +147,15 @@ def weight_of(parameter: str) -> str:
     return parameter.rpartition(".")[0] + ".weight" if "." in parameter else "weight"
 
 
-def weighted_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+def weighted_parameters(model: nn.Module, also: Collection[str] = ()) -> dict[str, nn.Parameter]:
     """List the weights and biases of every conv and linear layer, frozen ones too, by name.
+
+    And the weights of some embeddings, see `weights_of`.
 
     Raises:
         InputError: the model has no such layer, or the weight of one is computed from others.
     """
-    parameters = {name: model.get_parameter(name) for name in weights_of(model)}
+    parameters = {name: model.get_parameter(name) for name in weights_of(model, also)}
     if not parameters:
         raise InputError(
             "a network must have convolution or linear layers to be pruned, but "
@@ -104,13 +164,13 @@ def weighted_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return parameters
 
 
-def prunable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+def prunable_parameters(model: nn.Module, also: Collection[str] = ()) -> dict[str, nn.Parameter]:
     """List the weights and biases that may be pruned: those of `weighted_parameters` that train.
 
     Raises:
         InputError: there is none; or see `weighted_parameters`.
     """
-    parameters = weighted_parameters(model)
+    parameters = weighted_parameters(model, also)
     prunable = {name: p for name, p in parameters.items() if p.requires_grad}
     if not prunable:
         raise InputError(
@@ -171,18 +231,19 @@ def check_masks(model: nn.Module, masks: object, *, of_biases: bool = True) -> M
 
     Args:
         model: On any device.
-        masks: One bool tensor for each weight and bias of a conv or linear layer, by name.
+        masks: One bool tensor for each weight and bias of a conv or linear layer, by name; there
+            may be one for the weight of an embedding.
         of_biases: Whether those of biases must be there, too.
 
     Raises:
         InputError: a mask does not fit; the message names the parameter.
     """
-    parameters, owners = weighted_parameters(model), weights_of(model)
     if not isinstance(masks, Mapping):
         raise InputError(
             "masks must be a dictionary of bool tensors by parameter name, as sculpt.prune returns "
             f"it, but got {type(masks).__name__}"
         )
+    parameters, owners = weighted_parameters(model, masks), weights_of(model, masks)
     different = sorted(map(str, parameters.keys() ^ masks.keys()))
     if not of_biases:
         different = [name for name in different if owners.get(name, name) == name]
@@ -214,7 +275,7 @@ def check_applied(model: nn.Module, masks: Masks) -> Masks:
         InputError: a mask does not fit, or a pruned weight is not zero.
     """
     here = check_masks(model, masks)
-    for name, parameter in weighted_parameters(model).items():
+    for name, parameter in weighted_parameters(model, masks).items():
         pruned = parameter.detach()[~here[name]]
         if ((pruned != 0) & ~pruned.isnan()).any():
             raise InputError(

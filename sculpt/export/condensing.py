@@ -61,7 +61,8 @@ def compact(model: nn.Module, masks: Masks, example_inputs: Tensor) -> fx.GraphM
 
     Args:
         model: Trained, on any device; it is not changed. Its forward pass must be traceable by
-            torch.fx.
+            torch.fx. Or else by `torch.export`, for images of the shape of the example and batches
+            of any size: then its control flow may depend on sizes, but not on values.
         masks: Keyed by parameter name.
         example_inputs: (N, ...), real images or noise.
 
@@ -231,7 +232,7 @@ def _complete_groups(program: Program, units: list[Numbers], needed: Mask) -> No
             stays = needed[sides[0]].any(axis=1) | needed[sides[1]].any(axis=1)
             widest = [max(1, int(needed[side].sum(axis=1).max())) for side in sides]
             rows, columns = needed[units[place]], needed[units[layer.source]]
-            dense = rows.sum() * columns.sum() / _groups(layer, rows, columns)
+            dense = rows.sum() * columns.sum() / _groups(layer.groups, rows, columns)
             if dense > stays.sum() * widest[0] * widest[1]:
                 for side, width in zip(sides, widest, strict=True):
                     for group in side[stays]:
@@ -240,9 +241,9 @@ def _complete_groups(program: Program, units: list[Numbers], needed: Mask) -> No
                 settled = False
 
 
-def _groups(layer: ops.Conv, rows: Mask, columns: Mask) -> int:
-    """Count the equal groups that a convolution's kept channels form; 1 if they are unequal."""
-    sides = [side.reshape(layer.groups, -1).sum(axis=1) for side in (rows, columns)]
+def _groups(groups: int, rows: Mask, columns: Mask) -> int:
+    """Count the equal groups that a layer's kept channels form; 1 if they are unequal."""
+    sides = [side.reshape(groups, -1).sum(axis=1) for side in (rows, columns)]
     kept = [(row, column) for row, column in zip(*sides, strict=True) if row or column]
     return len(kept) if len(set(kept)) == 1 else 1
 
@@ -259,16 +260,13 @@ def _narrowed(
             varies = _varying(operation, source.alive, source.constant)
             columns = kept[operation.source]
             # Only weights on a path stay; the others of a channel that stays are zero.
+            groups = _groups(len(operation.blocks), rows, columns)
             used = np.multiply.outer(own.on_path[rows], varies[columns])
-            weight = operation.weight[rows][:, columns]
-            weight = weight * used.reshape(*used.shape, *[1] * (weight.ndim - 2))
-            weight = np.ascontiguousarray(weight)
+            weight = _narrowed_weight(operation, rows, columns, used, groups)
             bias = operation.bias + _taps(operation) @ np.where(varies, 0.0, source.constant)
             bias = np.where(own.alive, bias * own.read, own.constant)
             narrow = replace(operation, shape=shape, weight=weight, bias=bias[rows])
-            if isinstance(narrow, ops.Conv):
-                return replace(narrow, groups=_groups(narrow, rows, columns))
-            return narrow
+            return replace(narrow, groups=groups) if isinstance(narrow, ops.Conv) else narrow
         case ops.Affine(scale=scale, shift=shift):
             return replace(operation, shape=shape, scale=scale[rows], shift=shift[rows])
         case ops.Channels(taken=taken):
@@ -279,6 +277,29 @@ def _narrowed(
             fewer = tuple(_renumbered(one, kept[source])[rows] for one, source in pairs)
             return replace(operation, shape=shape, carried=fewer)
     return replace(operation, shape=shape)
+
+
+def _narrowed_weight(layer: ops.Layer, rows: Mask, columns: Mask, used: Mask, groups: int) -> Array:
+    """Return the weight, (outputs, inputs of a group, ...), of the channels that stay.
+
+    Args:
+        layer: Of all channels.
+        rows, columns: Its outputs and inputs that stay.
+        used: (outputs, inputs) that stay: where weights are not set to zero.
+        groups: That they form; if there is one, the zeros between the old ones become weights.
+    """
+    if groups == 1:
+        weight = layer.spread(layer.weight)[rows][:, columns]
+    else:
+        sides = [side.reshape(len(layer.blocks), -1) for side in (rows, columns)]
+        there = np.flatnonzero(sides[0].any(axis=1))
+        outputs, inputs = (np.nonzero(side)[1].reshape(groups, -1) for side in sides)
+        weight = layer.blocks[there[:, None, None], outputs[:, :, None], inputs[:, None]]
+        weight = weight.reshape(-1, *weight.shape[2:])
+        places = np.arange(groups)
+        pairs = used.reshape(groups, outputs.shape[1], groups, -1)[places, :, places]
+        used = pairs.reshape(weight.shape[:2])
+    return np.ascontiguousarray(weight * used.reshape(*used.shape, *[1] * (weight.ndim - 2)))
 
 
 def _renumbered(carried: Numbers, kept: Mask) -> Numbers:
@@ -316,7 +337,7 @@ def _merge_constants(program: Program) -> Program:
 
 def _taps(layer: ops.Layer) -> Array:
     """Sum a layer's weights over the kernel, (outputs, inputs)."""
-    return layer.weight.reshape(*layer.weight.shape[:2], -1).sum(axis=2)
+    return layer.spread(layer.weight.reshape(*layer.weight.shape[:2], -1).sum(axis=2))
 
 
 def _varying(layer: ops.Layer, alive: Mask, constant: Array) -> Mask:

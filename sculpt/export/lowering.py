@@ -60,10 +60,11 @@ def lower(
     """
     network = masked_copy(model, masks, torch.float64)
     try:
-        graph = trace(network, tuple(example_inputs.shape[1:]))
+        graph = trace(network, tuple(example_inputs.shape[1:]), by_export=True)
     except NotTraceableError as error:
         raise ExportError(
-            "a network's forward pass must be traceable to be exported (torch.fx), but "
+            "a network's forward pass must be traceable to be exported (torch.fx, "
+            "or torch.export for images of one shape), but "
             f"{error}; export it as bundle, state_dict or pt2"
         ) from error
     with torch.no_grad():
@@ -310,7 +311,7 @@ def _lowered(node: fx.Node, what: Any, axis: int) -> list[ops.Computed] | None:
     at = (shape, str(node.target) if is_module else node.name, 0)
     match what:
         case nn.modules.conv._ConvNd(padding_mode="zeros", padding=tuple()) as conv:
-            weight = _whole_kernel(conv)
+            weight = _with_gaps(conv)
             bias, padding = _bias(conv.bias, len(weight)), tuple(map(int, conv.padding))
             layer = ops.Conv(
                 *(*at, weight, bias),
@@ -373,19 +374,16 @@ def _equal_parts(function: Any, at: Place, before: Shape) -> ops.Pool:
     return ops.Pool(*at, function, window, window, (0, 0), ceil_mode=False)
 
 
-def _whole_kernel(conv: nn.modules.conv._ConvNd) -> Array:
-    """Return a convolution's weight as one group without dilation, with zeros between: (outputs,
-    inputs, height, width)."""
-    groups, kernel = conv.groups, conv.weight.shape[2:]
-    weight = by_output(conv, conv.weight.detach()).unflatten(2, kernel).unflatten(0, (groups, -1))
-    rows, columns = weight.shape[1:3]
+def _with_gaps(conv: nn.modules.conv._ConvNd) -> Array:
+    """Return a convolution's weight without dilation, with zeros in the gaps: (outputs, inputs of a
+    group, height, width)."""
+    kernel = conv.weight.shape[2:]
+    weight = by_output(conv, conv.weight.detach()).unflatten(2, kernel)
     pairs = list(zip(kernel, conv.dilation, strict=True))
     window = [(length - 1) * step + 1 for length, step in pairs]
-    whole = weight.new_zeros(groups, rows, groups, columns, *window)
-    taps = tuple(slice(None, None, step) for _, step in pairs)
-    for group in range(groups):
-        whole[(group, slice(None), group, slice(None), *taps)] = weight[group]
-    return whole.flatten(0, 1).flatten(1, 2).numpy()
+    whole = weight.new_zeros(*weight.shape[:2], *window)
+    whole[(..., *(slice(None, None, step) for _, step in pairs))] = weight
+    return whole.numpy()
 
 
 def _scale_and_shift(norm: nn.modules.batchnorm._BatchNorm) -> tuple[Array, Array]:

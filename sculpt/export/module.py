@@ -139,7 +139,7 @@ def _layer(operation: ops.Operation, dtype: torch.dtype) -> nn.Module:
 
     match operation:
         case ops.Layer(stored=stored, bias=bias):
-            outputs, inputs = operation.weight.shape[:2]
+            outputs, inputs = len(operation.weight), operation.inputs
             layer: nn.modules.conv._ConvNd | nn.Linear = nn.Linear(inputs, outputs, device="meta")
             if isinstance(operation, ops.Conv):
                 window, steps = stored.shape[2:], (operation.stride, operation.padding)

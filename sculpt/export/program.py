@@ -55,7 +55,7 @@ class Layer(_Computed):
     """An operation with weights."""
 
     weight: Array
-    """(outputs, inputs, ...)."""
+    """(outputs, inputs of a group, ...), the outputs of one group after those of another."""
     bias: Array
     """(outputs,)."""
     biased: bool = field(default=True, kw_only=True)
@@ -66,6 +66,24 @@ class Layer(_Computed):
         """The weight as PyTorch and ONNX store it."""
         return self.weight
 
+    @property
+    def inputs(self) -> int:
+        """Channels that it reads."""
+        return self.weight.shape[1]
+
+    @property
+    def blocks(self) -> Array:
+        """The weight as (groups, outputs of one, inputs of one, ...)."""
+        return self.weight[None]
+
+    def spread(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Put values for the inputs of a group, (outputs, inputs of a group, ...), among zeros.
+
+        Returns:
+            (outputs, inputs, ...).
+        """
+        return values
+
 
 class Linear(Layer):
     """A linear layer."""
@@ -75,7 +93,7 @@ class Linear(Layer):
 class Conv(Layer):
     """A convolution in PyTorch's layout, with zeros around the image.
 
-    Its weight is whole: with zeros between groups and in the gaps of a dilation.
+    Its weight has zeros in the gaps of a dilation, but none between groups.
     """
 
     stride: Steps
@@ -87,18 +105,28 @@ class Conv(Layer):
     @property
     def stored(self) -> Array:
         """(out_channels, in_channels / groups, height, width): the weight without those zeros."""
-        blocks = self._blocks
-        return blocks.reshape(-1, *blocks.shape[2:])
+        taps: Any = tuple(slice(None, None, step) for step in (1, 1, *self.dilation))
+        return self.weight[taps]
 
     @property
-    def _blocks(self) -> Array:
-        """(groups, outputs and inputs of a group, height, width)."""
-        taps: Any = tuple(slice(None, None, step) for step in (1, 1, *self.dilation))
-        weight: Array = self.weight[taps]
-        rows, columns = (size // self.groups for size in weight.shape[:2])
-        whole = weight.reshape(self.groups, rows, self.groups, columns, *weight.shape[2:])
-        places = np.arange(self.groups)
-        return whole[places, :, places]
+    def inputs(self) -> int:
+        """Channels that it reads."""
+        return self.weight.shape[1] * self.groups
+
+    @property
+    def blocks(self) -> Array:
+        """The weight as (groups, outputs of one, inputs of one, ...)."""
+        return self.weight.reshape(self.groups, -1, *self.weight.shape[1:])
+
+    def spread(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Put values for the inputs of a group among zeros; see `Layer.spread`."""
+        if self.groups == 1:
+            return values
+        blocks, places = values.reshape(self.groups, -1, *values.shape[1:]), np.arange(self.groups)
+        rows, columns, *rest = blocks.shape[1:]
+        whole = np.zeros((self.groups, rows, self.groups, columns, *rest), values.dtype)
+        whole[places, :, places] = blocks
+        return whole.reshape(len(values), -1, *rest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +138,8 @@ class ConvTranspose(Conv):
     @property
     def stored(self) -> Array:
         """(in_channels, out_channels / groups, height, width): the weight without those zeros."""
-        blocks = self._blocks.swapaxes(1, 2)
+        taps: Any = tuple(slice(None, None, step) for step in (1, 1, 1, *self.dilation))
+        blocks = self.blocks[taps].swapaxes(1, 2)
         return blocks.reshape(-1, *blocks.shape[2:])
 
 
@@ -250,8 +279,8 @@ class Program:
                 case Input():
                     found.append(Link(width))
                 case Layer(weight=weight, source=source):
-                    connections = (weight != 0).reshape(*weight.shape[:2], -1).any(axis=2)
-                    found.append(Link(width, (source,), connections))
+                    there = (weight != 0).reshape(*weight.shape[:2], -1).any(axis=2)
+                    found.append(Link(width, (source,), operation.spread(there)))
                 case Channels(taken=taken, source=source):
                     found.append(Link(width, (source,), carried=(taken,)))
                 case Call(sources=sources, carried=own, product=product):

@@ -32,7 +32,7 @@ POINTWISE: set[Any] = {
 """Modules, functions and methods that make another number of each number."""
 
 ADDITIONS: set[Any] = {operator.add, operator.iadd, torch.add, "add", "add_"}
-SUMS: set[Any] = ADDITIONS | {operator.sub, operator.isub, torch.sub, "sub"}
+SUMS: set[Any] = ADDITIONS | {operator.sub, operator.isub, torch.sub, "sub", torch.rsub}
 PRODUCTS: set[Any] = {operator.mul, operator.imul, torch.mul, "mul", "mul_"}
 QUOTIENTS: set[Any] = {operator.truediv, torch.div, "div", torch.maximum, torch.minimum}
 """Functions and methods of two tensors, or of a tensor and a number."""
@@ -46,6 +46,7 @@ BY_CHANNEL: set[Any] = {
     *(nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d, F.interpolate),
     *(nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.ConstantPad2d, nn.ReflectionPad2d),
     *(nn.ReplicationPad2d,),
+    *(torch.ops.aten.upsample_nearest2d.vec, torch.ops.aten.upsample_bilinear2d.vec),
 }
 """Modules and functions that compute each channel, the first dimension of an image, alone."""
 
@@ -55,11 +56,15 @@ MOVING: set[Any] = {
     *(torch.stack, torch.chunk, torch.split, torch.unbind, operator.getitem, torch.unflatten),
     *("flatten", "view", "reshape", "permute", "transpose", "contiguous", "squeeze", "unsqueeze"),
     *("chunk", "split", "unbind", "swapaxes", "movedim", "unflatten", torch.narrow, "narrow"),
+    *(torch.select, "select", torch.clone, "clone", torch.ops.aten.slice.Tensor),
 }
 """Modules, functions and methods that move values, and leave them as they are."""
 
 MEANS: set[Any] = {torch.mean, "mean", torch.amax, "amax", torch.sum, "sum"}
 """Functions and methods over some dimensions, which stay or go."""
+
+KNOWN = POINTWISE | SUMS | PRODUCTS | QUOTIENTS | BY_CHANNEL | MOVING | MEANS
+"""All that is understood."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,6 +179,8 @@ class ChannelReader:
         count = len(source.meta["size"])
         axis = self.axes[source] % count
         if (node.op, node.target) == ("call_method", "dim"):
+            return True
+        if node.target is getattr and given in (("dtype",), ("device",)):
             return True
         if (node.op, node.target) == ("call_method", "size") and len(given) == 1:
             return isinstance(given[0], int) and given[0] % count != axis

@@ -35,6 +35,11 @@ class _Tracer(fx.Tracer):
         return isinstance(m, ZeroPad) or named or super().is_leaf_module(m, module_qualified_name)
 
 
+def is_leaf(module: nn.Module, name: str) -> bool:
+    """Whether a module is one call of a graph, whatever it calls itself."""
+    return _Tracer().is_leaf_module(module, name)
+
+
 class _Shapes(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         given: Any = self.map_nodes_to_values(n.args, n)
@@ -55,15 +60,17 @@ def symbolic_trace(network: nn.Module) -> fx.Graph:
         return _Tracer().trace(network)
     except Exception as error:
         # Whatever a foreign forward pass raises when it is given symbols for tensors.
-        raise _not_traceable(network, error) from error
+        raise not_traceable(network, error) from error
 
 
-def trace(network: nn.Module, shape: Shape) -> fx.Graph:
+def trace(network: nn.Module, shape: Shape, *, by_export: bool = False) -> fx.Graph:
     """Trace a forward pass in the network's mode.
 
     Args:
         network: A copy, all on one device and of one precision: it is evaluated once, on zeros.
         shape: Of one image.
+        by_export: Whether `torch.export` traces what torch.fx cannot: see `exported_graph` for
+            what is asked of such a network. It is then traced for images of that shape alone.
 
     Returns:
         Nodes in order of execution, with a `meta` of their results for a batch of two: `shape`,
@@ -74,7 +81,14 @@ def trace(network: nn.Module, shape: Shape) -> fx.Graph:
     Raises:
         NotTraceableError: the forward pass cannot be traced, or does not take such images.
     """
-    graph = symbolic_trace(network)
+    try:
+        graph = symbolic_trace(network)
+    except NotTraceableError:
+        if not by_export:
+            raise
+        from sculpt.graph.exported import exported_graph  # PyTorch's compiler takes seconds
+
+        graph = exported_graph(network, shape)
     like = next(network.parameters(), torch.empty(0))
     inputs = torch.zeros(2, *shape, dtype=like.dtype, device=like.device)
     try:
@@ -82,10 +96,11 @@ def trace(network: nn.Module, shape: Shape) -> fx.Graph:
             # In training mode a network may do more than shapes need, which not every device can.
             _Shapes(fx.GraphModule(network, graph).eval()).run(inputs)
     except Exception as error:
-        raise _not_traceable(network, error) from error
+        raise not_traceable(network, error) from error
     return graph
 
 
-def _not_traceable(network: nn.Module, error: Exception) -> NotTraceableError:
+def not_traceable(network: nn.Module, error: Exception) -> NotTraceableError:
+    """Say why a network cannot be traced."""
     reason = str(error).partition("\n")[0]
     return NotTraceableError(f"that of {type(network).__name__} is not ({reason})")

@@ -1,7 +1,5 @@
 """Masks in other people's training loops: after every optimiser step, and as PyTorch's own."""
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
@@ -9,7 +7,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from sculpt.diagnostics.arguments import material_weights
-from sculpt.diagnostics.layers import Masks, check_masks, dense_masks, named_layers
+from sculpt.diagnostics.layers import Masks, check_masks, dense_masks, embeddings
 from sculpt.errors import InputError
 from sculpt.pruning.masks import apply_masks
 
@@ -33,7 +31,7 @@ def attach_masks(optimizer: Optimizer, model: nn.Module, masks: Masks) -> Remova
         InputError: the masks do not fit the model, or the optimiser steps none of its weights.
     """
     apply_masks(model, masks)
-    parameters = material_weights(model)
+    parameters = material_weights(model, masks)
     stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
     checked = check_masks(model, masks)
     sparse = {name: mask for name, mask in checked.items() if not mask.all()}
@@ -82,9 +80,10 @@ def to_torch_pruning(model: nn.Module, masks: Masks) -> None:
         InputError: the masks do not fit the model.
     """
     here = check_masks(model, masks)
-    for name, module, attribute in list(_owners(model)):
-        if not here[name].all():
-            torch_prune.custom_from_mask(module, attribute, here[name])
+    for name, mask in here.items():
+        if not mask.all():
+            path, _, attribute = name.rpartition(".")
+            torch_prune.custom_from_mask(model.get_submodule(path), attribute, mask)
 
 
 def from_torch_pruning(model: nn.Module) -> Masks:
@@ -93,7 +92,8 @@ def from_torch_pruning(model: nn.Module) -> Masks:
     Its weights are parameters again afterwards, the pruned ones 0.
 
     Returns:
-        Bool masks of all conv and linear layers, keyed by parameter name.
+        Bool masks of all conv and linear layers, and of embeddings that were pruned, keyed by
+        parameter name.
     """
     found: dict[str, Tensor] = {}
     for path, module in model.named_modules():
@@ -104,18 +104,9 @@ def from_torch_pruning(model: nn.Module) -> Masks:
                 torch_prune.remove(module, attribute)
                 found[f"{path}.{attribute}".removeprefix(".")] = mask
     masks = dense_masks(model)
-    if others := sorted(found.keys() - masks.keys()):
+    if others := sorted(found.keys() - masks.keys() - embeddings(model).keys()):
         raise InputError(
-            f"masks must be of conv and linear layers, but {others[0]} is pruned, too; make that "
-            "permanent with torch.nn.utils.prune.remove"
+            f"masks must be of conv and linear layers or embeddings, but {others[0]} is pruned, "
+            "too; make that permanent with torch.nn.utils.prune.remove"
         )
     return masks | found
-
-
-def _owners(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
-    """List the weights and biases of conv and linear layers: name, module, attribute."""
-    for names in named_layers(model):
-        for name in names[:2]:
-            if name is not None:
-                path, _, attribute = name.rpartition(".")
-                yield name, model.get_submodule(path), attribute

@@ -11,6 +11,7 @@ from sculpt.diagnostics.arguments import InputShape
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.diagnostics.layers import (
     by_output,
+    check_no_embeddings,
     from_outputs,
     kept_weights,
     layer_groups,
@@ -104,6 +105,7 @@ def _select(
     """Mask all but the highest scores; only of what has scores."""
     priced = dict(scores)
     if rule.mac_exponent or rule.effective or rule.granularity == "channel":
+        check_no_embeddings(model, "mac_exponent, effective and granularity 'channel'")
         shape = required_shape(input_shape, "mac_exponent, effective and granularity 'channel'")
         if p := rule.mac_exponent:
             # A weight that is used at many positions must earn its MACs.

@@ -1,6 +1,6 @@
 """Masks: the weights that a network keeps, and their number under a counting rule."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal, get_args
 
 import torch
@@ -15,21 +15,25 @@ Scores = dict[str, Tensor]
 """Higher = keep, keyed by parameter name; one for every prunable parameter."""
 
 Counting = Literal["paper", "total"]
-"""`paper`: trainable weights and biases of conv and linear layers. `total`: all that trains."""
+"""`paper`: trainable weights and biases of conv and linear layers, and the weights of embeddings
+that are pruned. `total`: all that trains."""
 
 
-def count_parameters(model: nn.Module, counting: Counting) -> int:
-    """Count a dense network's parameters under a rule (269,034 or 269,722 for ResNet20)."""
+def count_parameters(model: nn.Module, counting: Counting, also: Collection[str] = ()) -> int:
+    """Count a dense network's parameters under a rule (269,034 or 269,722 for ResNet20).
+
+    The weights of embeddings that `also` names are pruned.
+    """
     if counting == "paper":
-        return sum(p.numel() for p in prunable_parameters(model).values())
+        return sum(p.numel() for p in prunable_parameters(model, also).values())
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def count_kept(model: nn.Module, masks: Masks, counting: Counting) -> int:
     """Count a pruned network's parameters under a rule."""
-    prunable = prunable_parameters(model)
+    prunable = prunable_parameters(model, masks)
     removed = sum(int((~mask).sum()) for name, mask in masks.items() if name in prunable)
-    return count_parameters(model, counting) - removed
+    return count_parameters(model, counting, masks) - removed
 
 
 def prunable_budget(model: nn.Module, budget: int, counting: Counting, *, spared: int = 0) -> int:
@@ -139,6 +143,8 @@ def apply_masks(model: nn.Module, masks: Masks) -> None:
     Raises:
         InputError: the masks do not fit the model; the message names the parameter.
     """
-    parameters = material_weights(model)
-    for name, mask in check_masks(model, masks).items():
+    material_weights(model)
+    here = check_masks(model, masks)
+    parameters = material_weights(model, here)
+    for name, mask in here.items():
         parameters[name].mul_(mask)

@@ -14,6 +14,8 @@ from sculpt.arithmetic import float32_products, sound_convolutions
 from sculpt.diagnostics.arguments import Inputs, material_weights, shape_of
 from sculpt.diagnostics.layers import (
     by_output,
+    embeddings,
+    embeddings_on_request,
     from_outputs,
     kept_weights,
     layer_groups,
@@ -90,11 +92,15 @@ def prune(
         include, exclude: Patterns of parameter names, as of files (`head.*`). Of the weights and
             biases of conv, linear and attention layers, those are pruned that match one of
             `include` and none of `exclude`; others stay whole, as if they were frozen, but count
-            under `total`.
+            under `total`. The weight of an embedding is pruned, too, if `include` has its whole
+            name: `["*", "tokens.weight"]`; no pattern with wildcards means it. Then it is scored
+            weight by weight, and whatever follows paths (SynFlow, `npb`, `effective`,
+            `mac_exponent`, granularity `channel`) refuses it: paths begin behind embeddings.
         counting: `paper`: trainable weights and biases of conv and linear layers count, a shared
-            one once, and so do attention's projections. `total`: everything trainable counts.
-            Frozen parameters count under neither. Only the former are ever pruned: norms,
-            embeddings and recurrent layers stay, and a warning names them (but for norms).
+            one once, and so do attention's projections and the embeddings that `include` names.
+            `total`: everything trainable counts. Frozen parameters count under neither. Only the
+            former are ever pruned: norms, other embeddings and recurrent layers stay, and a warning
+            names them (but for norms).
         scope: `global` ranks the whole network, `layer` each layer for itself at one density.
         granularity: `weight`; `kernel` (whole k×k kernels); `channel` (whole output channels with
             the weights that read them, which leaves dense layers of uneven width). Groups meet the
@@ -107,9 +113,9 @@ def prune(
         options: The criterion's own, for example `targets="gt"`.
 
     Returns:
-        Bool masks, True = kept, of all conv and linear layers, keyed by parameter name. The pruned
-        weights of the model are zero; `sculpt.attach_masks(optimizer, model, masks)` keeps them so
-        while it trains.
+        Bool masks, True = kept, of all conv and linear layers, and of embeddings that `include`
+        names, keyed by parameter name. The pruned weights of the model are zero;
+        `sculpt.attach_masks(optimizer, model, masks)` keeps them so while it trains.
 
     Raises:
         UnknownNameError: no criterion has this name.
@@ -137,13 +143,13 @@ def prune(
             "there must be one loss, but got loss= and the targets of another; leave one out"
         )
     rule = MaskRule(scope, granularity, mac_exponent, effective)
-    weights = material_weights(model)
-    if faulty := [name for name, weight in weights.items() if not weight.isfinite().all()]:
-        raise NumericsError(
-            f"weights must be finite to be pruned, but some of {faulty[0]} are not; check the "
-            "initialisation"
-        )
-    with _sparing(model, include, exclude) as left_whole:
+    with embeddings_on_request(model, include), _sparing(model, include, exclude) as left_whole:
+        weights = material_weights(model)
+        if faulty := [name for name, weight in weights.items() if not weight.isfinite().all()]:
+            raise NumericsError(
+                f"weights must be finite to be pruned, but some of {faulty[0]} are not; check the "
+                "initialisation"
+            )
         spared = sum(p.numel() for p in left_whole.values()) if counting == "total" else 0
         kept = prunable_budget(model, budget, counting, spared=spared)
         left = _not_pruned(model)
@@ -172,7 +178,7 @@ def prune(
             masks = task.select(_without_pruned(scores, left, kept, criterion))
             apply_masks(model, masks)
         unspent = budget - spared - count_kept(model, masks, counting)
-    if others := _left_out(model, left_whole):
+    if others := _left_out(model, {*left_whole, *(embeddings(model).keys() & masks.keys())}):
         warnings.warn(others, SculptWarning, stacklevel=2)
     if collapsed := collapsed_layers(masks):
         warnings.warn(
@@ -206,7 +212,7 @@ def _not_pruned(model: nn.Module) -> Masks:
 
     Some are drawn as 0: biases, a whole layer, or a place of all of its kernels (as by `ldi`).
     """
-    layers, found = weighted_layers(model), {}
+    layers, lookups, found = weighted_layers(model), embeddings(model), {}
     for name, parameter in prunable_parameters(model).items():
         found[name] = torch.ones_like(parameter, dtype=torch.bool)
         if layer := layers.get(name):
@@ -215,6 +221,10 @@ def _not_pruned(model: nn.Module) -> Masks:
             )
             drawn = groups | ~groups.any(2, keepdim=True).any(1, keepdim=True)
             found[name] = from_outputs(layer, drawn.flatten(0, 1))
+        elif embedding := lookups.get(name):
+            found[name] = parameter.detach() != 0
+            if embedding.padding_idx is not None:  # a row that is drawn as 0
+                found[name][embedding.padding_idx] = True
     return found
 
 
@@ -243,6 +253,7 @@ def _sparing(
                 "include and exclude must be lists of patterns, each of which some prunable "
                 f"parameter matches, but got {pattern!r}; their names are "
                 f"{', '.join(list(prunable)[:MOST_NAMES])}{', ...' * (len(prunable) > MOST_NAMES)}"
+                + "".join(f"; {name}, in full, is an embedding's" for name in embeddings(model))
             )
     chosen = {name for pattern in include for name in matched[pattern]}
     chosen -= {name for pattern in exclude for name in matched[pattern]}
@@ -256,8 +267,8 @@ def _sparing(
             parameter.requires_grad_(True)
 
 
-def _left_out(model: nn.Module, spared: Container[str]) -> str | None:
-    """Say which parameters are not pruned, without norms and those that the user spares."""
+def _left_out(model: nn.Module, known: Container[str]) -> str | None:
+    """Say which parameters are not pruned, but for norms and those that the user knows of."""
     prunable, norms = prunable_parameters(model), set[nn.Parameter]()
     for module in model.modules():
         if isinstance(module, NEVER_PRUNED):
@@ -265,7 +276,7 @@ def _left_out(model: nn.Module, spared: Container[str]) -> str | None:
     others = [
         (name, parameter)
         for name, parameter in model.named_parameters()
-        if name not in prunable and name not in spared and parameter not in norms
+        if name not in prunable and name not in known and parameter not in norms
     ]
     if not others:
         return None

@@ -9,7 +9,7 @@ from torch import nn
 import sculpt
 from sculpt.bundle import write_bundle
 from sculpt.errors import ExportError, InputError
-from sculpt.export.condensing import compact
+from sculpt.export.condensing import certify, compact, condense
 from sculpt.export.folder import export_network
 from sculpt.export.latency import measure_latency
 from sculpt.export.loading import Loaded
@@ -170,3 +170,24 @@ def test_lowered_whole_it_keeps_its_channels():
     small = compact(model, masks, IMAGES)
     sizes = [sum(p.numel() for p in network.parameters()) for network in (small, whole)]
     assert sizes[0] < sizes[1]
+
+
+def test_weights_between_groups_are_never_there():
+    """A depthwise layer of a thousand channels is a thousand kernels, not a million."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 1000, 1),
+        nn.Conv2d(1000, 1000, 3, groups=1000),
+        nn.ConvTranspose2d(1000, 500, 2, groups=250),
+        nn.Conv2d(500, 2, 1),
+        nn.Flatten(),
+    )
+    masks = dense_masks(model)
+    masks["1.weight"][::4] = masks["1.bias"][::4] = False
+    sculpt.apply_masks(model, masks)
+    program = lower(model.eval(), masks, torch.zeros(1, 3, 5, 5), calls=True)
+    shapes = [layer.weight.shape for layer in program.layers()]
+    assert shapes == [(1000, 3, 1, 1), (1000, 1, 3, 3), (500, 4, 2, 2), (2, 500, 1, 1)]
+    small = condense(program)
+    certify(model, masks, small, torch.randn(2, 3, 5, 5))
+    shapes = [layer.weight.shape for layer in small.layers()]
+    assert shapes == [(750, 3, 1, 1), (750, 1, 3, 3), (500, 3, 2, 2), (2, 500, 1, 1)]

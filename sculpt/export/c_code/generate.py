@@ -79,12 +79,17 @@ def c_code(program: Program, name: str = "network") -> str:
 def info(program: Program, name: str) -> Info:
     """Describe a network for `sculpt_info()`."""
     nnz = sum(np.count_nonzero(layer.weight.astype(np.float32)) for layer in program.layers())
+    # Zeros between groups count, as in files that are there already.
+    zeros = sum(
+        layer.weight.size * (layer.inputs // layer.weight.shape[1] - 1)
+        for layer in program.layers()
+    )
     return {
         "format": FORMAT,
         "name": name,
         "input_shape": list(program.input_shape),
         "classes": program.classes,
-        "parameters": sum(values.size for _, values in program.values()),
+        "parameters": zeros + sum(values.size for _, values in program.values()),
         "nonzero_weights": int(nnz),
         "macs": program.macs(dense=False),
     }
@@ -133,7 +138,8 @@ class _Tables:
             strides = (*layer.stride, *layer.padding)
         else:
             weight = weight[:, :, None, None]
-        outputs, inputs, *kernel = weight.shape
+        outputs, of_group, *kernel = weight.shape
+        inputs = layer.inputs
         taps = kernel[0] * kernel[1]
         if taps > MOST_CODES:
             raise ExportError(
@@ -146,11 +152,12 @@ class _Tables:
         block = max(1, min(block, inputs, MOST_CODES // taps))
         blocks = max(1, -(-inputs // block))
         block = max(1, -(-inputs // blocks))  # all of about one size
-        output, channel, row, column = np.nonzero(values)
+        output, of_its_group, row, column = np.nonzero(values)
+        channel = of_its_group + output // (outputs * of_group // inputs) * of_group
         code = (channel % block) * taps + row * kernel[1] + column
         place = channel // block * outputs + output
         order = np.lexsort((code, place))
-        first = self._append("weights", values[output, channel, row, column][order])
+        first = self._append("weights", values[output, of_its_group, row, column][order])
         self._append("codes", code[order])
         count = self._append("counts", np.bincount(place, minlength=blocks * outputs))
         shift = self._append("constants", as_float32(layer.bias, name))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sculpt.diagnostics.layers import (
     Layer,
     by_output,
+    check_no_embeddings,
     dense_masks,
     from_outputs,
     layer_groups,
@@ -81,6 +82,7 @@ def npb(
             "; the authors use 0.01 and 1"
         )
     shape = task.required_shape("npb")
+    check_no_embeddings(model, "npb")
     parameters = prunable_parameters(model)
     budgets = erk_counts({name: p.shape for name, p in parameters.items()}, task.kept)
     chosen: dict[str, Tensor] = {}

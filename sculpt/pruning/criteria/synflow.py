@@ -8,7 +8,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sculpt.diagnostics.arguments import InputShape
-from sculpt.diagnostics.layers import prunable_parameters, weighted_parameters, weights_of
+from sculpt.diagnostics.layers import (
+    check_no_embeddings,
+    prunable_parameters,
+    weighted_parameters,
+    weights_of,
+)
 from sculpt.diagnostics.signal import Signal
 from sculpt.diagnostics.topology import follow
 from sculpt.errors import InputError, NumericsError
@@ -115,6 +120,7 @@ class FlowScore:
     """Computes SynFlow scores of a model at its weights at the time of the call."""
 
     def __init__(self, model: nn.Module, input_shape: InputShape):
+        check_no_embeddings(model, "SynFlow")
         self._parameters = weighted_parameters(model)
         self._weights = weights_of(model)
         self._linear = copy.deepcopy(model).double().eval().requires_grad_(True)
