@@ -1,9 +1,8 @@
 """One trial, as the method reads: build, initialise, score, mask, repair, compact, train, measure.
 
-Weights may be drawn anew after the mask, and masks may move while they train.
-
 Lee et al., *A Signal Propagation Perspective for Pruning Neural Networks at Initialization*,
-ICLR 2020. Signal propagation is read after initialisation, after pruning and after repair.
+ICLR 2020. Signal propagation is read after initialisation, after pruning and after repair. The kept
+weights may be drawn anew after the mask, and masks may move in training.
 """
 
 from functools import partial
@@ -14,7 +13,7 @@ from sculpt.data import ImageSet, Splits
 from sculpt.measuring import FEW, Measuring
 from sculpt.pruning.initializers import initialize
 from sculpt.pruning.isometry import repair_isometry
-from sculpt.pruning.masks import Scores, apply_masks, dense_masks, prunable_budget
+from sculpt.pruning.masks import Scores, apply_masks, dense_masks
 from sculpt.registry import CRITERIA
 from sculpt.run_folder import NOWHERE, RunFolder
 from sculpt.seeding import derive_seed
@@ -49,10 +48,8 @@ def run_seed(
             partial(setup.build, splits), partial(sculpt_network, setup, splits, scoring, measuring)
         )
         trainee = model, masks = sculpted.model, sculpted.masks
-        compaction = budget = None
-        if setup.moves:
-            budget = prunable_budget(model, setup.budget, setup.study.counting)
-        elif recipe.compact and setup.role == "candidate":
+        compaction, budget = None, setup.moving_budget(model)
+        if recipe.compact and setup.role == "candidate" and budget is None:
             with measuring.clock("compact"):
                 compaction, plan = compact_where_it_pays(model, masks, splits.train.inputs(FEW))
         if compaction:
@@ -61,7 +58,7 @@ def run_seed(
             trained = train(*trainee, splits, recipe, seed=seed, budget=budget, **folder.hooks)
         if compaction:
             compaction.restore()
-        elif setup.moves:
+        elif budget is not None:
             masks = trained.masks
         return Outcome(model, masks, measuring.trained(sculpted, masks, trained, plan))
 
@@ -75,9 +72,8 @@ def sculpt_network(
     with clock("build"):
         model = setup.build(splits)
         masks = dense_masks(model)
-    first = pruning.initializer if setup.is_pruned else pruning.trained_initializer
     with clock("initialise"):
-        initialize(model, first.name, seed=seed, **first.options)
+        initialize(model, setup.initializer.name, seed=seed, **setup.initializer.options)
     measuring.read("initial", model, masks)
     if setup.is_pruned:
         task = setup.pruning_task(model, scoring, seed)
@@ -86,8 +82,7 @@ def sculpt_network(
         with clock("mask"):
             masks = task.select(scores)
             if again := pruning.redraw:
-                redrawn = derive_seed(seed, "redraw")
-                initialize(model, again.name, seed=redrawn, **again.options)
+                initialize(model, again.name, seed=derive_seed(seed, "redraw"), **again.options)
             apply_masks(model, masks)
         measuring.read("pruned", model, masks)
         if method := pruning.repair_method:

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from sculpt.config import Params, Study
+from sculpt.config import Choice, Params, Study
 from sculpt.data import ImageSet, Spec, Splits
 from sculpt.diagnostics.cost import Cost, measure_cost
 from sculpt.diagnostics.topology import check_followable
@@ -55,9 +55,16 @@ class TrialSetup:
         return self.role == "candidate" and self.study.training.moving.rule != "gradual_magnitude"
 
     @property
-    def moves(self) -> bool:
-        """Whether the masks move while the network is trained."""
-        return self.role == "candidate" and self.study.training.moving.rule != "static"
+    def initializer(self) -> Choice:
+        """Initializer of the weights that are scored or, where none are, trained."""
+        pruning = self.study.pruning
+        return pruning.initializer if self.is_pruned else pruning.redraw or pruning.initializer
+
+    def moving_budget(self, model: nn.Module) -> int | None:
+        """Count the weights that masks keep in the end; None if they do not move in training."""
+        if self.role == "base" or self.study.training.moving.rule == "static":
+            return None
+        return prunable_budget(model, self.budget, self.study.counting)
 
     def build(self, splits: Splits) -> nn.Module:
         """Build the untrained network, on the device of the images."""

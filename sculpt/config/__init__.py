@@ -75,11 +75,6 @@ class Pruning(Section):
     """Spend the budget only on weights that lie on a path from the input to the output."""
 
     @property
-    def trained_initializer(self) -> Choice:
-        """Initializer of the weights that are trained, whatever was scored."""
-        return self.redraw or self.initializer
-
-    @property
     def repair_method(self) -> Literal["frobenius", "spectral", "exact"] | None:
         """Method of the isometry repair; None without one."""
         return "frobenius" if self.repair is True else self.repair or None
