@@ -1,8 +1,7 @@
 """One trial, as the method reads: build, initialise, score, mask, repair, compact, train, measure.
 
 Lee et al., *A Signal Propagation Perspective for Pruning Neural Networks at Initialization*,
-ICLR 2020. Signal propagation is read after initialisation, after pruning and after repair. The kept
-weights may be drawn anew after the mask, and masks may move in training.
+ICLR 2020. Signal propagation is read after initialisation, after pruning and after repair.
 """
 
 from functools import partial
@@ -47,18 +46,17 @@ def run_seed(
         sculpted = folder.sculpted(
             partial(setup.build, splits), partial(sculpt_network, setup, splits, scoring, measuring)
         )
-        trainee = model, masks = sculpted.model, sculpted.masks
+        model, masks = sculpted.model, sculpted.masks
         compaction, budget = None, setup.moving_budget(model)
         if recipe.compact and setup.role == "candidate" and budget is None:
             with measuring.clock("compact"):
                 compaction, plan = compact_where_it_pays(model, masks, splits.train.inputs(FEW))
-        if compaction:
-            trainee = compaction.model, compaction.masks
+        trainee = (compaction.model, compaction.masks) if compaction else (model, masks)
         with measuring.clock("train"):
             trained = train(*trainee, splits, recipe, seed=seed, budget=budget, **folder.hooks)
         if compaction:
             compaction.restore()
-        elif budget is not None:
+        else:
             masks = trained.masks
         return Outcome(model, masks, measuring.trained(sculpted, masks, trained, plan))
 
@@ -66,7 +64,7 @@ def run_seed(
 def sculpt_network(
     setup: TrialSetup, splits: Splits, scoring: ImageSet, measuring: Measuring
 ) -> Sculpted:
-    """Make a network sparse: build, initialise, score, mask, repair; see `run_seed`."""
+    """Make a network sparse: build, initialise, score, mask, redraw, repair; see `run_seed`."""
     pruning, seed, clock = setup.study.pruning, measuring.seed, measuring.clock
     scores: Scores = {}
     with clock("build"):
