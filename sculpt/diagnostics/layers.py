@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sculpt.errors import InputError
-
-Layer = nn.modules.conv._ConvNd | nn.Linear
+from sculpt.graph.calls import Layer as Layer
 
 
 class Projections(nn.Linear):
