@@ -33,15 +33,6 @@ def read_calls(model: nn.Module, masks: Masks, example_inputs: Tensor) -> list[C
     return [_with_masks(call, masks) for call in graph_calls.read_calls(model, graph)]
 
 
-def left_whole(calls: list[Call]) -> list[str]:
-    """Name the calls around which all channels stay, because it is not known what they do."""
-    return [
-        call.label
-        for call in calls[:-1]
-        if call.kind == "opaque" and any(calls[source].shape for source in call.link.sources)
-    ]
-
-
 def _with_masks(read: graph_calls.Call, masks: Masks) -> Call:
     call, layer = Call(**vars(read)), read.module
     if call.kind == "weighted" and isinstance(layer, Layer):

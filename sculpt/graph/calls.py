@@ -2,6 +2,7 @@
 
 import copy
 from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -120,6 +121,20 @@ def read_calls(model: nn.Module, graph: fx.Graph) -> list[Call]:
         label = describe_call(node, module)
         found.append(Call(kind, name, module, shape, link, label, inputs, any_width))
     return found
+
+
+def left_whole(calls: Sequence[Call], among: Collection[int]) -> list[str]:
+    """Name the calls around which all channels stay, because it is not known what they do.
+
+    Only those at the given positions, and not the last, the output.
+    """
+    return [
+        call.label
+        for place, call in enumerate(calls[:-1])
+        if place in among
+        and call.kind == "opaque"
+        and any(calls[source].shape for source in call.link.sources)
+    ]
 
 
 def _axis(node: fx.Node, kind: Kind, reader: ChannelReader) -> int:
