@@ -19,18 +19,17 @@ from sculpt.diagnostics.layers import Layer, by_output, weighted_layers
 from sculpt.errors import BudgetError, DryRankingError, SculptWarning
 from sculpt.pruning.channel_units import find_channel_units
 from sculpt.pruning.mask_rule import MaskRule, select_masks
-from sculpt.pruning.masks import Masks, Scores, count_parameters, prunable_parameters
+from sculpt.pruning.masks import count_parameters, prunable_parameters
 
 CHANNELS = MaskRule(granularity="channel")
 
 
 def narrow(block, **options):
-    """torchvision's ResNet of two stages' worth of blocks, an eighth as wide."""
-    model = ResNet(block, [2, 1, 1, 1], num_classes=10, width_per_group=64, **options)
-    return eighth(model)
+    """torchvision's ResNet of five blocks, an eighth as wide."""
+    return eighth(ResNet(block, [2, 1, 1, 1], num_classes=10, **options))
 
 
-def eighth(model: nn.Module) -> nn.Module:
+def eighth(model):
     """Divide all widths but those of images, classes and groups by eight."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -63,9 +62,10 @@ NETWORKS = {
         (3, 2, 2),
     ),
 }
+DEEP = {"mobilenet_v2", "mobilenet_v3", "shufflenet"}
 
 
-def scores_of(model: nn.Module) -> Scores:
+def scores_of(model):
     """Draw scores above zero for all weights and biases."""
     stream = torch.Generator().manual_seed(0)
     return {
@@ -74,7 +74,7 @@ def scores_of(model: nn.Module) -> Scores:
     }
 
 
-def stored(model: nn.Module, masks: Masks, shape: tuple[int, ...]) -> int:
+def stored(model, masks, shape):
     """Count the weights of the compact network's layers; its biases may be those of norms."""
     sculpt.apply_masks(model, masks)
     small = sculpt.compact(model, masks, torch.randn(2, *shape))
@@ -83,7 +83,10 @@ def stored(model: nn.Module, masks: Masks, shape: tuple[int, ...]) -> int:
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in DEEP else []) for name in NETWORKS],
+)
 def test_compact_leaves_what_the_budget_says(name, share):
     build, shape = NETWORKS[name]
     torch.manual_seed(0)
@@ -144,7 +147,7 @@ def test_a_score_is_one_for_each_parameter():
 
 
 def test_whole_groups_or_channels_of_each_go():
-    def units(groups: int) -> int:
+    def units(groups):
         model = nn.Sequential(
             nn.Conv2d(1, 12, 1), nn.Conv2d(12, 12, 3, groups=groups), nn.Conv2d(12, 2, 1)
         )
@@ -176,7 +179,7 @@ def test_scores_of_zero_are_no_ranking():
 class Branching(nn.Module):
     """It looks at what it has computed, though only at the shape, which no symbol has."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.first, self.last = nn.Linear(4, 20), nn.Linear(20, 3)
 
