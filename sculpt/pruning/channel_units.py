@@ -80,7 +80,7 @@ class ChannelUnits:
     """By the name of the weight: layers whose channels can be removed."""
     whole: set[str]
     """Weights and biases that count, of layers that are used, but not understood: they stay."""
-    least: int
+    of_whole: int
     """Numbers in those."""
     fixed: Mask
     """(units,): those that must stay, such as inputs, classes, and what is not understood."""
@@ -93,7 +93,7 @@ class ChannelUnits:
 
     def count(self, kept: Mask) -> int:
         """Count the numbers that are left."""
-        return self.least + sum(layer.count(kept) for layer in self.layers.values())
+        return self.of_whole + sum(layer.count(kept) for layer in self.layers.values())
 
     def sizes(self, kept: Mask) -> Numbers:
         """Count the numbers that each unit has in common with the kept ones, and its own: (units,).

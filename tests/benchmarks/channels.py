@@ -26,6 +26,7 @@ import argparse
 import copy
 import warnings
 from collections.abc import Callable
+from importlib.metadata import version
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -59,7 +60,7 @@ def main() -> None:
     warnings.simplefilter("ignore", SculptWarning)  # what whole channels leave is printed
     torch.set_num_threads(1)
     print(
-        f"torch {torch.__version__}, torch-pruning {torch_pruning.__version__}, 1 thread, "
+        f"torch {torch.__version__}, torch-pruning {version('torch-pruning')}, 1 thread, "
         f"{options.size}x{options.size}, criterion {options.criterion}"
     )
     for name in options.networks:
