@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sculpt.compaction.calls import left_whole, read_calls
+from sculpt.compaction.calls import read_calls
 from sculpt.compaction.liveness import find_liveness
 from sculpt.compaction.narrowing import Narrowing, Slice, named_tensors
 from sculpt.compaction.plan import find_present, plan_layers
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.diagnostics.layers import Masks
 from sculpt.errors import CompactionError
+from sculpt.graph.calls import left_whole
 from sculpt.pruning.masks import apply_masks
 
 BLOCK = 16
@@ -171,7 +172,7 @@ def narrow_for_training(
         "layers": [layer.describe() for layer in plans],
         "removed_parameters": _kept(trainable, masks) - _kept(ours, compact_masks),
     }
-    if whole := left_whole(calls):
+    if whole := left_whole(calls, range(len(calls))):
         plan["left_whole"] = whole
     return Compaction(compact, compact_masks, plan, model, slices, initial)
 

@@ -49,7 +49,7 @@ def _starts_moving(call: Call, masks: Masks) -> Mask:
         for offset in (call.module.running_mean, call.module.bias):
             if offset is not None:
                 moving |= (offset.detach() != 0).cpu().numpy()
-    elif call.kind in ("weighted", "depthwise") and f"{call.name}.bias" in masks:
+    elif call.kind == "weighted" and f"{call.name}.bias" in masks:
         moving |= masks[f"{call.name}.bias"].cpu().numpy()
     return moving
 

@@ -129,7 +129,7 @@ class Narrowing:
                 assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
                 self._take(norm, ["weight", "bias", "running_mean", "running_var"], channels)
                 norm.num_features = int(channels.sum())
-            elif call.kind == "depthwise":
+            elif call.there is not None:
                 layer = self.network.get_submodule(call.name)
                 assert isinstance(layer, nn.modules.conv._ConvNd)
                 self._take(layer, ["weight"], channels)

@@ -122,7 +122,7 @@ def find_present(calls: list[Call], liveness: list[Liveness], block: int) -> lis
             for pinned in (own, *(units[source] for source in call.link.sources)):
                 keep[pinned] = True
     for call, own in zip(calls, units, strict=True):
-        if call.kind in ("weighted", "depthwise", "opaque") and len(own):
+        if call.kind in ("weighted", "opaque") and len(own):
             channels = keep[own]
             keep[own] = _whole_blocks(channels, np.ones_like(channels), block)
     return [keep[own] for own in units]

@@ -68,7 +68,8 @@ class Pruning(Section):
     scope: Literal["global", "layer"] = "global"
     """Rank the whole network, or each layer by itself at one density."""
     granularity: Literal["weight", "kernel", "channel"] = "weight"
-    """Unit that is kept or removed; `channel` leaves a dense network of uneven width."""
+    """Unit that is kept or removed; `channel` leaves a dense network of uneven width, in which a
+    residual stream is equally wide everywhere."""
     mac_exponent: Annotated[float, Field(ge=-4, le=4)] = 0.0
     """p: scores are divided by (output height × width)^p before they are ranked."""
     effective: bool = False

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from sculpt.errors import InputError
+from sculpt.graph.calls import Layer as Layer
 
-Layer = nn.modules.conv._ConvNd | nn.Linear
 Embedding = nn.Embedding | nn.EmbeddingBag
 
 

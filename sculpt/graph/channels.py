@@ -1,5 +1,6 @@
 """Channels through a network: units that are one channel, and liveness on paths to the output."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,15 +46,28 @@ class Liveness:
         return self.alive & self.read
 
 
-def find_units(links: list[Link]) -> list[Numbers]:
+@dataclass(frozen=True, eq=False)
+class Tie:
+    """Channels of one operation's result that stay or go with those of another's, one each."""
+
+    place: int
+    channels: Numbers
+    other: int
+    """Position of the other operation, which may be the same."""
+    others: Numbers
+
+
+def find_units(links: list[Link], ties: Sequence[Tie] = ()) -> list[Numbers]:
     """Number the unit of each channel of each operation, (channels,), from 0.
 
     A unit is one channel in all the places where it appears: batch norms, activations and pools
-    hand it on, an addition or a product makes two units one. So it can be removed only everywhere
-    at once.
+    hand it on, an addition or a product makes two units one, and so does a tie. So it can be
+    removed only everywhere at once.
     """
     starts = np.cumsum([0, *(link.width for link in links)])
     same = [np.empty((2, 0), np.int64)]  # pairs of places that hold one channel
+    for tie in ties:
+        same.append(np.stack([starts[tie.place] + tie.channels, starts[tie.other] + tie.others]))
     for start, link in zip(starts, links, strict=False):
         for source, carried in zip(link.sources, link.carried or (), strict=False):
             to = np.flatnonzero(carried >= 0)

@@ -1,4 +1,4 @@
-"""Masks of whole groups of weights: k×k kernels, or output channels."""
+"""Masks of whole groups of weights: k×k kernels, or the rows of layers."""
 
 import torch
 from torch import Tensor, nn
@@ -67,16 +67,17 @@ def keep_highest_kernels(scores: Scores, kept: int) -> Masks:
     }
 
 
-def keep_highest_channels(
+def keep_highest_rows(
     model: nn.Module, scores: Scores, kept: int, input_shape: InputShape
 ) -> Masks:
-    """Keep the output channels of the highest summed scores, as many as fit into the budget.
+    """Keep the layers' rows of the highest summed scores, as many as fit into the budget.
 
-    A channel is one row of a layer's weight and its bias. Removing it also removes the weights
-    that read only it and the weights that only it reads: a row and a column of two layers, and
-    more where that empties others. The rest lies on a path from input to output, so every layer
-    is dense on its remaining channels (channels of a residual stream live on by their shortcut).
-    The outputs of the last layer are the classes and always stay.
+    It asks for no more than that paths can be followed, see `keep_highest_channels` for what is
+    done if more is known. A row is one output channel's weights and its bias. Removing it also
+    removes the weights that read only it and the weights that only it reads: a row and a column of
+    two layers, and more where that empties others. The rest lies on a path from input to output, so
+    every layer is dense on its remaining channels, but channels of a residual stream live on by
+    their shortcut. The outputs of the last layer are the classes and always stay.
 
     Returns:
         Masks that keep at most `kept` weights and biases, as near to it as whole channels allow.

@@ -20,7 +20,8 @@ from sculpt.diagnostics.layers import (
 )
 from sculpt.diagnostics.topology import measure_topology
 from sculpt.errors import BudgetError, DryRankingError, InputError, check_choice
-from sculpt.pruning.groups import keep_highest_channels, keep_highest_kernels
+from sculpt.pruning.channels import keep_highest_channels
+from sculpt.pruning.groups import keep_highest_kernels
 from sculpt.pruning.layer_budgets import proportional_counts
 from sculpt.pruning.masks import Masks, Scores, check_finite, keep_highest
 
@@ -42,9 +43,10 @@ class MaskRule:
     scope: Scope = "global"
     """`layer` ranks each layer (its weight and bias) by itself, all at one density."""
     granularity: Granularity = "weight"
-    """`kernel` keeps or removes the k×k weights between two channels as a whole, `channel` an
-    output channel with everything that reads it. Scores are summed over such a group. The budget
-    is then met as closely as whole groups allow, and never exceeded."""
+    """`kernel` keeps or removes the k×k weights between two channels as a whole, `channel` a
+    channel with everything that writes or reads it. Scores are summed over a kernel; those of a
+    channel are counted for each of its parameters. The budget is then met as closely as whole
+    groups allow, and never exceeded."""
     mac_exponent: float = 0.0
     """p: a score is divided by (H·W)^p of its layer's output, the number of uses of its weight."""
     effective: bool = False

@@ -102,9 +102,10 @@ def prune(
             former are ever pruned: norms, other embeddings and recurrent layers stay, and a warning
             names them (but for norms).
         scope: `global` ranks the whole network, `layer` each layer for itself at one density.
-        granularity: `weight`; `kernel` (whole k×k kernels); `channel` (whole output channels with
-            the weights that read them, which leaves dense layers of uneven width). Groups meet the
-            budget as closely as possible and never exceed it; a warning says the rest.
+        granularity: `weight`; `kernel` (whole k×k kernels); `channel` (whole channels in all the
+            layers that write or read them, which leaves dense layers of uneven width: `compact`
+            stores what the budget says). Groups meet the budget as closely as possible and never
+            exceed it; a warning says the rest, and where channels could not be followed.
         mac_exponent: p ≥ 0: scores are divided by (output height × width)^p before they are ranked.
         effective: Replace kept weights that lie on no path from input to output by others that do;
             a warning says if there are too few of those.
@@ -128,8 +129,8 @@ def prune(
             network does not return logits.
 
     Warns:
-        SculptWarning: parameters are left out, a layer has lost all its weights, or the budget
-            could not be spent.
+        SculptWarning: parameters are left out, a layer has lost all its weights, the budget could
+            not be spent, or channels could not be followed from layer to layer.
     """
     budget = _whole(budget)
     if not mac_exponent >= 0 or batch_size < 1:

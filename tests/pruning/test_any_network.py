@@ -62,6 +62,8 @@ class TestSharedWeights:
         assert count(masks) == nonzero(model) == 300
         assert model[0].weight is model[2].weight
 
+    # More weights are shared, and so left whole, than the budget: rows are ranked by themselves.
+    @pytest.mark.filterwarnings("ignore:channels are removed of each layer by itself")
     @pytest.mark.parametrize("rule", [*RULES, {"mac_exponent": 1.0}], ids=str)
     def test_under_every_rule(self, rule):
         model = shared()
@@ -250,7 +252,8 @@ class TestGroups:
         normal(model)
         images = torch.randn(8, 1, 6, 6)
         masks = sculpt.prune(model, 300, criterion="magnitude", inputs=images, **rule)
-        assert 250 < count(masks) <= 300
+        # Both channels of a group of convolutions stay or go, with 9 weights of one behind them.
+        assert 225 < count(masks) <= 300
 
 
 class TestWhatIsLeftOut:
