@@ -23,9 +23,14 @@ def test_the_readme_prunes_a_network_of_the_reader():
     block = next(block for block in python_blocks("README.md") if "sculpt.prune" in block)
     scope: dict[str, object] = {}
     exec(block, scope)
-    masks = scope["masks"]
+    masks, model = scope["masks"], scope["model"]
     assert isinstance(masks, dict)
+    before = {name: mask.clone() for name, mask in masks.items()}
     assert sum(int(mask.sum()) for mask in masks.values()) == 500_000
+    exec(next(block for block in python_blocks("README.md") if "move_masks" in block), scope)
+    assert sum(int(mask.sum()) for mask in masks.values()) == 500_000
+    assert any(not torch.equal(masks[name], before[name]) for name in masks)
+    assert all(not model.get_parameter(name)[~mask].any() for name, mask in masks.items())
 
 
 def test_the_contributor_s_criterion_and_quantity_run_as_a_plugin(tmp_path, monkeypatch):

@@ -219,6 +219,19 @@ ODD = [
         {"pruning": {"scope": "layer", "granularity": "channel"}},
         "pruning.granularity: must be 'weight' or 'kernel' where pruning.scope is 'layer'",
     ),
+    (
+        {"pruning": {"granularity": "kernel"}, "training__moving": {"rule": "rigl"}},
+        "training.moving.rule: must be static where pruning.granularity is not weight",
+    ),
+    (
+        {"training__epochs": 0, "training__moving": {"rule": "gradual_magnitude"}},
+        "training.moving.rule: must not be gradual_magnitude where training.epochs is 0",
+    ),
+    ({"training__moving": {"every": 5}}, "training.moving.rule: must be given"),
+    ({"training__moving": {"rule": "rigl", "fraction": 0}}, "training.moving.fraction: must be gr"),
+    ({"pruning__redraw": {"name": "ldy"}}, "pruning.redraw.name: must be"),
+    ({"pruning__redraw": {"name": "from_bundle", "bundle": "x"}}, "pruning.redraw: must draw"),
+    ({"pruning__redraw": True}, "pruning.redraw: must be"),
 ]
 
 

@@ -25,6 +25,7 @@ from sculpt.quantities import SIGNALS
 from sculpt.record import SeedRecord
 from sculpt.registry import MODELS
 from sculpt.run_folder import RunFolder
+from sculpt.seeding import derive_seed
 from sculpt.training.loop import train
 from sculpt.training.loss_and_error import evaluate
 from sculpt.trial_setup import TrialSetup, build_model, candidate_budget, resolve_budget
@@ -870,3 +871,97 @@ def test_a_budget_given_as_a_number_is_taken_as_it_is(splits):
 def test_a_record_is_json(request, fixture):
     record = request.getfixturevalue(fixture).record
     assert json.loads(json.dumps(record, allow_nan=False)) == record
+
+
+class TestMovingMasks:
+    """Masks that move in training, and weights that are drawn anew before it."""
+
+    def moving(self, rule, **changes):
+        return plain(training__moving={"rule": rule, "every": 1, "fraction": 0.5}, **changes)
+
+    @pytest.mark.parametrize("rule", ["rigl", "set", "gradual_magnitude"])
+    def test_the_record_is_of_the_masks_that_came_out(self, splits, rule):
+        outcome = run_seed(self.moving(rule), splits)
+        record, masks = outcome.record, outcome.masks
+        assert sum(int(mask.sum()) for mask in masks.values()) == record["kept_parameters"] == 2000
+        assert record["unspent"] == 0
+        kept = {layer["name"]: layer["kept"] for layer in record["layers"]}
+        assert kept == {name: int(masks[name].sum()) for name in kept}
+        assert record["kept_macs"] == sum(layer["kept_macs"] for layer in record["layers"])
+        assert record["moved"]["weights"] > 0
+        dense = {name: masks[name].numel() for name in kept}
+        start = record["moved"]["kept_at_start"]
+        assert start == (dense if rule == "gradual_magnitude" else kept)
+        assert ("pruned" in record["signal"]) == (rule != "gradual_magnitude")
+        for name, mask in masks.items():
+            assert not outcome.model.get_parameter(name)[~mask].any()
+        assert summarize(self.moving(rule), splits, [record])["kept_parameters"] == 2000
+
+    def test_what_is_still_kept_is_a_share_of_the_start(self, splits):
+        still = run_seed(plain(), splits)
+        outcome = run_seed(self.moving("set"), splits)
+        assert "moved" not in still.record
+        both = sum(int((still.masks[name] & mask).sum()) for name, mask in outcome.masks.items())
+        assert outcome.record["moved"]["still_kept"] == both / 2000
+        assert 0 < both < 2000
+
+    def test_the_dense_base_does_not_move(self, splits):
+        outcome = run_seed(self.moving("rigl"), splits, role="base", budget=PAPER_BUDGET)
+        assert "moved" not in outcome.record
+        assert all(mask.all() for mask in outcome.masks.values())
+
+    @pytest.mark.parametrize("rule", ["rigl", "gradual_magnitude"])
+    def test_an_interrupted_one_goes_on_with_its_own_masks(self, splits, tmp_path, rule):
+        settings = self.moving(rule, training__epochs=3, search__checkpoint_seconds=0)
+        whole = run_seed(settings, splits)
+
+        def stop(epoch):
+            if epoch.epoch == 2:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run_seed(settings, splits, folder=tmp_path, on_epoch=stop)
+        resumed = run_seed(settings, splits, folder=tmp_path)
+        assert resumed.record["training"]["resumed_at"] == [2]
+        assert resumed.record["moved"] == whole.record["moved"]
+        for name, mask in whole.masks.items():
+            assert torch.equal(resumed.masks[name], mask)
+            weight = resumed.model.get_parameter(name)
+            assert torch.equal(weight, whole.model.get_parameter(name))
+
+
+class TestRedraw:
+    def test_only_the_kept_values_change(self, splits):
+        again = {"name": "variance_scaling", "variant": "lecun"}
+        untrained = {"training__epochs": 0, "pruning__repair": False}
+        as_scored = run_seed(plain(**untrained), splits)
+        redrawn = run_seed(plain(pruning__redraw=again, **untrained), splits)
+        fresh = copy.deepcopy(redrawn.model)
+        initialize(fresh, "variance_scaling", seed=derive_seed(0, "redraw"), variant="lecun")
+        for name, mask in as_scored.masks.items():
+            assert torch.equal(redrawn.masks[name], mask)
+            weight = redrawn.model.get_parameter(name)
+            assert torch.equal(weight, fresh.get_parameter(name) * mask)
+            if mask.dim() > 1:
+                assert not torch.equal(weight, as_scored.model.get_parameter(name))
+
+    def test_the_repair_comes_after_it(self, splits):
+        again = {"name": "gaussian", "variance": 9.0}
+        record = run_seed(plain(pruning__redraw=again), splits).record
+        pruned, repaired = (
+            record["signal"][at]["orthogonality_score"] for at in ("pruned", "repaired")
+        )
+        assert pruned > 100
+        assert repaired < 2
+
+    def test_it_draws_the_dense_base(self, splits):
+        again = {"name": "variance_scaling", "variant": "lecun"}
+        model = run_seed(
+            study(pruning__redraw=again, training__epochs=0),
+            splits,
+            role="base",
+            budget=PAPER_BUDGET,
+        ).model
+        expected = copy.deepcopy(model)
+        initialize(expected, "variance_scaling", seed=0, variant="lecun")
+        assert all(map(torch.equal, model.parameters(), expected.parameters()))
