@@ -227,6 +227,14 @@ ODD = [
         {"training__epochs": 0, "training__moving": {"rule": "gradual_magnitude"}},
         "training.moving.rule: must not be gradual_magnitude where training.epochs is 0",
     ),
+    (
+        {"training__optimizer": "adamw", "training__nesterov": True},
+        "training.nesterov: must be false where training.optimizer is adamw",
+    ),
+    (
+        {"training__warm_up": 0.1},
+        "training.warm_up: must be 0 where training.schedule is one_cycle",
+    ),
     ({"training__moving": {"every": 5}}, "training.moving.rule: must be given"),
     ({"training__moving": {"rule": "rigl", "fraction": 0}}, "training.moving.fraction: must be gr"),
     ({"pruning__redraw": {"name": "ldy"}}, "pruning.redraw.name: must be"),

@@ -22,6 +22,7 @@ from sculpt.config import Training
 from sculpt.data import ImageSet
 from sculpt.pruning.masks import Masks
 from sculpt.training.schedules import rate_factor
+from sculpt.training.trainer import SECOND_BETA
 
 WORKERS_ON_CPU = 0
 """Loader processes would take the cores that train the network."""
@@ -63,8 +64,8 @@ def train_standard(
         masks: Keyed by parameter name. Parameters that keep all weights are not masked, as nobody
             would mask a dense layer.
         images: Trained on. Give fewer images to take fewer steps.
-        recipe: Optimiser, schedule, augmentation and epochs. `precision`, `compact`, `protocol` and
-            `weight_average` are not read.
+        recipe: Optimiser, schedule, augmentation and epochs. `precision`, `compact`, `protocol`,
+            `weight_average`, `moving`, `mixup` and `cutmix` are not read.
         device: Where to train.
         order: Positions of the images, anew for each epoch; by default shuffled by torch's global
             generator, which also decides the augmentation.
@@ -91,15 +92,23 @@ def train_standard(
         persistent_workers=workers > 0,
         pin_memory=on_gpu,
     )
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov,
-        weight_decay=recipe.weight_decay,
-    )
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    optimizer: torch.optim.Optimizer
+    if recipe.optimizer == "adamw":
+        betas = (recipe.momentum, SECOND_BETA)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=betas, weight_decay=decay)
+    else:
+        optimizer = torch.optim.SGD(
+            model.parameters(),
+            lr=rate,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov,
+            weight_decay=decay,
+        )
     steps = recipe.epochs * len(loader)
-    schedule = LambdaLR(optimizer, lambda step: rate_factor(recipe.schedule, step, steps))
+    schedule = LambdaLR(
+        optimizer, lambda step: rate_factor(recipe.schedule, step, steps, recipe.warm_up)
+    )
     criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
 
     rates = []

@@ -192,7 +192,12 @@ class Study(Section):
                 "pruning.granularity: must be 'weight' or 'kernel' where pruning.scope is 'layer' "
                 "(removing a channel shrinks two layers), but got 'channel'; use scope 'global'"
             )
-        if training.nesterov and not training.momentum:
+        if training.nesterov and training.optimizer == "adamw":
+            found["training.nesterov", "training.optimizer"] = (
+                "training.nesterov: must be false where training.optimizer is adamw, but got true; "
+                "set it to false"
+            )
+        elif training.nesterov and not training.momentum:
             found["training.nesterov", "training.momentum"] = (
                 "training.nesterov: must be false where training.momentum is 0, but got true; "
                 "raise the momentum"
@@ -201,6 +206,11 @@ class Study(Section):
             found["pruning.redraw", "pruning.redraw.name"] = (
                 f"pruning.redraw: must draw weights, but {FROM_BUNDLE} takes them from a file; use "
                 f"{FROM_BUNDLE} as pruning.initializer"
+            )
+        if training.warm_up and training.schedule == "one_cycle":
+            found["training.warm_up", "training.schedule"] = (
+                "training.warm_up: must be 0 where training.schedule is one_cycle, which has a "
+                f"rise of its own, but got {training.warm_up}; set it to 0"
             )
         if training.moving.rule != "static" and pruning.granularity != "weight":
             found["pruning.granularity", "training.moving.rule"] = (

@@ -16,7 +16,7 @@ validation and test images, and those live as uint8 on one device, where they ar
 normalised and augmented a batch at a time. There are no loader processes.
 """
 
-from sculpt.data.augmentation import augment
+from sculpt.data.augmentation import augment, blend_share
 from sculpt.data.images import ImageArrays, ImageSet, ImageSpec, Spec, TensorSpec
 from sculpt.data.splits import Splits, make_splits
 from sculpt.data.task import Task
@@ -30,5 +30,6 @@ __all__ = [
     "Task",
     "TensorSpec",
     "augment",
+    "blend_share",
     "make_splits",
 ]

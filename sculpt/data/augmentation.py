@@ -1,5 +1,6 @@
-"""Random flips, shifts and cut-out squares for a whole batch at once, on its own device."""
+"""Random flips, shifts, cut-out squares and blends for a whole batch at once, on its own device."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,6 +42,37 @@ def augment(
         result = images.clone()
     # In place, because the copying fill forgets a channels-last layout.
     return result.masked_fill_(wiped, 0)
+
+
+def blend_share(
+    shape: tuple[int, ...], *, mixup: float, cutmix: float, draws: np.random.Generator
+) -> Tensor:
+    """Draw the share that an image keeps of itself when it is blended with another.
+
+    Args:
+        shape: Of one input, channels first.
+        mixup: α of Beta(α, α), of one share for all pixels (Zhang et al. 2018); 0 is never.
+        cutmix: α of Beta(α, α), of a rectangle around a uniform centre that is the other image's,
+            clipped at the border (Yun et al. 2019); 0 is never. With both, either, by chance.
+        draws: Source of all randomness.
+
+    Returns:
+        float32 on the CPU: (height, width) of images, where pixels are 0 or 1, or one number.
+    """
+    height, width = (1, *shape)[-2:] if len(shape) > 2 else (1, 1)
+    share = torch.ones(height, width)
+    if mixup and not (cutmix and draws.integers(2)):
+        share.fill_(draws.beta(mixup, mixup))
+    elif cutmix:
+        side = (1 - draws.beta(cutmix, cutmix)) ** 0.5
+        (top, bottom), (left, right) = (
+            sorted(
+                np.clip(draws.integers(length) + np.array([-1, 1]) * side * length / 2, 0, length)
+            )
+            for length in (height, width)
+        )
+        share[round(top) : round(bottom), round(left) : round(right)] = 0
+    return share if len(shape) > 2 else share[0, 0]
 
 
 def _move(

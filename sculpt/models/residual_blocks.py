@@ -10,19 +10,29 @@ from sculpt.models.activations import Activation, make_activation
 Shortcut = Literal["zeropad", "projection"]
 
 
-def convolution(in_width: int, out_width: int, kernel: int, stride: int, bias: bool) -> nn.Conv2d:
+def convolution(
+    in_width: int, out_width: int, kernel: int, stride: int, bias: bool, groups: int = 1
+) -> nn.Conv2d:
     """Make a convolution that keeps the size (up to its stride)."""
-    return nn.Conv2d(in_width, out_width, kernel, stride=stride, padding=kernel // 2, bias=bias)
+    padding = kernel // 2
+    return nn.Conv2d(in_width, out_width, kernel, stride, padding, groups=groups, bias=bias)
 
 
 class ConvNorm(nn.Sequential):
     """A convolution that keeps the size (up to its stride), and its batch norm if `norm`."""
 
     def __init__(
-        self, in_width: int, out_width: int, kernel: int, stride: int, bias: bool, norm: bool = True
+        self,
+        in_width: int,
+        out_width: int,
+        kernel: int,
+        stride: int,
+        bias: bool,
+        norm: bool = True,
+        groups: int = 1,
     ):
         super().__init__()
-        self.conv = convolution(in_width, out_width, kernel, stride, bias)
+        self.conv = convolution(in_width, out_width, kernel, stride, bias, groups)
         if norm:
             self.norm = nn.BatchNorm2d(out_width)
 

@@ -1,4 +1,4 @@
-"""The CIFAR ResNet(k, n), widened by k, with n blocks in each of its three stages; and WRN.
+"""The CIFAR ResNet(k, n), widened by k, with n blocks in each of its stages; WRN; ResNet18.
 
 Version 1 is He et al. 2016, *Deep Residual Learning*; version 2, with pre-activation, He et al.
 2016b, *Identity Mappings in Deep Residual Networks*, its details as in Zagoruyko and Komodakis
@@ -26,6 +26,7 @@ Widening = Annotated[float, Field(ge=1, le=1000)]
 MOST_BLOCKS = 200
 """In a stage: ResNet1202, the deepest of the paper, has so many."""
 Blocks = Annotated[int, Field(ge=1, le=MOST_BLOCKS)]
+COUNTS = {3: "three", 4: "four"}
 
 
 @MODELS.register("resnet")
@@ -63,10 +64,81 @@ def resnet(
     Raises:
         InputError: an option is outside its range.
     """
-    stage_blocks = blocks if isinstance(blocks, list) else [blocks] * 3
-    if len(stage_blocks) != 3:
+    return _build(
+        channels,
+        classes,
+        stages=3,
+        widening=widening,
+        blocks=blocks,
+        stem_width=stem_width,
+        stem_stride=stem_stride,
+        version=version,
+        shortcut=shortcut,
+        activation=activation,
+        conv_bias=conv_bias,
+    )
+
+
+@MODELS.register("resnet18")
+def resnet18(
+    channels: int,
+    classes: int,
+    *,
+    widening: Widening = 1,
+    blocks: Blocks | Annotated[list[Blocks], Field(min_length=4, max_length=4)] = 2,
+    stem_width: Annotated[int, Field(ge=1, le=10_000)] = 64,
+    stem_stride: Annotated[int, Field(ge=1, le=64)] = 1,
+    shortcut: Shortcut = "projection",
+    activation: Activation = "relu",
+    conv_bias: bool = False,
+) -> nn.Module:
+    """Build the ResNet18 of ImageNet for images of 32 to 64 pixels: four stages, no max-pooling.
+
+    A 3×3 convolution is the stem, in place of one of 7×7 and a pooling, which small images would
+    not survive. 11.2 million parameters; a list of blocks [3, 4, 6, 3] makes ResNet34.
+
+    Args:
+        widening, stem_stride, shortcut, activation, conv_bias: As in `resnet`.
+        blocks: In each of the four stages, two 3×3 convolutions each, or a list of four numbers.
+        stem_width: Filters of the stem; the stages have `round(stem_width · k · 2^stage)`.
+
+    Raises:
+        InputError: an option is outside its range.
+    """
+    return _build(
+        channels,
+        classes,
+        stages=4,
+        widening=widening,
+        blocks=blocks,
+        stem_width=stem_width,
+        stem_stride=stem_stride,
+        version="v1",
+        shortcut=shortcut,
+        activation=activation,
+        conv_bias=conv_bias,
+    )
+
+
+def _build(
+    channels: int,
+    classes: int,
+    *,
+    stages: int,
+    widening: float,
+    blocks: int | list[int],
+    stem_width: int,
+    stem_stride: int,
+    version: Version,
+    shortcut: Shortcut,
+    activation: Activation,
+    conv_bias: bool,
+) -> nn.Module:
+    stage_blocks = blocks if isinstance(blocks, list) else [blocks] * stages
+    if len(stage_blocks) != stages:
         raise InputError(
-            f"blocks must be one number, or three of them, one for each stage, but got {blocks}"
+            f"blocks must be one number, or {COUNTS[stages]} of them, one for each stage, but got "
+            f"{blocks}"
         )
     at_least_1 = {
         "widening": widening,
@@ -87,7 +159,7 @@ def resnet(
     # In version 2 the first block's own batch norm follows the stem.
     stem = ConvNorm(channels, stem_width, 3, stem_stride, conv_bias, norm=v1)
     block_type, width = Block if v1 else PreActivationBlock, stem_width
-    stages = []
+    parts_of_stages = []
     for stage, count in enumerate(stage_blocks):
         stage_width = round(stem_width * widening * 2**stage)
         parts = []
@@ -95,11 +167,11 @@ def resnet(
             stride = 2 if stage > 0 and block == 0 else 1
             parts.append(block_type(width, stage_width, stride, shortcut, conv_bias, activation))
             width = stage_width
-        stages.append(nn.Sequential(*parts))
+        parts_of_stages.append(nn.Sequential(*parts))
     modules: dict[str, nn.Module] = {"stem": stem}
     if v1:
         modules["stem_activation"] = make_activation(activation)
-    modules["stages"] = nn.Sequential(*stages)
+    modules["stages"] = nn.Sequential(*parts_of_stages)
     if not v1:
         modules["last_norm"] = nn.BatchNorm2d(width)
         modules["last_activation"] = make_activation(activation)
@@ -152,7 +224,7 @@ def wide_resnet(
 
 
 class ResNet(nn.Sequential):
-    """Stem, three stages of residual blocks, global average pool, linear classifier."""
+    """Stem, stages of residual blocks, global average pool, linear classifier."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, channels, H, W) to logits (N, classes)."""

@@ -4,12 +4,14 @@ import inspect
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sculpt.config import Training
-from sculpt.data import ImageSet, augment
+from sculpt.data import ImageSet, augment, blend_share
 from sculpt.pruning.masks import Masks
 from sculpt.pruning.moving import kept_at, move_masks, moved_fraction, shrink_masks
 from sculpt.seeding import derive_seed
@@ -23,12 +25,31 @@ State = dict[str, Tensor]
 """State of a run besides its recipe, on the CPU, without pruned values; see `Trainer.state`."""
 
 
+SECOND_BETA = 0.999
+"""Of AdamW; the first is the recipe's momentum."""
+MEMORY = {
+    "momentum": "momentum_buffer",
+    "first": "exp_avg",
+    "second": "exp_avg_sq",
+    "steps": "step",
+}
+"""What an optimiser remembers of a parameter, by its name in a state."""
+
+
 class _SGD(torch.optim.SGD):
     """SGD outside of `torch.compile`, which it would import: seconds, and 150 MB of memory."""
 
     add_param_group = inspect.unwrap(torch.optim.SGD.add_param_group)
     zero_grad = inspect.unwrap(torch.optim.SGD.zero_grad)
     step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
+
+
+class _AdamW(torch.optim.AdamW):
+    """AdamW outside of `torch.compile`, as above."""
+
+    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.AdamW.zero_grad)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
 
 
 @dataclass(eq=False)
@@ -68,16 +89,7 @@ class Trainer:
         self.steps_per_epoch = len(self.images) // self.batch_size
         named = dict(self.model.named_parameters())
         self.parameters = list(named.values())
-        # On CUDA the rate is a tensor, so that a captured step reads its present value.
-        rate = recipe.learning_rate
-        self.optimizer = _SGD(
-            self.parameters,
-            lr=torch.tensor(rate, device=self.device) if self.device.type == "cuda" else rate,
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov,
-            weight_decay=recipe.weight_decay,
-            fused=True,
-        )
+        self.optimizer = self._make_optimizer()
         if self.budget is not None:
             self.masks = {name: mask.clone() for name, mask in self.masks.items()}
             self._last_move = int(recipe.moving.until * recipe.epochs * self.steps_per_epoch)
@@ -98,8 +110,8 @@ class Trainer:
         self._where = {f"model/{name}": mask for name, mask in fixed.items()}
         for index, name in enumerate(named):
             if name in fixed:
-                self._where[f"momentum/{index}"] = sparse[name]
-                self._where[f"average/{index}"] = sparse[name]
+                kinds = ("momentum", "first", "second", "average")
+                self._where |= {f"{kind}/{index}": sparse[name] for kind in kinds}
         averaged = self.parameters if recipe.weight_average else []
         self._average = [parameter.detach().clone() for parameter in averaged]
         augmented = recipe.flip or recipe.translate > 0 or recipe.cutout > 0
@@ -112,6 +124,10 @@ class Trainer:
         if not augmented and self.images.images.numel() * 4 <= MOST_BYTES_NORMALIZED:
             inputs = self.images.inputs()
             self._normalized = inputs.permute(0, 2, 3, 1).contiguous() if self._images else inputs
+        # Read by a captured step, so it is changed in place.
+        self._share: Tensor | None = None
+        if recipe.mixup or recipe.cutmix:
+            self._share = self._draw_share().to(self.device)
         self.loss_sum = torch.zeros((), device=self.device)
         self.wrong = torch.zeros((), device=self.device)
 
@@ -122,7 +138,28 @@ class Trainer:
 
     def _rate(self, step: int) -> float:
         total = self.recipe.epochs * self.steps_per_epoch
-        return self.recipe.learning_rate * rate_factor(self.recipe.schedule, step, total)
+        recipe = self.recipe
+        return recipe.learning_rate * rate_factor(recipe.schedule, step, total, recipe.warm_up)
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        recipe, on_cuda = self.recipe, self.device.type == "cuda"
+        # On CUDA the rate is a tensor, so that a captured step reads its present value.
+        rate = torch.tensor(recipe.learning_rate, device=self.device) if on_cuda else None
+        settings: dict[str, Any] = {
+            "lr": recipe.learning_rate if rate is None else rate,
+            "weight_decay": recipe.weight_decay,
+            "fused": True,
+        }
+        if recipe.optimizer == "adamw":
+            betas = (recipe.momentum, SECOND_BETA)
+            return _AdamW(self.parameters, betas=betas, capturable=on_cuda, **settings)
+        return _SGD(self.parameters, momentum=recipe.momentum, nesterov=recipe.nesterov, **settings)
+
+    def _draw_share(self) -> Tensor:
+        """Draw how much of the next step's images is their own; see `blend_share`."""
+        draws = np.random.default_rng(derive_seed(self.seed, "blends", self.steps_done))
+        recipe, shape = self.recipe, tuple(self.images.images.shape[1:])
+        return blend_share(shape, mixup=recipe.mixup, cutmix=recipe.cutmix, draws=draws)
 
     def use_less_memory(self) -> bool:
         """Use less memory from the next step on, by the same mathematics; False if impossible.
@@ -166,6 +203,8 @@ class Trainer:
             group["lr"].fill_(rate)
         else:
             group["lr"] = rate
+        if self._share is not None:
+            self._share.copy_(self._draw_share())
         moves = self._moves_after(self.steps_done + 1)
         # An eager step leaves its gradients, by which masks grow.
         (self.update_eagerly if moves else self.update or self.update_eagerly)(batch)
@@ -222,17 +261,21 @@ class Trainer:
         task = self.images.task
         # The whole batch, so that random shifts do not depend on the number of parts.
         images, targets = self.inputs_of(batch), self.images.labels[batch]
-        for inputs, labels in zip(
-            images.tensor_split(self.micro_batches),
-            targets.tensor_split(self.micro_batches),
+        others, share = targets.flip(0), self._share
+        if share is not None:
+            images = images.flip(0).lerp_(images, share)
+        for inputs, labels, other_labels in zip(
+            *(part.tensor_split(self.micro_batches) for part in (images, targets, others)),
             strict=True,
         ):
             keeper = torch.autograd.graph.save_on_cpu() if self.offload else nullcontext()
             with autocast(self.precision, self.device), keeper:
                 logits = self.model(inputs)
-            loss = task.mean_loss(
-                logits.float(), labels, label_smoothing=self.recipe.label_smoothing
-            )
+            smoothing = self.recipe.label_smoothing
+            loss = task.mean_loss(logits.float(), labels, label_smoothing=smoothing)
+            if share is not None:
+                other = task.mean_loss(logits.float(), other_labels, label_smoothing=smoothing)
+                loss = torch.lerp(other, loss, share.mean())
             if self.micro_batches > 1:
                 loss = loss * (len(labels) / len(batch))
             loss.backward()
@@ -305,10 +348,16 @@ class Trainer:
         Raises:
             KeyError, RuntimeError: the state belongs to another network or recipe.
         """
+        names = (
+            ("exp_avg", "exp_avg_sq") if self.recipe.optimizer == "adamw" else ("momentum_buffer",)
+        )
         for parameter in self.parameters:
             held = self.optimizer.state[parameter]
-            if held.get("momentum_buffer") is None:
-                held["momentum_buffer"] = torch.zeros_like(parameter)
+            for name in names:
+                if held.get(name) is None:
+                    held[name] = torch.zeros_like(parameter)
+            if "exp_avg" in names and "step" not in held:
+                held["step"] = torch.zeros((), device=parameter.device)
         if self.budget is not None:
             for name, moving in self.masks.items():
                 moving.copy_(state[f"mask/{name}"])
@@ -316,7 +365,7 @@ class Trainer:
             self._keep_masks()
         # In place, for captured steps. A first step with zero momentum equals one without any.
         for key, tensor in self._tensors().items():
-            if key.startswith("momentum/") and key not in state:
+            if key.split("/")[0] in MEMORY and key not in state:
                 tensor.zero_()
             elif (mask := self._where.get(key)) is None:
                 tensor.copy_(state[key])
@@ -330,8 +379,12 @@ class Trainer:
         """Collect the tensors that change: the model's, and those there are of each parameter."""
         tensors = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
         for index, parameter in enumerate(self.parameters):
-            if (momentum := self.optimizer.state[parameter].get("momentum_buffer")) is not None:
-                tensors[f"momentum/{index}"] = momentum
+            held = self.optimizer.state[parameter]
+            tensors |= {
+                f"{name}/{index}": held[key]
+                for name, key in MEMORY.items()
+                if held.get(key) is not None
+            }
         if self.budget is not None:
             tensors |= {f"mask/{name}": mask for name, mask in self.masks.items()}
         return tensors | {f"average/{index}": tensor for index, tensor in enumerate(self._average)}

@@ -1,10 +1,11 @@
 """Augmentation does exactly what its options say, to each image by itself."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from sculpt.data import augment
+from sculpt.data import augment, blend_share
 from sculpt.errors import DataError
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
@@ -153,3 +154,44 @@ def test_the_device_is_never_waited_for():
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert result.device == images.device
+
+
+class TestBlends:
+    SHAPE = (3, 12, 20)
+
+    def shares(self, shape=SHAPE, count=300, **alphas):
+        draws = np.random.default_rng(0)
+        alphas = {"mixup": 0.0, "cutmix": 0.0} | alphas
+        return [blend_share(shape, **alphas, draws=draws) for _ in range(count)]
+
+    def test_mixup_is_one_share_for_all_pixels(self):
+        shares = self.shares(mixup=0.5)
+        assert all(share.shape == (12, 20) and len(share.unique()) == 1 for share in shares)
+        found = torch.stack(shares)[:, 0, 0].double()
+        assert found.mean() == pytest.approx(0.5, abs=0.07)
+        assert found.var() == pytest.approx(1 / 8, abs=0.02)  # of Beta(α, α): 1 / (8α + 4)
+
+    def test_cutmix_is_a_rectangle_of_the_other_image(self):
+        shares = self.shares(cutmix=1.0)
+        for share in shares:
+            assert set(share.unique().tolist()) <= {0.0, 1.0}
+            rows, columns = (share == 0).any(1), (share == 0).any(0)
+            assert (share == 0).sum() == rows.sum() * columns.sum()
+            for line in (rows, columns):
+                places = line.nonzero().flatten()
+                assert len(places) == 0 or places[-1] - places[0] + 1 == len(places)
+        left = torch.stack(shares).mean((1, 2))
+        assert left.min() < 0.3
+        assert left.max() > 0.95
+
+    def test_both_take_turns_by_chance(self):
+        kinds = [len(share.unique()) for share in self.shares(mixup=0.5, cutmix=1.0)]
+        blended = sum(
+            bool(((share > 0) & (share < 1)).all()) for share in self.shares(mixup=0.5, cutmix=1.0)
+        )
+        assert 100 < blended < 200
+        assert kinds.count(2) > 80
+
+    def test_other_inputs_than_images_have_one_number(self):
+        assert self.shares((7,), 1, mixup=1.0)[0].shape == ()
+        assert self.shares((3, 9), 1, mixup=1.0)[0].shape == ()

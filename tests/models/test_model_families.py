@@ -19,7 +19,13 @@ FAMILIES = MODELS.names()
 Shape = tuple[int, int, int]
 
 # What makes a family small enough to be tried in many shapes; the others are small.
-SMALL = {"vgg16": {"widening": 0.125}, "resnet": {"blocks": 1}, "wide_resnet": {"depth": 10}}
+SMALL = {
+    "vgg16": {"widening": 0.125},
+    "resnet": {"blocks": 1},
+    "wide_resnet": {"depth": 10},
+    "resnet18": {"blocks": 1, "stem_width": 8},
+    "mobile": {"blocks": 1, "stem_width": 8},
+}
 
 SHAPES = [(channels, size, size) for channels in (1, 3) for size in (28, 32, 64)]
 ODD_SHAPES = [(1, 8, 8), (3, 33, 29)]
@@ -55,7 +61,7 @@ def layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def test_the_families_that_are_promised_are_there_with_a_choice_of_activation():
-    promised = {"resnet", "wide_resnet", "vgg16", "mlp", "lenet_300_100"}
+    promised = {"resnet", "resnet18", "wide_resnet", "vgg16", "mobile", "mlp", "lenet_300_100"}
     assert promised <= set(WITH_ACTIVATION) <= set(FAMILIES)
 
 

@@ -1,6 +1,7 @@
 """Learning rates, step by step, in runs of any length."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -55,7 +56,19 @@ def test_one_cycle_reaches_the_rate_in_runs_of_any_length(steps):
     assert min(found) > 0
 
 
-@pytest.mark.parametrize("name", ["step", "one_cycle", "constant"])
+def test_cosine_falls_by_half_a_cosine():
+    expected = [0.2 * (1 + math.cos(math.pi * step / 40)) for step in range(40)]
+    assert rates("cosine", 40) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["cosine", "step", "constant"])
+def test_a_warm_up_rises_in_a_line_and_the_schedule_begins_then(name):
+    found = [rate_factor(name, step, 50, 0.2) for step in range(50)]
+    assert found[:10] == pytest.approx([(step + 1) / 11 for step in range(10)])
+    assert found[10:] == [rate_factor(name, step, 40) for step in range(40)]
+
+
+@pytest.mark.parametrize("name", ["step", "one_cycle", "cosine", "constant"])
 @pytest.mark.parametrize(("epochs", "batch_size"), [(1, 150), (1, 75), (1, 50), (5, 150)])
 def test_the_shortest_runs_train(splits, name, epochs, batch_size):
     """One, two, three and five steps: a rate below zero or a division by zero once hid here."""

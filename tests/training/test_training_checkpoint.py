@@ -58,6 +58,14 @@ RECIPES = [
     {"momentum": 0.9, "weight_average": 0.9, "moving": {"rule": "rigl", "every": 2, "until": 0.9}},
     {"momentum": 0.9, "moving": {"rule": "set", "every": 2, "scope": "global"}},
     {"momentum": 0.9, "moving": {"rule": "gradual_magnitude", "every": 2}},
+    {
+        "optimizer": "adamw",
+        "learning_rate": 1e-3,
+        "schedule": "cosine",
+        "mixup": 0.5,
+        "cutmix": 1.0,
+    },
+    {"optimizer": "adamw", "moving": {"rule": "rigl", "every": 2}, "warm_up": 0.2},
 ]
 
 

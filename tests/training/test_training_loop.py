@@ -4,6 +4,7 @@ import copy
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,11 +12,13 @@ from networks import appearance, equal
 from small_training import make_network, recipe, record_inputs
 from torch import nn
 
+from sculpt.data import blend_share
 from sculpt.pruning.masks import dense_masks
 from sculpt.record import Epoch
 from sculpt.seeding import derive_seed
 from sculpt.training.loop import evaluations, train
 from sculpt.training.loss_and_error import evaluate
+from sculpt.training.schedules import rate_factor
 
 
 def rows(images):
@@ -292,6 +295,50 @@ def test_training_is_plain_sgd(splits, nesterov, schedule):
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, expected[name], rtol=1e-6, atol=1e-6, msg=name)
     assert [epoch.train_loss for epoch in history] == pytest.approx(losses, rel=1e-5)
+
+
+def test_training_is_plain_adamw(splits):
+    """The oracle: PyTorch's own optimiser, with a blend of each batch and its reverse."""
+    blends = {"mixup": 0.7, "cutmix": 1.0}
+    settings = recipe(
+        epochs=3,
+        batch_size=64,
+        optimizer="adamw",
+        learning_rate=1e-3,
+        weight_decay=0.1,
+        schedule="cosine",
+        warm_up=0.2,
+        label_smoothing=0.1,
+        **blends,
+    )
+    model, masks = make_network()
+    oracle = copy.deepcopy(model).train()
+    train(model, masks, splits, settings, seed=5)
+    optimizer = torch.optim.AdamW(oracle.parameters(), lr=1e-3, weight_decay=0.1)
+    step = 0
+    for epoch in range(1, 4):
+        generator = torch.Generator().manual_seed(derive_seed(5, "data order", epoch))
+        order = torch.randperm(150, generator=generator)
+        for batch in (order[:64], order[64:128]):
+            images, labels = splits.train.inputs(batch), splits.train.labels[batch]
+            draws = np.random.default_rng(derive_seed(5, "blends", step))
+            share = blend_share((1, 8, 8), **blends, draws=draws)
+            optimizer.param_groups[0]["lr"] = 1e-3 * rate_factor("cosine", step, 6, 0.2)
+            optimizer.zero_grad()
+            logits = oracle(share * images + (1 - share) * images.flip(0))
+            own, other = (
+                F.cross_entropy(logits, target, label_smoothing=0.1)
+                for target in (labels, labels.flip(0))
+            )
+            (share.mean() * own + (1 - share.mean()) * other).backward()
+            optimizer.step()
+            step += 1
+    expected = oracle.state_dict()
+    for name, value in model.state_dict().items():
+        # Rounding is all of the gradient of a bias in front of a batch norm.
+        if not name.endswith(("conv.bias", "running_mean")):
+            near = {"rtol": 1e-3, "atol": 1e-4}
+            torch.testing.assert_close(value, expected[name], **near, msg=name)
 
 
 @pytest.mark.parametrize(

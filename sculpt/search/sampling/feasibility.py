@@ -169,13 +169,17 @@ def check_candidate(study: Study, candidate: Study, spec: Spec) -> Feasibility:
     return Feasibility(budget, "; also, ".join(reasons) or None, violations, size)
 
 
+AUGMENTATIONS = {"flip": "false", "translate": "0", "cutout": "0", "cutmix": "0"}
+"""Settings that need images, and what turns them off."""
+
+
 def augmentation_faults(study: Study, spec: Spec) -> list[str]:
     """List the augmentations that reach beyond the images, or are of other inputs than images."""
     if not spec.pixels:
         return [
             f"training.{name}: must be {off} for inputs that are not images of 8 bits, but got "
             f"{getattr(study.training, name)}; augment them in the factory of the data"
-            for name, off in {"flip": "false", "translate": "0", "cutout": "0"}.items()
+            for name, off in AUGMENTATIONS.items()
             if getattr(study.training, name)
         ]
     _, height, width = spec.shape
