@@ -21,9 +21,9 @@ from sculpt.diagnostics.layers import (
 from sculpt.diagnostics.topology import measure_topology
 from sculpt.errors import BudgetError, DryRankingError, InputError, check_choice
 from sculpt.pruning.channels import keep_highest_channels
-from sculpt.pruning.groups import keep_highest_kernels
+from sculpt.pruning.groups import keep_highest_kernels, usable_weights
 from sculpt.pruning.layer_budgets import LayerBudgets, layer_counts, proportional_counts
-from sculpt.pruning.masks import Masks, Scores, check_finite, keep_highest
+from sculpt.pruning.masks import Masks, Scores, check_finite, check_usable, keep_highest
 from sculpt.pruning.patterns import check_scored, keep_between_rounds, pattern_of
 
 Scope = Literal["global", "layer"]
@@ -57,7 +57,7 @@ class MaskRule:
     pattern, by others that are among the N best of their M."""
     layer_budgets: LayerBudgets | None = None
     """How many weights each layer keeps, whatever the scores are, which then choose within it:
-    `erk` (`erk_counts`) or `balanced` (`balanced_counts`)."""
+    `erk` (`erk_counts`) or `balanced` (`balanced_counts`), of the weights that have a score."""
 
     def __post_init__(self) -> None:
         check_choice("scope", self.scope, get_args(Scope))
@@ -169,7 +169,10 @@ def _select(
     if rule.effective:
         shape = required_shape(input_shape, "effective")
         return _spend_on_paths(model, priced, kept, rule, shape, allowed)
-    return _keep(priced, kept, rule, weights_of(model), allowed, final)
+    if rule.layer_budgets:
+        by_kernel = rule.granularity == "kernel"
+        return _keep_by_layer(priced, kept, rule.layer_budgets, allowed, final, by_kernel=by_kernel)
+    return _keep(priced, kept, rule, weights_of(model), allowed)
 
 
 def required_shape(input_shape: InputShape | None, user: str) -> InputShape:
@@ -187,51 +190,68 @@ def required_shape(input_shape: InputShape | None, user: str) -> InputShape:
 
 
 def _keep(
-    scores: Scores,
-    kept: int,
-    rule: MaskRule,
-    owners: Mapping[str, str],
-    allowed: Masks | None,
-    final: int | None = None,
+    scores: Scores, kept: int, rule: MaskRule, owners: Mapping[str, str], allowed: Masks | None
 ) -> Masks:
     """Keep the highest scores of each group of parameters that are ranked together.
 
     None but those in `allowed`, by default all, may have a score.
     """
-    room = {
-        name: score.numel() if allowed is None else int(allowed[name].sum())
-        for name, score in scores.items()
-    }
-    groups: dict[str, Scores] = {}
+    layers: dict[str, Scores] = {}
     for name, score in scores.items():
-        group = name if rule.layer_budgets else "" if rule.scope == "global" else owners[name]
-        groups.setdefault(group, {})[name] = score
-    if rule.layer_budgets:
-        shapes = {name: score.shape for name, score in scores.items()}
-        counts = layer_counts(rule.layer_budgets, shapes, kept, room)
-        if final is not None:  # rounding may give a layer one more weight in the end than now
-            last = layer_counts(rule.layer_budgets, shapes, final, room)
-            counts = {name: max(count, last[name]) for name, count in counts.items()}
-    else:
-        counts = proportional_counts(
-            {g: sum(room[n] for n in own) for g, own in groups.items()}, kept
-        )
+        layer = "" if rule.scope == "global" else owners[name]
+        layers.setdefault(layer, {})[name] = score
+    sizes = {
+        layer: sum(s.numel() for s in own.values())
+        if allowed is None
+        else kept_weights({name: allowed[name] for name in own})
+        for layer, own in layers.items()
+    }
     keep = keep_highest_kernels if rule.granularity == "kernel" else keep_highest
     masks: Masks = {}
-    for group, count in counts.items():
-        if allowed is not None and count == sum(room[name] for name in groups[group]):
-            masks |= {name: allowed[name] for name in groups[group]}
-            continue
-        try:
-            masks |= keep(groups[group], count)
-        except DryRankingError as error:
-            if rule.layer_budgets is None:
-                raise
-            raise DryRankingError(
-                f"layer_budgets {rule.layer_budgets!r} must find as many weights with a score as "
-                f"{group} is to keep, but {error}"
-            ) from error
+    for layer, count in proportional_counts(sizes, kept).items():
+        if allowed is not None and count == sizes[layer]:
+            masks |= {name: allowed[name].clone() for name in layers[layer]}
+        else:
+            masks |= keep(layers[layer], count)
     return {name: masks[name] for name in scores}
+
+
+def _keep_by_layer(
+    scores: Scores,
+    kept: int,
+    budgets: LayerBudgets,
+    allowed: Masks | None,
+    final: int | None,
+    *,
+    by_kernel: bool,
+) -> Masks:
+    """Keep the highest scores of each parameter, as many as its layer's budget says.
+
+    A layer has room for the weights that have a score: initializers draw some as exactly 0, and
+    layers that are to be dense pass the difference on.
+    """
+    if allowed is None:
+        allowed = {name: torch.ones_like(s, dtype=torch.bool) for name, s in scores.items()}
+    if kept == kept_weights(allowed):
+        return {name: mask.clone() for name, mask in allowed.items()}
+    usable = {name: usable_weights(score, by_kernel) for name, score in scores.items()}
+    check_usable(scores, kept, sum(usable.values()))
+    shapes = {name: score.shape for name, score in scores.items()}
+    counts = layer_counts(budgets, shapes, kept, usable)
+    if final is not None:  # rounding may give a layer one weight more in the end than now
+        last = layer_counts(budgets, shapes, final, usable)
+        counts = {name: max(count, last[name]) for name, count in counts.items()}
+    if dry := [name for name, shape in shapes.items() if len(shape) > 1 and not usable[name]]:
+        raise DryRankingError(
+            f"layer_budgets {budgets!r} must find scores in every layer that keeps "
+            f"weights, but all of {dry[0]} are 0; leave it out of pruning, or use another "
+            "criterion or initializer"
+        )
+    keep = keep_highest_kernels if by_kernel else keep_highest
+    masks: Masks = {}
+    for name, score in scores.items():
+        masks |= keep({name: score}, counts[name])
+    return masks
 
 
 def _spend_on_paths(
