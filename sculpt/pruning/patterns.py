@@ -116,16 +116,16 @@ class Pattern:
 
 
 def pattern_of(granularity: str) -> Pattern | None:
-    """Read a granularity as a pattern; None if it is a word.
+    """Read a granularity as a pattern; None if it is none.
 
     Raises:
-        InputError: N or M is out of range.
+        InputError: N is not below M, or M is too large.
     """
-    found = re.fullmatch(r"([0-9]{1,9}):([0-9]{1,9})", granularity)
+    found = re.fullmatch(r"([1-9][0-9]?):([1-9][0-9]?)", granularity)
     if not found:
         return None
     kept, run = int(found[1]), int(found[2])
-    if not 1 <= kept < run <= LARGEST_GROUP:
+    if not kept < run <= LARGEST_GROUP:
         raise InputError(
             f"a pattern N:M must have 1 ≤ N < M ≤ {LARGEST_GROUP}, but got {granularity}; "
             "2:4 is what sparse tensor cores multiply"

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 from networks import count, equal, small_resnet
+from pydantic import ValidationError
 from torch import nn
 from torch.sparse import SparseSemiStructuredTensorCUTLASS, to_sparse_semi_structured
 from torch.sparse._semi_structured_conversions import (
@@ -13,6 +14,7 @@ from torch.sparse._semi_structured_conversions import (
 )
 
 import sculpt
+from sculpt.config import Pruning
 from sculpt.errors import BudgetError, DryRankingError, InputError
 from sculpt.pruning.mask_rule import MaskRule, select_masks
 from sculpt.pruning.masks import keep_highest, prunable_parameters
@@ -199,10 +201,31 @@ def test_those_that_choose_a_whole_mask_are_refused(criterion):
         sculpt.prune(model, 900, criterion=criterion, input_shape=SHAPE, granularity="2:4")
 
 
-@pytest.mark.parametrize("given", ["4:2", "2:2", "0:4", "2:40", "2:04a", "N:M", "2-4", ""])
+@pytest.mark.parametrize("given", ["4:2", "2:2", "0:4", "2:40", "02:4", "N:M", "2-4", ""])
 def test_what_is_no_pattern_is_refused(given):
     with pytest.raises(InputError, match=r"1 ≤ N < M ≤ 32|must be one of weight, kernel, channel"):
         MaskRule(granularity=given)
+    with pytest.raises(ValidationError):  # nor is it in a study file
+        Pruning(granularity=given)
+
+
+def test_a_study_file_takes_the_same_patterns():
+    for given in ("weight", "kernel", "channel", "2:4", "1:2", "31:32"):
+        assert MaskRule(granularity=given).granularity == Pruning(granularity=given).granularity
+
+
+def test_attention_and_shared_weights_have_it_too():
+    model = nn.ModuleDict(
+        {"attention": nn.MultiheadAttention(8, 2), "one": nn.Linear(8, 8), "other": nn.Linear(8, 8)}
+    )
+    model["other"].weight = model["one"].weight
+    kept = sum(Pattern(2, 4).limits(model).values())
+    assert kept == (24 * 8 + 8 * 8 + 8 * 8) // 2 + 24 + 8 + 8 + 8
+    masks = select_masks(model, draw(model), kept - 9, MaskRule(granularity="2:4"), None)
+    assert count(masks) == kept - 9
+    for name, mask in masks.items():
+        if name.endswith("weight"):
+            assert mask.view(len(mask), 2, 4).sum(2).max() == 2, name
 
 
 def test_a_shuffled_pattern_keeps_its_runs_and_is_another():

@@ -85,7 +85,8 @@ def fisher(
                 slopes, squares, gradients_of(summed_loss(inputs, labels), weights), strict=True
             ):
                 own = found.double()
-                slope += own
+                if first_order:
+                    slope += own
                 square.addcmul_(own, own, value=1 / size)  # size times the mean's square
             images += size
     if images == 0:
