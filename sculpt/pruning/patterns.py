@@ -157,7 +157,7 @@ def check_scored(pattern: Pattern, best: Masks, scores: Scores, kept: int) -> No
     if usable < kept < room:
         raise DryRankingError(
             f"at least {kept} scores must be non-zero among the {pattern.kept} highest of every "
-            f"{pattern.run} inputs, but only {usable} are; choose a criterion that scores every "
-            "weight (erk_random and npb choose a whole mask by themselves), an "
-            "initializer without exact zeros, or a smaller budget"
+            f"{pattern.run} inputs, but only {usable} are; choose a smaller budget, all of the "
+            f"{room} that the pattern has room for, which asks for no ranking, or a criterion that "
+            "scores every weight (erk_random and npb choose a whole mask by themselves)"
         )
