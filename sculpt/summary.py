@@ -38,7 +38,8 @@ def summarize(setup: TrialSetup, splits: Splits, runs: list[SeedRecord]) -> Tria
     sizes = {run.kept_parameters for run in runs}
     # Whole groups, and effective weights, may leave a rest, which the record states.
     spent = {run.kept_parameters + run.unspent for run in runs}
-    exact = study.pruning.granularity == "weight" and not study.pruning.effective
+    whole_groups = study.pruning.granularity in ("kernel", "channel")
+    exact = not whole_groups and not study.pruning.effective
     if setup.role == "candidate" and (
         spent != {setup.budget} or (exact and sizes != {setup.budget})
     ):

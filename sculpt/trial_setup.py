@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from sculpt.config import Choice, Params, Study
+from sculpt.config import Choice, Params, Pruning, Study
 from sculpt.data import ImageSet, Spec, Splits
 from sculpt.diagnostics.cost import Cost, measure_cost
 from sculpt.diagnostics.topology import check_followable
@@ -89,9 +89,7 @@ class TrialSetup:
             batches=partial(images.batches, pruning.batch_size),
             generator=torch.Generator().manual_seed(derive_seed(seed, "criterion")),
             input_shape=images.images.shape[1:],
-            rule=MaskRule(
-                pruning.scope, pruning.granularity, pruning.mac_exponent, pruning.effective
-            ),
+            rule=mask_rule(pruning),
             target_losses=scoring.task.scoring_loss(scoring.labels),
         )
 
@@ -114,6 +112,17 @@ class Outcome:
     model: nn.Module
     masks: Masks
     record: SeedRecord
+
+
+def mask_rule(pruning: Pruning) -> MaskRule:
+    """Make the rule by which the scores of a study become masks."""
+    return MaskRule(
+        pruning.scope,
+        pruning.granularity,
+        pruning.mac_exponent,
+        pruning.effective,
+        pruning.layer_budgets,
+    )
 
 
 def channels_last(model: nn.Module) -> nn.Module:

@@ -240,6 +240,33 @@ ODD = [
     ({"pruning__redraw": {"name": "ldy"}}, "pruning.redraw.name: must be"),
     ({"pruning__redraw": {"name": "from_bundle", "bundle": "x"}}, "pruning.redraw: must draw"),
     ({"pruning__redraw": True}, "pruning.redraw: must be"),
+    (
+        {"pruning": {"granularity": "rows"}},
+        "must be one of weight, kernel, channel, or N:M such as",
+    ),
+    ({"pruning": {"granularity": "4:2"}}, "must have N below M and M at most 32 in a pattern N:M"),
+    ({"pruning": {"granularity": 124}}, "pruning.granularity: must be a valid string"),
+    ({"pruning": {"layer_budgets": "npb"}}, "pruning.layer_budgets: must be 'erk' or 'balanced'"),
+    (
+        {"pruning": {"layer_budgets": "erk", "scope": "layer"}},
+        "pruning.scope: must be global where pruning.layer_budgets is erk",
+    ),
+    (
+        {"pruning": {"layer_budgets": "erk", "effective": True}},
+        "pruning.effective: must be false where pruning.layer_budgets is erk",
+    ),
+    (
+        {"pruning": {"layer_budgets": "balanced", "granularity": "channel"}},
+        "pruning.layer_budgets: must be left out where pruning.granularity is channel",
+    ),
+    (
+        {"pruning": {"granularity": "2:4", "criterion": {"name": "npb"}}},
+        "pruning.granularity: must be left out where pruning.criterion is npb",
+    ),
+    (
+        {"pruning": {"granularity": "2:4"}, "training__moving": {"rule": "rigl"}},
+        "training.moving.rule: must be static where pruning.granularity is not weight",
+    ),
 ]
 
 

@@ -540,6 +540,21 @@ class TestBudgets:
         with pytest.raises(ValueError, match="must keep 3001 parameters"):
             summarize(settings, splits, [lost], budget=3001)
 
+    @pytest.mark.parametrize(
+        "pruning", [{"granularity": "2:4"}, {"layer_budgets": "erk"}, {"layer_budgets": "balanced"}]
+    )
+    def test_patterns_and_layer_budgets_meet_it_exactly(self, splits, pruning):
+        settings = plain(
+            training__epochs=0, **{f"pruning__{key}": value for key, value in pruning.items()}
+        )
+        outcome = run_seed(settings, splits, budget=2000)
+        assert kept(outcome) == outcome.record["kept_parameters"] == 2000
+        assert outcome.record["unspent"] == 0
+        if "granularity" in pruning:
+            weight = outcome.masks["stages.0.0.first.conv.weight"]
+            runs = weight[:, : weight.shape[1] // 4 * 4].unflatten(1, (-1, 4)).sum(2)
+            assert 0 < runs.max() <= 2
+
     def test_an_effective_budget_is_spent_on_paths(self, splits):
         settings = plain(pruning__effective=True, training__epochs=0)
         record = run_seed(settings, splits, budget=1500).record

@@ -48,6 +48,22 @@ class Sparsity(Section):
     sparsity: Fraction
 
 
+def _granularity(given: str) -> str:
+    n, colon, m = given.partition(":")
+    if given in ("weight", "kernel", "channel"):
+        return given
+    if not (colon and re.fullmatch("[1-9][0-9]?", n) and re.fullmatch("[1-9][0-9]?", m)):
+        raise ValueError("be one of weight, kernel, channel, or N:M such as 2:4")
+    if not int(n) < int(m) <= 32:
+        raise ValueError("have N below M and M at most 32 in a pattern N:M")
+    return given
+
+
+Granularity = Annotated[str, AfterValidator(_granularity)]
+WHOLE_MASKS = ("erk_random", "npb")
+"""Criteria that choose a whole mask, and know of no pattern and no budgets but their own."""
+
+
 class Pruning(Section):
     """How a candidate becomes sparse before training."""
 
@@ -67,13 +83,23 @@ class Pruning(Section):
     """Score on the training images of another data set, to see how sparsity transfers."""
     scope: Literal["global", "layer"] = "global"
     """Rank the whole network, or each layer by itself at one density."""
-    granularity: Literal["weight", "kernel", "channel"] = "weight"
-    """Unit that is kept or removed; `channel` leaves a dense network of uneven width, in which a
-    residual stream is equally wide everywhere."""
+    granularity: Granularity = "weight"
+    """Unit that is kept or removed: `weight`, `kernel`, `channel` (which leaves a dense network of
+    uneven width, in which a residual stream is equally wide everywhere), or at most N weights of
+    every M consecutive inputs, such as `2:4`."""
     mac_exponent: Annotated[float, Field(ge=-4, le=4)] = 0.0
     """p: scores are divided by (output height × width)^p before they are ranked."""
     effective: bool = False
     """Spend the budget only on weights that lie on a path from the input to the output."""
+    layer_budgets: Annotated[Literal["erk", "balanced"] | None, Field(exclude_if=operator.not_)] = (
+        None
+    )
+    """Fix how many weights each layer keeps; scores choose within layers. In place of scope."""
+
+    @property
+    def pattern(self) -> bool:
+        """Whether the granularity is a pattern N:M."""
+        return ":" in self.granularity
 
     @property
     def repair_method(self) -> Literal["frobenius", "spectral", "exact"] | None:
@@ -191,6 +217,32 @@ class Study(Section):
             found["pruning.granularity", "pruning.scope"] = (
                 "pruning.granularity: must be 'weight' or 'kernel' where pruning.scope is 'layer' "
                 "(removing a channel shrinks two layers), but got 'channel'; use scope 'global'"
+            )
+        if pruning.layer_budgets:
+            for key, value, default in (
+                ("scope", pruning.scope, "global"),
+                ("mac_exponent", pruning.mac_exponent, 0),
+                ("effective", pruning.effective, False),
+            ):
+                if value != default:
+                    found["pruning.layer_budgets", f"pruning.{key}"] = (
+                        f"pruning.{key}: must be {str(default).lower()} where pruning."
+                        f"layer_budgets is {pruning.layer_budgets} (it fixes what each layer "
+                        f"keeps), but got {str(value).lower()}; leave one of them out"
+                    )
+            if pruning.granularity == "channel":
+                found["pruning.layer_budgets", "pruning.granularity"] = (
+                    "pruning.layer_budgets: must be left out where pruning.granularity is channel "
+                    "(removing one shrinks two layers), but got "
+                    f"{pruning.layer_budgets}; choose another granularity"
+                )
+        if pruning.criterion.name in WHOLE_MASKS and (pruning.pattern or pruning.layer_budgets):
+            key = "granularity" if pruning.pattern else "layer_budgets"
+            found[f"pruning.{key}", "pruning.criterion"] = (
+                f"pruning.{key}: must be left out where pruning.criterion is "
+                f"{pruning.criterion.name}, which chooses a whole mask, but got "
+                f"{pruning.granularity if pruning.pattern else pruning.layer_budgets}; choose a "
+                "criterion that scores every weight, such as random"
             )
         if training.nesterov and training.optimizer == "adamw":
             found["training.nesterov", "training.optimizer"] = (

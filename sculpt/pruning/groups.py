@@ -67,6 +67,14 @@ def keep_highest_kernels(scores: Scores, kept: int) -> Masks:
     }
 
 
+def usable_weights(score: Tensor, by_kernel: bool) -> int:
+    """Count the weights of a parameter that have a score, or whose kernels have one."""
+    if not by_kernel or score.dim() <= 2:
+        return int(torch.count_nonzero(score))
+    sums = score.flatten(2).sum(2)
+    return int(torch.count_nonzero(sums)) * (score.numel() // sums.numel())
+
+
 def keep_highest_rows(
     model: nn.Module, scores: Scores, kept: int, input_shape: InputShape
 ) -> Masks:

@@ -23,7 +23,8 @@ from sculpt.diagnostics.layers import (
 )
 from sculpt.errors import BudgetError, InputError, NumericsError, SculptWarning
 from sculpt.pruning.batches import read_batches
-from sculpt.pruning.mask_rule import Granularity, MaskRule, Scope, count_nonzero
+from sculpt.pruning.layer_budgets import LayerBudgets
+from sculpt.pruning.mask_rule import MaskRule, Scope, count_nonzero
 from sculpt.pruning.masks import (
     Counting,
     Masks,
@@ -34,6 +35,7 @@ from sculpt.pruning.masks import (
     prunable_budget,
     prunable_parameters,
 )
+from sculpt.pruning.patterns import pattern_of
 from sculpt.pruning.task import Loss, PruningTask
 from sculpt.registry import CRITERIA, check_options
 
@@ -62,9 +64,10 @@ def prune(
     exclude: Sequence[str] = (),
     counting: Counting = "paper",
     scope: Scope = "global",
-    granularity: Granularity = "weight",
+    granularity: str = "weight",
     mac_exponent: float = 0.0,
     effective: bool = False,
+    layer_budgets: LayerBudgets | None = None,
     batch_size: int = 250,
     seed: int = 0,
     **options: Any,
@@ -105,10 +108,17 @@ def prune(
         granularity: `weight`; `kernel` (whole k×k kernels); `channel` (whole channels in all the
             layers that write or read them, which leaves dense layers of uneven width: `compact`
             stores what the budget says). Groups meet the budget as closely as possible and never
-            exceed it; a warning says the rest, and where channels could not be followed.
+            exceed it; a warning says the rest, and where channels could not be followed. Or a
+            pattern N:M, such as `2:4` (at most 2 of every 4 consecutive inputs of an output, at
+            each position of a kernel): the budget is met exactly, and may be no more than the
+            pattern has room for. Biases, and layers of fewer than M inputs, are spared the pattern.
         mac_exponent: p ≥ 0: scores are divided by (output height × width)^p before they are ranked.
         effective: Replace kept weights that lie on no path from input to output by others that do;
             a warning says if there are too few of those.
+        layer_budgets: `erk` (Evci et al. 2020) or `balanced` (the same number of weights in each
+            layer, as far as it has them) fix how many weights each layer keeps, and scores choose
+            within layers; in place of scope, mac_exponent and effective, and not for channels.
+            Biases go first: they stay only where all weights do.
         batch_size: Inputs per scoring batch.
         seed: For criteria that draw.
         options: The criterion's own, for example `targets="gt"`.
@@ -121,7 +131,7 @@ def prune(
     Raises:
         UnknownNameError: no criterion has this name.
         BudgetError: the budget is no whole number, or more than the network has weights that are
-            not 0.
+            not 0, or than a pattern has room for.
         DryRankingError: too few scores are non-zero.
         NumericsError: a weight, an input or a score is not finite.
         InputError: an argument is of another kind than above, or a needed one is missing; the
@@ -143,7 +153,7 @@ def prune(
         raise InputError(
             "there must be one loss, but got loss= and the targets of another; leave one out"
         )
-    rule = MaskRule(scope, granularity, mac_exponent, effective)
+    rule = MaskRule(scope, granularity, mac_exponent, effective, layer_budgets)
     with embeddings_on_request(model, include), _sparing(model, include, exclude) as left_whole:
         weights = material_weights(model)
         if faulty := [name for name, weight in weights.items() if not weight.isfinite().all()]:
@@ -153,6 +163,8 @@ def prune(
             )
         spared = sum(p.numel() for p in left_whole.values()) if counting == "total" else 0
         kept = prunable_budget(model, budget, counting, spared=spared)
+        if pattern := pattern_of(granularity):
+            pattern.check_budget(model, kept)
         left = _not_pruned(model)
         if kept > (there := kept_weights(left)):
             raise BudgetError(

@@ -52,7 +52,7 @@ def score_in_rounds(
             scheduled = round(total * (task.kept / total) ** (current / rounds))
             usable = sum(int(torch.count_nonzero(tensor)) for tensor in scores.values())
             try:
-                selected = task.select(scores, min(scheduled, usable))
+                selected = task.select_for_now(scores, min(scheduled, usable))
             except DryRankingError:
                 continue
             # A pruned weight stays pruned, whatever the rule does.

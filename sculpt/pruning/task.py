@@ -46,6 +46,14 @@ class PruningTask:
         kept = self.kept if kept is None else kept
         return select_masks(self.model, scores, kept, self.rule, self.input_shape)
 
+    def select_for_now(self, scores: Scores, kept: int) -> Masks:
+        """Mask all but the `kept` highest scores, of which later rounds will keep fewer.
+
+        Raises:
+            NumericsError, BudgetError, DryRankingError: see `select_masks`.
+        """
+        return select_masks(self.model, scores, kept, self.rule, self.input_shape, final=self.kept)
+
     def required_shape(self, user: str) -> InputShape:
         """Return the input's shape, see `sculpt.pruning.mask_rule.required_shape`."""
         return required_shape(self.input_shape, user)

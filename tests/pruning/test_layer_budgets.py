@@ -4,11 +4,17 @@ import math
 
 import pytest
 import torch
+from networks import small_resnet
 from torch import Tensor, nn
 
-from sculpt.errors import BudgetError
+from sculpt.errors import BudgetError, DryRankingError, InputError
 from sculpt.pruning.criteria.random import erk_random
-from sculpt.pruning.layer_budgets import erk_counts
+from sculpt.pruning.initializers import initialize
+from sculpt.pruning.layer_budgets import balanced_counts, erk_counts
+from sculpt.pruning.mask_rule import MaskRule, select_masks
+from sculpt.pruning.masks import prunable_parameters
+from sculpt.pruning.patterns import Pattern
+from sculpt.pruning.prune import prune
 from sculpt.pruning.task import PruningTask
 
 # An MLP's layer that caps early, and a convolution's kernel that is not square.
@@ -106,3 +112,130 @@ def test_every_position_of_a_random_mask_is_as_likely():
 def test_equal_draws_are_not_kept_together(monkeypatch):
     monkeypatch.setattr(torch, "rand", lambda *size, **_: torch.zeros(*size))
     assert int(erk_scores(nn.Linear(5, 4), 7)["weight"].count_nonzero()) == 7
+
+
+@pytest.mark.parametrize("kept", [0, 1, 7, 100, 1234, 5000, TOTAL - 20, TOTAL])
+def test_balanced_layers_keep_the_same_number_as_far_as_they_have_it(kept):
+    counts = balanced_counts(SHAPES, kept)
+    assert sum(counts.values()) == kept
+    most = max(counts[name] for name in WEIGHTS)
+    for name, shape in WEIGHTS.items():
+        assert counts[name] in {most, most - 1} or counts[name] == math.prod(shape)
+    if kept <= sum(math.prod(shape) for shape in WEIGHTS.values()):
+        assert counts["stem.bias"] == counts["classifier.bias"] == 0
+
+
+def test_balanced_counts_by_hand():
+    shapes = {"a": (2, 2), "b": (10, 10), "c": (3, 5)}
+    assert balanced_counts(shapes, 11) == {"a": 4, "b": 4, "c": 3}
+    assert balanced_counts(shapes, 50) == {"a": 4, "b": 31, "c": 15}
+    # Where less may be kept of a layer, the others take the rest.
+    assert balanced_counts(shapes, 30, {"a": 2, "b": 50, "c": 7}) == {"a": 2, "b": 21, "c": 7}
+
+
+class TestForAnyCriterion:
+    @pytest.mark.parametrize("layer_budgets", ["erk", "balanced"])
+    @pytest.mark.parametrize(
+        "criterion",
+        ["connection_sensitivity", "grasp", "iterative_snip", "magnitude", "random", "synflow"],
+    )
+    def test_scores_choose_within_layers_of_these_densities(self, criterion, layer_budgets):
+        model = small_resnet(widening=2)
+        initialize(model, "variance_scaling", seed=0)
+        shapes = {name: p.shape for name, p in prunable_parameters(model).items()}
+        counts_of = erk_counts if layer_budgets == "erk" else balanced_counts
+        options = {"rounds": 40} if criterion in ("iterative_snip", "synflow") else {}
+        masks = prune(
+            model,
+            700,
+            criterion=criterion,
+            inputs=torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(0)),
+            labels=torch.arange(20) % 10,
+            layer_budgets=layer_budgets,
+            **options,
+        )
+        found = {name: int(mask.sum()) for name, mask in masks.items()}
+        assert found == counts_of(shapes, 700)
+
+    def test_the_highest_of_each_layer_stay(self):
+        model = small_resnet(widening=2)
+        scores = {
+            name: torch.rand(p.shape) + 0.01 for name, p in prunable_parameters(model).items()
+        }
+        masks = select_masks(model, scores, 900, MaskRule(layer_budgets="balanced"), None)
+        for name, mask in masks.items():
+            if mask.any() and not mask.all():
+                assert scores[name][mask].min() >= scores[name][~mask].max()
+
+    @pytest.mark.parametrize("layer_budgets", ["erk", "balanced"])
+    def test_kernels_stay_whole_and_no_layer_exceeds_its_share(self, layer_budgets):
+        model = small_resnet(widening=2)
+        scores = {
+            name: torch.rand(p.shape) + 0.01 for name, p in prunable_parameters(model).items()
+        }
+        counts_of = erk_counts if layer_budgets == "erk" else balanced_counts
+        counts = counts_of({name: score.shape for name, score in scores.items()}, 900)
+        rule = MaskRule(granularity="kernel", layer_budgets=layer_budgets)
+        for name, mask in select_masks(model, scores, 900, rule, None).items():
+            assert 0 <= counts[name] - int(mask.sum()) < 9
+            if mask.dim() == 4:
+                assert set(mask.flatten(2).sum(2).unique().tolist()) <= {0, 9}
+
+    @pytest.mark.parametrize("layer_budgets", ["erk", "balanced"])
+    @pytest.mark.parametrize("share", [0.3, 0.9, 1.0])
+    def test_a_pattern_is_the_most_of_a_layer(self, layer_budgets, share):
+        model = small_resnet(widening=2)
+        scores = {
+            name: torch.rand(p.shape) + 0.01 for name, p in prunable_parameters(model).items()
+        }
+        most = Pattern(2, 4).limits(model)
+        kept = round(share * sum(most.values()))
+        rule = MaskRule(granularity="2:4", layer_budgets=layer_budgets)
+        masks = select_masks(model, scores, kept, rule, None)
+        counts_of = erk_counts if layer_budgets == "erk" else balanced_counts
+        shapes = {name: score.shape for name, score in scores.items()}
+        assert {name: int(m.sum()) for name, m in masks.items()} == counts_of(shapes, kept, most)
+        best = Pattern(2, 4).best(model, scores)
+        assert all((best[name] | ~mask).all() for name, mask in masks.items())
+
+    def test_weights_without_a_score_make_room_in_other_layers(self):
+        """Some are drawn as exactly 0, above all in first layers, which ERK wants dense."""
+        scores = {"a.weight": torch.tensor([[3.0, 0, 0, 1]]), "b.weight": torch.rand(6, 6) + 0.1}
+        masks = select_masks(nn.Module(), scores, 14, MaskRule(layer_budgets="balanced"), None)
+        assert masks["a.weight"].tolist() == [[True, False, False, True]]
+        assert masks["b.weight"].sum() == 12
+
+    def test_a_layer_without_scores_is_named(self):
+        model = small_resnet(widening=2)
+        scores = {name: torch.ones_like(p) for name, p in prunable_parameters(model).items()}
+        scores["stem.conv.weight"].zero_()
+        message = (
+            r"layer_budgets 'erk' must find scores in every .* all of stem\.conv\.weight are 0"
+        )
+        with pytest.raises(DryRankingError, match=message):
+            select_masks(model, scores, 700, MaskRule(layer_budgets="erk"), None)
+
+    def test_biases_stay_only_where_all_weights_do(self):
+        model = nn.Linear(3, 2)
+        scores = {"weight": torch.rand(2, 3) + 0.1, "bias": torch.zeros(2)}
+        masks = select_masks(model, scores, 6, MaskRule(layer_budgets="erk"), None)
+        assert masks["weight"].all()
+        assert not masks["bias"].any()
+        with pytest.raises(DryRankingError, match="only 6 of 8 are"):
+            select_masks(model, scores, 7, MaskRule(layer_budgets="erk"), None)
+        masks = select_masks(model, scores, 8, MaskRule(layer_budgets="erk"), None)
+        assert masks["bias"].all()
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"scope": "layer"}, "scope must be global where layer_budgets say"),
+            ({"mac_exponent": 0.5}, "mac_exponent must be 0 where layer_budgets say"),
+            ({"effective": True}, "effective must be False where layer_budgets say"),
+            ({"granularity": "channel"}, "layer_budgets must be left out where whole channels go"),
+            ({"layer_budgets": "npb"}, "layer_budgets must be one of erk, balanced, but got 'npb'"),
+        ],
+    )
+    def test_what_contradicts_it_is_refused(self, options, message):
+        with pytest.raises(InputError, match=message):
+            prune(small_resnet(), 700, criterion="magnitude", **{"layer_budgets": "erk"} | options)

@@ -6,10 +6,12 @@ from typing import Any
 
 import golden
 import pytest
+import torch
 
 from sculpt.config import Study
 from sculpt.data import ImageSpec
 from sculpt.errors import ConfigError
+from sculpt.pruning.patterns import Pattern
 from sculpt.search.sampling.feasibility import (
     check_candidate,
     check_study,
@@ -18,6 +20,7 @@ from sculpt.search.sampling.feasibility import (
 )
 from sculpt.search.sampling.space import space_size
 from sculpt.study_file import load_study
+from sculpt.trial_setup import build_model
 from studies import write_study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -236,3 +239,35 @@ def test_all_is_the_base_and_every_feasible_point(tmp_path):
     study = load_study(write_study(tmp_path, search__trials="all"))
     assert total_trials(study, DIGITS) == 5
     assert total_trials(study.model_copy(update={"budget": 30_000}), DIGITS) == 4
+
+
+def test_a_budget_that_a_pattern_has_no_room_for_is_refused_before_training(tmp_path):
+    """Which widths hold it, sampled beside the granularity; a study that has none is refused."""
+    granularity = {"pruning.granularity": ["weight", "2:4"], "widening": [2, 3]}
+    study = load_study(
+        write_study(tmp_path, budget=12_000, space={"parameters": granularity}, search__trials=4)
+    )
+    document = check_study(study, DIGITS)
+    budget = document["budget"]
+    found = {}
+    for row in document["corners"]:
+        params = study.with_parameters(row["params"])
+        with torch.device("meta"):
+            limits = Pattern(2, 4).limits(build_model(params, DIGITS))
+        found[tuple(row["params"].values())] = row["feasible"]
+        expected = row["params"]["pruning.granularity"] == "weight" or budget <= sum(
+            limits.values()
+        )
+        assert row["feasible"] == expected
+        if not expected:
+            assert f"keeps at most {sum(limits.values())} (" in row["reason"]
+            assert judged(study, **row["params"]).violations["budget"] > 0
+    assert set(found.values()) == {True, False}
+    path = write_study(
+        tmp_path,
+        budget=12_000,
+        pruning={"granularity": "1:4"},
+        space={"parameters": {"widening": [2]}},
+    )
+    with pytest.raises(ConfigError, match=r"must hold the budget, but none does.*granularity 1:4"):
+        total_trials(load_study(path), DIGITS)

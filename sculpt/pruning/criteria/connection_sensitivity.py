@@ -1,7 +1,7 @@
 """Connection sensitivity (SNIP), with labels or without (Lee et al. 2020, Eq. 1, 3 and §5)."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, get_args
 
 import torch
@@ -15,10 +15,11 @@ from sculpt.errors import InputError, check_choice
 from sculpt.pruning.batches import IGNORED
 from sculpt.pruning.masks import check_finite, prunable_parameters
 from sculpt.pruning.task import Loss, PruningTask
+from sculpt.pruning.warm_up import warmed_up
 from sculpt.registry import CRITERIA
 
 Targets = Literal["uniform", "gt", "pred_softmax", "pred_raw", "jacobian_1", "jacobian_2"]
-BatchNormMode = Literal["identity", "batch"]
+BatchNormMode = Literal["identity", "batch", "warm_up"]
 Precision = Literal["float32", "bfloat16"]
 
 SummedLoss = Callable[[Any, Tensor], Tensor]
@@ -53,6 +54,8 @@ def connection_sensitivity(
             Jacobian. Where the task has another loss, `gt` and `uniform` are of that one.
         batch_norm: `identity`: inference mode, so that fresh statistics (0, 1) leave signals alone,
             as in the authors' code. `batch`: each batch is normalised by its own statistics.
+            `warm_up`: inference mode with the statistics of all images, which are passed through
+            the network first; see `warmed_up`.
         precision: Of products and convolutions. `bfloat16` is faster where the device has it, and
             finds nearly the same mask (README, "How fast"); gradients are still added up in
             float32.
@@ -72,7 +75,7 @@ def connection_sensitivity(
     parameters = prunable_parameters(model)
     gradients = [torch.zeros_like(parameter) for parameter in parameters.values()]
     images = 0
-    with scoring_mode(model, batch_norm, twice=targets.startswith("jacobian")):
+    with scoring_mode(model, batch_norm, task, twice=targets.startswith("jacobian")):
         loss = make_loss(model, task, targets, precision)
         for inputs, labels in task.batches():
             found = torch.autograd.grad(
@@ -257,12 +260,17 @@ def _jacobian_norms(inputs: Tensor, logits: Tensor, order: int) -> Tensor:
 
 @contextmanager
 def scoring_mode(
-    model: nn.Module, batch_norm: BatchNormMode, *, twice: bool = False
+    model: nn.Module,
+    batch_norm: BatchNormMode,
+    task: PruningTask | None = None,
+    *,
+    twice: bool = False,
 ) -> Iterator[None]:
     """Put the model in inference mode, with batch norm in the given mode, then restore it.
 
-    Running statistics are neither read in mode `batch` nor changed in any mode. What is to be
-    differentiated twice needs an attention whose derivative can be.
+    Running statistics are not read in mode `batch`, are those of the task's images in mode
+    `warm_up`, and are in the end what they were in any mode. What is to be differentiated twice
+    needs an attention whose derivative can be.
     """
     modes = {module: module.training for module in model.modules()}
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
@@ -273,7 +281,11 @@ def scoring_mode(
             norm.train()
             norm.track_running_stats = False
     try:
-        with sdpa_kernel(SDPBackend.MATH) if twice else nullcontext():
+        with ExitStack() as contexts:
+            if twice:
+                contexts.enter_context(sdpa_kernel(SDPBackend.MATH))
+            if batch_norm == "warm_up" and task is not None:
+                contexts.enter_context(warmed_up(model, task))
             yield
     finally:
         for module, mode in modes.items():

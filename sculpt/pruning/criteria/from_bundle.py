@@ -83,6 +83,7 @@ def _check_rule(task: PruningTask, scores: dict[str, Tensor]) -> None:
         raise InputError(
             "the mask of a trained network must come out as it is, but another one would with "
             f"scope {rule.scope}, granularity {rule.granularity}, mac_exponent "
-            f"{rule.mac_exponent}, effective {str(rule.effective).lower()}; leave these "
-            f"out with the criterion {FROM_BUNDLE}"
+            f"{rule.mac_exponent}, effective {str(rule.effective).lower()}"
+            + (f", layer_budgets {rule.layer_budgets}" if rule.layer_budgets else "")
+            + f"; leave these out with the criterion {FROM_BUNDLE}"
         )

@@ -67,7 +67,7 @@ def grasp(
         )
     parameters = prunable_parameters(model)
     weights = list(parameters.values())
-    with scoring_mode(model, batch_norm, twice=True):
+    with scoring_mode(model, batch_norm, task, twice=True):
         images = sum(images_of(task, inputs) for inputs, _ in task.batches())
         if images == 0:
             raise InputError(
@@ -91,11 +91,11 @@ def grasp(
             torch._foreach_add_(gradient, found)
         product = [torch.zeros_like(weight) for weight in weights]
         for inputs, labels in task.batches():
-            slopes = _gradients(mean_loss(inputs, labels), weights, create_graph=True)
+            slopes = gradients_of(mean_loss(inputs, labels), weights, create_graph=True)
             along = torch.stack(
                 [(a * b).sum() for a, b in zip(slopes, gradient, strict=True)]
             ).sum()
-            torch._foreach_add_(product, _gradients(along, weights))
+            torch._foreach_add_(product, gradients_of(along, weights))
     values = {
         name: weight.detach().double() * hg.double()
         for (name, weight), hg in zip(parameters.items(), product, strict=True)
@@ -107,12 +107,21 @@ def grasp(
     return _shifted(values, ranked)
 
 
-def _gradients(
-    value: Tensor, weights: list[nn.Parameter], *, create_graph: bool = False
+def gradients_of(
+    value: Tensor,
+    weights: list[nn.Parameter],
+    *,
+    create_graph: bool = False,
+    retain_graph: bool | None = None,
 ) -> tuple[Tensor, ...]:
     """Compute gradients, 0 for weights that the value does not depend on."""
     return torch.autograd.grad(
-        value, weights, create_graph=create_graph, allow_unused=True, materialize_grads=True
+        value,
+        weights,
+        create_graph=create_graph,
+        retain_graph=retain_graph,
+        allow_unused=True,
+        materialize_grads=True,
     )
 
 

@@ -11,8 +11,10 @@ import torch
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo
 from torch import Tensor, nn
 
+from sculpt.diagnostics.layers import weighted_layers
 from sculpt.errors import InputError
 from sculpt.pruning.masks import prunable_parameters
+from sculpt.pruning.patterns import pattern_of
 from sculpt.pruning.task import PruningTask
 from sculpt.registry import CRITERIA, check_options, options_schema
 
@@ -53,7 +55,8 @@ def shuffled(
     """Permute the positions of another criterion's mask, uniformly within each parameter.
 
     Args:
-        task: Its rule makes the mask that is shuffled.
+        task: Its rule makes the mask that is shuffled. Of a pattern N:M, the runs of M are
+            shuffled, and what is within each.
         of: The other criterion's registered name.
         of_options: The other criterion's options.
 
@@ -72,9 +75,13 @@ def shuffled(
     given = dict(of_options or {})
     check_options(of, criterion, given, "of_options")
     masks = task.select(criterion(model, task, **given))
+    pattern, layers = pattern_of(task.rule.granularity), weighted_layers(model)
     scores = {}
     for name in prunable_parameters(model):
         mask = masks[name]
+        if pattern and name in layers and pattern.holds_for(layers[name]):
+            scores[name] = pattern.shuffled(layers[name], mask, task.generator).float()
+            continue
         order = torch.randperm(mask.numel(), generator=task.generator, device="cpu")
         flat = mask.flatten()[order.to(mask.device)]
         scores[name] = flat.view(mask.shape).to(torch.float32)

@@ -16,6 +16,7 @@ from sculpt.data import Spec
 from sculpt.diagnostics.cost import Cost, measure_cost, training_memory
 from sculpt.errors import ConfigError, InputError, SculptError
 from sculpt.pruning.masks import count_parameters, prunable_budget
+from sculpt.pruning.patterns import pattern_of
 from sculpt.search.sampling.networks_from_files import (
     check_networks_fit,
     check_networks_readable,
@@ -153,6 +154,8 @@ def check_candidate(study: Study, candidate: Study, spec: Spec) -> Feasibility:
         violations["budget"] = max(violations["budget"], 0) or 1.0
     try:
         kept = prunable_budget(size.model, budget, candidate.counting)
+        if pattern := pattern_of(candidate.pruning.granularity):
+            pattern.check_budget(size.model, kept)
         check_networks_fit(candidate, size.model, size.input_shape, kept)
     except InputError as error:
         reasons.append(str(error))
@@ -324,6 +327,7 @@ def _network(candidate: Study) -> str:
         (training.batch_size, training.flip, training.translate, training.cutout),
         candidate.contradictions(),
         candidate.pruning.initializer.label,
+        candidate.pruning.granularity,
     )
     pruning = candidate.pruning.model_dump_json() if networks_from_files(candidate) else ""
     return f"{candidate.model.model_dump_json()} {settings} {pruning}"

@@ -13,11 +13,10 @@ from sculpt.config import Choice, Study
 from sculpt.data import Spec
 from sculpt.pruning.criteria.magnitude import read_saved_state
 from sculpt.pruning.initializers import initialize
-from sculpt.pruning.mask_rule import MaskRule
 from sculpt.pruning.task import PruningTask
 from sculpt.pruning.trained import check_not_repaired, read_trained
 from sculpt.registry import CRITERIA, FROM_BUNDLE
-from sculpt.trial_setup import build_model
+from sculpt.trial_setup import build_model, mask_rule
 
 
 def networks_from_files(candidate: Study) -> dict[str, Choice]:
@@ -67,8 +66,7 @@ def check_networks_fit(
         initialize(network, FROM_BUNDLE, seed=0, **pruning.initializer.options)
     if "criterion" in found:
         criterion = _shuffled(pruning.criterion)
-        rule = MaskRule(pruning.scope, pruning.granularity, pruning.mac_exponent, pruning.effective)
-        task = PruningTask(network, kept, input_shape=input_shape, rule=rule)
+        task = PruningTask(network, kept, input_shape=input_shape, rule=mask_rule(pruning))
         CRITERIA.get(criterion.name)(network, task, **criterion.options)
 
 

@@ -164,7 +164,7 @@ TARGETS = "uniform, gt, pred_softmax, pred_raw, jacobian_1, jacobian_2"
     [
         ("precision", "float16", "float32, bfloat16"),
         ("targets", "labels", TARGETS),
-        ("batch_norm", "train", "identity, batch"),
+        ("batch_norm", "train", "identity, batch, warm_up"),
     ],
 )
 def test_a_word_that_is_no_option_is_refused(option, value, known):

@@ -21,11 +21,14 @@ NAMES = CRITERIA.names()
 DEFAULTS: dict[str, dict[str, Any]] = {
     "connection_sensitivity": {"targets": "uniform", "batch_norm": "identity"},
     "erk_random": {},
+    "fisher": {"targets": "gt", "first_order": False, "group": 1, "batch_norm": "identity"},
     "from_bundle": {},
     "grasp": {"targets": "gt", "temperature": 200.0, "batch_norm": "identity"},
+    "hutchinson": {"targets": "gt", "probes": 10, "temperature": 200.0, "batch_norm": "identity"},
     "iterative_snip": {"rounds": 100, "targets": "uniform", "batch_norm": "identity"},
     "magnitude": {},
     "npb": {},
+    "prospr": {"targets": "gt", "meta_gradient": True, "batch_norm": "batch"},
     "random": {},
     "shuffled": {},
     "synflow": {"rounds": 100},
@@ -33,8 +36,16 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 """The criteria that are promised, and options of theirs as published."""
 WHOLE_MASKS = {"erk_random", "from_bundle", "npb", "shuffled"}
-NEED_IMAGES = {"connection_sensitivity", "grasp", "iterative_snip", "shuffled"}
-DRAW = {"erk_random", "npb", "random", "shuffled"}
+NEED_IMAGES = {
+    "connection_sensitivity",
+    "fisher",
+    "grasp",
+    "hutchinson",
+    "iterative_snip",
+    "prospr",
+    "shuffled",
+}
+DRAW = {"erk_random", "hutchinson", "npb", "random", "shuffled"}
 KEPT = 200
 
 

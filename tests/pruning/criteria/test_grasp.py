@@ -136,7 +136,10 @@ def test_labels_must_be_there_for_gt_and_are_not_read_for_uniform():
     ("options", "message"),
     [
         ({"targets": "pred_raw"}, "targets must be one of gt, uniform, but got 'pred_raw'"),
-        ({"batch_norm": "train"}, "batch_norm must be one of identity, batch, but got 'train'"),
+        (
+            {"batch_norm": "train"},
+            "batch_norm must be one of identity, batch, warm_up, but got 'train'",
+        ),
         ({"temperature": 0.0}, r"temperature must be above 0, but got 0\.0"),
         ({"temperature": float("nan")}, "temperature must be above 0, but got nan"),
     ],
