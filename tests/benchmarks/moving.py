@@ -3,9 +3,10 @@
     OMP_NUM_THREADS=1 python tests/benchmarks/moving.py --widening 4
     OMP_NUM_THREADS=1 python tests/benchmarks/moving.py --widening 4 --every 50 --json
 
-A ResNet is pruned by connection sensitivity and trained on random images, step by step, with moves in
-between; the median step and the median move of each rule are timed. `share` is what moves add to the
-steps. Static masks may train compact, which moving ones may not: `compact` is the time of such a step.
+A ResNet is pruned by connection sensitivity and trained on random images, step by step, with moves
+in between; the median step and the median move of each rule are timed. `share` is what moves add to
+the steps. Static masks may train compact, which moving ones may not: `compact` is the time of such a
+step.
 """
 
 import argparse
@@ -40,7 +41,7 @@ def main() -> None:
     images = torch.randint(0, 256, (512, 3, 32, 32), dtype=torch.uint8)
     data = ImageSet(images, torch.arange(512) % 10, torch.full((3,), 0.5), torch.full((3,), 0.5))
     masks = sculpt.prune(model, options.budget, inputs=data.inputs(slice(64)))
-    compaction, plan = compact_where_it_pays(copy.deepcopy(model), masks, data.inputs(slice(2)))
+    compaction, _ = compact_where_it_pays(copy.deepcopy(model), masks, data.inputs(slice(2)))
     compact = None
     if compaction:
         trainer = trainer_of(compaction.model, compaction.masks, data, "static", options)
