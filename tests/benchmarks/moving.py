@@ -5,8 +5,8 @@
 
 A ResNet is pruned by connection sensitivity and trained on random images, step by step, with moves
 in between; the median step and the median move of each rule are timed. `share` is what moves add to
-the steps. Static masks may train compact, which moving ones may not: `compact` is the time of such a
-step.
+the steps. Static masks may train compact, which moving ones may not: `compact` is the time of such
+a step.
 """
 
 import argparse
