@@ -17,7 +17,12 @@ from sculpt.config.opponents import NEAR
 from sculpt.data import Spec
 from sculpt.errors import ConfigError, InputError
 from sculpt.registry import MODELS, options_of
-from sculpt.search.sampling.feasibility import check_candidate, measure_size
+from sculpt.search.sampling.feasibility import (
+    OpponentSize,
+    check_candidate,
+    measure_size,
+    measured,
+)
 from sculpt.search.wanted_trials import queue_wanted
 from sculpt.storage.store import OPPONENT, Store
 from sculpt.trial_setup import TrialSetup, candidate_budget
@@ -91,6 +96,17 @@ def opponent_setups(config: Study, spec: Spec) -> list[TrialSetup]:
     return setups
 
 
+def opponent_sizes(config: Study, spec: Spec) -> list[OpponentSize]:
+    """Return the sizes and costs of the opponents of a study; ConfigError as `opponent_setups`."""
+    sizes: list[OpponentSize] = []
+    for setup in opponent_setups(config, spec):
+        size = measured(check_candidate(config, setup.study, spec))
+        if setup.is_dense:  # it need not be larger than the budget
+            size |= {"sparsity": 0.0, "feasible": True, "reason": None}
+        sizes.append({"opponent": str(setup.label), "params": setup.params, **size})
+    return sizes
+
+
 def solve_width(config: Study, opponent: Opponent, spec: Spec) -> Params:
     """Solve the width at which the size of a dense network is within `NEAR` of the budget.
 
@@ -127,6 +143,7 @@ def _solved(document: str, width: str, budget: int, spec: Spec) -> Params:
     """Solve the width of a study's model; cached, because every worker and check asks for it."""
     study = Study.model_validate_json(document)
     best: tuple[float, Params, int] | None = None
+    whole = width == "units"
     fitting = 0
     """The widest stem that fits."""
     for stem in _stems(study.model):
@@ -136,14 +153,14 @@ def _solved(document: str, width: str, budget: int, spec: Spec) -> Params:
 
         def size(value: float, beside: Params = narrowed) -> int:
             """Count the parameters; 0 where the network cannot be as narrow."""
-            model = study.model.model_copy(update={width: value} | beside)
+            model = study.model.model_copy(update={width: int(value) if whole else value} | beside)
             try:
                 found = measure_size(study.model_copy(update={"model": model}), spec)
             except InputError:
                 return 0
             return found.dense_parameters
 
-        widths = _around(size, budget, whole=width == "units")
+        widths = _around(size, budget, whole=whole)
         fitting = fitting or (stem if len(widths) == 2 else 0)
         for value in widths:
             count = size(value)
