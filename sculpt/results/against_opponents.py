@@ -29,9 +29,9 @@ class OpposedRow(TypedDict):
 def against_opponents(results: Results) -> list[OpposedRow]:
     """Return the comparisons of finished candidates with opponents, by validation errors.
 
-    Each candidate is compared with the dense network, base or opponent, that has the lowest mean
-    error of those within `NEAR` of its budget, and with its own controls: opponents that differ
-    from it by their arm alone. Each family of comparisons is corrected for its number.
+    Each candidate with dense opponents within `NEAR` of its budget is compared with the best of
+    these and the base, by mean error, and each with its own controls: opponents that differ from it
+    by their arm alone. Each family of comparisons is corrected for its number.
 
     Returns:
         Rows by arm, and within it in the order of the ranking.
@@ -42,17 +42,17 @@ def against_opponents(results: Results) -> list[OpposedRow]:
     )
     opponents = [row for row in results.opponent_rows if row["state"] == "complete"]
     bases = [row for row in results.finished if row["role"] == "base"]
-    dense = [*bases, *(row for row in opponents if row["arm"] == "dense")]
+    dense = [row for row in opponents if row["arm"] == "dense"]
     controls = own_controls(results.config, candidates)
     known = {row["trial"]: row for row in opponents}
     rows: list[OpposedRow] = []
     for arm in get_args(Rival):
         pairs = []
         for row in candidates:
-            if arm == "dense":
-                rival = best_dense(dense, row["budget"]) if len(dense) > len(bases) else None
-            else:
+            if arm != "dense":
                 rival = known.get(controls[arm].get(row["trial"], ""))
+            elif rival := best_dense(dense, row["budget"]):  # or the base alone is no news
+                rival = best_dense([*bases, rival], row["budget"])
             if rival is not None:
                 pairs.append((row, rival))
         judged = judge([(row["val_errors"], rival["val_errors"]) for row, rival in pairs])

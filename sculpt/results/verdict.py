@@ -192,7 +192,8 @@ def _of_opponents(rows: Sequence[Row], metric: Metric) -> list[Fact]:
             for verdict, number in Counter(row["verdict"] for row in compared).items()
         )
         best = compared[0]
-        first = f"trial {best['trial']} {_difference(best, metric)} from {best['against']}"
+        rival = "the base" if best["against"] == "base" else best["against"]
+        first = f"trial {best['trial']} {_difference(best, metric)} from {rival}"
         corrected = f"corrected for {counted(len(compared), 'comparison')}"
         facts.append((what, f"{told} by validation {metric.plural}, {corrected}; {first}"))
     return facts

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sculpt.config import Confirm, Opponent
 from sculpt.config.arms import with_arm
 from sculpt.data import Spec
+from sculpt.errors import ConfigError
 from sculpt.search.opponents import opponent_setup
 from sculpt.search.wanted_trials import queue_wanted
 from sculpt.storage.store import OPPONENT, Store
@@ -87,7 +88,7 @@ def _queue(store: Store, settings: Confirm, trials: Trials, dry: bool) -> int:
         if not dry:
             trials.study.set_user_attr("selected", selected)
             trials.study.set_user_attr("seeds", settings.seeds)
-            if dense:
+            if dense or "dense" in trials.study.user_attrs:
                 trials.study.set_user_attr("dense", dense)
         attributes = [
             {"candidate": candidate, "arm": arm, "seeds": settings.seeds}
@@ -106,6 +107,8 @@ def confirmation_setup(store: Store, attributes: Mapping[str, int | str], spec: 
         setup = TrialSetup(label, config, "base", {}, resolve_budget(config, spec), ())
     elif isinstance(candidate, str):
         listed = {opponent.label: opponent for opponent in config.opponents}
+        if candidate not in listed:
+            raise ConfigError(f"opponents: must list {candidate!r} to confirm it, but do not")
         setup = replace(opponent_setup(config, listed[candidate], spec), label=label)
     else:
         params = store.candidates.get_trials(deepcopy=False)[candidate].params

@@ -115,7 +115,7 @@ class Worker:
             return
         opponents = self.store.trials(self.store.opponents)
         if not wait:  # or those that failed meanwhile would be tried again at once
-            queue_opponents(self.store)
+            self.watcher.opponents_started(queue_opponents(self.store))
         self._drain(opponents, lambda: 0, self._opponent_setup, wait=wait)
         if wait and (missing := queue_opponents(self.store, dry=True)):
             raise SculptError(
