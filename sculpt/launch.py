@@ -24,6 +24,7 @@ from sculpt.search.images import (
     missing_data,
     missing_scoring_data,
 )
+from sculpt.search.opponents import opponent_sizes
 from sculpt.search.progress import Watcher
 from sculpt.search.sampling.feasibility import CheckedStudy, check_study
 from sculpt.search.sampling.space import check_params
@@ -68,7 +69,10 @@ def check(
         SculptWarning: Its images are not here yet, and how to get them.
     """
     config = open_study(study, overrides, storage)
-    document = check_study(config, describe_data(config))
+    spec = describe_data(config)
+    document = check_study(config, spec)
+    if config.opponents:
+        document["opponents"] = opponent_sizes(config, spec)
     document["predicted"] = predict(config, document["trials"])
     if missing := missing_data(config) or missing_scoring_data(config):
         warnings.warn(missing, SculptWarning, stacklevel=2)

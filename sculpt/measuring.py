@@ -29,7 +29,15 @@ from sculpt.pruning.masks import (
     count_parameters,
     prunable_budget,
 )
-from sculpt.record import LayerRow, Milestone, MovedMasks, SculptedRecord, SeedRecord, Signal
+from sculpt.record import (
+    FirstTraining,
+    LayerRow,
+    Milestone,
+    MovedMasks,
+    SculptedRecord,
+    SeedRecord,
+    Signal,
+)
 from sculpt.training.loop import Trained
 from sculpt.training.loss_and_error import evaluate
 from sculpt.trial_setup import Sculpted, TrialSetup, check_classes
@@ -66,6 +74,8 @@ class Measuring:
         # Any sample will do, but the same one for every network of a study.
         looked_at = setup.study.diagnostics.jacobian_images
         self._probe = splits.train.sample(None if looked_at == "all" else looked_at, seed=0)
+        self.first: Trained | None = None
+        """Outcome of a dense training before pruning; set by the trial."""
         self._signal: dict[Milestone, Signal] = {}
         self._orthogonality: dict[Milestone, dict[str, float]] = {}
         self._topology: Topology
@@ -105,14 +115,14 @@ class Measuring:
             check_classes(cost, self._splits.spec, study.model.name)
             dense = count_parameters(model, study.counting)
         unspent = 0
-        if self._setup.role == "candidate":
+        if not self._setup.is_dense:
             spendable = prunable_budget(model, self._setup.budget, study.counting)
             # A dense network is still to shrink to its budget.
             unspent = max(0, spendable - count_kept(model, masks, "paper"))
         score_kept, score_share = kept_scores(scores, masks)
         steps = list(self._orthogonality.values())
         before, after = self._orthogonality.get("pruned", steps[0]), steps[-1]
-        layers = describe_layers(masks, cost, self._topology)
+        layers, first = describe_layers(masks, cost, self._topology), self._first_training()
         weighted = weighted_layers(model)
         return SculptedRecord(
             seed=self.seed,
@@ -141,6 +151,7 @@ class Measuring:
                 for repair in [repairs.get(name)]
             ],
             seconds=dict(self.clock.seconds),
+            first_training=first,
         )
 
     def trained(
@@ -184,6 +195,18 @@ class Measuring:
             compaction=compaction,
             latency=latency,
             latency_by=latency_by,
+        )
+
+    def _first_training(self) -> FirstTraining | None:
+        """Describe a dense training before pruning."""
+        if (first := self.first) is None:
+            return None
+        if first.facts.resumed_at:
+            self.clock.seconds["train_first"] = sum(epoch.seconds for epoch in first.history)
+        return FirstTraining(
+            epochs=first.history[-1].epoch,
+            seconds=self.clock.seconds["train_first"],
+            history=first.history,
         )
 
     def _after_moves(self, sculpted: Sculpted, masks: Masks, moved: int) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 RECORD_FORMAT = 1
 
-Role = Literal["base", "candidate"]
-"""A base stays dense; a candidate is pruned and, if the study says so, repaired."""
+Role = Literal["base", "candidate", "opponent"]
+"""A base stays dense; a candidate is pruned and, if the study says so, repaired; an opponent is as
+its arm says."""
 
 Milestone = Literal["initial", "pruned", "repaired"]
 """A network as initialised, after pruning, after the repair of isometry."""
@@ -96,40 +97,6 @@ class Costs:
     """Its share of all scores, from 0 to 1 if none is negative."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class SculptedRecord(Costs, Sizes):
-    """One seed before training."""
-
-    seed: int
-    collapsed_layers: list[str]
-    """Weights that are pruned completely."""
-    signal: dict[Milestone, Signal]
-    """At each milestone of the network, in order."""
-    layers: list[LayerRow]
-    """In the order of execution."""
-    seconds: dict[str, float]
-    """Seconds by phase."""
-
-    @property
-    def final_signal(self) -> Signal:
-        """Signal propagation at the start of training."""
-        return list(self.signal.values())[-1]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingFacts:
-    """How a training was computed."""
-
-    precision: str
-    engine: Mapping[str, object] | None = None
-    """The engine of the last epoch and its reason, see `choose_engine`."""
-    micro_batches: int | None = None
-    """Parts of a batch; None without training."""
-    offload: bool | None = None
-    resumed_at: list[int]
-    """Epochs after which training resumed from a checkpoint."""
-
-
 @dataclass(frozen=True)
 class Epoch:
     """An evaluated pass over the training set. Losses in nats, errors as fractions."""
@@ -152,6 +119,52 @@ class Epoch:
     """Training and evaluation since the previous entry of the history."""
     images_per_second: float | None
     """Images per second of training alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstTraining:
+    """Dense training before a network was pruned."""
+
+    epochs: int
+    seconds: float
+    history: list[Epoch]
+    """Evaluated epochs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SculptedRecord(Costs, Sizes):
+    """One seed before training."""
+
+    seed: int
+    collapsed_layers: list[str]
+    """Weights that are pruned completely."""
+    signal: dict[Milestone, Signal]
+    """At each milestone of the network, in order."""
+    layers: list[LayerRow]
+    """In the order of execution."""
+    seconds: dict[str, float]
+    """Seconds by phase."""
+    first_training: FirstTraining | None = None
+    """None where the network was pruned before any training."""
+
+    @property
+    def final_signal(self) -> Signal:
+        """Signal propagation at the start of training."""
+        return list(self.signal.values())[-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingFacts:
+    """How a training was computed."""
+
+    precision: str
+    engine: Mapping[str, object] | None = None
+    """The engine of the last epoch and its reason, see `choose_engine`."""
+    micro_batches: int | None = None
+    """Parts of a batch; None without training."""
+    offload: bool | None = None
+    resumed_at: list[int]
+    """Epochs after which training resumed from a checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,13 +263,13 @@ class Tried:
     """Identity of a trial, and its configuration."""
 
     trial: int | str
-    """Number of a candidate, `base`, or the label of a trial of the confirmation."""
+    """Number of a candidate, `base`, or the label of an opponent or a trial of the confirmation."""
     objectives: dict[str, float]
     """Each measured objective."""
     confirms: int | str | None = None
     """In a confirmation: the retrained trial."""
     arm: str | None = None
-    """`sculpted` or `shuffled`."""
+    """In a confirmation `sculpted` or the control; of an opponent its kind."""
     format: int
     study: str
     role: Role
@@ -280,11 +293,11 @@ class TrialRecord(Costs, Sizes, Tried):
     diverged: int
     """Number of diverged seeds."""
     epochs: int
-    """Epochs of all seeds together."""
+    """Epochs of all seeds together, those of a first training included."""
     seconds: float
     """Seconds of all seeds together."""
     training_seconds: float
-    """Training alone, mean over the seeds."""
+    """Training alone, a first one included, mean over the seeds."""
     seeds: list[int]
     layers: list[LayerRow]
     """Layers of the first seed, as are `signal` and `compaction`."""

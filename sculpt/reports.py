@@ -24,7 +24,12 @@ def status(study: Results | str | Path, storage: str | None = None) -> dict[str,
         StorageError: there is no such study.
     """
     results = study if isinstance(study, Results) else open_results(study, storage)
-    return {"study": results.config.study, "trials": results.tally()}
+    document: dict[str, Any] = {"study": results.config.study, "trials": results.tally()}
+    if results.config.opponents:
+        states = {row["trial"]: row["state"] for row in results.opponent_rows}
+        labels = (opponent.label for opponent in results.config.opponents)
+        document["opponents"] = {label: states.get(label, "to come") for label in labels}
+    return document
 
 
 def report(

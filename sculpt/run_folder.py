@@ -17,6 +17,10 @@ from sculpt.typed_json import from_json, to_json
 
 SCULPTED_FILE = "sculpted.safetensors"
 TRAINING_FILE = "training.safetensors"
+FIRST_FILE = "first-training.safetensors"
+
+Hook = Any
+"""An argument of `train` for its checkpoint or callback."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,17 @@ class RunFolder:
         return found
 
     @property
-    def hooks(self) -> dict[str, Any]:
+    def hooks(self) -> dict[str, Hook]:
         """Arguments of `train` for its checkpoint and callback."""
-        file = self.path / TRAINING_FILE if self.path else None
+        return self._hooks(TRAINING_FILE)
+
+    @property
+    def first(self) -> dict[str, Hook]:
+        """The same for a dense training before pruning."""
+        return self._hooks(FIRST_FILE)
+
+    def _hooks(self, name: str) -> dict[str, Hook]:
+        file = self.path / name if self.path else None
         checkpoint = TrainingCheckpoint(file, self.every_seconds, self.on_written) if file else None
         return {"on_epoch": self.on_epoch, "checkpoint": checkpoint}
 
@@ -88,4 +100,5 @@ def progress_in(folder: Path) -> int:
     In saved epochs, and networks that are ready to train.
     """
     ready = list(folder.glob(f"*/{SCULPTED_FILE}"))
-    return len(ready) + sum(epochs_written(path.with_name(TRAINING_FILE)) for path in ready)
+    trained = [path.with_name(TRAINING_FILE) for path in ready]
+    return len(ready) + sum(map(epochs_written, [*trained, *folder.glob(f"*/{FIRST_FILE}")]))

@@ -25,6 +25,7 @@ from sculpt.config import (
     parameter_path,
     sample_budgets,
 )
+from sculpt.config.arms import with_arm
 from sculpt.documents import Document, assign, is_writable, lookup, read_yaml
 from sculpt.errors import ConfigError, UnknownNameError
 from sculpt.quantities import proxies
@@ -47,6 +48,8 @@ from sculpt.registry import (
 OF_OWN_LOSSES = ("gt", "jacobian_1", "jacobian_2")
 SCORED = dict.fromkeys(("bce", "mse"), ("uniform", *OF_OWN_LOSSES))
 """Targets of criteria by the study's loss; without labels a loss of one's own has no meaning."""
+
+SEARCHABLE = "must be an option of the model, or a key under model, pruning, training or budget"
 
 CHOICES: dict[str, Registry] = {
     "data": DATASETS,
@@ -78,7 +81,7 @@ def load_study(path: str | Path, overrides: Overrides | None = None) -> Study:
         assign(document, key, value)
     load_plugins_of(document)
     document = sample_budgets(document)
-    faults = document_faults(document) or space_faults(document)
+    faults = document_faults(document) or space_faults(document) or opponent_faults(document)
     faults = faults or Study.model_validate(document).lasting_contradictions()
     if faults:
         raise ConfigError("\n".join(f"{path}: {fault}" for fault in faults))
@@ -116,10 +119,8 @@ def space_faults(document: Document) -> list[str]:
     space = study.space
     faults: dict[str, list[str]] = {}
     for key in space.parameters:
-        if parameter_path(key).split(".")[0] not in ("model", "pruning", "training", "budget"):
-            faults[key] = [
-                "must be an option of the model, or a key under model, pruning, training or budget"
-            ]
+        if not _is_searchable(key):
+            faults[key] = [SEARCHABLE]
             continue
         related = _related(space, key)
         if any(faults.get(other) for other in related):
@@ -133,6 +134,25 @@ def space_faults(document: Document) -> list[str]:
                     known.setdefault((repr(point[key]), fault), f"{text}does not fit: {fault}")
         faults[key] = list(known.values())
     return [f"space.parameters.{key}: {fault}" for key, found in faults.items() for fault in found]
+
+
+def opponent_faults(document: Document) -> list[str]:
+    """List the faults of the opponents of a sound study, each with its parameters in place."""
+    study = Study.model_validate(document)
+    faults = []
+    for place, opponent in enumerate(study.opponents):
+        elsewhere = [key for key in opponent.options if not _is_searchable(key)]
+        found = [f"{key}: {SEARCHABLE}" for key in elsewhere]
+        found = found or _point_faults(study, opponent.options)
+        if not found:
+            armed = with_arm(study.with_parameters(opponent.options), opponent.name)
+            found = document_faults(armed.model_dump()) or [*armed.contradictions().values()]
+        faults += [f"opponents.{place} ({opponent.label}): {fault}" for fault in found]
+    return faults
+
+
+def _is_searchable(key: str) -> bool:
+    return parameter_path(key).split(".")[0] in ("model", "pruning", "training", "budget")
 
 
 def _related(space: Space, key: str) -> dict[str, None]:

@@ -40,11 +40,12 @@ def summarize(setup: TrialSetup, splits: Splits, runs: list[SeedRecord]) -> Tria
     spent = {run.kept_parameters + run.unspent for run in runs}
     whole_groups = study.pruning.granularity in ("kernel", "channel")
     exact = not whole_groups and not study.pruning.effective
-    if setup.role == "candidate" and (
-        spent != {setup.budget} or (exact and sizes != {setup.budget})
-    ):
-        raise ValueError(f"every candidate must keep {setup.budget} parameters, but kept {sizes}")
+    if not setup.is_dense and (spent != {setup.budget} or (exact and sizes != {setup.budget})):
+        raise ValueError(
+            f"every pruned network must keep {setup.budget} parameters, but kept {sizes}"
+        )
     errors = [run.val_error for run in runs]
+    first_trainings = [run.first_training for run in runs if run.first_training]
     record = TrialRecord(
         trial=setup.label,
         objectives={},
@@ -67,9 +68,11 @@ def summarize(setup: TrialSetup, splits: Splits, runs: list[SeedRecord]) -> Tria
         val_errors=errors,
         test_errors=[run.test_error for run in runs],
         diverged=sum(run.diverged for run in runs),
-        epochs=sum(run.history[-1].epoch for run in runs),
+        epochs=sum(run.history[-1].epoch for run in runs)
+        + sum(training.epochs for training in first_trainings),
         seconds=sum(sum(run.seconds.values()) for run in runs),
-        training_seconds=mean(run.seconds["train"] for run in runs),
+        training_seconds=mean(run.seconds["train"] for run in runs)
+        + sum(training.seconds for training in first_trainings) / len(runs),
         seeds=[run.seed for run in runs],
         layers=first.layers,
         signal=first.signal,

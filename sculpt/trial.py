@@ -14,8 +14,7 @@ from sculpt.pruning.initializers import initialize
 from sculpt.pruning.isometry import repair_isometry
 from sculpt.pruning.masks import Scores, apply_masks, dense_masks
 from sculpt.registry import CRITERIA
-from sculpt.run_folder import NOWHERE, RunFolder
-from sculpt.seeding import derive_seed
+from sculpt.run_folder import NOWHERE, Hook, RunFolder
 from sculpt.training.loop import train
 from sculpt.training.memory import within_memory
 from sculpt.trial_setup import Outcome, Sculpted, TrialSetup
@@ -44,11 +43,12 @@ def run_seed(
     # Scores and isometry are computed in float32 proper, which CUDA's convolutions are not.
     with within_memory(device), float32_products("float32", device):
         sculpted = folder.sculpted(
-            partial(setup.build, splits), partial(sculpt_network, setup, splits, scoring, measuring)
+            partial(setup.build, splits),
+            partial(sculpt_network, setup, splits, scoring, measuring, **folder.first),
         )
         model, masks = sculpted.model, sculpted.masks
         compaction, budget = None, setup.moving_budget(model)
-        if recipe.compact and setup.role == "candidate" and budget is None:
+        if recipe.compact and not setup.is_dense and budget is None:
             with measuring.clock("compact"):
                 compaction, plan = compact_where_it_pays(model, masks, splits.train.inputs(FEW))
         trainee = (compaction.model, compaction.masks) if compaction else (model, masks)
@@ -56,31 +56,31 @@ def run_seed(
             trained = train(*trainee, splits, recipe, seed=seed, budget=budget, **folder.hooks)
         if compaction:
             compaction.restore()
-        else:
-            masks = trained.masks
+        masks = masks if compaction else trained.masks
         return Outcome(model, masks, measuring.trained(sculpted, masks, trained, plan))
 
 
 def sculpt_network(
-    setup: TrialSetup, splits: Splits, scoring: ImageSet, measuring: Measuring
+    setup: TrialSetup, splits: Splits, scoring: ImageSet, measuring: Measuring, **hooks: Hook
 ) -> Sculpted:
     """Make a network sparse: build, initialise, score, mask, redraw, repair; see `run_seed`."""
     pruning, seed, clock = setup.study.pruning, measuring.seed, measuring.clock
     scores: Scores = {}
     with clock("build"):
-        model = setup.build(splits)
-        masks = dense_masks(model)
+        masks = dense_masks(model := setup.build(splits))
     with clock("initialise"):
         initialize(model, setup.initializer.name, seed=seed, **setup.initializer.options)
     measuring.read("initial", model, masks)
+    if setup.trains_first:
+        with clock("train_first"):
+            measuring.first = train(model, masks, splits, setup.study.training, seed=seed, **hooks)
     if setup.is_pruned:
         task = setup.pruning_task(model, scoring, seed)
         with clock("score"), sound_convolutions(model):
             scores = CRITERIA.get(pruning.criterion.name)(model, task, **pruning.criterion.options)
         with clock("mask"):
             masks = task.select(scores)
-            if again := pruning.redraw:
-                initialize(model, again.name, seed=derive_seed(seed, "redraw"), **again.options)
+            setup.redraw(model, seed)
             apply_masks(model, masks)
         measuring.read("pruned", model, masks)
         if method := pruning.repair_method:

@@ -13,6 +13,7 @@ from sculpt.diagnostics.cost import Cost, measure_cost
 from sculpt.diagnostics.topology import check_followable
 from sculpt.errors import InputError
 from sculpt.models import build_for
+from sculpt.pruning.initializers import initialize
 from sculpt.pruning.mask_rule import MaskRule
 from sculpt.pruning.masks import Masks, Scores, count_parameters, prunable_budget
 from sculpt.pruning.task import PruningTask
@@ -27,7 +28,7 @@ class TrialSetup:
     """Setup of one trial."""
 
     label: int | str
-    """Name of the trial for people: a number, or `base`, `confirm 3`, ..."""
+    """Name of the trial for people: a number, or `base`, `dense blocks 2`, `confirm 3`, ..."""
     study: Study
     """With the sampled parameters in place (`Study.with_parameters`)."""
     role: Role
@@ -42,7 +43,7 @@ class TrialSetup:
     confirms: int | str | None = None
     """In a confirmation, the retrained trial, ..."""
     arm: str | None = None
-    """... and whether it is `sculpted` or `shuffled`."""
+    """... and whether it is `sculpted`, or which control of it; of an opponent its kind."""
 
     @property
     def objectives(self) -> list[str]:
@@ -50,9 +51,19 @@ class TrialSetup:
         return self.study.search.objectives if self.confirms is None else ["test_error"]
 
     @property
+    def is_dense(self) -> bool:
+        """Whether the network stays dense."""
+        return self.role == "base" or self.arm == "dense"
+
+    @property
     def is_pruned(self) -> bool:
-        """Whether the network is pruned before it is trained."""
-        return self.role == "candidate" and self.study.training.moving.rule != "gradual_magnitude"
+        """Whether the network is pruned before it is trained, or trained again."""
+        return not self.is_dense and self.study.training.moving.rule != "gradual_magnitude"
+
+    @property
+    def trains_first(self) -> bool:
+        """Whether the dense network is trained before it is pruned."""
+        return self.arm == "magnitude_after_training"
 
     @property
     def initializer(self) -> Choice:
@@ -62,7 +73,7 @@ class TrialSetup:
 
     def moving_budget(self, model: nn.Module) -> int | None:
         """Count the weights that masks keep in the end; None if they do not move in training."""
-        if self.role == "base" or self.study.training.moving.rule == "static":
+        if self.is_dense or self.study.training.moving.rule == "static":
             return None
         return prunable_budget(model, self.budget, self.study.counting)
 
@@ -70,8 +81,13 @@ class TrialSetup:
         """Build the untrained network, on the device of the images."""
         return channels_last(build_model(self.study, splits.spec).to(splits.train.device))
 
+    def redraw(self, model: nn.Module, seed: int) -> None:
+        """Draw the weights of a pruned network anew, if the study says so."""
+        if again := self.study.pruning.redraw:
+            initialize(model, again.name, seed=derive_seed(seed, "redraw"), **again.options)
+
     def pruning_task(self, model: nn.Module, scoring: ImageSet, seed: int) -> PruningTask:
-        """Make the task of the criterion for a candidate, as initialised.
+        """Make the task of the criterion for a network, as initialised.
 
         It scores on the `scoring` images, or on a sample of them drawn by `seed`.
 
@@ -101,7 +117,7 @@ class Sculpted:
     model: nn.Module
     masks: Masks
     scores: Scores
-    """By parameter name; empty for the base, and for a network read from a file."""
+    """By parameter name; empty for a dense network, and one read from a file."""
     record: SculptedRecord
 
 

@@ -93,12 +93,14 @@ class RiggedResults:
     confirmed = None
 
     def __init__(self, rows: list[dict[str, Any]]):
+        self.opponent_rows: list[dict[str, Any]] = []
         self.rows = self.finished = [{"state": "complete", "params": {}} | row for row in rows]
         self.config = SimpleNamespace(
             study="rigged",
             budget="base",
             model=SimpleNamespace(options={}),
             published=None,
+            opponents=[],
             task=Task(),
         )
 

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 import sculpt
 from sculpt.registry import CRITERIA, OBJECTIVES, QUANTITIES
+from sculpt.search.images import describe_data
+from sculpt.search.opponents import opponent_sizes
+from sculpt.study_file import load_study
 from studies import write_study
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,6 +83,18 @@ def test_the_reader_s_own_network_and_data_run_as_a_study(tmp_path, monkeypatch)
         assert sculpt.load("won").model(torch.zeros(5, 2, 64)).shape == (5, 1)
     finally:
         sys.modules.pop("my_lab", None)
+
+
+@pytest.mark.slow
+def test_the_readme_s_opponents_are_some_of_a_study_that_ships(tmp_path):
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    block = next(block for block in blocks if block.startswith("opponents:"))
+    study = load_study(ROOT / "studies" / "cifar10_hour.yaml", yaml.safe_load(block))
+    sizes = opponent_sizes(study, describe_data(study))
+    assert [size["opponent"] for size in sizes][:2] == ["dense blocks 1", "dense blocks 2"]
+    assert len(sizes) == len(study.opponents) == 7
+    for size in sizes[:2]:
+        assert abs(size["dense_parameters"] / 269_034 - 1) <= 0.01
 
 
 def test_every_study_and_space_that_is_named_exists():

@@ -54,7 +54,9 @@ INSIDE = {
         ["opening"],
     ],
     "search": [
-        ["confirmation_queue", "images", "progress", "sampling"],
+        ["images", "progress", "sampling", "wanted_trials"],
+        ["opponents"],
+        ["confirmation_queue"],
         ["workers"],
         ["session"],
         ["clusters"],
@@ -62,7 +64,14 @@ INSIDE = {
     "results": [
         ["columns", "formats", "kept_values", "rows", "statistics"],
         ["records"],
-        ["against_published", "comparison", "confirmed_errors", "pareto", "proxies"],
+        [
+            "against_opponents",
+            "against_published",
+            "comparison",
+            "confirmed_errors",
+            "pareto",
+            "proxies",
+        ],
         ["published", "ranking"],
         ["tables"],
         ["verdict"],

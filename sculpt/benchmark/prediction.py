@@ -40,8 +40,11 @@ def study_seconds(config: Study, trials: int, per_trial: dict[str, float]) -> fl
     base, candidate = (per_trial[role] / search.replicates for role in ("base", "candidate"))
     seeds = expected_seeds(search.early_stopping, config.training, search.replicates)
     seconds = per_trial["base"] + (trials - 1) * seeds * candidate
+    for opponent in config.opponents:
+        trainings = 2 if opponent.name == "magnitude_after_training" else 1
+        seconds += search.replicates * trainings * (base if opponent.name == "dense" else candidate)
     if confirm := search.confirm:
-        networks = (confirm.top + confirm.cheap) * (2 if confirm.control else 1)
+        networks = (confirm.top + confirm.cheap) * (1 + len(confirm.controls))
         seconds += confirm.seeds * (base + networks * candidate)
     return seconds
 

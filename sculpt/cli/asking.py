@@ -36,7 +36,11 @@ def status(
     from sculpt.units import describe_tally
 
     document = sculpt.status(study, storage)
-    show_document(document, as_json, lambda d: f"{d['study']}: {describe_tally(d['trials'])}")
+    opponents = "".join(
+        f"\n{name}: {state}" for name, state in document.get("opponents", {}).items()
+    )
+    text = f"{document['study']}: {describe_tally(document['trials'])}{opponents}"
+    show_document(document, as_json, lambda _: text)
 
 
 def rank(

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_serializer, model_validator
 
+from sculpt.config.opponents import Opponent as Opponent
+from sculpt.config.opponents import each_labelled_once
 from sculpt.config.search import Confirm as Confirm
 from sculpt.config.search import EarlyStopping as EarlyStopping
 from sculpt.config.search import Search as Search
@@ -21,6 +23,7 @@ from sculpt.config.sections import Count, Fraction, Seed
 from sculpt.config.sections import Overrides as Overrides
 from sculpt.config.sections import Params as Params
 from sculpt.config.sections import Section as Section
+from sculpt.config.sections import describe_parameters as describe_parameters
 from sculpt.config.space import Constraints as Constraints
 from sculpt.config.space import Range as Range
 from sculpt.config.space import Space as Space
@@ -158,6 +161,10 @@ class Study(Section):
     training: Training
     diagnostics: Diagnostics = Diagnostics()
     search: Search
+    opponents: Annotated[
+        list[Opponent], AfterValidator(each_labelled_once), Field(exclude_if=operator.not_)
+    ] = Field(default=[])
+    """Networks that are trained like the base, and ranked beside it."""
     published: Published | None = None
     storage: str | None = None
     """SQLAlchemy URL or path of a .db file; by default `runs/<study>.db`."""
@@ -304,8 +311,8 @@ class Study(Section):
     def identity(self) -> Document:
         """Collect the settings that must not change during a study.
 
-        The total may grow, and the storage, the artifacts and the images may move (a fingerprint
-        checks that they are the same images).
+        The total and the opponents may grow, and the storage, the artifacts and the images may move
+        (a fingerprint checks that they are the same images).
         """
         return self.model_dump(
             mode="json",
@@ -313,6 +320,7 @@ class Study(Section):
                 "data": {"root", "download"},
                 "pruning": {"data": {"root", "download"}},
                 "search": {"trials", "confirm", "networks", "grace_seconds", "checkpoint_seconds"},
+                "opponents": True,
                 "storage": True,
                 "artifacts": True,
                 "published": True,
@@ -365,13 +373,6 @@ def named_plugins(document: Document) -> list[Any]:
             if colon and re.fullmatch(REFERENCE, part) and module not in named:
                 named.append(module)
 
-    for section in ("model", "data", "pruning", "space", "task"):
+    for section in ("model", "data", "pruning", "space", "task", "opponents"):
         find(document.get(section), section)
     return named
-
-
-def describe_parameters(params: Params) -> str:
-    """Format parameters as one short text."""
-    # The number of an element says nothing without the name of its list.
-    names = (re.sub(r".*\.(?=[^.]*[^.\d])", "", key) for key in params)
-    return ", ".join(f"{name} {value}" for name, value in zip(names, params.values(), strict=True))

@@ -1,9 +1,10 @@
 """The search of a study: trials, sampler, objectives, early stopping, confirmation."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 
+from sculpt.config.opponents import Control
 from sculpt.config.sections import Epochs, Fraction, Section, Seed
 
 Sampler = Literal[
@@ -14,11 +15,13 @@ Runtime = Literal["torch", "onnxruntime", "c"]
 """Runtimes of exported networks: PyTorch, ONNX Runtime, or their own C code."""
 
 
+T = TypeVar("T", bound=str)
+
 YEAR = 365 * 24 * 3600
 """In seconds."""
 
 
-def each_once(names: list[str]) -> list[str]:
+def each_once(names: list[T]) -> list[T]:
     """Refuse a list that names something twice, by a ValueError."""
     if len(set(names)) < len(names):
         raise ValueError("have each name once")
@@ -59,8 +62,15 @@ class Confirm(Section):
     """Number of further candidates: the best with no more multiply-accumulates than the base."""
     seeds: Annotated[int, Field(ge=2, le=1000)] = 8
     """With 8 or more, differences are resampled (bootstrap-t), with fewer by Student's t."""
-    control: Literal["shuffled"] | None = None
-    """Also train each with its mask shuffled within the layers (Frankle et al. 2021)."""
+    control: Control | Annotated[list[Control], AfterValidator(each_once)] | None = None
+    """Also train each with its mask shuffled within the layers (`shuffled`, Frankle et al. 2021),
+    with a random one (`erk`), or both, as a list."""
+
+    @property
+    def controls(self) -> list[Control]:
+        """The controls of each candidate."""
+        given = self.control
+        return [given] if isinstance(given, str) else list(given or [])
 
 
 class Search(Section):
@@ -84,9 +94,14 @@ class Search(Section):
     latency_runtime: Runtime = "torch"
     """Runtime in which `latency` is measured; only `c` skips zeros."""
     networks: Literal["all", "front", "none"] = "all"
-    """Trained networks kept for export: all; those of the base and of candidates on the Pareto
+    """Trained networks kept for export: all; those of the base, the opponents and the Pareto
     front; or none. Records are always kept."""
     grace_seconds: Annotated[float, Field(ge=2, le=YEAR)] = 60.0
     """A trial is taken over after its worker has been silent for this long."""
     checkpoint_seconds: Annotated[float, Field(ge=0, le=YEAR)] = 60.0
     """Least time between checkpoints, which are written at the end of an epoch."""
+
+    @property
+    def seeds(self) -> range:
+        """The seeds of every trial of the search."""
+        return range(self.seed, self.seed + self.replicates)

@@ -1,5 +1,6 @@
 """Building blocks of the schema of a study file."""
 
+import re
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -43,3 +44,10 @@ class Choice(BaseModel):
         """The choice as one short text, for example `synflow(rounds=10)`."""
         options = ", ".join(f"{key}={value}" for key, value in self.options.items())
         return f"{self.name}({options})" if options else self.name
+
+
+def describe_parameters(params: Params) -> str:
+    """Format parameters as one short text."""
+    # The number of an element says nothing without the name of its list.
+    names = (re.sub(r".*\.(?=[^.]*[^.\d])", "", key) for key in params)
+    return ", ".join(f"{name} {value}" for name, value in zip(names, params.values(), strict=True))

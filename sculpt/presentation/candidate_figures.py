@@ -10,6 +10,7 @@ from sculpt.presentation.content import Content, Trial, front_key
 from sculpt.presentation.figures.drawing import (
     BASE,
     LOOKS,
+    OPPONENT,
     PUBLISHED,
     ZOOM,
     Figure,
@@ -38,7 +39,7 @@ NAMES = {"val": "validation", "test": "test"}
 
 
 def error_against_sparsity(content: Content) -> Figure | None:
-    """Draw candidates with their spread, the base as a band, and published errors if any."""
+    """Draw candidates with their spread, the base as a band, opponents, and published errors."""
     kind, metric = content.error, content.metric
     candidates = [(t, error) for t in content.candidates if (error := t.error(kind))]
     if not candidates:
@@ -62,6 +63,17 @@ def error_against_sparsity(content: Content) -> Figure | None:
     if base := content.base and content.base.error(kind):
         band = [{"series": f"dense base {metric.spread(base)}", **_scaled(base, metric)}]
         looks[band[0]["series"]] = BASE
+    opponents: list[Row] = [
+        {
+            "series": OPPONENTS,
+            "x": 100 * t.row["sparsity"],
+            **_scaled(error, metric),
+            "text": describe_trial(t),
+        }
+        for t in content.opponents
+        if (error := t.error(kind))
+    ]
+    looks |= {OPPONENTS: OPPONENT} if opponents else {}
     channels = points(looks)
     if band:
         layers += [
@@ -93,6 +105,13 @@ def error_against_sparsity(content: Content) -> Figure | None:
             )
         )
     data = {"base": band, "trials": rows, "published": published}
+    if opponents:
+        data["opponents"] = opponents
+        layers.append(
+            chart("opponents")
+            .mark_point(size=110, strokeWidth=2)
+            .encode(y="y:Q", x="x:Q", tooltip="text:N", **channels)
+        )
     return figure(data, *layers, height=420)
 
 
@@ -130,6 +149,9 @@ STEPS = {"minimize": "step-after", "maximize": "step-before"}
 ON_FRONT = "indexof(front, datum.trial) >= 0"
 
 
+OPPONENTS = "opponents"
+
+
 def describe_trial(trial: Trial) -> str:
     """Return the text beside the pointer at a trial."""
     return hover(trial.name, trial.params, *map(" ".join, trial.facts.items()))
@@ -147,9 +169,10 @@ def pareto_front(content: Content) -> Figure | None:
     upward, across = map(names.index, content.axes)
     axes = objective_axes(content)
     looks = looks_of(map(series_of, content.groups)) | {"dense base": BASE}
+    looks |= {OPPONENTS: OPPONENT} if content.opponents else {}
     channels = points(looks)
     # By another field and with another domain: those of one have one legend, which shows points.
-    fronts_alone = {name: look for name, look in looks.items() if look is not BASE}
+    fronts_alone = {n: look for n, look in looks.items() if look not in (BASE, OPPONENT)}
     dash = alt.StrokeDash(
         "budget:N",
         scale=alt.Scale(
@@ -157,19 +180,24 @@ def pareto_front(content: Content) -> Figure | None:
         ),
         legend=None,
     )
-    rows = [
-        {
-            "trial": trial.label,
-            "series": series_of(trial.group),
-            "values": [trial.values[name] for name in names],
-            "text": describe_trial(trial),
-        }
-        for trial in content.trials
-    ]
-    known = (
-        chart("trials")
+    data: dict[str, list[Row]] = {"trials": []}
+    if content.opponents:
+        data["opponents"] = []
+    for trial in content.trials:
+        is_opponent = trial.row["role"] == "opponent"
+        data["opponents" if is_opponent else "trials"].append(
+            {
+                "trial": trial.label,
+                "series": OPPONENTS if is_opponent else series_of(trial.group),
+                "values": [trial.values[name] for name in names],
+                "text": describe_trial(trial),
+            }
+        )
+    known, opponents = (
+        chart(name)
         .transform_calculate(x="datum.values[x]", y="datum.values[y]", budget="datum.series")
         .transform_filter("isValid(datum.x) && isValid(datum.y)")
+        for name in ("trials", "opponents")
     )
     best = known.transform_filter(ON_FRONT)
     others = (
@@ -180,8 +208,10 @@ def pareto_front(content: Content) -> Figure | None:
         .transform_filter("floor(datum.row * datum.shown) > floor((datum.row - 1) * datum.shown)")
     )
     base = known.transform_filter("datum.trial == 'base'")
+    beside = [opponents.mark_point(size=110, strokeWidth=2).encode(**channels)]
     return figure(
-        {"trials": rows},
+        data,
+        *(beside if content.opponents else []),
         others.mark_point(filled=True, size=45, opacity=0.5).encode(**channels),
         best.mark_line(interpolate={"expr": "step"}).encode(
             color=channels["color"], strokeDash=dash
@@ -241,10 +271,14 @@ ROW = 44
 def confirmation_intervals(content: Content) -> Figure | None:
     """Draw each confirmed difference of test errors with its interval: a forest plot."""
     found = content.document["confirmation"]
-    names = {"sculpted": "candidate − base", "shuffled": "shuffled − its own candidate"}
+    names = {
+        "sculpted": "candidate − base",
+        "shuffled": "shuffled − its own candidate",
+        "erk": "ERK − its own candidate",
+    }
     rows = [
         _interval(
-            f"trial {row['trial']}" + (", shuffled" if row["arm"] == "shuffled" else ""),
+            f"trial {row['trial']}" + ("" if row["arm"] == "sculpted" else f", {row['arm']}"),
             names[row["arm"]],
             row["difference"],
             row["verdict"],

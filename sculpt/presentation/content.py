@@ -58,9 +58,16 @@ class Trial:
         return self.row["role"] == "base"
 
     @property
+    def is_candidate(self) -> bool:
+        """Candidate, or base or opponent."""
+        return self.row["role"] == "candidate"
+
+    @property
     def name(self) -> str:
         """Display name."""
-        return "dense base" if self.is_base else f"trial {self.label}"
+        if self.is_candidate:
+            return f"trial {self.label}"
+        return "dense base" if self.is_base else str(self.label)
 
     @property
     def params(self) -> str:
@@ -113,7 +120,7 @@ class Content:
     """Trials that no other of their budget beats, by the objectives' `front_key`."""
     ranking: Table
     trials: list[Trial]
-    """Finished ones, base and candidates, in the order of the ranking."""
+    """Finished ones, base, candidates and opponents, in the order of the ranking."""
     unfinished: list[UnrankedRow]
     """Interrupted ones, too."""
     rungs: dict[int | str, list[tuple[int, float]]]
@@ -138,7 +145,12 @@ class Content:
     @property
     def candidates(self) -> list[Trial]:
         """The finished candidates, best first."""
-        return [trial for trial in self.trials if not trial.is_base]
+        return [trial for trial in self.trials if trial.is_candidate]
+
+    @property
+    def opponents(self) -> list[Trial]:
+        """The finished opponents, best first."""
+        return [trial for trial in self.trials if trial.row["role"] == "opponent"]
 
     @property
     def selected(self) -> int | str | None:
@@ -158,7 +170,8 @@ def collect(results: Results) -> Content:
     error = "test" if results.config.training.protocol == "lowest_test" else "val"
     budgets = budgets_of(results.config, finished)
     budgets = budgets if len(budgets) > 1 else []
-    known = {row["trial"]: row for row in finished}
+    opposing = [row for row in results.opponent_rows if row["state"] == "complete"]
+    known = {row["trial"]: row for row in [*finished, *opposing]}
     tests = {trial: spread(of_every_seed(row.get("test_errors"))) for trial, row in known.items()}
     ranking = ranking_table(document, tests if error == "test" else None)
     trials = _trials(document, ranking, known, tests, measured, bool(budgets))
@@ -179,7 +192,9 @@ def collect(results: Results) -> Content:
         fronts=fronts,
         ranking=ranking,
         trials=trials,
-        unfinished=without_result(results.rows, (*UNRANKED, "interrupted")),
+        unfinished=without_result(
+            [*results.opponent_rows, *results.rows], (*UNRANKED, "interrupted")
+        ),
         rungs={
             row["trial"]: [(int(epoch), error) for epoch, error in row["rungs"].items()]
             for row in results.rows
@@ -222,7 +237,11 @@ def _trials(
 
 
 def _fronts(trials: list[Trial], objectives: list[Objective]) -> dict[str, list[int | str]]:
-    """Return the front of each two objectives, which are named by their places: "0,2"."""
+    """Return the front of each two objectives, which are named by their places: "0,2".
+
+    Opponents are on none: they are there to be beaten.
+    """
+    trials = [trial for trial in trials if trial.row["role"] != "opponent"]
     values = [[trial.values[o["name"]] for o in objectives] for trial in trials]
     costs = np.array(values, dtype=float).reshape(len(trials), len(objectives))
     costs *= [1 if o["direction"] == "minimize" else -1 for o in objectives]
@@ -250,6 +269,7 @@ def _published(results: Results, trials: list[Trial]) -> Published | None:
     if published is None:
         return None
     found: list[PublishedPoint] = []
+    trials = [trial for trial in trials if trial.row["role"] != "opponent"]
     unmatched = 0
     for row in published.rows:
         test, val = rounded(row.get("test_error")), rounded(row.get("val_error"))

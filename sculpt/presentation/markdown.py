@@ -122,9 +122,9 @@ def _confirmation(content: Content) -> list[str]:
 
 
 def _ranking(content: Content) -> list[str]:
-    # The base is shown wherever it stands.
+    # The base and opponents are shown wherever they stand.
     rows = content.ranking.rows
-    shown = [row for row in rows if row["rank"] <= SHOWN_ROWS or row["role"] == "base"]
+    shown = [row for row in rows if row["rank"] <= SHOWN_ROWS or row["role"] != "candidate"]
     hidden = len(rows) - len(shown)
     table = replace(content.ranking, rows=shown)
     return [*_section("Ranking", table), f"and {hidden} more" if hidden else ""]

@@ -49,7 +49,7 @@ def learning_curves(content: Content) -> Figure | None:
         for trial in content.trials
         if (found := content.details.get(trial.label)) and (curve := found["curve"])
     ]
-    best = [(trial, curve) for trial, curve in known if not trial.is_base][:MOST_CURVES]
+    best = [(trial, curve) for trial, curve in known if trial.is_candidate][:MOST_CURVES]
     best += [(trial, curve) for trial, curve in known if trial.is_base]
     rows: list[Row] = []
     for trial, curve in best:

@@ -43,7 +43,7 @@ SHOWN = (
 """Fields of a record that are shown as they are."""
 
 APART = (
-    *("study", "space.", "search.", "storage", "artifacts", "published"),
+    *("study", "space.", "search.", "storage", "artifacts", "published", "opponents"),
     *("data.root", "data.download"),
 )
 """Settings of a study and not of a network, whose own parameters have been put in place."""
@@ -54,7 +54,7 @@ def compare(references: Sequence[str], storage: str | None = None) -> Comparison
 
     Args:
         references: At least two of `STUDY` or `STUDY:TRIAL`, where STUDY is a study file or a name,
-            and TRIAL a number, `base`, or `best` (which is what a study alone stands for).
+            and TRIAL a number, `base`, an opponent's label, or `best` (that of a study alone).
         storage: Where the studies are kept, if not where each of them says.
 
     Returns:

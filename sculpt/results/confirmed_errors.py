@@ -1,15 +1,17 @@
 """Confirmation of the best candidates: test errors on fresh seeds."""
 
-from typing import Literal, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Literal, NotRequired, TypedDict, get_args
 
 from sculpt.config import Params
+from sculpt.config.opponents import Control
 from sculpt.documents import Document
 from sculpt.results.records import Results
-from sculpt.results.rows import of_every_seed, spread
+from sculpt.results.rows import is_near, of_every_seed, spread
 from sculpt.results.statistics import Difference, judge
 from sculpt.units import Error
 
-Arm = Literal["sculpted", "shuffled"]
+Arm = Literal["sculpted", "shuffled", "erk"]
 
 
 class Measured(TypedDict):
@@ -23,7 +25,7 @@ class Measured(TypedDict):
 
 
 class ConfirmedRow(Measured):
-    """A candidate, or the same with a shuffled mask, against what it is compared with."""
+    """A candidate, or its control, against what it is compared with."""
 
     trial: int
     arm: Arm
@@ -32,6 +34,24 @@ class ConfirmedRow(Measured):
     difference: Difference | None
     verdict: str | None
     """None while the other one is still to come."""
+
+
+class ConfirmedDense(Measured):
+    """A dense opponent against the base."""
+
+    trial: str
+    params: Params
+    difference: Difference | None
+    verdict: str | None
+
+
+class AgainstDense(TypedDict):
+    """A candidate against the dense opponent of its size."""
+
+    trial: int
+    against: str
+    difference: Difference | None
+    verdict: str | None
 
 
 class Confirmation(TypedDict):
@@ -43,14 +63,19 @@ class Confirmation(TypedDict):
     complete: bool
     base: Measured | None
     rows: list[ConfirmedRow]
+    dense: NotRequired[list[ConfirmedDense]]
+    """Of studies with dense opponents: the best of them, ..."""
+    against_dense: NotRequired[list[AgainstDense]]
+    """... and the candidates of their sizes against them."""
 
 
 def confirmed_errors(results: Results) -> Confirmation | None:
     """Return the confirmation as a JSON document (README, "JSON"); None without one.
 
-    Each selected candidate is compared with the base, and each network with a shuffled mask with
-    its own candidate, on test errors, seed by seed. Either family of comparisons is corrected for
-    all that were selected, so that verdicts can only gain while the rest are being trained.
+    Each selected candidate is compared with the base and with the dense opponent of its size that
+    was confirmed, and each control with its own candidate, on test errors, seed by seed. Each
+    family of comparisons is corrected for all that were selected, so that verdicts can only gain
+    while the rest are being trained.
     """
     confirmed = results.confirmed
     if confirmed is None:
@@ -63,8 +88,8 @@ def confirmed_errors(results: Results) -> Confirmation | None:
         if row["state"] == "complete" and row["seeds"] == seeds
     }
     arms: list[Arm] = ["sculpted"]
-    if (settings and settings.control) or any(arm == "shuffled" for _, arm in found):
-        arms.append("shuffled")
+    asked = settings.controls if settings else []
+    arms += [arm for arm in get_args(Control) if arm in asked or any(a == arm for _, a in found)]
     sampled = {row["trial"]: row["params"] for row in results.finished}
     base = found.get(("base", "sculpted"))
 
@@ -91,14 +116,69 @@ def confirmed_errors(results: Results) -> Confirmation | None:
             )
     # As they were selected, by validation error: to sort by test error would be to choose by it.
     rows.sort(key=lambda row: selected.index(row["trial"]))
-    return {
+    labels = results.confirmed_dense
+    dense = {label: found[label, "dense"] for label in labels if (label, "dense") in found}
+    document: Confirmation = {
         "top": settings.top if settings else len(selected),
         "seeds": seeds,
         "selected": selected,
-        "complete": base is not None and len(rows) == len(arms) * len(selected),
+        "complete": base is not None
+        and len(rows) == len(arms) * len(selected)
+        and len(dense) == len(labels),
         "base": None if base is None else _measured(base),
         "rows": rows,
     }
+    if labels:
+        document["dense"] = _dense(results, dense, base)
+        document["against_dense"] = _against_dense(selected, found, dense)
+    return document
+
+
+def _dense(
+    results: Results, dense: Mapping[str, Document], base: Document | None
+) -> list[ConfirmedDense]:
+    """Return the dense opponents against the base, corrected for their number."""
+    known = {row["trial"]: row["params"] for row in results.opponent_rows}
+    pairs = [(_test_errors(row), _test_errors(base)) for row in dense.values()]
+    return [
+        {
+            "trial": label,
+            "params": known.get(label, {}),
+            **_measured(row),
+            "difference": judgement["difference"],
+            "verdict": judgement["verdict"] if all(pair) else None,
+        }
+        for (label, row), pair, judgement in zip(dense.items(), pairs, judge(pairs), strict=True)
+    ]
+
+
+def _against_dense(
+    selected: Sequence[int],
+    found: Mapping[tuple[int | str, str], Document],
+    dense: Mapping[str, Document],
+) -> list[AgainstDense]:
+    """Return the selected candidates against the dense opponent of their size."""
+    trained = [trial for trial in selected if (trial, "sculpted") in found]
+    near = {
+        trial: label
+        for trial in trained
+        for label, row in dense.items()
+        if is_near(row, found[trial, "sculpted"]["budget"])
+    }
+    pairs = [
+        (_test_errors(found[trial, "sculpted"]), _test_errors(dense[label]))
+        for trial, label in near.items()
+    ]
+    judged = judge(pairs, family=len(selected))
+    return [
+        {
+            "trial": trial,
+            "against": label,
+            "difference": judgement["difference"],
+            "verdict": judgement["verdict"] if all(pair) else None,
+        }
+        for (trial, label), pair, judgement in zip(near.items(), pairs, judged, strict=True)
+    ]
 
 
 def _measured(row: Document) -> Measured:

@@ -6,6 +6,7 @@ from typing import Any, NotRequired, TypedDict
 from sculpt.config import Params
 from sculpt.documents import Document
 from sculpt.record import Role
+from sculpt.results.against_opponents import OpposedRow, against_opponents
 from sculpt.results.against_published import AgainstPublished, against_published
 from sculpt.results.confirmed_errors import Confirmation, confirmed_errors
 from sculpt.results.proxies import ProxyRow, proxies
@@ -41,6 +42,8 @@ class RankRow(TypedDict):
     epochs: float | None
     training_seconds: float | None
     seconds: float
+    arm: NotRequired[str]
+    """Kind of an opponent."""
 
 
 class UnrankedRow(TypedDict):
@@ -64,6 +67,8 @@ class Ranking(TypedDict):
     confirmation: Confirmation | None
     proxies: list[ProxyRow]
     published: AgainstPublished | None
+    opponents: NotRequired[list[OpposedRow]]
+    """Of studies with opponents: candidates against these."""
     metric: NotRequired[dict[str, Any]]
     """What errors here are, if it is not the classification error; see `units.Metric`."""
 
@@ -72,21 +77,25 @@ def rank(results: Results) -> Ranking:
     """Return the ranking as a JSON document (README, "JSON").
 
     Ranked by mean validation error; at equal error by kept MACs, then by trial. The verdicts are
-    corrected for how many candidates are compared with the base.
+    corrected for how many candidates are compared with the base; those on opponents for how many of
+    these are.
     """
     results = results.snapshot()
     budgets = budgets_of(results.config, results.finished)
-    return {
+    document: Ranking = {
         "study": results.config.study,
         "budget": budgets[0] if len(budgets) == 1 else None,
         "trials": results.tally(),
         "ranking": _rows(results),
-        "unranked": without_result(results.rows),
+        "unranked": without_result([*results.opponent_rows, *results.rows]),
         "confirmation": confirmed_errors(results),
         "proxies": proxies(results),
         "published": against_published(results),
         **results.config.task.shown.in_document,  # type: ignore[typeddict-item]
     }
+    if results.config.opponents:
+        document["opponents"] = against_opponents(results)
+    return document
 
 
 def all_rows(document: Ranking) -> list[Document]:
@@ -97,14 +106,20 @@ def all_rows(document: Ranking) -> list[Document]:
 
 
 def _rows(results: Results) -> list[RankRow]:
-    ranked = sorted(results.finished, key=lambda row: (row["val_error_mean"], row["kept_macs"]))
+    finished = [*results.finished, *(r for r in results.opponent_rows if r["state"] == "complete")]
+    ranked = sorted(finished, key=lambda row: (row["val_error_mean"], row["kept_macs"]))
     base = next((row for row in ranked if row["role"] == "base"), None)
     base_errors = base["val_errors"] if base else []
-    judged = iter(judge([(row["val_errors"], base_errors) for row in ranked if row is not base]))
+    # Two families: what is said of a candidate must not depend on how many opponents there are.
+    pairs: dict[str, list[tuple[list[float], list[float]]]] = {"candidate": [], "opponent": []}
+    for row in ranked:
+        if row is not base:
+            pairs[row["role"]].append((row["val_errors"], base_errors))
+    judged = {role: iter(judge(found)) for role, found in pairs.items()}
     none: Judgement = {"difference": None, "verdict": "base"}
     rows: list[RankRow] = []
     for position, row in enumerate(ranked, start=1):
-        judgement = none if row is base else next(judged)
+        judgement = none if row is base else next(judged[row["role"]])
         mean, std, n = (row[f"val_error_{part}"] for part in ("mean", "std", "n"))
         rows.append(
             {
@@ -128,6 +143,8 @@ def _rows(results: Results) -> list[RankRow]:
                 "seconds": row["seconds"],
             }
         )
+        if row["role"] == "opponent":
+            rows[-1]["arm"] = row["arm"]
     return rows
 
 

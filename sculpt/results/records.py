@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import optuna
 from optuna.trial import FrozenTrial
 
-from sculpt.config import Study
+from sculpt.config import Opponent, Study
 from sculpt.documents import Document
 from sculpt.errors import InputError, StorageError
 from sculpt.record import TrialRecord
 from sculpt.results.columns import as_table, described
-from sculpt.results.kept_values import check_kept
+from sculpt.results.kept_values import OF_CONFIRMATION, OF_OPPONENT, check_kept
 from sculpt.storage.attributes import PROBLEMS
 from sculpt.storage.opening import open_store
-from sculpt.storage.store import TOTAL, Store
+from sculpt.storage.store import OPPONENT, PARAMETERS, TOTAL, Store
 from sculpt.storage.stored_trials import read_trials
 from sculpt.storage.trial_files import (
     keep_later,
@@ -133,6 +133,22 @@ class Results:
         return self._read_rows(self._store.confirmation) if self._store.confirmation else []
 
     @property
+    def opponents(self) -> pd.DataFrame:
+        """One row per trial of an opponent that the study lists, in the columns of `trials`.
+
+        Columns:
+            trial: its label, for example "dense blocks 2".
+            arm: its kind.
+        """
+        return as_table(self.opponent_rows)
+
+    @property
+    def opponent_rows(self) -> list[Document]:
+        """The trials of opponents as `rows`; those that the study no longer lists left out."""
+        study = self._store.opponents
+        return self._once("opponents", lambda: self._read_rows(study)) if study else []
+
+    @property
     def confirmed(self) -> tuple[list[int], int] | None:
         """The candidates selected for the confirmation, and on how many seeds; None without."""
         study = self._store.confirmation
@@ -147,6 +163,12 @@ class Results:
                 f"seeds, but has {selected!r:.60} and {seeds!r:.60}; restore it from a copy"
             )
         return selected, seeds
+
+    @property
+    def confirmed_dense(self) -> list[str]:
+        """The labels of the dense opponents selected for the confirmation."""
+        study = self._store.confirmation
+        return list(map(str, study.user_attrs.get("dense", []))) if study else []
 
     def tally(self) -> dict[str, int]:
         """Count trials: total, complete, stopped, failed, running, and those set aside.
@@ -164,8 +186,9 @@ class Results:
         """Return everything that is known of a trial.
 
         Args:
-            trial: A candidate's number, "base", or "best": the candidate with the lowest mean
-                validation error, at equal error the one with the fewest kept MACs.
+            trial: A candidate's number, "base", the label of an opponent, or "best": the candidate
+                with the lowest mean validation error, at equal error the one with the fewest kept
+                MACs.
 
         Returns:
             Its record and `state`; of a trial that is not complete `trial`, `state`, `error` (why
@@ -201,7 +224,7 @@ class Results:
         """Copy a trained network of a finished trial to a file; `sculpt.load` reads it.
 
         Args:
-            trial: A candidate's number, "base" or "best".
+            trial: A candidate's number, "base", the label of an opponent, or "best".
             path: Of the file.
             seed: One of the trial's; by default the one with the lowest validation error.
 
@@ -223,7 +246,7 @@ class Results:
         """Write into a finished trial's record how long its network takes for one image.
 
         Args:
-            trial: A candidate's number, or "base".
+            trial: A candidate's number, "base", or the label of an opponent.
             latency: Seconds, for one image.
             latency_by: How it was measured, see `sculpt.export.latency.describe_latency`.
 
@@ -235,19 +258,35 @@ class Results:
         keep_later(study, frozen.number, {"latency": latency, "latency_by": latency_by})
 
     def _find(self, trial: int | str) -> tuple[optuna.Study, FrozenTrial, str]:
-        """Return a trial, its study and its state; of several attempts at the base, the best."""
+        """Return a trial, its study and its state; of several attempts at the base or an opponent,
+        the best."""
         if trial == "best":
             trial = self._best()
-        study = self._store.base if trial == "base" else self._store.candidates
-        trials = self._read(study)
-        states = trial_states(trials)
-        for found in sorted(trials, key=lambda t: states[t.number] != "complete"):
-            if trial in ("base", found.number):
-                return study, found, states[found.number]
-        numbers = _ranges([candidate.number for candidate in self._read(self._store.candidates)])
+        store = self._store
+        studies = [store.base, store.candidates, *([store.opponents] if store.opponents else [])]
+        for study in studies:
+            trials = self._read(study)
+            states = trial_states(trials)
+            for found in sorted(trials, key=lambda t: states[t.number] != "complete"):
+                if self._label(study, found) == trial:
+                    return study, found, states[found.number]
+        numbers = _ranges([candidate.number for candidate in self._read(store.candidates)])
+        labels = ", ".join(opponent.label for opponent in self.config.opponents)
         raise InputError(
-            f"a trial must be base, best or one of {numbers or 'none yet'}, but got {trial}"
+            f"a trial must be base, best or one of {numbers or 'none yet'}"
+            + (f", or an opponent ({labels})" if labels else "")
+            + f", but got {trial}"
         )
+
+    def _label(self, study: optuna.Study, trial: FrozenTrial) -> int | str | None:
+        """Return the label of a trial; None for an opponent that the study does not list."""
+        if study is self._store.base:
+            return "base"
+        if study is self._store.opponents:
+            entry = trial.user_attrs.get(OPPONENT)
+            listed = (o for o in self.config.opponents if o.model_dump() == entry)
+            return next((opponent.label for opponent in listed), None)
+        return trial.number
 
     def _find_complete(self, trial: int | str, what: str) -> tuple[optuna.Study, FrozenTrial]:
         study, frozen, state = self._find(trial)
@@ -275,26 +314,38 @@ class Results:
 
     def _read_rows(self, study: optuna.Study) -> list[Document]:
         trials, later = self._read(study), read_later(study)
-        states = trial_states(trials)
+        states, store = trial_states(trials), self._store
+        also = OF_CONFIRMATION if study is store.confirmation else {}
+        also = OF_OPPONENT if study is store.opponents else also
         rows = []
         for trial in trials:
+            label = self._label(study, trial)
             found, whose = dict(trial.user_attrs), f"trial {trial.number} of {study.study_name}"
             complete = states[trial.number] == "complete"
-            check_kept(found, whose, complete=complete, confirms=study is self._store.confirmation)
+            check_kept(found, whose, complete=complete, also=also)
             if trial.number in later:
                 check_kept(later[trial.number], whose)
                 found = with_later(found, later[trial.number])
-            label = "base" if study is self._store.base else trial.number
-            # In a confirmation, a trial is named by the candidate that it trains again.
-            label = found.get("candidate", label)
+            if label is None:
+                continue
+            params, role = dict(trial.params), "base" if study is store.base else "candidate"
+            if study is store.opponents:
+                entry = Opponent.model_validate(found.pop(OPPONENT))
+                params = found.pop(PARAMETERS, None) or entry.options
+                role, found = "opponent", {"arm": entry.name} | found
+            elif study is store.confirmation:
+                # A trial is named by the one that it trains again.
+                label = found["candidate"]
+                if isinstance(label, str):
+                    role = "base" if label == "base" else "opponent"
             objectives = found.pop("objectives", None) or {}
             problems = [found.pop(key, None) for key in PROBLEMS]
-            row = {
+            row: Document = {
                 "study": self.config.study,
                 "trial": label,
                 "state": states[trial.number],
-                "role": "base" if label == "base" else "candidate",
-                "params": dict(trial.params),
+                "role": role,
+                "params": params,
                 "val_error_mean": None,
                 "val_error_std": None,
                 "val_error_n": 0,

@@ -6,6 +6,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from sculpt.config import Sparsity, Study
+from sculpt.config.opponents import NEAR
 from sculpt.documents import Document
 from sculpt.units import Error
 
@@ -19,6 +20,11 @@ def budgets_of(config: Study, finished: Sequence[Document]) -> list[int]:
         return []
     candidates = [row for row in finished if row["role"] == "candidate"]
     return sorted({int(row["budget"]) for row in candidates or finished})
+
+
+def is_near(row: Document, budget: int) -> bool:
+    """Tell whether a dense network is of the size of a budget."""
+    return bool(abs(row["kept_parameters"] / budget - 1) <= NEAR)
 
 
 def rounded(value: Any) -> float | None:

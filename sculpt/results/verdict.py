@@ -28,11 +28,29 @@ Row = Mapping[str, Any]
 Fact = tuple[str, str]
 """Subject and finding."""
 
-CONTROL = {
-    "worse": "which weights are kept within the layers matters here",
-    "better": "its own mask is the worse one",
-    "not distinguishable": "nothing here shows that it matters which weights are kept",
+CONTROLS = {"shuffled": "mask shuffled in layers", "erk": "random mask (ERK)"}
+"""Controls of a confirmation, as they are named."""
+
+MEANINGS = {
+    "shuffled": {
+        "worse": "which weights are kept within the layers matters here",
+        "better": "its own mask is the worse one",
+        "not distinguishable": "nothing here shows that it matters which weights are kept",
+    },
+    "erk": {
+        "worse": "its mask is better than a random one of usual densities",
+        "better": "its own mask is the worse one",
+        "not distinguishable": "nothing here shows that its mask is better than a random one",
+    },
 }
+"""What verdicts on a control mean for its candidate."""
+
+RIVALS = {
+    "dense": "against the best dense network of its size",
+    "shuffled": "against its own mask, shuffled in layers",
+    "erk": "against a random mask (ERK) on its network",
+}
+"""Opponents that candidates are compared with, beside the base."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +86,10 @@ def verdict_of(document: Ranking) -> Verdict:
         facts = [("dense base", metric.spread(base["val_error"]))]
     else:
         headline, facts = "Nothing has finished yet, so there is nothing to compare.", []
+    if opposed := document.get("opponents"):
+        if not (found and confirmed):
+            headline += _beside_dense(opposed, f"by validation {metric.name}")
+        facts += _of_opponents(opposed, metric)
     facts += _of_published(document["published"])
     if metric != ERROR:
         facts.append(("metric of this study", f"{metric.name}; lower is better"))
@@ -122,22 +144,63 @@ def _of_confirmation(
         f"{told['better'] or 'none'} can be told to have a lower test {metric.name} than the dense "
         "base" + (f", and {told['worse']} a higher one." if told["worse"] else ".")
     )
+    against_dense = found.get("against_dense", [])
+    headline += _beside_dense(against_dense, f"by test {metric.name}")
     facts = [*_compared(rows, f"test {metric.plural} on fresh seeds", selected)]
     if not found["complete"]:
         facts.append(("not complete yet", "verdicts that stand will stay, others may come"))
     facts.append(("dense base", metric.spread(base["test_error"])))
     facts += [(f"trial {row['trial']}", _named(row, "test_error", metric)) for row in rows[:NAMED]]
     facts += _cheap(base, rows, "test_error", metric)
-    shuffled: list[Row] = [
-        row for row in found["rows"] if row["arm"] == "shuffled" and row["difference"]
-    ]
-    for row in shuffled[:NAMED]:
-        meaning = CONTROL.get(row["verdict"] or "", "nothing can be said")
-        against = (
-            f"{metric.difference(row['difference'])}{metric.points} from itself: {row['verdict']}"
-        )
-        facts.append((f"trial {row['trial']}, mask shuffled in layers", f"{against}, so {meaning}"))
+    for opposed in [row for row in against_dense if row["difference"]][:NAMED]:
+        subject = f"trial {opposed['trial']}, against {opposed['against']}"
+        facts.append((subject, f"{_difference(opposed, metric)}: {opposed['verdict']}"))
+    for arm, what in CONTROLS.items():
+        controls: list[Row] = [
+            row for row in found["rows"] if row["arm"] == arm and row["difference"]
+        ]
+        for row in controls[:NAMED]:
+            meaning = MEANINGS[arm].get(row["verdict"] or "", "nothing can be said")
+            against = f"{_difference(row, metric)} from itself: {row['verdict']}"
+            facts.append((f"trial {row['trial']}, {what}", f"{against}, so {meaning}"))
     return headline, facts
+
+
+def _beside_dense(rows: Sequence[Row], by: str) -> str:
+    """Return a sentence for the headline: how many differ from the best dense network of a size."""
+    compared = [row for row in rows if row["difference"] and row.get("arm", "dense") == "dense"]
+    if not compared:
+        return ""
+    told = Counter(row["verdict"] for row in compared)
+    names = dict.fromkeys("the base" if r["against"] == "base" else r["against"] for r in compared)
+    return (
+        f" Against the best dense network of this size ({'; '.join(names)}), "
+        f"{told['better'] or 'none'} of {len(compared):,} can be told to be better {by}"
+        + (f", and {told['worse']} to be worse." if told["worse"] else ".")
+    )
+
+
+def _of_opponents(rows: Sequence[Row], metric: Metric) -> list[Fact]:
+    """Tell of the best candidates against opponents, by validation errors."""
+    facts = []
+    for arm, what in RIVALS.items():
+        compared = [row for row in rows if row["arm"] == arm and row["difference"]]
+        if not compared:
+            continue
+        told = ", ".join(
+            f"{number} {verdict}"
+            for verdict, number in Counter(row["verdict"] for row in compared).items()
+        )
+        best = compared[0]
+        rival = "the base" if best["against"] == "base" else best["against"]
+        first = f"trial {best['trial']} {_difference(best, metric)} from {rival}"
+        corrected = f"corrected for {counted(len(compared), 'comparison')}"
+        facts.append((what, f"{told} by validation {metric.plural}, {corrected}; {first}"))
+    return facts
+
+
+def _difference(row: Row, metric: Metric) -> str:
+    return f"{metric.difference(row['difference'])}{metric.points}"
 
 
 def _tally(compared: Sequence[Row], by: str) -> str:
@@ -179,8 +242,7 @@ def _named(row: Row, kind: str, metric: Metric) -> str:
     who = f"trial {row['trial']} ({configuration(row['params'])}): {metric.spread(row[kind])}"
     if row["difference"] is None:
         return who
-    difference = f"{metric.difference(row['difference'])}{metric.points}"
-    return f"{who}, {difference} from the base: {row['verdict']}"
+    return f"{who}, {_difference(row, metric)} from the base: {row['verdict']}"
 
 
 def _cheap(base: Row, rows: Sequence[Row], kind: str, metric: Metric) -> list[Fact]:

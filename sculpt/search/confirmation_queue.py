@@ -1,4 +1,4 @@
-"""The queue of the confirmation: the best candidates and the base once more, on fresh seeds.
+"""The queue of the confirmation: the best candidates, the base and opponents, on fresh seeds.
 
 The best of many is best by luck, too, and its validation error says less the more there were.
 Here each of them is trained anew, with the seeds and the data order of the base, and its test
@@ -11,17 +11,17 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from sculpt.config import Choice, Confirm, Study
+from sculpt.config import Confirm, Opponent
+from sculpt.config.arms import with_arm
 from sculpt.data import Spec
-from sculpt.storage.store import Store
-from sculpt.storage.trials import Trials, trial_states
+from sculpt.errors import ConfigError
+from sculpt.search.opponents import opponent_setup
+from sculpt.search.wanted_trials import queue_wanted
+from sculpt.storage.store import OPPONENT, Store
+from sculpt.storage.trials import Trials
 from sculpt.trial_setup import TrialSetup, candidate_budget, resolve_budget
 
 BASE = "base"
-
-KEY = ("candidate", "arm", "seeds")
-"""Attributes of a trial that say what it confirms: a candidate's number or `base`, `sculpted` or
-`shuffled`, and the number of seeds."""
 
 
 def best_candidates(store: Store, settings: Confirm) -> list[int]:
@@ -47,6 +47,24 @@ def best_candidates(store: Store, settings: Confirm) -> list[int]:
     return chosen
 
 
+def best_dense(store: Store) -> list[str]:
+    """Return the labels of the dense opponents to confirm: of each budget the best.
+
+    They are chosen as `best_candidates` are, among those that the study lists.
+    """
+    if store.opponents is None:
+        return []
+    trials = store.opponents.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    trials.sort(key=lambda t: (t.user_attrs["val_error_mean"], t.user_attrs["kept_macs"]))
+    listed = {opponent.label: opponent.model_dump() for opponent in store.config.opponents}
+    best: dict[int, str] = {}
+    for trial in trials:
+        opponent = Opponent.model_validate(trial.user_attrs[OPPONENT])
+        if opponent.name == "dense" and listed.get(opponent.label) == opponent.model_dump():
+            best.setdefault(trial.user_attrs["budget"], opponent.label)
+    return list(best.values())
+
+
 def queue_confirmation(store: Store, *, dry: bool = False) -> int:
     """Queue the missing confirmation trials, or only count them, and return how many are left to
     run.
@@ -62,22 +80,21 @@ def queue_confirmation(store: Store, *, dry: bool = False) -> int:
 
 def _queue(store: Store, settings: Confirm, trials: Trials, dry: bool) -> int:
     with trials.storage.lock():
-        selected = best_candidates(store, settings)
-        arms = ["sculpted"] + ([settings.control] if settings.control else [])
-        wanted: list[tuple[int | str, str, int]] = [(BASE, "sculpted", settings.seeds)]
-        wanted += [(number, arm, settings.seeds) for number in selected for arm in arms]
-        found = trials.read()
-        states = trial_states(found)
-        keys = [tuple(trial.user_attrs[name] for name in KEY) for trial in found]
-        state_of = dict(zip(keys, states.values(), strict=True))  # the last attempt's
+        selected, dense = best_candidates(store, settings), best_dense(store)
+        arms = ["sculpted", *settings.controls]
+        wanted: list[tuple[int | str, str]] = [(BASE, "sculpted")]
+        wanted += [(label, "dense") for label in dense]
+        wanted += [(number, arm) for number in selected for arm in arms]
         if not dry:
             trials.study.set_user_attr("selected", selected)
             trials.study.set_user_attr("seeds", settings.seeds)
-            for key in wanted:
-                if state_of.get(key, "failed") == "failed":  # or was never queued
-                    attributes = dict(zip(KEY, key, strict=True))
-                    trials.study.enqueue_trial({}, user_attrs=attributes)
-    return sum(state_of.get(key) != "complete" for key in wanted)
+            if dense or "dense" in trials.study.user_attrs:
+                trials.study.set_user_attr("dense", dense)
+        attributes = [
+            {"candidate": candidate, "arm": arm, "seeds": settings.seeds}
+            for candidate, arm in wanted
+        ]
+        return queue_wanted(trials, attributes, dry=dry)
 
 
 def confirmation_setup(store: Store, attributes: Mapping[str, int | str], spec: Spec) -> TrialSetup:
@@ -85,32 +102,19 @@ def confirmation_setup(store: Store, attributes: Mapping[str, int | str], spec: 
     config = store.config
     candidate, arm = attributes["candidate"], str(attributes["arm"])
     first = config.search.seed + config.search.replicates  # the search did not use these seeds
-    setup = TrialSetup(
-        label=f"confirm {candidate}",
-        study=config,
-        role="base",
-        params={},
-        budget=resolve_budget(config, spec),
-        seeds=range(first, first + int(attributes["seeds"])),
-        read_test=True,
-        confirms=candidate,
-        arm=arm,
-    )
+    label = f"confirm {candidate}"
     if candidate == BASE:
-        return setup
-    params = store.candidates.get_trials(deepcopy=False)[int(candidate)].params
-    study = config.with_parameters(params)
-    budget, label = candidate_budget(config, study, spec), setup.label
-    if arm == "shuffled":
-        study, label = shuffled(study), f"{label} shuffled"
-    return replace(setup, label=label, study=study, role="candidate", params=params, budget=budget)
-
-
-def shuffled(study: Study) -> Study:
-    """Return a candidate with its mask shuffled within the layers, and all else as it was."""
-    criterion = study.pruning.criterion
-    control = Choice.model_validate(
-        {"name": "shuffled", "of": criterion.name, "of_options": criterion.options}
-    )
-    pruning = study.pruning.model_copy(update={"criterion": control})
-    return study.model_copy(update={"pruning": pruning})
+        setup = TrialSetup(label, config, "base", {}, resolve_budget(config, spec), ())
+    elif isinstance(candidate, str):
+        listed = {opponent.label: opponent for opponent in config.opponents}
+        if candidate not in listed:
+            raise ConfigError(f"opponents: must list {candidate!r} to confirm it, but do not")
+        setup = replace(opponent_setup(config, listed[candidate], spec), label=label)
+    else:
+        params = store.candidates.get_trials(deepcopy=False)[candidate].params
+        study = config.with_parameters(params)
+        budget = candidate_budget(config, study, spec)
+        label += "" if arm == "sculpted" else f" {arm}"
+        setup = TrialSetup(label, with_arm(study, arm), "candidate", params, budget, ())
+    seeds = range(first, first + int(attributes["seeds"]))
+    return replace(setup, seeds=seeds, read_test=True, confirms=candidate, arm=arm)

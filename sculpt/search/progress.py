@@ -27,8 +27,8 @@ class Watcher:
         """Trials in all, and how many are finished already."""
 
     def trial_started(self, label: int | str, params: Params, epochs: int | None) -> None:
-        """A trial begins: a candidate's number, or "base"; `epochs` over all its seeds, None where
-        only its end will be told."""
+        """A trial begins: a candidate's number, "base" or an opponent's label; `epochs` over all
+        its seeds, None where only its end will be told."""
 
     def epoch_finished(self, epoch: Epoch) -> None:
         """The current trial finished an epoch."""
@@ -49,6 +49,9 @@ class Watcher:
 
     def message(self, text: str) -> None:
         """A message for the user."""
+
+    def opponents_started(self, trials: int) -> None:
+        """This many opponents are left to run beside the trials of the search."""
 
     def confirmation_started(self, trials: int) -> None:
         """The search is over; this many trials are left to confirm its results."""
@@ -84,7 +87,7 @@ class LiveView(Watcher):
         self._starts: dict[int, float] = {}
         self._best: tuple[float, str] | None = None
         self._first_start, self._finished_here = time.monotonic(), 0
-        self._warned = self._confirming = False
+        self._warned = self._opposing = self._confirming = False
 
     def run_started(self, total: int, done: int) -> None:
         self._bars.start()
@@ -146,6 +149,13 @@ class LiveView(Watcher):
 
     def message(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False)
+
+    def opponents_started(self, trials: int) -> None:
+        if trials and not self._opposing:  # each of several workers says so
+            self._opposing = True
+            total = self._bars.tasks[self._study].total or 0
+            self._bars.update(self._study, total=total + trials)
+            self.message(f"{trials} opponents beside them")
 
     def confirmation_started(self, trials: int) -> None:
         if trials and not self._confirming:  # each of several workers says so

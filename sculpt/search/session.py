@@ -24,6 +24,7 @@ from sculpt.export.runtimes import missing_runtime
 from sculpt.registry import asked_for, load_plugins, refuse_absent_plugins
 from sculpt.search.confirmation_queue import queue_confirmation
 from sculpt.search.images import check_scoring_images, describe_data, load_data
+from sculpt.search.opponents import opponent_setups, queue_opponents
 from sculpt.search.progress import Watcher
 from sculpt.search.sampling.feasibility import total_trials
 from sculpt.search.sampling.samplers import make_sampler, resolve_sampler
@@ -85,6 +86,7 @@ class Session:
         refuse_absent_plugins(config.plugins)
         _check_machine(config, devices)
         total = total_trials(config, describe_data(config))
+        opponent_setups(config, describe_data(config))
         resolve_sampler(config)
         session = cls(config, devices, total=total)
         _silence_optuna()
@@ -136,11 +138,11 @@ class Session:
         return {name: value for name, value in self.__dict__.items() if name != "store"}
 
     def run(self, watcher: Watcher, count: WorkerCount) -> Store:
-        """Run the base and candidates until the total of trials is finished, by so many workers or
-        one for each device, and return the study.
+        """Run the base, opponents, and candidates until the total of trials is finished, by so many
+        workers or one for each device, and return the study.
 
         Raises:
-            SculptError: The base failed, every candidate did, or every worker died.
+            SculptError: The base or an opponent failed, every candidate did, or every worker died.
         """
         store = self.store
         total = store.total if self.total is None else self.total
@@ -148,7 +150,8 @@ class Session:
             with Interruption() as interruption:
                 watcher.metric = self.config.task.shown
                 watcher.run_started(total, store.finished)
-                left = total - store.finished + queue_confirmation(store, dry=True)
+                left = total - store.finished
+                left += queue_opponents(store, dry=True) + queue_confirmation(store, dry=True)
                 workers = self._number_of_workers(count, watcher, interruption) if left > 0 else 0
                 workers = min(workers, left)
                 if workers > 1 or (count.apart and workers == 1):

@@ -15,7 +15,7 @@ from sculpt.storage.archive.reading import read_archive
 from sculpt.storage.artifacts import ArtifactStore, artifacts_of, share_artifacts
 from sculpt.storage.failures import in_one_line
 from sculpt.storage.optuna_names import experimental_accepted
-from sculpt.storage.store import STORE_FORMAT, TOTAL, Store, is_archive
+from sculpt.storage.store import PARTS, STORE_FORMAT, TOTAL, Store, is_archive
 from sculpt.storage.study_storage import StudyStorage, open_storage
 
 
@@ -46,7 +46,7 @@ def open_study(name: str, url: str) -> Store:
     """Open a study that has been run, by its name and where it is kept; see `open_store`."""
     opened = open_storage(url, create=False)
     names = optuna.get_all_study_names(opened)
-    known = [n for n in names if not n.endswith(("/base", "/confirm"))]
+    known = [n for n in names if not n.endswith(tuple(filter(None, PARTS.values())))]
     if name not in known:
         opened.close()
         raise StorageError(
@@ -60,9 +60,12 @@ def open_study(name: str, url: str) -> Store:
     candidates = load("")
     stored = _settings(candidates).model_copy(update={"storage": url})
     opened.allow_silence(stored.search.grace_seconds)
-    confirmation = load("/confirm") if f"{name}/confirm" in names else None
+    beside: dict[str, Any] = {
+        part: load(PARTS[part]) if name + PARTS[part] in names else None
+        for part in ("confirmation", "opponents")
+    }
     artifacts = artifacts_of(stored, moved=True)
-    return Store(stored, opened, load("/base"), candidates, artifacts, confirmation)
+    return Store(stored, opened, load(PARTS["base"]), candidates, artifacts, **beside)
 
 
 def start_store(config: Study, images: str, total: int) -> Store:
@@ -80,15 +83,14 @@ def start_store(config: Study, images: str, total: int) -> Store:
         config.storage_url, create=True, grace_seconds=config.search.grace_seconds
     )
     # From the start if a server's connection is lost on the way: all of it may be done twice.
-    base, candidates, confirmation = storage.patience(
-        _make_studies, config, storage, artifacts, images, total
-    )
-    return Store(config, storage, base, candidates, artifacts, confirmation)
+    studies = storage.patience(_make_studies, config, storage, artifacts, images, total)
+    return Store(config, storage, artifacts=artifacts, **studies)
 
 
 def _make_studies(
     config: Study, storage: StudyStorage, artifacts: ArtifactStore, images: str, total: int
-) -> tuple[optuna.Study, optuna.Study, optuna.Study | None]:
+) -> dict[str, Any]:
+    """Make what is missing of the Optuna studies of a study; return them by their part."""
     directions = [OBJECTIVES.get(name).direction for name in config.search.objectives]
     # Candidates last: a study that can be found by its name is complete.
     with storage.lock():
@@ -97,10 +99,13 @@ def _make_studies(
             found = optuna.load_study(study_name=config.study, storage=storage)
             if len(found.directions) != len(directions) or found.get_trials(deepcopy=False):
                 _settings(found)
-        studies = []
-        for name in (f"{config.study}/base", config.study):
+        studies: dict[str, Any] = {}
+        for part in ("base", "candidates"):
             study = optuna.create_study(
-                study_name=name, storage=storage, directions=directions, load_if_exists=True
+                study_name=config.study + PARTS[part],
+                storage=storage,
+                directions=directions,
+                load_if_exists=True,
             )
             # Without trials it may be one whose making was interrupted: make it anew. They are
             # looked at last: to read thousands under the lock would keep all others waiting.
@@ -119,13 +124,20 @@ def _make_studies(
             study.set_user_attr("config", json.dumps(config.model_dump(mode="json")))
             if not known:
                 study.set_user_attr("sculpt_format", STORE_FORMAT)  # last: now it can be read
-            studies.append(study)
-        confirmation = None
+            studies[part] = study
+        beside: dict[str, Any] = {}
         if config.search.confirm:
-            confirmation = optuna.create_study(
-                study_name=f"{config.study}/confirm", storage=storage, load_if_exists=True
+            beside["confirmation"] = ["minimize"]
+        if config.opponents:
+            beside["opponents"] = directions
+        for part, wanted in beside.items():
+            studies[part] = optuna.create_study(
+                study_name=config.study + PARTS[part],
+                storage=storage,
+                directions=wanted,
+                load_if_exists=True,
             )
-    return studies[0], studies[1], confirmation
+    return studies
 
 
 def _attribute(study: optuna.Study, name: str) -> Any:

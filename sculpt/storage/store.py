@@ -2,7 +2,8 @@
 
 The dense base and the candidates are two Optuna studies, `NAME/base` and `NAME`, because
 samplers learn from every trial of a study, and the base is not a point of the space. For the same
-reason the confirmation after the search is a third one, `NAME/confirm`.
+reason the confirmation after the search is another one, `NAME/confirm`, and so are the opponents,
+`NAME/opponents`.
 """
 
 import os
@@ -25,6 +26,20 @@ STORE_FORMAT = 1
 TOTAL = "total_trials"
 """Attribute of a study: the total of trials that it was last asked for, the base included."""
 
+PARTS = {
+    "base": "/base",
+    "candidates": "",
+    "confirmation": "/confirm",
+    "opponents": "/opponents",
+}
+"""The Optuna studies of a study: the end of their names by their attribute of `Store`."""
+
+OPPONENT = "opponent"
+"""Attribute of an opponent's trial: its entry in the study file."""
+
+PARAMETERS = "parameters"
+"""Attribute of an opponent's trial: its parameters, a solved width among them."""
+
 ARCHIVE_FILE = "study.json"
 """The file that an archive is known by."""
 
@@ -42,6 +57,8 @@ class Store:
     """Files of its trials."""
     confirmation: optuna.Study | None = None
     """None where the study asks for none, and has none."""
+    opponents: optuna.Study | None = None
+    """As `confirmation`."""
     archive: Path | None = None
     """Folder of the archive that was opened; None where the study itself was."""
 

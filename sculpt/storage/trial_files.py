@@ -100,8 +100,9 @@ def discard_networks(store: Store, study: optuna.Study, trial: FrozenTrial) -> N
     """Remove the networks that a study does not keep (`search.networks`) once a trial is complete.
 
     Under `front` a candidate's networks stay as long as no other of its budget dominates it, and
-    the base's, too; the confirmation's go. Several workers may do this at once: at worst a
-    network stays too long. A file that cannot be removed is a warning, because it does no harm.
+    the base's and opponents', too; the confirmation's go. Several workers may do this at once: at
+    worst a network stays too long. A file that cannot be removed is a warning, because it does no
+    harm.
     """
     for loser in _losers(store, study, trial):
         files: dict[str, str] = loser.system_attrs.get(FILES) or {}
@@ -120,7 +121,8 @@ def discard_networks(store: Store, study: optuna.Study, trial: FrozenTrial) -> N
 
 def _losers(store: Store, study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
     policy = store.config.search.networks
-    if policy == "all" or (policy == "front" and study.study_name == store.base.study_name):
+    references = [part.study_name for part in (store.base, store.opponents) if part]
+    if policy == "all" or (policy == "front" and study.study_name in references):
         return []
     if policy == "none" or study.study_name != store.candidates.study_name:
         return [trial]

@@ -10,7 +10,7 @@ from rigged import add_trial, attributes, rigged_store
 
 import sculpt
 from sculpt.errors import StorageError
-from sculpt.results.kept_values import OF_COMPLETE, check_kept
+from sculpt.results.kept_values import OF_COMPLETE, OF_CONFIRMATION, check_kept
 
 COMMANDS = {
     "rank": ["rank"],
@@ -97,7 +97,7 @@ def test_what_others_may_have(kept):
 
 def test_a_confirmation_names_what_it_confirms():
     with pytest.raises(StorageError, match="its arm is missing"):
-        check_kept({"candidate": 3, "seeds": 8}, "a trial", confirms=True)
+        check_kept({"candidate": 3, "seeds": 8}, "a trial", also=OF_CONFIRMATION)
 
 
 def test_a_selection_that_is_none(tmp_path):

@@ -10,8 +10,9 @@ import pytest
 import sculpt
 import sculpt.measuring
 from sculpt.config import Confirm, Study
+from sculpt.config.arms import with_arm
 from sculpt.errors import SculptError
-from sculpt.search.confirmation_queue import best_candidates, shuffled
+from sculpt.search.confirmation_queue import best_candidates
 from sculpt.search.progress import Watcher
 from sculpt.storage.opening import open_store
 from sculpt.storage.trial_files import read_record
@@ -96,7 +97,7 @@ def test_a_shuffled_mask_keeps_the_layers(confirmed):
 
 def test_the_control_is_the_same_but_for_its_criterion():
     study = Study.model_validate(TINY)
-    control = shuffled(study)
+    control = with_arm(study, "shuffled")
     assert control.pruning.criterion.model_dump() == {
         "name": "shuffled",
         "of": "connection_sensitivity",

@@ -17,7 +17,7 @@ from sculpt.results.ranking import Ranking, rank
 from sculpt.results.records import Results
 from sculpt.results.tables.ranking import confirmation_table, ranking_table
 from sculpt.storage.failures import LostStorageError
-from sculpt.storage.store import Store
+from sculpt.storage.store import PARTS, Store
 
 MOST_PLOTS = 30
 """Layer plots at most, the base's included: each takes about a tenth of a second to draw."""
@@ -39,7 +39,7 @@ def annotate(store: Store) -> None:
         store.artifacts.check()
         document, front = rank(results), pareto_document(results)
         undrawn = _draw_missing(store, results, _worth_drawing(document, front))
-        parts = {"": store.candidates, "base": store.base, "confirm": store.confirmation}
+        parts = {end.strip("/"): getattr(store, part) for part, end in PARTS.items()}
         attributes = {
             part: StudyAttributes(study, store.storage) for part, study in parts.items() if study
         }
@@ -77,6 +77,8 @@ def _draw_missing(store: Store, results: Results, trials: list[int | str]) -> li
         present = StudyAttributes(study, store.storage).files
         for trial in trials:
             name = _file_name(trial)
+            if isinstance(trial, str) and trial != "base":
+                continue  # an opponent
             if (trial == "base") != (study is store.base) or name in present:
                 continue
             try:
@@ -118,6 +120,8 @@ def _trial_notes(
     on_front = {row["trial"] for row in front["front"]}
     bases = [row for row in results.rows if row["role"] == "base"]
     rows = {"base": bases, "": results.rows[len(bases) :], "confirm": results.confirming}
+    rows["opponents"] = results.opponent_rows
+    params |= {row["trial"]: row["params"] for row in results.opponent_rows}
     notes: dict[str, dict[int | None, str]] = {}
     for part, found in attributes.items():
         files, notes[part] = found.files, {}

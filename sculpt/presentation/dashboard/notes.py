@@ -66,6 +66,7 @@ def part_note(name: str, part: str, page: str) -> str:
     holds = {
         "base": "the dense base that the candidates are compared with",
         "confirm": "the best candidates and the base, trained again on fresh seeds",
+        "opponents": "networks that are trained like the base, to be beaten by the candidates",
     }
     return f"Holds {holds[part]}. The candidates, and what was found: {_link(name, page)}."
 
@@ -93,8 +94,11 @@ def trial_note(
         on_front: Whether no other trial beats it in all objectives of the study.
         plot: Path of its layer plot.
     """
-    title = "Base" if label == "base" else f"Candidate {label}"
-    title += ", its mask shuffled within layers" if arm == "shuffled" else ""
+    title = f"Opponent {label}" if isinstance(label, str) else f"Candidate {label}"
+    title = "Base" if label == "base" else title
+    title += {"shuffled": ", its mask shuffled within layers", "erk": ", a random mask"}.get(
+        arm, ""
+    )
     lines = [f"**{title}**: {state}" + (", on the front" if on_front else ""), ""]
     lines.append(f"- configuration: {code(describe_parameters(params) or 'as it stands')}")
     if reason:

@@ -131,6 +131,7 @@ LOOKS = (
     Look("s6", "triangle-right", (10, 3, 2, 3)),
 )
 BASE = Look("base", "square", (6, 4))
+OPPONENT = Look("base", "diamond")
 PUBLISHED = Look("s3", "cross")
 
 

@@ -68,6 +68,8 @@ class FrontDocument(TypedDict):
     """None without a base."""
     knee: dict[str, int | str] | None
     dominated_rows: NotRequired[list[FrontRow]]
+    opponents: NotRequired[list[FrontRow]]
+    """Reference points of studies with opponents, which are on no front."""
 
 
 class ParetoDocument(TypedDict):
@@ -83,13 +85,14 @@ class ParetoDocument(TypedDict):
 
 
 class Front(NamedTuple):
-    """The trials that compete at one budget; see `FrontDocument`."""
+    """The trials that compete at one budget, and opponents; see `FrontDocument`."""
 
     budget: int | None
     table: pd.DataFrame
     """Trials with all values, the front first, in the columns of `sculpt.pareto`."""
     missing: int
     hypervolume: Hypervolume | None
+    opponents: pd.DataFrame
 
 
 def pareto(
@@ -104,7 +107,7 @@ def pareto(
     size; where there is one budget in all, to the only one.
 
     Columns:
-        study, trial (a candidate's number, or "base"), role ("base" or "candidate").
+        study, trial (a candidate's number, "base", or an opponent's label), role.
         budget: parameters that were to be kept.
         on_front: no other trial of that budget is nowhere worse and somewhere better.
         knee: of its front, the trial where gains begin to cost most (`dominance.knee`).
@@ -120,7 +123,8 @@ def pareto(
         where: Keep only trials for which this holds, in pandas query syntax over the columns of
             `Results.trials` and the bare names of sampled parameters, for example "widening > 2"; a
             name with dots stands in backticks: "`pruning.repair` == True".
-        dominated: Return the trials that others dominate, too.
+        dominated: Return the trials that others dominate, too, and after them opponents, which are
+            on no front.
 
     Raises:
         UnknownNameError: an objective does not exist.
@@ -128,7 +132,9 @@ def pareto(
             columns, an objective or a study is given twice, or two studies have one name.
     """
     _, fronts, _ = _find_fronts(_snapshots(studies), objectives, where)
-    table = pd.concat([front.table for front in fronts])
+    tables = [front.table for front in fronts]
+    tables += [front.opponents for front in fronts if len(front.opponents)]
+    table = pd.concat(tables)
     return (table if dominated else table[table["on_front"]]).reset_index(drop=True)
 
 
@@ -162,6 +168,8 @@ def pareto_document(
         }
         if dominated:
             entry["dominated_rows"] = rows[size:]
+        if len(front.opponents):
+            entry["opponents"] = _rows(listed, front.opponents, names)
         fronts.append(entry)
     return {
         "studies": [results.config.study for results in listed],
@@ -198,9 +206,11 @@ def _find_fronts(
     complete = complete[list(dict.fromkeys([*_LEADING, *names, *complete]))]
     costs = complete[names].to_numpy(dtype=float) * signs
     measured = ~np.isnan(costs).any(axis=1)
+    opposing = (complete["role"] == "opponent").to_numpy(dtype=np.bool_)
     fronts: list[Front] = []
     for place, budget in enumerate(budgets):
-        here = places == place
+        here = (places == place) & ~opposing
+        beside = complete.iloc[np.flatnonzero((places == place) & opposing & measured)]
         rows = np.flatnonzero(here & measured)
         best = non_dominated(costs[rows])
         rows = rows[np.lexsort((costs[rows, 0], ~best))]
@@ -209,7 +219,8 @@ def _find_fronts(
         competing = np.arange(len(rows))
         table = complete.iloc[rows].assign(on_front=competing < size, knee=competing == knee(front))
         volume = base and _volume(front, signs, names, base[1])
-        fronts.append(Front(budget, table, int((here & ~measured).sum()), volume))
+        missing = int((here & ~measured).sum())
+        fronts.append(Front(budget, table, missing, volume, beside))
 
     notes = differences(studies)
     ways: list[str] = []
@@ -300,6 +311,9 @@ def _snapshots(studies: Results | Sequence[Results]) -> list[Results]:
 def _rows(studies: list[Results], table: pd.DataFrame, names: list[str]) -> list[FrontRow]:
     """Return the rows of a table as JSON."""
     params = {(row["study"], row["trial"]): row["params"] for r in studies for row in r.finished}
+    params |= {
+        (row["study"], row["trial"]): row["params"] for r in studies for row in r.opponent_rows
+    }
     params |= {(r.config.study, "base"): r.config.model.options for r in studies}
     # Column by column: a Series for each row would take most of the time of a large study.
     leading = table[["study", "trial", "role", "budget", "knee"]].to_dict("records")

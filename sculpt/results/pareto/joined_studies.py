@@ -32,12 +32,13 @@ def check_distinct(studies: Sequence[Results]) -> None:
 
 
 def finished_trials(studies: Sequence[Results]) -> pd.DataFrame:
-    """Return the finished trials of all studies, in the columns of `Results.trials`.
+    """Return the finished trials of all studies, in the columns of `Results.trials`, and after
+    those of each study its opponents.
 
     Columns that one study lacks are missing there. Without any finished trial the table has the
     columns study, trial, role and budget, and no rows.
     """
-    tables = [table for results in studies if len(table := results.complete)]
+    tables = [table for results in studies if len(table := _finished(results))]
     if not tables:
         return pd.DataFrame(columns=["study", "trial", "role", "budget"])
     if len(tables) == 1:
@@ -46,6 +47,14 @@ def finished_trials(studies: Sequence[Results]) -> pd.DataFrame:
     # Columns without a value would have a say in the types of the others.
     filled = [table.dropna(axis="columns", how="all") for table in tables]
     return pd.concat(filled, ignore_index=True).reindex(columns=columns)
+
+
+def _finished(results: Results) -> pd.DataFrame:
+    table, opponents = results.complete, results.opponents
+    if not len(opponents):
+        return table
+    finished = opponents[opponents["state"] == "complete"].drop(columns="arm")
+    return pd.concat([table, finished], ignore_index=True) if len(finished) else table
 
 
 def differences(studies: Sequence[Results]) -> list[str]:

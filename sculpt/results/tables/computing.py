@@ -24,7 +24,7 @@ def check_table(document: Document) -> Table:
         f"{document['study']}: budget {budget} (counting rule {document['counting']}), "
         f"{document['trials']} trials, sampler {document['sampler']}",
         columns,
-        [document["base"], *document["corners"]],
+        [document["base"], *document.get("opponents", []), *document["corners"]],
         _prediction(predicted["seconds"], predicted["measured_on"]) if predicted else "",
     )
 
@@ -46,6 +46,8 @@ def bench_table(document: Document) -> Table:
 
 def _name(row: Document) -> str:
     params = describe_parameters(row["params"])
+    if "opponent" in row:
+        return f"{row['opponent']}: {params}"
     return params if "feasible" in row else f"base: {params}"
 
 

@@ -22,7 +22,8 @@ def pareto_table(document: ParetoDocument) -> Table:
         budget = _budget(front)
         rows += [{**row, "at": budget, "look": ""} for row in front["front"]]
         ends.add(len(rows))
-        rows += [{**row, "at": budget, "look": "dim"} for row in front.get("dominated_rows", [])]
+        beside = front.get("dominated_rows", []) + front.get("opponents", [])
+        rows += [{**row, "at": budget, "look": "dim"} for row in beside]
         ends.add(len(rows))
     columns = [Column("trial", "trial"), PARAMETERS]
     if len(document["studies"]) > 1:

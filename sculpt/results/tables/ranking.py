@@ -25,12 +25,18 @@ KEPT = Column("kept", "kept_parameters", units.count)
 KEPT_MACS = Column("kept MACs", "kept_macs", units.macs)
 
 SHOWN_PROXIES = 8
+SHOWN_OPPOSED = 15
 SHOWN_UNRANKED = 10
 
 TITLES: dict[Family, str] = {
     "lowest_test": "lowest test error",
     "selected_test": "test error, selected by validation",
     "val": "validation error",
+}
+RIVALS = {
+    "dense": "best dense network of its size",
+    "shuffled": "own mask, shuffled in layers",
+    "erk": "random mask (ERK)",
 }
 PROTOCOLS: dict[Family, str] = {
     "lowest_test": "Lowest test error of all evaluations of each seed, the published protocol: the "
@@ -50,6 +56,8 @@ def ranking_tables(document: Ranking) -> Group:
         hidden = len(unranked) - SHOWN_UNRANKED
         note = f"and {hidden} more: --json has all" if hidden > 0 else ""
         tables.append(Table(table.title, table.columns, unranked[:SHOWN_UNRANKED], note))
+    if opposed := opponents_table(document):
+        tables.append(opposed.part(0, SHOWN_OPPOSED))
     if document["confirmation"]:
         tables.append(confirmation_table(document["confirmation"], Metric.of_document(document)))
     tables += published_tables(document["published"])
@@ -68,7 +76,9 @@ def ranking_table(
         tests: Test errors of trials, if their column is shown: the lowest of all evaluations.
     """
     rows, metric = document["ranking"], Metric.of_document(document)
-    compared = [row["difference"] for row in rows if row["difference"]]
+    compared = [
+        row["difference"] for row in rows if row["difference"] and row["role"] == "candidate"
+    ]
     columns = [
         Column("rank", "rank", units.count),
         Column("trial", "trial"),
@@ -81,7 +91,7 @@ def ranking_table(
     if several_budgets(document):
         columns.append(Column("budget", "budget", units.count))
     columns += [KEPT, Column("sparsity", "sparsity", units.share), KEPT_MACS]
-    if compared:
+    if any(row["difference"] for row in rows):
         columns.append(Column(metric.title, "difference", metric.difference))
     columns += [Column("against the base", _verdict), Column("seconds", "seconds", units.seconds)]
     return Table(
@@ -96,6 +106,20 @@ def ranking_table(
 def several_budgets(document: Ranking) -> bool:
     """Tell studies with several budgets, whose candidates keep different numbers."""
     return len({row["budget"] for row in document["ranking"] if row["role"] == "candidate"}) > 1
+
+
+def opponents_table(document: Ranking) -> Table | None:
+    """Return candidates against opponents, if any have been compared."""
+    metric, rows = Metric.of_document(document), document.get("opponents")
+    columns = [
+        Column("trial", "trial"),
+        Column("against", "against"),
+        Column("as", lambda row: RIVALS[row["arm"]]),
+        Column(metric.title, "difference", metric.difference),
+        Column("verdict", "verdict"),
+    ]
+    note = "by arm, each corrected for all of its comparisons"
+    return Table("against the opponents", columns, rows, note) if rows else None
 
 
 def unranked_table(rows: Sequence[UnrankedRow]) -> Table:
@@ -127,6 +151,7 @@ def confirmation_table(found: Confirmation, metric: Metric = units.ERROR) -> Tab
         Column("verdict", lambda row: row["verdict"] or "to come"),
     ]
     rows: list[Any] = list(found["rows"])
+    rows[:0] = [{**row, "arm": "dense", "against": "base"} for row in found.get("dense", [])]
     if found["base"]:
         rows.insert(0, base_row(found))
     title = f"confirmation on {found['seeds']} fresh seeds"

@@ -26,7 +26,7 @@ from sculpt.search.workers.interruption import Interruption
 from sculpt.storage.attributes import INFEASIBLE, PROBLEMS
 from sculpt.storage.failures import in_one_line
 from sculpt.storage.sqlite_file import SqliteFile
-from sculpt.storage.store import Store
+from sculpt.storage.store import PARTS, Store
 from sculpt.storage.study_storage import database_at
 from sculpt.storage.trials import trial_states
 
@@ -170,8 +170,8 @@ class ProgressPoller:
 
     def _trials(self) -> Iterator[tuple[Label, FrozenTrial, str]]:
         """Yield the label of each trial, itself and its state."""
-        studies = self._store.base, self._store.candidates, self._store.confirmation
-        for role, study in zip(("base", "", "confirm"), studies, strict=True):
+        for part, end in PARTS.items():
+            study, role = getattr(self._store, part), end.strip("/")
             trials = study.get_trials(deepcopy=False) if study else []
             states = trial_states(trials)
             for trial in trials:

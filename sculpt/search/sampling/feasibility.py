@@ -58,6 +58,13 @@ class Corner(Measured):
     params: Params
 
 
+class OpponentSize(Measured):
+    """The same for an opponent."""
+
+    opponent: str
+    params: Params
+
+
 class BaseSize(TypedDict):
     """The dense base, in numbers."""
 
@@ -86,6 +93,8 @@ class CheckedStudy(TypedDict):
     space_size: int | None
     sampler: str
     trials: int
+    opponents: NotRequired[list[OpponentSize]]
+    """Of a study with opponents."""
     predicted: NotRequired[Prediction | None]
 
 
@@ -220,13 +229,13 @@ def check_study(study: Study, spec: Spec) -> CheckedStudy:
     budget = resolve_budget(study, spec)
     base = measure_size(study, spec)
     rows: list[Corner] = []
-    measured: dict[str, Measured] = {}
+    known: dict[str, Measured] = {}
     for point in corners(study.space):
         candidate = study.with_parameters(point)
         network = _network(candidate)
-        if network not in measured:
-            measured[network] = _measure(check_candidate(study, candidate, spec))
-        rows.append({"params": point, **measured[network]})
+        if network not in known:
+            known[network] = measured(check_candidate(study, candidate, spec))
+        rows.append({"params": point, **known[network]})
     sampled = {parameter_path(key).split(".")[0] for key in study.space.parameters}
     budgets_differ = isinstance(study.budget, Sparsity) or "budget" in sampled
     return {
@@ -242,11 +251,12 @@ def check_study(study: Study, spec: Spec) -> CheckedStudy:
         "corners": rows,
         "space_size": space_size(study.space),
         "sampler": resolve_sampler(study),
-        "trials": _total(study, spec, {key: row["reason"] for key, row in measured.items()}),
+        "trials": _total(study, spec, {key: row["reason"] for key, row in known.items()}),
     }
 
 
-def _measure(found: Feasibility) -> Measured:
+def measured(found: Feasibility) -> Measured:
+    """Return what is found of a configuration as numbers."""
     size = found.size
     dense = size.dense_parameters if size else 0
     return {

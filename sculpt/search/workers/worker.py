@@ -15,7 +15,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from sculpt.bundle import write_bundle
-from sculpt.config import Study
+from sculpt.config import Opponent, Study
 from sculpt.data import ImageSet, Splits
 from sculpt.errors import DeviceMemoryError, SculptError
 from sculpt.export.metadata import describe_network
@@ -24,6 +24,7 @@ from sculpt.record import Epoch, SculptedRecord, TrialRecord
 from sculpt.run_folder import RunFolder, progress_in
 from sculpt.search.confirmation_queue import confirmation_setup, queue_confirmation
 from sculpt.search.images import load_scoring_images
+from sculpt.search.opponents import opponent_setup, queue_opponents
 from sculpt.search.progress import Watcher
 from sculpt.search.sampling.early_stopping import EarlyStopper, Stopped
 from sculpt.search.sampling.feasibility import check_candidate
@@ -38,7 +39,7 @@ from sculpt.storage.attributes import (
     THREADS,
 )
 from sculpt.storage.failures import storage_failure
-from sculpt.storage.store import Store
+from sculpt.storage.store import OPPONENT, PARAMETERS, Store
 from sculpt.storage.trial_files import discard_networks, keep, network_file
 from sculpt.storage.trials import ClaimedTrial, Trials, last_error, original_number
 from sculpt.summary import summarize
@@ -68,12 +69,13 @@ class Worker:
     """Images to score on, by the settings of `pruning.data`: a space may name several sets."""
 
     def run(self, total: int | None) -> None:
-        """Run the base and candidates until `total` trials are finished; then confirm the best.
+        """Run the base, the opponents, and candidates until `total` trials are finished; then
+        confirm the best.
 
         A total of None is that which the study was last asked for, followed when it is raised.
 
         Raises:
-            SculptError: The base failed, every candidate did, or a confirmation.
+            SculptError: The base failed, every candidate did, an opponent, or a confirmation.
         """
         base = self.store.trials(self.store.base)
         candidates = self.store.trials(self.store.candidates)
@@ -82,6 +84,7 @@ class Worker:
             # Candidates need not wait for a base that another worker trains.
             self._drain(base, _one_more(base), self._base_setup, wait=False)
             _check_base(base)
+            self._run_opponents(wait=False)
 
             def limit() -> int:
                 return (self.store.total if total is None else total) - 1
@@ -94,6 +97,7 @@ class Worker:
                 )
             self._drain(base, _one_more(base), self._base_setup)
             _check_base(base)
+            self._run_opponents()
             if self.store.confirmation is not None:
                 confirmation = self.store.trials(self.store.confirmation)
                 self.watcher.confirmation_started(queue_confirmation(self.store))
@@ -104,6 +108,20 @@ class Worker:
                         f"every confirmation must finish, but {missing} failed: "
                         f"{last_error(confirmation.study)}; the same command tries again"
                     )
+
+    def _run_opponents(self, *, wait: bool = True) -> None:
+        """Run the opponents that are left; with `wait`, SculptError if one failed."""
+        if self.store.opponents is None:
+            return
+        opponents = self.store.trials(self.store.opponents)
+        if not wait:  # or those that failed meanwhile would be tried again at once
+            self.watcher.opponents_started(queue_opponents(self.store))
+        self._drain(opponents, lambda: 0, self._opponent_setup, wait=wait)
+        if wait and (missing := queue_opponents(self.store, dry=True)):
+            raise SculptError(
+                f"every opponent must finish, but {missing} failed: "
+                f"{last_error(opponents.study)}; the same command tries again"
+            )
 
     def _drain(
         self, trials: Trials, limit: Callable[[], int], setup_of: SetupOf, *, wait: bool = True
@@ -138,7 +156,13 @@ class Worker:
 
     def _base_setup(self, _: ClaimedTrial) -> TrialSetup:
         config = self.store.config
-        return TrialSetup("base", config, "base", {}, self.budget, search_seeds(config))
+        return TrialSetup("base", config, "base", {}, self.budget, config.search.seeds)
+
+    def _opponent_setup(self, claimed: ClaimedTrial) -> TrialSetup:
+        opponent = Opponent.model_validate(claimed.attributes[OPPONENT])
+        setup = opponent_setup(self.store.config, opponent, self.splits.spec)
+        claimed.write({PARAMETERS: setup.params})
+        return setup
 
     def _candidate_setup(self, claimed: ClaimedTrial) -> TrialSetup:
         """Draw a configuration; raise TrialPruned if it is infeasible, or that of another trial."""
@@ -160,7 +184,7 @@ class Worker:
         if reason:
             claimed.write({INFEASIBLE: reason})
             raise optuna.TrialPruned(reason)
-        seeds = search_seeds(config)
+        seeds = config.search.seeds
         return TrialSetup(trial.number, candidate, "candidate", params, found.budget, seeds)
 
     def _confirmation_setup(self, claimed: ClaimedTrial) -> TrialSetup:
@@ -172,7 +196,8 @@ class Worker:
         try:
             setup = setup_of(claimed)
             scoring = self._scoring_images(setup.study)
-            epochs = len(setup.seeds) * evaluations(setup.study.training)
+            trainings = 2 if setup.trains_first else 1
+            epochs = len(setup.seeds) * trainings * evaluations(setup.study.training)
             self.watcher.trial_started(setup.label, setup.params, epochs)
             with _threads_of(claimed, self.splits.train.device):
                 record = self._run_seeds(setup, claimed, scoring)
@@ -307,8 +332,3 @@ def pause(waited: float) -> float:
     """
     seconds = min(max(POLL_SECONDS, waited / 10), LONGEST_POLL_SECONDS)
     return seconds * random.uniform(0.5, 1.5)
-
-
-def search_seeds(config: Study) -> range:
-    """Return the seeds of every trial of the search."""
-    return range(config.search.seed, config.search.seed + config.search.replicates)

@@ -4,6 +4,7 @@ Their words are Optuna's. They hold what queries read, and nothing of what worke
 """
 
 import json
+import operator
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -21,7 +22,7 @@ FORMAT_FAMILY, FORMAT = "sculpt-archive-", "sculpt-archive-1"
 """Raised when older versions could misread it."""
 
 RECORDS = "records"
-"""Folder of the records: `base.json`, `3.json`."""
+"""Folder of the records: `base.json`, `3.json`, `opponent-0.json`."""
 
 Json = dict[str, Any]
 """An object of JSON, of Optuna's or a plug-in's, that is kept as it is."""
@@ -30,7 +31,7 @@ Distributions = dict[str, Json]
 
 
 class ArchivedStudy(Section):
-    """One of the three Optuna studies that a study is made of."""
+    """One of the Optuna studies that a study is made of."""
 
     directions: Annotated[list[Literal["minimize", "maximize"]], Field(min_length=1)]
     metric_names: list[str] | None
@@ -47,6 +48,7 @@ class ArchivedStudies(Section):
     base: ArchivedStudy
     candidates: ArchivedStudy
     confirmation: ArchivedStudy | None
+    opponents: Annotated[ArchivedStudy | None, Field(exclude_if=operator.not_)] = None
 
 
 class ArchiveHead(Section):
@@ -60,8 +62,8 @@ class ArchiveHead(Section):
     images: str
     total: int
     studies: ArchivedStudies
-    records: list[int | Literal["base"]]
-    """Trials whose records are archived."""
+    records: list[int | str]
+    """Trials whose records are archived: numbers, `base`, and `opponent-NUMBER`."""
 
 
 class ArchivedTrial(Section):

@@ -22,16 +22,17 @@ from sculpt.storage.archive.contents import (
 )
 from sculpt.storage.artifacts import ArtifactStore
 from sculpt.storage.optuna_names import experimental_accepted
-from sculpt.storage.store import ARCHIVE_FILE, STORE_FORMAT, TOTAL, Store
+from sculpt.storage.store import ARCHIVE_FILE, PARTS, STORE_FORMAT, TOTAL, Store
 from sculpt.storage.study_storage import MemoryStorage
 from sculpt.storage.trial_files import FILES, RECORD_FILE
 
-_STUDIES = {
-    "base": ("/base", "base.json"),
-    "candidates": ("", "{number}.json"),
-    "confirmation": ("/confirm", None),
+_RECORDS = {
+    "base": "base.json",
+    "candidates": "{number}.json",
+    "confirmation": None,
+    "opponents": "opponent-{number}.json",
 }
-"""The end of the name of each Optuna study, and the name of the record of a trial in it."""
+"""The name of the record of a trial in each Optuna study."""
 
 
 class ArchivedFiles(ArtifactStore):
@@ -89,8 +90,10 @@ def read_archive(folder: Path) -> Store:
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # or it tells of studies made in memory
     try:
         studies = {
-            part: _read_study(storage, head.study + end, folder / f"{part}.jsonl", written, record)
-            for part, (end, record) in _STUDIES.items()
+            part: _read_study(
+                storage, head.study + PARTS[part], folder / f"{part}.jsonl", written, record
+            )
+            for part, record in _RECORDS.items()
             if (written := getattr(head.studies, part))
         }
     finally:
@@ -102,8 +105,7 @@ def read_archive(folder: Path) -> Store:
         study.set_user_attr("config", json.dumps(head.settings))
         study.set_user_attr("sculpt_format", STORE_FORMAT)
     files = ArchivedFiles(folder, [f"{trial}.json" for trial in head.records])
-    confirmation = studies.get("confirmation")
-    return Store(config, storage, base, candidates, files, confirmation, archive=folder)
+    return Store(config, storage, artifacts=files, archive=folder, **studies)
 
 
 def damaged(file: Path, problem: str) -> StorageError:

@@ -35,8 +35,8 @@ from sculpt.typed_json import to_json
 ROOT = "DIR"
 """Stands for the folder of the images, which is none of an archive's business."""
 
-CONFIRMED = ("selected", "seeds")
-"""Attributes of the confirmation: its candidates, and the number of its seeds."""
+CONFIRMED = ("selected", "dense", "seeds")
+"""Attributes of the confirmation: its candidates and dense opponents, and the number of seeds."""
 
 
 def write_archive(store: Store, folder: Path, recorded: Sequence[int | str] | None) -> None:
@@ -49,8 +49,8 @@ def write_archive(store: Store, folder: Path, recorded: Sequence[int | str] | No
         store: The study, which may be running, or an archive.
         folder: A new one, or an older archive of this study, which stays until it is replaced as a
             whole.
-        recorded: Trials whose records are written whole, numbers and `base`; None for all that are
-            complete. The others have their summaries.
+        recorded: Trials whose records are written whole, numbers and `base`, and with any of them
+            the opponents'; None for all that are complete. The others have their summaries.
 
     Raises:
         InputError: The folder holds something else, or cannot be written; nothing was changed.
@@ -66,6 +66,7 @@ def write_archive(store: Store, folder: Path, recorded: Sequence[int | str] | No
         "confirmation": store.confirmation,  # first: it is of candidates that have finished
         "candidates": store.candidates,
         "base": store.base,
+        "opponents": store.opponents,
     }
     found = {name: _describe(store, study, privacy) for name, study in studies.items() if study}
     done = {
@@ -76,6 +77,8 @@ def write_archive(store: Store, folder: Path, recorded: Sequence[int | str] | No
     complete: dict[int | str, FrozenTrial] = {"base": done["base"][0]} if done["base"] else {}
     complete |= {trial.number: trial for trial in done["candidates"]}
     kept = {k: trial for k, trial in complete.items() if recorded is None or k in recorded}
+    if recorded is None or recorded:  # the opponents' are few
+        kept |= {f"opponent-{trial.number}": trial for trial in done.get("opponents", [])}
     settings = without_private(store.config.model_dump(mode="json"))
     if "root" in store.config.data.options:
         settings["data"]["root"] = ROOT  # a new run must name a folder
