@@ -48,6 +48,7 @@ def _magnitude_after_training(study: Study) -> Study:
 _SINGLE_WEIGHTS = {
     "scope": "global",
     "granularity": "weight",
+    "layer_budgets": None,
     "mac_exponent": 0.0,
     "effective": False,
 }
