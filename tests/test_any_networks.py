@@ -17,6 +17,8 @@ LEFT_OUT = {
     "vit, 2 blocks": "class_token, encoder.pos_embedding",
 }
 
+PORTABLE = {"mobilenet_v2, a quarter as wide", "mnasnet0_5"}
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
@@ -29,6 +31,10 @@ def test_a_network(name):
     else:
         kept = round(found["kept"] * found["prunable"] * found["parameters"])
         assert 0.5 * kept < found["effective"] <= kept
+    assert found["reached"], "the repair came within tolerance of every layer's bound"
+    assert (found["onnx"] == "verified") == (name in PORTABLE)
+    if found["jacobians"][0] is not None:
+        assert all(0 < value < float("inf") for value in found["jacobians"])
     left_out = [text for text in found["named"] if "is left alone" in text]
     if name in LEFT_OUT:
         assert left_out[0].endswith(LEFT_OUT[name]) or LEFT_OUT[name] in left_out[0]
