@@ -1,7 +1,7 @@
 """Channels removed by sculpt beside Torch-Pruning, at equal kept parameters, in one run.
 
-    pip install --target /tmp/torch-pruning --no-deps torch-pruning==1.6.1
-    PYTHONPATH=/tmp/torch-pruning OMP_NUM_THREADS=1 python tests/benchmarks/channels.py
+    pip install --target torch-pruning --no-deps torch-pruning==1.6.1
+    PYTHONPATH=torch-pruning OMP_NUM_THREADS=1 python tests/benchmarks/channels.py
 
 Torch-Pruning is no dependency, and is installed beside the environment for this script alone. Each
 of torchvision's networks is drawn once, and pruned
