@@ -40,8 +40,14 @@ def _gradual_magnitude(study: Study) -> Study:
 
 
 def _magnitude_after_training(study: Study) -> Study:
-    # A repair, or weights drawn anew, would undo what was trained.
-    changes = {"criterion": _criterion("magnitude"), "repair": False, "redraw": False}
+    pruning = study.pruning
+    changes = {
+        "criterion": _criterion("magnitude"),
+        # It starts as the base does; a repair, or weights drawn anew, would undo what was trained.
+        "initializer": pruning.redraw or pruning.initializer,
+        "repair": False,
+        "redraw": False,
+    }
     return _trained(_pruned(study, **changes, **_SINGLE_WEIGHTS), moving=STATIC)
 
 

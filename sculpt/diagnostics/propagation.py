@@ -54,17 +54,22 @@ def jacobian_singular_values(
     """
     if len(inputs) == 0:
         raise InputError("there must be images to take the Jacobian at, but got none")
-    if dtype is None:
-        if measure_cost(model, tuple(inputs.shape[1:])).activations > LARGE:
-            with contextlib.suppress(NumericsError):
-                values = jacobian_singular_values(model, inputs, dtype=torch.float32)
-                if (values[:, -1] >= ENOUGH * values[:, 0]).all():
-                    return values
-        dtype = torch.float64
+    activations = measure_cost(model, tuple(inputs.shape[1:])).activations
+    if dtype is None and activations > LARGE:
+        with contextlib.suppress(NumericsError):
+            values = _singular_values(model, inputs, torch.float32, activations)
+            if (values[:, -1] >= ENOUGH * values[:, 0]).all():
+                return values
+    return _singular_values(model, inputs, dtype or torch.float64, activations)
+
+
+def _singular_values(
+    model: nn.Module, inputs: Tensor, dtype: torch.dtype, activations: int
+) -> Tensor:
+    """Compute the singular values in one precision; see `jacobian_singular_values`."""
     network = copy.deepcopy(model).to(dtype).to(memory_format=torch.contiguous_format)
     network.eval().requires_grad_(False)
     outputs = logits_of(network(inputs[:1].to(dtype))).numel()
-    activations = measure_cost(network, tuple(inputs.shape[1:])).activations
     elements = activations + outputs * inputs[0].numel()
     at_once = max(1, min(IMAGES_AT_ONCE, ELEMENTS_AT_ONCE // elements))
     parts = []

@@ -60,7 +60,7 @@ def lower(
     """
     network = masked_copy(model, masks, torch.float64)
     try:
-        graph = trace(network, tuple(example_inputs.shape[1:]), by_export=True)
+        graph = trace(network, tuple(example_inputs.shape[1:]), otherwise=_exported_graph)
     except NotTraceableError as error:
         raise ExportError(
             "a network's forward pass must be traceable to be exported (torch.fx, "
@@ -69,6 +69,12 @@ def lower(
         ) from error
     with torch.no_grad():
         return _Lowering(network, graph, calls).program()
+
+
+def _exported_graph(network: nn.Module, shape: Shape) -> fx.Graph:
+    from sculpt.graph.exported import exported_graph  # imports PyTorch's compiler, for seconds
+
+    return exported_graph(network, shape)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,6 @@
 """A forward pass as a torch.fx graph whose nodes know the shapes of their results."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -63,14 +64,18 @@ def symbolic_trace(network: nn.Module) -> fx.Graph:
         raise not_traceable(network, error) from error
 
 
-def trace(network: nn.Module, shape: Shape, *, by_export: bool = False) -> fx.Graph:
+def trace(
+    network: nn.Module,
+    shape: Shape,
+    *,
+    otherwise: Callable[[nn.Module, Shape], fx.Graph] | None = None,
+) -> fx.Graph:
     """Trace a forward pass in the network's mode.
 
     Args:
         network: A copy, all on one device and of one precision: it is evaluated once, on zeros.
         shape: Of one image.
-        by_export: Whether `torch.export` traces what torch.fx cannot: see `exported_graph` for
-            what is asked of such a network. It is then traced for images of that shape alone.
+        otherwise: Traces what torch.fx cannot, for images of that shape alone; without shapes.
 
     Returns:
         Nodes in order of execution, with a `meta` of their results for a batch of two: `shape`,
@@ -84,11 +89,9 @@ def trace(network: nn.Module, shape: Shape, *, by_export: bool = False) -> fx.Gr
     try:
         graph = symbolic_trace(network)
     except NotTraceableError:
-        if not by_export:
+        if otherwise is None:
             raise
-        from sculpt.graph.exported import exported_graph  # PyTorch's compiler takes seconds
-
-        graph = exported_graph(network, shape)
+        graph = otherwise(network, shape)
     like = next(network.parameters(), torch.empty(0))
     inputs = torch.zeros(2, *shape, dtype=like.dtype, device=like.device)
     try:

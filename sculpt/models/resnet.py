@@ -26,7 +26,6 @@ Widening = Annotated[float, Field(ge=1, le=1000)]
 MOST_BLOCKS = 200
 """In a stage: ResNet1202, the deepest of the paper, has so many."""
 Blocks = Annotated[int, Field(ge=1, le=MOST_BLOCKS)]
-COUNTS = {3: "three", 4: "four"}
 
 
 @MODELS.register("resnet")
@@ -137,8 +136,7 @@ def _build(
     stage_blocks = blocks if isinstance(blocks, list) else [blocks] * stages
     if len(stage_blocks) != stages:
         raise InputError(
-            f"blocks must be one number, or {COUNTS[stages]} of them, one for each stage, but got "
-            f"{blocks}"
+            f"blocks must be one number, or {stages} of them, one for each stage, but got {blocks}"
         )
     at_least_1 = {
         "widening": widening,

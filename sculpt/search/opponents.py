@@ -151,6 +151,7 @@ def _solved(document: str, width: str, budget: int, spec: Spec) -> Params:
             break
         narrowed = {"stem_width": stem} if stem != _stems(study.model)[0] else {}
 
+        @cache
         def size(value: float, beside: Params = narrowed) -> int:
             """Count the parameters; 0 where the network cannot be as narrow."""
             model = study.model.model_copy(update={width: int(value) if whole else value} | beside)

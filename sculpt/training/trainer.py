@@ -261,9 +261,9 @@ class Trainer:
         task = self.images.task
         # The whole batch, so that random shifts do not depend on the number of parts.
         images, targets = self.inputs_of(batch), self.images.labels[batch]
-        others, share = targets.flip(0), self._share
+        others, share = targets, self._share
         if share is not None:
-            images = images.flip(0).lerp_(images, share)
+            images, others = images.flip(0).lerp_(images, share), targets.flip(0)
         for inputs, labels, other_labels in zip(
             *(part.tensor_split(self.micro_batches) for part in (images, targets, others)),
             strict=True,

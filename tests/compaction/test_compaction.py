@@ -81,9 +81,11 @@ def few_masks(model: nn.Module) -> Masks:
 
 
 def sensitivity_masks(model: nn.Module) -> Masks:
+    total, prunable = (count_parameters(model, rule) for rule in ("total", "paper"))
+    norms = total - prunable
     task = PruningTask(
         model,
-        count_parameters(model, "paper") // 25,
+        kept if (kept := int(total * 0.04) - norms) > 0 else prunable // 25,
         batches=lambda: [(images(), torch.zeros(8, dtype=torch.long))],
     )
     masks = task.select(CRITERIA.get("connection_sensitivity")(model, task))
@@ -224,9 +226,10 @@ def test_a_compact_network_is_the_same_function_and_takes_the_same_steps(
     ]
     if choose is not sensitivity_masks:
         assert plan["saving"] > 0.01
-    # Without biases of convolutions, constant channels come from norms, whose rounding errors the
-    # next norm multiplies by 300 in every step.
-    check_trajectory(model, masks, compaction, steps=1 if name == "mobile" else 10)
+    # Where convolutions have no bias, constant channels come from norms, and the next norm
+    # multiplies their rounding errors by 300 in every step.
+    chaotic = name == "mobile" and choose is sensitivity_masks
+    check_trajectory(model, masks, compaction, steps=1 if chaotic else 10)
 
 
 def torchvision_vgg() -> nn.Module:

@@ -140,6 +140,20 @@ def test_arms_prune_as_their_names_say():
     assert (after.criterion.name, after.repair) == ("magnitude", False)
 
 
+def test_an_opponent_that_is_trained_first_begins_as_the_base_does():
+    again = {"name": "variance_scaling", "variant": "lecun"}
+    study = Study.model_validate(TINY | {"pruning": {"redraw": again}})
+    after = with_arm(study, "magnitude_after_training").pruning
+    assert after.initializer == study.pruning.redraw
+    assert after.redraw is False
+
+
+def test_arms_that_choose_a_whole_mask_take_no_layer_budgets():
+    study = Study.model_validate(TINY | {"pruning": {"layer_budgets": "balanced"}})
+    assert with_arm(study, "erk").pruning.layer_budgets is None
+    assert with_arm(study, "random").pruning.layer_budgets == "balanced"
+
+
 @pytest.mark.slow
 def test_opponents_run_after_the_base_and_count_towards_no_total(opposed):
     _, results, watcher = opposed
