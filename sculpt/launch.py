@@ -38,7 +38,7 @@ from sculpt.search.workers.devices import (
 from sculpt.storage.store import is_archive, refuse_archive
 from sculpt.study_file import load_study
 from sculpt.trial import sculpt_network
-from sculpt.trial_setup import Sculpted, TrialSetup, candidate_budget
+from sculpt.trial_setup import Sculpted, TrialSetup, candidate_budget, candidate_macs
 from sculpt.typed_json import to_json
 
 if TYPE_CHECKING:  # pandas takes a quarter of a second to import, and only results need it
@@ -299,7 +299,8 @@ def diagnose_candidate(
     splits = load_data(config).to(target)
     budget = candidate_budget(config, candidate, splits.spec)
     seed = config.search.seed
-    setup = TrialSetup("diagnose", candidate, "candidate", params, budget, [seed])
+    macs = candidate_macs(config, candidate, splits.spec)
+    setup = TrialSetup("diagnose", candidate, "candidate", params, budget, [seed], macs=macs)
     with float32_products("float32", target):
         scoring = load_scoring_images(candidate, splits)
         sculpted = sculpt_network(setup, splits, scoring, Measuring(setup, splits, seed))

@@ -119,6 +119,7 @@ class Measuring:
             spendable = prunable_budget(model, self._setup.budget, study.counting)
             # A dense network is still to shrink to its budget.
             unspent = max(0, spendable - count_kept(model, masks, "paper"))
+        limit = self._setup.macs
         score_kept, score_share = kept_scores(scores, masks)
         steps = list(self._orthogonality.values())
         before, after = self._orthogonality.get("pruned", steps[0]), steps[-1]
@@ -131,6 +132,7 @@ class Measuring:
             unspent=unspent,
             dense_macs=cost.dense_macs,
             kept_macs=cost.kept_macs(masks),
+            unspent_macs=None if limit is None else limit - cost.kept_macs(masks),
             dense_memory=training_memory(dense, cost, study.training.batch_size),
             score_kept=score_kept,
             score_share=score_share,

@@ -146,6 +146,8 @@ class SculptedRecord(Costs, Sizes):
     """Seconds by phase."""
     first_training: FirstTraining | None = None
     """None where the network was pruned before any training."""
+    unspent_macs: int | None = None
+    """Multiply-accumulates of the budget that are left; None where it limits none."""
 
     @property
     def final_signal(self) -> Signal:

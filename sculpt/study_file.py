@@ -337,7 +337,7 @@ def _rule(fault: Any, schema: type[BaseModel]) -> tuple[str, str]:
 
 def _is_branch(part: Any) -> bool:
     """Tell whether a part of a location names a branch of a union, not a key of the file."""
-    names = ("int", "float", "bool", "str", "Sparsity", "Range", "Choice", "Data")
+    names = ("int", "float", "bool", "str", "Sparsity", "Macs", "Range", "Choice", "Data")
     return isinstance(part, str) and (
         part in names or "[" in part or part.startswith("constrained-")
     )

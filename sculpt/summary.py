@@ -39,7 +39,7 @@ def summarize(setup: TrialSetup, splits: Splits, runs: list[SeedRecord]) -> Tria
     # Whole groups, and effective weights, may leave a rest, which the record states.
     spent = {run.kept_parameters + run.unspent for run in runs}
     whole_groups = study.pruning.granularity in ("kernel", "channel")
-    exact = not whole_groups and not study.pruning.effective
+    exact = not whole_groups and not study.pruning.effective and setup.macs is None
     if not setup.is_dense and (spent != {setup.budget} or (exact and sizes != {setup.budget})):
         raise ValueError(
             f"every pruned network must keep {setup.budget} parameters, but kept {sizes}"

@@ -12,6 +12,7 @@ from sculpt.data import ImageSet, Splits
 from sculpt.measuring import FEW, Measuring
 from sculpt.pruning.initializers import initialize
 from sculpt.pruning.isometry import repair_isometry
+from sculpt.pruning.macs import fit_to_macs
 from sculpt.pruning.masks import Scores, apply_masks, dense_masks
 from sculpt.registry import CRITERIA
 from sculpt.run_folder import NOWHERE, Hook, RunFolder
@@ -47,7 +48,7 @@ def run_seed(
             partial(sculpt_network, setup, splits, scoring, measuring, **folder.first),
         )
         model, masks = sculpted.model, sculpted.masks
-        compaction, budget = None, setup.moving_budget(model)
+        compaction, budget = None, setup.moving_budget(model, masks)
         if recipe.compact and not setup.is_dense and budget is None:
             with measuring.clock("compact"):
                 compaction, plan = compact_where_it_pays(model, masks, splits.train.inputs(FEW))
@@ -75,9 +76,10 @@ def sculpt_network(
         with clock("train_first"):
             measuring.first = train(model, masks, splits, setup.study.training, seed=seed, **hooks)
     if setup.is_pruned:
-        task = setup.pruning_task(model, scoring, seed)
+        name, options = pruning.criterion.name, pruning.criterion.options
+        score = partial(CRITERIA.get(name), model, **options)
         with clock("score"), sound_convolutions(model):
-            scores = CRITERIA.get(pruning.criterion.name)(model, task, **pruning.criterion.options)
+            task, scores = fit_to_macs(setup.pruning_task(model, scoring, seed), score)
         with clock("mask"):
             masks = task.select(scores)
             setup.redraw(model, seed)

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from sculpt.config import Choice, Params, Pruning, Study
+from sculpt.config import Choice, Macs, Params, Pruning, Sparsity, Study
 from sculpt.data import ImageSet, Spec, Splits
 from sculpt.diagnostics.cost import Cost, measure_cost
 from sculpt.diagnostics.topology import check_followable
@@ -15,7 +15,7 @@ from sculpt.errors import InputError
 from sculpt.models import build_for
 from sculpt.pruning.initializers import initialize
 from sculpt.pruning.mask_rule import MaskRule
-from sculpt.pruning.masks import Masks, Scores, count_parameters, prunable_budget
+from sculpt.pruning.masks import Masks, Scores, count_kept, count_parameters, prunable_budget
 from sculpt.pruning.task import PruningTask
 from sculpt.pruning.trained import check_not_repaired
 from sculpt.record import Role, SculptedRecord, SeedRecord
@@ -35,7 +35,7 @@ class TrialSetup:
     params: Params
     """Sampled parameters, by their keys in the space."""
     budget: int
-    """Parameters to keep under the study's counting rule."""
+    """Parameters to keep under the study's counting rule; at most, where MACs are limited."""
     seeds: Sequence[int]
     """One network each; decide weights, draws of the criterion, data order, augmentation."""
     read_test: bool = False
@@ -44,6 +44,8 @@ class TrialSetup:
     """In a confirmation, the retrained trial, ..."""
     arm: str | None = None
     """... and whether it is `sculpted`, or which control of it; of an opponent its kind."""
+    macs: int | None = None
+    """Most multiply-accumulates on kept weights for one input; by default no limit."""
 
     @property
     def objectives(self) -> list[str]:
@@ -71,10 +73,12 @@ class TrialSetup:
         pruning = self.study.pruning
         return pruning.initializer if self.is_pruned else pruning.redraw or pruning.initializer
 
-    def moving_budget(self, model: nn.Module) -> int | None:
+    def moving_budget(self, model: nn.Module, masks: Masks) -> int | None:
         """Count the weights that masks keep in the end; None if they do not move in training."""
         if self.is_dense or self.study.training.moving.rule == "static":
             return None
+        if self.macs is not None:  # layers keep their numbers of weights
+            return count_kept(model, masks, "paper")
         return prunable_budget(model, self.budget, self.study.counting)
 
     def build(self, splits: Splits) -> nn.Module:
@@ -107,6 +111,7 @@ class TrialSetup:
             input_shape=images.images.shape[1:],
             rule=mask_rule(pruning),
             target_losses=scoring.task.scoring_loss(scoring.labels),
+            macs=self.macs,
         )
 
 
@@ -196,13 +201,26 @@ def resolve_budget(study: Study, spec: Spec) -> int:
 def candidate_budget(study: Study, candidate: Study, spec: Spec) -> int:
     """Convert a candidate's budget to a number of parameters.
 
-    `base` is the size of the study's base, a sparsity a share of the candidate's own network. All
-    candidates have one budget unless it is a share, or sampled.
+    `base` is the size of the study's base, a sparsity a share of the candidate's own network, MACs
+    alone leave all of it. All candidates have one budget unless it is one of these, or sampled.
     """
     budget = candidate.budget
+    if isinstance(budget, Macs):
+        budget = budget.parameters
     if isinstance(budget, int):
         return budget
     with torch.device("meta"):
         network = build_model(study if budget == "base" else candidate, spec)
     dense = count_parameters(network, study.counting)
-    return dense if budget == "base" else round((1 - budget.sparsity) * dense)
+    return round((1 - budget.sparsity) * dense) if isinstance(budget, Sparsity) else dense
+
+
+def candidate_macs(study: Study, candidate: Study, spec: Spec) -> int | None:
+    """Convert a candidate's budget to a number of multiply-accumulates; None if it limits none."""
+    budget = candidate.budget
+    if not isinstance(budget, Macs):
+        return None
+    if budget.macs != "base":
+        return budget.macs
+    with torch.device("meta"):
+        return measure_cost(build_model(study, spec), spec.shape).dense_macs

@@ -26,7 +26,13 @@ from sculpt.training.loop import evaluations
 from sculpt.training.loss_and_error import evaluate
 from sculpt.training.precision import resolve_precision
 from sculpt.trial import sculpt_network
-from sculpt.trial_setup import Sculpted, TrialSetup, candidate_budget, resolve_budget
+from sculpt.trial_setup import (
+    Sculpted,
+    TrialSetup,
+    candidate_budget,
+    candidate_macs,
+    resolve_budget,
+)
 from sculpt.typed_json import to_json
 
 MOST_CANDIDATES = 8
@@ -142,9 +148,12 @@ def _measure_network(
     study = config.with_parameters(params)
     recipe = study.training
     budget = resolve_budget(config, splits.spec)
+    macs = None
     if role == "candidate":
         budget = candidate_budget(config, study, splits.spec)
-    sculpted, phases, scoring_rate = _time_sculpting(study, splits, role, budget, effort)
+        macs = candidate_macs(config, study, splits.spec)
+    timed = _time_sculpting(study, splits, role, budget, macs, effort)
+    sculpted, phases, scoring_rate = timed
     rates = race(sculpted.model, sculpted.masks, splits, recipe, effort, opponent)
     ours = median(rates.sculpt)
     batch_size = min(recipe.batch_size, len(splits.train))
@@ -190,7 +199,7 @@ class WatchedImages(ImageSet):
 
 
 def _time_sculpting(
-    study: Study, splits: Splits, role: Role, budget: int, effort: Effort
+    study: Study, splits: Splits, role: Role, budget: int, macs: int | None, effort: Effort
 ) -> tuple[Sculpted, dict[str, float], float | None]:
     """Time the phases of a trial before training; return the network, seconds and scoring rate.
 
@@ -202,7 +211,7 @@ def _time_sculpting(
     scored = min(SCORED, wanted)
     pruning = study.pruning.model_copy(update={"images": scored})
     short = study.model_copy(update={"pruning": pruning})
-    setup = TrialSetup("bench", short, role, {}, budget, [study.search.seed])
+    setup = TrialSetup("bench", short, role, {}, budget, [study.search.seed], macs=macs)
     taken: list[dict[str, float]] = []
     start = perf_counter()
     # More than once if it is quick, because the first run warms up.

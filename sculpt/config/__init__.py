@@ -11,7 +11,7 @@ import operator
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_serializer, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_serializer, model_validator
 
 from sculpt.config.opponents import Opponent as Opponent
 from sculpt.config.opponents import each_labelled_once
@@ -49,6 +49,33 @@ class Sparsity(Section):
     """A budget as the fraction removed of a candidate's own dense network."""
 
     sparsity: Fraction
+
+
+Parameters = Annotated[int, Field(ge=1, le=10**12)]
+
+
+class Macs(Section):
+    """A budget of work: multiply-accumulates on kept weights for one input."""
+
+    macs: Annotated[int, Field(ge=1, le=10**15)] | Literal["base"]
+    """Met from below, as closely as single weights allow; `base` is what the base takes."""
+    parameters: Parameters | Literal["base"] | None = None
+    """Most parameters beside; by default as many as the MACs allow."""
+
+
+def _kind_of_budget(given: Any) -> str:
+    """Name the one kind of budget whose faults are told."""
+    if isinstance(given, Macs) or (isinstance(given, dict) and given.keys() & Macs.model_fields):
+        return "Macs"
+    return "Sparsity" if isinstance(given, Sparsity | dict) else "int"
+
+
+Budget = Annotated[
+    Annotated[Parameters | Literal["base"], Tag("int")]
+    | Annotated[Sparsity, Tag("Sparsity")]
+    | Annotated[Macs, Tag("Macs")],
+    Discriminator(_kind_of_budget),
+]
 
 
 def _granularity(given: str) -> str:
@@ -153,9 +180,9 @@ class Study(Section):
     task: Annotated[Task, Field(exclude_if=lambda task: task == CLASSIFICATION)] = CLASSIFICATION
     """What networks learn; studies of classification do not name it."""
     space: Space
-    budget: Annotated[int, Field(ge=1, le=10**12)] | Literal["base"] | Sparsity = "base"
-    """Parameters that a candidate keeps: a number, that of the base, or a share. A list of numbers
-    and `base` becomes a parameter of the space, with a Pareto front for each."""
+    budget: Budget = "base"
+    """Parameters that a candidate keeps: a number, that of the base, or a share; or its MACs. A
+    list of numbers and `base` becomes a parameter of the space, with a Pareto front for each."""
     counting: Literal["paper", "total"] = "paper"
     pruning: Pruning = Pruning()
     training: Training
@@ -196,6 +223,11 @@ class Study(Section):
     def storage_url(self) -> str:
         """URL or path of the study's storage."""
         return self.storage or default_storage(self.study)
+
+    @property
+    def counts_macs(self) -> bool:
+        """Whether the budget is one of MACs alone."""
+        return isinstance(self.budget, Macs) and self.budget.parameters is None
 
     def with_parameters(self, params: Params) -> "Study":
         """Set sampled values, for example {"widening": 2}."""
@@ -275,6 +307,16 @@ class Study(Section):
             found["pruning.granularity", "training.moving.rule"] = (
                 "training.moving.rule: must be static where pruning.granularity is not weight "
                 f"(single weights move), but got {training.moving.rule}; leave one of them out"
+            )
+        moving = training.moving
+        keeps_macs = moving.rule == "static" or (
+            moving.scope == "layer" and moving.rule != "gradual_magnitude"
+        )
+        if isinstance(self.budget, Macs) and not keeps_macs:
+            found["budget", "training.moving.rule"] = (
+                "training.moving.rule: must be static, or rigl or set with scope layer, where the "
+                "budget is one of MACs (weights that move to another layer cost others), but got "
+                f"{moving.rule} with scope {moving.scope}; choose another rule or budget"
             )
         if training.moving.rule == "gradual_magnitude" and not training.epochs:
             found["training.moving.rule", "training.epochs"] = (

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import yaml
 
-from sculpt.config import Sparsity
+from sculpt.config import Macs, Sparsity
 from sculpt.record import Device, TrialRecord
 from sculpt.results.records import Results
-from sculpt.units import count, counted, duration, share
+from sculpt.units import count, counted, duration, macs, share
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,12 @@ def reproduction(results: Results, records: list[TrialRecord], common: int | Non
     budget = str(config.budget)
     if isinstance(config.budget, Sparsity):
         budget = f"sparsity {share(config.budget.sparsity)} of each network"
+    elif isinstance(config.budget, Macs):
+        most, parameters = config.budget.macs, config.budget.parameters
+        budget = f"{'those of the base' if most == 'base' else macs(most)} in MACs"
+        if parameters is not None:
+            size = "those of the base" if parameters == "base" else count(parameters)
+            budget += f", and at most {size} in parameters"
     elif "budget" in config.space.parameters:
         budget = "sampled with the space"
     elif budget == "base" and common:

@@ -24,6 +24,7 @@ from sculpt.diagnostics.layers import (
 from sculpt.errors import BudgetError, InputError, NumericsError, SculptWarning
 from sculpt.pruning.batches import read_batches
 from sculpt.pruning.layer_budgets import LayerBudgets
+from sculpt.pruning.macs import fit_to_macs
 from sculpt.pruning.mask_rule import MaskRule, Scope, count_nonzero
 from sculpt.pruning.masks import (
     Counting,
@@ -32,6 +33,7 @@ from sculpt.pruning.masks import (
     apply_masks,
     collapsed_layers,
     count_kept,
+    count_parameters,
     prunable_budget,
     prunable_parameters,
 )
@@ -53,8 +55,9 @@ MOST_NAMES = 20
 
 def prune(
     model: nn.Module,
-    budget: int,
+    budget: int | None = None,
     *,
+    macs: int | None = None,
     criterion: str = "connection_sensitivity",
     inputs: Inputs | Iterable[Any] | None = None,
     labels: Tensor | None = None,
@@ -78,7 +81,10 @@ def prune(
         model: Any module with conv or linear layers, at the weights to be scored; see
             `sculpt.initialize` for drawing them.
         budget: Parameters to keep under the counting rule; met exactly, except as said under
-            `granularity` and `effective`.
+            `granularity` and `effective`. With `macs` the most to keep, and by default all.
+        macs: Most multiply-accumulates on kept weights for one input (needs inputs or
+            input_shape). Met from below: by as many weights of the ranking as fit, and after these
+            by the best of those that are cheap enough.
         criterion: A registered name.
         inputs: Normalised inputs for the criteria that look at data: one float tensor (N, ...)
             where the model is (whole numbers for embeddings), a tuple of the network's arguments,
@@ -142,7 +148,12 @@ def prune(
         SculptWarning: parameters are left out, a layer has lost all its weights, the budget could
             not be spent, or channels could not be followed from layer to layer.
     """
-    budget = _whole(budget)
+    if budget is None and macs is None:
+        raise BudgetError(
+            "a network must be pruned to a budget, but got none; give the parameters to keep, or "
+            "macs="
+        )
+    limit = None if macs is None else _whole(macs, "macs", "multiply-accumulates")
     if not mac_exponent >= 0 or batch_size < 1:
         raise InputError(
             "mac_exponent must be 0 or more and batch_size 1 or more, but got "
@@ -162,11 +173,15 @@ def prune(
                 "initialisation"
             )
         spared = sum(p.numel() for p in left_whole.values()) if counting == "total" else 0
+        if budget is None:
+            budget = count_parameters(model, counting) + spared
+        budget = _whole(budget, "a budget", "parameters")
         kept = prunable_budget(model, budget, counting, spared=spared)
-        if pattern := pattern_of(granularity):
+        pattern = pattern_of(granularity)
+        if pattern and limit is None:
             pattern.check_budget(model, kept)
         left = _not_pruned(model)
-        if kept > (there := kept_weights(left)):
+        if kept > (there := kept_weights(left)) and limit is None:
             raise BudgetError(
                 f"a budget must not exceed the weights that are there, but it keeps {kept} of "
                 f"{there}: the others are exactly 0, pruned before or drawn so; choose a smaller "
@@ -186,9 +201,14 @@ def prune(
                 shape_of(example) if input_shape is None and example is not None else input_shape
             )
             generator = torch.Generator().manual_seed(seed)
-            task = PruningTask(model, kept, batches, generator, shape, rule, loss)
-            scores = CRITERIA.get(criterion)(model, task, **options)
-            masks = task.select(_without_pruned(scores, left, kept, criterion))
+            task = PruningTask(model, kept, batches, generator, shape, rule, loss, macs=limit)
+
+            def score(task: PruningTask) -> Scores:
+                scores = CRITERIA.get(criterion)(model, task, **options)
+                return _without_pruned(scores, left, task.kept, criterion)
+
+            task, scores = fit_to_macs(task, score)
+            masks = task.select(scores)
             apply_masks(model, masks)
         unspent = budget - spared - count_kept(model, masks, counting)
     if others := _left_out(model, {*left_whole, *(embeddings(model).keys() & masks.keys())}):
@@ -200,7 +220,7 @@ def prune(
             SculptWarning,
             stacklevel=2,
         )
-    if unspent:
+    if unspent and limit is None:
         warnings.warn(
             f"{unspent} of {budget} parameters could not be spent with granularity "
             f"{granularity!r} and effective={effective}",
@@ -210,11 +230,11 @@ def prune(
     return masks
 
 
-def _whole(budget: object) -> int:
+def _whole(budget: object, what: str, unit: str) -> int:
     """Return a budget as an int, if it is a whole number."""
     if not isinstance(budget, Integral) or isinstance(budget, bool):
         raise BudgetError(
-            "a budget must be a whole number, the parameters to keep, but got "
+            f"{what} must be a whole number, the {unit} to keep, but got "
             f"{budget!r} ({type(budget).__name__}); for a share, multiply it by the network's size"
         )
     return int(budget)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sculpt.diagnostics.arguments import InputShape
 from sculpt.pruning.batches import Batches
+from sculpt.pruning.macs import fill_up
 from sculpt.pruning.mask_rule import MaskRule, required_shape, select_masks
 from sculpt.pruning.masks import Masks, Scores
 
@@ -22,7 +23,7 @@ class PruningTask:
 
     model: nn.Module
     kept: int
-    """Prunable parameters to keep (`prunable_budget`)."""
+    """Prunable parameters to keep (`prunable_budget`); at most, until `fit_to_macs` solves them."""
     batches: Batches = tuple
     """Scoring images; none by default, for criteria that look at no data."""
     generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
@@ -36,15 +37,23 @@ class PruningTask:
     target_losses: Callable[[str], Callable[[Any, Tensor, Tensor], Tensor]] | None = None
     """Losses other than cross-entropy by the name of a criterion's targets (`gt`, `uniform`): each
     of (inputs, outputs, labels), summed over the inputs. InputError for targets without one."""
+    macs: int | None = None
+    """Most multiply-accumulates on kept weights for one input; None is no limit."""
+    most: int = 0
+    """Most weights that may be kept within the MACs, where `kept` was solved for these."""
 
     def select(self, scores: Scores, kept: int | None = None) -> Masks:
-        """Mask all but the `kept` highest scores; by default as many as the task keeps.
+        """Mask all but the `kept` highest scores.
+
+        By default as many as the task keeps, and others for the MACs that are left (`fill_up`).
 
         Raises:
             NumericsError, BudgetError, DryRankingError: see `select_masks`.
         """
-        kept = self.kept if kept is None else kept
-        return select_masks(self.model, scores, kept, self.rule, self.input_shape)
+        if kept is not None or self.macs is None:
+            kept = self.kept if kept is None else kept
+            return select_masks(self.model, scores, kept, self.rule, self.input_shape)
+        return fill_up(self, self.select(scores, self.kept), scores)
 
     def select_for_now(self, scores: Scores, kept: int) -> Masks:
         """Mask all but the `kept` highest scores, of which later rounds will keep fewer.

@@ -51,8 +51,8 @@ def against_opponents(results: Results) -> list[OpposedRow]:
         for row in candidates:
             if arm != "dense":
                 rival = known.get(controls[arm].get(row["trial"], ""))
-            elif rival := best_dense(dense, row["budget"]):  # or the base alone is no news
-                rival = best_dense([*bases, rival], row["budget"])
+            elif rival := best_dense(dense, row, results.config):  # or the base alone is no news
+                rival = best_dense([*bases, rival], row, results.config)
             if rival is not None:
                 pairs.append((row, rival))
         judged = judge([(row["val_errors"], rival["val_errors"]) for row, rival in pairs])
@@ -61,9 +61,10 @@ def against_opponents(results: Results) -> list[OpposedRow]:
     return rows
 
 
-def best_dense(dense: Sequence[Document], budget: int) -> Document | None:
-    """Return the dense network with the lowest mean error of those of a size; None without one."""
-    near = (row for row in dense if is_near(row, budget))
+def best_dense(dense: Sequence[Document], candidate: Document, config: Study) -> Document | None:
+    """Return the dense network with the lowest mean error of those of a candidate's size; None
+    without one."""
+    near = (row for row in dense if is_near(row, candidate, config))
     return min(near, key=lambda row: (row["val_error_mean"], row["kept_macs"]), default=None)
 
 

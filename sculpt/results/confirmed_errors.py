@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal, NotRequired, TypedDict, get_args
 
-from sculpt.config import Params
+from sculpt.config import Params, Study
 from sculpt.config.opponents import Control
 from sculpt.documents import Document
 from sculpt.results.records import Results
@@ -130,7 +130,7 @@ def confirmed_errors(results: Results) -> Confirmation | None:
     }
     if labels:
         document["dense"] = _dense(results, dense, base)
-        document["against_dense"] = _against_dense(selected, found, dense)
+        document["against_dense"] = _against_dense(results.config, selected, found, dense)
     return document
 
 
@@ -153,6 +153,7 @@ def _dense(
 
 
 def _against_dense(
+    config: Study,
     selected: Sequence[int],
     found: Mapping[tuple[int | str, str], Document],
     dense: Mapping[str, Document],
@@ -163,7 +164,7 @@ def _against_dense(
         trial: label
         for trial in trained
         for label, row in dense.items()
-        if is_near(row, found[trial, "sculpted"]["budget"])
+        if is_near(row, found[trial, "sculpted"], config)
     }
     pairs = [
         (_test_errors(found[trial, "sculpted"]), _test_errors(dense[label]))

@@ -16,15 +16,16 @@ DIGITS = 6
 
 def budgets_of(config: Study, finished: Sequence[Document]) -> list[int]:
     """Return the budgets of finished candidates; none where each has a share of its own."""
-    if isinstance(config.budget, Sparsity):
+    if isinstance(config.budget, Sparsity) or config.counts_macs:
         return []
     candidates = [row for row in finished if row["role"] == "candidate"]
     return sorted({int(row["budget"]) for row in candidates or finished})
 
 
-def is_near(row: Document, budget: int) -> bool:
-    """Tell whether a dense network is of the size of a budget."""
-    return bool(abs(row["kept_parameters"] / budget - 1) <= NEAR)
+def is_near(row: Document, candidate: Document, config: Study) -> bool:
+    """Tell whether a dense network is of the size of a candidate, or of its MACs if these count."""
+    key, size = ("kept_macs",) * 2 if config.counts_macs else ("kept_parameters", "budget")
+    return bool(abs(row[key] / candidate[size] - 1) <= NEAR)
 
 
 def rounded(value: Any) -> float | None:

@@ -246,8 +246,25 @@ def _named(row: Row, kind: str, metric: Metric) -> str:
 
 
 def _cheap(base: Row, rows: Sequence[Row], kind: str, metric: Metric) -> list[Fact]:
-    """Tell of what is won without paying for it: at no more multiply-accumulates than the base."""
-    cheap = [row for row in rows if row["kept_macs"] <= base["kept_macs"]]
+    """Tell of what is won at no more MACs than the base, and at no more parameters and latency.
+
+    Parameters are left out where no candidate has more, latency where it was not measured.
+    """
+    facts = []
+    costs = {"kept_parameters": "parameters", "kept_macs": "MACs", "latency": "latency"}
+    for cost, what in costs.items():
+        known = [row for row in rows if row.get(cost) is not None]
+        if base.get(cost) is None or not known:
+            continue
+        cheap = [row for row in known if row[cost] <= base[cost]]
+        if cost != "kept_parameters" or len(cheap) < len(known):
+            facts += _at_no_more(what, cheap, known, kind, metric)
+    return facts
+
+
+def _at_no_more(
+    what: str, cheap: Sequence[Row], rows: Sequence[Row], kind: str, metric: Metric
+) -> list[Fact]:
     better = [row for row in cheap if row["verdict"] == "better"]
     text = f"{len(cheap) or 'none'} of {counted(len(rows), 'candidate')}"
     if any(row["difference"] for row in cheap):
@@ -257,7 +274,7 @@ def _cheap(base: Row, rows: Sequence[Row], kind: str, metric: Metric) -> list[Fa
     # The confirmed ones have a fact each, and are in no order of their test errors.
     best = cheap[:1] if kind == "val_error" else []
     lowest = [(f"lowest {metric.name} of these", _named(row, kind, metric)) for row in best]
-    return [("no more MACs than the base", text), *lowest]
+    return [(f"no more {what} than the base", text), *lowest]
 
 
 def _of_published(found: AgainstPublished | None) -> list[Fact]:

@@ -19,7 +19,7 @@ from sculpt.search.opponents import opponent_setup
 from sculpt.search.wanted_trials import queue_wanted
 from sculpt.storage.store import OPPONENT, Store
 from sculpt.storage.trials import Trials
-from sculpt.trial_setup import TrialSetup, candidate_budget, resolve_budget
+from sculpt.trial_setup import TrialSetup, candidate_budget, candidate_macs, resolve_budget
 
 BASE = "base"
 
@@ -57,11 +57,12 @@ def best_dense(store: Store) -> list[str]:
     trials = store.opponents.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     trials.sort(key=lambda t: (t.user_attrs["val_error_mean"], t.user_attrs["kept_macs"]))
     listed = {opponent.label: opponent.model_dump() for opponent in store.config.opponents}
-    best: dict[int, str] = {}
+    best: dict[int | None, str] = {}
     for trial in trials:
         opponent = Opponent.model_validate(trial.user_attrs[OPPONENT])
         if opponent.name == "dense" and listed.get(opponent.label) == opponent.model_dump():
-            best.setdefault(trial.user_attrs["budget"], opponent.label)
+            budget = None if store.config.counts_macs else trial.user_attrs["budget"]
+            best.setdefault(budget, opponent.label)
     return list(best.values())
 
 
@@ -115,6 +116,7 @@ def confirmation_setup(store: Store, attributes: Mapping[str, int | str], spec: 
         study = config.with_parameters(params)
         budget = candidate_budget(config, study, spec)
         label += "" if arm == "sculpted" else f" {arm}"
-        setup = TrialSetup(label, with_arm(study, arm), "candidate", params, budget, ())
+        study, macs = with_arm(study, arm), candidate_macs(config, study, spec)
+        setup = TrialSetup(label, study, "candidate", params, budget, (), macs=macs)
     seeds = range(first, first + int(attributes["seeds"]))
     return replace(setup, seeds=seeds, read_test=True, confirms=candidate, arm=arm)

@@ -25,7 +25,7 @@ from sculpt.search.sampling.feasibility import (
 )
 from sculpt.search.wanted_trials import queue_wanted
 from sculpt.storage.store import OPPONENT, Store
-from sculpt.trial_setup import TrialSetup, candidate_budget
+from sculpt.trial_setup import TrialSetup, candidate_budget, candidate_macs
 
 WIDTHS = ("widening", "units")
 """Options that make a network of a family wider: the first one that the family has is solved."""
@@ -62,7 +62,6 @@ def opponent_setup(config: Study, opponent: Opponent, spec: Spec) -> TrialSetup:
     """
     params = opponent.options
     study = with_arm(config.with_parameters(params), opponent.name)
-    budget = candidate_budget(config, study, spec)
     if opponent.name == "dense":
         params |= solve_width(config, opponent, spec)
         study = config.with_parameters(params)
@@ -71,9 +70,10 @@ def opponent_setup(config: Study, opponent: Opponent, spec: Spec) -> TrialSetup:
         study=study,
         role="opponent",
         params={key: label(value) for key, value in params.items()},
-        budget=budget,
+        budget=candidate_budget(config, study, spec),
         seeds=config.search.seeds,
         arm=opponent.name,
+        macs=candidate_macs(config, study, spec),
     )
 
 
@@ -110,6 +110,8 @@ def opponent_sizes(config: Study, spec: Spec) -> list[OpponentSize]:
 def solve_width(config: Study, opponent: Opponent, spec: Spec) -> Params:
     """Solve the width at which the size of a dense network is within `NEAR` of the budget.
 
+    Of a budget of MACs alone these count, and else the parameters.
+
     Where even the narrowest is too large, or the steps between two widths are too coarse, the stem
     of families that have one (`stem_width`) is narrowed, too, no more than it takes: to half of
     what would fit, because a bottleneck at the input is no fair opponent.
@@ -133,9 +135,9 @@ def solve_width(config: Study, opponent: Opponent, spec: Spec) -> Params:
         )
     if width in opponent.options:
         raise ConfigError(f"{width} must be left out, because it is solved; leave it out")
-    return dict(
-        _solved(study.model_dump_json(), width, candidate_budget(config, study, spec), spec)
-    )
+    size = candidate_macs(config, study, spec) if study.counts_macs else None
+    size = candidate_budget(config, study, spec) if size is None else size
+    return dict(_solved(study.model_dump_json(), width, size, spec))
 
 
 @cache
@@ -159,7 +161,7 @@ def _solved(document: str, width: str, budget: int, spec: Spec) -> Params:
                 found = measure_size(study.model_copy(update={"model": model}), spec)
             except InputError:
                 return 0
-            return found.dense_parameters
+            return found.cost.dense_macs if study.counts_macs else found.dense_parameters
 
         widths = _around(size, budget, whole=whole)
         fitting = fitting or (stem if len(widths) == 2 else 0)
@@ -169,9 +171,10 @@ def _solved(document: str, width: str, budget: int, spec: Spec) -> Params:
                 best = abs(count / budget - 1), {width: value} | narrowed, count
         if best and best[0] <= NEAR:
             return best[1]
+    unit = "MACs" if study.counts_macs else "parameters"
     nearest = f"has {best[2]}, with {describe_parameters(best[1])}" if best else "cannot be built"
     raise ConfigError(
-        f"a dense opponent must be within {NEAR:.0%} of {budget} parameters, but the nearest "
+        f"a dense opponent must be within {NEAR:.0%} of {budget} {unit}, but the nearest "
         f"{nearest}; choose other options, or another budget for it"
     )
 

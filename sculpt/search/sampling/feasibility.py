@@ -15,6 +15,7 @@ from sculpt.config import Constraints, Params, Space, Sparsity, Study, parameter
 from sculpt.data import Spec
 from sculpt.diagnostics.cost import Cost, measure_cost, training_memory
 from sculpt.errors import ConfigError, InputError, SculptError
+from sculpt.pruning.macs import check_macs
 from sculpt.pruning.masks import count_parameters, prunable_budget
 from sculpt.pruning.patterns import pattern_of
 from sculpt.search.sampling.networks_from_files import (
@@ -31,7 +32,7 @@ from sculpt.search.sampling.space import (
     some_points,
     space_size,
 )
-from sculpt.trial_setup import build_model, candidate_budget, resolve_budget
+from sculpt.trial_setup import build_model, candidate_budget, candidate_macs, resolve_budget
 
 TRIED = 200
 """Points of a large space that are drawn, beside its corners, to see whether any is feasible."""
@@ -131,6 +132,8 @@ class Feasibility:
     keys are the same for every candidate of a study: `budget`, and the constraints it sets."""
     size: Size | None
     """None if it cannot be built."""
+    macs: int | None = None
+    """Most multiply-accumulates of its kept weights, if the budget limits them."""
 
 
 def measure_size(study: Study, spec: Spec) -> Size:
@@ -145,9 +148,10 @@ def measure_size(study: Study, spec: Spec) -> Size:
 def check_candidate(study: Study, candidate: Study, spec: Spec) -> Feasibility:
     """Return whether a candidate (the study with sampled values in place) can be run, and if not,
     why."""
-    budget = 0
+    budget, macs = 0, None
     try:
         budget = candidate_budget(study, candidate, spec)
+        macs = candidate_macs(study, candidate, spec)
         size = measure_size(candidate, spec)
     except SculptError as error:
         violations = dict.fromkeys(["budget", *_limits(study.space)], 1.0)
@@ -163,7 +167,10 @@ def check_candidate(study: Study, candidate: Study, spec: Spec) -> Feasibility:
         violations["budget"] = max(violations["budget"], 0) or 1.0
     try:
         kept = prunable_budget(size.model, budget, candidate.counting)
-        if pattern := pattern_of(candidate.pruning.granularity):
+        pattern = pattern_of(candidate.pruning.granularity)
+        if macs is not None and candidate.counts_macs:
+            check_macs(size.model, size.cost.positions, macs, pattern)
+        elif pattern:
             pattern.check_budget(size.model, kept)
         check_networks_fit(candidate, size.model, size.input_shape, kept)
     except InputError as error:
@@ -178,7 +185,7 @@ def check_candidate(study: Study, candidate: Study, spec: Spec) -> Feasibility:
                 f"the dense network must have at most {limit} {unit} (space.constraints.{name}), "
                 f"but has {amount}; choose a smaller network, or raise the limit"
             )
-    return Feasibility(budget, "; also, ".join(reasons) or None, violations, size)
+    return Feasibility(budget, "; also, ".join(reasons) or None, violations, size, macs)
 
 
 AUGMENTATIONS = {"flip": "false", "translate": "0", "cutout": "0", "cutmix": "0"}
@@ -237,7 +244,7 @@ def check_study(study: Study, spec: Spec) -> CheckedStudy:
             known[network] = measured(check_candidate(study, candidate, spec))
         rows.append({"params": point, **known[network]})
     sampled = {parameter_path(key).split(".")[0] for key in study.space.parameters}
-    budgets_differ = isinstance(study.budget, Sparsity) or "budget" in sampled
+    budgets_differ = isinstance(study.budget, Sparsity) or study.counts_macs or "budget" in sampled
     return {
         "study": study.study,
         "counting": study.counting,

@@ -185,7 +185,8 @@ class Worker:
             claimed.write({INFEASIBLE: reason})
             raise optuna.TrialPruned(reason)
         seeds = config.search.seeds
-        return TrialSetup(trial.number, candidate, "candidate", params, found.budget, seeds)
+        budget, macs = found.budget, found.macs
+        return TrialSetup(trial.number, candidate, "candidate", params, budget, seeds, macs=macs)
 
     def _confirmation_setup(self, claimed: ClaimedTrial) -> TrialSetup:
         return confirmation_setup(self.store, claimed.attributes, self.splits.spec)
