@@ -14,7 +14,6 @@ from sculpt.pruning.initializers import initialize
 from sculpt.pruning.isometry import repair_isometry
 from sculpt.pruning.macs import fit_to_macs
 from sculpt.pruning.masks import Scores, apply_masks, dense_masks
-from sculpt.registry import CRITERIA
 from sculpt.run_folder import NOWHERE, Hook, RunFolder
 from sculpt.training.loop import train
 from sculpt.training.memory import within_memory
@@ -76,10 +75,9 @@ def sculpt_network(
         with clock("train_first"):
             measuring.first = train(model, masks, splits, setup.study.training, seed=seed, **hooks)
     if setup.is_pruned:
-        name, options = pruning.criterion.name, pruning.criterion.options
-        score = partial(CRITERIA.get(name), model, **options)
+        task = setup.pruning_task(model, scoring, seed)
         with clock("score"), sound_convolutions(model):
-            task, scores = fit_to_macs(setup.pruning_task(model, scoring, seed), score)
+            task, scores = fit_to_macs(task, setup.criterion(model))
         with clock("mask"):
             masks = task.select(scores)
             setup.redraw(model, seed)

@@ -1,6 +1,6 @@
 """The setup of one trial: its study, budget and seeds; and its networks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,7 +19,7 @@ from sculpt.pruning.masks import Masks, Scores, count_kept, count_parameters, pr
 from sculpt.pruning.task import PruningTask
 from sculpt.pruning.trained import check_not_repaired
 from sculpt.record import Role, SculptedRecord, SeedRecord
-from sculpt.registry import IMPORT
+from sculpt.registry import CRITERIA, IMPORT
 from sculpt.seeding import derive_seed
 
 
@@ -84,6 +84,11 @@ class TrialSetup:
     def build(self, splits: Splits) -> nn.Module:
         """Build the untrained network, on the device of the images."""
         return channels_last(build_model(self.study, splits.spec).to(splits.train.device))
+
+    def criterion(self, model: nn.Module) -> Callable[[PruningTask], Scores]:
+        """Return the study's criterion on a network, with its options."""
+        chosen = self.study.pruning.criterion
+        return partial(CRITERIA.get(chosen.name), model, **chosen.options)
 
     def redraw(self, model: nn.Module, seed: int) -> None:
         """Draw the weights of a pruned network anew, if the study says so."""
@@ -204,9 +209,8 @@ def candidate_budget(study: Study, candidate: Study, spec: Spec) -> int:
     `base` is the size of the study's base, a sparsity a share of the candidate's own network, MACs
     alone leave all of it. All candidates have one budget unless it is one of these, or sampled.
     """
-    budget = candidate.budget
-    if isinstance(budget, Macs):
-        budget = budget.parameters
+    given = candidate.budget
+    budget = given.parameters if isinstance(given, Macs) else given
     if isinstance(budget, int):
         return budget
     with torch.device("meta"):

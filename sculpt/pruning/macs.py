@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from sculpt.diagnostics.cost import measure_cost
 from sculpt.errors import BudgetError, DryRankingError
 from sculpt.pruning.masks import Masks, Scores
 
@@ -45,7 +44,7 @@ def fit_to_macs(
     if task.macs is None:
         return task, score(task)
     most = task.macs
-    positions = measure_cost(task.model, task.required_shape("a budget of MACs")).positions
+    positions = task.positions("a budget of MACs")
     state = task.generator.get_state()
 
     def scored(kept: int) -> Scores:
@@ -115,7 +114,7 @@ def fill_up(task: PruningTask, masks: Masks, scores: Scores) -> Masks:
     plain = rule.granularity == "weight" and rule.scope == "global"
     if task.macs is None or not plain or rule.effective or rule.layer_budgets:
         return masks
-    positions = measure_cost(task.model, task.required_shape("a budget of MACs")).positions
+    positions = task.positions("a budget of MACs")
     names = [name for name in scores if positions.get(name)]
     priced, costs = [], []
     for name in names:

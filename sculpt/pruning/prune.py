@@ -24,7 +24,7 @@ from sculpt.diagnostics.layers import (
 from sculpt.errors import BudgetError, InputError, NumericsError, SculptWarning
 from sculpt.pruning.batches import read_batches
 from sculpt.pruning.layer_budgets import LayerBudgets
-from sculpt.pruning.macs import fit_to_macs
+from sculpt.pruning.macs import check_macs, fit_to_macs
 from sculpt.pruning.mask_rule import MaskRule, Scope, count_nonzero
 from sculpt.pruning.masks import (
     Counting,
@@ -173,7 +173,8 @@ def prune(
                 "initialisation"
             )
         spared = sum(p.numel() for p in left_whole.values()) if counting == "total" else 0
-        if budget is None:
+        by_macs = budget is None
+        if by_macs:
             budget = count_parameters(model, counting) + spared
         budget = _whole(budget, "a budget", "parameters")
         kept = prunable_budget(model, budget, counting, spared=spared)
@@ -207,6 +208,8 @@ def prune(
                 scores = CRITERIA.get(criterion)(model, task, **options)
                 return _without_pruned(scores, left, task.kept, criterion)
 
+            if limit is not None and by_macs:
+                check_macs(model, task.positions("a budget of MACs"), limit, pattern)
             task, scores = fit_to_macs(task, score)
             masks = task.select(scores)
             apply_masks(model, masks)

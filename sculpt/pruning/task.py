@@ -1,6 +1,6 @@
 """The task given to a criterion: the network, its budget, and the images to score on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sculpt.diagnostics.arguments import InputShape
+from sculpt.diagnostics.cost import measure_cost
 from sculpt.pruning.batches import Batches
 from sculpt.pruning.macs import fill_up
 from sculpt.pruning.mask_rule import MaskRule, required_shape, select_masks
@@ -66,6 +67,10 @@ class PruningTask:
     def required_shape(self, user: str) -> InputShape:
         """Return the input's shape, see `sculpt.pruning.mask_rule.required_shape`."""
         return required_shape(self.input_shape, user)
+
+    def positions(self, user: str) -> Mapping[str, int]:
+        """Count the uses of each weight for one input, by name; InputError without its shape."""
+        return measure_cost(self.model, self.required_shape(user)).positions
 
     def draws(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
         """Draw uniformly from (0, 1], on the CPU."""

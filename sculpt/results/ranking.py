@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NotRequired, TypedDict
 
-from sculpt.config import Params
+from sculpt.config import Macs, Params
 from sculpt.documents import Document
 from sculpt.record import Role
 from sculpt.results.against_opponents import OpposedRow, against_opponents
@@ -69,6 +69,8 @@ class Ranking(TypedDict):
     published: AgainstPublished | None
     opponents: NotRequired[list[OpposedRow]]
     """Of studies with opponents: candidates against these."""
+    macs: NotRequired[int | str]
+    """The budget of multiply-accumulates, or `base`, of studies with one."""
     metric: NotRequired[dict[str, Any]]
     """What errors here are, if it is not the classification error; see `units.Metric`."""
 
@@ -95,6 +97,8 @@ def rank(results: Results) -> Ranking:
     }
     if results.config.opponents:
         document["opponents"] = against_opponents(results)
+    if isinstance(budget := results.config.budget, Macs):
+        document["macs"] = budget.macs
     return document
 
 

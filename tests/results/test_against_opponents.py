@@ -119,10 +119,10 @@ def test_the_base_is_the_best_dense_network_where_it_is(store):
     rows = [row | {"val_errors": [0.01] * 4, "val_error_mean": 0.01} for row in results.finished]
     base = [row for row in rows if row["role"] == "base"]
     dense = [row for row in results.opponent_rows if row["arm"] == "dense"]
-    best = best_dense([*base, *dense], 4874)
+    best = best_dense([*base, *dense], {"budget": 4874}, results.config)
     assert best is not None
     assert best["trial"] == "base"
-    assert best_dense([*base, *dense], 20_000) is None
+    assert best_dense([*base, *dense], {"budget": 20_000}, results.config) is None
 
 
 def test_opponents_are_on_no_front_and_change_no_hypervolume(store, tmp_path):

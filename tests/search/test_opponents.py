@@ -340,3 +340,48 @@ def test_the_confirmation_trains_the_best_dense_opponent_and_both_controls(tmp_p
     (against,) = found["against_dense"]
     assert (against["trial"], against["against"]) == (0, "dense blocks 1")
     assert against["difference"]["mean"] == found["rows"][0]["difference"]["mean"]
+
+
+def test_macs_are_a_budget_that_candidates_and_dense_opponents_meet(tmp_path):
+    path = opposed_study(
+        tmp_path,
+        [
+            {"name": "dense", "blocks": 2},
+            {"name": "erk", "widening": 2},
+            {"name": "random", "widening": 2, "training.moving.rule": "rigl"},
+        ],
+        space__parameters__widening=[2, 3],
+        budget={"macs": "base"},
+        search__trials=3,
+    )
+    results = sculpt.run(path)
+    document = sculpt.rank(results)
+    rows = {row["trial"]: row for row in document["ranking"]}
+    most = rows["base"]["kept_macs"]
+    for trial in (0, 1, "erk widening 2", "random rule rigl, widening 2"):
+        record = results.record(trial)
+        assert record["kept_macs"] == most - record["runs"][0]["unspent_macs"]
+        assert 0 <= record["runs"][0]["unspent_macs"] < 0.01 * most
+        assert record["kept_parameters"] < record["budget"] == record["dense_parameters"]
+    assert rows["dense blocks 2"]["kept_macs"] == pytest.approx(most, rel=0.01)
+    assert document["budget"] is None
+    assert document["macs"] == "base"
+    assert {row["arm"] for row in document["opponents"]} == {"dense", "erk"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"budget": {"macs": 10**9}}, "must take at least the budget's 1000000000 MACs"),
+        ({"budget": {"macs": 0}}, "budget.macs: must be greater than or equal to 1"),
+        ({"budget": {"macs": "all"}}, "budget.macs: must be .*'base'"),
+        ({"budget": {"parameters": 100}}, "budget.macs: must be given"),
+        (
+            {"budget": {"macs": "base"}, "training__moving": {"rule": "rigl", "scope": "global"}},
+            "training.moving.rule: must be static, or rigl or set with scope layer",
+        ),
+    ],
+)
+def test_a_budget_of_macs_that_is_none(tmp_path, changes, problem):
+    with pytest.raises(ConfigError, match=problem):
+        sculpt.run(write_study(tmp_path, **changes))

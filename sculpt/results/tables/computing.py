@@ -15,7 +15,13 @@ def check_table(document: Document) -> Table:
     columns = [
         Column("parameters", _name),
         Column("dense size", "dense_parameters", count),
-        Column("sparsity", lambda row: row.get("sparsity", "dense"), _sparsity),
+    ]
+    if "macs" in document:
+        size = "" if shared is None else f" and at most {budget}"
+        budget = f"of {macs(document['macs'])} MACs{size}"
+    else:
+        columns.append(Column("sparsity", lambda row: row.get("sparsity", "dense"), _sparsity))
+    columns += [
         Column("dense MACs", lambda row: row.get("dense_macs", row.get("macs")), macs),
         Column("memory", "memory_bytes", lambda found: f"{found / 2**20:,.0f} MiB"),
         Column("feasible", _feasible),

@@ -104,8 +104,12 @@ def ranking_table(
 
 
 def several_budgets(document: Ranking) -> bool:
-    """Tell studies with several budgets, whose candidates keep different numbers."""
-    return len({row["budget"] for row in document["ranking"] if row["role"] == "candidate"}) > 1
+    """Tell studies with several budgets, whose candidates keep different numbers.
+
+    MACs are one budget, whatever number of parameters takes them.
+    """
+    candidates = [row for row in document["ranking"] if row["role"] == "candidate"]
+    return "macs" not in document and len({row["budget"] for row in candidates}) > 1
 
 
 def opponents_table(document: Ranking) -> Table | None:

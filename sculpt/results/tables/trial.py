@@ -178,6 +178,8 @@ def _found(record: TrialRecord) -> str:
         f"{units.macs(record.kept_macs)} of {units.macs(record.dense_macs)} MACs; "
         f"{units.seconds(record.seconds)} s on {record.device.name}",
     ]
+    if (left := record.runs[0].unspent_macs) is not None:
+        lines.append(f"{units.count(left)} multiply-accumulates of the budget left")
     if tested := spread([error for error in record.test_errors if error is not None]):
         lines.append(f"test {metric.name} {metric.spread(tested)}")
     if (plan := record.compaction) and plan["used"]:

@@ -96,6 +96,8 @@ class CheckedStudy(TypedDict):
     trials: int
     opponents: NotRequired[list[OpponentSize]]
     """Of a study with opponents."""
+    macs: NotRequired[int]
+    """Of a study with a budget of multiply-accumulates."""
     predicted: NotRequired[Prediction | None]
 
 
@@ -245,7 +247,7 @@ def check_study(study: Study, spec: Spec) -> CheckedStudy:
         rows.append({"params": point, **known[network]})
     sampled = {parameter_path(key).split(".")[0] for key in study.space.parameters}
     budgets_differ = isinstance(study.budget, Sparsity) or study.counts_macs or "budget" in sampled
-    return {
+    document: CheckedStudy = {
         "study": study.study,
         "counting": study.counting,
         "budget": None if budgets_differ else budget,
@@ -260,6 +262,9 @@ def check_study(study: Study, spec: Spec) -> CheckedStudy:
         "sampler": resolve_sampler(study),
         "trials": _total(study, spec, {key: row["reason"] for key, row in known.items()}),
     }
+    if (most := candidate_macs(study, study, spec)) is not None:
+        document["macs"] = most
+    return document
 
 
 def measured(found: Feasibility) -> Measured:
