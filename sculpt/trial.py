@@ -12,7 +12,6 @@ from sculpt.data import ImageSet, Splits
 from sculpt.measuring import FEW, Measuring
 from sculpt.pruning.initializers import initialize
 from sculpt.pruning.isometry import repair_isometry
-from sculpt.pruning.macs import fit_to_macs
 from sculpt.pruning.masks import Scores, apply_masks, dense_masks
 from sculpt.run_folder import NOWHERE, Hook, RunFolder
 from sculpt.training.loop import train
@@ -77,7 +76,7 @@ def sculpt_network(
     if setup.is_pruned:
         task = setup.pruning_task(model, scoring, seed)
         with clock("score"), sound_convolutions(model):
-            task, scores = fit_to_macs(task, setup.criterion(model))
+            task, scores = task.scored(setup.criterion(model))
         with clock("mask"):
             masks = task.select(scores)
             setup.redraw(model, seed)

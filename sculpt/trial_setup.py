@@ -1,6 +1,6 @@
 """The setup of one trial: its study, budget and seeds; and its networks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +16,7 @@ from sculpt.models import build_for
 from sculpt.pruning.initializers import initialize
 from sculpt.pruning.mask_rule import MaskRule
 from sculpt.pruning.masks import Masks, Scores, count_kept, count_parameters, prunable_budget
-from sculpt.pruning.task import PruningTask
+from sculpt.pruning.task import Criterion, PruningTask
 from sculpt.pruning.trained import check_not_repaired
 from sculpt.record import Role, SculptedRecord, SeedRecord
 from sculpt.registry import CRITERIA, IMPORT
@@ -85,7 +85,7 @@ class TrialSetup:
         """Build the untrained network, on the device of the images."""
         return channels_last(build_model(self.study, splits.spec).to(splits.train.device))
 
-    def criterion(self, model: nn.Module) -> Callable[[PruningTask], Scores]:
+    def criterion(self, model: nn.Module) -> Criterion:
         """Return the study's criterion on a network, with its options."""
         chosen = self.study.pruning.criterion
         return partial(CRITERIA.get(chosen.name), model, **chosen.options)

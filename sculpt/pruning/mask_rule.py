@@ -91,6 +91,12 @@ class MaskRule:
                     "choose another granularity"
                 )
 
+    @property
+    def ranks_single_weights(self) -> bool:
+        """Whether nothing but the ranking of all weights decides what is kept."""
+        single = self.granularity == "weight" and self.scope == "global"
+        return single and not self.effective and not self.layer_budgets
+
 
 def select_masks(
     model: nn.Module,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sculpt.arithmetic import float32_products, sound_convolutions
 from sculpt.diagnostics.arguments import Inputs, material_weights, shape_of
+from sculpt.diagnostics.cost import measure_cost
 from sculpt.diagnostics.layers import (
     by_output,
     embeddings,
@@ -24,7 +25,7 @@ from sculpt.diagnostics.layers import (
 from sculpt.errors import BudgetError, InputError, NumericsError, SculptWarning
 from sculpt.pruning.batches import read_batches
 from sculpt.pruning.layer_budgets import LayerBudgets
-from sculpt.pruning.macs import check_macs, fit_to_macs
+from sculpt.pruning.macs import check_macs
 from sculpt.pruning.mask_rule import MaskRule, Scope, count_nonzero
 from sculpt.pruning.masks import (
     Counting,
@@ -209,8 +210,9 @@ def prune(
                 return _without_pruned(scores, left, task.kept, criterion)
 
             if limit is not None and by_macs:
-                check_macs(model, task.positions("a budget of MACs"), limit, pattern)
-            task, scores = fit_to_macs(task, score)
+                cost = measure_cost(model, task.required_shape("a budget of MACs"))
+                check_macs(model, cost.positions, limit, pattern)
+            task, scores = task.scored(score)
             masks = task.select(scores)
             apply_masks(model, masks)
         unspent = budget - spared - count_kept(model, masks, counting)

@@ -1,7 +1,7 @@
 """The task given to a criterion: the network, its budget, and the images to score on."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -9,13 +9,17 @@ from torch import Tensor, nn
 
 from sculpt.diagnostics.arguments import InputShape
 from sculpt.diagnostics.cost import measure_cost
+from sculpt.errors import BudgetError, DryRankingError
 from sculpt.pruning.batches import Batches
-from sculpt.pruning.macs import fill_up
+from sculpt.pruning.macs import fill_up, macs_of
 from sculpt.pruning.mask_rule import MaskRule, required_shape, select_masks
 from sculpt.pruning.masks import Masks, Scores
 
 Loss = Callable[[nn.Module, Any], Tensor]
 """(network, batch) to a number that can be differentiated by the weights."""
+
+Criterion = Callable[["PruningTask"], Scores]
+"""A criterion on the task's network, with its options."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class PruningTask:
 
     model: nn.Module
     kept: int
-    """Prunable parameters to keep (`prunable_budget`); at most, until `fit_to_macs` solves them."""
+    """Prunable parameters to keep (`prunable_budget`); at most, until `scored` solves them."""
     batches: Batches = tuple
     """Scoring images; none by default, for criteria that look at no data."""
     generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
@@ -43,18 +47,72 @@ class PruningTask:
     most: int = 0
     """Most weights that may be kept within the MACs, where `kept` was solved for these."""
 
-    def select(self, scores: Scores, kept: int | None = None) -> Masks:
-        """Mask all but the `kept` highest scores.
+    def scored(self, criterion: Criterion) -> tuple["PruningTask", Scores]:
+        """Score the network; where MACs are limited, solve how many weights these leave.
 
-        By default as many as the task keeps, and others for the MACs that are left (`fill_up`).
+        Args:
+            criterion: Called once. With `macs` the number of kept weights is bisected: it is called
+                twice where its scores do not depend on that number, and else about as often as it
+                has binary digits, each time with the same draws.
+
+        Returns:
+            The task with its number of kept weights, and the scores for it.
+
+        Raises:
+            BudgetError: not one weight fits the MACs.
+            DryRankingError: too few weights have a score to spend the MACs.
+        """
+        if self.macs is None:
+            return self, criterion(self)
+        positions, state = self._positions(), self.generator.get_state()
+
+        def keeping(kept: int) -> PruningTask:
+            generator = torch.Generator()
+            generator.set_state(state)
+            return replace(self, kept=kept, most=self.kept, generator=generator)
+
+        first = scores = criterion(keeping(self.kept))
+        low, high, kept = 0, self.kept + 1, self.kept
+        solved: Scores | None = None
+        fault: BudgetError | DryRankingError | None = None  # of the fewest that are too many
+        follows: bool | None = None  # whether scores depend on the number, once it is known
+        while high - low > 1:
+            try:
+                if kept != self.kept and follows is not False:
+                    scores = criterion(keeping(kept))
+                    follows = follows or not _equal(scores, first)
+                if macs_of(self.select(scores, kept), positions) <= self.macs:
+                    low, solved = kept, scores
+                else:
+                    high, fault = kept, None
+            except (BudgetError, DryRankingError) as error:
+                high, fault = kept, error
+            kept = (low + high) // 2
+        if solved is None or fault is not None:
+            raise fault or BudgetError(
+                f"a budget must have room for a weight, but none fits {self.macs} MACs; raise it"
+            )
+        return keeping(low), solved
+
+    def select(self, scores: Scores, kept: int | None = None) -> Masks:
+        """Mask all but the `kept` highest scores; by default as many as the task keeps.
+
+        With `macs` a ranking of single weights is then filled up (`fill_up`); groups, patterns,
+        paths and densities of layers stay as they are.
 
         Raises:
             NumericsError, BudgetError, DryRankingError: see `select_masks`.
         """
-        if kept is not None or self.macs is None:
-            kept = self.kept if kept is None else kept
-            return select_masks(self.model, scores, kept, self.rule, self.input_shape)
-        return fill_up(self, self.select(scores, self.kept), scores)
+        masks = select_masks(
+            self.model, scores, self.kept if kept is None else kept, self.rule, self.input_shape
+        )
+        if kept is not None or self.macs is None or not self.rule.ranks_single_weights:
+            return masks
+        positions = self._positions()
+        left = self.macs - macs_of(masks, positions)
+        room = self.most - sum(int(masks[name].sum()) for name in scores)
+        exponent = self.rule.mac_exponent
+        return fill_up(masks, scores, positions, macs=left, room=room, exponent=exponent)
 
     def select_for_now(self, scores: Scores, kept: int) -> Masks:
         """Mask all but the `kept` highest scores, of which later rounds will keep fewer.
@@ -68,11 +126,14 @@ class PruningTask:
         """Return the input's shape, see `sculpt.pruning.mask_rule.required_shape`."""
         return required_shape(self.input_shape, user)
 
-    def positions(self, user: str) -> Mapping[str, int]:
-        """Count the uses of each weight for one input, by name; InputError without its shape."""
-        return measure_cost(self.model, self.required_shape(user)).positions
+    def _positions(self) -> Mapping[str, int]:
+        return measure_cost(self.model, self.required_shape("a budget of MACs")).positions
 
     def draws(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
         """Draw uniformly from (0, 1], on the CPU."""
         # 1 - [0, 1): an exact zero would count as a missing score.
         return 1 - torch.rand(shape, generator=self.generator, device="cpu", dtype=dtype)
+
+
+def _equal(one: Scores, other: Scores) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)

@@ -10,7 +10,7 @@ from torch import nn
 import sculpt
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.errors import BudgetError, DryRankingError, InputError
-from sculpt.pruning.macs import fit_to_macs, macs_of
+from sculpt.pruning.macs import macs_of
 from sculpt.pruning.masks import prunable_parameters
 from sculpt.pruning.task import PruningTask
 
@@ -141,7 +141,7 @@ def test_a_criterion_that_ignores_the_budget_scores_twice():
 
     model = drawn()
     asked = PruningTask(model, 3_000, input_shape=SHAPE, macs=20_000)
-    solved, scores = fit_to_macs(asked, score)
+    solved, scores = asked.scored(score)
     assert len(calls) == 2
     assert macs_of(solved.select(scores), positions(model)) == 20_000
 
