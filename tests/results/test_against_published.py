@@ -2,10 +2,10 @@
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
+from manual import text_of
 from published_studies import (
     BASE,
     BETTER,
@@ -247,8 +247,7 @@ def test_the_measured_file_has_signs_and_intervals(whole):
 
 
 def test_every_key_is_documented(whole):
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
-    section = readme.split("## JSON")[1].split("- `run --slurm`")[0]
+    section = text_of("docs/reference/json.md").split("- `run --slurm`")[0]
     documented = set(re.findall(r'"(\w+)"', section))
 
     def keys(node: Any) -> set[str]:
