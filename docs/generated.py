@@ -93,7 +93,7 @@ def spell(kind: Any, metadata: Iterable[Any] = ()) -> str:
         text = f"list of ({spell(parts[0])})"
     elif isinstance(origin, type) and issubclass(origin, Mapping):
         text = f"mapping of ({spell(parts[0])}) to ({spell(parts[1])})"
-    elif kind is Choice:
+    elif isinstance(kind, type) and issubclass(kind, Choice):
         text = "a name, with its options"
     elif isinstance(kind, type) and issubclass(kind, Section):
         text = "a section of its own"
@@ -137,7 +137,7 @@ def sections_in(kind: Any) -> Iterator[type[BaseModel]]:
 
 def study_keys() -> Iterator[str]:
     """Write all keys of a study file, section by section, and the recipes."""
-    yield "# Study keys\n\nMade from the schema, `sculpt/config/`, with every section by its path."
+    yield "# Study keys\n\nMade from the schema, `sculpt/config/`. A section is named by its path."
 
     def walk(schema: type[BaseModel], path: str) -> Iterator[str]:
         yield f"## {path or 'A study file'} {{ #{path or 'study'} }}\n\n{inspect.getdoc(schema)}"
@@ -210,7 +210,7 @@ def json_types() -> Iterator[str]:
             hints, said = get_type_hints(kind, include_extras=True), said_of(kind)
             known = fields(kind) if is_dataclass(kind) else ()
             missing = {field.name for field in known if field.default is not MISSING}
-            missing |= {name for name, hint in hints.items() if get_origin(hint) is NotRequired}
+            missing |= set(getattr(kind, "__optional_keys__", ()))
             yield f"## {title} {{ #{kind.__name__.lower()} }}\n\n{inspect.getdoc(kind)}"
             rows = [
                 [f"`{k}`", spell(hint), "no" if k in missing else "yes", said.get(k, "")]
@@ -234,7 +234,8 @@ def commands() -> Iterator[str]:
         for name, given in inspect.signature(command, eval_str=True).parameters.items():
             kind, info = get_args(given.annotation)
             is_option = hasattr(info, "prompt")
-            called = ", ".join(info.param_decls or [f"--{name.replace('_', '-')}"])
+            decls = [x for x in (info.default, *(info.param_decls or ())) if "--" in str(x)]
+            called = ", ".join(decls or [f"--{name.replace('_', '-')}"])
             if not is_option:
                 called = info.metavar or name.upper()
                 usage += f" {called}" if given.default is given.empty else f" [{called}]"

@@ -1,7 +1,10 @@
 """What is written for people, as tests read it: README, CONTRIBUTING, and the pages of docs/."""
 
+import importlib.util
 import re
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -32,3 +35,12 @@ def readable_links(name: str) -> list[str]:
     """The files that a page links to, whose text is Markdown."""
     targets = re.findall(r"\]\(([^)#\s]+)(?:#[\w.-]+)?\)", text_of(name))
     return [target for target in targets if "://" not in target]
+
+
+@cache
+def made_from_code() -> ModuleType:
+    """The module whose functions make pages of the reference."""
+    found = importlib.util.spec_from_file_location("generated", ROOT / "docs" / "generated.py")
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module

@@ -135,7 +135,8 @@ def options_of(command) -> set[str]:
     """The options of a command of sculpt's."""
     found = {"--help"}
     for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
-        declared = getattr(get_args(parameter.annotation)[1], "param_decls", None)
+        info = get_args(parameter.annotation)[1]
+        declared = [text for text in (info.default, *(info.param_decls or ())) if "--" in str(text)]
         found |= set(declared or [f"--{name.replace('_', '-')}"])
     return found
 
