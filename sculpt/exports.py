@@ -45,7 +45,7 @@ def export_trial(
         seed: One of the trial's; by default the one with the lowest validation error.
 
     Returns:
-        The manifest (README, "JSON").
+        The manifest (docs/reference/json.md).
 
     Raises:
         InputError: there is no such trial, seed or format, or the folder cannot be written.
@@ -88,7 +88,7 @@ def verify(directory: str | Path, *, data_root: str | Path | None = None) -> Ver
             under the current directory. Nothing is downloaded.
 
     Returns:
-        The checks as a JSON document (README, "JSON").
+        The checks as a JSON document (docs/reference/json.md).
 
     Raises:
         InputError: it is not an exported folder, or its network cannot be loaded.
@@ -119,7 +119,7 @@ def latency(
         on_row: Called with each row as soon as it is known.
 
     Returns:
-        The table as a JSON document (README, "JSON").
+        The table as a JSON document (docs/reference/json.md).
 
     Raises:
         InputError: it is not an exported folder, the runtime is missing, or the network is not

@@ -60,7 +60,7 @@ def check(
             where the file says, or `runs/NAME.db`.
 
     Returns:
-        The JSON document of `sculpt check` (README, "JSON").
+        The JSON document of `sculpt check` (docs/reference/json.md).
 
     Raises:
         InputError: The study cannot be run as it is.
@@ -106,7 +106,7 @@ def bench(
         on_network: Called with the name of the network that is measured next.
 
     Returns:
-        The JSON document of `sculpt bench` (README, "JSON").
+        The JSON document of `sculpt bench` (docs/reference/json.md).
 
     Raises:
         InputError: The study cannot be run as it is, or not with these parameters.
@@ -287,7 +287,7 @@ def diagnose_candidate(
         plot: A file to draw layer sparsities and scores into; its ending says the format.
 
     Returns:
-        Its JSON document (README, "JSON"), and the network itself.
+        Its JSON document (docs/reference/json.md), and the network itself.
 
     Raises:
         InputError: A parameter is none of the space's, or the candidate cannot be pruned so.

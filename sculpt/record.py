@@ -1,6 +1,6 @@
 """The typed record of a trial; `sculpt.typed_json` writes it as JSON and reads it back.
 
-README, "JSON", has the document of `sculpt show`, whose keys are the fields here. Errors are
+docs/reference/json.md has the document of `sculpt show`, whose keys are the fields here. Errors are
 fractions, losses in nats, times in seconds, MACs and parameters counts for one image. In another
 task than classification the errors are the study's metric, and the losses its loss.
 """

@@ -75,9 +75,7 @@ class Registry:
         """
         self._load()
         if name not in self._entries:
-            own = (
-                f", or {IMPORT} (README, Own network, own data)" if IMPORT in self._entries else ""
-            )
+            own = f", or {IMPORT} (docs/how-to/own-network.md)" if IMPORT in self._entries else ""
             raise UnknownNameError(
                 f"{self.kind} must be one of {', '.join(self.names())}{own}, but got {name!r}; one "
                 "of a plug-in needs its module named: --plugins MODULE (in a study file: plugins)"

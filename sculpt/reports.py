@@ -14,7 +14,7 @@ ReportFormat = Literal["html", "md"]
 
 
 def status(study: Results | str | Path, storage: str | None = None) -> dict[str, Any]:
-    """Count the trials of a study by their state (README, "JSON").
+    """Count the trials of a study by their state (docs/reference/json.md).
 
     Args:
         study: Its results, or whatever `open_results` takes.

@@ -347,6 +347,6 @@ def _known_keys(schema: type[BaseModel], location: tuple[Any, ...]) -> str:
     for part in location:
         field = schema.model_fields.get(part)
         if field is None or not isinstance(field.annotation, type):
-            return "see the README"
+            return "see docs, Study keys"
         schema = field.annotation
     return ", ".join(schema.model_fields) or "none"

@@ -42,7 +42,7 @@ SCORED = 512
 
 
 class Row(TypedDict):
-    """Time of one phase of one network's trial (README, "JSON")."""
+    """Time of one phase of one network's trial (docs/reference/json.md)."""
 
     params: Params
     role: str
@@ -53,7 +53,7 @@ class Row(TypedDict):
 
 
 class MeasuredStudy(TypedDict):
-    """The document of `sculpt bench` (README, "JSON")."""
+    """The document of `sculpt bench` (docs/reference/json.md)."""
 
     study: str
     fingerprint: str

@@ -79,7 +79,7 @@ class Search(Section):
     trials: Annotated[int, Field(ge=2, le=10**6)] | Literal["all"]
     """TOTAL of trials, the dense base included; `all` = every feasible point of the space."""
     sampler: Sampler = "auto"
-    """Optuna's, by name; `grid` is in the order of the space, `auto` picks (README)."""
+    """Optuna's, by name; `grid` is in the order of the space, `auto` picks one by the space."""
     seed: Seed = 0
     early_stopping: EarlyStopping | None = None
     """By default none: every candidate is trained to the end."""

@@ -15,7 +15,7 @@ Rival = Literal["dense", "shuffled", "erk"]
 
 
 class OpposedRow(TypedDict):
-    """A candidate against an opponent (README, "JSON")."""
+    """A candidate against an opponent (docs/reference/json.md)."""
 
     trial: int
     arm: Rival

@@ -51,7 +51,7 @@ class PublishedRow(TypedDict):
 
 
 class AgainstPublished(TypedDict):
-    """Published and measured differences side by side (README, "JSON")."""
+    """Published and measured differences side by side (docs/reference/json.md)."""
 
     source: str
     published_protocol: Literal["lowest_test"] | None
@@ -61,7 +61,7 @@ class AgainstPublished(TypedDict):
 
 
 def against_published(results: Results) -> AgainstPublished | None:
-    """Return published and measured differences from the base as a JSON document (README, "JSON").
+    """Return published and measured differences as a JSON document (docs/reference/json.md).
 
     `lowest_test` is the published protocol, the lowest test error of all evaluations of a seed;
     `selected_test` the test error at the evaluation with the lowest validation error; `val` the

@@ -26,7 +26,7 @@ class Setting(TypedDict):
 
 
 class ComparisonDocument(TypedDict):
-    """Networks side by side (README, "JSON")."""
+    """Networks side by side (docs/reference/json.md)."""
 
     networks: list[Document]
     """Fields of each record, its difference from the first, and the verdict."""
@@ -58,7 +58,7 @@ def compare(references: Sequence[str], storage: str | None = None) -> Comparison
         storage: Where the studies are kept, if not where each of them says.
 
     Returns:
-        README, "JSON". Validation errors are compared seed by seed where both networks were
+        docs/reference/json.md. Validation errors are compared seed by seed where both networks were
         trained with the same seeds, else by Welch's t; not at all where their images differ.
         Verdicts are Holm-corrected over the comparisons.
 

@@ -55,7 +55,7 @@ class AgainstDense(TypedDict):
 
 
 class Confirmation(TypedDict):
-    """The confirmation of a study (README, "JSON")."""
+    """The confirmation of a study (docs/reference/json.md)."""
 
     top: int
     seeds: int
@@ -70,7 +70,7 @@ class Confirmation(TypedDict):
 
 
 def confirmed_errors(results: Results) -> Confirmation | None:
-    """Return the confirmation as a JSON document (README, "JSON"); None without one.
+    """Return the confirmation as a JSON document (docs/reference/json.md); None without one.
 
     Each selected candidate is compared with the base and with the dense opponent of its size that
     was confirmed, and each control with its own candidate, on test errors, seed by seed. Each

@@ -14,7 +14,7 @@ from sculpt.results.records import Results
 
 
 class ProxyRow(TypedDict):
-    """A proxy's correlation (README, "JSON")."""
+    """A proxy's correlation (docs/reference/json.md)."""
 
     proxy: str
     rho: float | None

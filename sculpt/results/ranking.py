@@ -57,7 +57,7 @@ class UnrankedRow(TypedDict):
 
 
 class Ranking(TypedDict):
-    """Ranking of a study (README, "JSON")."""
+    """Ranking of a study (docs/reference/json.md)."""
 
     study: str
     budget: int | None
@@ -76,7 +76,7 @@ class Ranking(TypedDict):
 
 
 def rank(results: Results) -> Ranking:
-    """Return the ranking as a JSON document (README, "JSON").
+    """Return the ranking as a JSON document (docs/reference/json.md).
 
     Ranked by mean validation error; at equal error by kept MACs, then by trial. The verdicts are
     corrected for how many candidates are compared with the base; those on opponents for how many of

@@ -195,7 +195,7 @@ def test_schedules():
 
 
 def test_a_plain_loop_with_moving_masks():
-    """As in the README."""
+    """As in docs/how-to/any-network.md."""
     model, masks = sparse_network(dtype=torch.float32)
     budget = sum(counts(masks).values())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)

@@ -57,7 +57,7 @@ def connection_sensitivity(
             `warm_up`: inference mode with the statistics of all images, which are passed through
             the network first; see `warmed_up`.
         precision: Of products and convolutions. `bfloat16` is faster where the device has it, and
-            finds nearly the same mask (README, "How fast"); gradients are still added up in
+            finds nearly the same mask (docs/measured/speed.md); gradients are still added up in
             float32.
 
     Returns:

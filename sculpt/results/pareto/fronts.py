@@ -73,7 +73,7 @@ class FrontDocument(TypedDict):
 
 
 class ParetoDocument(TypedDict):
-    """The fronts of studies (README, "JSON")."""
+    """The fronts of studies (docs/reference/json.md)."""
 
     studies: list[str]
     objectives: list[Objective]
@@ -144,7 +144,7 @@ def pareto_document(
     where: str | None = None,
     dominated: bool = False,
 ) -> ParetoDocument:
-    """Return the fronts of `pareto` as a JSON document (README, "JSON"), with hypervolumes.
+    """Return the fronts of `pareto` as a JSON document (docs/reference/json.md), with hypervolumes.
 
     A hypervolume is what a front dominates up to the dense base, whether `where` keeps the base
     or not; of several studies, the base of the first that has one with all values.

@@ -84,7 +84,7 @@ class Prediction(TypedDict):
 
 
 class CheckedStudy(TypedDict):
-    """The document of `sculpt check` (README, "JSON")."""
+    """The document of `sculpt check` (docs/reference/json.md)."""
 
     study: str
     counting: str
