@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -20,6 +19,7 @@ import sculpt
 from sculpt.errors import InputError, SculptError
 from sculpt.search.progress import LiveView, Watcher
 from sculpt.search.session import Session
+from sculpt.search.workers import concurrency
 from sculpt.search.workers.concurrency import Concurrency
 from sculpt.search.workers.devices import choose_devices
 from sculpt.search.workers.worker import pause
@@ -132,7 +132,6 @@ def workers(leader: subprocess.Popen[str]) -> list[int]:
 
 
 def both_are_busy(path: Path) -> bool:
-    time.sleep(0.2)  # looking costs the workers time
     try:
         table = sculpt.open_results(path).trials
     except InputError:  # not made yet
@@ -201,16 +200,19 @@ def test_a_stopped_run_leaves_no_process_and_goes_on(tmp_path, start, wait_until
 
 
 @pytest.mark.parametrize(
-    ("raised", "error", "message"),
+    ("count", "raised", "error", "message"),
     [
-        ("sculpt.errors.DataError('no images here')", InputError, "^no images here$"),
+        (1, "sculpt.errors.DataError('no images here')", InputError, "^no images here$"),
         pytest.param(
-            *("IndexError('a defect')", SculptError, "a worker must not fail, but did: .*a defect"),
+            *(2, "IndexError('a defect')"),
+            *(SculptError, "a worker must not fail, but did: .*a defect"),
             marks=pytest.mark.slow,
         ),
     ],
 )
-def test_what_a_worker_raises_reaches_the_caller(tmp_path, monkeypatch, raised, error, message):
+def test_what_a_worker_raises_reaches_the_caller(
+    tmp_path, monkeypatch, count, raised, error, message
+):
     (tmp_path / "only_here.py").write_text(
         "import multiprocessing, sculpt.errors, sculpt.search.session\n"
         f"def fail(config): raise {raised}\n"
@@ -219,16 +221,22 @@ def test_what_a_worker_raises_reaches_the_caller(tmp_path, monkeypatch, raised, 
     monkeypatch.syspath_prepend(tmp_path)
     path = write_study(tmp_path, plugins=["only_here"], search__trials=3, search__replicates=1)
     with pytest.raises(error, match=message):
-        sculpt.run(path, trials_per_device=2)
+        sculpt.run(path, device="cpu", workers=count)
 
 
 @pytest.mark.slow
-def test_auto_measures_and_says_so(tmp_path):
-    path = write_study(tmp_path, search__trials=2, search__replicates=1)
+def test_auto_measures_and_says_so(tmp_path, monkeypatch):
+    (tmp_path / "hasty.py").write_text(
+        "from sculpt.search.workers import concurrency\nconcurrency.MEASURED_SECONDS = 0.2\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(concurrency, "MEASURED_SECONDS", 0.2)  # put back, and hasty does the rest
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)  # or more and more of them are measured
+    path = write_study(tmp_path, plugins=["hasty"], search__trials=2, search__replicates=1)
     console = Console(file=io.StringIO(), width=200)
     sculpt.run(path, watcher=LiveView(console), trials_per_device="auto")
     check_complete(path, 2)
-    rates = r"1: [\d,]+(, 2: [\d,]+(, 4: [\d,]+.*)?)? images/s together -> \d"
+    rates = r"1: [\d,]+, 2: [\d,]+ images/s together -> [12]"
     assert re.search(f"^trials per device: {rates}$", console.file.getvalue(), re.MULTILINE)
 
 
