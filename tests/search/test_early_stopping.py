@@ -101,7 +101,6 @@ def early(folder: Path, **changes: Any) -> Path:
         "space__parameters": SPACE,
         "training__epochs": 5,
         "training__compact": False,  # it takes longer than what it saves
-        "diagnostics__jacobian_images": 0,
         "search__sampler": "random",
         "search__trials": "all",
         "search__early_stopping": {"first_rung": 1, "factor": 2},
