@@ -200,19 +200,16 @@ def test_a_stopped_run_leaves_no_process_and_goes_on(tmp_path, start, wait_until
 
 
 @pytest.mark.parametrize(
-    ("count", "raised", "error", "message"),
+    ("raised", "error", "message"),
     [
-        (1, "sculpt.errors.DataError('no images here')", InputError, "^no images here$"),
+        ("sculpt.errors.DataError('no images here')", InputError, "^no images here$"),
         pytest.param(
-            *(2, "IndexError('a defect')"),
-            *(SculptError, "a worker must not fail, but did: .*a defect"),
+            *("IndexError('a defect')", SculptError, "a worker must not fail, but did: .*a defect"),
             marks=pytest.mark.slow,
         ),
     ],
 )
-def test_what_a_worker_raises_reaches_the_caller(
-    tmp_path, monkeypatch, count, raised, error, message
-):
+def test_what_a_worker_raises_reaches_the_caller(tmp_path, monkeypatch, raised, error, message):
     (tmp_path / "only_here.py").write_text(
         "import multiprocessing, sculpt.errors, sculpt.search.session\n"
         f"def fail(config): raise {raised}\n"
@@ -221,7 +218,7 @@ def test_what_a_worker_raises_reaches_the_caller(
     monkeypatch.syspath_prepend(tmp_path)
     path = write_study(tmp_path, plugins=["only_here"], search__trials=3, search__replicates=1)
     with pytest.raises(error, match=message):
-        sculpt.run(path, device="cpu", workers=count)
+        sculpt.run(path, trials_per_device=2)
 
 
 @pytest.mark.slow
