@@ -20,7 +20,9 @@ from studies import write_study
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """The tiny study run by the command line, and what `run --json` printed last."""
-    path = write_study(tmp_path_factory.mktemp("cli"), search__replicates=2)
+    path = write_study(
+        tmp_path_factory.mktemp("cli"), search__replicates=2, diagnostics__jacobian_images=2
+    )
     done = CliRunner().invoke(app, ["run", str(path), "--json"])
     assert done.exit_code == 0, done.output
     assert "4 trials" in done.stderr
@@ -374,7 +376,7 @@ def test_a_newer_study_is_not_misread(tmp_path, sculpt_command):
 
 class TestDiagnose:
     def test_it_prints_one_document(self, tmp_path, sculpt_command):
-        path = write_study(tmp_path)
+        path = write_study(tmp_path, diagnostics__jacobian_images=2)
         code, out, err = sculpt_command(
             "diagnose",
             path,

@@ -36,6 +36,7 @@ def stopped(tmp_path_factory):
     path = write_study(
         folder,
         artifacts=str(folder / "kept here"),
+        diagnostics__jacobian_images=2,
         training__epochs=3,
         search__replicates=2,
         space__parameters={"widening": [2], "training.learning_rate": [0.1, 0.2, 0.0001]},

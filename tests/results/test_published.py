@@ -36,6 +36,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> sculpt.Results:
     path = write_study(
         folder,
         published=PUBLISHED,
+        diagnostics__jacobian_images=2,
         search__trials="all",
         search__replicates=2,
         space__parameters__blocks=[1],

@@ -29,16 +29,16 @@ SEARCHED = Study.model_validate(
         "model": {"name": "resnet"},
         "space": {
             "parameters": {
-                "a": {"low": 1, "high": 3},
-                "b": [[1], [1, 2], [1, 2, 3], [1, 2, 3, 4]],
+                "a": {"low": 1, "high": 2},
+                "b": [[1], [1, 2], [1, 2, 3]],
                 "c": {"low": 0.0, "high": 0.4, "step": 0.1},
             }
         },
         "training": {"epochs": 1},
-        "search": {"trials": 61},
+        "search": {"trials": 31},
     }
 )
-"""A study over 60 points."""
+"""A study over 30 points."""
 
 GRACE_SECONDS = 2  # where a process is to be found dead; elsewhere, a slow one never is
 

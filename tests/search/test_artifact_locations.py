@@ -42,7 +42,6 @@ SHORT: dict[str, Any] = {
     "search__checkpoint_seconds": 0,
     "training__epochs": 3,
     "space__parameters": {"widening": [2]},
-    "diagnostics__jacobian_images": 0,
 }
 
 

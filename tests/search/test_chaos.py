@@ -16,7 +16,7 @@ from sculpt.storage.attributes import INFEASIBLE
 from sculpt.storage.trials import original_number
 from studies import write_study
 
-TRIALS, WORKERS, KILLS = 24, 4, 10
+TRIALS, WORKERS, KILLS = 16, 4, 6
 DOWN_SECONDS = 3
 
 

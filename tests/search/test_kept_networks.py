@@ -19,7 +19,6 @@ from studies import write_study
 
 def small_study(folder: Path, **changes: Any) -> Path:
     settings: dict[str, Any] = {
-        "diagnostics__jacobian_images": 0,
         "search__trials": "all",
         "search__confirm": {"top": 1, "seeds": 2},
     }

@@ -28,7 +28,7 @@ LISTED: list[dict[str, Any]] = [
 
 
 def opposed_study(folder: Path, opponents: list[dict[str, Any]], **changes: Any) -> Path:
-    settings = {"diagnostics__jacobian_images": 0, "search__trials": 2, "opponents": opponents}
+    settings = {"search__trials": 2, "opponents": opponents}
     return write_study(folder, **(settings | changes))
 
 

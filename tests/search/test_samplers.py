@@ -252,8 +252,8 @@ def test_four_workers_repeat_nothing(
     start: Callable[..., subprocess.Popen[str]],
     wait_until: Callable[[Callable[[], object]], None],
 ):
-    """60 trials over a space of 60 points: 0 repeated configurations."""
-    workers = [start("search", 60, name, number) for number in range(1, 5)]
+    """30 trials over a space of 30 points: 0 repeated configurations."""
+    workers = [start("search", 30, name, number) for number in range(1, 5)]
     wait_until(lambda: len(list(tmp_path.glob("ready-*"))) == 4)
     (tmp_path / "go").touch()
     for worker in workers:
@@ -262,5 +262,5 @@ def test_four_workers_repeat_nothing(
         assert "Traceback" not in errors, errors
     trials = optuna.load_study(study_name="s", storage=storage).trials
     drawn = {key_of(trial.params) for trial in trials}
-    assert len(trials) == len(drawn) == space_size(SEARCHED.space) == 60
+    assert len(trials) == len(drawn) == space_size(SEARCHED.space) == 30
     assert {trial.state for trial in trials} == {optuna.trial.TrialState.COMPLETE}

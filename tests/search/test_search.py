@@ -28,7 +28,6 @@ def test_a_search(tmp_path):
         budget=6000,
         model__widening=1,
         training__epochs=0,
-        diagnostics__jacobian_images=0,
         search__sampler="tpe",
         search__trials=9,
         search__replicates=1,

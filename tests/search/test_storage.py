@@ -338,22 +338,22 @@ def test_a_study_survives_pickling(study, storage):
 
 @pytest.mark.slow
 def test_enqueued_trials_run_exactly_once(study, run, tmp_path):
-    for i in range(40):
-        study.enqueue_trial({"x": i / 40})
-    assert run(6, "work", 40) == [0] * 6
-    assert executions(tmp_path) == list(range(40))
+    for i in range(16):
+        study.enqueue_trial({"x": i / 16})
+    assert run(4, "work", 16) == [0] * 4
+    assert executions(tmp_path) == list(range(16))
     trials = study.get_trials()
-    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 40
-    assert [trial.value for trial in trials] == [i / 40 for i in range(40)]
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 16
+    assert [trial.value for trial in trials] == [i / 16 for i in range(16)]
 
 
 @pytest.mark.slow
 def test_processes_that_start_at_once_make_exactly_the_limit(run, tmp_path, storage_url):
-    assert run(4, "work", 25) == [0] * 4  # the tables and the study are theirs to make, too
-    assert executions(tmp_path) == list(range(25))
+    assert run(4, "work", 12) == [0] * 4  # the tables and the study are theirs to make, too
+    assert executions(tmp_path) == list(range(12))
     with closing(open_storage(storage_url, create=False)) as storage:
         trials = optuna.load_study(study_name="s", storage=storage).trials
-    assert [trial.number for trial in trials] == list(range(25))
+    assert [trial.number for trial in trials] == list(range(12))
     assert {trial.state for trial in trials} == {TrialState.COMPLETE}
 
 

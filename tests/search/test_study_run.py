@@ -56,7 +56,9 @@ def configurations(results):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """The tiny study, run to its end."""
-    path = write_study(tmp_path_factory.mktemp("finished"), search__replicates=2)
+    path = write_study(
+        tmp_path_factory.mktemp("finished"), search__replicates=2, diagnostics__jacobian_images=2
+    )
     return path, sculpt.run(path)
 
 

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -20,6 +19,7 @@ import sculpt
 from sculpt.errors import InputError, SculptError
 from sculpt.search.progress import LiveView, Watcher
 from sculpt.search.session import Session
+from sculpt.search.workers import concurrency
 from sculpt.search.workers.concurrency import Concurrency
 from sculpt.search.workers.devices import choose_devices
 from sculpt.search.workers.worker import pause
@@ -132,7 +132,6 @@ def workers(leader: subprocess.Popen[str]) -> list[int]:
 
 
 def both_are_busy(path: Path) -> bool:
-    time.sleep(0.2)  # looking costs the workers time
     try:
         table = sculpt.open_results(path).trials
     except InputError:  # not made yet
@@ -223,12 +222,18 @@ def test_what_a_worker_raises_reaches_the_caller(tmp_path, monkeypatch, raised, 
 
 
 @pytest.mark.slow
-def test_auto_measures_and_says_so(tmp_path):
-    path = write_study(tmp_path, search__trials=2, search__replicates=1)
+def test_auto_measures_and_says_so(tmp_path, monkeypatch):
+    (tmp_path / "hasty.py").write_text(
+        "from sculpt.search.workers import concurrency\nconcurrency.MEASURED_SECONDS = 0.2\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(concurrency, "MEASURED_SECONDS", 0.2)  # put back, and hasty does the rest
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)  # or more and more of them are measured
+    path = write_study(tmp_path, plugins=["hasty"], search__trials=2, search__replicates=1)
     console = Console(file=io.StringIO(), width=200)
     sculpt.run(path, watcher=LiveView(console), trials_per_device="auto")
     check_complete(path, 2)
-    rates = r"1: [\d,]+(, 2: [\d,]+(, 4: [\d,]+.*)?)? images/s together -> \d"
+    rates = r"1: [\d,]+, 2: [\d,]+ images/s together -> [12]"
     assert re.search(f"^trials per device: {rates}$", console.file.getvalue(), re.MULTILINE)
 
 
