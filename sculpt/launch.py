@@ -329,6 +329,8 @@ def diagnose_candidate(
         },
         "seconds": record.seconds,
     }
+    if macs is not None:
+        document["macs"] = macs
     document = to_json(document)
     if plot is not None:
         from sculpt.presentation.figures.pruning import plot_pruning  # which imports what draws

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = Path(__file__).with_name("golden_studies.json")
 
 STUDIES: dict[str, dict[str, Any]] = {
-    "digits.yaml": {"search.trials": 3, "search.replicates": 1},
+    "digits.yaml": {"search.trials": 5, "search.replicates": 1},
     "cifar10_smoke.yaml": {
         "data": {"name": "image_folder", "train_images": 300, "validation_fraction": 0.2},
         "training.precision": "float32",

@@ -59,10 +59,13 @@ def _facts(network: Network, facts: Facts) -> Table:
     found, record = network.metadata, network.record
     metric = Metric.of_settings(record.get("config"))
     of_seed = f"{metric.name} of this seed"
+    budget = (record.get("config") or {}).get("budget")
+    most = budget.get("macs") if isinstance(budget, dict) else None
     known: list[tuple[str, Any, Callable[[Any], str]]] = [
         ("parameters kept", found.get("kept_parameters"), count),
         ("counting rule", COUNTING.get(str(found.get("counting"))), text),
-        ("budget", record.get("budget"), count),
+        ("budget", None if most else record.get("budget"), count),
+        ("budget of multiply-accumulates", "the base's" if most == "base" else most, _count),
         ("sparsity", record.get("sparsity"), share),
         ("multiply-accumulates per image", record.get("kept_macs"), count),
         ("of the dense network", record.get("dense_macs"), count),
@@ -74,6 +77,10 @@ def _facts(network: Network, facts: Facts) -> Table:
         ("initialiser, criterion, repair", _recipe(record.get("config") or {}), text),
     ]
     return facts_table("", [(n, "" if v is None else unit(v)) for n, v, unit in known])
+
+
+def _count(found: int | str) -> str:
+    return found if isinstance(found, str) else count(found)
 
 
 def _recipe(config: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import sculpt
 from sculpt.config import Opponent, Study
 from sculpt.config.arms import with_arm
 from sculpt.errors import ConfigError, InputError, SculptError
+from sculpt.results.tables.trial import diagnosis_tables
 from sculpt.search.images import describe_data
 from sculpt.search.opponents import opponent_setups, opponent_sizes, solve_width
 from sculpt.search.progress import Watcher
@@ -385,3 +386,12 @@ def test_macs_are_a_budget_that_candidates_and_dense_opponents_meet(tmp_path):
 def test_a_budget_of_macs_that_is_none(tmp_path, changes, problem):
     with pytest.raises(ConfigError, match=problem):
         sculpt.run(write_study(tmp_path, **changes))
+
+
+def test_one_candidate_within_its_macs(tmp_path):
+    path = write_study(tmp_path, budget={"macs": 20_000})
+    document, _ = sculpt.diagnose_candidate(path, {"model.widening": 2})
+    assert document["macs"] == 20_000
+    assert 0 <= 20_000 - document["kept_macs"] < 16, "no other weight fits"
+    (shown, *_) = diagnosis_tables(document).renderables
+    assert "of at most 20.00 k MACs" in str(shown.title)

@@ -36,10 +36,13 @@ def trial_tables(document: Document) -> Group:
 
 def diagnosis_tables(document: Document) -> Group:
     """Show one candidate, pruned and not trained: its layers, then its signal propagation."""
+    budget = f"of a budget of {units.count(document['budget'])}"
+    if "macs" in document:
+        spent, most = units.macs(document["kept_macs"]), units.macs(document["macs"])
+        budget = f"with {spent} of at most {most} MACs"
     title = (
         f"{document['study']}: {describe_parameters(document['params']) or 'as it stands'}, "
-        f"{units.count(document['kept_parameters'])} parameters kept of a budget of "
-        f"{units.count(document['budget'])} "
+        f"{units.count(document['kept_parameters'])} parameters kept {budget} "
         f"(counting rule {document['counting']}), sparsity {units.share(document['sparsity'])}"
     )
     scores = document["orthogonality_score"]
