@@ -42,7 +42,7 @@ class Finished:
 
 
 def finish(seeds: list[int], objectives: list[str], *, read_test: bool) -> Finished:
-    base = Study.model_validate(TINY)
+    base = Study.model_validate(TINY | {"diagnostics": {"jacobian_images": 2}})
     study = base.with_parameters({"widening": 2, "search.objectives": objectives})
     splits = make_splits(Digits().read(), train_images=200, validation_fraction=0.25)
     budget = resolve_budget(base, splits.spec)

@@ -39,8 +39,8 @@ QUANTITIES = {*SIGNALS} - {"jacobian_mean"} | {"jacobian"}
 
 
 def study(**changes):
-    """The tiny study; a key's dots are written as two underscores."""
-    document = copy.deepcopy(TINY)
+    """The tiny study, with Jacobians; a key's dots are written as two underscores."""
+    document = copy.deepcopy(TINY) | {"diagnostics": {}}
     for key, value in changes.items():
         assign(document, key.replace("__", "."), value)
     return Study.model_validate(document)

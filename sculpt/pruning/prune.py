@@ -151,7 +151,7 @@ def prune(
     """
     if budget is None and macs is None:
         raise BudgetError(
-            "a network must be pruned to a budget, but got none; give the parameters to keep, or "
+            "a budget must be a whole number, the parameters to keep, but got None; give one, or "
             "macs="
         )
     limit = None if macs is None else _whole(macs, "macs", "multiply-accumulates")
