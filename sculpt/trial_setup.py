@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import nn
@@ -226,5 +226,13 @@ def candidate_macs(study: Study, candidate: Study, spec: Spec) -> int | None:
         return None
     if budget.macs != "base":
         return budget.macs
+    return _dense_macs(study.model.model_dump_json(), spec)
+
+
+@cache
+def _dense_macs(model: str, spec: Spec) -> int:
+    """Count the MACs of a dense network; cached, because every candidate asks for the base's."""
+    choice = Choice.model_validate_json(model)
     with torch.device("meta"):
-        return measure_cost(build_model(study, spec), spec.shape).dense_macs
+        network = build_for(choice.name, spec.shape, spec.outputs, choice.options)
+        return measure_cost(network, spec.shape).dense_macs

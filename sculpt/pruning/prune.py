@@ -211,7 +211,7 @@ def prune(
 
             if limit is not None and by_macs:
                 cost = measure_cost(model, task.required_shape("a budget of MACs"))
-                check_macs(model, cost.positions, limit, pattern)
+                check_macs(model, cost, limit, pattern)
             task, scores = task.scored(score)
             masks = task.select(scores)
             apply_masks(model, masks)

@@ -1,6 +1,6 @@
 """The task given to a criterion: the network, its budget, and the images to score on."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from sculpt.diagnostics.arguments import InputShape
-from sculpt.diagnostics.cost import measure_cost
+from sculpt.diagnostics.cost import Cost, measure_cost
 from sculpt.errors import BudgetError, DryRankingError
 from sculpt.pruning.batches import Batches
-from sculpt.pruning.macs import fill_up, macs_of
+from sculpt.pruning.macs import fill_up
 from sculpt.pruning.mask_rule import MaskRule, required_shape, select_masks
 from sculpt.pruning.masks import Masks, Scores
 
@@ -45,7 +45,9 @@ class PruningTask:
     macs: int | None = None
     """Most multiply-accumulates on kept weights for one input; None is no limit."""
     most: int = 0
-    """Most weights that may be kept within the MACs, where `kept` was solved for these."""
+    """Most weights that may be kept within the MACs, where `kept` was solved for these, ..."""
+    cost: Cost | None = None
+    """... and the cost of the network."""
 
     def scored(self, criterion: Criterion) -> tuple["PruningTask", Scores]:
         """Score the network; where MACs are limited, solve how many weights these leave.
@@ -64,12 +66,13 @@ class PruningTask:
         """
         if self.macs is None:
             return self, criterion(self)
-        positions, state = self._positions(), self.generator.get_state()
+        cost = measure_cost(self.model, self.required_shape("a budget of MACs"))
+        state = self.generator.get_state()
 
         def keeping(kept: int) -> PruningTask:
             generator = torch.Generator()
             generator.set_state(state)
-            return replace(self, kept=kept, most=self.kept, generator=generator)
+            return replace(self, kept=kept, most=self.kept, cost=cost, generator=generator)
 
         first = scores = criterion(keeping(self.kept))
         low, high, kept = 0, self.kept + 1, self.kept
@@ -81,7 +84,7 @@ class PruningTask:
                 if kept != self.kept and follows is not False:
                     scores = criterion(keeping(kept))
                     follows = follows or not _equal(scores, first)
-                if macs_of(self.select(scores, kept), positions) <= self.macs:
+                if cost.kept_macs(self.select(scores, kept)) <= self.macs:
                     low, solved = kept, scores
                 else:
                     high, fault = kept, None
@@ -108,11 +111,10 @@ class PruningTask:
         )
         if kept is not None or self.macs is None or not self.rule.ranks_single_weights:
             return masks
-        positions = self._positions()
-        left = self.macs - macs_of(masks, positions)
+        assert self.cost is not None, "`scored` made this task"
         room = self.most - sum(int(masks[name].sum()) for name in scores)
         exponent = self.rule.mac_exponent
-        return fill_up(masks, scores, positions, macs=left, room=room, exponent=exponent)
+        return fill_up(masks, scores, self.cost, macs=self.macs, room=room, exponent=exponent)
 
     def select_for_now(self, scores: Scores, kept: int) -> Masks:
         """Mask all but the `kept` highest scores, of which later rounds will keep fewer.
@@ -125,9 +127,6 @@ class PruningTask:
     def required_shape(self, user: str) -> InputShape:
         """Return the input's shape, see `sculpt.pruning.mask_rule.required_shape`."""
         return required_shape(self.input_shape, user)
-
-    def _positions(self) -> Mapping[str, int]:
-        return measure_cost(self.model, self.required_shape("a budget of MACs")).positions
 
     def draws(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
         """Draw uniformly from (0, 1], on the CPU."""

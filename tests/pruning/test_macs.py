@@ -10,7 +10,6 @@ from torch import nn
 import sculpt
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.errors import BudgetError, DryRankingError, InputError
-from sculpt.pruning.macs import macs_of
 from sculpt.pruning.masks import prunable_parameters
 from sculpt.pruning.task import PruningTask
 
@@ -40,6 +39,10 @@ def drawn(model=small_resnet):
 
 def positions(model):
     return measure_cost(model, SHAPE).positions
+
+
+def macs_of(masks, uses):
+    return sum(int(masks[name].sum()) * count for name, count in uses.items())
 
 
 def kept(masks):

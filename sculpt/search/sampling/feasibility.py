@@ -171,7 +171,7 @@ def check_candidate(study: Study, candidate: Study, spec: Spec) -> Feasibility:
         kept = prunable_budget(size.model, budget, candidate.counting)
         pattern = pattern_of(candidate.pruning.granularity)
         if macs is not None and candidate.counts_macs:
-            check_macs(size.model, size.cost.positions, macs, pattern)
+            check_macs(size.model, size.cost, macs, pattern)
         elif pattern:
             pattern.check_budget(size.model, kept)
         check_networks_fit(candidate, size.model, size.input_shape, kept)
