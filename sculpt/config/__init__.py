@@ -11,8 +11,12 @@ import operator
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, field_serializer, model_validator
+from pydantic import AfterValidator, Field, field_serializer, model_validator
 
+from sculpt.config.budgets import Budget
+from sculpt.config.budgets import Macs as Macs
+from sculpt.config.budgets import Sparsity as Sparsity
+from sculpt.config.budgets import sample_budgets as sample_budgets
 from sculpt.config.opponents import Opponent as Opponent
 from sculpt.config.opponents import each_labelled_once
 from sculpt.config.search import Confirm as Confirm
@@ -31,7 +35,7 @@ from sculpt.config.space import label as label
 from sculpt.config.task import Task as Task
 from sculpt.config.training import Moving as Moving
 from sculpt.config.training import Training as Training
-from sculpt.documents import Document, assign, lookup
+from sculpt.documents import Document, assign
 from sculpt.registry import FROM_BUNDLE, REFERENCE
 
 
@@ -43,39 +47,6 @@ class Data(Choice):
     split_seed: Seed = 0
     train_images: Annotated[int, Field(ge=2, le=10**9)] | None = None
     """Use a stratified subset of this many training images (validation included)."""
-
-
-class Sparsity(Section):
-    """A budget as the fraction removed of a candidate's own dense network."""
-
-    sparsity: Fraction
-
-
-Parameters = Annotated[int, Field(ge=1, le=10**12)]
-
-
-class Macs(Section):
-    """A budget of work: multiply-accumulates on kept weights for one input."""
-
-    macs: Annotated[int, Field(ge=1, le=10**15)] | Literal["base"]
-    """Met from below, as closely as single weights allow; `base` is what the base takes."""
-    parameters: Parameters | Literal["base"] | None = None
-    """Most parameters beside; by default as many as the MACs allow."""
-
-
-def _kind_of_budget(given: Any) -> str:
-    """Name the one kind of budget whose faults are told."""
-    if isinstance(given, Macs) or (isinstance(given, dict) and given.keys() & Macs.model_fields):
-        return "Macs"
-    return "Sparsity" if isinstance(given, Sparsity | dict) else "int"
-
-
-Budget = Annotated[
-    Annotated[Parameters | Literal["base"], Tag("int")]
-    | Annotated[Sparsity, Tag("Sparsity")]
-    | Annotated[Macs, Tag("Macs")],
-    Discriminator(_kind_of_budget),
-]
 
 
 def _granularity(given: str) -> str:
@@ -378,20 +349,6 @@ def default_storage(study: str) -> str:
 def parameter_path(key: str) -> str:
     """Find the place of a space's key in the study: bare keys are options of the model."""
     return key if key.split(".")[0] in Study.model_fields else f"model.{key}"
-
-
-def sample_budgets(document: Any) -> Any:
-    """Turn a list of budgets in a study document into a parameter of the space.
-
-    Any other document is returned unchanged, and so is one whose space already samples the budget
-    or is malformed, which the schema refuses.
-    """
-    budgets = document.get("budget") if isinstance(document, dict) else None
-    parameters = lookup(document, "space.parameters") if isinstance(budgets, list) else None
-    if not isinstance(parameters, dict) or "budget" in parameters:
-        return document
-    space = document["space"] | {"parameters": {"budget": budgets} | parameters}
-    return document | {"budget": "base", "space": space}
 
 
 def named_plugins(document: Document) -> list[Any]:
