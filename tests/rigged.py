@@ -101,6 +101,7 @@ class RiggedResults:
             model=SimpleNamespace(options={}),
             published=None,
             opponents=[],
+            counts_macs=False,
             task=Task(),
         )
 

@@ -27,7 +27,7 @@ from sculpt.search.images import check_scoring_images, describe_data, load_data
 from sculpt.search.opponents import opponent_setups, queue_opponents
 from sculpt.search.progress import Watcher
 from sculpt.search.sampling.feasibility import total_trials
-from sculpt.search.sampling.samplers import make_sampler, resolve_sampler
+from sculpt.search.sampling.samplers import make_sampler
 from sculpt.search.workers.concurrency import measure_concurrency
 from sculpt.search.workers.devices import WorkerCount, use_device
 from sculpt.search.workers.interruption import Interruption
@@ -87,7 +87,6 @@ class Session:
         _check_machine(config, devices)
         total = total_trials(config, describe_data(config))
         opponent_setups(config, describe_data(config))
-        resolve_sampler(config)
         session = cls(config, devices, total=total)
         _silence_optuna()
         session.store = start_store(config, session.splits.fingerprint, total)

@@ -10,7 +10,7 @@ import torch
 
 from sculpt.config import Study
 from sculpt.data import ImageSpec
-from sculpt.errors import ConfigError
+from sculpt.errors import ConfigError, InputError
 from sculpt.pruning.patterns import Pattern
 from sculpt.search.sampling.feasibility import (
     check_candidate,
@@ -119,6 +119,15 @@ def test_a_network_that_cannot_be_built_breaks_every_rule(tmp_path, budget):
     assert [row["dense_parameters"] for row in rows] == [0, 0]
     assert not any(row["feasible"] for row in rows)
     assert document["trials"] == 1 + sum(row["feasible"] for row in document["corners"])
+
+
+def test_check_and_run_refuse_a_base_alike(tmp_path):
+    """For the same reason, although no point of the space can be built either."""
+    model, space = {"name": "wide_resnet", "depth": 11}, {"parameters": {"widening": [2, 3]}}
+    study = load_study(write_study(tmp_path, model=model, space=space))
+    for asked in (check_study, total_trials):
+        with pytest.raises(InputError, match=r"^depth must be 6n \+ 4"):
+            asked(study, DIGITS)
 
 
 def test_constraints_count_wherever_feasible_points_do(tmp_path):
