@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sculpt.exports import export_trial as export_trial
     from sculpt.exports import latency as latency
     from sculpt.exports import verify as verify
+    from sculpt.initializers import initialize as initialize
     from sculpt.launch import bench as bench
     from sculpt.launch import check as check
     from sculpt.launch import diagnose_candidate as diagnose_candidate
@@ -43,14 +44,13 @@ if TYPE_CHECKING:
     from sculpt.pruning.attaching import attach_masks as attach_masks
     from sculpt.pruning.attaching import from_torch_pruning as from_torch_pruning
     from sculpt.pruning.attaching import to_torch_pruning as to_torch_pruning
-    from sculpt.pruning.initializers import initialize as initialize
-    from sculpt.pruning.isometry import repair_isometry as repair_isometry
     from sculpt.pruning.masks import apply_masks as apply_masks
     from sculpt.pruning.moving import kept_at as kept_at
     from sculpt.pruning.moving import move_masks as move_masks
     from sculpt.pruning.moving import moved_fraction as moved_fraction
     from sculpt.pruning.moving import shrink_masks as shrink_masks
     from sculpt.pruning.prune import prune as prune
+    from sculpt.repair.isometry import repair_isometry as repair_isometry
     from sculpt.reports import dashboard as dashboard
     from sculpt.reports import report as report
     from sculpt.reports import status as status
@@ -68,8 +68,8 @@ _NAMES = {
     "sculpt.exports": ["export_trial", "latency", "verify"],
     "sculpt.launch": ["bench", "check", "diagnose_candidate", "join", "run", "submit"],
     "sculpt.pruning.attaching": ["attach_masks", "from_torch_pruning", "to_torch_pruning"],
-    "sculpt.pruning.initializers": ["initialize"],
-    "sculpt.pruning.isometry": ["repair_isometry"],
+    "sculpt.initializers": ["initialize"],
+    "sculpt.repair.isometry": ["repair_isometry"],
     "sculpt.pruning.masks": ["apply_masks"],
     "sculpt.pruning.moving": ["kept_at", "move_masks", "moved_fraction", "shrink_masks"],
     "sculpt.pruning.prune": ["prune"],

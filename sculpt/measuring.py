@@ -20,7 +20,6 @@ from sculpt.diagnostics.report import describe_layers
 from sculpt.diagnostics.topology import Topology, measure_topology
 from sculpt.errors import NumericsError
 from sculpt.export.latency import describe_latency, measure_latency
-from sculpt.pruning.isometry import LayerRepair
 from sculpt.pruning.masks import (
     Masks,
     Scores,
@@ -38,6 +37,7 @@ from sculpt.record import (
     SeedRecord,
     Signal,
 )
+from sculpt.repair.isometry import LayerRepair
 from sculpt.training.loop import Trained
 from sculpt.training.loss_and_error import evaluate
 from sculpt.trial_setup import Sculpted, TrialSetup, check_classes

@@ -350,7 +350,7 @@ def refuse_absent_plugins(modules: Iterable[str]) -> None:
 CRITERIA = Registry("criterion", "sculpt.pruning.criteria")
 DATASETS = Registry("data set", "sculpt.data")
 FORMATS = Registry("format", "sculpt.export.formats")
-INITIALIZERS = Registry("initializer", "sculpt.pruning.initializers")
+INITIALIZERS = Registry("initializer", "sculpt.initializers")
 MODELS = Registry("model family", "sculpt.models")
 OBJECTIVES = Registry("objective", "sculpt.quantities")
 QUANTITIES = Registry("quantity", "sculpt.quantities")

@@ -9,10 +9,10 @@ from functools import partial
 from sculpt.arithmetic import float32_products, sound_convolutions
 from sculpt.compaction import compact_where_it_pays
 from sculpt.data import ImageSet, Splits
+from sculpt.initializers import initialize
 from sculpt.measuring import FEW, Measuring
-from sculpt.pruning.initializers import initialize
-from sculpt.pruning.isometry import repair_isometry
 from sculpt.pruning.masks import Scores, apply_masks, dense_masks
+from sculpt.repair.isometry import repair_isometry
 from sculpt.run_folder import NOWHERE, Hook, RunFolder
 from sculpt.training.loop import train
 from sculpt.training.memory import within_memory

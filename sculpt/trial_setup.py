@@ -12,12 +12,12 @@ from sculpt.data import ImageSet, Spec, Splits
 from sculpt.diagnostics.cost import Cost, measure_cost
 from sculpt.diagnostics.topology import check_followable
 from sculpt.errors import InputError
+from sculpt.initializers import initialize
+from sculpt.initializers.trained import check_not_repaired
 from sculpt.models import build_for
-from sculpt.pruning.initializers import initialize
 from sculpt.pruning.mask_rule import MaskRule
 from sculpt.pruning.masks import Masks, Scores, count_kept, count_parameters, prunable_budget
 from sculpt.pruning.task import Criterion, PruningTask
-from sculpt.pruning.trained import check_not_repaired
 from sculpt.record import Role, SculptedRecord, SeedRecord
 from sculpt.registry import CRITERIA, IMPORT
 from sculpt.seeding import derive_seed

@@ -11,8 +11,8 @@ from networks import random_masks
 from torch import Tensor, nn
 
 from sculpt.bundle import write_bundle
+from sculpt.initializers import initialize
 from sculpt.models.resnet import resnet
-from sculpt.pruning.initializers import initialize
 from sculpt.pruning.masks import apply_masks, keep_highest, prunable_parameters
 
 

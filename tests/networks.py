@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sculpt.initializers import initialize
 from sculpt.models.resnet import resnet
-from sculpt.pruning.initializers import initialize
 from sculpt.pruning.masks import Masks, dense_masks
 
 

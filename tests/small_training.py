@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from sculpt.config import Training
+from sculpt.initializers import initialize
 from sculpt.models.resnet import resnet
-from sculpt.pruning.initializers import initialize
 from sculpt.pruning.masks import Masks, apply_masks, dense_masks, keep_highest
 
 

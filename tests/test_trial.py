@@ -18,8 +18,8 @@ from sculpt.config import Study
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.documents import assign
 from sculpt.errors import BudgetError, DryRankingError, InputError, NumericsError
+from sculpt.initializers import initialize
 from sculpt.measuring import kept_scores
-from sculpt.pruning.initializers import initialize
 from sculpt.pruning.masks import count_parameters, prunable_parameters
 from sculpt.quantities import SIGNALS
 from sculpt.record import SeedRecord

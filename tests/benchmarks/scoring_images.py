@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from sculpt.data import ImageSet, make_splits
 from sculpt.data.image_folder import ImageFolder
+from sculpt.initializers import initialize
 from sculpt.pruning.criteria.connection_sensitivity import make_loss, scoring_mode
-from sculpt.pruning.initializers import initialize
 from sculpt.pruning.masks import Masks, keep_highest, prunable_budget, prunable_parameters
 from sculpt.pruning.task import PruningTask
 

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from sculpt.diagnostics.orthogonality import layer_orthogonality, orthogonality_score
+from sculpt.initializers import initialize
 from sculpt.models.resnet import resnet
-from sculpt.pruning.initializers import initialize
-from sculpt.pruning.isometry import repair_isometry
 from sculpt.pruning.masks import apply_masks, dense_masks
+from sculpt.repair.isometry import repair_isometry
 
 
 def test_it_is_the_formula_of_every_layer():

@@ -16,8 +16,8 @@ from sculpt.diagnostics.propagation import (
     summarize_jacobian,
 )
 from sculpt.errors import InputError, NumericsError
+from sculpt.initializers import initialize
 from sculpt.models.resnet import resnet
-from sculpt.pruning.initializers import initialize
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:

@@ -10,8 +10,8 @@ from torch import nn
 
 from sculpt.diagnostics.report import diagnose
 from sculpt.errors import InputError
+from sculpt.initializers import initialize
 from sculpt.models.resnet import resnet
-from sculpt.pruning.initializers import initialize
 from sculpt.pruning.masks import Masks, apply_masks, dense_masks
 
 

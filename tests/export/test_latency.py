@@ -12,8 +12,8 @@ import sculpt.export.latency as latency
 from sculpt.errors import ExportError, InputError
 from sculpt.export.latency import measure_latency
 from sculpt.export.runtimes import RUNTIMES, missing_runtime
+from sculpt.initializers import initialize
 from sculpt.models import build_network
-from sculpt.pruning.initializers import initialize
 from sculpt.pruning.masks import apply_masks, dense_masks
 
 FAMILIES = [

@@ -10,8 +10,8 @@ from sculpt.errors import ExportError
 from sculpt.export.lowering import lower
 from sculpt.export.module import evaluate_program
 from sculpt.export.program import Activation, Affine, Channels, Conv, Flatten, Input, Linear
+from sculpt.initializers import initialize
 from sculpt.models import build_network
-from sculpt.pruning.initializers import initialize
 from sculpt.pruning.masks import Masks, apply_masks, dense_masks
 
 FAMILIES = [

@@ -13,8 +13,8 @@ from sculpt.errors import ExportError
 from sculpt.export.folder import TOLERANCE, compare
 from sculpt.export.formats import Network
 from sculpt.export.formats.pt2 import Pt2Format, pt2_bytes
+from sculpt.initializers import initialize
 from sculpt.models.resnet import resnet
-from sculpt.pruning.initializers import initialize
 
 
 @pytest.fixture

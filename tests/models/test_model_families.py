@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from sculpt.diagnostics.topology import measure_topology
+from sculpt.initializers import initialize
 from sculpt.models import build_network
 from sculpt.models.activations import Activation, make_activation
-from sculpt.pruning.initializers import initialize
 from sculpt.pruning.masks import count_parameters, dense_masks, prunable_parameters
 from sculpt.registry import MODELS, options_of
 

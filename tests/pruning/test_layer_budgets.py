@@ -8,8 +8,8 @@ from networks import small_resnet
 from torch import Tensor, nn
 
 from sculpt.errors import BudgetError, DryRankingError, InputError
+from sculpt.initializers import initialize
 from sculpt.pruning.criteria.random import erk_random
-from sculpt.pruning.initializers import initialize
 from sculpt.pruning.layer_budgets import balanced_counts, erk_counts
 from sculpt.pruning.mask_rule import MaskRule, select_masks
 from sculpt.pruning.masks import prunable_parameters

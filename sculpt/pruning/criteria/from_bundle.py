@@ -6,10 +6,10 @@ from torch import Tensor, nn
 from sculpt.bundle import Bundle
 from sculpt.diagnostics.layers import kept_weights, weights_of
 from sculpt.errors import BudgetError, DryRankingError, InputError
+from sculpt.initializers.trained import fitting_layers, read_trained
 from sculpt.pruning.mask_rule import MaskRule
 from sculpt.pruning.masks import Masks, count_kept, prunable_parameters
 from sculpt.pruning.task import PruningTask
-from sculpt.pruning.trained import fitting_layers, read_trained
 from sculpt.registry import CRITERIA, FROM_BUNDLE
 
 

@@ -11,10 +11,10 @@ from torch import nn
 
 from sculpt.config import Choice, Study
 from sculpt.data import Spec
+from sculpt.initializers import initialize
+from sculpt.initializers.trained import check_not_repaired, read_trained
 from sculpt.pruning.criteria.magnitude import read_saved_state
-from sculpt.pruning.initializers import initialize
 from sculpt.pruning.task import PruningTask
-from sculpt.pruning.trained import check_not_repaired, read_trained
 from sculpt.registry import CRITERIA, FROM_BUNDLE
 from sculpt.trial_setup import build_model, mask_rule
 

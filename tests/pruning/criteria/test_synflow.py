@@ -10,10 +10,10 @@ from networks import equal, normal
 from torch import Tensor, nn
 
 from sculpt.errors import InputError, NumericsError
+from sculpt.initializers import initialize
 from sculpt.models.resnet import resnet
 from sculpt.pruning.criteria import synflow as source
 from sculpt.pruning.criteria.synflow import synflow, synflow_random_rounds
-from sculpt.pruning.initializers import initialize
 from sculpt.pruning.masks import keep_highest
 from sculpt.pruning.task import PruningTask
 

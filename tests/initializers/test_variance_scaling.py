@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from sculpt.errors import InputError
-from sculpt.pruning.initializers import initialize
-from sculpt.pruning.initializers.variance_scaling import variance_scaling
+from sculpt.initializers import initialize
+from sculpt.initializers.variance_scaling import variance_scaling
 
 # fan_in, fan_out of 240,000 and 110,592 weights.
 LINEAR = nn.Linear(600, 400), 600, 400

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 import sculpt
 from sculpt.errors import InputError
+from sculpt.initializers import ldi as ldi_module
+from sculpt.initializers.ldi import block_kernel, ldi, orthogonal_matrix
 from sculpt.models.activations import Activation
-from sculpt.pruning.initializers import ldi as ldi_module
-from sculpt.pruning.initializers.ldi import block_kernel, ldi, orthogonal_matrix
 from sculpt.registry import options_schema
 
 SIZES = [1, 2, 3, 5]

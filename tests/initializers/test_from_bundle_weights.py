@@ -9,9 +9,9 @@ from torch import nn
 
 from sculpt.bundle import NETWORK_FILE, write_bundle
 from sculpt.errors import InputError
+from sculpt.initializers import initialize
+from sculpt.initializers.trained import check_not_repaired
 from sculpt.models.resnet import resnet
-from sculpt.pruning.initializers import initialize
-from sculpt.pruning.trained import check_not_repaired
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.integrate import quad
 
+from sculpt.initializers.ldi import CRITICAL_GAINS
 from sculpt.models.activations import LEAKY_SLOPE, Activation, make_activation
-from sculpt.pruning.initializers.ldi import CRITICAL_GAINS
 
 # SELU's constants, Klambauer et al. 2017.
 SCALE, ALPHA = 1.0507009873554805, 1.6732632423543772

@@ -4,8 +4,8 @@ from torch import nn
 
 from sculpt.diagnostics.layers import weight_of, weighted_layers
 from sculpt.errors import InputError
-from sculpt.pruning.initializers import draw_layers
-from sculpt.pruning.trained import fitting_layers, read_trained
+from sculpt.initializers import draw_layers
+from sculpt.initializers.trained import fitting_layers, read_trained
 from sculpt.registry import FROM_BUNDLE, INITIALIZERS
 
 

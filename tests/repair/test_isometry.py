@@ -12,11 +12,8 @@ from torch import Tensor, nn
 
 from sculpt.diagnostics.orthogonality import isometry_bound
 from sculpt.errors import InputError, NumericsError
+from sculpt.initializers import initialize
 from sculpt.models.resnet import resnet
-from sculpt.pruning import isometry, isometry_descent
-from sculpt.pruning.exact_isometry import construct_isometry
-from sculpt.pruning.initializers import initialize
-from sculpt.pruning.isometry import LayerRepair, repair_isometry
 from sculpt.pruning.masks import (
     Masks,
     apply_masks,
@@ -27,6 +24,9 @@ from sculpt.pruning.masks import (
 )
 from sculpt.pruning.task import PruningTask
 from sculpt.registry import CRITERIA
+from sculpt.repair import isometry, isometry_descent
+from sculpt.repair.exact_isometry import construct_isometry
+from sculpt.repair.isometry import LayerRepair, repair_isometry
 
 TOLERANCE = 1e-3
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from sculpt.diagnostics.layers import layer_groups
 from sculpt.errors import check_choice
+from sculpt.initializers.variance_scaling import WeightedLayer
 from sculpt.models.activations import Activation
-from sculpt.pruning.initializers.variance_scaling import WeightedLayer
 from sculpt.registry import INITIALIZERS
 
 Kernel = Literal["block", "delta"]

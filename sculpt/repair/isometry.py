@@ -27,8 +27,8 @@ from sculpt.diagnostics.layers import (
 )
 from sculpt.diagnostics.orthogonality import isometry_bound
 from sculpt.errors import NumericsError, check_choice
-from sculpt.pruning.exact_isometry import construct_isometry
-from sculpt.pruning.isometry_descent import WIDE, Norm, descend, isometry_residual
+from sculpt.repair.exact_isometry import construct_isometry
+from sculpt.repair.isometry_descent import WIDE, Norm, descend, isometry_residual
 
 Method = Literal["frobenius", "spectral", "exact"]
 
@@ -84,7 +84,7 @@ def repair_isometry(
 
     The descent runs on the *squared* Frobenius norm (the un-squared norm's gradient has a
     constant length and keeps oscillating), on stacks of layers of equal shape, see
-    `sculpt.pruning.isometry_descent`. The problem is not convex: a row may end at zero although
+    `sculpt.repair.isometry_descent`. The problem is not convex: a row may end at zero although
     the mask has room for it. A layer whose descent stalls above its bound is constructed instead.
 
     Args:

@@ -8,8 +8,8 @@ from networks import appearance, count, equal, normal
 from torch import Tensor, nn
 
 from sculpt.errors import SculptWarning, UnknownNameError
+from sculpt.initializers import initialize
 from sculpt.models.resnet import resnet
-from sculpt.pruning.initializers import initialize
 from sculpt.registry import INITIALIZERS
 
 WHOLE_NETWORKS = {"from_bundle"}
