@@ -22,7 +22,7 @@ MOST_BYTES_NORMALIZED = 2**30
 """Training sets up to this size are kept as floats, unless they are augmented."""
 
 State = dict[str, Tensor]
-"""State of a run besides its recipe, on the CPU, without pruned values; see `Trainer.state`."""
+"""State of a run besides its recipe: whole on its device, or packed for a checkpoint on the CPU."""
 
 
 SECOND_BETA = 0.999
@@ -326,20 +326,35 @@ class Trainer:
     def state(self) -> State:
         """Copy all that changes: weights, buffers, momentum, average, generator.
 
-        Where masks stay, a pruned parameter has only its kept values, (kept,), in the order of its
-        mask: its pruned weights are zero, and their momentum has no effect. Where they move, they
-        are in the state.
+        On the device, which is not waited for; see `pack`.
         """
-        state = self._tensors()
-        kept = {key: state[key].detach()[mask] for key, mask in self._where.items() if key in state}
+        state = {name: tensor.detach().clone() for name, tensor in self._tensors().items()}
         state["generator"] = self.generator.get_state()
         state["steps_done"] = torch.tensor(self.steps_done)
         if self.budget is not None:
             state["moved"] = torch.tensor(self.moved)
+        return state
+
+    def pack(self, state: State) -> State:
+        """Copy a state to the host, as a checkpoint has it.
+
+        Where masks stay, a pruned parameter has only its kept values, (kept,), in the order of its
+        mask: its pruned weights are zero, and their momentum has no effect. Where they move, they
+        are in the state.
+        """
         return {
-            name: kept[name].cpu() if name in kept else tensor.detach().to("cpu", copy=True)
+            name: (tensor if (mask := self._where.get(name)) is None else tensor[mask]).cpu()
             for name, tensor in state.items()
         }
+
+    def unpack(self, packed: State) -> State:
+        """Return the state that was packed, with zeros for what is pruned; `restore` takes it."""
+        state = dict(packed)
+        for name in self._where.keys() & packed.keys():
+            mask, kept = self._where[name], packed[name]
+            state[name] = torch.zeros(mask.shape, dtype=kept.dtype, device=mask.device)
+            state[name][mask] = kept.to(mask.device)
+        return state
 
     @torch.no_grad()
     def restore(self, state: State) -> None:
@@ -367,11 +382,8 @@ class Trainer:
         for key, tensor in self._tensors().items():
             if key.split("/")[0] in MEMORY and key not in state:
                 tensor.zero_()
-            elif (mask := self._where.get(key)) is None:
-                tensor.copy_(state[key])
             else:
-                tensor.zero_()
-                tensor[mask] = state[key].to(tensor.device)
+                tensor.copy_(state[key])
         self.generator.set_state(state["generator"])
         self.steps_done = int(state["steps_done"])
 
