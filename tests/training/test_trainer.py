@@ -3,6 +3,7 @@
 import copy
 import gc
 import weakref
+from collections import Counter
 
 import pytest
 import torch
@@ -212,14 +213,14 @@ def test_a_state_put_back_is_the_state_that_was_taken(splits):
 
 
 class Operators(TorchDispatchMode):
-    """Names of the operators that are called in it."""
+    """Counts the calls of operators by their names."""
 
     def __init__(self):
         super().__init__()
-        self.names = set()
+        self.calls = Counter()
 
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
-        self.names.add(operator.overloadpacket.__name__)
+        self.calls[operator.overloadpacket.__name__] += 1
         return operator(*args, **(kwargs or {}))
 
 
@@ -231,7 +232,7 @@ def test_a_state_is_taken_without_waiting_for_the_device(splits, optimizer):
     trainer.run_epoch(1)
     with Operators() as called:
         trainer.state()
-    assert called.names <= {"clone", "detach", "lift_fresh"}  # of a number of the host
+    assert called.calls.keys() <= {"clone", "detach", "lift_fresh"}  # of a number of the host
 
 
 def test_a_packed_state_holds_nothing_of_what_is_pruned(splits):
@@ -256,6 +257,29 @@ def test_a_packed_state_holds_nothing_of_what_is_pruned(splits):
             assert not momentum[~masks[name]].any()
     trainer.run_epoch(2)
     assert equal(trainer.pack(trainer.state()), trainer.pack(expected))
+
+
+def test_batch_norms_count_their_batches_at_once(splits):
+    """As they would by themselves, and one that reads its count does so."""
+
+    def norms_of(network):
+        return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+
+    plain, masks = make_network()
+    norms_of(plain)[0].momentum = None
+    alone = copy.deepcopy(plain)
+    trainers = [trainer_of(model, masks, splits, recipe()) for model in (plain, alone)]
+    trainers[1]._norms = []
+    for trainer in trainers:
+        trainer.run_epoch(1)
+    assert equal(plain.state_dict(), alone.state_dict())
+    assert all(norm.num_batches_tracked == 3 for norm in norms_of(plain))
+    added = []
+    for trainer in trainers:
+        with Operators() as called:
+            trainer.update_eagerly(torch.arange(50))
+        added.append(called.calls["add_"])
+    assert added[1] - added[0] == len(norms_of(plain)) - 1
 
 
 def test_masks_lie_in_memory_as_their_weights_do(splits):
