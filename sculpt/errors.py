@@ -57,6 +57,10 @@ class DeviceMemoryError(SculptError):
     """A network does not fit into the memory of the device, however it is trained."""
 
 
+class LostDeviceError(SculptError):
+    """A device does not compute any more in this process, and would fail every later trial."""
+
+
 class SculptWarning(UserWarning):
     """A request is fulfilled, but may not be what was meant."""
 

@@ -25,6 +25,7 @@ from sculpt.record import (
 )
 from sculpt.registry import OBJECTIVES
 from sculpt.trial_setup import TrialSetup
+from sculpt.version import VERSION
 
 
 def summarize(setup: TrialSetup, splits: Splits, runs: list[SeedRecord]) -> TrialRecord:
@@ -121,11 +122,15 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     """Describe the `device` and the `versions` that a measured figure depends on."""
     on_gpu = device.type == "cuda"
     name = torch.cuda.get_device_name(device) if on_gpu else platform.machine()
-    packages = ("sculpt", "torchvision", "optuna", "numpy")
+    packages = ("torchvision", "optuna", "numpy")
     return {
         "device": Device(type=device.type, name=name, threads=torch.get_num_threads()),
         # torch's own string names its build (+cu..., +cpu).
-        "versions": {"python": platform.python_version(), "torch": str(torch.__version__)}
+        "versions": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "sculpt": VERSION,
+        }
         | {package: version(package) for package in packages},
     }
 

@@ -12,6 +12,8 @@ import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from filelock import FileLock
+from gpu_marks import pytest_configure as pytest_configure
+from gpu_marks import pytest_ignore_collect as pytest_ignore_collect
 
 from sculpt.cli import main
 from sculpt.storage import sqlite_file

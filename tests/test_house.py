@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Floors, lowest first. A module may import what stands on a lower floor, and its own room.
 FLOORS = [
-    ["dominance", "errors", "files", "units"],
+    ["dominance", "errors", "files", "units", "version"],
     ["arithmetic", "registry", "seeding", "documents", "table", "typed_json"],
     ["quantities", "record"],
     ["config"],

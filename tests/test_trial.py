@@ -5,6 +5,7 @@ import json
 import math
 import statistics
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 from typing import ClassVar
 
 import pytest
@@ -30,6 +31,7 @@ from sculpt.training.loop import train
 from sculpt.training.loss_and_error import evaluate
 from sculpt.trial_setup import TrialSetup, build_model, candidate_budget, resolve_budget
 from sculpt.typed_json import from_json, to_json
+from sculpt.version import VERSION
 from studies import TINY
 
 PAPER_BUDGET = 4874
@@ -486,6 +488,20 @@ def test_a_summary_joins_its_seeds(joined, splits):
     assert trial["device"]["type"] == "cpu"
     assert torch.__version__.startswith(trial["versions"]["torch"])  # less the build
     assert json.loads(json.dumps(trial, allow_nan=False)) == trial
+
+
+def test_a_package_that_is_only_on_the_path_knows_its_version(monkeypatch):
+    """It has no metadata, which is noticed when the first trial is trained and written down."""
+    found = sculpt.summary.version
+
+    def without_ours(package):
+        if package == "sculpt":
+            raise PackageNotFoundError(package)
+        return found(package)
+
+    monkeypatch.setattr(sculpt.summary, "version", without_ours)
+    described = sculpt.summary.describe_machine(torch.device("cpu"))
+    assert described["versions"]["sculpt"] == VERSION == version("sculpt")
 
 
 def test_one_seed_has_no_spread(splits, base):

@@ -236,6 +236,7 @@ def _evaluation_rate(rates: Rates, splits: Splits, precision: str, effort: Effor
     seconds = []
     for _ in range(effort.repeats + 1):
         start = perf_counter()
-        evaluate(rates.trained, images, precision=resolved)  # waits for the device
+        with float32_products(resolved, images.device):
+            evaluate(rates.trained, images, precision=resolved)  # waits for the device
         seconds.append(perf_counter() - start)
     return len(images) / median(seconds[1:])  # the first run warms up

@@ -1,7 +1,6 @@
 """A folder of one exported network: writing it, checking it, and timing the network in it."""
 
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -35,6 +34,7 @@ from sculpt.export.runtimes import missing_runtime
 from sculpt.files import check_file, replacing, replacing_folder
 from sculpt.pruning.masks import count_kept
 from sculpt.registry import FORMATS
+from sculpt.version import VERSION
 
 REFERENCE_IMAGES = 8
 MOST_BYTES = 2**30
@@ -116,7 +116,7 @@ def export_network(
             files[REFERENCE] = describe_file(folder / REFERENCE)
             manifest: Manifest = {
                 "format": "sculpt-export-1",
-                "sculpt": version("sculpt"),
+                "sculpt": VERSION,
                 "files": files,
                 "facts": facts,
             }

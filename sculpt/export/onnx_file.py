@@ -13,7 +13,6 @@ in the kept weights and their positions.
 
 import math
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sculpt.bundle.positions import insert_fillers
 from sculpt.export import program as ops
 from sculpt.export.program import Array, Program, as_float32
+from sculpt.version import VERSION
 
 OPSET, IR_VERSION = 13, 7
 """Versions of ONNX 1.8 (2020): sufficient, and old runtimes can load the files."""
@@ -121,7 +121,7 @@ def to_onnx(program: Program, *, plain: bool = False) -> onnx.ModelProto:
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="sculpt",
-        producer_version=version("sculpt"),
+        producer_version=VERSION,
         doc_string=f"Sparse network: {kept:,} of {total:,} weights are not zero; {stored}.",
     )
 

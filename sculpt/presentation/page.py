@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 from datetime import UTC, datetime
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ from sculpt.results.records import Results
 from sculpt.results.tables.ranking import confirmation_table, published_tables, unranked_table
 from sculpt.table import Table
 from sculpt.units import describe_tally
+from sculpt.version import VERSION
 
 SHOWN_ROWS = 30
 """Rows of the ranking; the others are folded away."""
@@ -72,7 +72,7 @@ def render(content: Content, parameters: list[ParameterFigure]) -> str:
     return environment.from_string(_text("page.html.j2")).render(
         content=content,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        version=version("sculpt"),
+        version=VERSION,
         colours=COLOURS,
         css=_text("page.css"),
         scripts=scripts,

@@ -5,6 +5,7 @@ Slurm's join it. From there on all are the same: each worker takes the next tria
 storage.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,7 +20,7 @@ import torch
 from sculpt.config import Overrides, Study
 from sculpt.data import Splits
 from sculpt.documents import Document, assign, lookup, read_yaml
-from sculpt.errors import ConfigError, InputError, SculptError
+from sculpt.errors import ConfigError, InputError, LostDeviceError, SculptError
 from sculpt.export.runtimes import missing_runtime
 from sculpt.registry import asked_for, load_plugins, refuse_absent_plugins
 from sculpt.search.confirmation_queue import queue_confirmation
@@ -249,7 +250,10 @@ class _Reporter(Watcher):
 def _run_trials(connection: Connection, number: int, session: Session) -> None:
     """Run trials in this process until none is left to run."""
     with Interruption() as interruption:
-        session.worker(number, _Reporter(connection), interruption).run(session.total)
+        try:
+            session.worker(number, _Reporter(connection), interruption).run(session.total)
+        except LostDeviceError as error:
+            sys.exit(str(error))  # replaced by another process, for which the device may compute
 
 
 def _check_machine(config: Study, devices: Sequence[torch.device]) -> None:

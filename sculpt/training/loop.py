@@ -117,7 +117,7 @@ def _resume(trainer: Trainer, checkpoint: TrainingCheckpoint | None) -> Progress
     state, progress = saved
     others = [
         name
-        for name, tensor in trainer.state().items()
+        for name, tensor in trainer.pack(trainer.state()).items()
         if name not in state or state[name].shape != tensor.shape
     ]
     if others:
@@ -129,7 +129,7 @@ def _resume(trainer: Trainer, checkpoint: TrainingCheckpoint | None) -> Progress
             stacklevel=3,
         )
         return Progress()
-    trainer.restore(state)
+    trainer.restore(trainer.unpack(state))
     return replace(progress, resumed_at=[*progress.resumed_at, progress.epoch])
 
 
@@ -156,7 +156,7 @@ def _train_epochs(
             saved = trainer.state(), progress
             last = diverged or number == trainer.recipe.epochs
             if checkpoint and (checkpoint.due() or last):
-                checkpoint.write(*saved)
+                checkpoint.write(trainer.pack(saved[0]), progress)
             if entry:
                 on_epoch(history[-1])
             if diverged:
@@ -165,7 +165,7 @@ def _train_epochs(
         # The epoch that was interrupted is lost, and nothing more.
         state, progress = saved
         if checkpoint and progress.epoch >= first:
-            checkpoint.write(state, progress)
+            checkpoint.write(trainer.pack(state), progress)
         raise
     return progress
 

@@ -19,13 +19,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     # The CPU's allocator, some CUDA libraries, and CUDA itself when it makes a context or a graph
-    # raise a plain RuntimeError.
+    # raise a plain RuntimeError. So does cuDNN, which then finds no algorithm whose memory fits.
     words = (
         "not enough memory",
         "can't allocate memory",
         "CUDA out of memory",
         "CUDA error: out of memory",
         "ALLOC_FAILED",
+        "unable to find an engine to execute this computation",
     )
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 

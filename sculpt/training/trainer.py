@@ -1,8 +1,8 @@
 """One network in training: its steps, and its whole state between them."""
 
 import inspect
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ MOST_BYTES_NORMALIZED = 2**30
 """Training sets up to this size are kept as floats, unless they are augmented."""
 
 State = dict[str, Tensor]
-"""State of a run besides its recipe, on the CPU, without pruned values; see `Trainer.state`."""
+"""State of a run besides its recipe: whole on its device, or packed for a checkpoint on the CPU."""
 
 
 SECOND_BETA = 0.999
@@ -50,6 +50,33 @@ class _AdamW(torch.optim.AdamW):
     add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
     zero_grad = inspect.unwrap(torch.optim.AdamW.zero_grad)
     step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+
+
+PLAIN_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+@contextmanager
+def counted_at_once(norms: Sequence[nn.Module]) -> Iterator[None]:
+    """Let plain batch norms take a batch without counting it, and count it for all of them.
+
+    Each would do so by an operation of its own, which on a GPU costs as much as one that computes.
+    """
+    # A norm without momentum reads its count.
+    counting: list[Any] = [
+        norm
+        for norm in norms
+        if norm.training and norm.num_batches_tracked is not None and norm.momentum is not None
+    ]
+    counts = [norm.num_batches_tracked for norm in counting]
+    for norm in counting:
+        norm.num_batches_tracked = None
+    try:
+        yield
+    finally:
+        for norm, count in zip(counting, counts, strict=True):
+            norm.num_batches_tracked = count
+    if counts:
+        torch._foreach_add_(counts, 1)
 
 
 @dataclass(eq=False)
@@ -105,6 +132,7 @@ class Trainer:
         # With the strides of the weights, or they are not multiplied all at once.
         self._keep = [torch.empty_like(named[name]).copy_(mask) for name, mask in sparse.items()]
         self._names = list(named)
+        self._norms = [module for module in self.model.modules() if type(module) in PLAIN_NORMS]
         # Where masks move, a state has the whole parameters, or its shapes would move along.
         fixed = sparse if self.budget is None else {}
         self._where = {f"model/{name}": mask for name, mask in fixed.items()}
@@ -269,7 +297,7 @@ class Trainer:
             strict=True,
         ):
             keeper = torch.autograd.graph.save_on_cpu() if self.offload else nullcontext()
-            with autocast(self.precision, self.device), keeper:
+            with autocast(self.precision, self.device), keeper, counted_at_once(self._norms):
                 logits = self.model(inputs)
             smoothing = self.recipe.label_smoothing
             loss = task.mean_loss(logits.float(), labels, label_smoothing=smoothing)
@@ -326,20 +354,35 @@ class Trainer:
     def state(self) -> State:
         """Copy all that changes: weights, buffers, momentum, average, generator.
 
-        Where masks stay, a pruned parameter has only its kept values, (kept,), in the order of its
-        mask: its pruned weights are zero, and their momentum has no effect. Where they move, they
-        are in the state.
+        On the device, which is not waited for; see `pack`.
         """
-        state = self._tensors()
-        kept = {key: state[key].detach()[mask] for key, mask in self._where.items() if key in state}
+        state = {name: tensor.detach().clone() for name, tensor in self._tensors().items()}
         state["generator"] = self.generator.get_state()
         state["steps_done"] = torch.tensor(self.steps_done)
         if self.budget is not None:
             state["moved"] = torch.tensor(self.moved)
+        return state
+
+    def pack(self, state: State) -> State:
+        """Copy a state to the host, as a checkpoint has it.
+
+        Where masks stay, a pruned parameter has only its kept values, (kept,), in the order of its
+        mask: its pruned weights are zero, and their momentum has no effect. Where they move, they
+        are in the state.
+        """
         return {
-            name: kept[name].cpu() if name in kept else tensor.detach().to("cpu", copy=True)
+            name: (tensor if (mask := self._where.get(name)) is None else tensor[mask]).cpu()
             for name, tensor in state.items()
         }
+
+    def unpack(self, packed: State) -> State:
+        """Return the state that was packed, with zeros for what is pruned; `restore` takes it."""
+        state = dict(packed)
+        for name in self._where.keys() & packed.keys():
+            mask, kept = self._where[name], packed[name]
+            state[name] = torch.zeros(mask.shape, dtype=kept.dtype, device=mask.device)
+            state[name][mask] = kept.to(mask.device)
+        return state
 
     @torch.no_grad()
     def restore(self, state: State) -> None:
@@ -367,11 +410,8 @@ class Trainer:
         for key, tensor in self._tensors().items():
             if key.split("/")[0] in MEMORY and key not in state:
                 tensor.zero_()
-            elif (mask := self._where.get(key)) is None:
-                tensor.copy_(state[key])
             else:
-                tensor.zero_()
-                tensor[mask] = state[key].to(tensor.device)
+                tensor.copy_(state[key])
         self.generator.set_state(state["generator"])
         self.steps_done = int(state["steps_done"])
 

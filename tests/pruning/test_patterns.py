@@ -270,6 +270,7 @@ def test_pytorch_s_semi_structured_format_loses_nothing_of_it(dtype):
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.filterwarnings("ignore:The PyTorch API of SparseSemiStructuredTensor is in prototype")
 def test_pytorch_s_semi_structured_layers_compute_the_same():
     for weight in linear_networks(torch.float16, "cuda"):

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from multiprocessing import Pipe
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -16,12 +17,12 @@ import torch
 from rich.console import Console
 
 import sculpt
-from sculpt.errors import InputError, SculptError
+from sculpt.errors import InputError, LostDeviceError, SculptError
 from sculpt.search.progress import LiveView, Watcher
-from sculpt.search.session import Session
+from sculpt.search.session import Session, _run_trials
 from sculpt.search.workers import concurrency
 from sculpt.search.workers.concurrency import Concurrency
-from sculpt.search.workers.devices import choose_devices
+from sculpt.search.workers.devices import answers, choose_devices
 from sculpt.search.workers.worker import pause
 from studies import check_complete, write_study
 
@@ -173,6 +174,44 @@ def test_workers_that_die_again_and_again_end_the_run(tmp_path, monkeypatch):
     with pytest.raises(SculptError, match="a worker must live to the end, but all 2 died"):
         sculpt.run(path, watcher=LiveView(console), device="cpu", workers=2)
     assert console.file.getvalue().count("was killed (SIGKILL)") == 2 * 2
+
+
+def test_a_device_answers_until_cuda_repeats_an_error(monkeypatch):
+    def fail(device):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    assert answers(torch.device("cpu"))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    assert answers(torch.device("cuda", 0))
+    monkeypatch.setattr(torch.cuda, "synchronize", fail)
+    assert not answers(torch.device("cuda", 0))
+
+
+def test_a_run_ends_with_its_device_and_goes_on_in_another_process(tmp_path, monkeypatch):
+    """The trial that lost it is tried again, and no later one fails by it."""
+    path = write_study(tmp_path, search__trials=2, search__replicates=1, training__epochs=1)
+    told = Recorder()
+    with monkeypatch.context() as patch:
+        patch.setattr("sculpt.search.workers.worker.run_seed", lambda *_: 1 / 0)
+        patch.setattr("sculpt.search.workers.worker.answers", lambda device: False)
+        with pytest.raises(LostDeviceError, match=r"cpu must compute again .* the same command"):
+            sculpt.run(path, watcher=told, device="cpu")
+    assert (list(told.workers), told.finished) == (["base"], [])
+    tally = sculpt.run(path, device="cpu").tally()
+    assert (tally["complete"], tally["failed"]) == (2, 0)
+
+
+def test_a_worker_whose_device_is_lost_ends_to_be_replaced():
+    class Lost:
+        total = None
+
+        def worker(self, *_):
+            raise LostDeviceError("it does not compute")
+
+    ours, theirs = Pipe()
+    with pytest.raises(SystemExit, match="it does not compute"):
+        _run_trials(theirs, 1, Lost())
+    assert not ours.poll()  # an error that is sent would end the whole run
 
 
 @pytest.mark.slow

@@ -3,12 +3,14 @@
 import copy
 import gc
 import weakref
+from collections import Counter
 
 import pytest
 import torch
 from networks import equal
 from small_training import make_network, recipe
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sculpt.data import ImageSet
 from sculpt.errors import DeviceMemoryError, InputError
@@ -97,6 +99,9 @@ def test_other_errors_are_not_taken_for_memory(splits):
     assert is_out_of_memory(MemoryError())
     # What a process on a full GPU gets where it makes its context.
     assert is_out_of_memory(RuntimeError("CUDA error: out of memory\nCUDA kernel errors might"))
+    assert is_out_of_memory(
+        RuntimeError("GET was unable to find an engine to execute this computation")
+    )
 
 
 def test_what_ran_out_of_memory_is_really_freed():
@@ -207,12 +212,35 @@ def test_a_state_put_back_is_the_state_that_was_taken(splits):
     assert not equal(kept, once)
 
 
-def test_a_state_holds_nothing_of_what_is_pruned(splits):
+class Operators(TorchDispatchMode):
+    """Counts the calls of operators by their names."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = Counter()
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        self.calls[operator.overloadpacket.__name__] += 1
+        return operator(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_state_is_taken_without_waiting_for_the_device(splits, optimizer):
+    """It is copied where it is: no boolean index, which needs a count, and nothing to the host."""
+    model, masks = make_network(density=0.5)
+    trainer = trainer_of(model, masks, splits, recipe(optimizer=optimizer, weight_average=0.9))
+    trainer.run_epoch(1)
+    with Operators() as called:
+        trainer.state()
+    assert called.calls.keys() <= {"clone", "detach", "lift_fresh"}  # of a number of the host
+
+
+def test_a_packed_state_holds_nothing_of_what_is_pruned(splits):
     settings = recipe(weight_average=0.9)
     model, masks = make_network(density=0.1, widening=4)
     trainer = trainer_of(model, masks, splits, settings)
     trainer.run_epoch(1)
-    state = trainer.state()
+    state = trainer.pack(trainer.state())
     for index, (name, parameter) in enumerate(model.named_parameters()):
         kept = int(masks[name].sum()) if name in masks else parameter.numel()
         for key in (f"model/{name}", f"momentum/{index}", f"average/{index}"):
@@ -222,13 +250,36 @@ def test_a_state_holds_nothing_of_what_is_pruned(splits):
     # What the pruned weights gathered is gone, and the run does not notice.
     trainer.run_epoch(2)
     expected = trainer.state()
-    trainer.restore(state)
+    trainer.restore(trainer.unpack(state))
     momenta = [trainer.optimizer.state[p]["momentum_buffer"] for p in model.parameters()]
     for (name, _), momentum in zip(model.named_parameters(), momenta, strict=True):
         if name in masks:
             assert not momentum[~masks[name]].any()
     trainer.run_epoch(2)
-    assert equal(trainer.state(), expected)
+    assert equal(trainer.pack(trainer.state()), trainer.pack(expected))
+
+
+def test_batch_norms_count_their_batches_at_once(splits):
+    """As they would by themselves, and one that reads its count does so."""
+
+    def norms_of(network):
+        return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+
+    plain, masks = make_network()
+    norms_of(plain)[0].momentum = None
+    alone = copy.deepcopy(plain)
+    trainers = [trainer_of(model, masks, splits, recipe()) for model in (plain, alone)]
+    trainers[1]._norms = []
+    for trainer in trainers:
+        trainer.run_epoch(1)
+    assert equal(plain.state_dict(), alone.state_dict())
+    assert all(norm.num_batches_tracked == 3 for norm in norms_of(plain))
+    added = []
+    for trainer in trainers:
+        with Operators() as called:
+            trainer.update_eagerly(torch.arange(50))
+        added.append(called.calls["add_"])
+    assert added[1] - added[0] == len(norms_of(plain)) - 1
 
 
 def test_masks_lie_in_memory_as_their_weights_do(splits):

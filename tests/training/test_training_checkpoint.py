@@ -13,6 +13,7 @@ from small_training import make_network, recipe
 from sculpt.errors import SculptWarning
 from sculpt.training import loop as loop_module
 from sculpt.training.loop import train
+from sculpt.training.trainer import Trainer
 from sculpt.training.training_checkpoint import TrainingCheckpoint
 
 
@@ -149,12 +150,17 @@ def test_ctrl_c_writes_the_last_whole_epoch_down(splits, tmp_path):
     assert trained.facts.resumed_at == [2]
 
 
-def test_it_is_not_written_more_often_than_asked(splits, tmp_path):
+def test_it_is_not_written_more_often_than_asked(splits, tmp_path, monkeypatch):
+    """Nor is the state copied to the host."""
+    packed, pack = [], Trainer.pack
+    monkeypatch.setattr(Trainer, "pack", lambda self, state: packed.append(1) or pack(self, state))
     path = tmp_path / "training.safetensors"
     run(splits, recipe(epochs=4), path, stop_after=3, every=1e9)
     assert not path.exists()
+    assert not packed
     run(splits, recipe(epochs=4), path, every=1e9)
     assert path.exists()  # at the end, in any case
+    assert len(packed) == 1
 
 
 def test_a_run_that_diverged_is_not_gone_on_with(splits, tmp_path):

@@ -77,3 +77,14 @@ def use_device(device: torch.device) -> None:
         torch.cuda.set_device(device)
     elif device.type == "cpu":
         keep_freed_memory()
+
+
+def answers(device: torch.device) -> bool:
+    """Tell whether a device still computes in this process: after some errors (an illegal access,
+    a fault of the hardware) CUDA repeats them until the process ends."""
+    if device.type == "cuda":
+        try:
+            torch.cuda.synchronize(device)
+        except RuntimeError:
+            return False
+    return True

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sculpt.bundle import write_bundle
 from sculpt.config import Opponent, Study
 from sculpt.data import ImageSet, Splits
-from sculpt.errors import DeviceMemoryError, SculptError
+from sculpt.errors import DeviceMemoryError, LostDeviceError, SculptError
 from sculpt.export.metadata import describe_network
 from sculpt.quantities import stored
 from sculpt.record import Epoch, SculptedRecord, TrialRecord
@@ -30,6 +30,7 @@ from sculpt.search.sampling.early_stopping import EarlyStopper, Stopped
 from sculpt.search.sampling.feasibility import check_candidate
 from sculpt.search.sampling.space import suggest
 from sculpt.search.sampling.unrepeated import first_with
+from sculpt.search.workers.devices import answers
 from sculpt.search.workers.interruption import Interruption
 from sculpt.storage.attributes import (
     ERROR,
@@ -145,6 +146,7 @@ class Worker:
                     raise
                 if ended:
                     self._clean_up(trials.study, ended)
+                self._check_device(ended)
                 continue
             tally = trials.counts()
             if not tally["queued"] and not (wait and tally["running"]):
@@ -209,6 +211,8 @@ class Worker:
         except Exception as error:
             if storage_failure(error) or isinstance(error, UpdateFinishedTrialError):
                 raise  # it is not the trial that failed: a later attempt goes on from here
+            if not answers(self.splits.train.device):
+                raise  # nor here, maybe: another process may try
             problem = f"{type(error).__name__}: {error}"
             too_large = setup and setup.role == "candidate" and isinstance(error, DeviceMemoryError)
             claimed.write({OUT_OF_MEMORY if too_large else ERROR: problem})
@@ -285,6 +289,15 @@ class Worker:
         if stopper:
             with self.interruption.held_back():
                 stopper.on_epoch(epoch)
+
+    def _check_device(self, ended: FrozenTrial | None) -> None:
+        """Raise LostDeviceError if a trial failed, and the device fails all others from now on."""
+        device = self.splits.train.device
+        if ended and ended.state is TrialState.FAIL and not answers(device):
+            raise LostDeviceError(
+                f"{device} must compute again after a trial that failed, but does not in this "
+                "process; what is finished is kept, and the same command goes on in another one"
+            )
 
     def _clean_up(self, study: optuna.Study, ended: FrozenTrial) -> None:
         """Remove checkpoints of a trial that is not run again, and networks that are not kept."""

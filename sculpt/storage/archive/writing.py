@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from sculpt.storage.store import ARCHIVE_FILE, Store
 from sculpt.storage.stored_trials import read_trials
 from sculpt.storage.trial_files import LATER, read_record
 from sculpt.typed_json import to_json
+from sculpt.version import VERSION
 
 ROOT = "DIR"
 """Stands for the folder of the images, which is none of an archive's business."""
@@ -85,7 +85,7 @@ def write_archive(store: Store, folder: Path, recorded: Sequence[int | str] | No
     described: Json = {name: found[name][0] if name in found else None for name in studies}
     head = ArchiveHead.model_construct(
         format=FORMAT,
-        sculpt=version("sculpt"),
+        sculpt=VERSION,
         study=store.config.study,
         settings=privacy.hide(settings),
         images=store.images,
