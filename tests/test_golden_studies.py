@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = Path(__file__).with_name("golden_studies.json")
 
 STUDIES: dict[str, dict[str, Any]] = {
-    "digits.yaml": {"search.trials": 5, "search.replicates": 1},
+    "digits_shapes.yaml": {"search.trials": 5, "search.replicates": 1},
     "cifar10_smoke.yaml": {
         "data": {"name": "image_folder", "train_images": 300, "validation_fraction": 0.2},
         "training.precision": "float32",
@@ -47,7 +47,7 @@ def arithmetic() -> dict[str, Any]:
 def found_by(name: str, root: str, folder: Path) -> list[dict[str, Any]]:
     """Run a study that ships, cut short, and return its trials, the best first."""
     overrides = STUDIES[name] | {"storage": str(folder / "study.db")}
-    if name != "digits.yaml":
+    if name != "digits_shapes.yaml":
         overrides["data"] = overrides["data"] | {"root": root}
     results = sculpt.run(ROOT / "studies" / name, overrides=overrides, device="cpu")
     rows = []
@@ -96,7 +96,7 @@ def check(name: str, root: str, folder: Path) -> None:
 
 @pytest.mark.slow
 def test_digits(tmp_path):
-    check("digits.yaml", "", tmp_path)
+    check("digits_shapes.yaml", "", tmp_path)
 
 
 @pytest.mark.slow

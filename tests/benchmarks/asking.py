@@ -1,7 +1,7 @@
 """Seconds that a study takes to answer: whole commands, beside Optuna's own reading.
 
     python tests/benchmarks/asking.py --trials 10000 --repeats 5
-    python tests/benchmarks/asking.py --trials 9          # as many as the digits study has
+    python tests/benchmarks/asking.py --trials 3          # as many as the digits study has
 
 The study is made up: one real trial of `studies/digits.yaml`, copied with other errors and costs.
 """

@@ -20,7 +20,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before PyTorch is imported, also in the w
 import sculpt
 from sculpt.search.progress import Watcher
 
-STUDY = Path(__file__).resolve().parents[2] / "studies" / "digits.yaml"
+STUDY = Path(__file__).resolve().parents[2] / "studies" / "digits_shapes.yaml"
 
 SPACE = {"parameters": {"widening": {"low": 2.0, "high": 3.9, "step": 0.1}}}
 """Many points that cost about the same, so that no worker is left with a long last one."""
