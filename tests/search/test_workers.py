@@ -127,9 +127,12 @@ def group(leader: subprocess.Popen[str]) -> list[int]:
 
 
 def workers(leader: subprocess.Popen[str]) -> list[int]:
-    """Return the processes in which the candidates of a run are trained."""
-    command = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in group(leader)}
-    return [pid for pid, text in command.items() if "spawn_main" in text]
+    """Return the processes in which the candidates of a run are trained: forks of one other."""
+    found = group(leader)
+    stats = {pid: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in found}
+    command = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in found}
+    forks = [pid for pid in found if "forkserver" in command[pid]]
+    return [pid for pid in forks if int(stats[pid][1]) in forks]
 
 
 def both_are_busy(path: Path) -> bool:

@@ -50,9 +50,9 @@ class WorkerProcess:
         shared memory is too small for the tensors among its arguments."""
         if self.process is not None:
             self.connection.close()
-        context = torch.multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+        context = _context()
         self.connection, theirs = context.Pipe()
-        call = (self._threads, self._task, theirs, self.number, *self._arguments)
+        call = (self._threads, dict(os.environ), self._task, theirs, self.number, *self._arguments)
         process = context.Process(target=_begin, args=call, daemon=True)
         try:
             with _openmp_threads(self._threads), _signals_held_back():
@@ -115,7 +115,25 @@ def stop(processes: list[Any]) -> None:
             process.join()
 
 
-def _begin(threads: int, task: Task, connection: Connection, *arguments: Any) -> None:
+def _context() -> Any:
+    """Return what starts processes: forks of one that has imported everything, and used no device,
+    because CUDA does not survive a fork; where there are none, processes that begin anew."""
+    if "forkserver" not in torch.multiprocessing.get_all_start_methods():
+        return torch.multiprocessing.get_context("spawn")
+    context = torch.multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sculpt.search.session"])
+    return context
+
+
+def _begin(
+    threads: int,
+    environment: dict[str, str],
+    task: Task,
+    connection: Connection,
+    *arguments: Any,
+) -> None:
+    os.environ.clear()  # that of the forked process is as old as this one's first worker
+    os.environ.update(environment)
     torch.set_num_threads(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
