@@ -284,14 +284,14 @@ def test_wrong_questions_to_a_finished_study(study, sculpt_command):
         assert message in err
 
 
-def image_tree(folder: Path) -> Path:
-    """Write ten small grey images for each of two classes, for training and testing."""
+def image_tree(folder: Path, images: int = 10) -> Path:
+    """Write small grey images for each of two classes, for training and testing."""
     from PIL import Image
 
     for split in ("train", "test"):
         for name in ("cat", "dog"):
             (folder / split / name).mkdir(parents=True)
-            for number in range(10):
+            for number in range(images):
                 image = Image.effect_noise((8, 8), 10 + number)
                 image.save(folder / split / name / f"{number}.png")
     return folder
