@@ -20,7 +20,7 @@ from sculpt.cli.running import run, worker
 from sculpt.errors import SculptError
 
 EXAMPLES = """\
-sculpt init mine.yaml      # a commented study of small images, to begin with
+sculpt init mine.yaml      # a commented study to begin with
 sculpt check mine.yaml     # the sizes of its networks; trains nothing
 sculpt run mine.yaml       # prune, train and rank them; Ctrl-C, and go on
 sculpt report mine.yaml    # a page of what it has found

@@ -145,7 +145,7 @@ def _interruptible() -> Iterator[None]:
         from sculpt.config import without_password
 
         same = [without_password(word) for word in sys.argv[1:]]
-        say_next("interrupted: finished trials are kept, and this goes on:", same)
+        say_next("interrupted: finished trials are kept, the same command goes on:", same)
         raise typer.Exit(130) from None
 
 
