@@ -1,6 +1,7 @@
 """A study file to begin with: it runs as it is, and its comments are those of the schema."""
 
 import inspect
+import shlex
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -110,7 +111,11 @@ def _document(data: Kind, root: str | None) -> dict[str, Any]:
         raise InputError(
             "the folder of images must be given for an image_folder, and for nothing else, but got "
             f"{'none' if root is None else repr(root)} for {data}; "
-            + ("leave --root out" if root else "give --root DIR, which holds train/ and test/")
+            + (
+                "give --root DIR, which holds train/ and test/"
+                if root is None
+                else "leave --root out"
+            )
         )
     if root is not None:
         begun = begun | {"data": begun["data"] | {"root": root}}
@@ -131,8 +136,9 @@ def _document(data: Kind, root: str | None) -> dict[str, Any]:
 
 def _written(document: Mapping[str, Any], path: Path, data: Kind) -> str:
     """Write a whole study file."""
+    found = [f"PYTHONPATH={path.parent}"] if data == "import" else []
     about = (
-        f"Run it, in this folder: {'PYTHONPATH=. ' * (data == 'import')}sculpt run {path.name}",
+        f"Run it: {shlex.join([*found, 'sculpt', 'run', str(path)])}",
         "A comment says what the key below it means. A key right behind a # is not set: take the # "
         "away to set it. docs/reference/study-keys.md has all keys, docs/reference/options.md the "
         "options of all that has a name.",
