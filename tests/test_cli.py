@@ -294,6 +294,10 @@ class TestNext:
         for line in (report, export):
             assert sculpt_command(*shlex.split(line)[1:])[0] == 0
         assert Path("other-best").is_dir()
+        _, _, said = sculpt_command("run", small, "--set", "study=third")
+        report, _ = next_commands(said)
+        assert report == f"sculpt report third --storage {Path('tiny.db').resolve()}"
+        assert sculpt_command(*shlex.split(report)[1:])[0] == 0
 
     def test_what_is_not_kept_is_not_exported(self, small, sculpt_command):
         _, _, said = sculpt_command("run", small, "--set", "search.networks=none")

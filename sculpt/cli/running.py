@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,6 +26,9 @@ from sculpt.cli.options import (
     show_document,
 )
 from sculpt.errors import InputError
+
+if TYPE_CHECKING:
+    from sculpt.config import Study
 
 
 def run(
@@ -97,7 +100,7 @@ def run(
         )
     show_document(sculpt.rank(results), as_json, ranking_tables)
     if not as_json:
-        _say_next(study, changes)
+        _say_next(study, changes, results.config)
 
 
 def worker(
@@ -149,15 +152,14 @@ def _interruptible() -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def _say_next(study: str, changes: dict[str, Any]) -> None:
+def _say_next(study: str, changes: dict[str, Any], config: "Study") -> None:
     """Print what shows the results, and what uses them, with all that finds the study again."""
     from sculpt.config import without_password
 
-    config, named = sculpt.load_study(study, changes), [study]
-    if "study" in changes:  # the file has another name
-        named = [config.study]
-    if changes.keys() & {"study", "storage"}:
-        named += ["--storage", without_password(config.storage_url)]
+    renamed, storage = "study" in changes, changes.get("storage")
+    named = [config.study if renamed else study]
+    if renamed or storage:
+        named += ["--storage", without_password(storage or config.storage_url)]
     use = ["pareto", *named]
     if config.search.networks != "none":
         plugins = [word for module in config.plugins for word in ("--plugins", module)]
