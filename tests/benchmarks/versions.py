@@ -4,8 +4,8 @@
     python tests/benchmarks/versions.py --python 3.11 --end oldest -- tests/pruning -n 1
 
 Each has a virtual environment of wheels alone, some 5 GB, which uv (`pip install uv`) makes and
-which is removed afterwards. Of a Python that cannot be had, it is only asked whether there are
-wheels for it that fit together.
+which is removed afterwards; uv keeps its cache. Of a Python that cannot be had, it is only asked
+whether there are wheels for it that fit together.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main() -> None:
     for python in options.python:
         for end in options.end:
             versions, outcome = tried(python, RESOLUTIONS[end], tests)
-            failed |= "passed" not in outcome or "failed" in outcome or "error" in outcome
+            failed |= outcome.startswith("FAILED")
             shown = (re.search(rf"^{name}==(\S+)", versions, re.MULTILINE) for name in SHOWN)
             cells = [python, end, *(found[1] if found else "" for found in shown), outcome]
             print(f"| {' | '.join(cells)} |", flush=True)
@@ -71,7 +71,8 @@ def tried(python: str, resolution: str, tests: list[str]) -> tuple[str, str]:
             text=True,
         )
         sys.stderr.write(done.stdout)
-        return output([*UV, "pip", "freeze", "-q", "-p", place]), done.stdout.splitlines()[-1]
+        outcome = ("FAILED: " if done.returncode else "") + done.stdout.splitlines()[-1]
+        return output([*UV, "pip", "freeze", "-q", "-p", place]), outcome
 
 
 def output(command: list[str]) -> str:
