@@ -1,13 +1,9 @@
 """Pages of the reference that are made from the code: a hook of MkDocs, see `mkdocs.yml`."""
 
-import ast
 import inspect
-import re
-import textwrap
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints
 
@@ -18,10 +14,11 @@ from typing_extensions import is_typeddict
 
 from sculpt import registry
 from sculpt.benchmark.throughput import MeasuredStudy
-from sculpt.cli import COMMANDS
+from sculpt.cli import COMMANDS, help_of
 from sculpt.config import Study
 from sculpt.config.sections import Choice, Section
 from sculpt.config.training import RECIPES
+from sculpt.descriptions import arguments_in, said_of
 from sculpt.export.folder import FolderLatency, Verification
 from sculpt.export.manifest import Manifest
 from sculpt.quantities import MILESTONES, SIGNALS, TOTALS, Quantity
@@ -65,19 +62,6 @@ def table(columns: str, rows: Iterable[Iterable[str]]) -> str:
     lines = [[" ".join(cell.split()).replace("|", r"\|") for cell in row] for row in rows]
     written = [f"| {' | '.join(row)} |" for row in [names, ["---"] * len(names), *lines]]
     return "\n".join(written) if lines else ""
-
-
-def said_of(kind: type) -> dict[str, str]:
-    """Read the docstrings below the fields of a class, those of its bases included."""
-    found: dict[str, str] = {}
-    for base in reversed(kind.__mro__):
-        if base.__module__.startswith("sculpt"):
-            tree = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
-            body = tree.body if isinstance(tree, ast.ClassDef) else []
-            for field, text in pairwise(body):
-                if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
-                    found[ast.unparse(field.target)] = ast.literal_eval(text.value)
-    return found
 
 
 def spell(kind: Any, metadata: Iterable[Any] = ()) -> str:
@@ -151,14 +135,6 @@ def study_keys() -> Iterator[str]:
     yield "## Recipes { #recipes }\n\nWhat `training.recipe` sets where a study does not."
     rows = [[f"`{key}`", *(str(r.get(key, "")) for r in RECIPES.values())] for key in keys]
     yield table("key, " + ", ".join(RECIPES), rows)
-
-
-def arguments_in(docstring: str) -> dict[str, str]:
-    """Read the section `Args:` of a docstring."""
-    section = re.search(r"^Args:\n((?:[ ]+.*\n?|\n)+)", docstring, flags=re.MULTILINE)
-    entries = re.split(r"^    (?=\S)", section[1] if section else "", flags=re.MULTILINE)
-    split = (entry.partition(":") for entry in entries)
-    return {name: text for names, _, text in split for name in names.split(", ")}
 
 
 def options() -> Iterator[str]:
@@ -244,5 +220,7 @@ def commands() -> Iterator[str]:
             rows.append(
                 [f"`{(called + value if is_option else called).strip()}`", shown, info.help or ""]
             )
-        yield f"## sculpt {command.__name__}\n\n`{usage}`\n\n{inspect.getdoc(command)}"
+        text, examples = help_of(command)
+        yield f"## sculpt {command.__name__}\n\n`{usage}`\n\n{text}"
         yield table("argument, default, meaning", rows)
+        yield f"```bash\n{examples}\n```"

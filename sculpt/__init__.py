@@ -5,6 +5,7 @@ needs them.
 
     import sculpt
 
+    sculpt.write_study("mine.yaml")                      # a commented one to begin with
     sculpt.check("studies/digits.yaml")                  # sizes of its space; trains nothing
     study = sculpt.run("studies/digits.yaml")            # start, or go on, up to its total
     study.trials                                         # a DataFrame
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from sculpt.exports import export_trial as export_trial
     from sculpt.exports import latency as latency
     from sculpt.exports import verify as verify
+    from sculpt.first_study import write_study as write_study
     from sculpt.initializers import initialize as initialize
     from sculpt.launch import bench as bench
     from sculpt.launch import check as check
@@ -66,6 +68,7 @@ _NAMES = {
     "sculpt.export.loading": ["load"],
     "sculpt.export.condensing": ["compact"],
     "sculpt.exports": ["export_trial", "latency", "verify"],
+    "sculpt.first_study": ["write_study"],
     "sculpt.launch": ["bench", "check", "diagnose_candidate", "join", "run", "submit"],
     "sculpt.pruning.attaching": ["attach_masks", "from_torch_pruning", "to_torch_pruning"],
     "sculpt.initializers": ["initialize"],

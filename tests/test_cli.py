@@ -1,6 +1,8 @@
 """The command line's contract: JSON documents, exit codes, and one clear message."""
 
 import json
+import re
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -8,10 +10,13 @@ from pathlib import Path
 
 import optuna
 import pytest
+from manual import ROOT
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import sculpt
-from sculpt.cli import app
+from sculpt.cli import COMMANDS, app
+from sculpt.cli.options import overrides
 from sculpt.errors import InputError, SculptWarning
 from sculpt.storage.opening import start_store
 from studies import write_study
@@ -226,15 +231,97 @@ def test_a_study_is_found_by_its_name(study, sculpt_command):
     assert "'other' is not among those kept here (tiny)" in err
 
 
-COMMANDS = [command.callback.__name__ for command in app.registered_commands]
+class TestHelp:
+    @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)
+    def test_its_examples_are_true(self, command, sculpt_command, monkeypatch):
+        """They are shown as they are to be typed, and are what the command takes."""
+        monkeypatch.setenv("COLUMNS", "80")
+        code, out, _ = sculpt_command(command.__name__, "--help")
+        assert code == 0
+        shown = out.split("\n  Examples:\n")[1].splitlines()
+        assert 2 <= len(shown) <= 5
+        for line in shown:
+            check_example(line, command.__name__)
+
+    def test_of_them_all(self, sculpt_command, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "80")
+        code, out, _ = sculpt_command("--help")
+        assert code == 0
+        assert "..." not in out.partition("Commands:")[2], "every line says all that it has to say"
+        assert max(map(len, out.splitlines())) <= 80
+        for line in out.split("\n  Examples:\n")[1].splitlines():
+            check_example(line, line.split()[1])
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help_with_an_example(command, sculpt_command):
-    code, out, _ = sculpt_command(command, "--help")
-    assert code == 0
-    of_what = "winner" if command in ("verify", "latency") else "studies/"
-    assert f"Example: sculpt {command} {of_what}" in out
+def check_example(line: str, name: str) -> None:
+    """Read a command as it would be read, and the study file that it names."""
+    program, command, *words = shlex.split(line, comments=True)
+    assert (program, command) == ("sculpt", name)
+    parsed = get_command(app).commands[name].make_context(name, list(words)).params
+    study = parsed.get("study") or ""
+    if study.startswith("studies/"):
+        changes = overrides(parsed.get("set")).items()
+        of_the_study = {key: value for key, value in changes if not key.startswith("params.")}
+        sculpt.load_study(ROOT / study, of_the_study)
+    assert all((ROOT / x).exists() for x in re.findall(r"studies/\w+\.yaml", line))
+
+
+def next_commands(said: str) -> list[str]:
+    return [line.strip() for line in said.partition("next:\n")[2].splitlines()]
+
+
+class TestNext:
+    """What a run names in the end is to be copied and typed."""
+
+    SMALL = "training__epochs", "search__trials", "search__replicates"
+
+    @pytest.fixture
+    def small(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        return write_study(tmp_path, **dict(zip(self.SMALL, (0, 2, 1), strict=True))).name
+
+    def test_the_study_is_found_again(self, small, sculpt_command):
+        code, out, said = sculpt_command("run", small)
+        assert (code, "next:" in out) == (0, False)
+        assert next_commands(said) == [
+            "sculpt report tiny.yaml",
+            "sculpt export tiny.yaml --trial best",
+        ]
+        elsewhere = ["--set", "study=other", "--storage", "a place.db"]
+        _, _, said = sculpt_command("run", small, *elsewhere)
+        report, export = next_commands(said)
+        assert report == "sculpt report other --storage 'a place.db'"
+        for line in (report, export):
+            assert sculpt_command(*shlex.split(line)[1:])[0] == 0
+        assert Path("other-best").is_dir()
+        _, _, said = sculpt_command("run", small, "--set", "study=third")
+        report, _ = next_commands(said)
+        assert report == f"sculpt report third --storage {Path('tiny.db').resolve()}"
+        assert sculpt_command(*shlex.split(report)[1:])[0] == 0
+
+    def test_what_is_not_kept_is_not_exported(self, small, sculpt_command):
+        _, _, said = sculpt_command("run", small, "--set", "search.networks=none")
+        assert next_commands(said)[1] == "sculpt pareto tiny.yaml"
+
+    def test_a_document_has_nothing_beside_it(self, small, sculpt_command):
+        assert "next:" not in sculpt_command("run", small, "--json")[2]
+
+    def test_an_interrupted_run_is_named_without_its_password(
+        self, small, sculpt_command, monkeypatch
+    ):
+        def interrupted(*_, **__):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(sculpt, "run", interrupted)
+        storage = "postgresql://me:secret@server/studies?password=secret"
+        code, _, said = sculpt_command(
+            "run", small, "--set", "budget={sparsity: 0.9}", "--storage", storage
+        )
+        assert code == 130
+        assert said.splitlines()[1:] == [
+            "  sculpt run tiny.yaml --set 'budget={sparsity: 0.9}' "
+            "--storage postgresql://me@server/studies"
+        ]
 
 
 @pytest.mark.parametrize(
@@ -284,14 +371,14 @@ def test_wrong_questions_to_a_finished_study(study, sculpt_command):
         assert message in err
 
 
-def image_tree(folder: Path) -> Path:
-    """Write ten small grey images for each of two classes, for training and testing."""
+def image_tree(folder: Path, images: int = 10) -> Path:
+    """Write small grey images for each of two classes, for training and testing."""
     from PIL import Image
 
     for split in ("train", "test"):
         for name in ("cat", "dog"):
             (folder / split / name).mkdir(parents=True)
-            for number in range(10):
+            for number in range(images):
                 image = Image.effect_noise((8, 8), 10 + number)
                 image.save(folder / split / name / f"{number}.png")
     return folder

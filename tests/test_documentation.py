@@ -68,12 +68,14 @@ def test_the_contributor_s_criterion_and_quantity_run_as_a_plugin(tmp_path, monk
 
 @pytest.mark.slow
 def test_the_reader_s_own_network_and_data_run_as_a_study(tmp_path, monkeypatch):
-    (tmp_path / "my_lab.py").write_text(block("python", "def make_net"))
-    (tmp_path / "frequency.yaml").write_text(block("yaml", "my_lab:make_net"))
+    sculpt.write_study(tmp_path / "waves.yaml", "import")
+    written = yaml.safe_load((tmp_path / "waves.yaml").read_text())
+    shown = yaml.safe_load(block("yaml", "my_lab:make_net"))
+    assert shown == {key: written[key] for key in shown}
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     try:
-        results = sculpt.run("frequency.yaml")
+        results = sculpt.run("waves.yaml")
         assert len(results.complete) == 3
         document = sculpt.rank(results)
         assert document["metric"] == {"name": "rmse", "share": False}

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Floors, lowest first. A module may import what stands on a lower floor, and its own room.
 FLOORS = [
-    ["dominance", "errors", "files", "units", "version"],
+    ["descriptions", "dominance", "errors", "files", "units", "version"],
     ["arithmetic", "registry", "seeding", "documents", "table", "typed_json"],
     ["quantities", "record"],
     ["config"],
@@ -36,7 +36,7 @@ FLOORS = [
     ["results", "recorded_errors"],
     ["presentation"],
     ["benchmark"],
-    ["launch", "exports", "reports"],
+    ["first_study", "launch", "exports", "reports"],
     ["cli"],
     ["__main__"],
 ]

@@ -2,13 +2,16 @@
 
 import codecs
 import gc
+import inspect
 import io
 import sys
 from collections.abc import Callable
+from textwrap import dedent, indent
 
 import typer
 
 from sculpt.cli.asking import compare, pareto, rank, show, status
+from sculpt.cli.beginning import init
 from sculpt.cli.computing import bench, check, diagnose
 from sculpt.cli.exporting import export, latency, verify
 from sculpt.cli.options import put
@@ -16,18 +19,42 @@ from sculpt.cli.reporting import archive, dashboard, report
 from sculpt.cli.running import run, worker
 from sculpt.errors import SculptError
 
+EXAMPLES = """\
+sculpt init mine.yaml      # a commented study to begin with
+sculpt check mine.yaml     # the sizes of its networks; trains nothing
+sculpt run mine.yaml       # prune, train and rank them; Ctrl-C, and go on
+sculpt report mine.yaml    # a page of what it has found
+sculpt export mine.yaml    # the best network, as files"""
+
+
+def _as_written(examples: str) -> str:
+    """Make a paragraph of examples, whose lines stay as they are."""
+    return f"\b\nExamples:\n{indent(examples, '  ')}"
+
+
 app = typer.Typer(
     help="Search for sparse networks that beat a dense one of the same size.",
+    epilog=_as_written(EXAMPLES),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # whose imports are more than half of the time that help takes
 )
 COMMANDS: tuple[Callable[..., None], ...] = (
-    *(check, run, worker, status, rank, pareto, show, compare, report, archive),
+    *(init, check, run, worker, status, rank, pareto, show, compare, report, archive),
     *(dashboard, export, verify, latency, diagnose, bench),
 )
+
+
+def help_of(command: Callable[..., None]) -> tuple[str, str]:
+    """Return what a command says of itself, and its examples, a line each."""
+    text, _, examples = (inspect.getdoc(command) or "").partition("\n\nExamples:\n")
+    return text, dedent(examples)
+
+
 for command in COMMANDS:
-    app.command()(command)
+    text, examples = help_of(command)
+    app.command(help=text, epilog=_as_written(examples))(command)
 
 
 IN_ASCII = {

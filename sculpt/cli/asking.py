@@ -31,7 +31,9 @@ def status(
 ) -> None:
     """Count a study's trials by what became of them.
 
-    Example: sculpt status studies/digits.yaml
+    Examples:
+        sculpt status studies/digits.yaml
+        sculpt status digits --storage runs/digits.db --json
     """
     from sculpt.units import describe_tally
 
@@ -51,11 +53,14 @@ def rank(
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Rank a study's finished trials against the dense base; show what confirms the best.
+    """Rank a study's finished trials against the dense base.
 
-    Trials that ended without a result stand below the ranking. CSV and Parquet hold the ranking.
+    Also shows what confirms the best. Trials that ended without a result stand below the ranking.
+    CSV and Parquet hold the ranking.
 
-    Example: sculpt rank studies/digits.yaml --format csv
+    Examples:
+        sculpt rank studies/digits.yaml
+        sculpt rank studies/digits.yaml --format csv --output ranking.csv
     """
     from sculpt.results.tables.ranking import ranking_tables
 
@@ -92,9 +97,13 @@ def pareto(
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Show the trials that no other trial beats in every objective, for each budget.
+    """Show the trials that no other beats in every objective.
 
-    Example: sculpt pareto studies/digits.yaml --objectives val_error,macs --format csv
+    For each budget by itself.
+
+    Examples:
+        sculpt pareto studies/digits.yaml --objectives val_error,macs
+        sculpt pareto studies/digits.yaml --where "widening > 2" --format csv
     """
     from sculpt.results.pareto import pareto_document
     from sculpt.results.tables.pareto import pareto_table
@@ -121,9 +130,13 @@ def compare(
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Compare networks of any studies with the first of them, and show how their settings differ.
+    """Compare networks of any studies with the first of them.
 
-    Example: sculpt compare studies/digits.yaml:base studies/digits.yaml:3 studies/mnist.yaml
+    Also shows how their settings differ.
+
+    Examples:
+        sculpt compare studies/digits.yaml:base studies/digits.yaml:best
+        sculpt compare studies/digits.yaml:3 studies/mnist.yaml
     """
     from sculpt.results.tables.comparison import comparison_tables
 
@@ -137,9 +150,13 @@ def show(
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Show everything that is known of one trial: its layers, signals and learning curves.
+    """Show everything that is known of one trial.
 
-    Example: sculpt show studies/digits.yaml best
+    Its layers, its signals and its learning curves.
+
+    Examples:
+        sculpt show studies/digits.yaml best
+        sculpt show studies/digits.yaml base --json
     """
     from sculpt.results.tables.trial import trial_tables
 

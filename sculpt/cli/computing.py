@@ -14,9 +14,13 @@ from sculpt.errors import SculptWarning
 def check(
     study: StudyFile, set: Set = None, storage: Storage = None, as_json: Json = False
 ) -> None:
-    """Validate a study and show the size of every corner of its space; trains nothing.
+    """Validate a study, and show how large its networks are.
 
-    Example: sculpt check studies/cifar10_smoke.yaml
+    Of every corner of its space. Trains nothing.
+
+    Examples:
+        sculpt check studies/digits.yaml
+        sculpt check studies/cifar10_smoke.yaml --set budget=50000
     """
     from sculpt.results.tables.computing import check_table
 
@@ -37,11 +41,14 @@ def diagnose(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Prune one candidate and show its layers and signal propagation; trains nothing.
+    """Prune one candidate; show its layers and signal propagation.
 
-    --set params.KEY=VALUE chooses a value of the space; other keys change the study.
+    Trains nothing. --set params.KEY=VALUE chooses a value of the space; other keys change the
+    study.
 
-    Example: sculpt diagnose studies/digits.yaml --set params.widening=2 --plot layers.png
+    Examples:
+        sculpt diagnose studies/digits.yaml --set params.widening=2
+        sculpt diagnose studies/digits.yaml --plot layers.png
     """
     from sculpt.results.tables.trial import diagnosis_tables
 
@@ -61,11 +68,13 @@ def bench(
     seconds: Annotated[float, typer.Option(min=0.01, help="Of a measured epoch, about.")] = 2.0,
     as_json: Json = False,
 ) -> None:
-    """Measure the speed of this machine on a study, and predict what running it takes.
+    """Measure this machine's speed on a study; predict its time.
 
     Measures the base and the corners of the space; --set params.KEY=VALUE chooses one candidate.
 
-    Example: sculpt bench studies/digits.yaml --against-standard
+    Examples:
+        sculpt bench studies/digits.yaml
+        sculpt bench studies/digits.yaml --against-standard
     """
     from sculpt.benchmark.race import Effort
     from sculpt.results.tables.computing import bench_table

@@ -28,12 +28,14 @@ def export(
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Write a trained network into a folder, in formats that other programs read.
+    """Write a trained network as files that other programs read.
 
     Every file is run and compared with the network before it is kept. A model card says how to
     use it without sculpt.
 
-    Example: sculpt export studies/digits.yaml --trial best --format bundle,onnx --output winner
+    Examples:
+        sculpt export studies/digits.yaml --output winner
+        sculpt export studies/digits.yaml --trial 3 --format onnx,c
     """
     from sculpt.exports import default_directory
     from sculpt.results.tables.export import export_table
@@ -56,11 +58,14 @@ def verify(
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Check an exported folder: checksums, kept parameters, logits of every format, and errors.
+    """Check an exported folder against what was recorded.
 
-    The recorded errors are counted again where the images are at hand; none are downloaded.
+    Checksums, kept parameters and the logits of every format. The recorded errors are counted
+    again where the images are at hand; none are downloaded.
 
-    Example: sculpt verify winner
+    Examples:
+        sculpt verify winner
+        sculpt verify winner --data-root /images --json
     """
     from sculpt.results.tables.export import verification_table
 
@@ -87,12 +92,14 @@ def latency(
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Time an exported network on this machine: its formats side by side, and the dense base.
+    """Time an exported network on this machine, beside the base.
 
     PyTorch, ONNX Runtime and the C code take turns, with 1 and 64 images, on one thread and on
     all. The folder's manifest and card hold the table afterwards.
 
-    Example: sculpt latency winner --study studies/digits.yaml
+    Examples:
+        sculpt latency winner
+        sculpt latency winner --study studies/digits.yaml --runtime c
     """
     from sculpt.results.tables.export import latency_table
 

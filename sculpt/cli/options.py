@@ -2,24 +2,45 @@
 
 import json
 import os
+import shlex
+import shutil
 import sys
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 from sculpt.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import Console
 
-progress_console = Console(stderr=True)
+
+@cache
+def progress_console() -> "Console":
+    """Return the console on stderr. Help does not wait for it."""
+    from rich.console import Console
+
+    return Console(stderr=True)
 
 
 def say(message: str, style: str | None = None) -> None:
     """Print a message on stderr, in whole lines: addresses and paths must be easy to copy."""
-    progress_console.print(message, style=style, markup=False, highlight=False, soft_wrap=True)
+    progress_console().print(message, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def say_next(title: str, *commands: Sequence[str], python_path: str | None = None) -> None:
+    """Print commands of sculpt on stderr, each as it is to be typed here."""
+    called = sys.argv[0]
+    words = [f"PYTHONPATH={python_path}"] if python_path else []
+    if Path(called).name == "__main__.py":
+        words += ["python", "-m", "sculpt"]
+    else:
+        words += ["sculpt" if shutil.which("sculpt") == called else called]
+    say("\n  ".join([title, *(shlex.join([*words, *command]) for command in commands)]))
 
 
 StudyFile = Annotated[str, typer.Argument(help="A study file (YAML).", metavar="STUDY.yaml")]
@@ -129,6 +150,8 @@ def show_document(document: Any, as_json: bool, *views: Any, output: Path | None
     else:
         # A pipe or a file is not 80 columns wide; a table folded to that is unreadable.
         to_terminal = output is None and sys.stdout is not None and sys.stdout.isatty()
+        from rich.console import Console
+
         # A study's words are no markup: "[1, 2]" is a list of blocks.
         console = Console(width=None if to_terminal else 160, markup=False)
         with console.capture() as captured:

@@ -22,11 +22,13 @@ def report(
     storage: Storage = None,
     plugins: Plugins = None,
 ) -> None:
-    """Write down what a study has found, the verdict first: a page that works offline.
+    """Write down what a study has found, the verdict first.
 
-    Example: sculpt report studies/digits.yaml --output report.html
+    A page that works offline, or Markdown.
 
-    Example: sculpt report studies/digits.yaml --format md --output report.md
+    Examples:
+        sculpt report studies/digits.yaml
+        sculpt report studies/digits.yaml --format md --output report.md
     """
     say(f"report: {sculpt.report(study, output, format=format, storage=storage)}")
 
@@ -44,12 +46,14 @@ def archive(
     storage: Storage = None,
     plugins: Plugins = None,
 ) -> None:
-    """Write what a study has found as small text files, which are asked like the study itself.
+    """Write what a study has found as small text files, for git.
 
-    To be committed to git: the same results give the same bytes, and there are no paths of this
-    machine, and no networks, in them.
+    They are asked like the study itself. The same results give the same bytes, and there are no
+    paths of this machine, and no networks, in them.
 
-    Example: sculpt archive studies/digits.yaml --output results/digits
+    Examples:
+        sculpt archive studies/digits.yaml
+        sculpt archive studies/digits.yaml --output results/digits --records all
     """
     results = sculpt.open_results(study, storage)
     say(f"archive: {sculpt.archive(results, output, records=records)}")
@@ -64,8 +68,12 @@ def dashboard(
     storage: Storage = None,
     plugins: Plugins = None,
 ) -> None:
-    """Show a study in Optuna's dashboard, with notes and layer plots; Ctrl-C ends it.
+    """Show a study in Optuna's dashboard; Ctrl-C ends it.
 
-    Example: sculpt dashboard studies/digits.yaml --port 8081
+    With notes and layer plots.
+
+    Examples:
+        sculpt dashboard studies/digits.yaml
+        sculpt dashboard digits --storage runs/digits.db --port 8081
     """
     sculpt.dashboard(study, host=host, port=port, storage=storage, say=say)

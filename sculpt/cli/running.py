@@ -1,8 +1,10 @@
 """Commands that train: run a study, or join one."""
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,10 +22,13 @@ from sculpt.cli.options import (
     overrides,
     progress_console,
     read_trials_per_device,
-    say,
+    say_next,
     show_document,
 )
 from sculpt.errors import InputError
+
+if TYPE_CHECKING:
+    from sculpt.config import Study
 
 
 def run(
@@ -48,19 +53,16 @@ def run(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run a study, or go on with it, up to its total of trials; then rank them.
+    """Run a study, or go on with it, up to its total of trials.
 
-    Ctrl-C stops it at once; the same command goes on where it stopped.
+    Then ranks them. Ctrl-C stops it at once; the same command goes on where it stopped.
 
-    Example: sculpt run studies/digits.yaml --set search.trials=5
-
-    Example: sculpt run studies/digits.yaml --workers 2
-
-    Example: sculpt run studies/cifar10.yaml --device cuda:0,cuda:1 --trials-per-device auto
-
-    Example: sculpt run studies/digits.yaml --ray local --workers 2
-
-    Example: sculpt run studies/cifar10.yaml --slurm --workers 8 --slurm-set gpus_per_node=1
+    Examples:
+        sculpt run studies/digits.yaml
+        sculpt run studies/digits.yaml --set search.trials=5 --workers 2
+        sculpt run studies/cifar10.yaml --device cuda:0,cuda:1
+        sculpt run studies/digits.yaml --ray local --workers 2
+        sculpt run studies/cifar10.yaml --slurm --workers 8
     """
     from sculpt.results.tables.ranking import ranking_tables
     from sculpt.search.progress import LiveView
@@ -85,17 +87,20 @@ def run(
         )
         show_document({"study": config.study, "jobs": jobs}, as_json, _describe_jobs)
         return
+    changes = overrides(set, storage)
     with _interruptible():
         results = sculpt.run(
             study,
-            overrides=overrides(set, storage),
+            overrides=changes,
             device=device,
-            watcher=LiveView(progress_console),
+            watcher=LiveView(progress_console()),
             workers=workers,
             trials_per_device=each,
             ray=ray,
         )
     show_document(sculpt.rank(results), as_json, ranking_tables)
+    if not as_json:
+        _say_next(study, changes, results.config)
 
 
 def worker(
@@ -108,19 +113,19 @@ def worker(
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Join a study that was started elsewhere, until nothing is left to do.
+    """Join a study that was started elsewhere, until it is done.
 
     From any machine that reaches its storage. The settings are read from there; --set takes only
     data.root and data.download: where this machine has its images.
 
-    Example: sculpt worker studies/digits.yaml --workers 2
-
-    Example: sculpt worker cifar10 --storage postgresql://me@server/studies --set data.root=/images
+    Examples:
+        sculpt worker studies/digits.yaml --workers 2
+        sculpt worker cifar10 --storage postgresql://me@server/studies
     """
     from sculpt.search.progress import LiveView
 
     each = read_trials_per_device(trials_per_device, workers)
-    view = LiveView(progress_console)
+    view = LiveView(progress_console())
     with _interruptible():
         results = sculpt.join(
             study,
@@ -140,8 +145,27 @@ def _interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        say("interrupted: finished trials are kept, the same command goes on")
+        from sculpt.config import without_password
+
+        same = [without_password(word) for word in sys.argv[1:]]
+        say_next("interrupted: finished trials are kept, the same command goes on:", same)
         raise typer.Exit(130) from None
+
+
+def _say_next(study: str, changes: dict[str, Any], config: "Study") -> None:
+    """Print what shows the results, and what uses them, with all that finds the study again."""
+    from sculpt.config import without_password
+
+    renamed, storage = "study" in changes, changes.get("storage")
+    named = [config.study if renamed else study]
+    if renamed or storage:
+        named += ["--storage", without_password(storage or config.storage_url)]
+    use = ["pareto", *named]
+    if config.search.networks != "none":
+        plugins = [word for module in config.plugins for word in ("--plugins", module)]
+        use = ["export", *named, "--trial", "best", *plugins]
+    python_path = os.environ.get("PYTHONPATH") if config.plugins else None
+    say_next("next:", ["report", *named], use, python_path=python_path)
 
 
 def _describe_jobs(document: dict[str, Any]) -> str:

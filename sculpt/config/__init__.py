@@ -71,6 +71,7 @@ class Pruning(Section):
     initializer: Choice = Choice(name="ldi")
     """Also initialises the dense base."""
     criterion: Choice = Choice(name="connection_sensitivity")
+    """Scores the weights before training; those of the highest scores are kept."""
     repair: bool | Literal["frobenius", "spectral", "exact"] = True
     """Repair approximate isometry after pruning (Eq. 8), and how; `true` is `frobenius`."""
     redraw: Annotated[Literal[False] | Choice, Field(exclude_if=operator.not_)] = False
@@ -145,6 +146,7 @@ class Study(Section):
     """A whole study file."""
 
     study: StudyName
+    """Its name, under which it is kept and found."""
     data: Data
     model: Choice
     """The dense base; a candidate overrides what the space names."""
@@ -185,10 +187,7 @@ class Study(Section):
 
     @field_serializer("storage", when_used="json")
     def _without_password(self, storage: str | None) -> str | None:
-        """Drop the password, and the options, which may hold one."""
-        if storage is None or "://" not in storage or storage.startswith("sqlite"):
-            return storage
-        return re.sub(r"^([^:]+://[^:/@]*):.*@", r"\1@", storage.partition("?")[0])
+        return storage if storage is None else without_password(storage)
 
     @property
     def storage_url(self) -> str:
@@ -339,6 +338,13 @@ class Study(Section):
                 "published": True,
             },
         )
+
+
+def without_password(storage: str) -> str:
+    """Drop the password in a URL, and its options, which may hold one."""
+    if "://" not in storage or storage.startswith("sqlite"):
+        return storage
+    return re.sub(r"^([^:]+://[^:/@]*):.*@", r"\1@", storage.partition("?")[0])
 
 
 def default_storage(study: str) -> str:

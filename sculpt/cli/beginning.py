@@ -1,0 +1,41 @@
+"""The command that writes a study file to begin with."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+import sculpt
+from sculpt.cli.options import say, say_next
+
+
+def init(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE.yaml", help="Where to; it names the study.")
+    ] = Path("study.yaml"),
+    data: Annotated[
+        Literal["digits", "image_folder", "import"],
+        typer.Option(
+            help="Images of ten digits, which are here; images of yours; or code of yours, for "
+            "any data and network."
+        ),
+    ] = "digits",
+    root: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Of an image_folder: holds train/CLASS/ and test/CLASS/."),
+    ] = None,
+) -> None:
+    """Write a commented study file to begin with.
+
+    It runs as it is, and its comments say what each key means. For import, my_lab.py is written
+    beside it, to be changed. No file is written over.
+
+    Examples:
+        sculpt init mine.yaml
+        sculpt init mine.yaml --data image_folder --root DIR
+        sculpt init waves.yaml --data import
+    """
+    for path in sculpt.write_study(file, data, root=root):
+        say(f"written: {path}")
+    python_path = str(file.parent) if data == "import" else None
+    say_next("next:", ["check", str(file)], ["run", str(file)], python_path=python_path)
