@@ -59,9 +59,9 @@ def tried(python: str, resolution: str, tests: list[str]) -> tuple[str, str]:
             found = output([*UV, "pip", "compile", "-q", *wanted, "--python-version", python,
                             "--python-platform", "linux", "pyproject.toml"])  # fmt: skip
             return found, "not run: no such Python here, but there are wheels"
-        output(
-            [*UV, "pip", "install", "-q", "-p", place, *wanted, "-r", "pyproject.toml", "-e", "."]
-        )
+        install = [*UV, "pip", "install", "-q", "-p", place]
+        output([*install, *wanted, "-r", "pyproject.toml"])
+        output([*install, "--no-deps", "-e", "."])
         command = [f"{place}/bin/python", "-m", "pytest", "-q", "--basetemp", f"{folder}/tests"]
         done = subprocess.run(
             [*command, *tests],
