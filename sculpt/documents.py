@@ -15,7 +15,7 @@ Document = dict[str, Any]
 """A mapping of YAML or JSON: keys to scalars, lists and mappings, not checked by a schema."""
 
 MOST_BYTES = 2**20
-"""Of a YAML file: a study takes thousands, and some 100,000 are read in a second."""
+"""Largest YAML file; studies have a few thousand bytes, and about 100,000 are parsed a second."""
 MOST_LEVELS, MOST_VALUES = 50, 100_000
 """Levels and values of a document; what an alias (`*name`) repeats counts each time."""
 

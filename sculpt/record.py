@@ -241,7 +241,7 @@ class TensorInput:
     """
 
     shape: list[int]
-    """Of one input, channels (or features) first."""
+    """Shape of one input, channels (or features) first."""
     outputs: int
     """Numbers that a network returns for it."""
     targets: Literal["classes", "numbers"]

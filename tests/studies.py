@@ -15,7 +15,13 @@ TINY: dict[str, Any] = {
     "data": {"name": "digits", "train_images": 200, "validation_fraction": 0.25},
     "model": {"name": "resnet", "widening": 1, "blocks": 1, "stem_width": 4},
     "space": {"parameters": {"widening": [2, 3], "blocks": [1, 2]}},
-    "training": {"epochs": 1, "batch_size": 50, "schedule": "one_cycle", "precision": "float32"},
+    "training": {
+        "epochs": 1,
+        "batch_size": 50,
+        "schedule": "one_cycle",
+        "precision": "float32",
+        "compact": False,  # takes longer than what it saves; golden studies are compacted
+    },
     "search": {"trials": 4, "replicates": 1, "grace_seconds": 10},
     "diagnostics": {"jacobian_images": 0},  # a quarter of the time of such a study
 }

@@ -74,7 +74,7 @@ def write_bundle(
 def bundle_bytes(
     model: nn.Module, masks: dict[str, Tensor], metadata: Mapping[str, object]
 ) -> bytes:
-    """Return what `write_bundle` writes."""
+    """Return the bytes of a bundle; see `write_bundle`."""
     state = model.state_dict()
     strange = sorted(masks.keys() - state.keys())
     if strange:

@@ -47,7 +47,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 
 
 def help_of(command: Callable[..., None]) -> tuple[str, str]:
-    """Return what a command says of itself, and its examples, a line each."""
+    """Return the description of a command, and its examples, a line each."""
     text, _, examples = (inspect.getdoc(command) or "").partition("\n\nExamples:\n")
     return text, dedent(examples)
 

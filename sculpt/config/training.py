@@ -78,7 +78,7 @@ class Moving(Section):
     by gradient or at random; the budget holds at every step. `gradual_magnitude` begins dense,
     without scores or repair, and drops the smallest weights until the budget is met."""
     fraction: Fraction = 0.3
-    """Of the kept weights, how many `rigl` and `set` move at first; falls to 0 by half a cosine."""
+    """Share of kept weights that `rigl` and `set` move at first; falls to 0 by half a cosine."""
     every: Annotated[int, Field(ge=1, le=10**9)] = 100
     """Steps between two moves."""
     until: Annotated[float, Field(gt=0, le=1)] = 0.75
@@ -107,7 +107,7 @@ class Training(Section):
     learning_rate: Annotated[float, Field(gt=0, le=1e30)] = 0.1
     optimizer: Annotated[Literal["sgd", "adamw"], _unless("sgd")] = "sgd"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Of AdamW the first beta; the second is 0.999."""
+    """Momentum of SGD, or the first beta of AdamW, whose second is 0.999."""
     nesterov: bool = False
     weight_decay: Annotated[float, Field(ge=0, le=1e6)] = 5e-4
     schedule: Literal["step", "one_cycle", "cosine", "constant"] = "step"

@@ -19,10 +19,10 @@ FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Pillow's readers, by its names; it has others for files that no image set holds."""
 
 MOST_PIXELS = 2**26
-"""Of one image: 8192 × 8192. Cameras stay below it."""
+"""Largest image: 8192 × 8192. Cameras stay below it."""
 
 MOST_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-"""Of all images together: half of this machine's memory, because splits are copied."""
+"""Largest set of images: half of this machine's memory, because splits are copied."""
 
 # Decoding holds no Python lock, so two threads are nearly twice as fast as one.
 _THREADS = 2

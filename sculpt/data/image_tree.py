@@ -8,7 +8,7 @@ from pathlib import Path
 from sculpt.errors import DataError
 
 ENDINGS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""Of the files that are read, in lower case; `sculpt.data.decoding.FORMATS` reads them."""
+"""Extensions of image files, in lower case; `sculpt.data.decoding.FORMATS` reads them."""
 
 MOST_NAMED = 10
 """Folders that a message about files that are left out names."""
@@ -135,7 +135,7 @@ def _visible(folder: str | Path) -> list[os.DirEntry[str]]:
 
 
 def _identity(folder: Path | os.DirEntry[str]) -> tuple[int, int]:
-    """Return what a folder has in common with itself under another name."""
+    """Return device and inode of a folder, the same under all its names."""
     found = os.stat(folder)
     return found.st_dev, found.st_ino
 

@@ -52,7 +52,7 @@ class TensorSpec:
     """The same of any other data set: other inputs than images, or other targets than classes."""
 
     shape: tuple[int, ...]
-    """Of one input: channels (or features) first."""
+    """Shape of one input, channels (or features) first."""
     outputs: int
     targets: TargetKind
     pixels: bool

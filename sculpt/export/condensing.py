@@ -32,7 +32,7 @@ LARGEST = 1e-10
 
 
 ROUNDING = 1e-13
-"""Of values that are computed in the same way for every pixel, as a share of them."""
+"""Rounding error of values computed alike for every pixel, as a share of them."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,7 +38,7 @@ from sculpt.version import VERSION
 
 REFERENCE_IMAGES = 8
 MOST_BYTES = 2**30
-"""Of the file of reference images: what a stranger's folder can make its reader allocate."""
+"""Largest file of reference images: what a stranger's folder can make its reader allocate."""
 TOLERANCE = 1e-5
 """Allowed difference of logits in float32, as a share of the largest."""
 

@@ -23,7 +23,7 @@ LARGEST_NUMBER = 2**20
 """In the metadata of a network: no width, depth or image size comes near it."""
 
 MOST_AXES = 8
-"""Of an input, its batch left out."""
+"""Largest number of dimensions of an input, without its batch."""
 
 SPARE = 4
 """A family may build so many times the tensors of the file, because it may replace some."""

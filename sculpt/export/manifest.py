@@ -13,7 +13,7 @@ from sculpt.files import check_file, replacing
 from sculpt.typed_json import from_json
 
 MOST_BYTES = 2**24
-"""Of a manifest."""
+"""Largest manifest."""
 
 MANIFEST, REFERENCE, CARD = "manifest.json", "reference.safetensors", "README.md"
 

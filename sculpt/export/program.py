@@ -204,7 +204,7 @@ class Call:
     """
 
     shape: Shape
-    """Of its result for one image, the channels first; (0,) of what is no tensor."""
+    """Shape of the result for one image, channels first; (0,) if it is no tensor."""
     name: str
     axis: int
     """Dimension of its result that holds the channels, counted from the last."""

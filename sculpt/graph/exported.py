@@ -151,7 +151,7 @@ class _Reading:
             self._new[node] = self._graph.create_node(op, target, args, kwargs)
 
     def _ends(self, module: nn.Module, nodes: list[fx.Node]) -> tuple[fx.Node, fx.Node] | None:
-        """Return what a call of a module takes and what it returns; None if that is not one."""
+        """Return the only input and the only output of a module's call; None if it has more."""
         inside, own = set(nodes), {*module.parameters(), *module.buffers()}
         taken = {s for node in nodes for s in node.all_input_nodes if s not in inside}
         given = [s for s in taken if isinstance(s.meta["val"], Tensor) and not self._is_own(s, own)]

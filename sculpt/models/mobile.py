@@ -12,7 +12,7 @@ from sculpt.models.residual_blocks import ConvNorm
 from sculpt.registry import MODELS
 
 STAGE_WIDTHS = (1, 2, 4)
-"""Of each stage, in widths of the stem."""
+"""Width of each stage, in widths of the stem."""
 
 
 @MODELS.register("mobile")

@@ -32,7 +32,7 @@ class ComparisonDocument(TypedDict):
     """Fields of each record, its difference from the first, and the verdict."""
     settings: list[Setting]
     metric: NotRequired[dict[str, Any]]
-    """Of the first network, if it is not the classification error; see `units.Metric`."""
+    """Metric of the first network, if not the classification error; see `units.Metric`."""
 
 
 SHOWN = (

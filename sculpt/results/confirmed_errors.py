@@ -64,7 +64,7 @@ class Confirmation(TypedDict):
     base: Measured | None
     rows: list[ConfirmedRow]
     dense: NotRequired[list[ConfirmedDense]]
-    """Of studies with dense opponents: the best of them, ..."""
+    """Best dense opponents, in a study that has any, ..."""
     against_dense: NotRequired[list[AgainstDense]]
     """... and the candidates of their sizes against them."""
 

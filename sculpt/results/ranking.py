@@ -68,7 +68,7 @@ class Ranking(TypedDict):
     proxies: list[ProxyRow]
     published: AgainstPublished | None
     opponents: NotRequired[list[OpposedRow]]
-    """Of studies with opponents: candidates against these."""
+    """Candidates against opponents, in a study that has any."""
     macs: NotRequired[int | str]
     """The budget of multiply-accumulates, or `base`, of studies with one."""
     metric: NotRequired[dict[str, Any]]

@@ -31,7 +31,7 @@ WIDTHS = ("widening", "units")
 """Options that make a network of a family wider: the first one that the family has is solved."""
 
 WIDEST, FINEST = 2.0**20, 2.0**-11
-"""Of a width to try; and its finest step, as a share of it."""
+"""Largest width to try, and its finest step, as a share of the width."""
 
 DIGITS = 6
 

@@ -25,7 +25,7 @@ def has_ended(process: str) -> bool:
 
 
 def _kernel() -> str:
-    """Return what numbers of processes belong to: a boot of a machine, and a namespace on it."""
+    """Return the scope of unique process ids: a boot of a machine, and a namespace on it."""
     boot = (PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     # Machines that were copied while they ran have one boot in common, but seldom a name.
     return f"{socket.gethostname()} {boot} {(PROC / 'self/ns/pid').stat().st_ino}"

@@ -26,7 +26,7 @@ State = dict[str, Tensor]
 
 
 SECOND_BETA = 0.999
-"""Of AdamW; the first is the recipe's momentum."""
+"""AdamW's second beta; the first is the recipe's momentum."""
 MEMORY = {
     "momentum": "momentum_buffer",
     "first": "exp_avg",

@@ -100,7 +100,6 @@ def early(folder: Path, **changes: Any) -> Path:
     settings: dict[str, Any] = {
         "space__parameters": SPACE,
         "training__epochs": 5,
-        "training__compact": False,  # it takes longer than what it saves
         "search__sampler": "random",
         "search__trials": "all",
         "search__early_stopping": {"first_rung": 1, "factor": 2},

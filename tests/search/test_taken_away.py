@@ -87,7 +87,6 @@ def test_at_any_moment(tmp_path, monkeypatch):
         model={"name": "mlp", "layers": 2, "units": 16},
         space={"parameters": {"units": {"low": 20, "high": 99}, "pruning.repair": [True, False]}},
         training__epochs=3,
-        training__compact=False,
         search__trials=44,
         search__replicates=1,
         search__early_stopping={"first_rung": 1, "proxy": "score_share"},

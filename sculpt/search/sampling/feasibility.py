@@ -95,9 +95,9 @@ class CheckedStudy(TypedDict):
     sampler: str
     trials: int
     opponents: NotRequired[list[OpponentSize]]
-    """Of a study with opponents."""
+    """Sizes of opponents, in a study that has any."""
     macs: NotRequired[int]
-    """Of a study with a budget of multiply-accumulates."""
+    """Budget of multiply-accumulates, in a study that has one."""
     predicted: NotRequired[Prediction | None]
 
 
@@ -272,7 +272,7 @@ def check_study(study: Study, spec: Spec) -> CheckedStudy:
 
 
 def measured(found: Feasibility) -> Measured:
-    """Return what is found of a configuration as numbers."""
+    """Return sizes, costs and feasibility of a configuration as numbers."""
     size = found.size
     dense = size.dense_parameters if size else 0
     return {

@@ -116,8 +116,8 @@ def stop(processes: list[Any]) -> None:
 
 
 def _context() -> Any:
-    """Return what starts processes: forks of one that has imported everything, and used no device,
-    because CUDA does not survive a fork; where there are none, processes that begin anew."""
+    """Return the start method of workers: forks of a process that has imported everything and used
+    no device, because CUDA does not survive a fork; new processes where there are no forks."""
     if "forkserver" not in torch.multiprocessing.get_all_start_methods():
         return torch.multiprocessing.get_context("spawn")
     context = torch.multiprocessing.get_context("forkserver")
