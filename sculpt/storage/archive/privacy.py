@@ -67,7 +67,7 @@ class Privacy:
 
 
 def privacy_of(config: Study, places: Iterable[str]) -> Privacy:
-    """Return the substitutions that hide paths and URLs of a study's settings, and further places."""
+    """Return what stands for the paths and URLs of a study's settings, and for further places."""
     settings = config.model_dump(mode="json")
     private = [lookup(settings, key) for key in PRIVATE]
     known = [text.rstrip("/") for text in [*private, *places] if isinstance(text, str)]
