@@ -99,7 +99,7 @@ def pareto(
 ) -> None:
     """Show the trials that no other beats in every objective.
 
-    For each budget by itself.
+    Each budget has a front of its own.
 
     Examples:
         sculpt pareto studies/digits.yaml --objectives val_error,macs

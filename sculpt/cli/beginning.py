@@ -22,7 +22,7 @@ def init(
     ] = "digits",
     root: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Of an image_folder: holds train/CLASS/ and test/CLASS/."),
+        typer.Option(metavar="DIR", help="Folder of your images: train/CLASS/ and test/CLASS/."),
     ] = None,
 ) -> None:
     """Write a commented study file to begin with.

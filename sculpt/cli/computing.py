@@ -16,7 +16,7 @@ def check(
 ) -> None:
     """Validate a study, and show how large its networks are.
 
-    Of every corner of its space. Trains nothing.
+    Sizes and costs of the corners of its space, and whether the budget fits; trains nothing.
 
     Examples:
         sculpt check studies/digits.yaml
