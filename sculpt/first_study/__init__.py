@@ -25,7 +25,7 @@ MODULE = "my_lab"
 
 CRITERION = {"name": "connection_sensitivity", "targets": "uniform", "batch_norm": "batch"}
 SGD = {"epochs": 10, "batch_size": 64, "schedule": "one_cycle", "nesterov": True}
-OF_IMAGES = {
+OF_IMAGES: dict[str, Any] = {
     "space": {"parameters": {"widening": [2, 4], "blocks": [1, 2]}},
     "pruning": {"initializer": {"name": "ldi"}, "criterion": CRITERION, "repair": True},
 }
