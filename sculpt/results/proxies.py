@@ -1,11 +1,11 @@
 """Rank correlations of early proxies of a candidate with its error."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypedDict
 
 import numpy as np
-import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtr
 
 from sculpt.documents import Document
@@ -25,6 +25,10 @@ class ProxyRow(TypedDict):
 COSTS = ("kept_macs", "dense_parameters")
 """Correlated with the error, too."""
 
+Column = NDArray[np.float64]
+"""A number of each candidate, (candidates,); NaN where it has none. (Without pandas, whose import
+takes a quarter of the time of `sculpt rank`.)"""
+
 
 def proxies(results: Results) -> list[ProxyRow]:
     """Return each proxy's Spearman correlation with the final validation error.
@@ -39,26 +43,27 @@ def proxies(results: Results) -> list[ProxyRow]:
         left out.
     """
     candidates = [row for row in results.finished if row["role"] == "candidate"]
-    errors = pd.Series([row["val_error_mean"] for row in candidates], dtype=float)
+    errors = np.array([row["val_error_mean"] for row in candidates], dtype=float)
     rows: list[ProxyRow] = []
     for name, values in measures(candidates).items():
-        known = values.notna() & errors.notna()
+        known = ~np.isnan(values) & ~np.isnan(errors)
         if known.any():
             rho, p = spearman(values[known], errors[known])
             rows.append({"proxy": name, "rho": rho, "p": p, "n": int(known.sum())})
     return sorted(rows, key=lambda row: -abs(row["rho"] or 0.0))
 
 
-def spearman(one: pd.Series, other: pd.Series) -> tuple[float | None, float | None]:
+def spearman(one: ArrayLike, other: ArrayLike) -> tuple[float | None, float | None]:
     """Return the rank correlation of two columns, ties averaged, and its two-sided p.
 
     p is by Student's t, as `scipy.stats.spearmanr` has it (which takes half a second to import),
     but at least the share of orders that agree or disagree entirely: 2 / n!.
     """
-    count = len(one)
-    if count < 3 or one.nunique() == 1 or other.nunique() == 1:
+    ranks = _ranks(one), _ranks(other)
+    count = len(ranks[0])
+    if count < 3 or any(np.ptp(column) == 0 for column in ranks):
         return None, None
-    rho = float(np.clip(np.corrcoef(one.rank(), other.rank())[0, 1], -1, 1))
+    rho = float(np.clip(np.corrcoef(*ranks)[0, 1], -1, 1))
     fewest = 2 / math.factorial(min(count, 20))
     if abs(rho) > 1 - 1e-12:
         return float(np.sign(rho)), fewest
@@ -66,26 +71,37 @@ def spearman(one: pd.Series, other: pd.Series) -> tuple[float | None, float | No
     return rho, max(fewest, float(2 * stdtr(count - 2, -abs(t))))
 
 
-def measures(candidates: Sequence[Document]) -> dict[str, pd.Series]:
-    """Return every proxy and cost as a column of numbers, NaN where a candidate has none."""
+def _ranks(values: ArrayLike) -> Column:
+    """Return ranks from 1, averaged over ties."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (counts.cumsum() - (counts - 1) / 2)[inverse]
+
+
+def measures(candidates: Sequence[Document]) -> dict[str, Column]:
+    """Return every proxy and cost as a column of numbers."""
     quantities = known_proxies()
     measures = {name: _column(candidates, name) for name in (*quantities, *COSTS)}
     # Without a path there is no logarithm of their number, but fewest paths there are.
-    unconnected = measures["log10_paths"].isna() & measures["effective_nodes"].notna()
-    measures["log10_paths"] = measures["log10_paths"].mask(unconnected, -math.inf)
+    unconnected = np.isnan(measures["log10_paths"]) & ~np.isnan(measures["effective_nodes"])
+    measures["log10_paths"][unconnected] = -math.inf
     for name, quantity in quantities.items():
-        if quantity.scale:
-            measures[name] = measures[name].map(quantity.scale, na_action="ignore")
+        if scale := quantity.scale:
+            measures[name] = _numbers(x if math.isnan(x) else scale(x) for x in measures[name])
     rungs = [row.get("rungs") or {} for row in candidates]
     for epoch in sorted({int(epoch) for row in rungs for epoch in row}):
         # The keys were numbers before they went through JSON.
-        values = [row.get(str(epoch), row.get(epoch)) for row in rungs]
-        measures[f"val_error_after_{epoch}"] = pd.Series(values, dtype=float)
+        measures[f"val_error_after_{epoch}"] = _numbers(
+            row.get(str(epoch), row.get(epoch)) for row in rungs
+        )
     return measures
 
 
-def _column(candidates: Sequence[Document], name: str) -> pd.Series:
+def _column(candidates: Sequence[Document], name: str) -> Column:
     """Return a quantity; of how signals travel, after the last step before training."""
     steps = (f"repaired_{name}", f"pruned_{name}", name)
     known = ([row[s] for s in steps if row.get(s) is not None] for row in candidates)
-    return pd.Series([values[0] if values else None for values in known], dtype=float)
+    return _numbers(values[0] if values else None for values in known)
+
+
+def _numbers(values: Iterable[float | None]) -> Column:
+    return np.array(list(values), dtype=float)
