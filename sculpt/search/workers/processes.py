@@ -117,8 +117,8 @@ def stop(processes: list[Any]) -> None:
 
 def _context() -> Any:
     """Return the start method of workers: forks of a process that has imported everything and used
-    no device, because CUDA does not survive a fork; new processes where there are no forks."""
-    if "forkserver" not in torch.multiprocessing.get_all_start_methods():
+    no device, because CUDA does not survive a fork; new processes where a fork is not safe."""
+    if sys.platform != "linux":
         return torch.multiprocessing.get_context("spawn")
     context = torch.multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["sculpt.search.session"])
