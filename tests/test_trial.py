@@ -43,6 +43,7 @@ QUANTITIES = {*SIGNALS} - {"jacobian_mean"} | {"jacobian"}
 def study(**changes):
     """The tiny study, with Jacobians; a key's dots are written as two underscores."""
     document = copy.deepcopy(TINY) | {"diagnostics": {}}
+    document["training"]["compact"] = True
     for key, value in changes.items():
         assign(document, key.replace("__", "."), value)
     return Study.model_validate(document)

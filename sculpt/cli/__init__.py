@@ -75,10 +75,12 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="sculpt")
+    printed = sys.stdout
     try:
         try:
             app()
         finally:
+            sys.stdout = printed  # Click covers a pipe that was closed, and what waits in it
             put("")  # what waits to be printed, such as a help text
     except SculptError as error:
         print(f"sculpt: {error}", file=sys.stderr)
