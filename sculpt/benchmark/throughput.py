@@ -81,6 +81,7 @@ def measure_study(
     is, or no candidate holds the budget.
     """
     spec = describe_data(config)
+    budget = resolve_budget(config, spec)
     trials = total_trials(config, spec)
     candidates = choose_candidates(config, params, spec)
     splits = load_data(config).to(device)
@@ -95,7 +96,9 @@ def measure_study(
     with standard_opponent() if against_standard else nullcontext() as opponent:
         for role, point in networks:
             on_network(describe_parameters(point) or "the base")
-            measured, total = _measure_network(config, splits, role, point, effort, opponent)
+            measured, total = _measure_network(
+                config, splits, budget, role, point, effort, opponent
+            )
             rows += measured
             seconds[role].append(total)
 
@@ -139,15 +142,18 @@ def choose_candidates(config: Study, params: Params, spec: Spec) -> list[Params]
 def _measure_network(
     config: Study,
     splits: Splits,
+    budget: int,
     role: Role,
     params: Params,
     effort: Effort,
     opponent: Opponent | None,
 ) -> tuple[list[Row], float]:
-    """Measure a network's rows, and the seconds of its trial with one seed."""
+    """Measure a network's rows, and the seconds of its trial with one seed.
+
+    `budget` is the base's; that of a candidate may be another.
+    """
     study = config.with_parameters(params)
     recipe = study.training
-    budget = resolve_budget(config, splits.spec)
     macs = None
     if role == "candidate":
         budget = candidate_budget(config, study, splits.spec)

@@ -28,7 +28,7 @@ from sculpt.search.images import check_scoring_images, describe_data, load_data
 from sculpt.search.opponents import opponent_setups, queue_opponents
 from sculpt.search.progress import Watcher
 from sculpt.search.sampling.feasibility import total_trials
-from sculpt.search.sampling.samplers import make_sampler
+from sculpt.search.sampling.samplers import make_sampler, resolve_sampler
 from sculpt.search.workers.concurrency import measure_concurrency
 from sculpt.search.workers.devices import WorkerCount, use_device
 from sculpt.search.workers.interruption import Interruption
@@ -65,18 +65,18 @@ class Session:
         config: The study.
         splits: Its images, on the CPU, so that all processes share one copy.
         devices: Devices dealt out to the workers in turn; none where others train it.
+        budget: Parameters of its base's budget; see `resolve_budget`.
         total: Total of trials, the base included; None is the total that the study was last asked
             for, now or later.
     """
 
     def __init__(
-        self, config: Study, devices: Sequence[torch.device], *, total: int | None
+        self, config: Study, devices: Sequence[torch.device], *, budget: int, total: int | None
     ) -> None:
         self.config, self.devices = config, list(devices)
-        self.total = total
+        self.budget, self.total = budget, total
         # Of the plug-ins of a study that was read, only those that a person has named here.
         self.trusted = asked_for(config.plugins)
-        self.budget = resolve_budget(config, describe_data(config))
         self.splits: Splits = load_data(config)
         check_scoring_images(config, self.splits)
 
@@ -86,9 +86,13 @@ class Session:
         as it is, and then nothing was written."""
         refuse_absent_plugins(config.plugins)
         _check_machine(config, devices)
-        total = total_trials(config, describe_data(config))
-        opponent_setups(config, describe_data(config))
-        session = cls(config, devices, total=total)
+        spec = describe_data(config)
+        # In the order of `check_study`, so that both give the same reason.
+        budget = resolve_budget(config, spec)
+        resolve_sampler(config)
+        total = total_trials(config, spec)
+        opponent_setups(config, spec)
+        session = cls(config, devices, budget=budget, total=total)
         _silence_optuna()
         session.store = start_store(config, session.splits.fingerprint, total)
         return session
@@ -124,7 +128,8 @@ class Session:
         refuse_absent_plugins(found.config.plugins)
         config = _with_overrides(found.config, _of_the_machine(found.config, local) | overrides)
         _check_machine(config, devices)
-        session = cls(config, devices, total=None)
+        budget = resolve_budget(config, describe_data(config))
+        session = cls(config, devices, budget=budget, total=None)
         session.store = to_work_on(found, config, session.splits.fingerprint)
         return session
 

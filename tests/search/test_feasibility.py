@@ -8,6 +8,7 @@ import golden
 import pytest
 import torch
 
+import sculpt
 from sculpt.config import Study
 from sculpt.data import ImageSpec
 from sculpt.errors import ConfigError, InputError
@@ -124,10 +125,11 @@ def test_a_network_that_cannot_be_built_breaks_every_rule(tmp_path, budget):
 def test_check_and_run_refuse_a_base_alike(tmp_path):
     """For the same reason, although no point of the space can be built either."""
     model, space = {"name": "wide_resnet", "depth": 11}, {"parameters": {"widening": [2, 3]}}
-    study = load_study(write_study(tmp_path, model=model, space=space))
-    for asked in (check_study, total_trials):
+    path = write_study(tmp_path, model=model, space=space)
+    for asked in (sculpt.check, sculpt.run, sculpt.bench):
         with pytest.raises(InputError, match=r"^depth must be 6n \+ 4"):
-            asked(study, DIGITS)
+            asked(path)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_constraints_count_wherever_feasible_points_do(tmp_path):

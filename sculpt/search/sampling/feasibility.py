@@ -219,14 +219,10 @@ def total_trials(study: Study, spec: Spec) -> int:
 
     Raises:
         ConfigError: No point of the space is feasible, there are fewer feasible points than
-            trials (a configuration is never run twice), `all` is asked of too many points, a
-            trained network fits no point, or the sampler does not fit the space.
-        InputError: The base cannot be built; or a trained network cannot be read, or does not fit
-            the base.
+            trials (a configuration is never run twice), `all` is asked of too many points, or a
+            trained network fits no point.
+        InputError: A trained network cannot be read, or does not fit the base.
     """
-    # In the order of `check_study`, so that both give the same reason.
-    resolve_budget(study, spec)
-    resolve_sampler(study)
     return _total(study, spec, {})
 
 
