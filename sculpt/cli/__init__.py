@@ -11,9 +11,9 @@ from textwrap import dedent, indent
 import typer
 
 from sculpt.cli.asking import compare, pareto, rank, show, status
-from sculpt.cli.beginning import init
 from sculpt.cli.computing import bench, check, diagnose
 from sculpt.cli.exporting import export, latency, verify
+from sculpt.cli.first_study import init
 from sculpt.cli.options import put
 from sculpt.cli.reporting import archive, dashboard, report
 from sculpt.cli.running import run, worker

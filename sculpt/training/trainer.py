@@ -1,8 +1,8 @@
 """One network in training: its steps, and its whole state between them."""
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from sculpt.data import ImageSet, augment, blend_share
 from sculpt.pruning.masks import Masks
 from sculpt.pruning.moving import kept_at, move_masks, moved_fraction, shrink_masks
 from sculpt.seeding import derive_seed
+from sculpt.training.batch_norms import counted_at_once, plain_norms
 from sculpt.training.precision import autocast
 from sculpt.training.schedules import rate_factor
 
@@ -50,33 +51,6 @@ class _AdamW(torch.optim.AdamW):
     add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
     zero_grad = inspect.unwrap(torch.optim.AdamW.zero_grad)
     step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
-
-
-PLAIN_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-
-
-@contextmanager
-def counted_at_once(norms: Sequence[nn.Module]) -> Iterator[None]:
-    """Let plain batch norms take a batch without counting it, and count it for all of them.
-
-    Each would do so by an operation of its own, which on a GPU costs as much as one that computes.
-    """
-    # A norm without momentum reads its count.
-    counting: list[Any] = [
-        norm
-        for norm in norms
-        if norm.training and norm.num_batches_tracked is not None and norm.momentum is not None
-    ]
-    counts = [norm.num_batches_tracked for norm in counting]
-    for norm in counting:
-        norm.num_batches_tracked = None
-    try:
-        yield
-    finally:
-        for norm, count in zip(counting, counts, strict=True):
-            norm.num_batches_tracked = count
-    if counts:
-        torch._foreach_add_(counts, 1)
 
 
 @dataclass(eq=False)
@@ -132,7 +106,7 @@ class Trainer:
         # With the strides of the weights, or they are not multiplied all at once.
         self._keep = [torch.empty_like(named[name]).copy_(mask) for name, mask in sparse.items()]
         self._names = list(named)
-        self._norms = [module for module in self.model.modules() if type(module) in PLAIN_NORMS]
+        self._norms = plain_norms(self.model)
         # Where masks move, a state has the whole parameters, or its shapes would move along.
         fixed = sparse if self.budget is None else {}
         self._where = {f"model/{name}": mask for name, mask in fixed.items()}
