@@ -142,6 +142,11 @@ def seconds(time: float) -> str:
     return f"{time:,.1f}"
 
 
+def milliseconds(time: float) -> str:
+    """Return the latency of a network, given in seconds."""
+    return f"{1e3 * time:.3g} ms"
+
+
 def duration(time: float) -> str:
     """Return seconds as people say them."""
     if time < 120:

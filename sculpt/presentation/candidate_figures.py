@@ -29,7 +29,7 @@ from sculpt.presentation.figures.drawing import (
     thinned,
 )
 from sculpt.results.against_published import families_shown
-from sculpt.results.tables.ranking import TITLES
+from sculpt.results.tables.ranking import TITLES, times_as_much
 
 MOST_POINTS = 1500
 MOST_BARS = 60
@@ -260,6 +260,84 @@ def series_of(group: int | None, alone: str = "front") -> str:
     """Return the name of a budget's series; of the only one where all compete."""
     return alone if group is None else f"{units.count(group)} parameters"
 
+
+def error_against_size(content: Content) -> Figure | None:
+    """Draw the dense frontier over the parameters, with its spread, and candidates beside it.
+
+    A line leads from the best candidate to the dense network of its error, if that is known.
+    """
+    found, metric = content.document.get("frontier"), content.metric
+    if found is None or not content.candidates:
+        return None
+    dense: list[Row] = [
+        {
+            "series": DENSE,
+            "x": network["kept_parameters"],
+            **_scaled(network["val_error"], metric),
+            "text": hover(
+                network["trial"],
+                f"{units.count(network['kept_parameters'])} parameters",
+                metric.spread(network["val_error"]),
+            ),
+        }
+        for network in found["networks"]
+    ]
+    lowest: list[Row] = []
+    for row in sorted(dense, key=lambda row: (row["x"], row["y"])):
+        if not lowest or row["y"] < lowest[-1]["y"]:
+            lowest.append(row)
+    sparse: list[Row] = [
+        {
+            "series": SPARSE,
+            "x": trial.row["kept_parameters"],
+            **_scaled(trial.row["val_error"], metric),
+            "text": describe_trial(trial),
+            "bars": place < MOST_BARS,
+        }
+        for place, trial in enumerate(thinned(content.candidates, MOST_POINTS, MOST_BARS))
+    ]
+    best = next(row for row in found["worth"] if row["cost"] == "kept_parameters")
+    error = next(t.row["val_error"] for t in content.candidates if t.label == best["trial"])
+    times = times_as_much(best).partition(" [")[0]
+    worth: list[Row] = [
+        {
+            "x": best["own"],
+            "to": best["dense"],
+            "middle": (best["own"] * best["dense"]) ** 0.5,
+            "y": _scaled(error, metric)["y"],
+            "text": f"{times} times the parameters",
+        }
+    ]
+    channels = points({DENSE: BASE, SPARSE: LOOKS[0]})
+    line, networks, trials, to_dense = map(chart, ("frontier", "dense", "trials", "worth"))
+    sizes = [row["x"] for row in dense + sparse]
+    ticks = sorted(set(map(float, sizes)))
+    axis = alt.Axis(values=ticks, format=".3~s", labelOverlap=True)
+    layers = [
+        line.mark_area(opacity=0.16, color=colour("base")).encode(y="low:Q", y2="high:Q"),
+        line.mark_line(strokeDash=list(BASE.dash)).encode(y="y:Q", color=channels["color"]),
+        networks.mark_point(filled=True, size=90)
+        .add_params(ZOOM)
+        .encode(
+            y=number_axis(alt.Y, "y", f"{NAMES['val']} {metric.name}{metric.unit}"),
+            tooltip="text:N",
+            **channels,
+        ),
+        to_dense.mark_rule(color=colour("ink"), strokeDash=[2, 2]).encode(y="y:Q", x2="to:Q"),
+        to_dense.mark_text(dy=-8).encode(y="y:Q", x="middle:Q", text="text:N"),
+        trials.transform_filter("datum.bars && datum.high > datum.low")
+        .mark_rule()
+        .encode(y="low:Q", y2="high:Q", color=channels["color"]),
+        trials.mark_point(filled=True, size=70).encode(y="y:Q", tooltip="text:N", **channels),
+    ]
+    x = alt.X(
+        "x:Q", title="parameters", scale=alt.Scale(type="log", nice=False, padding=30), axis=axis
+    )
+    data = {"frontier": lowest, "dense": dense, "trials": sparse, "worth": worth}
+    return figure(data, *layers, height=420, x=x)
+
+
+DENSE, SPARSE = "dense networks", "candidates"
 
 MOST_ROWS = 30
 """Beside published differences; the tables have all."""

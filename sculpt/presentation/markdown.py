@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sculpt.presentation.candidate_figures import (
     confirmation_intervals,
+    error_against_size,
     error_against_sparsity,
     pareto_front,
     published_intervals,
@@ -20,6 +21,7 @@ from sculpt.results.tables.ranking import (
     confirmation_table,
     proxies_table,
     published_tables,
+    rival_tables,
     unranked_table,
 )
 from sculpt.table import Table, code, fenced, prose
@@ -30,6 +32,7 @@ SHOWN_ROWS = 12
 
 FIGURES: dict[str, tuple[str, Callable[[Content], Figure | None]]] = {
     "errors": ("error against sparsity, with the spread of the base", error_against_sparsity),
+    "sizes": ("error against parameters, beside dense networks of all sizes", error_against_size),
     "published": ("differences to the base beside the published ones", published_intervals),
     "confirmation": ("confirmed differences to the base", confirmation_intervals),
     "front": ("Pareto front", pareto_front),
@@ -68,6 +71,8 @@ def describe(content: Content, pictures: dict[str, str]) -> str:
         content.verdict.facts.markdown() if content.verdict.facts.rows else "",
         f"{prose(describe_tally(content.document['trials']))}, the base included.",
         *_picture(pictures, "errors", content.metric.name),
+        *_picture(pictures, "sizes", content.metric.name),
+        *_against_opponents(content),
         *_beside_published(content, pictures),
         *_confirmation(content),
         *_picture(pictures, "confirmation"),
@@ -106,6 +111,11 @@ def _section(title: str, table: Table | None, most: int | None = None) -> list[s
     if not table or not table.rows:
         return []
     return [f"## {title[0].upper()}{title[1:]}", table.markdown(most), prose(table.note)]
+
+
+def _against_opponents(content: Content) -> list[str]:
+    tables = rival_tables(content.document)
+    return [text for table in tables for text in _section(table.title, table, SHOWN_ROWS)]
 
 
 def _beside_published(content: Content, pictures: dict[str, str]) -> list[str]:

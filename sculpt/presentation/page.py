@@ -15,6 +15,7 @@ from sculpt.presentation.candidate_figures import (
     MOST_DOMINATED,
     STEPS,
     confirmation_intervals,
+    error_against_size,
     error_against_sparsity,
     objective_axes,
     pareto_front,
@@ -34,7 +35,12 @@ from sculpt.presentation.network_figures import (
 from sculpt.presentation.parameter_figures import ParameterFigure, parameter_figures
 from sculpt.results.formats import write_text
 from sculpt.results.records import Results
-from sculpt.results.tables.ranking import confirmation_table, published_tables, unranked_table
+from sculpt.results.tables.ranking import (
+    confirmation_table,
+    published_tables,
+    rival_tables,
+    unranked_table,
+)
 from sculpt.table import Table
 from sculpt.units import describe_tally
 from sculpt.version import VERSION
@@ -57,6 +63,7 @@ def render(content: Content, parameters: list[ParameterFigure]) -> str:
     """Return the page as HTML."""
     single = {
         "errors": error_against_sparsity(content),
+        "sizes": error_against_size(content),
         "published": published_intervals(content),
         "confirmation": confirmation_intervals(content),
         "layers": layer_densities(content),
@@ -85,6 +92,7 @@ def render(content: Content, parameters: list[ParameterFigure]) -> str:
         parameters=parameters,
         beside=published_tables(content.document["published"]),
         confirmation=confirmation and confirmation_table(confirmation, content.metric),
+        rivals=rival_tables(content.document),
         states=_states(content),
         tally=describe_tally(content.document["trials"]),
         shown=SHOWN_ROWS,

@@ -9,6 +9,7 @@ from sculpt.record import Role
 from sculpt.results.against_opponents import OpposedRow, against_opponents
 from sculpt.results.against_published import AgainstPublished, against_published
 from sculpt.results.confirmed_errors import Confirmation, confirmed_errors
+from sculpt.results.dense_frontier import DenseFrontier, dense_frontier
 from sculpt.results.proxies import ProxyRow, proxies
 from sculpt.results.records import Results
 from sculpt.results.rows import budgets_of, whole
@@ -69,6 +70,8 @@ class Ranking(TypedDict):
     published: AgainstPublished | None
     opponents: NotRequired[list[OpposedRow]]
     """Candidates against opponents, in a study that has any."""
+    frontier: NotRequired[DenseFrontier]
+    """What candidates are worth in dense networks, where these have several sizes."""
     macs: NotRequired[int | str]
     """The budget of multiply-accumulates, or `base`, of studies with one."""
     metric: NotRequired[dict[str, Any]]
@@ -97,6 +100,8 @@ def rank(results: Results) -> Ranking:
     }
     if results.config.opponents:
         document["opponents"] = against_opponents(results)
+    if frontier := dense_frontier(results):
+        document["frontier"] = frontier
     if isinstance(budget := results.config.budget, Macs):
         document["macs"] = budget.macs
     return document

@@ -9,7 +9,7 @@ from sculpt.results.against_published import AgainstPublished, Family, families_
 from sculpt.results.confirmed_errors import Confirmation
 from sculpt.results.ranking import Ranking, RankRow
 from sculpt.results.tables import configuration
-from sculpt.results.tables.ranking import TITLES, base_row
+from sculpt.results.tables.ranking import COSTS, TITLES, base_row, dense_cost, times_as_much
 from sculpt.table import Table, facts_table
 from sculpt.units import ERROR, Metric, count, counted
 
@@ -90,6 +90,7 @@ def verdict_of(document: Ranking) -> Verdict:
         if not (found and confirmed):
             headline += _beside_dense(opposed, f"by validation {metric.name}")
         facts += _of_opponents(opposed, metric)
+    facts += _of_frontier(document, metric)
     facts += _of_published(document["published"])
     if metric != ERROR:
         facts.append(("metric of this study", f"{metric.name}; lower is better"))
@@ -196,6 +197,18 @@ def _of_opponents(rows: Sequence[Row], metric: Metric) -> list[Fact]:
         first = f"trial {best['trial']} {_difference(best, metric)} from {rival}"
         corrected = f"corrected for {counted(len(compared), 'comparison')}"
         facts.append((what, f"{told} by validation {metric.plural}, {corrected}; {first}"))
+    return facts
+
+
+def _of_frontier(document: Ranking, metric: Metric) -> list[Fact]:
+    """Tell what the best candidate is worth in dense networks, by each cost."""
+    worth = document["frontier"]["worth"] if "frontier" in document else []
+    best = {row["cost"]: row for row in reversed(worth)}
+    facts = []
+    for cost, (what, _) in COSTS.items():
+        if row := best.get(cost):
+            found = f"trial {row['trial']}: {dense_cost(row)}, {times_as_much(row)} times its own"
+            facts.append((f"{what} of a dense network of the same {metric.name}", found))
     return facts
 
 

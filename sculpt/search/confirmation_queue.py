@@ -48,12 +48,14 @@ def best_candidates(store: Store, settings: Confirm) -> list[int]:
 
 
 def best_dense(store: Store) -> list[str]:
-    """Return the labels of the dense opponents to confirm: of each budget the best.
+    """Return the labels of the dense opponents to confirm: of each budget of candidates the best.
 
     They are chosen as `best_candidates` are, among those that the study lists.
     """
     if store.opponents is None:
         return []
+    candidates = store.candidates.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    budgets = {trial.user_attrs["budget"] for trial in candidates}
     trials = store.opponents.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     trials.sort(key=lambda t: (t.user_attrs["val_error_mean"], t.user_attrs["kept_macs"]))
     listed = {opponent.label: opponent.model_dump() for opponent in store.config.opponents}
@@ -62,7 +64,8 @@ def best_dense(store: Store) -> list[str]:
         opponent = Opponent.model_validate(trial.user_attrs[OPPONENT])
         if opponent.name == "dense" and listed.get(opponent.label) == opponent.model_dump():
             budget = None if store.config.counts_macs else trial.user_attrs["budget"]
-            best.setdefault(budget, opponent.label)
+            if budget is None or budget in budgets:  # others are there for the dense frontier
+                best.setdefault(budget, opponent.label)
     return list(best.values())
 
 

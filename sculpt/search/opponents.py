@@ -57,12 +57,18 @@ def queue_opponents(store: Store, *, dry: bool = False) -> int:
 def opponent_setup(config: Study, opponent: Opponent, spec: Spec) -> TrialSetup:
     """Return the setup of an opponent, with the seeds of the search.
 
+    The width of a dense network is solved for its budget, unless it is given: then its budget is
+    its own size.
+
     Raises:
         ConfigError: no dense network of the family is near enough to the budget.
     """
     params = opponent.options
     study = with_arm(config.with_parameters(params), opponent.name)
-    if opponent.name == "dense":
+    budget = None
+    if opponent.name == "dense" and any(width in params for width in WIDTHS):
+        budget = measure_size(study, spec).dense_parameters
+    elif opponent.name == "dense":
         params |= solve_width(config, opponent, spec)
         study = config.with_parameters(params)
     return TrialSetup(
@@ -70,7 +76,7 @@ def opponent_setup(config: Study, opponent: Opponent, spec: Spec) -> TrialSetup:
         study=study,
         role="opponent",
         params={key: label(value) for key, value in params.items()},
-        budget=candidate_budget(config, study, spec),
+        budget=candidate_budget(config, study, spec) if budget is None else budget,
         seeds=config.search.seeds,
         arm=opponent.name,
         macs=candidate_macs(config, study, spec),
@@ -102,7 +108,7 @@ def opponent_sizes(config: Study, spec: Spec) -> list[OpponentSize]:
     for setup in opponent_setups(config, spec):
         size = measured(check_candidate(config, setup.study, spec))
         if setup.is_dense:  # it need not be larger than the budget
-            size |= {"sparsity": 0.0, "feasible": True, "reason": None}
+            size |= {"budget": setup.budget, "sparsity": 0.0, "feasible": True, "reason": None}
         sizes.append({"opponent": str(setup.label), "params": setup.params, **size})
     return sizes
 
@@ -133,8 +139,6 @@ def solve_width(config: Study, opponent: Opponent, spec: Spec) -> Params:
             f"a dense opponent must be of a family with one of {', '.join(WIDTHS)}, which is "
             f"solved, but {family} has none; leave the opponent out"
         )
-    if width in opponent.options:
-        raise ConfigError(f"{width} must be left out, because it is solved; leave it out")
     size = candidate_macs(config, study, spec) if study.counts_macs else None
     size = candidate_budget(config, study, spec) if size is None else size
     return dict(_solved(study.model_dump_json(), width, size, spec))

@@ -11,12 +11,14 @@ import sculpt
 from sculpt.config import Opponent, Study
 from sculpt.config.arms import with_arm
 from sculpt.errors import ConfigError, InputError, SculptError
+from sculpt.pruning.masks import count_parameters
 from sculpt.results.tables.trial import diagnosis_tables
 from sculpt.search.images import describe_data
 from sculpt.search.opponents import opponent_setups, opponent_sizes, solve_width
 from sculpt.search.progress import Watcher
 from sculpt.storage.opening import open_store
 from sculpt.study_file import load_study
+from sculpt.trial_setup import build_model
 from studies import TINY, write_study
 
 LISTED: list[dict[str, Any]] = [
@@ -79,13 +81,24 @@ def test_the_width_is_solved_to_within_one_percent(tmp_path, opponent, model):
     assert setup.params.keys() - opponent.keys() <= {"widening", "units", "stem_width"}
 
 
+def test_a_dense_network_whose_width_is_given_is_as_large_as_that(tmp_path):
+    study = load_study(write_study(tmp_path))
+    spec = describe_data(study)
+    opposed = study.model_copy(update={"opponents": [Opponent(name="dense", widening=1.5)]})
+    (setup,) = opponent_setups(opposed, spec)
+    (size,) = opponent_sizes(opposed, spec)
+    network = build_model(setup.study, spec)
+    assert setup.budget == size["budget"] == size["dense_parameters"]
+    assert setup.budget == count_parameters(network, study.counting)
+    assert setup.params == {"widening": 1.5}
+    assert setup.is_dense
+
+
 def test_a_size_that_is_not_met_is_told(tmp_path):
     study = load_study(write_study(tmp_path))
     spec = describe_data(study)
     with pytest.raises(ConfigError, match=r"within 1% of 60 parameters, but the nearest has \d+"):
         solve_width(study, Opponent(name="dense", budget=60), spec)
-    with pytest.raises(ConfigError, match="widening must be left out"):
-        solve_width(study, Opponent(name="dense", widening=2), spec)
     path = write_study(tmp_path, budget={"sparsity": 0.9}, opponents=[{"name": "dense"}])
     with pytest.raises(ConfigError, match=r"opponents.0 \(dense\): .* give the opponent a budget"):
         sculpt.run(path)

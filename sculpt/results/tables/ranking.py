@@ -1,7 +1,7 @@
 """Tables of a ranking, its confirmation, published rows and proxies."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group
@@ -15,6 +15,7 @@ from sculpt.results.against_published import (
     families_shown,
 )
 from sculpt.results.confirmed_errors import Confirmation
+from sculpt.results.dense_frontier import Cost, Worth
 from sculpt.results.proxies import ProxyRow
 from sculpt.results.ranking import Ranking, RankRow, UnrankedRow
 from sculpt.results.tables import PARAMETERS, how_judged
@@ -27,6 +28,15 @@ KEPT_MACS = Column("kept MACs", "kept_macs", units.macs)
 SHOWN_PROXIES = 8
 SHOWN_OPPOSED = 15
 SHOWN_UNRANKED = 10
+SHOWN_WORTH = 5
+"""Candidates, the best ones."""
+
+COSTS: dict[Cost, tuple[str, Callable[[float], str]]] = {
+    "kept_parameters": ("parameters", units.count),
+    "kept_macs": ("MACs", units.macs),
+    "latency": ("latency", units.milliseconds),
+}
+"""Costs of a network: their names, and how they are written."""
 
 TITLES: dict[Family, str] = {
     "lowest_test": "lowest test error",
@@ -56,8 +66,7 @@ def ranking_tables(document: Ranking) -> Group:
         hidden = len(unranked) - SHOWN_UNRANKED
         note = f"and {hidden} more: --json has all" if hidden > 0 else ""
         tables.append(Table(table.title, table.columns, unranked[:SHOWN_UNRANKED], note))
-    if opposed := opponents_table(document):
-        tables.append(opposed.part(0, SHOWN_OPPOSED))
+    tables += [table.part(0, SHOWN_OPPOSED) for table in rival_tables(document)]
     if document["confirmation"]:
         tables.append(confirmation_table(document["confirmation"], Metric.of_document(document)))
     tables += published_tables(document["published"])
@@ -112,6 +121,11 @@ def several_budgets(document: Ranking) -> bool:
     return "macs" not in document and len({row["budget"] for row in candidates}) > 1
 
 
+def rival_tables(document: Ranking) -> list[Table]:
+    """Return the tables on opponents: candidates against them, and on the dense frontier."""
+    return list(filter(None, [opponents_table(document), worth_table(document)]))
+
+
 def opponents_table(document: Ranking) -> Table | None:
     """Return candidates against opponents, if any have been compared."""
     metric, rows = Metric.of_document(document), document.get("opponents")
@@ -124,6 +138,45 @@ def opponents_table(document: Ranking) -> Table | None:
     ]
     note = "by arm, each corrected for all of its comparisons"
     return Table("against the opponents", columns, rows, note) if rows else None
+
+
+def worth_table(document: Ranking) -> Table | None:
+    """Return what the best candidates are worth on the dense frontier, if there is one."""
+    worth = document["frontier"]["worth"] if "frontier" in document else []
+    if not worth:
+        return None
+    metric = Metric.of_document(document)
+    best = list(dict.fromkeys(row["trial"] for row in worth))[:SHOWN_WORTH]
+    columns = [
+        Column("trial", "trial"),
+        Column("in", lambda row: COSTS[row["cost"]][0]),
+        Column("its own", lambda row: COSTS[row["cost"]][1](row["own"])),
+        Column(f"a dense network of its {metric.name}", dense_cost),
+        Column("times as much", times_as_much),
+    ]
+    note = (
+        f"by validation {metric.plural}, interpolated between the best dense networks; in brackets "
+        "the 95 % interval of each alone, paired by seed, Student's t; … where it goes on beyond "
+        "the networks that were trained"
+    )
+    rows = [row for row in worth if row["trial"] in best]
+    return Table("against dense networks of all sizes", columns, rows, note)
+
+
+def dense_cost(row: Worth) -> str:
+    """Return what a dense network of a candidate's error costs, with its interval."""
+    return _with_ends(row, COSTS[row["cost"]][1], 1.0)
+
+
+def times_as_much(row: Worth) -> str:
+    """Return the same as a multiple of the candidate's own cost."""
+    return _with_ends(row, "{:.3g}".format, row["own"])
+
+
+def _with_ends(row: Worth, written: Callable[[float], str], unit: float) -> str:
+    low, high = ("…" if end is None else written(end / unit) for end in (row["low"], row["high"]))
+    sign = {"above": "> ", "below": "< ", None: ""}[row["beyond"]]
+    return f"{sign}{written(row['dense'] / unit)} [{low}, {high}]"
 
 
 def unranked_table(rows: Sequence[UnrankedRow]) -> Table:
