@@ -16,6 +16,7 @@ from sculpt.pruning.masks import Masks
 from sculpt.pruning.moving import kept_at, move_masks, moved_fraction, shrink_masks
 from sculpt.seeding import derive_seed
 from sculpt.training.batch_norms import counted_at_once, plain_norms
+from sculpt.training.half_weights import HalfWeights
 from sculpt.training.precision import autocast
 from sculpt.training.schedules import rate_factor
 
@@ -107,6 +108,7 @@ class Trainer:
         self._keep = [torch.empty_like(named[name]).copy_(mask) for name, mask in sparse.items()]
         self._names = list(named)
         self._norms = plain_norms(self.model)
+        self._halves = HalfWeights(self.model, self.precision)
         # Where masks move, a state has the whole parameters, or its shapes would move along.
         fixed = sparse if self.budget is None else {}
         self._where = {f"model/{name}": mask for name, mask in fixed.items()}
@@ -260,6 +262,7 @@ class Trainer:
     def update_eagerly(self, batch: Tensor) -> None:
         """Forward, backward, optimiser, masks: the part of a step that may be captured."""
         self.optimizer.zero_grad()
+        self._halves.update()
         task = self.images.task
         # The whole batch, so that random shifts do not depend on the number of parts.
         images, targets = self.inputs_of(batch), self.images.labels[batch]
@@ -271,7 +274,8 @@ class Trainer:
             strict=True,
         ):
             keeper = torch.autograd.graph.save_on_cpu() if self.offload else nullcontext()
-            with autocast(self.precision, self.device), keeper, counted_at_once(self._norms):
+            batch_of_norms, halves = counted_at_once(self._norms), self._halves.in_place()
+            with autocast(self.precision, self.device), keeper, batch_of_norms, halves:
                 logits = self.model(inputs)
             smoothing = self.recipe.label_smoothing
             loss = task.mean_loss(logits.float(), labels, label_smoothing=smoothing)
@@ -281,6 +285,7 @@ class Trainer:
             if self.micro_batches > 1:
                 loss = loss * (len(labels) / len(batch))
             loss.backward()
+            self._halves.hand_over_gradients()
             self.loss_sum += loss.detach()
             if task.metric == "error":
                 self.wrong += (logits.detach().argmax(1) != labels).sum()
