@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import optuna
+import pandas as pd
 import pytest
+import torch
 from manual import ROOT
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -163,6 +165,63 @@ def test_files_go_where_nothing_else_is_said(study, sculpt_command, tmp_path, mo
         code, out, err = sculpt_command(command[0], path, *command[1:])
         assert (code, err) == (0, f"{place}\n")
     assert json.loads(out) == manifest
+
+
+def test_what_is_written_is_named_in_json_too(study, sculpt_command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for command, document in [
+        (["init", "--json"], {"written": ["study.yaml"]}),
+        (
+            ["init", "own.yaml", "--data", "import", "--json"],
+            {"written": ["own.yaml", "my_lab.py"]},
+        ),
+        (["report", study[0], "--output", "found.html", "--json"], {"report": "found.html"}),
+        (["archive", study[0], "--records", "all", "--json"], {"archive": "results/tiny"}),
+    ]:
+        code, out, _ = sculpt_command(*command)
+        assert (code, json.loads(out)) == (0, document)
+    for place in ("study.yaml", "own.yaml", "my_lab.py", "found.html", "results/tiny"):
+        assert (tmp_path / place).exists()
+    # Records of every trial, those of the base and the best alone by default.
+    assert len(list((tmp_path / "results/tiny/records").iterdir())) == 4
+
+
+def test_a_ranking_goes_to_a_file_in_every_format(study, sculpt_command, tmp_path):
+    path, printed = study
+    for form in ("table", "csv", "json", "parquet"):
+        file = tmp_path / f"ranking.{form}"
+        arguments = ("rank", path, "--format", form, "--output", file)
+        assert sculpt_command(*arguments) == (0, "", "")
+    assert json.loads((tmp_path / "ranking.json").read_text()) == printed
+    assert "widening" in (tmp_path / "ranking.table").read_text()
+    trials = [str(row["trial"]) for row in printed["ranking"]]
+    lines = (tmp_path / "ranking.csv").read_text().splitlines()
+    assert [line.split(",")[1] for line in lines[1:]] == trials
+    assert list(pd.read_parquet(tmp_path / "ranking.parquet")["trial"]) == trials
+
+
+def test_the_network_of_a_seed_is_exported(study, sculpt_command, tmp_path):
+    results, stems = sculpt.open_results(study[0]), []
+    for seed in (0, 1):
+        folder, kept = tmp_path / f"seed-{seed}", tmp_path / f"{seed}.safetensors"
+        options = ("--trial", 0, "--seed", seed, "--output", folder)
+        assert sculpt_command("export", study[0], *options)[0] == 0
+        results.copy_network(0, kept, seed)
+        exported, trained = (sculpt.load(path).model.state_dict() for path in (folder, kept))
+        assert all(torch.equal(exported[name], trained[name]) for name in trained)
+        stems.append(trained["stem.conv.weight"])
+    assert not torch.equal(*stems)
+    code, _, err = sculpt_command("export", study[0], "--trial", 0, "--seed", 7)
+    assert (code, err) == (2, "sculpt: the seed of trial 0 must be one of 0, 1, but got 7\n")
+
+
+def test_a_check_looks_for_measurements_where_the_study_is_kept(study, sculpt_command, tmp_path):
+    elsewhere = tmp_path / "elsewhere.db"
+    small = ["--set", "params.widening=2", "--repeats", 1, "--seconds", 0.01, "--device", "cpu"]
+    assert sculpt_command("bench", study[0], "--storage", elsewhere, *small)[0] == 0
+    code, out, _ = sculpt_command("check", study[0], "--storage", elsewhere, "--json")
+    assert (code, json.loads(out)["predicted"]["seconds"] > 0) == (0, True)
+    assert json.loads(sculpt_command("check", study[0], "--json")[1])["predicted"] is None
 
 
 def test_images_that_are_missing_are_said(tmp_path, sculpt_command):

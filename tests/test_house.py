@@ -70,6 +70,7 @@ INSIDE = {
             "against_published",
             "comparison",
             "confirmed_errors",
+            "dense_frontier",
             "pareto",
             "proxies",
         ],

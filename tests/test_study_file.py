@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from sculpt.config import Study, describe_parameters
+from sculpt.config.training import RECIPES
 from sculpt.errors import ConfigError
 from sculpt.quantities import Quantity
 from sculpt.registry import Registry
@@ -451,3 +452,30 @@ def test_the_fingerprint_names_what_results_depend_on(tmp_path):
     other = load_study(write_study(tmp_path, training__epochs=2))
     assert study.fingerprint() == same.fingerprint() != other.fingerprint()
     assert Study.model_validate_json(study.model_dump_json()) == study
+
+
+def test_a_recipe_fills_in_what_is_left_out(tmp_path):
+    given = {"recipe": "strong", "epochs": 3}
+    path = write_study(tmp_path, training=given)
+    training = load_study(path).training
+    for key, value in (RECIPES["strong"] | given).items():
+        assert getattr(training, key) == value
+    # Another one takes its place, and what the file says of its own stays.
+    other = load_study(path, {"training.recipe": "short"}).training
+    for key, value in (RECIPES["short"] | {"epochs": 3}).items():
+        assert getattr(other, key) == value
+    assert other.weight_average == 0
+    assert training.weight_average > 0
+
+
+def test_candidates_may_have_a_recipe_each(tmp_path):
+    recipes = {"training.recipe": ["short", "strong"]}
+    study = load_study(
+        write_study(tmp_path, training={"recipe": "short"}, space__parameters=recipes)
+    )
+    short, strong = (
+        study.with_parameters({"training.recipe": recipe}).training
+        for recipe in ("short", "strong")
+    )
+    assert (short.epochs, short.weight_average) == (30, 0)
+    assert (strong.epochs, strong.weight_average > 0) == (120, True)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 import sculpt
-from sculpt.cli.options import say, say_next
+from sculpt.cli.options import Json, say, say_next, show_document
 
 
 def init(
@@ -24,6 +24,7 @@ def init(
         str | None,
         typer.Option(metavar="DIR", help="Folder of your images: train/CLASS/ and test/CLASS/."),
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Write a commented study file to begin with.
 
@@ -35,7 +36,9 @@ def init(
         sculpt init mine.yaml --data image_folder --root DIR
         sculpt init waves.yaml --data import
     """
-    for path in sculpt.write_study(file, data, root=root):
+    written = sculpt.write_study(file, data, root=root)
+    for path in written:
         say(f"written: {path}")
     python_path = str(file.parent) if data == "import" else None
     say_next("next:", ["check", str(file)], ["run", str(file)], python_path=python_path)
+    show_document({"written": [str(path) for path in written]}, as_json)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 import sculpt
-from sculpt.cli.options import Kept, Plugins, Storage, say
+from sculpt.cli.options import Json, Kept, Plugins, Storage, say, show_document
 
 
 def report(
@@ -21,6 +21,7 @@ def report(
     ] = "html",
     storage: Storage = None,
     plugins: Plugins = None,
+    as_json: Json = False,
 ) -> None:
     """Write down what a study has found, the verdict first.
 
@@ -30,7 +31,9 @@ def report(
         sculpt report studies/digits.yaml
         sculpt report studies/digits.yaml --format md --output report.md
     """
-    say(f"report: {sculpt.report(study, output, format=format, storage=storage)}")
+    written = sculpt.report(study, output, format=format, storage=storage)
+    say(f"report: {written}")
+    show_document({"report": str(written)}, as_json)
 
 
 def archive(
@@ -45,6 +48,7 @@ def archive(
     ] = "report",
     storage: Storage = None,
     plugins: Plugins = None,
+    as_json: Json = False,
 ) -> None:
     """Write what a study has found as small text files, for git.
 
@@ -56,7 +60,9 @@ def archive(
         sculpt archive studies/digits.yaml --output results/digits --records all
     """
     results = sculpt.open_results(study, storage)
-    say(f"archive: {sculpt.archive(results, output, records=records)}")
+    written = sculpt.archive(results, output, records=records)
+    say(f"archive: {written}")
+    show_document({"archive": str(written)}, as_json)
 
 
 def dashboard(

@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import nn
 
+import sculpt
 from sculpt.diagnostics.topology import measure_topology
 from sculpt.initializers import initialize
 from sculpt.models import build_network
 from sculpt.models.activations import Activation, make_activation
 from sculpt.pruning.masks import count_parameters, dense_masks, prunable_parameters
 from sculpt.registry import MODELS, options_of
+from studies import write_study
 
 FAMILIES = MODELS.names()
 Shape = tuple[int, int, int]
@@ -163,3 +165,36 @@ def test_fully_connected_networks_have_these_widths(name, options, widths):
     assert not isinstance(list(model.modules())[-1], nn.Tanh | nn.ReLU)
     by_hand = sum((before + 1) * after for before, after in pairwise(widths))
     assert count_parameters(model, "paper") == by_hand
+
+
+def test_the_widths_inside_the_blocks_of_mobile_grow_by_its_expansion():
+    narrow, wide = (build("mobile", expansion=expansion) for expansion in (2, 3))
+    for one, other in zip(layers(narrow).values(), layers(wide).values(), strict=True):
+        if isinstance(one, nn.Conv2d) and one.groups > 1:
+            assert 2 * other.out_channels == 3 * one.out_channels
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(FAMILIES) - {"import"}))
+def test_a_study_of_it_keeps_its_budget(name, tmp_path):
+    space = {"widening": [2 * SMALL.get(name, {}).get("widening", 1)]}
+    if name == "mlp":
+        space = {"units": [150]}
+    if name == "lenet_300_100":  # it has no width; half of it is pruned
+        space = {"pruning.repair": [False]}
+    path = write_study(
+        tmp_path,
+        data={"name": "import", "factory": "own_lab:images", "validation_fraction": 0.2},
+        model={"name": name} | SMALL.get(name, {}),
+        space__parameters=space,
+        budget={"sparsity": 0.5},
+        training__batch_size=32,
+        search__trials=2,
+        pruning={"images": 64, "batch_size": 16},
+    )
+    results = sculpt.run(path)
+    base, candidate = results.finished
+    assert (base["role"], candidate["role"]) == ("base", "candidate")
+    assert candidate["kept_parameters"] == candidate["budget"]
+    assert candidate["kept_parameters"] == round(candidate["dense_parameters"] / 2)
+    assert candidate["val_error_n"] == 1
