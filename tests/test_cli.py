@@ -290,6 +290,23 @@ def test_a_study_is_found_by_its_name(study, sculpt_command):
     assert "'other' is not among those kept here (tiny)" in err
 
 
+def test_a_study_is_found_by_its_file(study, sculpt_command, tmp_path, monkeypatch):
+    storage = study[0].parent / "tiny.db"
+    code, out, _ = sculpt_command("rank", storage, "--json")
+    assert (code, json.loads(out)) == (0, study[1])
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = sculpt_command("report", storage, "--json")
+    assert (code, json.loads(out)) == (0, {"report": "tiny-report.html"})
+    code, _, err = sculpt_command("status", "missing.db")
+    assert code == 2
+    assert "there is nothing in" in err
+    optuna.create_study(study_name="other", storage=f"sqlite:///{tmp_path}/two.db")
+    optuna.create_study(study_name="another", storage=f"sqlite:///{tmp_path}/two.db")
+    code, _, err = sculpt_command("status", "two.db")
+    assert code == 2
+    assert "must have one study, but two.db has 2 (other, another); give the name" in err
+
+
 class TestHelp:
     @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)
     def test_its_examples_are_true(self, command, sculpt_command, monkeypatch):

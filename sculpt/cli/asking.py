@@ -21,7 +21,8 @@ from sculpt.cli.options import (
 Studies = Annotated[
     list[str],
     typer.Argument(
-        help="Study files (YAML), names of studies, or folders of archives.", metavar="STUDY..."
+        help="Study files (YAML or .db), names of studies, or folders of archives.",
+        metavar="STUDY...",
     ),
 ]
 

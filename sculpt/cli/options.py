@@ -45,12 +45,16 @@ def say_next(title: str, *commands: Sequence[str], python_path: str | None = Non
 
 StudyFile = Annotated[str, typer.Argument(help="A study file (YAML).", metavar="STUDY.yaml")]
 StudyName = Annotated[
-    str, typer.Argument(help="A study file (YAML), or the name of a study.", metavar="STUDY")
+    str,
+    typer.Argument(
+        help="A study file (YAML), the name of a study, or the file of one (.db).", metavar="STUDY"
+    ),
 ]
 Kept = Annotated[
     str,
     typer.Argument(
-        help="A study file (YAML), the name of a study, or the folder of an archive.",
+        help="A study file (YAML), the name of a study, the file of one (.db), or the folder of an "
+        "archive.",
         metavar="STUDY",
     ),
 ]

@@ -360,7 +360,8 @@ def open_results(reference: str | Path, storage: str | None = None) -> Results:
 
     Args:
         reference:
-            A study file, the name of a study, or the folder of an archive (`sculpt archive`).
+            A study file, the name of a study, the file of one (.db), or the folder of an archive
+            (`sculpt archive`).
         storage: Where it is kept; by default where the file says, or `runs/NAME.db`.
 
     Raises:

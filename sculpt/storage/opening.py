@@ -22,8 +22,8 @@ from sculpt.storage.study_storage import StudyStorage, open_storage
 def open_store(reference: str | Path, storage: str | None = None) -> Store:
     """Open a study that has been run: by a study file, its name, or the folder of an archive.
 
-    It may come from anybody: no plug-in that it names is imported. It is kept in `storage`, if not
-    where the file says, or in `runs/NAME.db`.
+    A file of one study (NAME.db) is a name, too. It may come from anybody: no plug-in that it names
+    is imported. It is kept in `storage`, if not where the file says, or in `runs/NAME.db`.
 
     Raises:
         StorageError: There is no such study there, or it is of a newer format, or damaged.
@@ -32,6 +32,8 @@ def open_store(reference: str | Path, storage: str | None = None) -> Store:
     if is_archive(reference, storage):
         return read_archive(Path(reference))
     name, url = str(reference), storage
+    if name.endswith(".db") and storage is None:
+        return open_study(None, name)
     if name.endswith((".yaml", ".yml")):
         # Only these two: the settings stand in the storage, and the file may have changed.
         document = read_yaml(Path(name))
@@ -42,11 +44,22 @@ def open_store(reference: str | Path, storage: str | None = None) -> Store:
     return open_study(name, str(url or default_storage(name)))
 
 
-def open_study(name: str, url: str) -> Store:
-    """Open a study that has been run, by its name and where it is kept; see `open_store`."""
+def open_study(name: str | None, url: str) -> Store:
+    """Open a study that has been run, by its name and where it is kept; see `open_store`.
+
+    Without a name it is the only one that is kept there.
+    """
     opened = open_storage(url, create=False)
     names = optuna.get_all_study_names(opened)
     known = [n for n in names if not n.endswith(tuple(filter(None, PARTS.values())))]
+    if name is None and len(known) == 1:
+        (name,) = known
+    if name is None:
+        opened.close()
+        raise StorageError(
+            f"a file that is given in place of a study's name must have one study, but {url} has "
+            f"{len(known)} ({', '.join(known) or 'none'}); give the name, and --storage {url}"
+        )
     if name not in known:
         opened.close()
         raise StorageError(
