@@ -58,7 +58,7 @@ def wheel(tmp_path_factory):
 def test_it_holds_the_package_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as packed:
         found = {name for name in packed.namelist() if ".dist-info/" not in name}
-    endings = {".py", ".c", ".css", ".j2", ".js"}
+    endings = {".py", ".c", ".css", ".j2", ".js", ".typed"}
     files = (ROOT / "sculpt").rglob("*")
     kept = {str(path.relative_to(ROOT)) for path in files if path.suffix in endings}
     assert found == kept
