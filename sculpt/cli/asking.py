@@ -124,7 +124,8 @@ def compare(
     networks: Annotated[
         list[str],
         typer.Argument(
-            help="STUDY or STUDY:TRIAL; a trial is a number, base or best.", metavar="NETWORK..."
+            help="STUDY or STUDY:TRIAL; a trial is a number, base, best or an opponent's label.",
+            metavar="NETWORK...",
         ),
     ],
     storage: Storage = None,
@@ -146,7 +147,9 @@ def compare(
 
 def show(
     study: Kept,
-    trial: Annotated[str, typer.Argument(help="A trial's number, base or best.")],
+    trial: Annotated[
+        str, typer.Argument(help="A trial's number, base, best or an opponent's label.")
+    ],
     storage: Storage = None,
     plugins: Plugins = None,
     as_json: Json = False,

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 def export(
     study: StudyName,
-    trial: Annotated[str, typer.Option(help="A trial's number, base or best.")] = "best",
+    trial: Annotated[
+        str, typer.Option(help="A trial's number, base, best or an opponent's label.")
+    ] = "best",
     seed: Annotated[
         int | None, typer.Option(help="Of the trial's; by default the lowest validation error's.")
     ] = None,

@@ -1,8 +1,10 @@
 """Networks of any studies side by side: what they reached, and which settings they differ in."""
 
+import re
 from collections.abc import Sequence
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict, get_args
 
+from sculpt.config.opponents import Kind
 from sculpt.documents import Document, flatten
 from sculpt.errors import InputError
 from sculpt.record import TrialRecord
@@ -47,6 +49,9 @@ APART = (
     *("data.root", "data.download"),
 )
 """Settings of a study and not of a network, whose own parameters have been put in place."""
+
+TRIAL = re.compile(rf":(\d+|base|best|(?:{'|'.join(get_args(Kind))})\b.*)$")
+"""What follows a study: a trial. An opponent's label may have colons of its own (`2:4`)."""
 
 
 def compare(references: Sequence[str], storage: str | None = None) -> ComparisonDocument:
@@ -94,11 +99,17 @@ def compare(references: Sequence[str], storage: str | None = None) -> Comparison
     }
 
 
+def split_reference(reference: str) -> tuple[str, str]:
+    """Return the study and the trial that `STUDY` or `STUDY:TRIAL` names."""
+    if found := TRIAL.search(reference):
+        return reference[: found.start()], found[1]
+    study, colon, trial = reference.rpartition(":")
+    return (study, trial) if colon else (reference, "best")
+
+
 def _find(reference: str, storage: str | None) -> TrialRecord:
     """Return the record that `STUDY` or `STUDY:TRIAL` names."""
-    study, colon, trial = reference.rpartition(":")
-    if not colon:
-        study, trial = reference, "best"
+    study, trial = split_reference(reference)
     results: Results = open_results(study, storage).snapshot()
     return results.typed_record(int(trial) if trial.isdigit() else trial)
 

@@ -7,7 +7,7 @@ from rich.console import Console
 
 import sculpt
 from sculpt.errors import InputError
-from sculpt.results.comparison import compare
+from sculpt.results.comparison import compare, split_reference
 from sculpt.results.tables.comparison import comparison_tables
 from sculpt.results.tables.trial import trial_tables
 from studies import write_study
@@ -124,3 +124,21 @@ def test_a_stopped_trial(folder):
     text = printed(trial_tables(stopped))
     for part in ("trial 4: stopped, after epoch 3: beaten", "widening 3", "25.00 % after 3"):
         assert part in text
+
+
+@pytest.mark.parametrize(
+    ("reference", "study", "trial"),
+    [
+        ("one.yaml", "one.yaml", "best"),
+        ("one:3", "one", "3"),
+        ("a folder/one.yaml:base", "a folder/one.yaml", "base"),
+        ("C:/one.yaml:best", "C:/one.yaml", "best"),
+        ("one:dense blocks [2, 3, 1]", "one", "dense blocks [2, 3, 1]"),
+        ("one:erk pruning.granularity 2:4", "one", "erk pruning.granularity 2:4"),
+        ("one:erk", "one", "erk"),
+        ("one:other", "one", "other"),
+        ("erk", "erk", "best"),
+    ],
+)
+def test_where_a_study_ends_and_a_trial_begins(reference, study, trial):
+    assert split_reference(reference) == (study, trial)
