@@ -261,6 +261,9 @@ def series_of(group: int | None, alone: str = "front") -> str:
     return alone if group is None else f"{units.count(group)} parameters"
 
 
+DENSE, SPARSE = "dense networks", "candidates"
+
+
 def error_against_size(content: Content) -> Figure | None:
     """Draw the dense frontier over the parameters, with its spread, and candidates beside it.
 
@@ -296,23 +299,27 @@ def error_against_size(content: Content) -> Figure | None:
         }
         for place, trial in enumerate(thinned(content.candidates, MOST_POINTS, MOST_BARS))
     ]
-    best = next(row for row in found["worth"] if row["cost"] == "kept_parameters")
-    error = next(t.row["val_error"] for t in content.candidates if t.label == best["trial"])
-    times = times_as_much(best).partition(" [")[0]
+    errors = {trial.label: trial.row["val_error"] for trial in content.candidates}
     worth: list[Row] = [
         {
-            "x": best["own"],
-            "to": best["dense"],
-            "middle": (best["own"] * best["dense"]) ** 0.5,
-            "y": _scaled(error, metric)["y"],
-            "text": f"{times} times the parameters",
+            "x": row["own"],
+            "to": row["dense"],
+            "middle": (row["own"] * row["dense"]) ** 0.5,
+            "y": _scaled(errors[row["trial"]], metric)["y"],
+            "text": f"{times_as_much(row).partition(' [')[0]} times the parameters",
         }
-    ]
+        for row in found["worth"]
+        if row["cost"] == "kept_parameters"
+    ][:1]  # the best candidate's
     channels = points({DENSE: BASE, SPARSE: LOOKS[0]})
     line, networks, trials, to_dense = map(chart, ("frontier", "dense", "trials", "worth"))
     sizes = [row["x"] for row in dense + sparse]
     ticks = sorted(set(map(float, sizes)))
     axis = alt.Axis(values=ticks, format=".3~s", labelOverlap=True)
+    to_dense_layers = [
+        to_dense.mark_rule(color=colour("ink"), strokeDash=[2, 2]).encode(y="y:Q", x2="to:Q"),
+        to_dense.mark_text(dy=-8).encode(y="y:Q", x="middle:Q", text="text:N"),
+    ]
     layers = [
         line.mark_area(opacity=0.16, color=colour("base")).encode(y="low:Q", y2="high:Q"),
         line.mark_line(strokeDash=list(BASE.dash)).encode(y="y:Q", color=channels["color"]),
@@ -323,8 +330,7 @@ def error_against_size(content: Content) -> Figure | None:
             tooltip="text:N",
             **channels,
         ),
-        to_dense.mark_rule(color=colour("ink"), strokeDash=[2, 2]).encode(y="y:Q", x2="to:Q"),
-        to_dense.mark_text(dy=-8).encode(y="y:Q", x="middle:Q", text="text:N"),
+        *(to_dense_layers if worth else []),
         trials.transform_filter("datum.bars && datum.high > datum.low")
         .mark_rule()
         .encode(y="low:Q", y2="high:Q", color=channels["color"]),
@@ -336,8 +342,6 @@ def error_against_size(content: Content) -> Figure | None:
     data = {"frontier": lowest, "dense": dense, "trials": sparse, "worth": worth}
     return figure(data, *layers, height=420, x=x)
 
-
-DENSE, SPARSE = "dense networks", "candidates"
 
 MOST_ROWS = 30
 """Beside published differences; the tables have all."""

@@ -10,6 +10,7 @@ from scipy.stats import t as student
 import sculpt
 from sculpt.presentation.candidate_figures import error_against_size
 from sculpt.presentation.content import collect
+from sculpt.presentation.figures.rendering import write_picture
 from sculpt.presentation.markdown import write_markdown
 from sculpt.results.dense_frontier import dense_frontier
 from sculpt.results.tables.ranking import ranking_tables
@@ -155,6 +156,16 @@ def test_studies_without_dense_networks_of_other_sizes_have_none(tmp_path):
         assert error_against_size(collect(results)) is None
     single = {size: errors[:1] for size, errors in SIZES.items()}
     assert dense_frontier(study(tmp_path / "single", [([0.3], 1000.0)], single)) is None
+
+
+def test_candidates_of_other_seeds_have_no_worth_and_are_drawn(tmp_path):
+    results = study(tmp_path / "a", [([0.25, 0.27], 1000.0)])
+    assert worth(results) == {}
+    document = sculpt.rank(results)
+    assert "dense networks of all sizes" not in printed(ranking_tables(document))
+    figure = error_against_size(collect(results))
+    assert figure["datasets"]["worth"] == []
+    write_picture(figure, tmp_path / "sizes.png")
 
 
 def test_it_is_told_and_drawn(tmp_path):
