@@ -20,6 +20,8 @@ from sculpt.storage import sqlite_file
 
 # Tests train tiny networks, which one thread trains fastest; what tests start inherits it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Processes that are started, hundreds, would each compile what they import: a second or more.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def _outside(folder: str, variable: str) -> Path:
