@@ -43,7 +43,9 @@ class HalfWeights:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Copy the present weights."""
+        """Copy the present weights, and forget gradients of a step that was broken off."""
+        for half in self._halves:
+            half.grad = None
         if self._halves:
             torch._foreach_copy_([*self._halves], [*self._whole])
 

@@ -106,3 +106,19 @@ def test_a_part_of_a_batch_adds_to_the_gradients_of_those_before():
     # And those of the copies are gone, or they would count twice.
     halves.hand_over_gradients()
     assert layer.weight.grad.tolist() == [[2.0, 4.0, 6.0]] * 2
+
+
+def test_a_step_that_was_broken_off_leaves_no_gradient():
+    """Out of memory in a backward pass, which is taken again with less of it."""
+    layer = nn.Linear(3, 2)
+    halves = HalfWeights(layer, "bfloat16")
+    inputs = torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.bfloat16)
+    for is_broken_off in (True, False):
+        halves.update()
+        with halves.in_place():
+            outputs = layer(inputs)
+        outputs.sum().backward()
+        if not is_broken_off:
+            halves.hand_over_gradients()
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.tolist() == [[1.0, 2.0, 3.0]] * 2
