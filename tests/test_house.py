@@ -81,7 +81,7 @@ INSIDE = {
     "presentation": [
         ["details", "figures", "reproduction"],
         ["content"],
-        ["candidate_figures", "parameter_figures"],
+        ["candidate_figures", "interval_figures", "parameter_figures"],
         ["network_figures"],
         ["dashboard", "markdown", "page"],
         ["archiving"],

@@ -5,15 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from sculpt.presentation.candidate_figures import (
-    confirmation_intervals,
     error_against_size,
     error_against_sparsity,
     pareto_front,
-    published_intervals,
 )
 from sculpt.presentation.content import SHOWN_PROXIES, Content, collect
 from sculpt.presentation.figures.drawing import Figure
 from sculpt.presentation.figures.rendering import write_picture
+from sculpt.presentation.interval_figures import confirmation_intervals, published_intervals
 from sculpt.presentation.network_figures import learning_curves
 from sculpt.results.formats import write_text, writing
 from sculpt.results.records import Results

@@ -14,17 +14,16 @@ from sculpt.documents import Document
 from sculpt.presentation.candidate_figures import (
     MOST_DOMINATED,
     STEPS,
-    confirmation_intervals,
     error_against_size,
     error_against_sparsity,
     objective_axes,
     pareto_front,
-    published_intervals,
     series_of,
 )
 from sculpt.presentation.content import Content, collect
 from sculpt.presentation.figures.drawing import COLOURS, CONFIG, Figure
 from sculpt.presentation.figures.rendering import browser_library
+from sculpt.presentation.interval_figures import confirmation_intervals, published_intervals
 from sculpt.presentation.network_figures import (
     layer_densities,
     learning_curves,

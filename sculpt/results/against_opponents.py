@@ -8,7 +8,7 @@ from sculpt.config.arms import with_arm
 from sculpt.config.opponents import Control
 from sculpt.documents import Document
 from sculpt.results.records import Results
-from sculpt.results.rows import is_near
+from sculpt.results.rows import by_error, is_near
 from sculpt.results.statistics import Difference, judge
 
 Rival = Literal["dense", "shuffled", "erk"]
@@ -38,7 +38,7 @@ def against_opponents(results: Results) -> list[OpposedRow]:
     """
     candidates = sorted(
         (row for row in results.finished if row["role"] == "candidate"),
-        key=lambda row: (row["val_error_mean"], row["kept_macs"]),
+        key=by_error,
     )
     opponents = [row for row in results.opponent_rows if row["state"] == "complete"]
     bases = [row for row in results.finished if row["role"] == "base"]
@@ -65,7 +65,7 @@ def best_dense(dense: Sequence[Document], candidate: Document, config: Study) ->
     """Return the dense network with the lowest mean error of those of a candidate's size; None
     without one."""
     near = (row for row in dense if is_near(row, candidate, config))
-    return min(near, key=lambda row: (row["val_error_mean"], row["kept_macs"]), default=None)
+    return min(near, key=by_error, default=None)
 
 
 def own_controls(

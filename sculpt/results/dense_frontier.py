@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sculpt.documents import Document
 from sculpt.dominance import non_dominated
 from sculpt.results.records import Results
-from sculpt.results.rows import whole
+from sculpt.results.rows import by_error, val_error, whole
 from sculpt.results.statistics import student_t
 from sculpt.units import Error
 
@@ -40,6 +40,8 @@ class DenseNetwork(TypedDict):
     kept_macs: float
     latency: float | None
     val_error: Error
+    on_frontier: bool
+    """No other one beats it in parameters and mean error."""
 
 
 class Worth(TypedDict):
@@ -69,17 +71,12 @@ class DenseFrontier(TypedDict):
 
 @dataclass(frozen=True)
 class Line:
-    """Errors of dense networks over one of their costs, the cheapest first."""
+    """Errors of dense networks over one of their costs, interpolated from the cheapest on."""
 
     costs: Array
+    """In steps of `STEP`, those of the networks among them."""
     errors: Array
-    """Networks × seeds."""
-
-    def at(self, costs: Array) -> Array:
-        """Interpolate the errors of each seed at costs within the line: costs × seeds."""
-        logs = np.log(self.costs)
-        columns = [np.interp(np.log(costs), logs, seed) for seed in self.errors.T]
-        return np.stack(columns, axis=1)
+    """Costs × seeds."""
 
 
 def dense_frontier(results: Results) -> DenseFrontier | None:
@@ -103,7 +100,7 @@ def dense_frontier(results: Results) -> DenseFrontier | None:
             for row in results.finished
             if row["role"] == "candidate" and len(row["val_errors"]) == seeds
         ),
-        key=lambda row: (row["val_error_mean"], row["kept_macs"]),
+        key=by_error,
     )
     worth: list[Worth] = []
     for cost in get_args(Cost):
@@ -111,7 +108,9 @@ def dense_frontier(results: Results) -> DenseFrontier | None:
         known = [row for row in candidates if row.get(cost) is not None]
         worth += [_worth(row, cost, line) for row in known if line]
     rows.sort(key=lambda row: (row["kept_parameters"], row["val_error_mean"]))
-    return {"networks": [_network(row) for row in rows], "worth": worth}
+    best = non_dominated(_pairs(rows, "kept_parameters"))
+    networks = [_network(row, bool(is_best)) for row, is_best in zip(rows, best, strict=True)]
+    return {"networks": networks, "worth": worth}
 
 
 def frontier_line(rows: Sequence[Document], cost: Cost) -> Line | None:
@@ -120,24 +119,28 @@ def frontier_line(rows: Sequence[Document], cost: Cost) -> Line | None:
     None where fewer than two are left, or all of them cost about as much (`APART`).
     """
     known = [row for row in rows if row.get(cost)]
-    pairs = np.array([[row[cost], row["val_error_mean"]] for row in known], dtype=float)
-    if len(known) < 2:
-        return None
-    best = [known[place] for place in np.flatnonzero(non_dominated(pairs))]
-    by_cost = {float(row[cost]): row["val_errors"] for row in best}  # equal ones once
+    best = np.flatnonzero(non_dominated(_pairs(known, cost)))
+    by_cost = {float(known[place][cost]): known[place]["val_errors"] for place in best}
     costs = np.array(sorted(by_cost))
-    if costs[-1] < APART * costs[0]:
+    if len(costs) < 2 or costs[-1] < APART * costs[0]:
         return None
-    return Line(costs, np.array([by_cost[value] for value in costs], dtype=float))
+    logs = np.log(costs)
+    count = 2 + math.ceil((logs[-1] - logs[0]) / math.log(STEP))
+    # The networks themselves among them: the line bends there.
+    looked_at = np.union1d(np.exp(np.linspace(logs[0], logs[-1], count)[1:-1]), costs)
+    seeds = np.array([by_cost[value] for value in costs], dtype=float).T
+    columns = [np.interp(np.log(looked_at), logs, errors) for errors in seeds]
+    return Line(looked_at, np.stack(columns, axis=1))
+
+
+def _pairs(rows: Sequence[Document], cost: Cost) -> Array:
+    pairs = [[row[cost], row["val_error_mean"]] for row in rows]
+    return np.array(pairs, dtype=float).reshape(-1, 2)
 
 
 def _worth(row: Document, cost: Cost, line: Line) -> Worth:
     """Return the cost at which a line of dense networks has a candidate's error."""
-    ends = math.log(line.costs[0]), math.log(line.costs[-1])
-    count = 2 + math.ceil((ends[1] - ends[0]) / math.log(STEP))
-    # The networks themselves among them: the line bends there.
-    looked_at = np.union1d(np.exp(np.linspace(*ends, count)[1:-1]), line.costs)
-    differences = np.asarray(row["val_errors"], dtype=float) - line.at(looked_at)
+    differences = np.asarray(row["val_errors"], dtype=float) - line.errors
     with np.errstate(invalid="ignore", divide="ignore"):
         low, high, _ = student_t(differences)
     alike = np.flatnonzero((low <= 0) & (high >= 0))
@@ -145,14 +148,14 @@ def _worth(row: Document, cost: Cost, line: Line) -> Worth:
     # The line falls, so a candidate's difference from it rises along it.
     beyond: Literal["above", "below"] | None = "below" if means[0] > 0 else None
     beyond = "above" if means[-1] < 0 else beyond
-    dense = float(np.interp(0, means, looked_at))
+    dense = float(np.interp(0, means, line.costs))
     # Where it is told from all of them, even from the last one on its side.
     low_end = None if beyond == "below" else dense
     high_end = None if beyond == "above" else dense
     if len(alike):
         first, last = alike[0], alike[-1]
-        low_end = float(looked_at[first]) if first else None
-        high_end = float(looked_at[last]) if last < len(looked_at) - 1 else None
+        low_end = float(line.costs[first]) if first else None
+        high_end = float(line.costs[last]) if last < len(line.costs) - 1 else None
     return {
         "trial": row["trial"],
         "cost": cost,
@@ -164,12 +167,12 @@ def _worth(row: Document, cost: Cost, line: Line) -> Worth:
     }
 
 
-def _network(row: Document) -> DenseNetwork:
-    mean, std, n = (row[f"val_error_{part}"] for part in ("mean", "std", "n"))
+def _network(row: Document, on_frontier: bool) -> DenseNetwork:
     return {
         "trial": row["trial"],
         "kept_parameters": row["kept_parameters"],
         "kept_macs": float(row["kept_macs"]),
         "latency": whole(row.get("latency")),
-        "val_error": {"mean": mean, "std": whole(std), "n": n},
+        "val_error": val_error(row),
+        "on_frontier": on_frontier,
     }

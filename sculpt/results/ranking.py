@@ -12,7 +12,7 @@ from sculpt.results.confirmed_errors import Confirmation, confirmed_errors
 from sculpt.results.dense_frontier import DenseFrontier, dense_frontier
 from sculpt.results.proxies import ProxyRow, proxies
 from sculpt.results.records import Results
-from sculpt.results.rows import budgets_of, whole
+from sculpt.results.rows import budgets_of, by_error, val_error, whole
 from sculpt.results.statistics import Difference, Judgement, judge
 from sculpt.units import Error
 
@@ -116,7 +116,7 @@ def all_rows(document: Ranking) -> list[Document]:
 
 def _rows(results: Results) -> list[RankRow]:
     finished = [*results.finished, *(r for r in results.opponent_rows if r["state"] == "complete")]
-    ranked = sorted(finished, key=lambda row: (row["val_error_mean"], row["kept_macs"]))
+    ranked = sorted(finished, key=by_error)
     base = next((row for row in ranked if row["role"] == "base"), None)
     base_errors = base["val_errors"] if base else []
     # Two families: what is said of a candidate must not depend on how many opponents there are.
@@ -129,7 +129,6 @@ def _rows(results: Results) -> list[RankRow]:
     rows: list[RankRow] = []
     for position, row in enumerate(ranked, start=1):
         judgement = none if row is base else next(judged[row["role"]])
-        mean, std, n = (row[f"val_error_{part}"] for part in ("mean", "std", "n"))
         rows.append(
             {
                 "rank": position,
@@ -139,7 +138,7 @@ def _rows(results: Results) -> list[RankRow]:
                 "budget": row["budget"],
                 "kept_parameters": row["kept_parameters"],
                 "sparsity": row["sparsity"],
-                "val_error": {"mean": mean, "std": whole(std), "n": n},
+                "val_error": val_error(row),
                 "diverged": row.get("diverged") or 0,
                 "kept_macs": float(row["kept_macs"]),
                 "dense_macs": row["dense_macs"],

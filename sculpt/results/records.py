@@ -17,6 +17,7 @@ from sculpt.errors import InputError, StorageError
 from sculpt.record import TrialRecord
 from sculpt.results.columns import as_table, described
 from sculpt.results.kept_values import OF_CONFIRMATION, OF_OPPONENT, check_kept
+from sculpt.results.rows import by_error
 from sculpt.storage.attributes import PROBLEMS
 from sculpt.storage.opening import open_store
 from sculpt.storage.store import OPPONENT, PARAMETERS, TOTAL, Store
@@ -298,7 +299,7 @@ class Results:
         candidates = [row for row in self.finished if row["role"] == "candidate"]
         if not candidates:
             raise InputError("the best trial must be a finished candidate, but there is none yet")
-        best = min(candidates, key=lambda row: (row["val_error_mean"], row["kept_macs"]))
+        best = min(candidates, key=by_error)
         return int(best["trial"])
 
     def _read(self, study: optuna.Study) -> list[FrozenTrial]:

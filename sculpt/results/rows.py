@@ -28,6 +28,17 @@ def is_near(row: Document, candidate: Document, config: Study) -> bool:
     return bool(abs(row[key] / candidate[size] - 1) <= NEAR)
 
 
+def by_error(row: Document) -> tuple[float, float]:
+    """Return the key of an order: best first, at equal mean error the one that keeps fewer MACs."""
+    return row["val_error_mean"], row["kept_macs"]
+
+
+def val_error(row: Document) -> Error:
+    """Return the validation errors of a finished trial."""
+    mean, std, n = (row[f"val_error_{part}"] for part in ("mean", "std", "n"))
+    return {"mean": mean, "std": whole(std), "n": n}
+
+
 def rounded(value: Any) -> float | None:
     """Return a finite number, rounded to what a figure can show; None for anything else."""
     if value is None or isinstance(value, bool | str | list | dict):

@@ -118,12 +118,8 @@ def test_a_dense_network_that_another_beats_bends_no_line(tmp_path):
     assert row == without
     frontier = dense_frontier(worse)
     assert frontier is not None
-    assert [network["kept_parameters"] for network in frontier["networks"]] == [
-        1000,
-        2000,
-        3000,
-        4000,
-    ]
+    found = [(row["kept_parameters"], row["on_frontier"]) for row in frontier["networks"]]
+    assert found == [(1000, True), (2000, True), (3000, False), (4000, True)]
 
 
 def test_networks_of_no_candidates_size_are_not_confirmed(tmp_path):

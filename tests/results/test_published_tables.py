@@ -4,9 +4,9 @@ import pytest
 from published_studies import BASE, BETTER, SOURCE, add_measured, published_store, whole_study
 from rigged import printed, results_of, rigged_store
 
-from sculpt.presentation.candidate_figures import published_intervals
 from sculpt.presentation.content import collect
 from sculpt.presentation.figures.rendering import write_picture
+from sculpt.presentation.interval_figures import published_intervals
 from sculpt.presentation.markdown import describe, write_markdown
 from sculpt.presentation.page import render
 from sculpt.results.ranking import rank
