@@ -259,12 +259,14 @@ def series_of(group: int | None, alone: str = "front") -> str:
 
 
 DENSE, SPARSE = "dense networks", "candidates"
+CONFIRMED = "candidates again, on fresh seeds"
 
 
 def error_against_size(content: Content) -> Figure | None:
     """Draw the dense frontier over the parameters, with its spread, and candidates beside it.
 
     A line leads from the best candidate to the dense network of its error, if that is known.
+    Confirmed candidates are drawn again, with their errors on fresh seeds.
     """
     found, metric = content.document.get("frontier"), content.metric
     if found is None or not content.candidates:
@@ -305,7 +307,19 @@ def error_against_size(content: Content) -> Figure | None:
         for row in found["worth"]
         if row["cost"] == "kept_parameters"
     ][:1]  # the best candidate's
-    channels = points({DENSE: BASE, SPARSE: LOOKS[0]})
+    confirmation = content.document["confirmation"]
+    confirmed: list[Row] = [
+        {
+            "series": CONFIRMED,
+            "x": row["kept_parameters"],
+            **_scaled(error, metric),
+            "text": hover(f"trial {row['trial']}, on fresh seeds", metric.spread(error)),
+        }
+        for row in (confirmation["rows"] if confirmation else [])
+        if row["arm"] == "sculpted" and (error := row["val_error"])
+    ]
+    looks = {DENSE: BASE, SPARSE: LOOKS[0]} | ({CONFIRMED: LOOKS[1]} if confirmed else {})
+    channels = points(looks)
     line, networks, trials, to_dense = map(chart, ("frontier", "dense", "trials", "worth"))
     sizes = [row["x"] for row in dense + sparse]
     ticks = sorted(set(map(float, sizes)))
@@ -330,9 +344,16 @@ def error_against_size(content: Content) -> Figure | None:
         .encode(y="low:Q", y2="high:Q", color=channels["color"]),
         trials.mark_point(filled=True, size=70).encode(y="y:Q", tooltip="text:N", **channels),
     ]
+    if confirmed:
+        again = chart("confirmed").encode(y="y:Q", tooltip="text:N", **channels)
+        layers += [
+            again.mark_rule(strokeWidth=2).encode(y="low:Q", y2="high:Q", color=channels["color"]),
+            again.mark_point(filled=True, size=140),
+        ]
     x = alt.X(
         "x:Q", title="parameters", scale=alt.Scale(type="log", nice=False, padding=30), axis=axis
     )
     lowest = [row for row in dense if row["best"]]
     data = {"frontier": lowest, "dense": dense, "trials": sparse, "worth": worth}
+    data |= {"confirmed": confirmed} if confirmed else {}
     return figure(data, *layers, height=420, x=x)

@@ -7,6 +7,7 @@ from typing import Any
 
 from sculpt.results.against_published import AgainstPublished, Family, families_shown
 from sculpt.results.confirmed_errors import Confirmation
+from sculpt.results.dense_frontier import Cost, Worth
 from sculpt.results.ranking import Ranking, RankRow
 from sculpt.results.tables import configuration
 from sculpt.results.tables.ranking import COSTS, TITLES, base_row, dense_cost, times_as_much
@@ -90,6 +91,7 @@ def verdict_of(document: Ranking) -> Verdict:
         if not (found and confirmed):
             headline += _beside_dense(opposed, f"by validation {metric.name}")
         facts += _of_opponents(opposed, metric)
+    headline += _in_dense_parameters(document, metric)
     facts += _of_frontier(document, metric)
     facts += _of_published(document["published"])
     if metric != ERROR:
@@ -200,10 +202,26 @@ def _of_opponents(rows: Sequence[Row], metric: Metric) -> list[Fact]:
     return facts
 
 
+def _best_worth(document: Ranking) -> dict[Cost, Worth]:
+    """Return what the best candidate is worth in dense networks, by cost."""
+    worth = document["frontier"]["worth"] if "frontier" in document else []
+    return {row["cost"]: row for row in reversed(worth)}
+
+
+def _in_dense_parameters(document: Ranking, metric: Metric) -> str:
+    """Return a sentence for the headline: the size of a dense network that does as well."""
+    row = _best_worth(document).get("kept_parameters")
+    if row is None:
+        return ""
+    return (
+        f" A dense network of the same validation {metric.name} as trial {row['trial']} has "
+        f"{times_as_much(row)} times its parameters."
+    )
+
+
 def _of_frontier(document: Ranking, metric: Metric) -> list[Fact]:
     """Tell what the best candidate is worth in dense networks, by each cost."""
-    worth = document["frontier"]["worth"] if "frontier" in document else []
-    best = {row["cost"]: row for row in reversed(worth)}
+    best = _best_worth(document)
     facts = []
     for cost, (what, _) in COSTS.items():
         if row := best.get(cost):

@@ -1,5 +1,6 @@
 """What sparse networks are worth in dense ones, by hand, on studies whose trials are made up."""
 
+from dataclasses import replace
 from math import exp, log, sqrt
 
 import numpy as np
@@ -148,6 +149,7 @@ def test_studies_without_dense_networks_of_other_sizes_have_none(tmp_path):
         assert dense_frontier(results) is None
         document = sculpt.rank(results)
         assert "frontier" not in document
+        assert "times its parameters" not in verdict_of(document).headline
         assert "dense networks of all sizes" not in printed(ranking_tables(document))
         assert error_against_size(collect(results)) is None
     single = {size: errors[:1] for size, errors in SIZES.items()}
@@ -171,7 +173,12 @@ def test_it_is_told_and_drawn(tmp_path):
     text = printed(ranking_tables(document))
     assert "against dense networks of all sizes" in text
     assert "> 4,000 [4,000, …]" in text
-    facts = dict(verdict_of(document).facts.rows)
+    verdict = verdict_of(document)
+    assert verdict.headline.endswith(
+        "A dense network of the same validation error as trial 1 has > 4 [4, …] times its "
+        "parameters."
+    )
+    facts = dict(verdict.facts.rows)
     assert facts["parameters of a dense network of the same error"] == (
         "trial 1: > 4,000 [4,000, …], > 4 [4, …] times its own"
     )
@@ -187,3 +194,18 @@ def test_it_is_told_and_drawn(tmp_path):
     assert "## Against dense networks of all sizes" in (tmp_path / "report.md").read_text()
     sculpt.report(results, tmp_path / "report.html")
     assert 'id="opponents"' in (tmp_path / "report.html").read_text()
+
+
+def test_confirmed_candidates_are_drawn_again(tmp_path):
+    content = collect(study(tmp_path / "a", [([0.25, 0.27, 0.26], 30_000.0)]))
+    assert "confirmed" not in error_against_size(content)["datasets"]
+    fresh = {"mean": 0.28, "std": 0.01, "n": 8}
+    row = {"trial": 0, "arm": "sculpted", "kept_parameters": 1000, "val_error": fresh}
+    others = [row | {"arm": "shuffled"}, row | {"trial": 1, "val_error": None}]
+    document = content.document | {"confirmation": {"rows": [row, *others]}}
+    figure = error_against_size(replace(content, document=document))
+    (drawn,) = figure["datasets"]["confirmed"]
+    found = [drawn[key] for key in ("x", "low", "y", "high")]
+    assert found == [1000, *map(pytest.approx, (27, 28, 29))]
+    assert drawn["text"].startswith("trial 0, on fresh seeds")
+    write_picture(figure, tmp_path / "sizes.png")
