@@ -191,6 +191,7 @@ def test_the_documentation_builds_without_a_warning_and_every_link_leads_somewhe
     assert {f"reference/{page}.html" for page in (*GENERATED, "api")} <= named
     del found[tmp_path.resolve() / "404.html"]  # is served at any address, so its links are others
     for path, page in found.items():
+        assert not re.search(r"-8 ?&lt;", path.read_text()), f"{path} includes what is not there"
         assert [address for address in page.loaded if "://" in address] == [], "works offline"
         for link in (*page.links, *page.loaded):
             if re.match(r"(https?|mailto|data):", link):

@@ -116,7 +116,7 @@ def worker(
     """Join a study that was started elsewhere, until it is done.
 
     From any machine that reaches its storage. The settings are read from there; --set takes only
-    data.root and data.download: where this machine has its images.
+    where this machine has its images and artifacts.
 
     Examples:
         sculpt worker studies/digits.yaml --workers 2

@@ -15,7 +15,7 @@ Kind = Literal[
     "dense", "erk", "random", "shuffled", "gradual_magnitude", "magnitude_after_training"
 ]
 """`dense` networks are as wide as makes their size the budget. The others are pruned to the budget:
-at random by the layer densities of Erdős–Rényi kernels (`erk`) or of no rule (`random`), by the
+at random by the layer densities of Erdős–Rényi kernels (`erk`) or as the study says (`random`), by the
 study's criterion and then shuffled within the layers (`shuffled`), by magnitude while training
 (`gradual_magnitude`), or after a first, dense training, to be trained again
 (`magnitude_after_training`)."""

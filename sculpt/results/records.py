@@ -122,8 +122,8 @@ class Results:
         """One row per trial of the confirmation, in the columns of `trials`; empty without one.
 
         Columns:
-            trial: the candidate's number, or "base".
-            arm: sculpted or shuffled.
+            trial: the candidate's number, the label of a dense opponent, or "base".
+            arm: sculpted, shuffled, erk or dense.
             seeds: how many fresh ones.
         """
         return as_table(self.confirming)
