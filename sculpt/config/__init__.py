@@ -326,7 +326,7 @@ class Study(Section):
         The total and the opponents may grow, and the storage, the artifacts and the images may move
         (a fingerprint checks that they are the same images).
         """
-        return self.model_dump(
+        document = self.model_dump(
             mode="json",
             exclude={
                 "data": {"root", "download"},
@@ -338,6 +338,11 @@ class Study(Section):
                 "published": True,
             },
         )
+        # Plug-ins that opponents alone name come and go with them.
+        own = named_plugins(document | {"plugins": []})
+        theirs = named_plugins({"opponents": self.model_dump(mode="json").get("opponents")})
+        document["plugins"] = [p for p in self.plugins if p in own or p not in theirs]
+        return document
 
 
 def without_password(storage: str) -> str:

@@ -1,7 +1,7 @@
 """Opponents: networks that a study trains beside its candidates, to be beaten by them."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from sculpt.config.sections import Choice, describe_parameters
 
@@ -15,9 +15,9 @@ Kind = Literal[
     "dense", "erk", "random", "shuffled", "gradual_magnitude", "magnitude_after_training"
 ]
 """`dense` networks are as wide as makes their size the budget. The others are pruned to the budget:
-at random by the layer densities of Erdős–Rényi kernels (`erk`) or as the study says (`random`), by the
-study's criterion and then shuffled within the layers (`shuffled`), by magnitude while training
-(`gradual_magnitude`), or after a first, dense training, to be trained again
+at random by the layer densities of Erdős–Rényi kernels (`erk`) or by the study's own layer budgets
+(`random`), by the study's criterion and then shuffled within the layers (`shuffled`), by magnitude
+while training (`gradual_magnitude`), or after a first, dense training, to be trained again
 (`magnitude_after_training`)."""
 
 
@@ -30,6 +30,13 @@ class Opponent(Choice):
     def label(self) -> str:
         """Name of its trial, for example `dense blocks 2`."""
         return " ".join(filter(None, [self.name, describe_parameters(self.options)]))
+
+
+def is_near(dense: Mapping[str, Any], candidate: Mapping[str, Any], *, by_macs: bool) -> bool:
+    """Tell by what is kept of two finished trials whether a dense network is of the size of a
+    candidate's budget, or of its MACs."""
+    key, size = ("kept_macs",) * 2 if by_macs else ("kept_parameters", "budget")
+    return bool(abs(dense[key] / candidate[size] - 1) <= NEAR)
 
 
 def each_labelled_once(opponents: Sequence[Opponent]) -> Sequence[Opponent]:

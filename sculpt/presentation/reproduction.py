@@ -62,7 +62,8 @@ def reproduction(results: Results, records: list[TrialRecord], common: int | Non
     elif budget == "base" and common:
         budget = f"base, {count(common)} parameters"
     seeds = dict.fromkeys(tuple(record.seeds) for record in records)
-    seconds = sum(row.get("seconds") or 0.0 for row in results.rows + results.confirming)
+    rows = results.rows + results.opponent_rows + results.confirming
+    seconds = sum(row.get("seconds") or 0.0 for row in rows)
     prints = _distinct(record.data_fingerprint for record in records)
     return Reproduction(
         file=file,

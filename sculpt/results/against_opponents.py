@@ -1,14 +1,15 @@
 """Candidates against the opponents of a study: the best dense network, and their own controls."""
 
+import json
 from collections.abc import Sequence
 from typing import Literal, TypedDict, get_args
 
 from sculpt.config import Study
 from sculpt.config.arms import with_arm
-from sculpt.config.opponents import Control
+from sculpt.config.opponents import Control, is_near
 from sculpt.documents import Document
 from sculpt.results.records import Results
-from sculpt.results.rows import by_error, is_near
+from sculpt.results.rows import by_error, whole
 from sculpt.results.statistics import Difference, judge
 
 Rival = Literal["dense", "shuffled", "erk"]
@@ -64,7 +65,7 @@ def against_opponents(results: Results) -> list[OpposedRow]:
 def best_dense(dense: Sequence[Document], candidate: Document, config: Study) -> Document | None:
     """Return the dense network with the lowest mean error of those of a candidate's size; None
     without one."""
-    near = (row for row in dense if is_near(row, candidate, config))
+    near = (row for row in dense if is_near(row, candidate, by_macs=config.counts_macs))
     return min(near, key=by_error, default=None)
 
 
@@ -88,4 +89,6 @@ def own_controls(
 
 
 def _settings(study: Study) -> str:
-    return study.model_dump_json(include={"model", "budget", "pruning", "training"})
+    """Return what a network is made of as text, in which 2.0, of a range, is 2."""
+    text = study.model_dump_json(include={"model", "budget", "pruning", "training"})
+    return json.dumps(json.loads(text, parse_float=lambda number: whole(float(number))))

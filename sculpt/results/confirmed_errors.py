@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NotRequired, TypedDict, get_args
 
 from sculpt.config import Params, Study
-from sculpt.config.opponents import Control
+from sculpt.config.opponents import Control, is_near
 from sculpt.documents import Document
 from sculpt.results.records import Results
-from sculpt.results.rows import is_near, of_every_seed, spread
+from sculpt.results.rows import of_every_seed, spread
 from sculpt.results.statistics import Difference, judge
 from sculpt.units import Error
 
@@ -122,8 +122,9 @@ def confirmed_errors(results: Results) -> Confirmation | None:
         "top": settings.top if settings else len(selected),
         "seeds": seeds,
         "selected": selected,
+        # Of a control that is asked for no longer, there may be some.
         "complete": base is not None
-        and len(rows) == len(arms) * len(selected)
+        and all((trial, arm) in found for trial in selected for arm in ("sculpted", *asked))
         and len(dense) == len(labels),
         "base": None if base is None else _measured(base),
         "rows": rows,
@@ -164,7 +165,7 @@ def _against_dense(
         trial: label
         for trial in trained
         for label, row in dense.items()
-        if is_near(row, found[trial, "sculpted"], config)
+        if is_near(row, found[trial, "sculpted"], by_macs=config.counts_macs)
     }
     pairs = [
         (_test_errors(found[trial, "sculpted"]), _test_errors(dense[label]))

@@ -149,13 +149,14 @@ def _worth(row: Document, cost: Cost, line: Line) -> Worth:
     beyond: Literal["above", "below"] | None = "below" if means[0] > 0 else None
     beyond = "above" if means[-1] < 0 else beyond
     dense = float(np.interp(0, means, line.costs))
-    # Where it is told from all of them, even from the last one on its side.
-    low_end = None if beyond == "below" else dense
-    high_end = None if beyond == "above" else dense
-    if len(alike):
-        first, last = alike[0], alike[-1]
-        low_end = float(line.costs[first]) if first else None
-        high_end = float(line.costs[last]) if last < len(line.costs) - 1 else None
+    # What lies beyond has no end on its side; nor has an interval that goes on there.
+    first, last = (alike[0], alike[-1]) if len(alike) else (None, None)
+    low_end = None if beyond == "below" or first == 0 else dense
+    high_end = None if beyond == "above" or last == len(line.costs) - 1 else dense
+    if low_end is not None and first is not None:
+        low_end = min(dense, float(line.costs[first]))
+    if high_end is not None and last is not None:
+        high_end = max(dense, float(line.costs[last]))
     return {
         "trial": row["trial"],
         "cost": cost,

@@ -143,7 +143,7 @@ def _rows(results: Results) -> list[RankRow]:
                 "kept_macs": float(row["kept_macs"]),
                 "dense_macs": row["dense_macs"],
                 "difference": judgement["difference"],
-                "verdict": str(judgement["verdict"]),
+                "verdict": str(judgement["verdict"]) if base else "base not known",
                 "dense_memory": whole(row.get("dense_memory")),
                 "latency": whole(row.get("latency")),
                 "epochs": whole(row.get("epochs")),
@@ -157,7 +157,14 @@ def _rows(results: Results) -> list[RankRow]:
 
 
 def without_result(rows: Sequence[Document], states: Sequence[str] = UNRANKED) -> list[UnrankedRow]:
-    """Return the trials that ended without a result, what failed first, and why."""
+    """Return the trials that ended without a result, what failed first, and why.
+
+    Of several attempts at the base or an opponent, the last one counts, unless one has finished.
+    """
+    attempts: dict[int | str, Document] = {}
+    for row in rows:
+        if attempts.get(row["trial"], row)["state"] != "complete":
+            attempts[row["trial"]] = row
     ended: list[UnrankedRow] = [
         {
             "trial": row["trial"],
@@ -166,7 +173,7 @@ def without_result(rows: Sequence[Document], states: Sequence[str] = UNRANKED) -
             "seconds": whole(row.get("seconds")),
             "error": row["error"],
         }
-        for row in rows
+        for row in attempts.values()
         if row["state"] in states
     ]
     return sorted(ended, key=lambda row: states.index(row["state"]))

@@ -260,7 +260,7 @@ class Results:
 
     def _find(self, trial: int | str) -> tuple[optuna.Study, FrozenTrial, str]:
         """Return a trial, its study and its state; of several attempts at the base or an opponent,
-        the best."""
+        the one that finished, else the last."""
         if trial == "best":
             trial = self._best()
         store = self._store
@@ -268,7 +268,7 @@ class Results:
         for study in studies:
             trials = self._read(study)
             states = trial_states(trials)
-            for found in sorted(trials, key=lambda t: states[t.number] != "complete"):
+            for found in sorted(trials, key=lambda t: (states[t.number] != "complete", -t.number)):
                 if self._label(study, found) == trial:
                     return study, found, states[found.number]
         numbers = _ranges([candidate.number for candidate in self._read(store.candidates)])

@@ -6,7 +6,6 @@ from statistics import mean, stdev
 from typing import Any
 
 from sculpt.config import Sparsity, Study
-from sculpt.config.opponents import NEAR
 from sculpt.documents import Document
 from sculpt.units import Error
 
@@ -20,12 +19,6 @@ def budgets_of(config: Study, finished: Sequence[Document]) -> list[int]:
         return []
     candidates = [row for row in finished if row["role"] == "candidate"]
     return sorted({int(row["budget"]) for row in candidates or finished})
-
-
-def is_near(row: Document, candidate: Document, config: Study) -> bool:
-    """Tell whether a dense network is of the size of a candidate, or of its MACs if these count."""
-    key, size = ("kept_macs",) * 2 if config.counts_macs else ("kept_parameters", "budget")
-    return bool(abs(row[key] / candidate[size] - 1) <= NEAR)
 
 
 def by_error(row: Document) -> tuple[float, float]:

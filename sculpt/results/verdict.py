@@ -72,6 +72,7 @@ def verdict_of(document: Ranking) -> Verdict:
     metric = Metric.of_document(document)
     base = next((row for row in rows if row["role"] == "base"), None)
     candidates = [row for row in rows if row["role"] == "candidate"]
+    opponents = sum(row["role"] == "opponent" for row in rows)
     arms = found["rows"] if found else []
     confirmed = [row for row in arms if row["arm"] == "sculpted" and row["difference"]]
     if found and confirmed:
@@ -83,8 +84,13 @@ def verdict_of(document: Ranking) -> Verdict:
         lowest = _named(candidates[0], "val_error", metric)
         facts = [(f"lowest validation {metric.name}", lowest)]
     elif base:
-        headline = "Only the dense base has finished: no candidate can be compared with it yet."
+        also = f" and {counted(opponents, 'opponent')} have" if opponents else " has"
+        headline = f"Only the dense base{also} finished: no candidate can be compared with it yet."
         facts = [("dense base", metric.spread(base["val_error"]))]
+    elif opponents:
+        verb = "has" if opponents == 1 else "have"
+        headline = f"Only {counted(opponents, 'opponent')} {verb} finished yet."
+        facts = []
     else:
         headline, facts = "Nothing has finished yet, so there is nothing to compare.", []
     if opposed := document.get("opponents"):

@@ -7,12 +7,14 @@ error is read once.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from sculpt.config import Confirm, Opponent
 from sculpt.config.arms import with_arm
+from sculpt.config.opponents import is_near
 from sculpt.data import Spec
 from sculpt.errors import ConfigError
 from sculpt.search.opponents import opponent_setup
@@ -48,25 +50,32 @@ def best_candidates(store: Store, settings: Confirm) -> list[int]:
 
 
 def best_dense(store: Store) -> list[str]:
-    """Return the labels of the dense opponents to confirm: of each budget of candidates the best.
+    """Return the labels of the dense opponents to confirm: of each size of candidates the best.
 
-    They are chosen as `best_candidates` are, among those that the study lists.
+    They are chosen as `best_candidates` are, among those that the study lists; others are there for
+    the dense frontier.
     """
     if store.opponents is None:
         return []
     candidates = store.candidates.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    budgets = {trial.user_attrs["budget"] for trial in candidates}
     trials = store.opponents.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     trials.sort(key=lambda t: (t.user_attrs["val_error_mean"], t.user_attrs["kept_macs"]))
     listed = {opponent.label: opponent.model_dump() for opponent in store.config.opponents}
-    best: dict[int | None, str] = {}
+    dense = {}
     for trial in trials:
         opponent = Opponent.model_validate(trial.user_attrs[OPPONENT])
         if opponent.name == "dense" and listed.get(opponent.label) == opponent.model_dump():
-            budget = None if store.config.counts_macs else trial.user_attrs["budget"]
-            if budget is None or budget in budgets:  # others are there for the dense frontier
-                best.setdefault(budget, opponent.label)
-    return list(best.values())
+            dense[opponent.label] = trial.user_attrs
+    best = set()
+    for candidate in candidates:
+        by_macs = store.config.counts_macs
+        near = (
+            label
+            for label, found in dense.items()
+            if is_near(found, candidate.user_attrs, by_macs=by_macs)
+        )
+        best |= set(islice(near, 1))
+    return [label for label in dense if label in best]
 
 
 def queue_confirmation(store: Store, *, dry: bool = False) -> int:
@@ -78,6 +87,8 @@ def queue_confirmation(store: Store, *, dry: bool = False) -> int:
     if store.config.search.confirm is None or store.confirmation is None:
         return 0
     trials = store.trials(store.confirmation)
+    if not dry:
+        trials.requeue()  # or one that was interrupted would come back after it was withdrawn
     # Repeated from the start if a server's connection is lost: trials already queued are seen.
     return trials.storage.patience(_queue, store, store.config.search.confirm, trials, dry)
 

@@ -44,6 +44,8 @@ def queue_opponents(store: Store, *, dry: bool = False) -> int:
     if not store.config.opponents or store.opponents is None:
         return 0
     trials = store.trials(store.opponents)
+    if not dry:
+        trials.requeue()  # or one that was interrupted would come back after it was withdrawn
     wanted = [{OPPONENT: opponent.model_dump()} for opponent in store.config.opponents]
 
     def queue() -> int:

@@ -138,18 +138,17 @@ def _make_studies(
             if not known:
                 study.set_user_attr("sculpt_format", STORE_FORMAT)  # last: now it can be read
             studies[part] = study
-        beside: dict[str, Any] = {}
-        if config.search.confirm:
-            beside["confirmation"] = ["minimize"]
-        if config.opponents:
-            beside["opponents"] = directions
-        for part, wanted in beside.items():
-            studies[part] = optuna.create_study(
-                study_name=config.study + PARTS[part],
-                storage=storage,
-                directions=wanted,
-                load_if_exists=True,
-            )
+        names = optuna.get_all_study_names(storage)
+        beside: list[tuple[str, Any, Any]] = [
+            ("confirmation", config.search.confirm, ["minimize"]),
+            ("opponents", config.opponents, directions),
+        ]
+        for part, wanted, ways in beside:
+            name = config.study + PARTS[part]
+            if wanted or name in names:
+                studies[part] = optuna.create_study(
+                    study_name=name, storage=storage, directions=ways, load_if_exists=True
+                )
     return studies
 
 

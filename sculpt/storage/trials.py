@@ -216,6 +216,12 @@ class Trials:
             self.storage.check_trial_is_updatable(claimed.trial_id, found.state)
             raise
 
+    def withdraw(self, number: int, reason: str) -> None:
+        """End a queued trial without running it; it counts as failed. The caller holds the lock."""
+        found = self.storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+        self.storage.set_trial_user_attr(found, ERROR, reason)
+        self.storage.set_trial_state_values(found, TrialState.FAIL)
+
     def requeue(self) -> int:
         """Queue every interrupted trial again, with its parameters and user attributes, and those
         whose worker fell silent; return how many.

@@ -1,4 +1,4 @@
-"""Results that lie in the repository: each report and its figures are made of the archive beside them."""
+"""Results that lie in the repository: reports and figures are made of the archives beside them."""
 
 import re
 from importlib.metadata import version

@@ -3,6 +3,7 @@
 from statistics import mean
 
 import pytest
+from optuna.distributions import FloatDistribution
 from rigged import add_trial, attributes, printed, results_of, rigged_store
 
 import sculpt
@@ -14,6 +15,7 @@ from sculpt.results.statistics import compare_paired, holm
 from sculpt.results.tables.pareto import pareto_table
 from sculpt.results.tables.ranking import ranking_tables
 from sculpt.results.verdict import verdict_of
+from sculpt.units import duration
 
 LISTED = [
     {"name": "dense", "blocks": 1},
@@ -106,7 +108,8 @@ def test_the_verdict_says_so(store):
     assert found.headline == (
         "2 of 3 candidates are better than the dense base by validation error. Against the best "
         "dense network of this size (dense blocks 1), 1 of 3 can be told to be better by "
-        "validation error, and 1 to be worse."
+        "validation error, and 1 to be worse. A dense network of the same validation error as "
+        "trial 0 has 1.59 [1.56, 1.63] times its parameters."
     )
     facts = dict(found.facts.rows)
     assert facts["against a random mask (ERK) on its network"].startswith("1 better by validation")
@@ -173,3 +176,36 @@ def test_what_is_not_listed_is_not_shown(tmp_path):
         add_trial(store.opponents, kept)
     rows = sculpt.rank(results_of(store))["ranking"]
     assert [row["trial"] for row in rows] == ["dense blocks 1", "base"]
+
+
+def test_a_width_of_a_range_is_the_one_that_an_opponent_gives(tmp_path):
+    widths = {"widening": {"low": 1.0, "high": 4.0, "step": 0.5}}
+    controls = [{"name": "erk", "widening": 2}, {"name": "shuffled", "widening": 2.5}]
+    store = rigged_store(tmp_path / "range", opponents=controls, space__parameters=widths)
+    add_trial(store.base, attributes(BASE, role="base"))
+    for width in (2.0, 2.5):
+        steps = FloatDistribution(1.0, 4.0, step=0.5)
+        add_trial(store.candidates, attributes(LIKE), {"widening": width}, distribution=steps)
+    for entry in controls:
+        add_trial(store.opponents, attributes(ERK, role="opponent") | {"opponent": entry})
+    rows = sculpt.rank(results_of(store))["opponents"]
+    assert [(row["arm"], row["trial"], row["against"]) for row in rows] == [
+        ("shuffled", 1, "shuffled widening 2.5"),
+        ("erk", 0, "erk widening 2"),
+    ]
+
+
+def test_the_report_counts_the_seconds_of_opponents(store):
+    rows = [*results_of(store).rows, *results_of(store).opponent_rows]
+    assert len(rows) == 8
+    took = dict(collect(results_of(store)).reproduction.facts)["all trials took"]
+    assert took == duration(sum(row["seconds"] for row in rows))
+
+
+def test_without_a_base_nothing_is_said_against_it(tmp_path):
+    alone = rigged_store(tmp_path / "alone", opponents=LISTED)
+    add_trial(alone.candidates, attributes(BETTER), {"widening": 2})
+    kept = attributes(ERK, role="opponent") | {"opponent": LISTED[2]}
+    add_trial(alone.opponents, kept)
+    rows = sculpt.rank(results_of(alone))["ranking"]
+    assert [row["verdict"] for row in rows] == ["base not known"] * 2

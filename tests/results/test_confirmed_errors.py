@@ -52,6 +52,23 @@ def found(store: Store) -> dict[str, Any]:
     return document
 
 
+def test_a_control_that_is_asked_for_no_longer_is_shown_and_not_waited_for(tmp_path):
+    store = searched(tmp_path)
+    select(store, 0, 1)
+    confirm(store, "base", BASE)
+    confirm(store, 0, GOOD)
+    confirm(store, 0, SHUFFLED, arm="shuffled")
+    assert found(store)["complete"] is False, "candidate 1 is to come"
+    confirm(store, 1, GOOD)
+    document = found(store)
+    assert document["complete"] is True
+    assert [(row["trial"], row["arm"]) for row in document["rows"]] == [
+        (0, "sculpted"),
+        (0, "shuffled"),
+        (1, "sculpted"),
+    ]
+
+
 def test_without_one_and_before_the_search_has_ended(tmp_path):
     assert confirmed_errors(results_of(rigged_store(tmp_path / "without"))) is None
     store = searched(tmp_path / "searched")

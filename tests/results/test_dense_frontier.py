@@ -111,6 +111,21 @@ def test_beyond_the_networks_that_were_trained(tmp_path, errors, dense, beyond, 
             assert row[key] == (expected and pytest.approx(expected, rel=5e-3))
 
 
+@pytest.mark.parametrize(
+    ("sizes", "errors", "beyond"),
+    [
+        # The farther network spreads more, so that the candidate is told from the nearer alone.
+        ({1000: [0.30, 0.31, 0.30], 2000: [0.10, 0.30, 0.20]}, [0.32, 0.33, 0.325], "below"),
+        ({1000: [0.40, 0.20, 0.33], 2000: [0.20, 0.21, 0.20]}, [0.19, 0.195, 0.185], "above"),
+    ],
+)
+def test_an_interval_never_leaves_out_what_it_is_of(tmp_path, sizes, errors, beyond):
+    (row,) = worth(study(tmp_path / "a", [(errors, 1000.0)], sizes)).values()
+    assert row["beyond"] == beyond
+    assert row["low" if beyond == "below" else "high"] is None
+    assert (row["low"] or 0) <= row["dense"] <= (row["high"] or 1e9)
+
+
 def test_a_dense_network_that_another_beats_bends_no_line(tmp_path):
     candidate = [([0.25, 0.27, 0.26], 30_000.0)]
     (without,) = worth(study(tmp_path / "a", candidate)).values()
@@ -133,6 +148,19 @@ def test_networks_of_no_candidates_size_are_not_confirmed(tmp_path):
         add_trial(both.opponents, kept | {"opponent": found})
     add_trial(both.candidates, attributes([0.1, 0.2]), {"widening": 2})
     assert best_dense(both) == ["dense blocks 1"]
+
+
+def test_those_of_a_candidates_size_or_macs_are_confirmed(tmp_path):
+    """By the rule that compares them, whatever the budget of their own says."""
+    entries = [{"name": "dense", "blocks": 1}, {"name": "dense", "widening": 2.5}]
+    for name, budget in (("macs", {"macs": "base"}), ("size", "base")):
+        store = rigged_store(tmp_path / name, opponents=entries, budget=budget)
+        wide = {"kept_macs": 9000.0} if name == "macs" else {"kept_parameters": 9000}
+        for entry, found in zip(entries, ({"budget": 4890}, wide), strict=True):
+            kept = attributes([0.3, 0.3] if entry == entries[0] else [0.1, 0.1], role="opponent")
+            add_trial(store.opponents, kept | found | {"opponent": entry})
+        add_trial(store.candidates, attributes([0.2, 0.2]), {"widening": 2})
+        assert best_dense(store) == ["dense blocks 1"]
 
 
 def test_latency_where_it_was_measured(tmp_path):

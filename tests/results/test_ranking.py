@@ -141,3 +141,18 @@ def test_stopped_trials_are_counted_and_say_why(tmp_path):
     ]
     with pytest.raises(InputError, match="must be base, best or one of 0, 1, but got 2"):
         results.record(2)
+
+
+def test_of_several_attempts_at_the_base_the_last_is_told_and_none_once_it_has_finished(tmp_path):
+    store = rigged_store(tmp_path)
+    for error in ("the first", "the second"):
+        add_trial(store.base, {"error": error}, state=TrialState.FAIL)
+    add_trial(store.candidates, {"error": "alone"}, {"widening": 2}, state=TrialState.FAIL)
+
+    def failed():
+        return [(row["trial"], row["error"]) for row in rank(results_of(store))["unranked"]]
+
+    assert failed() == [("base", "the second"), (0, "alone")]
+    assert results_of(store).record("base")["error"] == "the second"
+    add_trial(store.base, attributes([0.1, 0.2], "base"))
+    assert failed() == [(0, "alone")]

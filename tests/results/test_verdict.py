@@ -27,6 +27,7 @@ LIKE = row(1, 0.04, "not distinguishable", difference(-0.01, -0.03, 0.01))
 WORSE = row(2, 0.09, "worse", difference(0.04, 0.03, 0.05))
 CORRECTED = row(3, 0.04, "not distinguishable", difference(-0.01, -0.02, -0.001))
 ALONE = row(4, 0.04, "single seed")
+OPPONENT = BETTER | {"trial": "erk widening 2", "role": "opponent", "arm": "erk"}
 CHEAP = {"kept_macs": 1e6}
 
 
@@ -44,6 +45,8 @@ def facts(*rows: dict[str, Any], **parts: Any) -> dict[str, str]:
     [
         ([], "Nothing has finished yet", None),
         ([BASE], "Only the dense base has finished", None),
+        ([OPPONENT, BASE, OPPONENT], "Only the dense base and 2 opponents have finished", None),
+        ([OPPONENT], "Only 1 opponent has finished yet", None),
         ([LIKE], "The dense base has no result yet", None),
         (
             [BETTER, LIKE, BASE, WORSE],

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import TrialState
 
 import sculpt
 from sculpt.config import Opponent, Study
@@ -13,10 +14,17 @@ from sculpt.config.arms import with_arm
 from sculpt.errors import ConfigError, InputError, SculptError
 from sculpt.pruning.masks import count_parameters
 from sculpt.results.tables.trial import diagnosis_tables
+from sculpt.search.confirmation_queue import queue_confirmation
 from sculpt.search.images import describe_data
-from sculpt.search.opponents import opponent_setups, opponent_sizes, solve_width
+from sculpt.search.opponents import (
+    opponent_setups,
+    opponent_sizes,
+    queue_opponents,
+    solve_width,
+)
 from sculpt.search.progress import Watcher
-from sculpt.storage.opening import open_store
+from sculpt.storage.opening import open_store, start_store
+from sculpt.storage.store import OPPONENT
 from sculpt.study_file import load_study
 from sculpt.trial_setup import build_model
 from studies import TINY, write_study
@@ -142,6 +150,54 @@ def test_opponents_are_no_part_of_what_a_study_is():
     assert "opponents" not in study.model_dump()
     for control in ("dense", "sculpted"):
         assert with_arm(study, control) == study
+
+
+def test_a_plug_in_that_opponents_alone_name_is_no_part_of_it_either():
+    own = {"name": "import", "factory": "their_lab:make_net", "width": 12}
+    opposed = Study.model_validate(TINY | {"opponents": [{"name": "erk", "model": own}]})
+    assert opposed.plugins == ["their_lab"], "it is imported all the same"
+    assert opposed.fingerprint() == Study.model_validate(TINY).fingerprint()
+    # As soon as the study names it, too, it belongs to it.
+    both = TINY | {"model": own, "space": {"parameters": {"width": [3]}}}
+    study = Study.model_validate(both)
+    assert study.identity()["plugins"] == ["their_lab"]
+    assert Study.model_validate(both | {"opponents": LISTED}).fingerprint() == study.fingerprint()
+
+
+def test_what_is_wanted_no_longer_is_not_run(tmp_path):
+    def store_of(opponents):
+        changes = {"opponents": opponents, "search__confirm": {"top": 1, "seeds": 2}}
+        store = start_store(load_study(write_study(tmp_path, **changes)), "no images", 9)
+        return store, store.trials(store.opponents)
+
+    store, trials = store_of(LISTED[1:3])
+    assert queue_opponents(store) == 2
+    claimed = trials.claim(0)
+    assert claimed is not None
+    with pytest.raises(KeyboardInterrupt):
+        trials.run(claimed, raise_interrupt)
+    store, trials = store_of([LISTED[2]])
+    assert queue_opponents(store, dry=True) == 1
+    assert trials.counts()["queued"] == 2, "to count changes nothing"
+    assert queue_opponents(store) == 1
+    queued = [t.user_attrs[OPPONENT] for t in trials.read() if t.state is TrialState.WAITING]
+    assert queued == [Opponent.model_validate(LISTED[2]).model_dump()]
+    assert trials.requeue() == 0, "the interrupted one does not come back"
+    # What comes back into the list is queued anew.
+    store, trials = store_of(LISTED[1:3])
+    assert queue_opponents(store) == 2
+    assert trials.counts()["queued"] == 2
+
+
+def test_a_confirmation_that_is_asked_for_no_longer_is_still_known(tmp_path):
+    for confirm in ({"top": 1, "seeds": 2}, None):
+        config = load_study(write_study(tmp_path, search__confirm=confirm))
+        assert start_store(config, "no images", 9).confirmation is not None
+    assert queue_confirmation(start_store(config, "no images", 9)) == 0
+
+
+def raise_interrupt(_):
+    raise KeyboardInterrupt
 
 
 def test_arms_prune_as_their_names_say():

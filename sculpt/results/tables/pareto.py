@@ -33,8 +33,8 @@ def pareto_table(document: ParetoDocument) -> Table:
     for objective in document["objectives"]:
         name, unit = objective["name"], objective["unit"]
         columns.append(Column(f"{name} ({unit})", partial(_value, name), "{:,.6g}".format))
-    if any(front["knee"] for front in fronts):
-        columns.append(Column("", lambda row: "knee" if row["knee"] else ""))
+    if any(row["knee"] or row["look"] for row in rows):
+        columns.append(Column("", _kind))
     where = [f" at budget {_budget(front)}" if several else "" for front in fronts]
     volumes = [_volume(f["hypervolume"], at) for f, at in zip(fronts, where, strict=True)]
     return Table(
@@ -45,6 +45,12 @@ def pareto_table(document: ParetoDocument) -> Table:
         lambda row: row["look"],
         frozenset(ends),
     )
+
+
+def _kind(row: Document) -> str:
+    if row["role"] == "opponent":
+        return "opponent"
+    return "dominated" if row["look"] else "knee" if row["knee"] else ""
 
 
 def _value(name: str, row: FrontRow) -> float:

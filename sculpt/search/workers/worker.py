@@ -99,7 +99,7 @@ class Worker:
             self._drain(base, _one_more(base), self._base_setup)
             _check_base(base)
             self._run_opponents()
-            if self.store.confirmation is not None:
+            if self.store.config.search.confirm and self.store.confirmation:
                 confirmation = self.store.trials(self.store.confirmation)
                 self.watcher.confirmation_started(queue_confirmation(self.store))
                 # No trial is made here but those in the queue.
@@ -112,7 +112,7 @@ class Worker:
 
     def _run_opponents(self, *, wait: bool = True) -> None:
         """Run the opponents that are left; with `wait`, SculptError if one failed."""
-        if self.store.opponents is None:
+        if not self.store.config.opponents or self.store.opponents is None:
             return
         opponents = self.store.trials(self.store.opponents)
         if not wait:  # or those that failed meanwhile would be tried again at once
