@@ -6,7 +6,6 @@ them: all by one factor, because such steps are linear in the weights. The compa
 factor as one more parameter.
 """
 
-import copy
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +21,7 @@ from sculpt.diagnostics.cost import measure_cost
 from sculpt.diagnostics.layers import Masks
 from sculpt.errors import CompactionError
 from sculpt.graph.calls import left_whole
+from sculpt.graph.copies import copy_network
 from sculpt.pruning.masks import apply_masks
 
 BLOCK = 16
@@ -194,9 +194,9 @@ def largest_difference(
     In float64, in training and in evaluation mode, on two or more inputs, relative to the largest
     logit. Both networks are copied, and not changed.
     """
-    full = copy.deepcopy(model)
+    full = copy_network(model)
     apply_masks(full, masks)
-    networks = [full.double(), copy.deepcopy(compaction.model).double()]
+    networks = [full.double(), copy_network(compaction.model).double()]
     largest = 0.0
     # Training first, so that evaluation reads statistics that it moved.
     for training in (True, False):

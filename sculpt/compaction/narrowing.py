@@ -7,7 +7,6 @@ batch norm stays behind the scattering: it costs no more at full width, and take
 would in the full network, so that its shift trains where the stream is alive.
 """
 
-import copy
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from sculpt.compaction.calls import Call
 from sculpt.compaction.plan import LayerPlan
 from sculpt.graph.channels import Mask
+from sculpt.graph.copies import copy_network
 from sculpt.models.residual_blocks import ZeroPad
 from sculpt.pruning.masks import Masks, apply_masks
 
@@ -106,7 +106,7 @@ class Narrowing:
 
     def __init__(self, model: nn.Module, masks: Masks):
         """Start from a full copy, with pruned weights as 0."""
-        self.network = copy.deepcopy(model)
+        self.network = copy_network(model)
         apply_masks(self.network, masks)
         # Of convolutions alone: a linear layer without a bias may round otherwise.
         self._needless = {name for name, mask in masks.items() if not mask.any()}

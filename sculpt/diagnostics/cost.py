@@ -1,6 +1,6 @@
 """Cost of a network: multiply-accumulates and activations, found without running it."""
 
-import copy
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from sculpt.diagnostics.arguments import Example, InputShape, call, logits_of, ones_like_inputs
-from sculpt.diagnostics.layers import Masks, named_layers
+from sculpt.diagnostics.layers import Layer, Masks, named_layers
 from sculpt.errors import InputError
+from sculpt.graph.copies import copy_network
 from sculpt.graph.shapes import QuickShapes
 
 BYTES_PER_PARAMETER = 16
@@ -23,6 +24,10 @@ _ATTENTION = (
     *("in_proj_bias", "bias_k", "bias_v", "add_zero_attn", "dropout_p", "out_proj_weight"),
 )
 """Leading parameters of `torch.nn.functional.multi_head_attention_forward`."""
+
+
+_PRODUCTS = ("matmul", "__matmul__", "mm", "addmm")
+"""Products of matrices, by name: the last two arguments are multiplied."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,9 @@ class Cost:
     """Shape of the logits for one input, for example (classes,)."""
     bare: bool = True
     """Whether the network returns its logits alone."""
+    remade: tuple[str, ...] = ()
+    """Weights of layers that ran and made others of them (weight standardisation), by parameter
+    name: nobody knows how often they are used, and their pruned places need not stay zero."""
 
     @property
     def dense_macs(self) -> int:
@@ -54,19 +62,49 @@ class Cost:
 def measure_cost(model: nn.Module, input_shape: InputShape) -> Cost:
     """Trace a copy of a model on the meta device, which computes shapes only.
 
-    An example is computed with, on the CPU: its numbers may decide what the network does.
+    An example is computed with, on the CPU: its numbers may decide what the network does. So is a
+    network that reads numbers.
 
     Raises:
         InputError: the network does not take such an input, or does not return logits.
     """
-    device = torch.device("cpu" if isinstance(input_shape, Example) else "meta")
+    if not isinstance(input_shape, Example):
+        with suppress(InputError):
+            return _measured(model, input_shape, torch.device("meta"))
+    return _measured(model, input_shape, torch.device("cpu"))
+
+
+def check_counted(model: nn.Module, cost: Cost) -> None:
+    """Refuse a network that is pruned by its multiply-accumulates where these are not known.
+
+    Raises:
+        InputError: a layer makes other weights of one that may be pruned.
+    """
+    if remade := remade_weights(model, cost):
+        raise InputError(
+            "multiply-accumulates must be known of each weight that is pruned, but the layer of "
+            f"{remade[0]} computes with others that it makes of it; leave it out (exclude=), or "
+            "prune by parameters alone"
+        )
+
+
+def remade_weights(model: nn.Module, cost: Cost) -> list[str]:
+    """List the weights that may be pruned, and that their layers make others of."""
+    return [name for name in cost.remade if model.get_parameter(name).requires_grad]
+
+
+def _measured(model: nn.Module, input_shape: InputShape, device: torch.device) -> Cost:
+    """Trace a copy of a model on a device; see `measure_cost`."""
     traced = _in_float32(model, device)
     uses = _Uses({layer.weight: name for name, _, layer in named_layers(traced)})
     activations = 0
+    ran: dict[str, None] = {}
 
     def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         nonlocal activations
         activations += sum(t.numel() for t in tree_leaves(output) if isinstance(t, Tensor))
+        if isinstance(module, Layer):
+            ran[uses.names[module.weight]] = None
 
     for module in traced.modules():
         if not any(module.children()):
@@ -85,7 +123,14 @@ def measure_cost(model: nn.Module, input_shape: InputShape) -> Cost:
     weights = {
         name: parameter.numel() for parameter, name in uses.names.items() if name in positions
     }
-    return Cost(positions, weights, activations, tuple(output.shape[1:]), output is returned)
+    return Cost(
+        positions,
+        weights,
+        activations,
+        output_shape=tuple(output.shape[1:]),
+        bare=output is returned,
+        remade=tuple(name for name in ran if name not in positions),
+    )
 
 
 def _in_float32(model: nn.Module, device: torch.device) -> nn.Module:
@@ -97,7 +142,7 @@ def _in_float32(model: nn.Module, device: torch.device) -> nn.Module:
         memo[id(tensor)] = (
             nn.Parameter(copied, False) if isinstance(tensor, nn.Parameter) else copied
         )
-    return copy.deepcopy(model, memo).eval()
+    return copy_network(model, memo).eval()
 
 
 class _Uses(TorchFunctionMode):
@@ -126,6 +171,11 @@ class _Uses(TorchFunctionMode):
                 if given.get(f"{key}_proj_weight") is not None:
                     self._add(given[f"{key}_proj_weight"], count)
             self._add(given["out_proj_weight"], tokens[0])
+        elif name in _PRODUCTS and isinstance(output, Tensor):
+            first, second = args[-2:]
+            for operand, columns in ((first, -2), (second, -1)):
+                if isinstance(operand, Tensor) and operand.dim() >= 2:
+                    self._add(operand, output.numel() // output.shape[columns])
         return output
 
     def _add(self, weight: Tensor, count: float) -> None:

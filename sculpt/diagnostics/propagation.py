@@ -5,7 +5,6 @@ isometry). Derivatives are taken on a copy in inference mode.
 """
 
 import contextlib
-import copy
 import math
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from sculpt.diagnostics.arguments import logits_of
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.errors import InputError, NumericsError
+from sculpt.graph.copies import copy_network
 from sculpt.record import JacobianSpectrum
 
 ELEMENTS_AT_ONCE = 2**24
@@ -60,14 +60,21 @@ def jacobian_singular_values(
             values = _singular_values(model, inputs, torch.float32, activations)
             if (values[:, -1] >= ENOUGH * values[:, 0]).all():
                 return values
-    return _singular_values(model, inputs, dtype or torch.float64, activations)
+    try:
+        return _singular_values(model, inputs, dtype or torch.float64, activations)
+    except RuntimeError as error:
+        own = next(model.parameters()).dtype
+        if dtype is not None or own == torch.float64 or "type" not in str(error):
+            raise
+        # Its forward pass names a type (`x.float()`), and so takes no other.
+        return _singular_values(model, inputs, own, activations)
 
 
 def _singular_values(
     model: nn.Module, inputs: Tensor, dtype: torch.dtype, activations: int
 ) -> Tensor:
     """Compute the singular values in one precision; see `jacobian_singular_values`."""
-    network = copy.deepcopy(model).to(dtype).to(memory_format=torch.contiguous_format)
+    network = copy_network(model).to(dtype).to(memory_format=torch.contiguous_format)
     network.eval().requires_grad_(False)
     outputs = logits_of(network(inputs[:1].to(dtype))).numel()
     elements = activations + outputs * inputs[0].numel()

@@ -19,6 +19,7 @@ from sculpt.diagnostics.orthogonality import layer_bound, layer_orthogonality, o
 from sculpt.diagnostics.propagation import jacobian_singular_values, summarize_jacobian
 from sculpt.diagnostics.topology import Topology, measure_topology
 from sculpt.errors import InputError
+from sculpt.graph.copies import run_eagerly
 
 
 def diagnose(model: nn.Module, masks: Masks | None, inputs: Inputs) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def diagnose(model: nn.Module, masks: Masks | None, inputs: Inputs) -> dict[str,
     """
     material_weights(model)
     masks = _check_masks(model, masks)
-    with torch.inference_mode(False):
+    with torch.inference_mode(False), run_eagerly(model):
         return _diagnose(model, masks, check_inputs(inputs, model, derivable=True))
 
 

@@ -5,7 +5,6 @@ and a `Signal` walks through the network; then a connection carries a signal exa
 reached from the input, and a gradient exactly if it reaches the output.
 """
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +24,7 @@ from sculpt.diagnostics.layers import (
 )
 from sculpt.diagnostics.signal import Signal
 from sculpt.errors import InputError
+from sculpt.graph.copies import copy_network
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,13 @@ def follow(
     ]
     try:
         output = logits_of(call(network, ones_like_inputs(shape, device, dtype, signal)))
+    except RuntimeError as error:
+        if "type" not in str(error):
+            raise
+        raise InputError(
+            f"paths must be followed in {str(dtype).removeprefix('torch.')}, but the forward pass "
+            f"names another type ({error}); write it for any"
+        ) from error
     finally:
         for hook in hooks:
             hook.remove()
@@ -138,7 +145,7 @@ def follow(
 
 def check_followable(model: nn.Module, input_shape: InputShape) -> None:
     """Refuse a network, on any device, that paths cannot be followed through, by an InputError."""
-    network = copy.deepcopy(model).eval().requires_grad_(False)
+    network = copy_network(model).eval().requires_grad_(False)
     with torch.no_grad():
         follow(network, input_shape, next(network.parameters()).device, Signal.of)
 
@@ -179,4 +186,4 @@ def linear_skeleton(model: nn.Module, masks: Masks) -> nn.Module:
         if owners[name] == name:
             filled.copy_(masks[name])
         memo[id(parameter)] = nn.Parameter(filled)
-    return copy.deepcopy(model, memo).double().eval()
+    return copy_network(model, memo).double().eval()

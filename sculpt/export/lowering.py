@@ -1,6 +1,5 @@
 """Lowering a trained network to a program: its forward pass is traced, batch norms are folded."""
 
-import copy
 import operator
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from sculpt.graph.carrying import (
     first_axis,
     tensors_of,
 )
+from sculpt.graph.copies import copy_network
 from sculpt.graph.trace import NotTraceableError, Shape, Size, plain_type, trace
 from sculpt.models.residual_blocks import ZeroPad
 
@@ -303,7 +303,7 @@ def _folded(layer: ops.Operation, affine: ops.Affine) -> ops.Conv | ops.Linear:
 def masked_copy(model: nn.Module, masks: Masks, dtype: torch.dtype) -> nn.Module:
     """Copy a network in eval mode, on the CPU; InputError if its pruned weights are not 0."""
     check_applied(model, masks)
-    return copy.deepcopy(model).to("cpu", dtype).eval()
+    return copy_network(model).to("cpu", dtype).eval()
 
 
 def _lowered(node: fx.Node, what: Any, axis: int) -> list[ops.Computed] | None:

@@ -1,6 +1,5 @@
 """A forward pass as a list of calls, each understood channel by channel or else opaque."""
 
-import copy
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from sculpt.graph.carrying import (
     tensors_of,
 )
 from sculpt.graph.channels import Link
+from sculpt.graph.copies import copy_network
 from sculpt.graph.trace import Shape, plain_type, trace
 from sculpt.models.residual_blocks import ZeroPad
 
@@ -66,7 +66,7 @@ class Call:
 
 def meta_copy(model: nn.Module) -> nn.Module:
     """Copy a network to the meta device, all in float32: the input has the weights' precision."""
-    return copy.deepcopy(model).to("meta", torch.float32)
+    return copy_network(model).to("meta", torch.float32)
 
 
 def trace_calls(model: nn.Module, shape: Shape) -> list[Call]:

@@ -23,6 +23,14 @@ Batches = Callable[[], Iterable[tuple[Any, Tensor]]]
 """Starts a pass over (inputs, labels)."""
 
 
+def _batches_of(count: int, size: int) -> list[slice]:
+    """Split rows into batches; a last single row, which batch norm refuses, joins the others."""
+    starts = list(range(0, count, size))
+    if size > 1 and len(starts) > 1 and starts[-1] == count - 1:
+        starts.pop()
+    return [slice(*ends) for ends in zip(starts, [*starts[1:], count], strict=True)]
+
+
 def read_batches(
     model: nn.Module, inputs: Any, labels: Any, batch_size: int, *, whole: bool
 ) -> tuple[Batches, Inputs | None]:
@@ -50,8 +58,7 @@ def read_batches(
         answers = _check_labels(found if labels is None else labels, inputs)
 
         def pieces() -> Iterator[tuple[Any, Tensor]]:
-            for start in range(0, count_rows(inputs), batch_size):
-                rows = slice(start, start + batch_size)
+            for rows in _batches_of(count_rows(inputs), batch_size):
                 part = take_rows(inputs, rows)
                 if whole and answers is not None:
                     part = (part, answers[rows])

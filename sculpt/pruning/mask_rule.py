@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sculpt.diagnostics.arguments import InputShape
-from sculpt.diagnostics.cost import measure_cost
+from sculpt.diagnostics.cost import check_counted, measure_cost
 from sculpt.diagnostics.layers import (
     by_output,
     check_no_embeddings,
@@ -152,11 +152,12 @@ def _select(
         shape = required_shape(input_shape, "mac_exponent, effective and granularity 'channel'")
         if p := rule.mac_exponent:
             # A weight that is used at many positions must earn its MACs.
-            positions, owners = measure_cost(model, shape).positions, weights_of(model)
+            cost, owners = measure_cost(model, shape), weights_of(model)
+            check_counted(model, cost)
             # One that is never used earns nothing.
             priced = {
-                name: score / positions[owners[name]] ** p
-                if owners[name] in positions
+                name: score / cost.positions[owners[name]] ** p
+                if owners[name] in cost.positions
                 else 0 * score
                 for name, score in scores.items()
             }

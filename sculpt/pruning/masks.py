@@ -1,6 +1,7 @@
 """Masks: the weights that a network keeps, and their number under a counting rule."""
 
-from collections.abc import Collection, Mapping
+import fnmatch
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -9,14 +10,50 @@ from torch import Tensor, nn
 from sculpt.diagnostics.arguments import material_weights
 from sculpt.diagnostics.layers import Masks, check_masks, prunable_parameters
 from sculpt.diagnostics.layers import dense_masks as dense_masks
-from sculpt.errors import BudgetError, DryRankingError, NumericsError, check_choice
+from sculpt.errors import (
+    BudgetError,
+    DryRankingError,
+    InputError,
+    NumericsError,
+    check_choice,
+)
 
 Scores = dict[str, Tensor]
 """Higher = keep, keyed by parameter name; one for every prunable parameter."""
 
+MOST_NAMES = 20
+"""Names of parameters in a message."""
+
 Counting = Literal["paper", "total"]
 """`paper`: trainable weights and biases of conv and linear layers, and the weights of embeddings
 that are pruned. `total`: all that trains."""
+
+
+def matching(
+    names: Collection[str], include: Sequence[str], exclude: Sequence[str], hint: str = ""
+) -> list[str]:
+    """Return the names that match one of the patterns `include`, and none of `exclude`.
+
+    Raises:
+        InputError: these are no lists, or nothing matches one of their patterns; the message ends
+            with the hint.
+    """
+    given = (include, exclude)
+    faulty: list[object] = [p for p in given if isinstance(p, str) or not isinstance(p, Iterable)]
+    matched: dict[str, set[str]] = {}
+    if not faulty:
+        matched = {pattern: set(fnmatch.filter(names, pattern)) for pattern in (*include, *exclude)}
+        faulty += [pattern for pattern, found in matched.items() if not found]
+    if faulty:
+        raise InputError(
+            "include and exclude must be lists of patterns, each of which some prunable parameter "
+            f"matches, but got {faulty[0]!r}; their names are {', '.join(list(names)[:MOST_NAMES])}"
+            + ", ..." * (len(names) > MOST_NAMES)
+            + hint
+        )
+    chosen = {name for pattern in include for name in matched[pattern]}
+    chosen -= {name for pattern in exclude for name in matched[pattern]}
+    return [name for name in names if name in chosen]
 
 
 def count_parameters(model: nn.Module, counting: Counting, also: Collection[str] = ()) -> int:

@@ -7,7 +7,8 @@ dense network down to the budget: train-and-prune within one training.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import Literal, get_args
 
 import torch
@@ -16,9 +17,10 @@ from torch.optim import Optimizer
 
 from sculpt.diagnostics.arguments import material_weights
 from sculpt.diagnostics.layers import Masks, check_masks, kept_weights
-from sculpt.errors import BudgetError, InputError, check_choice
+from sculpt.errors import BudgetError, InputError, NumericsError, check_choice
 from sculpt.pruning.layer_budgets import proportional_counts
 from sculpt.pruning.mask_rule import Scope
+from sculpt.pruning.masks import matching
 
 Growth = Literal["rigl", "set"]
 
@@ -33,6 +35,8 @@ def move_masks(
     fraction: float = 0.3,
     scope: Scope = "layer",
     seed: int = 0,
+    include: Sequence[str] = ("*",),
+    exclude: Sequence[str] = (),
 ) -> int:
     """Move a fraction of the kept weights of a network in training, in place.
 
@@ -55,6 +59,7 @@ def move_masks(
         scope: `layer`: each parameter keeps its number of weights. `global`: magnitudes and
             gradients are compared across the network, whose number of weights stays.
         seed: Draws what `set` grows; give another one for each move.
+        include, exclude: Patterns of parameter names, as of `prune`; others stay as they are.
 
     Returns:
         The number of weights that were grown, all of which were pruned before.
@@ -62,29 +67,28 @@ def move_masks(
     Raises:
         InputError: an argument is not one of its values, the masks do not fit the model, or `rigl`
             finds no gradient.
+        NumericsError: the gradients that `rigl` ranks are all zero, or some are not finite.
     """
     check_choice("rule", rule, get_args(Growth))
     check_choice("scope", scope, get_args(Scope))
-    if not 0 <= fraction <= 1:
-        raise InputError(f"fraction must be from 0 to 1, but got {fraction}")
-    parameters = _movable(model, masks)
-    if rule == "rigl" and (without := [n for n, p in parameters.items() if p.grad is None]):
-        raise InputError(
-            "rigl must find the gradients of the last backward pass, but "
-            f"{without[0]} has none; move masks before optimizer.zero_grad(), or use rule='set'"
-        )
+    if not isinstance(fraction, int | float) or not 0 <= fraction <= 1:
+        raise InputError(f"fraction must be from 0 to 1, but got {fraction!r}")
+    parameters, here = _movable(model, masks, include, exclude)
+    gradients: dict[str, Tensor] = {}
+    if rule == "rigl":
+        gradients = _gradients(parameters, here, optimizer)
     generator = torch.Generator().manual_seed(seed)
     grown = 0
     for names in [[name] for name in parameters] if scope == "layer" else [list(parameters)]:
         own = {name: parameters[name] for name in names}
-        kept = _flat(masks[name] for name in names)
+        kept = _flat(here[name] for name in names)
         moving = min(int(fraction * int(kept.sum())), int((~kept).sum()))
         if not moving:
             continue
         magnitudes = _flat(weight.abs() for weight in own.values())
         staying = _highest(magnitudes, kept, int(kept.sum()) - moving)
         if rule == "rigl":
-            ranks = _flat(_gradient(weight).abs() for weight in own.values())
+            ranks = _flat(gradients[name].abs() for name in names)
         else:
             ranks = torch.rand(kept.numel(), generator=generator, device="cpu").to(kept.device)
         grown_now = _highest(ranks, ~staying, moving)
@@ -101,45 +105,48 @@ def shrink_masks(
     *,
     kept: int,
     scope: Scope = "global",
+    include: Sequence[str] = ("*",),
+    exclude: Sequence[str] = (),
 ) -> int:
     """Drop the kept weights of least magnitude down to a number, in place.
 
     Args:
         model, masks, optimizer: As of `move_masks`.
-        kept: Weights to keep of all that train and have a mask (`kept_at` on the way).
+        kept: Weights to keep of all that train, have a mask and match (`kept_at` on the way).
         scope: `global` ranks the whole network, `layer` each parameter by itself, all at one
             density.
+        include, exclude: As of `move_masks`.
 
     Returns:
         The number of weights that were dropped.
 
     Raises:
-        BudgetError: `kept` is more than the masks keep, or below 0.
+        BudgetError: `kept` is no whole number, more than the masks keep, or below 0.
         InputError: as `move_masks`.
     """
     check_choice("scope", scope, get_args(Scope))
-    parameters = _movable(model, masks)
-    before = kept_weights({name: masks[name] for name in parameters})
-    if not 0 <= kept <= before:
+    parameters, here = _movable(model, masks, include, exclude)
+    before = kept_weights(here)
+    if not isinstance(kept, Integral) or not 0 <= kept <= before:
         raise BudgetError(
-            f"masks must shrink to a number of weights from 0 to the {before} they keep, but got "
-            f"{kept}"
+            f"masks must shrink to a whole number of weights from 0 to the {before} they keep, but "
+            f"got {kept!r}"
         )
     counts: Mapping[tuple[str, ...], int] = {tuple(parameters): kept}
     if scope == "layer":
-        sizes = {name: int(masks[name].sum()) for name in parameters}
+        sizes = {name: int(mask.sum()) for name, mask in here.items()}
         counts = {(name,): count for name, count in proportional_counts(sizes, kept).items()}
     for names, count in counts.items():
         own = {name: parameters[name] for name in names}
         magnitudes = _flat(weight.abs() for weight in own.values())
-        staying = _highest(magnitudes, _flat(masks[name] for name in names), count)
+        staying = _highest(magnitudes, _flat(here[name] for name in names), count)
         _set_masks(own, masks, staying, optimizer)
     return before - kept
 
 
 def moved_fraction(fraction: float, step: int, end: int) -> float:
     """Return the fraction to move at a step: it falls to 0 at the end by half a cosine (RigL)."""
-    return fraction / 2 * (1 + math.cos(math.pi * min(step, end) / end))
+    return fraction / 2 * (1 + math.cos(math.pi * _share(step, end)))
 
 
 def kept_at(start: int, final: int, step: int, end: int) -> int:
@@ -147,19 +154,70 @@ def kept_at(start: int, final: int, step: int, end: int) -> int:
 
     Zhu and Gupta 2017, Eq. 1: most are dropped early, when many are superfluous.
     """
-    return final + round((start - final) * (1 - min(step, end) / end) ** 3)
+    return final + round((start - final) * (1 - _share(step, end)) ** 3)
 
 
-def _movable(model: nn.Module, masks: Masks) -> dict[str, Tensor]:
-    """Find the parameters that train and have a mask."""
-    check_masks(model, masks)
-    parameters = material_weights(model)
-    return {name: parameters[name] for name in masks if parameters[name].requires_grad}
+def _share(step: int, end: int) -> float:
+    """Return the share of a schedule that has passed; all of one without steps."""
+    return min(step, end) / end if end > 0 else 1.0
 
 
-def _gradient(weight: Tensor) -> Tensor:
-    assert weight.grad is not None
-    return weight.grad
+def _movable(
+    model: nn.Module, masks: Masks, include: Sequence[str], exclude: Sequence[str]
+) -> tuple[dict[str, Tensor], Masks]:
+    """Find the parameters that train, have a mask and match; and their masks where they are."""
+    here, parameters = check_masks(model, masks), material_weights(model)
+    matched = matching([n for n in masks if parameters[n].requires_grad], include, exclude)
+    return {n: parameters[n] for n in matched}, {n: here[n] for n in matched}
+
+
+def _gradients(
+    parameters: Mapping[str, Tensor], masks: Masks, optimizer: Optimizer | None
+) -> dict[str, Tensor]:
+    """Return the gradients of the last backward pass; 0 where a mask that keeps all has none."""
+    mend = "move masks before optimizer.zero_grad(), or use rule='set'"
+    found = {}
+    for name, weight in parameters.items():
+        if weight.grad is None and not masks[name].all():
+            raise InputError(
+                f"rigl must find the gradients of the last backward pass, but {name} has none; "
+                + mend
+            )
+        found[name] = torch.zeros_like(weight) if weight.grad is None else weight.grad
+    for name, weight in parameters.items():
+        if weight.grad is not None and (added := _added_by_nesterov(weight, optimizer)) is not None:
+            found[name] = weight.grad - added
+    if faulty := [name for name, gradient in found.items() if not gradient.isfinite().all()]:
+        raise NumericsError(
+            f"gradients must be finite for rigl to rank them, but some of {faulty[0]} are not; "
+            "leave this move out"
+        )
+    if found and not any(gradient.any() for gradient in found.values()):
+        raise NumericsError(
+            f"rigl must find the gradients of the last backward pass, but all are zero; {mend}"
+        )
+    return found
+
+
+def _added_by_nesterov(weight: Tensor, optimizer: Optimizer | None) -> Tensor | None:
+    """Return what a step of SGD has added to a gradient where it is kept; None without that.
+
+    `torch.optim.SGD` with Nesterov's momentum adds its momentum in place where it steps many
+    parameters at once (`foreach`, the default on CUDA), unless weight decay or `maximize` make a
+    copy first.
+    """
+    if not isinstance(optimizer, torch.optim.SGD):
+        return None
+    for group in optimizer.param_groups:
+        if any(weight is parameter for parameter in group["params"]):
+            at_once = group["foreach"]
+            if at_once is None:
+                at_once = not group["fused"] and weight.is_cuda
+            copied = group["weight_decay"] or group["maximize"] or group["fused"]
+            held = optimizer.state.get(weight, {}).get("momentum_buffer")
+            if group["nesterov"] and at_once and not copied and held is not None:
+                return held * group["momentum"]
+    return None
 
 
 def _flat(tensors: Iterable[Tensor]) -> Tensor:

@@ -121,7 +121,7 @@ def pattern_of(granularity: str) -> Pattern | None:
     Raises:
         InputError: N is not below M, or M is too large.
     """
-    found = re.fullmatch(r"([1-9][0-9]?):([1-9][0-9]?)", granularity)
+    found = re.fullmatch(r"([1-9][0-9]?):([1-9][0-9]?)", str(granularity))
     if not found:
         return None
     kept, run = int(found[1]), int(found[2])

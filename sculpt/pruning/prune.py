@@ -1,10 +1,9 @@
 """Pruning of any network in one call."""
 
-import fnmatch
 import warnings
 from collections.abc import Container, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from numbers import Integral
+from contextlib import contextmanager, suppress
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from sculpt.arithmetic import float32_products, sound_convolutions
 from sculpt.diagnostics.arguments import Inputs, material_weights, shape_of
-from sculpt.diagnostics.cost import measure_cost
+from sculpt.diagnostics.cost import check_counted, measure_cost, remade_weights
 from sculpt.diagnostics.layers import (
     by_output,
     embeddings,
@@ -23,11 +22,13 @@ from sculpt.diagnostics.layers import (
     weighted_layers,
 )
 from sculpt.errors import BudgetError, InputError, NumericsError, SculptWarning
+from sculpt.graph.copies import run_eagerly
 from sculpt.pruning.batches import read_batches
 from sculpt.pruning.layer_budgets import LayerBudgets
 from sculpt.pruning.macs import check_macs
 from sculpt.pruning.mask_rule import MaskRule, Scope, count_nonzero
 from sculpt.pruning.masks import (
+    MOST_NAMES,
     Counting,
     Masks,
     Scores,
@@ -35,6 +36,7 @@ from sculpt.pruning.masks import (
     collapsed_layers,
     count_kept,
     count_parameters,
+    matching,
     prunable_budget,
     prunable_parameters,
 )
@@ -50,8 +52,6 @@ NEVER_PRUNED = (
     nn.PReLU,
 )
 """Norms, and slopes of an activation: nobody expects those to be pruned."""
-MOST_NAMES = 20
-"""Names of parameters in a warning."""
 
 
 def prune(
@@ -155,10 +155,24 @@ def prune(
             "macs="
         )
     limit = None if macs is None else _whole(macs, "macs", "multiply-accumulates")
-    if not mac_exponent >= 0 or batch_size < 1:
+    for name, given, kind, least in (
+        ("mac_exponent", mac_exponent, Real, 0),
+        ("batch_size", batch_size, Integral, 1),
+        ("seed", seed, Integral, -(2**63)),
+    ):
+        if not isinstance(given, kind) or not given >= least:
+            whole = "whole " if kind is Integral else ""
+            raise InputError(
+                f"{name} must be a {whole}number of {least} or more, but got {given!r}"
+            )
+    if input_shape is not None and not isinstance(input_shape, tuple | list):
         raise InputError(
-            "mac_exponent must be 0 or more and batch_size 1 or more, but got "
-            f"mac_exponent {mac_exponent} and batch_size {batch_size}"
+            "input_shape must be whole numbers, such as (3, 32, 32), the shape of one input, but "
+            f"got {input_shape!r}"
+        )
+    if loss is not None and not callable(loss):
+        raise InputError(
+            f"loss must be called with the model and a batch, but got {loss!r}; give a function"
         )
     check_options(criterion, CRITERIA.get(criterion), options)
     if loss is not None and "targets" in options:
@@ -195,6 +209,7 @@ def prune(
             torch.enable_grad(),
             float32_products("float32", device),
             sound_convolutions(model),
+            run_eagerly(model),
         ):
             batches, example = read_batches(
                 model, inputs, labels, batch_size, whole=loss is not None
@@ -211,13 +226,26 @@ def prune(
 
             if limit is not None and by_macs:
                 cost = measure_cost(model, task.required_shape("a budget of MACs"))
+                check_counted(model, cost)
                 check_macs(model, cost, limit, pattern)
             task, scores = task.scored(score)
             masks = task.select(scores)
             apply_masks(model, masks)
+            remade: list[str] = []
+            if isinstance(shape, tuple):
+                with suppress(InputError):  # what cannot be traced is pruned all the same
+                    remade = remade_weights(model, measure_cost(model, shape))
         unspent = budget - spared - count_kept(model, masks, counting)
     if others := _left_out(model, {*left_whole, *(embeddings(model).keys() & masks.keys())}):
         warnings.warn(others, SculptWarning, stacklevel=2)
+    if remade:
+        warnings.warn(
+            f"layers should compute with their weights as they are, but those of "
+            f"{', '.join(remade[:MOST_NAMES])} make others of them, in which pruned ones need not "
+            "be zero; leave them out (exclude=)",
+            SculptWarning,
+            stacklevel=2,
+        )
     if collapsed := collapsed_layers(masks):
         warnings.warn(
             f"every layer should keep some weights, but nothing is left of {', '.join(collapsed)}; "
@@ -284,17 +312,8 @@ def _sparing(
 ) -> Iterator[dict[str, nn.Parameter]]:
     """Freeze the parameters that patterns leave whole, in a context; return them by name."""
     prunable = prunable_parameters(model)
-    matched = {pattern: set(fnmatch.filter(prunable, pattern)) for pattern in (*include, *exclude)}
-    for pattern, names in matched.items():
-        if isinstance(include, str) or isinstance(exclude, str) or not names:
-            raise InputError(
-                "include and exclude must be lists of patterns, each of which some prunable "
-                f"parameter matches, but got {pattern!r}; their names are "
-                f"{', '.join(list(prunable)[:MOST_NAMES])}{', ...' * (len(prunable) > MOST_NAMES)}"
-                + "".join(f"; {name}, in full, is an embedding's" for name in embeddings(model))
-            )
-    chosen = {name for pattern in include for name in matched[pattern]}
-    chosen -= {name for pattern in exclude for name in matched[pattern]}
+    hint = "".join(f"; {name}, in full, is an embedding's" for name in embeddings(model))
+    chosen = set(matching(prunable, include, exclude, hint))
     spared = {name: p for name, p in prunable.items() if name not in chosen}
     try:
         for parameter in spared.values():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sculpt.diagnostics.arguments import InputShape
-from sculpt.diagnostics.cost import Cost, measure_cost
+from sculpt.diagnostics.cost import Cost, check_counted, measure_cost
 from sculpt.errors import BudgetError, DryRankingError
 from sculpt.pruning.batches import Batches
 from sculpt.pruning.macs import fill_up
@@ -67,6 +67,7 @@ class PruningTask:
         if self.macs is None:
             return self, criterion(self)
         cost = measure_cost(self.model, self.required_shape("a budget of MACs"))
+        check_counted(self.model, cost)
         state = self.generator.get_state()
 
         def keeping(kept: int) -> PruningTask:

@@ -37,7 +37,7 @@ def warmed_up(model: nn.Module, task: PruningTask) -> Iterator[None]:
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # a mean over all batches
-            norm.train()
+            norm.training = True
         if norms:
             with torch.no_grad():
                 for inputs, _ in task.batches():
@@ -46,11 +46,11 @@ def warmed_up(model: nn.Module, task: PruningTask) -> Iterator[None]:
                     else:
                         task.loss(model, inputs)
         for norm in norms:
-            norm.eval()
+            norm.training = False
         yield
     finally:
         for norm, momentum, buffers in saved:
             norm.momentum = momentum
-            norm.eval()
+            norm.training = False
             for key, buffer in norm.named_buffers():
                 buffer.copy_(buffers[key])

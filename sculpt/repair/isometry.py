@@ -26,7 +26,7 @@ from sculpt.diagnostics.layers import (
     weighted_layers,
 )
 from sculpt.diagnostics.orthogonality import isometry_bound
-from sculpt.errors import NumericsError, check_choice
+from sculpt.errors import InputError, NumericsError, check_choice
 from sculpt.repair.exact_isometry import construct_isometry
 from sculpt.repair.isometry_descent import WIDE, Norm, descend, isometry_residual
 
@@ -106,10 +106,16 @@ def repair_isometry(
         The outcome per layer, keyed by the weight's parameter name.
 
     Raises:
-        InputError: `method` is not one of its values, or the masks do not fit the model.
+        InputError: `method` is not one of its values, `max_steps` or `tolerance` is below 0, or the
+            masks do not fit the model.
         NumericsError: a weight is not finite.
     """
     check_choice("method", method, get_args(Method))
+    if max_steps < 0 or (tolerance is not None and not tolerance >= 0):
+        raise InputError(
+            "max_steps and tolerance must be 0 or more, but got "
+            f"max_steps {max_steps} and tolerance {tolerance}"
+        )
     norm: Norm = "spectral" if method == "spectral" else "frobenius"
     material_weights(model)
     masks = check_masks(model, masks, of_biases=False)

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sculpt.config import Training
 from sculpt.data import ImageSet, augment, blend_share
+from sculpt.errors import NumericsError
 from sculpt.pruning.masks import Masks
 from sculpt.pruning.moving import kept_at, move_masks, moved_fraction, shrink_masks
 from sculpt.seeding import derive_seed
@@ -235,15 +236,17 @@ class Trainer:
             kept = kept_at(self._kept_first, self.budget, steps, self._last_move)
             self.moved += shrink_masks(model, masks, self.optimizer, kept=kept, scope=moving.scope)
         elif moving.rule != "static":
-            self.moved += move_masks(
-                model,
-                masks,
-                self.optimizer,
-                rule=moving.rule,
-                fraction=moved_fraction(moving.fraction, steps, self._last_move),
-                scope=moving.scope,
-                seed=derive_seed(self.seed, "moves", steps),
-            )
+            # Without gradients to rank the run has diverged, which the end of the epoch tells.
+            with suppress(NumericsError):
+                self.moved += move_masks(
+                    model,
+                    masks,
+                    self.optimizer,
+                    rule=moving.rule,
+                    fraction=moved_fraction(moving.fraction, steps, self._last_move),
+                    scope=moving.scope,
+                    seed=derive_seed(self.seed, "moves", steps),
+                )
         self._keep_masks()
 
     def meet_budget(self) -> None:

@@ -1,5 +1,7 @@
 """Multiply-accumulates against counts by hand."""
 
+import copy
+
 import golden
 import pytest
 import torch
@@ -7,7 +9,9 @@ import torch.nn.functional as F
 from networks import appearance
 from torch import Tensor, nn
 
+import sculpt
 from sculpt.diagnostics.cost import measure_cost
+from sculpt.errors import InputError, SculptWarning
 from sculpt.models.resnet import resnet
 from sculpt.pruning.masks import dense_masks
 
@@ -127,3 +131,62 @@ def test_weights_are_found_however_they_are_given():
 
     cost = measure_cost(Named(), (3, 6, 6))
     assert cost.positions == {"up.weight": 36, "last.weight": 1}
+
+
+class Standardised(nn.Conv2d):
+    """Computes with other weights than its own (Qiao et al. 2019)."""
+
+    def forward(self, inputs):
+        spread, mean = torch.var_mean(self.weight, (1, 2, 3), keepdim=True)
+        weight = (self.weight - mean) / (spread + 1e-5).sqrt()
+        return F.conv2d(inputs, weight, self.bias, self.stride, self.padding)
+
+
+def test_weights_that_a_layer_makes_others_of_are_refused_where_macs_count():
+    torch.manual_seed(0)
+    model = nn.Sequential(Standardised(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 5))
+    cost = measure_cost(model, (3, 8, 8))
+    assert (cost.positions, cost.remade) == ({"3.weight": 1}, ("0.weight",))
+    options = {"inputs": torch.randn(4, 3, 8, 8), "criterion": "magnitude"}
+    for refused in ({"macs": 500}, {"budget": 900, "mac_exponent": 0.5}):
+        with pytest.raises(InputError, match=r"known of each weight .* the layer of 0\.weight"):
+            sculpt.prune(model, **refused, **options)
+    assert model[0].weight.all(), "nothing was changed"
+    for allowed in ({"macs": 500}, {"budget": 900, "mac_exponent": 0.5}, {"budget": 900}):
+        sculpt.prune(copy.deepcopy(model), **allowed, **options, exclude=["0.*"])
+    with pytest.warns(SculptWarning, match=r"those of 0\.weight make others of them"):
+        sculpt.prune(model, 900, **options)
+
+
+class Product(nn.Module):
+    """An autoencoder that uses its only matrix on the way back, too."""
+
+    def __init__(self, back):
+        super().__init__()
+        self.code, self.back = nn.Linear(6, 4, bias=False), back
+
+    def forward(self, inputs):
+        return self.back(self.code(inputs), self.code.weight)
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        lambda code, weight: code @ weight,
+        lambda code, weight: torch.mm(code, weight),
+        lambda code, weight: code.matmul(weight),
+        lambda code, weight: torch.addmm(torch.zeros(6, device=code.device), code, weight),
+        lambda code, weight: (weight.t() @ code.t()).t(),
+        lambda code, weight: F.linear(code, weight.t()),
+    ],
+)
+def test_products_of_matrices_are_uses(back):
+    assert measure_cost(Product(back), (6,)).positions == {"code.weight": 2}
+
+
+def test_a_network_that_reads_numbers_is_computed_with():
+    model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
+    seen = []
+    model[0].register_forward_hook(lambda module, inputs, output: seen.append(output.mean().item()))
+    assert measure_cost(model, (6,)).dense_macs == 32
+    assert len(seen) == 1

@@ -1,5 +1,6 @@
 """Networks and calls as users bring them: shared, frozen and foreign parameters, groups."""
 
+import copy
 from collections import namedtuple
 from types import SimpleNamespace
 
@@ -554,8 +555,15 @@ class TestCalls:
             ({"rounds": 3, "criterion": "magnitude"}, r"of magnitude \(checkpoint\), but got"),
             ({"criterion": "from_bundle"}, r"from_bundle \(bundle\) must be given"),
             ({"counting": "all"}, "counting must be one of paper, total"),
-            ({"batch_size": 0}, "batch_size 1 or more, but got .* and batch_size 0"),
-            ({"mac_exponent": -1.0}, "mac_exponent must be 0 or more .* mac_exponent -1"),
+            ({"batch_size": 0}, "batch_size must be a whole number of 1 or more, but got 0"),
+            ({"batch_size": 32.0}, "batch_size must be a whole number of 1 or more, but got 32.0"),
+            ({"seed": None}, "seed must be a whole number"),
+            ({"mac_exponent": "1"}, "mac_exponent must be a number of 0 or more, but got .1"),
+            ({"loss": "mse"}, "loss must be called with the model and a batch"),
+            ({"exclude": None}, "include and exclude must be lists of patterns"),
+            ({"granularity": (2, 4)}, "granularity must be one of"),
+            ({"input_shape": 16}, r"input_shape must be whole numbers, .* but got 16"),
+            ({"mac_exponent": -1.0}, "mac_exponent must be a number of 0 or more, but got -1.0"),
         ],
         ids=str,
     )
@@ -588,3 +596,120 @@ def test_products_in_half_precision_choose_nearly_the_same(criterion):
     full, half = (prune(mlp(), 300, criterion, precision=p) for p in ("float32", "bfloat16"))
     same = sum(int((full[name] & half[name]).sum()) for name in full)
     assert 240 < same < 300
+
+
+class Merging(nn.Linear):
+    """Merges its second weight into the first for inference, as LoRA's layers do."""
+
+    def __init__(self):
+        super().__init__(16, 16)
+        self.extra, self.merged = nn.Parameter(torch.randn(16, 16)), False
+
+    def train(self, mode=True):
+        if mode is self.merged:
+            self.weight.data += (-1) ** mode * self.extra.data
+            self.merged = not mode
+        return super().train(mode)
+
+    def forward(self, inputs):
+        outputs = nn.functional.linear(inputs, self.weight, self.bias)
+        return outputs if self.merged else outputs + nn.functional.linear(inputs, self.extra)
+
+
+@pytest.mark.parametrize("batch_norm", ["identity", "batch", "warm_up"])
+def test_scoring_leaves_what_a_module_does_when_its_mode_changes(batch_norm):
+    torch.manual_seed(0)
+    model = nn.Sequential(Merging(), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10))
+    before = model[0].weight.detach().clone()
+    with pytest.warns(SculptWarning, match=r"0\.extra"):
+        sculpt.prune(model, 200, inputs=torch.randn(20, 16), batch_norm=batch_norm)
+    assert model[0].training
+    assert not model[0].merged
+    kept = model[0].weight.detach() != 0
+    assert torch.equal(model[0].weight.detach()[kept], before[kept])
+
+
+def test_scores_of_a_network_in_float16_are_not_lost():
+    torch.manual_seed(0)
+    wide = nn.Sequential(nn.Linear(256, 1024), nn.ReLU(), nn.Linear(1024, 500)).half()
+    inputs = torch.randn(32, 256).half()
+    exact, size = copy.deepcopy(wide).float(), sum(p.numel() for p in wide.parameters())
+    found = sculpt.prune(wide, size // 2, inputs=inputs)
+    expected = sculpt.prune(exact, size // 2, inputs=inputs.float())
+    same = sum(int((found[name] == expected[name]).sum()) for name in found)
+    assert same / size > 0.98
+
+
+@pytest.mark.parametrize("criterion", ["connection_sensitivity", "prospr"])
+def test_a_batch_of_one_row_joins_the_others(criterion):
+    model = nn.Sequential(nn.Linear(16, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10))
+    inputs, labels = torch.randn(17, 16), torch.arange(17) % 10
+    options = {"inputs": inputs, "labels": labels, "batch_size": 8, "batch_norm": "batch"}
+    masks = sculpt.prune(model, 200, criterion=criterion, **options)
+    assert sum(int(mask.sum()) for mask in masks.values()) == 200
+
+
+class Remembering(nn.Module):
+    """Keeps an activation of its last forward pass, as maps of attention are kept."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(16, 16), nn.Linear(16, 10)
+
+    def forward(self, inputs):
+        self.seen = [self.first(inputs).relu()]
+        return self.last(self.seen[0])
+
+
+RULES = [{"effective": True}, {"mac_exponent": 0.5}, {"granularity": "channel"}]
+
+
+@pytest.mark.filterwarnings("ignore:.*could not be spent")
+def test_activations_that_a_network_keeps_are_no_hindrance():
+    for options in (*RULES, {"criterion": "synflow"}, {"criterion": "npb"}):
+        torch.manual_seed(0)
+        model = Remembering()
+        model(INPUTS)
+        masks = sculpt.prune(model, 200, **({"inputs": INPUTS} | options))
+        assert model.seen[0].grad_fn is not None, "it is left as it was"
+        found = sculpt.diagnose(model, masks, INPUTS[:4])
+        assert found["left_out"] == []
+        sculpt.compact(model, masks, INPUTS[:4])
+
+
+def test_a_forward_pass_that_names_its_type():
+    """Where float64 is refused, the Jacobian is taken in float32, and paths say what they need."""
+
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(16, 10)
+
+        def forward(self, inputs):
+            return self.layer(inputs.float() @ torch.eye(16))
+
+    torch.manual_seed(0)
+    model = Named()
+    found = sculpt.diagnose(model, None, INPUTS[:4])
+    expected = torch.linalg.svdvals(model.layer.weight.detach().double())
+    assert found["jacobian"]["max"] == pytest.approx(float(expected.max()), rel=1e-5)
+    (reason,) = found["left_out"]
+    assert "paths must be followed in float" in reason
+    with pytest.raises(InputError, match="names another type"):
+        sculpt.prune(model, 100, inputs=INPUTS, effective=True)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_is_pruned_as_the_plain_one():
+    for options in ({"effective": True}, {"targets": "uniform"}, {"rounds": 3}):
+        criterion = {"targets": "grasp", "rounds": "synflow"}.get(*options, "magnitude")
+        found = []
+        for compiled in (False, True):
+            torch.manual_seed(0)
+            model = mlp()
+            if compiled:
+                model.compile(backend="aot_eager")
+                model(INPUTS)
+            found.append(sculpt.prune(model, 300, inputs=INPUTS, criterion=criterion, **options))
+            sculpt.diagnose(model, found[-1], INPUTS[:4])
+        assert equal(*found)

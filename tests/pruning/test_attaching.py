@@ -194,8 +194,54 @@ class TestTorchsOwn:
     def test_other_layers_are_refused(self):
         model = network()
         torch_prune.random_unstructured(model[1], "weight", 0.5)
-        with pytest.raises(InputError, match=r"1\.weight is pruned, too"):
-            sculpt.from_torch_pruning(model)
+        torch_prune.random_unstructured(model[4], "weight", 0.5)
+        for _ in range(2):
+            with pytest.raises(InputError, match=r"1\.weight is pruned, too"):
+                sculpt.from_torch_pruning(model)
+            assert torch_prune.is_pruned(model[4]), "nothing was changed"
+        torch_prune.remove(model[1], "weight")
+        assert not sculpt.from_torch_pruning(model)["4.weight"].all()
+
+    def test_what_pytorch_would_not_keep_is_refused(self):
+        tied = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6))
+        tied[2].weight = tied[0].weight
+        attention = nn.Sequential(nn.Linear(6, 6), nn.MultiheadAttention(6, 2))
+        for model, name in ((tied, "0.weight"), (attention, "1.out_proj.weight")):
+            masks = sculpt.pruning.masks.dense_masks(model)
+            masks[name][0] = False
+            with pytest.raises(InputError, match=rf"{name} is shared or an attention layer's"):
+                sculpt.to_torch_pruning(model, masks)
+            assert not torch_prune.is_pruned(model)
+            assert model.get_parameter(name).all(), "nothing was changed"
+
+
+def test_a_mask_may_be_replaced_by_another_one():
+    model = network()
+    masks = random_masks(model, 0.5)
+    optimizer = OPTIMIZERS["sgd"](model.parameters())
+    sculpt.attach_masks(optimizer, model, masks)
+    masks["4.weight"] = masks["4.weight"] & random_masks(model, 0.5)["4.weight"].flip(0)
+    step(model, optimizer)
+    assert pruned_nonzeros(model, masks) == 0
+
+
+def test_two_optimisers_keep_their_own_weights_each():
+    model = network()
+    masks = random_masks(model, 0.3)
+    optimizers = [
+        OPTIMIZERS["sgd"](model[:3].parameters()),
+        OPTIMIZERS["adamw"](model[4].parameters()),
+    ]
+    for optimizer in optimizers:
+        sculpt.attach_masks(optimizer, model, masks)
+    for _ in range(2):
+        for optimizer in optimizers:
+            step(model, optimizer)
+            assert pruned_nonzeros(model, masks) == 0
+    model[0].requires_grad_(False)
+    sculpt.attach_masks(
+        OPTIMIZERS["sgd"](p for p in model.parameters() if p.requires_grad), model, masks
+    )
 
 
 def test_others_are_refused():
@@ -203,6 +249,13 @@ def test_others_are_refused():
     masks = random_masks(model, 0.3)
     with pytest.raises(InputError, match=r"but 0\.weight is none of its parameters"):
         sculpt.attach_masks(OPTIMIZERS["sgd"](network().parameters()), model, masks)
+    with pytest.raises(InputError, match=r"an optimiser of torch\.optim, but got NoneType"):
+        sculpt.attach_masks(None, model, masks)
+    with torch.inference_mode():
+        unseen = {name: mask.clone() for name, mask in masks.items()}
+    with pytest.raises(InputError, match=r"0\.weight was made in torch\.inference_mode; clone"):
+        sculpt.attach_masks(OPTIMIZERS["sgd"](model.parameters()), model, unseen)
+    assert all(parameter.all() for parameter in (model[0].weight, model[4].weight)), "not changed"
     with pytest.raises(InputError, match="these have only one of the two"):
         sculpt.attach_masks(OPTIMIZERS["sgd"](model.parameters()), model, {})
     head = OPTIMIZERS["sgd"](model[4].parameters())

@@ -9,7 +9,7 @@ from networks import random_masks
 from torch import nn
 
 import sculpt
-from sculpt.errors import BudgetError, InputError
+from sculpt.errors import BudgetError, InputError, NumericsError
 from sculpt.pruning.masks import Masks, apply_masks, dense_masks
 from sculpt.pruning.moving import kept_at, move_masks, moved_fraction, shrink_masks
 
@@ -159,6 +159,51 @@ class TestMove:
             move_masks(model, masks, optimizer)
         assert all(torch.equal(masks[name], before[name]) for name in masks)
 
+    def test_rigl_grows_by_the_gradient_whatever_the_optimiser_adds_to_it(self):
+        """SGD with Nesterov's momentum adds it in place to what it steps all at once."""
+        found = []
+        for foreach in (True, False):
+            model, masks, optimizer = trained(
+                lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True, foreach=foreach)  # noqa: B023
+            )
+            move_masks(model, masks, optimizer)
+            found.append(torch.cat([mask.flatten() for mask in masks.values()]))
+        assert torch.equal(*found)
+
+    def test_gradients_that_say_nothing_are_refused(self):
+        model, masks, optimizer = trained()
+        before = copy.deepcopy(masks)
+        model[3].weight.grad[0, 0] = torch.nan
+        with pytest.raises(NumericsError, match=r"some of 3\.weight are not; leave this move out"):
+            move_masks(model, masks, optimizer)
+        optimizer.zero_grad(set_to_none=False)
+        with pytest.raises(NumericsError, match="all are zero; move masks before"):
+            move_masks(model, masks, optimizer)
+        assert all(torch.equal(masks[name], before[name]) for name in masks)
+
+    @pytest.mark.parametrize("scope", ["layer", "global"])
+    def test_a_whole_layer_needs_no_gradient(self, scope):
+        model, masks, optimizer = trained()
+        for name in ("0.weight", "0.bias"):
+            masks[name].fill_(True)
+            model.get_parameter(name).grad = None
+        assert move_masks(model, masks, optimizer, scope=scope)
+
+    @pytest.mark.parametrize("scope", ["layer", "global"])
+    def test_what_is_excluded_stays(self, scope):
+        model, masks, optimizer = trained()
+        before = copy.deepcopy(masks)
+        head, rest = {"3.weight", "3.bias"}, {"0.weight", "0.bias"}
+        move_masks(model, masks, optimizer, scope=scope, exclude=["3.*"])
+        assert all(torch.equal(masks[name], before[name]) for name in head)
+        assert not all(torch.equal(masks[name], before[name]) for name in rest)
+        kept = sum(counts(masks)[name] for name in rest)
+        shrink_masks(model, masks, optimizer, kept=kept - 5, scope=scope, include=["0.*"])
+        assert all(torch.equal(masks[name], before[name]) for name in head)
+        assert sum(counts(masks)[name] for name in rest) == kept - 5
+        with pytest.raises(InputError, match=r"lists of patterns, .* but got '4"):
+            move_masks(model, masks, optimizer, exclude=["4.*"])
+
 
 class TestShrink:
     @pytest.mark.parametrize("scope", ["global", "layer"])
@@ -185,6 +230,8 @@ class TestShrink:
             BudgetError, match=f"from 0 to the {kept} they keep, but got {kept + 1}"
         ):
             shrink_masks(model, masks, kept=kept + 1)
+        with pytest.raises(BudgetError, match=r"whole number of weights .* but got 100\.0"):
+            shrink_masks(model, masks, kept=100.0)
 
 
 def test_schedules():
@@ -192,6 +239,7 @@ def test_schedules():
     assert moved_fraction(0.4, 50, 100) == pytest.approx(0.2)
     assert moved_fraction(0.4, 100, 100) == moved_fraction(0.4, 130, 100) == 0
     assert [kept_at(1100, 100, step, 10) for step in (0, 5, 10, 11)] == [1100, 225, 100, 100]
+    assert (moved_fraction(0.4, 0, 0), kept_at(1100, 100, 0, 0)) == (0, 100)
 
 
 def test_a_plain_loop_with_moving_masks():

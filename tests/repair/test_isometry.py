@@ -321,6 +321,9 @@ class TestRepair:
         before = layer.weight.clone()
         with pytest.raises(InputError, match="frobenius, spectral, exact, but got 'l2'"):
             repair_isometry(layer, random_masks(layer, 0.5), method="l2")
+        for faulty in ({"max_steps": -1}, {"tolerance": -1.0}):
+            with pytest.raises(InputError, match="max_steps and tolerance must be 0 or more"):
+                repair_isometry(layer, random_masks(layer, 0.5), **faulty)
         assert torch.equal(layer.weight, before)
 
     def test_weights_that_are_not_finite_are_refused(self):

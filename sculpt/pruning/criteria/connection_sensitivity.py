@@ -73,7 +73,11 @@ def connection_sensitivity(
     check_choice("batch_norm", batch_norm, get_args(BatchNormMode))
     check_choice("precision", precision, get_args(Precision))
     parameters = prunable_parameters(model)
-    gradients = [torch.zeros_like(parameter) for parameter in parameters.values()]
+    # Those of a network in float16 would be lost in it.
+    gradients = [
+        torch.zeros_like(parameter, dtype=torch.promote_types(parameter.dtype, torch.float32))
+        for parameter in parameters.values()
+    ]
     images = 0
     with scoring_mode(model, batch_norm, task, twice=targets.startswith("jacobian")):
         loss = make_loss(model, task, targets, precision)
@@ -275,10 +279,12 @@ def scoring_mode(
     modes = {module: module.training for module in model.modules()}
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     tracking = {norm: norm.track_running_stats for norm in norms}
-    model.eval()
+    # Not by eval(), which modules override to change more (LoRA's merge their weights).
+    for module in modes:
+        module.training = False
     if batch_norm == "batch":
         for norm in norms:
-            norm.train()
+            norm.training = True
             norm.track_running_stats = False
     try:
         with ExitStack() as contexts:

@@ -1,6 +1,5 @@
 """SynFlow (Tanaka et al. 2020): iterative pruning by the flow of |w|, without data."""
 
-import copy
 from typing import Annotated
 
 import torch
@@ -17,6 +16,7 @@ from sculpt.diagnostics.layers import (
 from sculpt.diagnostics.signal import Signal
 from sculpt.diagnostics.topology import follow
 from sculpt.errors import InputError, NumericsError
+from sculpt.graph.copies import copy_network
 from sculpt.pruning.rounds import Rounds, score_in_rounds
 from sculpt.pruning.task import PruningTask
 from sculpt.registry import CRITERIA
@@ -123,7 +123,7 @@ class FlowScore:
         check_no_embeddings(model, "SynFlow")
         self._parameters = weighted_parameters(model)
         self._weights = weights_of(model)
-        self._linear = copy.deepcopy(model).double().eval().requires_grad_(True)
+        self._linear = copy_network(model).double().eval().requires_grad_(True)
         self._linear_parameters = weighted_parameters(self._linear)
         self._scored = {name: self._linear_parameters[name] for name in prunable_parameters(model)}
         with torch.no_grad():
