@@ -232,7 +232,9 @@ def prune(
             masks = task.select(scores)
             apply_masks(model, masks)
             remade: list[str] = []
-            if isinstance(shape, tuple):
+            if isinstance(shape, tuple) and any(
+                map(_has_own_forward, weighted_layers(model).values())
+            ):
                 with suppress(InputError):  # what cannot be traced is pruned all the same
                     remade = remade_weights(model, measure_cost(model, shape))
         unspent = budget - spared - count_kept(model, masks, counting)
@@ -271,6 +273,11 @@ def _whole(budget: object, what: str, unit: str) -> int:
             f"{budget!r} ({type(budget).__name__}); for a share, multiply it by the network's size"
         )
     return int(budget)
+
+
+def _has_own_forward(layer: nn.Module) -> bool:
+    """Tell whether a layer is of a class that computes in a way of its own."""
+    return not type(layer).forward.__module__.startswith("torch.nn.modules.")
 
 
 def _not_pruned(model: nn.Module) -> Masks:
