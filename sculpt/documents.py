@@ -185,8 +185,8 @@ def lookup(document: Mapping[str, object], key: str) -> Any:
 def assign(document: Document, key: str, value: Any) -> None:
     """Set the value at a dotted key, creating missing mappings.
 
-    A whole number addresses an element of a list (`model.blocks.1`). The list is copied, because
-    other documents may share it.
+    A whole number addresses an element of a list (`model.blocks.1`). What lies on the way is
+    copied: other documents may share it, and other keys of this one (an alias in YAML).
 
     Raises:
         ConfigError: a part of the key holds neither a mapping nor a list, or a list has no such
@@ -198,8 +198,8 @@ def assign(document: Document, key: str, value: Any) -> None:
         place = _place(section, part, key, parents[:depth])
         if isinstance(section, dict):
             section.setdefault(part, {})
-        if isinstance(section[place], list):
-            section[place] = copy.deepcopy(section[place])
+        if isinstance(section[place], dict | list):
+            section[place] = copy.copy(section[place])
         section = section[place]
         if not isinstance(section, dict | list):
             raise ConfigError(

@@ -9,9 +9,11 @@ import inspect
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from enum import Enum
 from functools import cache
-from typing import Any, TypeVar
+from pathlib import PurePath
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, create_model
 
@@ -177,8 +179,22 @@ def keywords_of(factory: Callable[..., Any]) -> tuple[dict[str, inspect.Paramete
     return named, any(option.kind is option.VAR_KEYWORD for option in found)
 
 
+NOT_IN_YAML = (tuple, set, frozenset, bytes, PurePath, Enum)
+"""Types that no value of a study file has."""
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """Yield an annotation and all those in it."""
+    yield get_origin(annotation) or annotation
+    for part in get_args(annotation):
+        yield from _kinds(part)
+
+
 def _checkable(annotation: Any) -> Any:
+    """Return an annotation that values of YAML can be checked by; else anything may be given."""
     if annotation is inspect.Parameter.empty or isinstance(annotation, str):
+        return Any
+    if any(isinstance(kind, type) and issubclass(kind, NOT_IN_YAML) for kind in _kinds(annotation)):
         return Any
     try:
         TypeAdapter(annotation)

@@ -74,11 +74,10 @@ def load_study(path: str | Path, overrides: Overrides | None = None) -> Study:
     """
     path = Path(path)
     document = read_yaml(path)
-    space = document.get("space")
-    if isinstance(space, str):
-        document["space"] = read_yaml(path.parent / space)
+    _read_space(document, path.parent)
     for key, value in (overrides or {}).items():
         assign(document, key, value)
+        _read_space(document, path.parent)
     load_plugins_of(document)
     document = sample_budgets(document)
     faults = document_faults(document) or space_faults(document) or opponent_faults(document)
@@ -86,6 +85,12 @@ def load_study(path: str | Path, overrides: Overrides | None = None) -> Study:
     if faults:
         raise ConfigError("\n".join(f"{path}: {fault}" for fault in faults))
     return Study.model_validate(document)
+
+
+def _read_space(document: Document, folder: Path) -> None:
+    """Read a space that is given as the path of a file of its own."""
+    if isinstance(space := document.get("space"), str):
+        document["space"] = read_yaml(folder / space)
 
 
 def load_plugins_of(document: Document) -> None:

@@ -6,6 +6,8 @@ ICLR 2020. Signal propagation is read after initialisation, after pruning and af
 
 from functools import partial
 
+import torch
+
 from sculpt.arithmetic import float32_products, sound_convolutions
 from sculpt.compaction import compact_where_it_pays
 from sculpt.data import ImageSet, Splits
@@ -16,7 +18,7 @@ from sculpt.repair.isometry import repair_isometry
 from sculpt.run_folder import NOWHERE, Hook, RunFolder
 from sculpt.training.loop import train
 from sculpt.training.memory import within_memory
-from sculpt.trial_setup import Outcome, Sculpted, TrialSetup
+from sculpt.trial_setup import Outcome, Sculpted, TrialSetup, check_first
 
 
 def run_seed(
@@ -39,8 +41,11 @@ def run_seed(
     """
     device, recipe, plan = splits.train.device, setup.study.training, None
     measuring = Measuring(setup, splits, seed)
-    # Scores and isometry are computed in float32 proper, which CUDA's convolutions are not.
-    with within_memory(device), float32_products("float32", device):
+    # Scores and isometry are computed in float32 proper, which CUDA's convolutions are not. What
+    # layers draw by themselves follows from the seed, whatever this process has drawn before.
+    own_draws = torch.random.fork_rng(devices=[])
+    with within_memory(device), float32_products("float32", device), own_draws:
+        torch.manual_seed(seed)
         sculpted = folder.sculpted(
             partial(setup.build, splits),
             partial(sculpt_network, setup, splits, scoring, measuring, **folder.first),
@@ -73,6 +78,7 @@ def sculpt_network(
     if setup.trains_first:
         with clock("train_first"):
             measuring.first = train(model, masks, splits, setup.study.training, seed=seed, **hooks)
+            check_first(measuring.first)
     if setup.is_pruned:
         task = setup.pruning_task(model, scoring, seed)
         with clock("score"), sound_convolutions(model):

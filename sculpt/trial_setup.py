@@ -1,26 +1,28 @@
 """The setup of one trial: its study, budget and seeds; and its networks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sculpt.config import Choice, Macs, Params, Pruning, Sparsity, Study
 from sculpt.data import ImageSet, Spec, Splits
 from sculpt.diagnostics.cost import Cost, measure_cost
 from sculpt.diagnostics.topology import check_followable
-from sculpt.errors import InputError
+from sculpt.errors import InputError, NumericsError
 from sculpt.initializers import initialize
 from sculpt.initializers.trained import check_not_repaired
 from sculpt.models import build_for
+from sculpt.pruning.batches import batches_of
 from sculpt.pruning.mask_rule import MaskRule
 from sculpt.pruning.masks import Masks, Scores, count_kept, count_parameters, prunable_budget
 from sculpt.pruning.task import Criterion, PruningTask
 from sculpt.record import Role, SculptedRecord, SeedRecord
 from sculpt.registry import CRITERIA, IMPORT
 from sculpt.seeding import derive_seed
+from sculpt.training.loop import Trained
 
 
 @dataclass(frozen=True)
@@ -108,10 +110,15 @@ class TrialSetup:
         check_not_repaired(pruning.initializer.name, pruning.repair)
         kept = prunable_budget(model, self.budget, self.study.counting)
         images = scoring.sample(pruning.images, seed=seed)
+
+        def batches() -> Iterator[tuple[Tensor, Tensor]]:
+            for rows in batches_of(len(images), pruning.batch_size):
+                yield images.inputs(rows), images.labels[rows]
+
         return PruningTask(
             model,
             kept,
-            batches=partial(images.batches, pruning.batch_size),
+            batches=batches,
             generator=torch.Generator().manual_seed(derive_seed(seed, "criterion")),
             input_shape=images.images.shape[1:],
             rule=mask_rule(pruning),
@@ -161,6 +168,19 @@ def channels_last(model: nn.Module) -> nn.Module:
 def build_model(study: Study, spec: Spec) -> nn.Module:
     """Build the study's untrained network, on the current default device."""
     return build_for(study.model.name, spec.shape, spec.outputs, study.model.options)
+
+
+def check_first(trained: Trained) -> None:
+    """Refuse a first training that came to nothing.
+
+    Raises:
+        NumericsError: its loss was not finite.
+    """
+    if trained.diverged:
+        raise NumericsError(
+            "the first training must converge for its weights to be pruned, but its loss is not "
+            "finite; lower training.learning_rate"
+        )
 
 
 def check_classes(cost: Cost, spec: Spec, family: str) -> None:

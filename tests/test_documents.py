@@ -225,6 +225,15 @@ def test_an_element_of_a_list_is_set_in_a_copy_of_it(key, blocks):
     assert shared == [1, 2, [3, {"name": 4}]]
 
 
+def test_a_section_that_stands_twice_is_changed_once():
+    document = parse_value("data: &d {name: digits, seed: 1}\npruning: {data: *d}")
+    assign(document, "data.seed", 2)
+    assert document == {
+        "data": {"name": "digits", "seed": 2},
+        "pruning": {"data": {"name": "digits", "seed": 1}},
+    }
+
+
 LENGTH = "must be addressed by a whole number below 3, its length, but got"
 
 

@@ -365,6 +365,9 @@ def test_a_space_of_its_own_file_is_found_beside_the_study(tmp_path):
     (tmp_path / "space.yaml").write_text("parameters: {widening: [2]}")
     study = load_study(write_study(tmp_path, space="space.yaml"))
     assert study.space.parameters == {"widening": [2]}
+    changes = {"space": "space.yaml", "space.parameters.blocks": [1]}
+    study = load_study(write_study(tmp_path), changes)
+    assert study.space.parameters == {"widening": [2], "blocks": [1]}
 
 
 def test_sampled_values_go_where_their_keys_say(tmp_path):

@@ -26,13 +26,15 @@ from sculpt.quantities import SIGNALS
 from sculpt.record import SeedRecord
 from sculpt.registry import MODELS
 from sculpt.run_folder import RunFolder
+from sculpt.search.images import load_data
 from sculpt.seeding import derive_seed
+from sculpt.study_file import load_study
 from sculpt.training.loop import train
 from sculpt.training.loss_and_error import evaluate
 from sculpt.trial_setup import TrialSetup, build_model, candidate_budget, resolve_budget
 from sculpt.typed_json import from_json, to_json
 from sculpt.version import VERSION
-from studies import TINY
+from studies import TINY, write_study
 
 PAPER_BUDGET = 4874
 """Of ResNet(k 1, n 1), stem 4: weights and biases of conv and linear layers, summed by hand."""
@@ -997,3 +999,12 @@ class TestRedraw:
         expected = copy.deepcopy(model)
         initialize(expected, "variance_scaling", seed=0, variant="lecun")
         assert all(map(torch.equal, model.parameters(), expected.parameters()))
+
+
+def test_a_last_image_alone_is_no_batch_to_score_on(tmp_path):
+    plain = load_study(write_study(tmp_path))
+    splits = load_data(plain)
+    study = load_study(write_study(tmp_path, pruning__batch_size=len(splits.train) - 1))
+    setup = TrialSetup(0, study, "candidate", {}, resolve_budget(study, splits.spec), [0])
+    task = setup.pruning_task(setup.build(splits), splits.train, 0)
+    assert [len(labels) for _, labels in task.batches()] == [len(splits.train)]

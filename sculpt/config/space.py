@@ -42,6 +42,8 @@ class Range(Section):
     @property
     def count(self) -> int | None:
         """Number of values; None if infinite."""
+        if self.low == self.high:
+            return 1
         if not self.whole and self.step is None:
             return None
         width = Decimal(str(self.high)) - Decimal(str(self.low))

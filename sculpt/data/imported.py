@@ -78,6 +78,12 @@ class Imported:
             )
         both = [labels for labels in (train_targets, test_targets) if labels.dtype == torch.int64]
         classes = 1 + max((int(labels.max()) for labels in both if len(labels)), default=-1)
+        seen = set(train_targets.tolist()) if train_targets.dtype == torch.int64 else ()
+        if seen and (unseen := sorted(set(range(classes)) - set(seen))):
+            raise DataError(
+                f"classes must be numbered from 0, and each be trained on, but of {classes} of "
+                f"{self._factory} no training target is {unseen[0]}; renumber them"
+            )
         names = tuple(map(str, range(classes)))
         return ImageArrays(train, train_targets, test, test_targets, names)
 
@@ -100,7 +106,13 @@ class Imported:
                     f"a data set of {self._factory} must have a length, but {_described(found)} "
                     "has none; make it a map-style Dataset"
                 )
-            items = [found[place] for place in range(len(found))]
+            try:
+                items = [found[place] for place in range(len(found))]
+            except Exception as error:  # somebody's code raises anything
+                raise DataError(
+                    f"every item of {_described(found)} must be readable, but it raises "
+                    f"{type(error).__name__}: {error!s:.300}; mend {self._factory}"
+                ) from error
             if not items or not all(isinstance(i, tuple | list) and len(i) == 2 for i in items):
                 raise DataError(
                     f"items of {self._factory} must be pairs (input, target), but one of "
@@ -114,6 +126,11 @@ class Imported:
                 "tensors; return one as the input (several cannot be expressed)"
             )
         inputs, targets = (self._tensor(part) for part in found)
+        if inputs.shape[:1] != targets.shape[:1]:
+            raise DataError(
+                f"data of {self._factory} must have a target for each input, but has "
+                f"{tuple(inputs.shape)} inputs and {tuple(targets.shape)} targets; pair them"
+            )
         return _as_inputs(inputs), _as_targets(targets)
 
     def _stacked(self, parts: tuple[Any, ...]) -> Tensor:
@@ -128,6 +145,8 @@ class Imported:
 
     def _tensor(self, value: Any) -> Tensor:
         try:
+            if isinstance(value, np.ndarray):  # in an order that torch has
+                value = np.ascontiguousarray(value, value.dtype.newbyteorder("="))
             tensor = torch.as_tensor(value)
         except (TypeError, ValueError, RuntimeError) as error:
             raise DataError(
@@ -135,6 +154,8 @@ class Imported:
                 f"{_described(value)}; convert it (an image with "
                 "torchvision.transforms.functional.pil_to_tensor)"
             ) from error
+        if tensor.layout != torch.strided:
+            tensor = tensor.to_dense()
         return tensor.detach().cpu()
 
 
@@ -154,10 +175,10 @@ def _is_set(found: Any) -> bool:
 def _as_inputs(inputs: Tensor) -> Tensor:
     if inputs.dtype == torch.uint8 and inputs.dim() == 4:
         return inputs.contiguous()
-    if inputs.dim() < 2 or inputs.is_complex():
+    if inputs.dim() < 2 or inputs.is_complex() or 0 in inputs.shape[1:]:
         raise DataError(
             f"inputs must be numbers of shape (N, C, ...), but got {inputs.dtype} of shape "
-            f"{tuple(inputs.shape)}; add the missing axis"
+            f"{tuple(inputs.shape)}; add the missing axis, or numbers"
         )
     return _finite("inputs", inputs)
 
@@ -165,13 +186,14 @@ def _as_inputs(inputs: Tensor) -> Tensor:
 def _as_targets(targets: Tensor) -> Tensor:
     whole = not (targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool)
     if whole and targets.dim() == 1:
+        targets = targets.long()
         lowest, highest = (int(end) for end in targets.aminmax()) if len(targets) else (0, 0)
         if lowest < 0 or highest >= MOST_CLASSES:
             raise DataError(
                 f"whole numbers (N,) are classes from 0, below {MOST_CLASSES}, but they span "
                 f"{lowest}..{highest}; renumber them, or make targets of another kind floats"
             )
-        return targets.long()
+        return targets
     if targets.dim() not in (1, 2) or targets.is_complex():
         raise DataError(
             "targets must be classes (N,) or numbers (N,) or (N, K), but got "

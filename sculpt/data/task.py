@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 import torch.nn.functional as F
@@ -109,7 +110,7 @@ class Task:
             InputError: it returns something else than one number.
         """
         name = self.loss if self.metric == "loss" else self.metric
-        function = self._loss if self.metric == "loss" else imported(self.metric)
+        function = self._loss if self.metric == "loss" else _own(self.metric)
         return float(self._one_number(name, function(outputs, targets)))
 
     def try_out(self, targets: Tensor, outputs: int) -> None:
@@ -181,10 +182,10 @@ class Task:
 
     @property
     def _loss(self) -> Function:
-        return LOSSES.get(self.loss) or imported(self.loss)
+        return LOSSES.get(self.loss) or _own(self.loss)
 
     def _one_number(self, name: str, found: object) -> Tensor:
-        if isinstance(found, int | float):
+        if isinstance(found, Real):  # NumPy's numbers, too
             found = torch.tensor(float(found))
         if not isinstance(found, Tensor) or found.numel() != 1:
             shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
@@ -196,6 +197,12 @@ class Task:
 
 
 CLASSIFICATION = Task()
+
+
+def _own(reference: str) -> Function:
+    """Return somebody's function, which is given a copy of the targets: it may write into them."""
+    function = imported(reference)
+    return lambda outputs, targets: function(outputs, targets.clone())
 
 
 def meaningless_targets(targets: str, loss: str) -> str:

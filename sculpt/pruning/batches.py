@@ -23,7 +23,7 @@ Batches = Callable[[], Iterable[tuple[Any, Tensor]]]
 """Starts a pass over (inputs, labels)."""
 
 
-def _batches_of(count: int, size: int) -> list[slice]:
+def batches_of(count: int, size: int) -> list[slice]:
     """Split rows into batches; a last single row, which batch norm refuses, joins the others."""
     starts = list(range(0, count, size))
     if size > 1 and len(starts) > 1 and starts[-1] == count - 1:
@@ -58,7 +58,7 @@ def read_batches(
         answers = _check_labels(found if labels is None else labels, inputs)
 
         def pieces() -> Iterator[tuple[Any, Tensor]]:
-            for rows in _batches_of(count_rows(inputs), batch_size):
+            for rows in batches_of(count_rows(inputs), batch_size):
                 part = take_rows(inputs, rows)
                 if whole and answers is not None:
                     part = (part, answers[rows])

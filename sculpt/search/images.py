@@ -11,10 +11,15 @@ from sculpt.registry import DATASETS
 
 
 def describe_data(study: Study) -> Spec:
-    """Return the shape of the study's images; DataError if, say, their folder is missing, or the
-    study's task is none for them."""
+    """Return the shape of the study's images; DataError if, say, their folder is missing, the
+    study's task is none for them, or they are of one class."""
     spec: Spec = DATASETS.get(study.data.name)(**study.data.options).describe()
     check_targets(_task(study), spec)
+    if spec.targets == "classes" and spec.outputs < 2:
+        raise DataError(
+            "there must be two classes at least to tell apart, but those of data.name "
+            f"{study.data.name} are {spec.outputs}; add images of another one"
+        )
     return spec
 
 

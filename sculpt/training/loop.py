@@ -92,7 +92,10 @@ def train(
             progress = replace(progress, engine=choose_engine(trainer))
             progress = _train_epochs(trainer, splits, progress, on_epoch, checkpoint)
         trainer.swap_average()
-        trainer.meet_budget()
+        if trainer.meet_budget() and progress.history:
+            *history, last = progress.history
+            smaller = _evaluated(model, splits, recipe, precision, last)
+            progress = replace(progress, history=[*history, smaller])
     facts = TrainingFacts(
         precision=precision,
         engine=progress.engine,

@@ -42,7 +42,9 @@ def _evaluate(
     total = torch.zeros((), device=images.device)
     task, outputs = images.task, list[Tensor]()
     try:
-        with autocast(precision, images.device):
+        # What layers draw even in inference (dropout by its function) is the same each time.
+        with autocast(precision, images.device), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
             for inputs, labels in images.batches(batch_size):
                 found = model(inputs).float()
                 loss += task.summed_loss(found, labels)

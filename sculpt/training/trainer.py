@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sculpt.config import Training
 from sculpt.data import ImageSet, augment, blend_share
-from sculpt.errors import NumericsError
+from sculpt.errors import InputError, NumericsError
 from sculpt.pruning.masks import Masks
 from sculpt.pruning.moving import kept_at, move_masks, moved_fraction, shrink_masks
 from sculpt.seeding import derive_seed
@@ -96,6 +96,8 @@ class Trainer:
         if self.budget is not None:
             self.masks = {name: mask.clone() for name, mask in self.masks.items()}
             self._last_move = int(recipe.moving.until * recipe.epochs * self.steps_per_epoch)
+            if recipe.moving.rule == "gradual_magnitude":  # it is evaluated at the budget
+                self._last_move = max(1, self._last_move)
             self._kept_first = sum(
                 int(mask.sum()) for name, mask in self.masks.items() if named[name].requires_grad
             )
@@ -249,10 +251,14 @@ class Trainer:
                 )
         self._keep_masks()
 
-    def meet_budget(self) -> None:
-        """Drop what a run that ended early (its loss was not finite) keeps above its budget."""
+    def meet_budget(self) -> bool:
+        """Drop what a run that ended early (its loss was not finite) keeps above its budget; tell
+        whether there was anything."""
+        dropped = 0
         if self.budget is not None and self.recipe.moving.rule == "gradual_magnitude":
-            self.moved += shrink_masks(self.model, self.masks, kept=self.budget)
+            dropped = shrink_masks(self.model, self.masks, kept=self.budget)
+        self.moved += dropped
+        return dropped > 0
 
     def _keep_masks(self) -> None:
         """Bring what follows from the masks up to date, in place, for captured steps."""
@@ -280,6 +286,11 @@ class Trainer:
             batch_of_norms, halves = counted_at_once(self._norms), self._halves.in_place()
             with autocast(self.precision, self.device), keeper, batch_of_norms, halves:
                 logits = self.model(inputs)
+            if not isinstance(logits, Tensor):
+                raise InputError(
+                    "a network of a study must return one tensor in training, too, but returned "
+                    f"{type(logits).__name__}; leave out what it adds there (aux_logits: false)"
+                )
             smoothing = self.recipe.label_smoothing
             loss = task.mean_loss(logits.float(), labels, label_smoothing=smoothing)
             if share is not None:

@@ -159,6 +159,10 @@ def with_16_bits(root: Path, split: str) -> None:
             lambda root, split: (root / split / "bee").rename(root / split / "wasp"),
             r"only one of them .* holds: bee, wasp",
         ),
+        (
+            lambda root, split: (root / split / os.fsdecode(b"\xe9t\xe9")).mkdir(),
+            "is not UTF-8; rename it",
+        ),
         (with_16_bits, r"8 bits per channel, but .*{}/ant/0\.png"),  # and they are not clipped
     ],
 )

@@ -1,5 +1,7 @@
 """Data of somebody's own callables, as tensors, arrays and data sets of any shape."""
 
+from pathlib import Path
+
 import numpy as np
 import own_lab
 import pytest
@@ -72,6 +74,8 @@ def test_images_of_8_bits_stay_images():
         ((np.zeros((10, 5), np.int16), np.ones(10, bool)), ((5,), 1, "numbers")),
         ((torch.zeros(10, 2, 4, 4, 4), torch.arange(10) % 3), ((2, 4, 4, 4), 3, "classes")),
         ((torch.zeros(10, 1, 4, 4), torch.arange(10) % 3), ((1, 4, 4), 3, "classes")),
+        ((torch.zeros(10, 5).to_sparse(), np.arange(10, dtype="u2") % 2), ((5,), 2, "classes")),
+        ((np.zeros((10, 5), ">f4")[:, ::-1], np.arange(10) % 2), ((5,), 2, "classes")),
     ],
 )
 def test_many_forms_are_taken(given, returned, spec):
@@ -89,6 +93,11 @@ class Named(Dataset):
 
     def __getitem__(self, place):
         return {"input": place}
+
+
+class Missing(Named):
+    def __getitem__(self, place):
+        raise FileNotFoundError("no such row")
 
 
 class Uneven(Named):
@@ -113,6 +122,14 @@ class Uneven(Named):
             "make targets of another kind floats",
         ),
         ((torch.zeros(4, 2), torch.tensor([0, 1, -1, 1])), "they span -1..1"),
+        ((torch.zeros(4, 2), torch.zeros(3)), "must have a target for each input"),
+        ((torch.zeros(4, 0), torch.zeros(4)), "or numbers"),
+        ((torch.zeros(9, 2), 1 + torch.arange(9) % 2), "of 3 of own_lab:returned no training"),
+        (
+            ((torch.zeros(4, 2), torch.arange(4) % 2), (torch.zeros(2, 2), torch.tensor([1, 3]))),
+            "no training target is 2; renumber them",
+        ),
+        (Missing(), "must be readable, but it raises FileNotFoundError: no such row"),
         ((np.array([["a"]] * 4), np.zeros(4)), "must be tensors or arrays of numbers"),
         (((torch.zeros(4, 2), torch.zeros(4)), (torch.zeros(4, 3), torch.zeros(4))), "one shape"),
         (
@@ -148,6 +165,17 @@ def test_the_options_are_the_callable_s_own():
     assert set(schema_of(entry, {"factory": 3}).model_fields) == {"factory"}
 
 
+def test_an_option_of_a_type_that_no_file_has_may_be_anything(monkeypatch):
+    def wide(*, widths: tuple[int, ...] = (8,), root: Path | None = None, count: int = 3): ...
+
+    wide.__module__ = "own_lab"
+    monkeypatch.setattr(own_lab, "wide", wide, raising=False)
+    schema = schema_of(DATASETS.get("import"), {"factory": "own_lab:wide"})
+    schema.model_validate({"factory": "own_lab:wide", "widths": [8, 8], "root": "/tmp"})
+    with pytest.raises(ValueError, match="count"):
+        schema.model_validate({"factory": "own_lab:wide", "count": "3"})
+
+
 def test_every_loss_and_metric_of_the_schema_exists():
     from sculpt.config.task import METRICS as NAMES
 
@@ -167,6 +195,28 @@ def test_metrics_are_what_they_are_called(metric, expected):
     else:
         found = task.metric_of_mean(float(summed) / 2)
     assert found == pytest.approx(expected)
+
+
+def test_a_function_of_somebody_s_may_write_into_its_targets(monkeypatch):
+    def halving(outputs, targets):
+        return (outputs - targets.mul_(0.5)).square().mean()
+
+    def numpy_number(outputs, targets):
+        targets -= targets.mean()
+        return np.abs(outputs.numpy() - targets.numpy()).mean()
+
+    for function in (halving, numpy_number):
+        function.__module__ = "own_lab"
+        monkeypatch.setattr(own_lab, function.__name__, function, raising=False)
+    outputs, targets = torch.randn(6, 2), torch.rand(6, 2)
+    before, task = targets.clone(), Task("own_lab:halving", "own_lab:numpy_number")
+    found = [
+        (float(task.mean_loss(outputs, targets)), task.metric_of_set(outputs, targets))
+        for _ in "12"
+    ]
+    task.try_out(targets, 2)
+    assert found[0] == found[1]
+    assert torch.equal(targets, before)
 
 
 def test_losses_add_up_over_batches():

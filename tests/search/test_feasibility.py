@@ -10,10 +10,11 @@ import torch
 
 import sculpt
 from sculpt.config import Study
-from sculpt.data import ImageSpec
+from sculpt.data import ImageSpec, TensorSpec
 from sculpt.errors import ConfigError, InputError
 from sculpt.pruning.patterns import Pattern
 from sculpt.search.sampling.feasibility import (
+    AUGMENTATIONS,
     check_candidate,
     check_study,
     measure_size,
@@ -282,3 +283,15 @@ def test_a_budget_that_a_pattern_has_no_room_for_is_refused_before_training(tmp_
     )
     with pytest.raises(ConfigError, match=r"must hold the budget, but none does.*granularity 1:4"):
         total_trials(load_study(path), DIGITS)
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_what_an_augmentation_is_refused_for_is_looked_at_each_time(tmp_path, name):
+    """Inputs that are no images take none; a point without it says nothing of one with it."""
+    study = load_study(write_study(tmp_path))
+    vector = TensorSpec((1, 8, 8), 10, "classes", pixels=False)
+    on = {"flip": True, "translate": 1, "cutout": 2, "cutmix": 1.0}[name]
+    off = {"flip": False, "translate": 0, "cutout": 0, "cutmix": 0.0}[name]
+    for value in (off, on):
+        candidate = study.with_parameters({"widening": 2, f"training.{name}": value})
+        assert (check_candidate(study, candidate, vector).reason is None) is (value == off)

@@ -362,7 +362,7 @@ def test_workers_share_the_opponents(tmp_path):
 def test_an_opponent_that_fails_says_so_and_is_tried_again(tmp_path, monkeypatch):
     from sculpt.search.workers import worker
 
-    path = opposed_study(tmp_path, [LISTED[1]])
+    path = opposed_study(tmp_path, [LISTED[1]], search__confirm={"top": 1, "seeds": 2})
 
     def failing(setup: Any, *rest: Any) -> Any:
         return 1 / 0 if setup.role == "opponent" else run_seed(setup, *rest)
@@ -372,11 +372,20 @@ def test_an_opponent_that_fails_says_so_and_is_tried_again(tmp_path, monkeypatch
         patch.setattr(worker, "run_seed", failing)
         with pytest.raises(SculptError, match="every opponent must finish, but 1 failed"):
             sculpt.run(path)
-    unranked = sculpt.rank(sculpt.open_results(path))["unranked"]
+    found = sculpt.rank(sculpt.open_results(path))
+    unranked = found["unranked"]
     assert [(row["trial"], row["state"]) for row in unranked] == [("erk widening 2", "failed")]
+    assert found["confirmation"]["complete"], "the rest is not kept waiting"
     results = sculpt.run(path)
     assert results.opponent_rows[-1]["state"] == "complete"
     assert results.record("erk widening 2")["state"] == "complete"
+
+
+@pytest.mark.slow
+def test_a_first_training_that_diverges_says_so(tmp_path):
+    wild = LISTED[4] | {"training.learning_rate": 1e20}
+    with pytest.raises(SculptError, match="but 1 failed: NumericsError: the first training must"):
+        sculpt.run(opposed_study(tmp_path, [wild]))
 
 
 @pytest.mark.slow

@@ -129,6 +129,9 @@ def test_a_continuous_axis_has_no_size() -> None:
     space = Space(parameters={"rate": Range(low=0.1, high=0.3), "a": [1, 2]})
     assert space_size(space) is None
     assert len(list(corners(space))) == 4
+    alone = Space(parameters={"rate": Range(low=0.1, high=0.1), "a": [1, 2]})
+    assert space_size(alone) == 2
+    assert [point["rate"] for point in points(alone)] == [0.1, 0.1]
     stepped = Space(parameters={"rate": Range(low=0.1, high=0.3, step=0.1)})
     assert [point["rate"] for point in points(stepped)] == [0.1, 0.2, 0.3]
 

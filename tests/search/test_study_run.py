@@ -461,3 +461,17 @@ def test_two_runs_share_a_study(tmp_path):
     assert results.tally()["complete"] == 5
     assert results.tally()["failed"] == 0
     assert len(set(configurations(results))) == len(configurations(results)) == 4
+
+
+def test_a_space_without_further_points_ends_the_run(tmp_path, monkeypatch):
+    from sculpt.search.workers import worker
+
+    monkeypatch.setattr(worker, "MOST_INFEASIBLE", 5)
+    path = write_study(
+        tmp_path,
+        search__trials=9,
+        space__parameters={"widening": {"low": 1.0, "high": 900.0}},
+        space__constraints={"max_dense_parameters": 10_000},
+    )
+    with pytest.raises(SculptError, match=r"5 draws in a row were none.*lower search\.trials"):
+        sculpt.run(path)

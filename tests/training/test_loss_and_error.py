@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from networks import appearance
 from small_training import make_network
+from torch import nn
 
 from sculpt.training.loss_and_error import evaluate
 
@@ -53,3 +55,16 @@ def test_bfloat16_is_close_but_not_the_same(model, splits):
     rounded, _ = evaluate(model, splits.validation, precision="bfloat16")
     assert rounded != exact
     assert rounded == pytest.approx(exact, rel=0.02)
+
+
+def test_what_a_network_draws_in_inference_is_the_same_each_time(splits):
+    """Dropout by its function is on in any mode, unless it is told otherwise."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    model.register_forward_hook(lambda module, inputs, output: F.dropout(output, 0.5))
+    before = torch.random.get_rng_state()
+    first = evaluate(model, splits.validation)
+    torch.rand(7)
+    assert evaluate(model, splits.validation) == first
+    torch.random.set_rng_state(before)
+    evaluate(model, splits.validation)
+    assert torch.equal(torch.random.get_rng_state(), before), "others draw as they did"

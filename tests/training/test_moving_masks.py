@@ -8,6 +8,7 @@ from small_training import make_network, recipe
 
 from sculpt.training import trainer as trainer_module
 from sculpt.training.loop import train
+from sculpt.training.loss_and_error import evaluate
 
 
 def kept(masks):
@@ -71,6 +72,20 @@ def test_gradual_magnitude_meets_its_budget_where_training_breaks_off(splits):
     trained = train(model, masks, splits, broken, seed=0, budget=300)
     assert trained.diverged
     assert sum(kept(trained.masks).values()) == 300
+    assert trained.history[-1].val_error == evaluate(model, splits.validation)[1]
+
+
+@pytest.mark.parametrize(
+    "moving", [{"until": 0.01}, {"every": 1000, "until": 0.3}, {"every": 1000}]
+)
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_the_error_is_that_of_the_sparse_network_however_few_the_steps(splits, moving, epochs):
+    model, masks = make_network()
+    few = settings("gradual_magnitude", **moving).model_copy(update={"epochs": epochs})
+    trained = train(model, masks, splits, few, seed=0, budget=150)
+    assert sum(int(p.count_nonzero()) for n, p in model.named_parameters() if n in masks) <= 150
+    assert sum(kept(trained.masks).values()) == 150
+    assert trained.history[-1].val_error == evaluate(model, splits.validation)[1]
 
 
 def test_masks_stay_after_the_last_move(splits):

@@ -346,7 +346,7 @@ def _network(candidate: Study) -> str:
     settings = (
         candidate.budget,
         candidate.counting,
-        (training.batch_size, training.flip, training.translate, training.cutout),
+        (training.batch_size, *(getattr(training, name) for name in AUGMENTATIONS)),
         candidate.contradictions(),
         candidate.pruning.initializer.label,
         candidate.pruning.granularity,

@@ -49,6 +49,9 @@ from sculpt.training.memory import long_lived, release_memory
 from sculpt.trial import run_seed
 from sculpt.trial_setup import TrialSetup
 
+MOST_INFEASIBLE = 1000
+"""Draws in a row that are infeasible, or others' again; then the space has no more."""
+
 POLL_SECONDS, LONGEST_POLL_SECONDS = 1.0, 15.0
 """Between looks at trials that other workers are running: at first, and at most."""
 
@@ -98,7 +101,7 @@ class Worker:
                 )
             self._drain(base, _one_more(base), self._base_setup)
             _check_base(base)
-            self._run_opponents()
+            fault = self._run_opponents()
             if self.store.config.search.confirm and self.store.confirmation:
                 confirmation = self.store.trials(self.store.confirmation)
                 self.watcher.confirmation_started(queue_confirmation(self.store))
@@ -109,20 +112,23 @@ class Worker:
                         f"every confirmation must finish, but {missing} failed: "
                         f"{last_error(confirmation.study)}; the same command tries again"
                     )
+            if fault:  # said last, because an opponent that fails each time must not stop the rest
+                raise SculptError(fault)
 
-    def _run_opponents(self, *, wait: bool = True) -> None:
-        """Run the opponents that are left; with `wait`, SculptError if one failed."""
+    def _run_opponents(self, *, wait: bool = True) -> str | None:
+        """Run the opponents that are left; with `wait`, return what is wrong if one failed."""
         if not self.store.config.opponents or self.store.opponents is None:
-            return
+            return None
         opponents = self.store.trials(self.store.opponents)
         if not wait:  # or those that failed meanwhile would be tried again at once
             self.watcher.opponents_started(queue_opponents(self.store))
         self._drain(opponents, lambda: 0, self._opponent_setup, wait=wait)
         if wait and (missing := queue_opponents(self.store, dry=True)):
-            raise SculptError(
+            return (
                 f"every opponent must finish, but {missing} failed: "
                 f"{last_error(opponents.study)}; the same command tries again"
             )
+        return None
 
     def _drain(
         self, trials: Trials, limit: Callable[[], int], setup_of: SetupOf, *, wait: bool = True
@@ -133,6 +139,7 @@ class Worker:
         trials that other workers are running is waited for.
         """
         waiting_since: float | None = None
+        infeasible = 0
         while True:
             self.interruption.check()
             trials.requeue()
@@ -147,6 +154,13 @@ class Worker:
                 if ended:
                     self._clean_up(trials.study, ended)
                 self._check_device(ended)
+                infeasible = infeasible + 1 if ended and INFEASIBLE in ended.user_attrs else 0
+                if infeasible == MOST_INFEASIBLE:
+                    raise SculptError(
+                        "the space must have feasible points for as many trials as are asked for, "
+                        f"but {infeasible} draws in a row were none, or those of other trials; "
+                        "lower search.trials, or widen the space"
+                    )
                 continue
             tally = trials.counts()
             if not tally["queued"] and not (wait and tally["running"]):
