@@ -1,14 +1,52 @@
-"""The arithmetic of float32 on a device, and of convolutions on the CPU."""
+"""The arithmetic of float32 on a device, of convolutions on the CPU, and what differs by it."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+TINY = torch.finfo(torch.float32).tiny
+"""Least size that anything is measured by."""
 
 VECTOR = 16
 """Floats that oneDNN's convolutions take at once, at most."""
+
+
+def relative_difference(expected: Tensor, found: Tensor, like: Tensor | None = None) -> float:
+    """Return the largest difference of two results, (N, ...), as a share of the largest value.
+
+    What is equal differs by nothing, infinity too; NaN differs by infinity. Values that are the
+    same for every input, such as masked logits of -1e9, are no measure: nothing would differ beside
+    them.
+
+    Args:
+        expected, found: Results for the same inputs.
+        like: What the largest value is taken of; by default `expected`.
+    """
+    expected, found = _real(expected), _real(found)
+    if expected.shape != found.shape:
+        return math.inf
+    if not (apart := expected != found).any():
+        return 0.0
+    largest = float((expected.double() - found.double())[apart].abs().max())
+    scale = float(magnitude(expected if like is None else _real(like)))
+    return largest / scale if largest == largest else math.inf
+
+
+def magnitude(values: Tensor) -> Tensor:
+    """Return the largest finite value of a result, (N, ...), of those that inputs decide."""
+    values = values.double()
+    varies = (values != values[:1]).any(0, keepdim=True).expand_as(values)
+    values = values[varies] if varies.any() else values.flatten()
+    sizes = values[values.isfinite()].abs()
+    return sizes.max().clamp(min=TINY) if len(sizes) else values.new_tensor(TINY)
+
+
+def _real(values: Tensor) -> Tensor:
+    return torch.view_as_real(values.resolve_conj()) if values.is_complex() else values
 
 
 @contextmanager

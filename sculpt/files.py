@@ -46,8 +46,9 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: the folder cannot be made, or nothing can be written there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A unique name; not from `tempfile`, whose files only their owner may read.
-    part = path.with_name(f"{path.name}-{uuid4().hex}.part")
+    # A unique name, no longer than that of `path` may be; not from `tempfile`, whose files only
+    # their owner may read.
+    part = path.with_name(f".{uuid4().hex}.part")
     try:
         yield part
         with part.open("rb") as written:
@@ -62,15 +63,17 @@ def replacing(path: Path) -> Iterator[Path]:
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield a new folder beside `path` to write to; when the block ends, it replaces `path`.
 
-    An older folder is removed afterwards. Where the system can exchange two names atomically
-    (Linux, on most file systems), `path` always exists; elsewhere the old folder is named
-    `.NAME-….old` for a moment. If the block raises, `path` is unchanged.
+    An older folder is removed afterwards; behind a link it is the one that the link leads to. Where
+    the system can exchange two names atomically (Linux, on most file systems), `path` always
+    exists; elsewhere the old folder is named `.….old` for a moment. If the block raises, `path` is
+    unchanged.
 
     Raises:
         OSError: the folder cannot be made, or nothing can be written there.
     """
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}-{uuid4().hex}.part")
+    part = path.with_name(f".{uuid4().hex}.part")
     part.mkdir()
     try:
         yield part

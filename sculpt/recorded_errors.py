@@ -79,15 +79,17 @@ def find_wrong_and_close(logits: Tensor, labels: Tensor, share: float) -> tuple[
         logits: (N, classes). An image whose logits are not all finite is misclassified, as in
             `sculpt.training.loss_and_error.evaluate`, and that is not close.
         labels: int64, (N,).
-        share: Of an image's largest absolute logit: by how much its label's logit and the largest
-            other one must differ.
+        share: Of an image's largest absolute logit, but for those that are the same for all images
+            (masked ones): by how much its label's logit and the largest other one must differ.
     """
     finite = logits.isfinite().all(1)
     right = (logits.argmax(1) == labels) & finite
     own = logits.gather(1, labels[:, None])[:, 0]
     others = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
     # At most, so that equal logits are close even if all of them are 0.
-    close = ((own - others).abs() <= share * logits.abs().amax(1)) & finite
+    varies = (logits != logits[:1]).any(0)
+    sizes = logits[:, varies] if varies.any() else logits
+    close = ((own - others).abs() <= share * sizes.abs().amax(1)) & finite
     return ~right, close
 
 

@@ -20,7 +20,7 @@ def write(path, content, *, die=False):
 
 def write_folder(path, *names, die=False):
     with replacing_folder(path) as part:
-        assert part.parent == path.parent
+        assert part.parent == path.resolve().parent
         for name in names:
             (part / name).write_text(name)
         if die:
@@ -102,3 +102,28 @@ def test_whoever_dies_leaves_the_folder_as_it_was(tmp_path, monkeypatch, when):
         write_folder(path, "half", die=when == "writing")
     assert [file.name for file in path.iterdir()] == ["before"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
+
+
+def test_behind_a_link_is_the_folder_that_is_replaced(tmp_path):
+    write_folder(tmp_path / "real", "one")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    write_folder(tmp_path / "link", "two")
+    assert [file.name for file in (tmp_path / "real").iterdir()] == ["two"]
+    assert (tmp_path / "link").is_symlink()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["link", "real"]
+
+
+def test_a_name_may_be_as_long_as_names_are(tmp_path):
+    long = tmp_path / ("x" * 250)
+    write(long, b"content")
+    assert long.read_bytes() == b"content"
+    long.unlink()
+    write_folder(long, "one")
+    assert (long / "one").exists()
+
+
+def test_this_folder_is_a_folder(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    write_folder(Path(), "one")
+    assert [file.name for file in (tmp_path / "here").iterdir()] == ["one"]

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sculpt.arithmetic import relative_difference
 from sculpt.compaction.calls import read_calls
 from sculpt.compaction.liveness import find_liveness
 from sculpt.compaction.narrowing import Narrowing, Slice, named_tensors
@@ -94,17 +95,23 @@ def compact_where_it_pays(
         not), and if a plan could be made also its `plan` and `difference`, relative, of both
         networks' logits in float64 (None if not measured).
     """
+    difference = reason = None
     try:
         found = narrow_for_training(model, masks, inputs, block=BLOCK)
+        if found.plan["saving"] < LEAST_SAVING:
+            reason = f"it saves only {found.plan['saving']:.1%} of the work"
+        else:
+            difference = largest_difference(model, masks, found, inputs)
+            if not difference <= MOST_DIFFERENCE:
+                reason = "the networks do not agree"
     except CompactionError as error:
         return None, {"used": False, "reason": str(error)}
-    difference = reason = None
-    if found.plan["saving"] < LEAST_SAVING:
-        reason = f"it saves only {found.plan['saving']:.1%} of the work"
-    else:
-        difference = largest_difference(model, masks, found, inputs)
-        if not difference <= MOST_DIFFERENCE:  # also if it is NaN
-            reason = "the networks do not agree"
+    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+        if "memory" in str(error):
+            raise
+        # A foreign forward pass may ask for what a narrow copy has not: a type, or an attribute.
+        reason = f"a narrow copy cannot be run ({type(error).__name__}: {error!s:.200})"
+        return None, {"used": False, "reason": reason}
     used = reason is None
     decision = {**found.plan, "used": used, "difference": difference, "reason": reason}
     return found if used else None, decision
@@ -191,8 +198,8 @@ def largest_difference(
 ) -> float:
     """Return how far the logits of a compact network are from those of the original, untrained.
 
-    In float64, in training and in evaluation mode, on two or more inputs, relative to the largest
-    logit. Both networks are copied, and not changed.
+    In float64, in training and in evaluation mode, on two or more inputs; see
+    `relative_difference`. Both networks are copied, and not changed.
     """
     full = copy_network(model)
     apply_masks(full, masks)
@@ -205,6 +212,5 @@ def largest_difference(
             with torch.random.fork_rng():
                 torch.manual_seed(0)
                 logits.append(network.train(training)(inputs.double()))
-        scale = logits[0].abs().max().clamp(min=torch.finfo(torch.float64).tiny)
-        largest = max(largest, float((logits[0] - logits[1]).abs().max() / scale))
+        largest = max(largest, relative_difference(*logits))
     return largest

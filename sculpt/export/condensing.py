@@ -16,15 +16,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_leaves
 
-from sculpt.errors import ExportError
+from sculpt.arithmetic import relative_difference
+from sculpt.diagnostics.arguments import material_weights
+from sculpt.diagnostics.layers import describe
+from sculpt.errors import ExportError, InputError
 from sculpt.export import program as ops
 from sculpt.export.lowering import lower, masked_copy
 from sculpt.export.module import activation, evaluate_program, to_module
 from sculpt.export.program import Array, Program
 from sculpt.graph.carrying import run_call
 from sculpt.graph.channels import Liveness, Mask, Numbers, find_paths, find_units, push
+from sculpt.graph.trace import tensors_in
 from sculpt.pruning.masks import Masks
 
 LARGEST = 1e-10
@@ -72,11 +75,20 @@ def compact(model: nn.Module, masks: Masks, example_inputs: Tensor) -> fx.GraphM
         calls around which all channels stayed, with the kind of each.
 
     Raises:
-        InputError: the masks do not fit the model, or a pruned weight of it is not zero.
+        InputError: the masks do not fit the model, a pruned weight of it is not zero, or the inputs
+            are no tensor (N, ...) of finite numbers.
         ExportError: the forward pass cannot be traced, or the result would compute something else.
     """
-    program = certified_program(model, masks, example_inputs, calls=True)
-    small = to_module(program)
+    material_weights(model)
+    is_tensor = isinstance(example_inputs, Tensor) and example_inputs.dim() > 1
+    if not is_tensor or not example_inputs.numel() or not example_inputs.isfinite().all():
+        raise InputError(
+            "example inputs must be one tensor (N, ...) of finite numbers, one at least, but got "
+            f"{describe(example_inputs)}"
+        )
+    with torch.inference_mode(False), torch.device("cpu"):
+        program = certified_program(model, masks, example_inputs.clone(), calls=True)
+        small = to_module(program)
     small.meta["left_whole"] = program.left_whole
     return small
 
@@ -88,25 +100,46 @@ def certified_program(
 
     With `calls` it may have calls of the network itself, which no format has.
     """
+    for name, weight in model.named_parameters():
+        if not weight.isfinite().all():
+            raise ExportError(
+                "the weights of a network must be finite to be exported, but some of "
+                f"{name} are not; it has diverged"
+            )
     certify(model, masks, program := condense(lower(model, masks, images, calls=calls)), images)
     return program
 
 
 def certify(model: nn.Module, masks: Masks, program: Program, images: Tensor) -> float:
-    """Return how far a program's logits are from the network's, as a share of the largest.
+    """Return how far a program's logits are from the network's; see `relative_difference`.
 
-    ExportError if they differ by 1e-10 or more on the images, or are not finite.
+    They are compared on the images, and on noise of their shape.
+
+    Raises:
+        ExportError: they differ by 1e-10 or more, are not finite, or there are none.
     """
     network = masked_copy(model, masks, torch.float64)
-    inputs = images.detach().to("cpu", torch.float64)
-    with torch.no_grad():
-        expected, found = (
-            torch.cat([part.flatten() for part in tree_leaves(result) if isinstance(part, Tensor)])
-            for result in (network(inputs), evaluate_program(program, inputs))
-        )
-    scale = expected.abs().max().clamp(min=torch.finfo(torch.float64).tiny)
-    difference = float((found - expected).abs().max() / scale)
-    if not difference < LARGEST:  # also if it is NaN
+    images = images.detach().to("cpu", torch.float64)
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0)).double()
+    difference = 0.0
+    for inputs in (images, noise):
+        with torch.no_grad():
+            try:
+                returned = network(inputs.clone())
+            except Exception:
+                if inputs is noise:  # a foreign forward pass may refuse it
+                    break
+                raise
+            expected = tensors_in(returned)
+            found = tensors_in(evaluate_program(program, inputs.clone()))
+        if not expected or len(expected) != len(found):
+            raise ExportError(
+                "a network must return tensors, by themselves or in tuples, lists and "
+                "dictionaries, to be compared with its export, but returned others"
+            )
+        parts = zip(expected, found, strict=True)
+        difference = max(difference, *(relative_difference(*pair) for pair in parts))
+    if not difference < LARGEST:
         raise ExportError(
             f"an export must compute what the network does, to {LARGEST:g} in float64, but the "
             f"logits differ by {difference:.3g}; please report this, with the network"

@@ -10,6 +10,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
+from sculpt.arithmetic import relative_difference
 from sculpt.bundle import NETWORK_FILE, write_bundle
 from sculpt.config.search import Runtime
 from sculpt.errors import ExportError, InputError
@@ -243,34 +244,33 @@ def measure_folder(
 def compare(
     kind: type[Format], file: Path, network: Network, images: Tensor, logits: Tensor
 ) -> float:
-    """Return how far a file's logits are from `logits`, as a share of the largest; at two batches.
+    """Return how far a file's logits are from `logits` at two batches; see `relative_difference`.
 
     Raises:
         InputError: the file cannot be read or run, or its runtime is not installed.
     """
-    largest = logits.abs().max().clamp(min=torch.finfo(torch.float32).tiny)
     try:
         run = kind.open(file, network)
-        differences = [
-            float((run(images[:count].contiguous()) - logits[:count]).abs().max() / largest)
+        return max(
+            relative_difference(logits[:count], run(images[:count].contiguous()), like=logits)
             for count in (1, len(images))
-        ]
+        )
     except InputError:
         raise
     except Exception as error:  # readers and runtimes raise anything for a foreign file
         raise InputError(
             f"{file}: must be {kind.kind}, but is not read ({error!s:.300}); export it anew"
         ) from error
-    # NaN is larger than any difference.
-    return max(d if d == d else float("inf") for d in differences)
 
 
 def _check_target(target: Path) -> None:
-    """Refuse to replace a folder that is not an export."""
+    """Refuse to replace a folder that is not an export, or holds files of somebody's beside it."""
     if target.is_dir():
         try:
-            if any(target.iterdir()):
-                read_manifest(target)
+            if held := {entry.name for entry in target.iterdir()}:
+                others = held - read_manifest(target)["files"].keys() - {MANIFEST, CARD}
+                if others:
+                    raise InputError(f"{min(others)!a} is none of its files")
         except (OSError, InputError) as error:
             raise InputError(
                 f"an export must go to a new folder, or in the place of an older export, but "

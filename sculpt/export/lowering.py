@@ -22,7 +22,7 @@ from sculpt.graph.carrying import (
     first_axis,
     tensors_of,
 )
-from sculpt.graph.copies import copy_network
+from sculpt.graph.copies import cast, copy_network
 from sculpt.graph.trace import NotTraceableError, Shape, Size, plain_type, trace
 from sculpt.models.residual_blocks import ZeroPad
 
@@ -121,7 +121,7 @@ class _Lowering:
                 if users[node] > 1:
                     shared.add(places[node])
         is_last = isinstance(result, fx.Node) and places[result] == len(operations) - 1
-        if self._calls and not (is_last and len(result.meta["size"]) == 2):
+        if self._calls and not (is_last and len(result.meta["size"] or ()) == 2):
             at = tuple(places[node] for node in output.all_input_nodes)
             reads = tuple(places[node] for node in tensors_of(output))
             operations.append(ops.Call((0,), output.name, -1, output, None, at, reads))
@@ -246,6 +246,8 @@ class _Lowering:
         fits = len(own) >= -axis and own[axis] == width and torch.Size(own).numel() == width
         if source.meta["size"] != size or axis != first_axis(size) or not fits:
             return None
+        if self._tensor(value).is_complex():
+            return None
         numbers = self._tensor(value).detach().flatten().numpy()
         axes[node] = axis
         neutral = np.ones(width), np.zeros(width)
@@ -303,7 +305,7 @@ def _folded(layer: ops.Operation, affine: ops.Affine) -> ops.Conv | ops.Linear:
 def masked_copy(model: nn.Module, masks: Masks, dtype: torch.dtype) -> nn.Module:
     """Copy a network in eval mode, on the CPU; InputError if its pruned weights are not 0."""
     check_applied(model, masks)
-    return copy_network(model).to("cpu", dtype).eval()
+    return cast(copy_network(model), "cpu", dtype).eval()
 
 
 def _lowered(node: fx.Node, what: Any, axis: int) -> list[ops.Computed] | None:

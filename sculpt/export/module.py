@@ -1,6 +1,5 @@
 """A program as a PyTorch module."""
 
-import copy
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from sculpt.export import program as ops
 from sculpt.export.program import Array, Program, as_float32
+from sculpt.graph.copies import cast, copy_network
 
 
 @torch.no_grad()
@@ -68,15 +68,19 @@ def _free_name(operation: ops.Operation, place: int, layers: nn.Module) -> str:
 def _copy_called(call: ops.Call, name: str, layers: nn.Module, dtype: torch.dtype) -> None:
     """Copy the module that a call calls, or the tensor that it gets, to the layers."""
     assert call.what is not None
-    own: Any = copy.deepcopy(call.what)
-    if isinstance(own, nn.Module):
+    if isinstance(call.what, nn.Module):
+        own = copy_network(call.what)
         if hasattr(own, "inplace"):  # others may read what it would overwrite
             vars(own)["inplace"] = False
-        layers.add_module(name, own.to(dtype))
-    elif isinstance(call.what, nn.Parameter):
-        layers.register_parameter(name, nn.Parameter(own.to(dtype)))
+        layers.add_module(name, cast(own, "cpu", dtype))
+        return
+    holder = nn.Module()
+    if isinstance(call.what, nn.Parameter):
+        holder.register_parameter("own", nn.Parameter(call.what.detach().clone()))
+        layers.register_parameter(name, cast(holder, "cpu", dtype).get_parameter("own"))
     else:
-        layers.register_buffer(name, own.to(dtype) if own.is_floating_point() else own)
+        holder.register_buffer("own", call.what.clone())
+        layers.register_buffer(name, cast(holder, "cpu", dtype).get_buffer("own"))
 
 
 class ChannelScale(nn.Module):

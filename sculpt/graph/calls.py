@@ -23,7 +23,7 @@ from sculpt.graph.carrying import (
     tensors_of,
 )
 from sculpt.graph.channels import Link
-from sculpt.graph.copies import copy_network
+from sculpt.graph.copies import cast, copy_network
 from sculpt.graph.trace import Shape, plain_type, trace
 from sculpt.models.residual_blocks import ZeroPad
 
@@ -66,7 +66,8 @@ class Call:
 
 def meta_copy(model: nn.Module) -> nn.Module:
     """Copy a network to the meta device, all in float32: the input has the weights' precision."""
-    return copy_network(model).to("meta", torch.float32)
+    copied: nn.Module = cast(copy_network(model), "meta", torch.float32)
+    return copied
 
 
 def trace_calls(model: nn.Module, shape: Shape) -> list[Call]:

@@ -120,6 +120,8 @@ class ChannelReader:
         self._modules = modules
         self.axes: dict[fx.Node, int] = {}
         self._numbers: dict[fx.Node, Any] = {}
+        self._hiding: set[fx.Node] = set()
+        """Results that hide their channels, whatever axis the caller gives them."""
         self._starts: list[tuple[int, fx.Node]] = []
 
     def _module(self, node: fx.Node) -> nn.Module | None:
@@ -241,6 +243,7 @@ class ChannelReader:
         read = self._read_numbers(node, found) if isinstance(found, Tensor) else None
         if read is None:
             self._numbers[node] = found
+            self._hiding.add(node)
             return None
         sources, carried, axis = read
         selects = flattens = False
@@ -251,7 +254,8 @@ class ChannelReader:
             if len(whole.shape) == found.dim() and own == axis:
                 taken = torch.from_numpy(carried[0])
                 selects = torch.equal(found, whole.index_select(axis, taken))
-        any_width = all(source in self.axes for source in values if _is_tensor(source)) and all(
+        shown = all(source in self.axes for source in values if _is_tensor(source))
+        any_width = (shown and not self._hiding & values.keys()) and all(
             self._does_the_same(node, module, values, found, axis, take)
             for take in (lambda width: range(0, width, 2), lambda width: range(1))
         )

@@ -27,6 +27,17 @@ def copy_network(model: nn.Module, memo: dict[int, Any] | None = None) -> Any:
     return copy.deepcopy(model, known)
 
 
+def cast(network: nn.Module, device: str, dtype: torch.dtype) -> nn.Module:
+    """Move a network to a device, in place, its floats in one precision, complex ones, too."""
+    of_complex = torch.complex128 if dtype == torch.float64 else torch.complex64
+
+    def moved(tensor: Tensor) -> Tensor:
+        kind = dtype if tensor.is_floating_point() else tensor.dtype
+        return tensor.to(device, of_complex if tensor.is_complex() else kind)
+
+    return network._apply(moved)
+
+
 @contextmanager
 def run_eagerly(model: nn.Module) -> Iterator[None]:
     """Let a network that was compiled run as it is written, in a context.

@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec
-from torch.utils._pytree import tree_leaves, tree_map, tree_unflatten
+from torch.utils._pytree import tree_map, tree_unflatten
 
+from sculpt.arithmetic import relative_difference
 from sculpt.graph.carrying import KNOWN
-from sculpt.graph.trace import NotTraceableError, Shape, is_leaf, not_traceable
+from sculpt.graph.trace import NotTraceableError, Shape, is_leaf, not_traceable, tensors_in
 
 OTHER_BATCHES = (1, 3)
 """Batches on which a graph must be the same function as its network. It is made from one of two;
@@ -249,19 +250,15 @@ def _check_other_batches(network: nn.Module, traced: nn.Module, shape: Shape) ->
         generator = torch.Generator().manual_seed(count)
         images = torch.randn(count, *shape, dtype=torch.float64, generator=generator)
         try:
-            expected = _numbers(network(images))
+            expected = tensors_in(network(images))
         except Exception:
             continue  # then there is nothing to be the same as
-        found = _numbers(traced(images))
-        largest = expected.abs().max() if expected.numel() else 0
-        if found.shape != expected.shape or not (found - expected).abs().le(SAME * largest).all():
+        found = tensors_in(traced(images))
+        pairs = zip(expected, found, strict=False)
+        same = all(relative_difference(*pair) <= SAME for pair in pairs)
+        if not same or len(expected) != len(found):
             raise _of_batch(network)
 
 
 def _of_batch(network: nn.Module) -> NotTraceableError:
     return not_traceable(network, ValueError("it depends on the size of a batch"))
-
-
-def _numbers(result: Any) -> Tensor:
-    leaves = [leaf.flatten() for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-    return torch.cat(leaves).double()

@@ -5,7 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves
 
+from sculpt.arithmetic import relative_difference
 from sculpt.graph.shapes import QuickShapes
 from sculpt.models.residual_blocks import ZeroPad
 
@@ -13,6 +15,10 @@ Shape = tuple[int, ...]
 """Shape of a result for one image: (channels, height, width), or (channels,)."""
 Size = tuple[int, ...]
 """Shape of a whole result, its first dimension most often the batch."""
+
+
+SAME = 1e-6
+"""Share by which a graph that takes the network's way differs from it at most."""
 
 
 class NotTraceableError(Exception):
@@ -52,6 +58,7 @@ class _Shapes(fx.Interpreter):
         n.meta["size"] = tuple(output.shape) if is_tensor else None
         n.meta["value"] = None if is_tensor else output
         n.meta["same"] = first is not None and output is first and first._version == version
+        n.meta["writes"] = first is not None and first._version != version and first is given[0]
         return output
 
 
@@ -75,7 +82,9 @@ def trace(
     Args:
         network: A copy, all on one device and of one precision: it is evaluated once, on zeros.
         shape: Of one image.
-        otherwise: Traces what torch.fx cannot, for images of that shape alone; without shapes.
+        otherwise: Traces what torch.fx cannot, for images of that shape alone; without shapes. Also
+            where torch.fx has taken another way than the network does, or where the network writes
+            into what others read: a graph of calls does not show in which order.
 
     Returns:
         Nodes in order of execution, with a `meta` of their results for a batch of two: `shape`,
@@ -87,11 +96,17 @@ def trace(
         NotTraceableError: the forward pass cannot be traced, or does not take such images.
     """
     try:
-        graph = symbolic_trace(network)
+        graph = _with_shapes(network, symbolic_trace(network), shape)
+        if otherwise is None or _says_all(network, graph, shape):
+            return graph
     except NotTraceableError:
         if otherwise is None:
             raise
-        graph = otherwise(network, shape)
+    return _with_shapes(network, otherwise(network, shape), shape)
+
+
+def _with_shapes(network: nn.Module, graph: fx.Graph, shape: Shape) -> fx.Graph:
+    """Find the shapes of a graph's results; see `trace`."""
     like = next(network.parameters(), torch.empty(0))
     inputs = torch.zeros(2, *shape, dtype=like.dtype, device=like.device)
     try:
@@ -101,6 +116,33 @@ def trace(
     except Exception as error:
         raise not_traceable(network, error) from error
     return graph
+
+
+def _says_all(network: nn.Module, graph: fx.Graph, shape: Shape) -> bool:
+    """Tell whether a graph computes what the network does, and its calls write into nothing that
+    others read."""
+    for node in graph.nodes:
+        if node.meta.get("writes") and (len(node.args[0].users) > 1 or not node.users):
+            return False
+    like = next(network.parameters(), torch.empty(0))
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(2, *shape, generator=generator, device="cpu").to(like)
+    with torch.no_grad():
+        try:
+            expected = tensors_in(network(noise.clone()))
+        except Exception:  # a foreign forward pass may refuse noise
+            return True
+        try:
+            found = tensors_in(fx.GraphModule(network, graph).eval()(noise.clone()))
+        except Exception:  # what it has traced is not what it does
+            return False
+    parts = zip(expected, found, strict=False)
+    return len(expected) == len(found) and all(relative_difference(*p) < SAME for p in parts)
+
+
+def tensors_in(result: Any) -> list[Tensor]:
+    """List the tensors among what a network returns."""
+    return [part for part in tree_leaves(result) if isinstance(part, Tensor)]
 
 
 def not_traceable(network: nn.Module, error: Exception) -> NotTraceableError:

@@ -14,6 +14,7 @@ import torch
 from c_libraries import BATCHES, LANES, built, error_of, small
 from hypothesis import HealthCheck, example, given, settings
 from programs import programs
+from torch import nn
 
 import sculpt
 from sculpt.errors import ExportError, NumericsError
@@ -82,6 +83,13 @@ def test_pruned_networks(family, options, shape, folder):
     assert compiled.info["nonzero_weights"] <= 5_000
     for batch in BATCHES:
         assert error_of(program, compiled, batch) < 1e-5
+
+
+def test_inputs_of_more_sides_than_an_image(folder):
+    shape = (2, 3, 4, 4)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(96, 8), nn.ReLU(), nn.Linear(8, 3))
+    program = lower(model, sculpt.pruning.masks.dense_masks(model), torch.randn(2, *shape))
+    assert error_of(program, built(program, folder), 3) < 1e-5
 
 
 MAIN = """

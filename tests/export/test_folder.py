@@ -14,6 +14,7 @@ import torch
 from networks import Undecided
 from safetensors.torch import load_file, save_file
 from test_lowering import trained_like
+from torch import nn
 from typer.testing import CliRunner
 
 from sculpt.cli import app
@@ -240,7 +241,20 @@ def test_where_to_and_what(exported: Path, tmp_path: Path) -> None:
     again = copy_of(exported, tmp_path)
     export_network(network(), again, ["bundle"], {})
     assert not (again / "network.onnx").exists(), "an older export is replaced as a whole"
+    (again / "notes.txt").write_text("keep me")
+    with pytest.raises(InputError, match="holds other files"):
+        export_network(network(), again, ["bundle"], {})
+    assert (again / "notes.txt").read_text() == "keep me"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "taken"]
+
+
+def test_weights_that_layers_share_are_exported(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6))
+    model[2].weight = model[0].weight
+    shared = Network(model.eval(), dense_masks(model), {}, torch.randn(2, 6))
+    (tmp_path / "file").write_bytes(FORMATS.get("state_dict").content(shared))
+    run = FORMATS.get("state_dict").open(tmp_path / "file", shared)
+    torch.testing.assert_close(run(shared.images), model(shared.images).detach())
 
 
 def test_a_network_that_no_graph_has_can_be_a_bundle(tmp_path: Path) -> None:

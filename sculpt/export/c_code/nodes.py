@@ -73,6 +73,5 @@ def nodes_of(program: Program) -> list[Node]:
 
 
 def _as_image(shape: Shape) -> tuple[int, int, int]:
-    channels, height, width = (*shape, 1, 1)[:3]
-    assert prod(shape) == channels * height * width
-    return channels, height, width
+    channels, *sides = (*shape, 1, 1)[: max(3, len(shape))]
+    return channels, prod(sides[:-1]), sides[-1]  # more of them are only moved

@@ -1,6 +1,5 @@
 """PyTorch's own program (`torch.export`): runs without the network's code."""
 
-import copy
 import io
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from torch import nn
 from sculpt.errors import ExportError
 from sculpt.export.formats import Network, Run
 from sculpt.export.module import without_gradients
+from sculpt.graph.copies import cast, copy_network
 from sculpt.registry import FORMATS
 
 LARGEST_BATCH = 65536
@@ -47,7 +47,7 @@ def pt2_bytes(module: nn.Module, example_shape: tuple[int, ...]) -> bytes:
     The module, on any device, is not changed; the shape is that of one image. ExportError if its
     forward pass cannot be traced.
     """
-    network = copy.deepcopy(module).to("cpu", torch.float32).eval().requires_grad_(False)
+    network = cast(copy_network(module), "cpu", torch.float32).eval().requires_grad_(False)
     batch = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
     # A size of 1 would be taken as a constant of the network.
     images = torch.zeros(2, *example_shape)

@@ -27,7 +27,8 @@ shapes = {{name: tuple(tensor.shape) for name, tensor in state.items()}}
     def content(network: Network) -> bytes:
         """Return the content of the file."""
         state = network.model.state_dict()
-        return save({name: tensor.detach().contiguous() for name, tensor in state.items()})
+        # Copies, because a weight that layers share may not stand in a file twice.
+        return save({name: tensor.detach().clone().contiguous() for name, tensor in state.items()})
 
     @staticmethod
     def open(path: Path, network: Network) -> Run:
