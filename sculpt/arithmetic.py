@@ -50,6 +50,14 @@ def _real(values: Tensor) -> Tensor:
 
 
 @contextmanager
+def drawn_by(seed: int) -> Iterator[None]:
+    """Let what layers draw by themselves, such as dropout, follow from a seed, then restore."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
 def float32_products(precision: str, device: torch.device) -> Iterator[None]:
     """Compute CUDA's float32 products and convolutions in `precision`, then restore.
 

@@ -75,7 +75,7 @@ class Measuring:
         looked_at = setup.study.diagnostics.jacobian_images
         self._probe = splits.train.sample(None if looked_at == "all" else looked_at, seed=0)
         self.first: Trained | None = None
-        """Outcome of a dense training before pruning; set by the trial."""
+        """Outcome of a dense training before pruning."""
         self._signal: dict[Milestone, Signal] = {}
         self._orthogonality: dict[Milestone, dict[str, float]] = {}
         self._topology: Topology
@@ -105,6 +105,19 @@ class Measuring:
                 effective_parameters=topology.parameters,
                 log10_paths=topology.log10_paths,
                 jacobian=jacobian,
+            )
+
+    def trained_first(self, trained: Trained) -> None:
+        """Take down the outcome of a dense training before pruning.
+
+        Raises:
+            NumericsError: its loss was not finite.
+        """
+        self.first = trained
+        if trained.diverged:
+            raise NumericsError(
+                "the first training must converge for its weights to be pruned, but its loss is "
+                "not finite; lower training.learning_rate"
             )
 
     def sculpted(self, model: nn.Module, masks: Masks, scores: Scores) -> SculptedRecord:

@@ -6,9 +6,7 @@ ICLR 2020. Signal propagation is read after initialisation, after pruning and af
 
 from functools import partial
 
-import torch
-
-from sculpt.arithmetic import float32_products, sound_convolutions
+from sculpt.arithmetic import drawn_by, float32_products, sound_convolutions
 from sculpt.compaction import compact_where_it_pays
 from sculpt.data import ImageSet, Splits
 from sculpt.initializers import initialize
@@ -18,7 +16,7 @@ from sculpt.repair.isometry import repair_isometry
 from sculpt.run_folder import NOWHERE, Hook, RunFolder
 from sculpt.training.loop import train
 from sculpt.training.memory import within_memory
-from sculpt.trial_setup import Outcome, Sculpted, TrialSetup, check_first
+from sculpt.trial_setup import Outcome, Sculpted, TrialSetup
 
 
 def run_seed(
@@ -41,11 +39,8 @@ def run_seed(
     """
     device, recipe, plan = splits.train.device, setup.study.training, None
     measuring = Measuring(setup, splits, seed)
-    # Scores and isometry are computed in float32 proper, which CUDA's convolutions are not. What
-    # layers draw by themselves follows from the seed, whatever this process has drawn before.
-    own_draws = torch.random.fork_rng(devices=[])
-    with within_memory(device), float32_products("float32", device), own_draws:
-        torch.manual_seed(seed)
+    # Scores and isometry are computed in float32 proper, which CUDA's convolutions are not.
+    with within_memory(device), float32_products("float32", device), drawn_by(seed):
         sculpted = folder.sculpted(
             partial(setup.build, splits),
             partial(sculpt_network, setup, splits, scoring, measuring, **folder.first),
@@ -77,8 +72,8 @@ def sculpt_network(
     measuring.read("initial", model, masks)
     if setup.trains_first:
         with clock("train_first"):
-            measuring.first = train(model, masks, splits, setup.study.training, seed=seed, **hooks)
-            check_first(measuring.first)
+            first = train(model, masks, splits, setup.study.training, seed=seed, **hooks)
+        measuring.trained_first(first)
     if setup.is_pruned:
         task = setup.pruning_task(model, scoring, seed)
         with clock("score"), sound_convolutions(model):

@@ -11,7 +11,7 @@ from sculpt.config import Choice, Macs, Params, Pruning, Sparsity, Study
 from sculpt.data import ImageSet, Spec, Splits
 from sculpt.diagnostics.cost import Cost, measure_cost
 from sculpt.diagnostics.topology import check_followable
-from sculpt.errors import InputError, NumericsError
+from sculpt.errors import InputError
 from sculpt.initializers import initialize
 from sculpt.initializers.trained import check_not_repaired
 from sculpt.models import build_for
@@ -22,7 +22,6 @@ from sculpt.pruning.task import Criterion, PruningTask
 from sculpt.record import Role, SculptedRecord, SeedRecord
 from sculpt.registry import CRITERIA, IMPORT
 from sculpt.seeding import derive_seed
-from sculpt.training.loop import Trained
 
 
 @dataclass(frozen=True)
@@ -168,19 +167,6 @@ def channels_last(model: nn.Module) -> nn.Module:
 def build_model(study: Study, spec: Spec) -> nn.Module:
     """Build the study's untrained network, on the current default device."""
     return build_for(study.model.name, spec.shape, spec.outputs, study.model.options)
-
-
-def check_first(trained: Trained) -> None:
-    """Refuse a first training that came to nothing.
-
-    Raises:
-        NumericsError: its loss was not finite.
-    """
-    if trained.diverged:
-        raise NumericsError(
-            "the first training must converge for its weights to be pruned, but its loss is not "
-            "finite; lower training.learning_rate"
-        )
 
 
 def check_classes(cost: Cost, spec: Spec, family: str) -> None:

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from sculpt.documents import is_writable
 from sculpt.errors import DataError
 
 ENDINGS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -86,7 +85,7 @@ class ImageTree:
             if not entry.is_dir():
                 self._leave_out(split, "files outside of class folders")
                 continue
-            if not is_writable(entry.name):
+            if entry.name.encode(errors="replace").decode() != entry.name:
                 raise DataError(
                     "the name of a class folder must be text that a file can hold, but that of "
                     f"{entry.path!r} is not UTF-8; rename it"

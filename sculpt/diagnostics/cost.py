@@ -1,6 +1,5 @@
 """Cost of a network: multiply-accumulates and activations, found without running it."""
 
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,15 +62,19 @@ def measure_cost(model: nn.Module, input_shape: InputShape) -> Cost:
     """Trace a copy of a model on the meta device, which computes shapes only.
 
     An example is computed with, on the CPU: its numbers may decide what the network does. So is a
-    network that reads numbers.
+    network that reads numbers, if it has any.
 
     Raises:
         InputError: the network does not take such an input, or does not return logits.
     """
-    if not isinstance(input_shape, Example):
-        with suppress(InputError):
-            return _measured(model, input_shape, torch.device("meta"))
-    return _measured(model, input_shape, torch.device("cpu"))
+    if isinstance(input_shape, Example):
+        return _measured(model, input_shape, torch.device("cpu"))
+    try:
+        return _measured(model, input_shape, torch.device("meta"))
+    except InputError:
+        if any(parameter.is_meta for parameter in model.parameters()):
+            raise
+        return _measured(model, input_shape, torch.device("cpu"))
 
 
 def check_counted(model: nn.Module, cost: Cost) -> None:

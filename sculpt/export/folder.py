@@ -268,9 +268,10 @@ def _check_target(target: Path) -> None:
     if target.is_dir():
         try:
             if held := {entry.name for entry in target.iterdir()}:
-                others = held - read_manifest(target)["files"].keys() - {MANIFEST, CARD}
-                if others:
-                    raise InputError(f"{min(others)!a} is none of its files")
+                own = {MANIFEST, CARD, *read_manifest(target)["files"]}
+                stems = {Path(name).stem for name in own}  # C code may have been compiled there
+                if others := [name for name in held - own if Path(name).stem not in stems]:
+                    raise InputError(f"{others[0]!a} is none of its files")
         except (OSError, InputError) as error:
             raise InputError(
                 f"an export must go to a new folder, or in the place of an older export, but "

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from sculpt.arithmetic import drawn_by
 from sculpt.data import ImageSet
 from sculpt.training.memory import is_out_of_memory
 from sculpt.training.precision import autocast
@@ -43,8 +44,7 @@ def _evaluate(
     task, outputs = images.task, list[Tensor]()
     try:
         # What layers draw even in inference (dropout by its function) is the same each time.
-        with autocast(precision, images.device), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with autocast(precision, images.device), drawn_by(0):
             for inputs, labels in images.batches(batch_size):
                 found = model(inputs).float()
                 loss += task.summed_loss(found, labels)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sculpt.arithmetic import drawn_by
 from sculpt.config import Training
 from sculpt.data import ImageSet, augment, blend_share
 from sculpt.errors import InputError, NumericsError
@@ -197,9 +198,8 @@ class Trainer:
         # Drawn on the CPU, so that it is the same on all devices.
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "data order", number))
         order = torch.randperm(len(self.images), generator=generator).to(self.device)
-        with torch.random.fork_rng(devices=[]):
-            # What layers draw (dropout) follows from the seed, too, also after an interruption.
-            torch.manual_seed(derive_seed(self.seed, "layers", number))
+        # What layers draw (dropout) follows from the seed, too, also after an interruption.
+        with drawn_by(derive_seed(self.seed, "layers", number)):
             for batch in order[: self.steps_per_epoch * self.batch_size].split(self.batch_size):
                 self.step(batch)
 

@@ -528,7 +528,7 @@ class Flat(nn.Module):
         return self.network(inputs).flatten(1)
 
 
-SHUFFLE = ["chunk", "size", "view", "transpose", "contiguous", "split", "getitem_8"]
+SHUFFLE = ["chunk", "size", "view", "transpose", "contiguous", "view_1", "split", "getitem_8"]
 LEFT_WHOLE = {
     "unet": ["network.again (ConvTranspose2d)"],
     "shuffle": [f"{name} ({name.partition('_')[0]})" for name in SHUFFLE],
