@@ -7,7 +7,6 @@ import contextlib
 import os
 import sys
 import warnings
-from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, ClassVar
@@ -76,7 +75,11 @@ class _TorchvisionSet:
         if missing is not None:
             raise DataError(missing)
         try:
-            with self._download_lock():
+            lock: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+            if self.download:  # other workers must not download into the same folder
+                self.root.mkdir(parents=True, exist_ok=True)
+                lock = FileLock(self.root / ".sculpt-download.lock")
+            with lock:
                 train = self._open(train=True)
                 test = self._open(train=False)
         except _READ_FAULTS as error:
@@ -96,16 +99,6 @@ class _TorchvisionSet:
         return ImageArrays(
             train_images, train_labels, test_images, test_labels, tuple(str(name) for name in names)
         )
-
-    @contextlib.contextmanager
-    def _download_lock(self) -> Iterator[None]:
-        """Keep other workers from downloading into the same folder."""
-        if not self.download:
-            yield
-            return
-        self.root.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.root / ".sculpt-download.lock"):
-            yield
 
     def _open(self, train: bool) -> Any:
         # Imported here because it takes seconds, and listing the data sets must not.

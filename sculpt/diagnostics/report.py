@@ -55,7 +55,7 @@ def diagnose(model: nn.Module, masks: Masks | None, inputs: Inputs) -> dict[str,
         NumericsError: an input or a derivative is not finite.
     """
     material_weights(model)
-    masks = _check_masks(model, masks)
+    masks = dense_masks(model) if masks is None else check_applied(model, masks)
     with torch.inference_mode(False), run_eagerly(model):
         return _diagnose(model, masks, check_inputs(inputs, model, derivable=True))
 
@@ -118,10 +118,3 @@ def describe_layers(
         }
         for name, positions in cost.positions.items()
     }
-
-
-def _check_masks(model: nn.Module, masks: Masks | None) -> Masks:
-    """Check masks, or make dense ones, and move them to the model's device."""
-    if masks is None:
-        return dense_masks(model)
-    return check_applied(model, masks)

@@ -212,11 +212,8 @@ def _bounded(state: dict[str, Tensor]) -> Iterator[None]:
             if tensors < 0 or weights < 0:
                 raise ValueError("it is far larger than what is in the file")
 
-    handle = register_module_parameter_registration_hook(count)
-    try:
+    with register_module_parameter_registration_hook(count):
         yield
-    finally:
-        handle.remove()
 
 
 def _check_state(file: Path, plan: nn.Module, bundle: Bundle) -> None:

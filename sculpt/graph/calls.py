@@ -24,7 +24,7 @@ from sculpt.graph.carrying import (
 )
 from sculpt.graph.channels import Link
 from sculpt.graph.copies import cast, copy_network
-from sculpt.graph.trace import Shape, plain_type, trace
+from sculpt.graph.trace import Shape, plain_type
 from sculpt.models.residual_blocks import ZeroPad
 
 Layer = nn.modules.conv._ConvNd | nn.Linear
@@ -68,14 +68,6 @@ def meta_copy(model: nn.Module) -> nn.Module:
     """Copy a network to the meta device, all in float32: the input has the weights' precision."""
     copied: nn.Module = cast(copy_network(model), "meta", torch.float32)
     return copied
-
-
-def trace_calls(model: nn.Module, shape: Shape) -> list[Call]:
-    """Trace a network on images of a shape, and read its calls; see `read_calls`.
-
-    NotTraceableError if its forward pass cannot be traced. The network is not changed.
-    """
-    return read_calls(model, trace(meta_copy(model).eval(), shape))
 
 
 def read_calls(model: nn.Module, graph: fx.Graph) -> list[Call]:

@@ -123,6 +123,8 @@ class ChannelReader:
         self._hiding: set[fx.Node] = set()
         """Results that hide their channels, whatever axis the caller gives them."""
         self._starts: list[tuple[int, fx.Node]] = []
+        self._next = 0
+        """The first number that is free."""
 
     def _module(self, node: fx.Node) -> nn.Module | None:
         return self._modules[str(node.target)] if node.op == "call_module" else None
@@ -265,17 +267,10 @@ class ChannelReader:
         """Number the values of a result that has channels; of others their origins are known."""
         if node not in self._numbers:
             start, size = self._next, node.meta["size"]
+            self._next += torch.Size(size).numel()
             self._starts.append((start, node))
-            self._numbers[node] = torch.arange(start, start + torch.Size(size).numel()).view(size)
+            self._numbers[node] = torch.arange(start, self._next).view(size)
         return self._numbers[node]
-
-    @property
-    def _next(self) -> int:
-        """The first number that is free."""
-        if not self._starts:
-            return 0
-        start, last = self._starts[-1]
-        return start + torch.Size(last.meta["size"]).numel()
 
     def _read_numbers(
         self, node: fx.Node, found: Tensor

@@ -8,6 +8,7 @@ again, and of the functions that `carrying` knows, so that nothing after it sees
 
 import math
 from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import groupby
 from typing import Any
 
@@ -81,13 +82,10 @@ def _whole_modules(network: nn.Module, inputs: Tensor) -> set[str]:
         if [type(value) for value in (*args, *kwargs, output)] != [Tensor, Tensor]:
             odd.add(module)
 
-    hooks = [m.register_forward_hook(look, with_kwargs=True) for m in named.values()]
-    try:
-        with torch.no_grad():
-            network(inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.no_grad(), ExitStack() as hooks:
+        for module in named.values():
+            hooks.enter_context(module.register_forward_hook(look, with_kwargs=True))
+        network(inputs)
     return {name for name, module in named.items() if module not in odd}
 
 

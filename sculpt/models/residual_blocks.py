@@ -10,14 +10,6 @@ from sculpt.models.activations import Activation, make_activation
 Shortcut = Literal["zeropad", "projection"]
 
 
-def convolution(
-    in_width: int, out_width: int, kernel: int, stride: int, bias: bool, groups: int = 1
-) -> nn.Conv2d:
-    """Make a convolution that keeps the size (up to its stride)."""
-    padding = kernel // 2
-    return nn.Conv2d(in_width, out_width, kernel, stride, padding, groups=groups, bias=bias)
-
-
 class ConvNorm(nn.Sequential):
     """A convolution that keeps the size (up to its stride), and its batch norm if `norm`."""
 
@@ -32,7 +24,7 @@ class ConvNorm(nn.Sequential):
         groups: int = 1,
     ):
         super().__init__()
-        self.conv = convolution(in_width, out_width, kernel, stride, bias, groups)
+        self.conv = nn.Conv2d(in_width, out_width, kernel, stride, kernel // 2, 1, groups, bias)
         if norm:
             self.norm = nn.BatchNorm2d(out_width)
 
@@ -46,7 +38,7 @@ class NormConv(nn.Sequential):
         super().__init__()
         self.norm = nn.BatchNorm2d(in_width)
         self.activation = make_activation(activation)
-        self.conv = convolution(in_width, out_width, 3, stride, bias)
+        self.conv = nn.Conv2d(in_width, out_width, 3, stride, 1, bias=bias)
 
 
 class Block(nn.Module):

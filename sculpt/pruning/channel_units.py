@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from sculpt.diagnostics.arguments import Example, InputShape
 from sculpt.diagnostics.cost import measure_cost
 from sculpt.diagnostics.layers import Layer, from_outputs, layer_groups, weights_of
-from sculpt.graph.calls import Call, left_whole, trace_calls
+from sculpt.graph.calls import Call, left_whole, meta_copy, read_calls
 from sculpt.graph.channels import Link, Mask, Numbers, Tie, find_paths, find_units, push
-from sculpt.graph.trace import NotTraceableError
+from sculpt.graph.trace import NotTraceableError, trace
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +123,7 @@ def find_channel_units(
     if isinstance(input_shape, Example):
         kind = "its inputs are several tensors or whole numbers"
         raise NotTraceableError(f"that of {type(model).__name__} is not ({kind})")
-    calls = trace_calls(model, input_shape)
+    calls = read_calls(model, trace(meta_copy(model).eval(), input_shape))
     links = [_with_weights(call) for call in calls]
     needed = _needed(links)
     units = find_units(

@@ -2,7 +2,7 @@
 
 Pham et al. 2023, *Towards Data-Agnostic Pruning At Initialization: What Makes a Good Sparse
 Mask?*, §5. The layer's integer programme has one variable per weight of a kernel; it is
-reduced to a few per input channel, and HiGHS (`scipy.optimize.milp`) solves that.
+reduced to a few gains per input channel, of which the largest are taken.
 """
 
 from typing import Any
@@ -60,10 +60,9 @@ def kernel_counts(
     #    f_j is concave: a first weight gains node + path + kernel, one of the next outputs − 1
     #    path + kernel, all further ones path. For a dead input f_j = 0.
     # 4. So each unit of an input has a gain of its own, and units of one input are worth taking
-    #    in order: an integer programme with one variable per kind of unit and one constraint,
-    #    which HiGHS solves at once. As all live gains are ≥ 0 and the last term only grows with
-    #    live weights, live inputs are filled before dead ones, which makes that last term as
-    #    large as it can be.
+    #    in order: with one constraint, on their number, the units of the largest gains are the
+    #    optimum. As all live gains are ≥ 0 and the last term only grows with live weights, live
+    #    inputs are filled before dead ones, which makes that last term as large as it can be.
     inputs, capacity = len(paths), outputs * positions
     order = np.argsort(-paths, kind="stable")
     weights = np.zeros(inputs, dtype=np.int64)  # t, in this order
@@ -95,24 +94,13 @@ def _taken(gains: NDArray[np.float64], sizes: Counts, budget: int) -> Counts:
     inputs = gains.shape[1]
     flat = gains.flatten()
     ranking = np.argsort(-flat, kind="stable")
-    # Units of equal gain are one variable, so that no input is preferred to its equal.
+    # Units of equal gain are one group, so that no input is preferred to its equal.
     ranked = flat[ranking]
     starts = np.flatnonzero(np.r_[True, ranked[1:] < ranked[:-1] * (1 - TIE)])
     available = np.zeros((len(starts), inputs), dtype=np.int64)
     group = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(ranking)]))
     np.add.at(available, (group, ranking % inputs), sizes[ranking // inputs])
-    capacities = available.sum(1)
-    # Not above: it takes a while to import, and every criterion is imported to be listed.
-    from scipy.optimize import Bounds, LinearConstraint, milp
-
-    solution = milp(
-        -ranked[starts] / max(ranked[0], np.finfo(np.float64).tiny),
-        integrality=np.ones(len(starts)),
-        bounds=Bounds(0, capacities),
-        constraints=LinearConstraint(np.ones(len(starts)), budget, budget),
-        options={"mip_rel_gap": 0.0},
-    )
-    units = np.rint(solution.x).astype(np.int64)
+    units = np.diff(np.minimum(available.sum(1).cumsum(), budget), prepend=0)
     return sum(
         (_spread(available[g], int(units[g])) for g in np.flatnonzero(units)),
         start=np.zeros(inputs, dtype=np.int64),

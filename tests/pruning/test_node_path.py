@@ -73,6 +73,13 @@ def test_no_counts_are_better_whatever_the_budget(paths, outputs, positions):
         assert found == pytest.approx(optimum, rel=1e-9), (budget, alpha, beta)
 
 
+def test_of_inputs_many_orders_apart_those_of_the_most_paths_are_filled_first():
+    p = 10.0 ** -np.arange(0, 40, 5)
+    for budget in range(1, 8 * 6):
+        counts = kernel_counts(p, 3, 2, budget, alpha=0.0, beta=0.0)
+        assert counts.sum(0).tolist() == np.diff(np.minimum(6 * np.arange(9), budget)).tolist()
+
+
 @pytest.mark.parametrize("factor", [1e-300, 1e300])
 def test_only_ratios_of_path_numbers_matter(factor):
     p = np.array([3.0, 1.0, 0.0, 2.0])

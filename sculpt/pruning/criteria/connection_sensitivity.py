@@ -1,6 +1,6 @@
 """Connection sensitivity (SNIP), with labels or without (Lee et al. 2020, Eq. 1, 3 and §5)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, get_args
 
@@ -82,12 +82,7 @@ def connection_sensitivity(
     with scoring_mode(model, batch_norm, task, twice=targets.startswith("jacobian")):
         loss = make_loss(model, task, targets, precision)
         for inputs, labels in task.batches():
-            found = torch.autograd.grad(
-                loss(inputs, labels),
-                list(parameters.values()),
-                allow_unused=True,
-                materialize_grads=True,
-            )
+            found = gradients_of(loss(inputs, labels), list(parameters.values()))
             torch._foreach_add_(gradients, found)
             images += images_of(task, inputs)
     if images == 0:
@@ -102,6 +97,33 @@ def connection_sensitivity(
     total = float(sum(score.sum(dtype=torch.float64) for score in scores))
     divisor = max(total, torch.finfo(torch.float32).tiny)
     return {name: score / divisor for name, score in zip(parameters, scores, strict=True)}
+
+
+def gradients_of(
+    value: Tensor,
+    weights: Sequence[Tensor],
+    *,
+    create_graph: bool = False,
+    retain_graph: bool | None = None,
+) -> tuple[Tensor, ...]:
+    """Compute gradients, 0 for weights that the value does not depend on."""
+    return torch.autograd.grad(
+        value,
+        weights,
+        create_graph=create_graph,
+        retain_graph=retain_graph,
+        allow_unused=True,
+        materialize_grads=True,
+    )
+
+
+def check_seen(images: int, criterion: str) -> None:
+    """Refuse to score without images, by an InputError."""
+    if images == 0:
+        raise InputError(
+            f"{criterion} must see at least one image, but got none; give inputs=, or choose a "
+            "criterion that needs no data"
+        )
 
 
 def make_loss(

@@ -15,11 +15,13 @@ from sculpt.diagnostics.arguments import count_rows, take_rows
 from sculpt.errors import InputError, check_choice
 from sculpt.pruning.criteria.connection_sensitivity import (
     Precision,
+    check_seen,
+    gradients_of,
     images_of,
     make_loss,
     scoring_mode,
 )
-from sculpt.pruning.criteria.grasp import GraspTargets, gradients_of
+from sculpt.pruning.criteria.grasp import GraspTargets
 from sculpt.pruning.masks import prunable_parameters
 from sculpt.pruning.task import PruningTask
 from sculpt.registry import CRITERIA
@@ -89,11 +91,7 @@ def fisher(
                     slope += own
                 square.addcmul_(own, own, value=1 / size)  # size times the mean's square
             images += size
-    if images == 0:
-        raise InputError(
-            "fisher must see at least one image, but got none; give inputs=, or choose a "
-            "criterion that needs no data"
-        )
+    check_seen(images, "fisher")
     return removal_costs(
         parameters,
         [square / images for square in squares],

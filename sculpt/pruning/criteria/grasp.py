@@ -10,6 +10,8 @@ from sculpt.errors import InputError, check_choice
 from sculpt.pruning.criteria.connection_sensitivity import (
     BatchNormMode,
     Precision,
+    check_seen,
+    gradients_of,
     images_of,
     make_loss,
     scoring_mode,
@@ -69,11 +71,7 @@ def grasp(
     weights = list(parameters.values())
     with scoring_mode(model, batch_norm, task, twice=True):
         images = sum(images_of(task, inputs) for inputs, _ in task.batches())
-        if images == 0:
-            raise InputError(
-                "grasp must see at least one image, but got none; give inputs=, or choose a "
-                "criterion that needs no data"
-            )
+        check_seen(images, "grasp")
         summed_loss = make_loss(model, task, targets, precision, temperature=temperature)
 
         def mean_loss(inputs: Any, labels: Tensor) -> Tensor:
@@ -105,24 +103,6 @@ def grasp(
         for (name, weight), reached in zip(parameters.items(), used, strict=True)
     }
     return _shifted(values, ranked)
-
-
-def gradients_of(
-    value: Tensor,
-    weights: list[nn.Parameter],
-    *,
-    create_graph: bool = False,
-    retain_graph: bool | None = None,
-) -> tuple[Tensor, ...]:
-    """Compute gradients, 0 for weights that the value does not depend on."""
-    return torch.autograd.grad(
-        value,
-        weights,
-        create_graph=create_graph,
-        retain_graph=retain_graph,
-        allow_unused=True,
-        materialize_grads=True,
-    )
 
 
 def _shifted(values: dict[str, Tensor], where: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -14,12 +14,14 @@ from sculpt.errors import InputError, check_choice
 from sculpt.pruning.criteria.connection_sensitivity import (
     BatchNormMode,
     Precision,
+    check_seen,
+    gradients_of,
     images_of,
     make_loss,
     scoring_mode,
 )
 from sculpt.pruning.criteria.fisher import removal_costs
-from sculpt.pruning.criteria.grasp import GraspTargets, gradients_of
+from sculpt.pruning.criteria.grasp import GraspTargets
 from sculpt.pruning.masks import prunable_parameters
 from sculpt.pruning.task import PruningTask
 from sculpt.registry import CRITERIA
@@ -89,11 +91,7 @@ def hutchinson(
                 products = gradients_of(along.sum(), weights, retain_graph=probe < probes)
                 torch._foreach_addcmul_(diagonal, signs, list(products), 1 / probes)
             images += images_of(task, inputs)
-    if images == 0:
-        raise InputError(
-            "hutchinson must see at least one image, but got none; give inputs=, or choose a "
-            "criterion that needs no data"
-        )
+    check_seen(images, "hutchinson")
     return removal_costs(
         parameters,
         [curvature / images for curvature in diagonal],

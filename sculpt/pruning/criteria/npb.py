@@ -50,8 +50,8 @@ def npb(
 
         α · nodes + (1 − α) · paths + β · kernels
 
-    as defined by `kernel_counts`, each term between 0 and 1, solved exactly (by HiGHS, however
-    large the layer). The weights kept within a kernel, and the order of equal channels, are drawn.
+    as defined by `kernel_counts`, each term between 0 and 1, solved exactly, however
+    large the layer. The weights kept within a kernel, and the order of equal channels, are drawn.
 
     Differences from the authors' code: they solve the relaxed problem in chunks of the layer,
     count a node that few paths reach only in part, and keep a kernel's largest weights.

@@ -15,6 +15,8 @@ from sculpt.errors import InputError, check_choice
 from sculpt.pruning.criteria.connection_sensitivity import (
     BatchNormMode,
     SummedLoss,
+    check_seen,
+    gradients_of,
     images_of,
     make_loss,
     scoring_mode,
@@ -80,24 +82,17 @@ def prospr(
         rollout = _Rollout(model, task, make_loss(model, task, targets))
         batches = _endless(task)
         for _ in range(steps):
-            slopes = torch.autograd.grad(
+            slopes = gradients_of(
                 rollout.mean_loss(weights, *next(batches)),
                 list(weights.values()),
                 create_graph=meta_gradient,
                 retain_graph=True,
-                allow_unused=True,
-                materialize_grads=True,
             )
             weights = {
                 name: weight - learning_rate * slope
                 for (name, weight), slope in zip(weights.items(), slopes, strict=True)
             }
-        found = torch.autograd.grad(
-            rollout.mean_loss(weights, *next(batches)),
-            list(masks.values()),
-            allow_unused=True,
-            materialize_grads=True,
-        )
+        found = gradients_of(rollout.mean_loss(weights, *next(batches)), list(masks.values()))
     return {name: gradient.abs() for name, gradient in zip(masks, found, strict=True)}
 
 
@@ -124,8 +119,4 @@ def _endless(task: PruningTask) -> Iterator[tuple[Any, Tensor]]:
         for batch in task.batches():
             empty = False
             yield batch
-        if empty:
-            raise InputError(
-                "prospr must see at least one image, but got none; give inputs=, or choose a "
-                "criterion that needs no data"
-            )
+        check_seen(not empty, "prospr")
