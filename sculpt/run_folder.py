@@ -51,17 +51,8 @@ class RunFolder:
         self.on_sculpted(found.record)
         return found
 
-    @property
-    def hooks(self) -> dict[str, Hook]:
-        """Arguments of `train` for its checkpoint and callback."""
-        return self._hooks(TRAINING_FILE)
-
-    @property
-    def first(self) -> dict[str, Hook]:
-        """The same for a dense training before pruning."""
-        return self._hooks(FIRST_FILE)
-
-    def _hooks(self, name: str) -> dict[str, Hook]:
+    def hooks(self, name: str = TRAINING_FILE) -> dict[str, Hook]:
+        """Return the arguments of `train` for a checkpoint of this name, and its callback."""
         file = self.path / name if self.path else None
         checkpoint = TrainingCheckpoint(file, self.every_seconds, self.on_written) if file else None
         return {"on_epoch": self.on_epoch, "checkpoint": checkpoint}

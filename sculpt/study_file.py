@@ -232,15 +232,10 @@ def _objective_faults(document: Document) -> list[str]:
 
 def _figure_faults(document: Document) -> list[str]:
     figures = lookup(document, "published.figures")
-    named = (
-        [figure for figure in figures if isinstance(figure, str)]
-        if isinstance(figures, list)
-        else []
-    )
     return [
         f"published.figures: must be paths in a seed's record, but got {figure!r}: {fault}"
-        for figure in named
-        if (fault := path_fault(figure))
+        for figure in (figures if isinstance(figures, list) else [])
+        if isinstance(figure, str) and (fault := path_fault(figure))
     ]
 
 

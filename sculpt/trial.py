@@ -13,7 +13,7 @@ from sculpt.initializers import initialize
 from sculpt.measuring import FEW, Measuring
 from sculpt.pruning.masks import Scores, apply_masks, dense_masks
 from sculpt.repair.isometry import repair_isometry
-from sculpt.run_folder import NOWHERE, Hook, RunFolder
+from sculpt.run_folder import FIRST_FILE, NOWHERE, Hook, RunFolder
 from sculpt.training.loop import train
 from sculpt.training.memory import within_memory
 from sculpt.trial_setup import Outcome, Sculpted, TrialSetup
@@ -43,7 +43,7 @@ def run_seed(
     with within_memory(device), float32_products("float32", device), drawn_by(seed):
         sculpted = folder.sculpted(
             partial(setup.build, splits),
-            partial(sculpt_network, setup, splits, scoring, measuring, **folder.first),
+            partial(sculpt_network, setup, splits, scoring, measuring, **folder.hooks(FIRST_FILE)),
         )
         model, masks = sculpted.model, sculpted.masks
         compaction, budget = None, setup.moving_budget(model, masks)
@@ -52,7 +52,7 @@ def run_seed(
                 compaction, plan = compact_where_it_pays(model, masks, splits.train.inputs(FEW))
         trainee = (compaction.model, compaction.masks) if compaction else (model, masks)
         with measuring.clock("train"):
-            trained = train(*trainee, splits, recipe, seed=seed, budget=budget, **folder.hooks)
+            trained = train(*trainee, splits, recipe, seed=seed, budget=budget, **folder.hooks())
         if compaction:
             compaction.restore()
         masks = masks if compaction else trained.masks

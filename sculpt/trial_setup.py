@@ -1,7 +1,7 @@
 """The setup of one trial: its study, budget and seeds; and its networks."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache, partial
 
 import torch
@@ -148,13 +148,7 @@ class Outcome:
 
 def mask_rule(pruning: Pruning) -> MaskRule:
     """Make the rule by which the scores of a study become masks."""
-    return MaskRule(
-        pruning.scope,
-        pruning.granularity,
-        pruning.mac_exponent,
-        pruning.effective,
-        pruning.layer_budgets,
-    )
+    return MaskRule(**{field.name: getattr(pruning, field.name) for field in fields(MaskRule)})
 
 
 def channels_last(model: nn.Module) -> nn.Module:

@@ -1,6 +1,6 @@
 """Images per second of every phase of a study on this machine, and its predicted time."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from statistics import mean, median
@@ -15,6 +15,7 @@ from sculpt.benchmark.prediction import keep_bench, study_seconds
 from sculpt.benchmark.race import Effort, Opponent, Rates, race, standard_opponent
 from sculpt.config import Params, Study, describe_parameters
 from sculpt.data import ImageSet, ImageSpec, Spec, Splits
+from sculpt.data.images import EVERYTHING
 from sculpt.errors import InputError
 from sculpt.measuring import Measuring
 from sculpt.record import Role
@@ -196,12 +197,13 @@ def _measure_network(
 class WatchedImages(ImageSet):
     """Images that record whether a criterion used them; some use none."""
 
-    passes: list[int] = field(default_factory=list)
+    read: list[bool] = field(default_factory=list)
+    """One entry for each time that images were read, also of samples."""
 
-    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield every image once, as `ImageSet.batches` does, and record it."""
-        self.passes.append(len(self))
-        return ImageSet.batches(self, batch_size)
+    def inputs(self, indices: Tensor | slice = EVERYTHING) -> Tensor:
+        """Normalise the chosen images, as `ImageSet.inputs` does, and record it."""
+        self.read.append(True)
+        return ImageSet.inputs(self, indices)
 
 
 def _time_sculpting(
@@ -227,7 +229,7 @@ def _time_sculpting(
             sculpted = sculpt_network(setup, splits, watched, measuring)
         taken.append(sculpted.record.seconds)
     phases = {phase: median(seconds[phase] for seconds in taken) for phase in taken[0]}
-    if not watched.passes:
+    if not watched.read:
         return sculpted, phases, None
     rate = scored / phases["score"]
     return sculpted, phases | {"score": wanted / rate}, rate

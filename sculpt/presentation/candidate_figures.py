@@ -20,7 +20,6 @@ from sculpt.presentation.figures.drawing import (
     hover,
     looks_of,
     number_axis,
-    percents,
     points,
     scaled,
     spans_decades,
@@ -128,7 +127,7 @@ def _published(content: Content) -> list[Row]:
         for point in content.published.points if content.published else []:
             if (error := point[kind]) is not None:
                 whose = "base" if point["trial"] == "base" else f"as trial {point['trial']}"
-                x, y = percents([point["sparsity"], error])
+                x, y = scaled([point["sparsity"], error], units.ERROR)
                 name = f"{NAMES[kind]} error"
                 text = hover(f"published, {whose}", f"{name} {units.percent(error)}")
                 rows.append({"series": f"published ({name})", "x": x, "y": y, "text": text})

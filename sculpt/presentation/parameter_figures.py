@@ -159,7 +159,8 @@ def _distribution(space: Space, key: str, values: list[Any]) -> BaseDistribution
         if isinstance(found, CategoricalDistribution):
             fits = all(value in found.choices for value in values)
         else:
-            fits = all(not isinstance(v, str) and _within(found, v) for v in values)
+            assert isinstance(found, IntDistribution | FloatDistribution)
+            fits = all(not isinstance(v, str) and found.low <= v <= found.high for v in values)
         if fits:
             return found
     if any(isinstance(value, str | bool) for value in values):
@@ -167,12 +168,6 @@ def _distribution(space: Space, key: str, values: list[Any]) -> BaseDistribution
     if all(isinstance(value, int) for value in values):
         return IntDistribution(min(values), max(values))
     return FloatDistribution(min(values), max(values))
-
-
-def _within(found: BaseDistribution, value: float) -> bool:
-    if not isinstance(found, IntDistribution | FloatDistribution):
-        return False
-    return found.low <= value <= found.high
 
 
 def _parallel(rows: Sequence[Sampled], space: Space, objective: str) -> Figure:

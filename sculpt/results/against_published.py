@@ -81,11 +81,27 @@ def against_published(results: Results) -> AgainstPublished | None:
     reads_test = results.config.training.protocol == "lowest_test"
     errors, unread = _errors_of(results, finished, reads_test)
     judged = _judged(errors)
+
+    def row_of(
+        role: Role, trial: int | str | None, params: Any, figure: Figure | None = None
+    ) -> PublishedRow:
+        found = finished.get(trial)
+        return {
+            "trial": trial,
+            "role": role,
+            "params": params,
+            "kept_macs": float(found["kept_macs"]) if found else None,
+            "kept_parameters": found["kept_parameters"] if found else None,
+            "published": figure,
+            **(judged[trial] if found else dict.fromkeys(FAMILIES)),  # type: ignore[typeddict-item]
+        }
+
     base_error = next((error for params, error in known if params == "base"), None)
-    base = _row("base", "base" if "base" in finished else None, results.config.model.options)
+    base: Figure | None = None
     if base_error is not None:
-        base["published"] = {"test_error": base_error, "difference": None}
-    rows = [base]
+        base = {"test_error": base_error, "difference": None}
+    own = "base" if "base" in finished else None
+    rows = [row_of("base", own, results.config.model.options, base)]
     left = {trial: row["params"] for trial, row in finished.items() if trial != "base"}
     for params, error in known:
         if params == "base":
@@ -96,15 +112,8 @@ def against_published(results: Results) -> AgainstPublished | None:
         trials = [trial for trial, found in left.items() if same_parameters(found, params)]
         for trial in trials or [None]:
             shown = params if trial is None else left.pop(trial)
-            rows.append({**_row("candidate", trial, shown), "published": figure})
-    rows += [_row("candidate", trial, params) for trial, params in left.items()]
-
-    for row in rows:
-        if (trial := row["trial"]) is not None:
-            row["kept_macs"] = float(finished[trial]["kept_macs"])
-            row["kept_parameters"] = finished[trial]["kept_parameters"]
-            for family in FAMILIES:
-                row[family] = judged[trial][family]
+            rows.append(row_of("candidate", trial, shown, figure))
+    rows += [row_of("candidate", trial, params) for trial, params in left.items()]
     return {
         "source": published.source,
         "published_protocol": "lowest_test" if reads_test else None,
@@ -126,20 +135,6 @@ def same_parameters(one: Any, other: Any) -> bool:
         return bool(one == other)
     mine, theirs = ({k: v for k, v in p.items() if v is not None} for p in (one, other))
     return mine == theirs
-
-
-def _row(role: Role, trial: int | str | None, params: Any) -> PublishedRow:
-    return {
-        "trial": trial,
-        "role": role,
-        "params": params,
-        "kept_macs": None,
-        "kept_parameters": None,
-        "published": None,
-        "lowest_test": None,
-        "selected_test": None,
-        "val": None,
-    }
 
 
 def _errors_of(

@@ -134,12 +134,8 @@ def _rows(
 def write_attributes(storage: StudyStorage, trial_id: int, attributes: Mapping[str, Any]) -> None:
     """Set user attributes of a running trial, all or none of them, in one transaction;
     UpdateFinishedTrialError if it is finished."""
-    rows = [
-        {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
-        for key, value in attributes.items()
-    ]
     with storage.engine.begin() as connection:
-        connection.execute(_upsert(storage, _USER, "trial_id"), rows)
+        _upsert(connection, _USER, "trial_id", trial_id, attributes)
         # After the write, which has locked the trial: to finish it waits for the commit.
         state = connection.execute(
             select(_TRIALS.c.state).where(_TRIALS.c.trial_id == trial_id)
@@ -155,25 +151,24 @@ def write_study_attributes(
         for key, value in attributes.items():
             storage.set_study_system_attr(study_id, key, value)
         return
-    rows = [
-        {"study_id": study_id, "key": key, "value_json": json.dumps(value)}
-        for key, value in attributes.items()
-    ]
 
     def write() -> None:
         with storage.engine.begin() as connection:
-            connection.execute(_upsert(storage, _OF_STUDY, "study_id"), rows)
+            _upsert(connection, _OF_STUDY, "study_id", study_id, attributes)
 
-    if rows:
+    if attributes:
         storage.patience(write)
 
 
-def _upsert(storage: StudyStorage, attributes: TableClause, owner: str) -> Any:
-    dialect = postgresql if storage.engine.name == "postgresql" else sqlite
-    given = dialect.insert(attributes)
-    return given.on_conflict_do_update(
-        index_elements=[owner, "key"], set_={"value_json": given.excluded.value_json}
-    )
+def _upsert(
+    connection: Connection, kept: TableClause, owner: str, number: int, found: Mapping[str, Any]
+) -> None:
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    given = dialect.insert(kept)
+    changed = {"value_json": given.excluded.value_json}
+    rows = [{owner: number, "key": key, "value_json": json.dumps(found[key])} for key in found]
+    upsert = given.on_conflict_do_update(index_elements=[owner, "key"], set_=changed)
+    connection.execute(upsert, rows)
 
 
 def _read_attributes(

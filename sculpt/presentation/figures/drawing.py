@@ -242,11 +242,6 @@ def hover(*lines: object) -> str:
     return "\n".join(str(line) for line in lines if line)
 
 
-def percents(values: Iterable[float | None]) -> list[float | None]:
-    """Return fractions as percent."""
-    return [None if value is None else rounded(100 * value) for value in values]
-
-
 def scaled(values: Iterable[float | None], metric: Metric) -> list[float | None]:
     """Return values of a metric as they are written: shares as percent."""
     return [None if value is None else rounded(metric.factor * value) for value in values]

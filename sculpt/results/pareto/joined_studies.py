@@ -1,6 +1,6 @@
 """Several studies joined: their finished trials, and the notes on what cannot be compared."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -59,26 +59,18 @@ def _finished(results: Results) -> pd.DataFrame:
 
 def differences(studies: Sequence[Results]) -> list[str]:
     """Return a note for each study that cannot be compared with the first, and why."""
-    first = studies[0].config
-    images = [r.config.study for r in studies[1:] if r.images != studies[0].images]
-    metric = [r.config.study for r in studies[1:] if r.metric != studies[0].metric]
-    counting = [r.config.study for r in studies[1:] if r.config.counting != first.counting]
-    return (
-        [
-            f"{first.study} and {name} were not trained on the same images: their errors are not "
-            "comparable"
-            for name in images
-        ]
-        + [
-            f"{first.study} and {name} have other metrics: their errors are not comparable"
-            for name in metric
-        ]
-        + [
-            f"{first.study} and {name} count parameters by different rules: their sizes are not "
-            "comparable"
-            for name in counting
-        ]
-    )
+    faults: dict[str, Callable[[Results], object]] = {
+        "were not trained on the same images: their errors": lambda r: r.images,
+        "have other metrics: their errors": lambda r: r.metric,
+        "count parameters by different rules: their sizes": lambda r: r.config.counting,
+    }
+    first = studies[0]
+    return [
+        f"{first.config.study} and {other.config.study} {fault} are not comparable"
+        for fault, of in faults.items()
+        for other in studies[1:]
+        if of(other) != of(first)
+    ]
 
 
 def _place(config: Study) -> str:
