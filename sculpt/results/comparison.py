@@ -10,7 +10,7 @@ from sculpt.errors import InputError
 from sculpt.record import TrialRecord
 from sculpt.results.records import Results, open_results
 from sculpt.results.statistics import (
-    Difference,
+    Comparison,
     Judgement,
     compare_paired,
     compare_unpaired,
@@ -114,7 +114,7 @@ def _find(reference: str, storage: str | None) -> TrialRecord:
     return results.typed_record(int(trial) if trial.isdigit() else trial)
 
 
-def _compare_two(one: TrialRecord, other: TrialRecord) -> Difference | None:
+def _compare_two(one: TrialRecord, other: TrialRecord) -> Comparison | None:
     if not _same_images(one, other) or not _same_metric(one, other):
         return None
     compared = compare_paired if one.seeds == other.seeds else compare_unpaired

@@ -23,6 +23,7 @@ bootstrap (8, 10 and 15 seeds, four kinds of errors, 200 studies each: 3.5 to 9 
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, TypedDict
 
@@ -53,14 +54,10 @@ Method = Literal["bootstrap", "student", "welch"]
 
 
 class Difference(Interval):
-    """A mean difference, candidate − base, with its interval and its two-sided p.
-
-    Zero lies outside the interval where p < 1 − confidence, unless all differences are equal.
-    """
+    """A comparison as JSON has it."""
 
     p: float
     p_holm: float
-    """Corrected for the number of comparisons; p until then."""
     method: Method
 
 
@@ -72,9 +69,24 @@ class Judgement(TypedDict):
     verdict: str | None
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """A mean difference, candidate − base, with its interval and its two-sided p.
+
+    Zero lies outside the interval where p < 1 − confidence, unless all differences are equal.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    n: int
+    method: Method
+
+
 def compare_paired(
     candidate: Sequence[float], base: Sequence[float], confidence: float = CONFIDENCE
-) -> Difference | None:
+) -> Comparison | None:
     """Compare two networks seed by seed, and always with the same outcome.
 
     Where all differences are equal the interval has no width, and p is 1 if they are zero, else
@@ -101,25 +113,28 @@ def compare_paired(
     rounding = 1e-12 * float(np.abs([one, other]).max())
     if np.ptp(differences) <= rounding:
         p = 1.0 if abs(mean) <= rounding else 2.0 ** (1 - count)
-        return Difference(mean=mean, low=mean, high=mean, p=p, p_holm=p, method="student")
+        return Comparison(mean, mean, mean, p, count, "student")
     if count >= FEWEST:
         low, high, p = (float(x[0]) for x in bootstrap_t(differences, confidence))
         if np.isfinite([low, high]).all():
-            return Difference(mean=mean, low=low, high=high, p=p, p_holm=p, method="bootstrap")
+            return Comparison(mean, low, high, p, count, "bootstrap")
     low, high, p = (float(x[0]) for x in student_t(differences, confidence))
-    return Difference(mean=mean, low=low, high=high, p=p, p_holm=p, method="student")
+    return Comparison(mean, low, high, p, count, "student")
 
 
-def compare_unpaired(one: Sequence[float], other: Sequence[float]) -> Difference | None:
+def compare_unpaired(
+    one: Sequence[float], other: Sequence[float], confidence: float = CONFIDENCE
+) -> Comparison | None:
     """Compare two networks that were not trained with the same seeds, by Welch's t.
 
     Args:
         one: One value per seed.
         other: Of another network, on seeds of its own.
+        confidence: Coverage of the interval.
 
     Returns:
-        The comparison of their means; None if either has fewer than 2 values, or neither has any
-        spread, which no t can judge.
+        The comparison of their means (n is the smaller number of seeds); None if either has
+        fewer than 2 values, or neither has any spread, which no t can judge.
     """
     if min(len(one), len(other)) < 2:
         return None
@@ -131,11 +146,11 @@ def compare_unpaired(one: Sequence[float], other: Sequence[float]) -> Difference
     freedom = sum(errors) ** 2 / sum(
         e**2 / (len(v) - 1) for e, v in zip(errors, samples, strict=True)
     )
-    mean = float(samples[0].mean() - samples[1].mean())
-    half = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * error
-    p = float(2 * stdtr(freedom, -abs(mean) / error))
-    low, high = mean - half, mean + half
-    return Difference(mean=mean, low=low, high=high, p=p, p_holm=p, method="welch")
+    difference = float(samples[0].mean() - samples[1].mean())
+    half = float(stdtrit(freedom, (1 + confidence) / 2)) * error
+    p = float(2 * stdtr(freedom, -abs(difference) / error))
+    count = min(len(one), len(other))
+    return Comparison(difference, difference - half, difference + half, p, count, "welch")
 
 
 def student_t(differences: Array, confidence: float = CONFIDENCE) -> tuple[Array, Array, Array]:
@@ -202,13 +217,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def verdict(comparison: Difference | None, adjusted_p: float) -> str:
+def verdict(comparison: Comparison | None, adjusted_p: float) -> str:
     """Return the verdict in words, by the adjusted p and the sign of the difference."""
     if comparison is None:
         return "single seed"
     if adjusted_p >= LEVEL:
         return "not distinguishable"
-    return "better" if comparison["mean"] < 0 else "worse"
+    return "better" if comparison.difference < 0 else "worse"
 
 
 def judge(
@@ -224,14 +239,23 @@ def judge(
     return judge_all([compare_paired(*pair) for pair in pairs], family)
 
 
-def judge_all(found: Sequence[Difference | None], family: int = 0) -> list[Judgement]:
+def judge_all(found: Sequence[Comparison | None], family: int = 0) -> list[Judgement]:
     """Correct comparisons for their number by Holm's method; see `judge`."""
     made = [comparison for comparison in found if comparison]
     to_come = max(0, family - len(made))
-    adjusted = iter(holm([comparison["p"] for comparison in made] + [1.0] * to_come))
+    adjusted = iter(holm([comparison.p for comparison in made] + [1.0] * to_come))
     judgements: list[Judgement] = []
     for comparison in found:
         p_holm = next(adjusted) if comparison else 1.0
-        difference: Difference | None = comparison and {**comparison, "p_holm": p_holm}
+        difference: Difference | None = None
+        if comparison:
+            difference = {
+                "mean": comparison.difference,
+                "low": comparison.low,
+                "high": comparison.high,
+                "p": comparison.p,
+                "p_holm": p_holm,
+                "method": comparison.method,
+            }
         judgements.append({"difference": difference, "verdict": verdict(comparison, p_holm)})
     return judgements

@@ -19,7 +19,11 @@ ROW = 24
 """Pixels of a layer's row."""
 
 
-def plot_pruning(document: Mapping[str, Any], scores: Mapping[str, Any], path: Path) -> None:
+def plot_pruning(
+    document: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    scores: Mapping[str, Any],
+    path: str | Path,
+) -> None:
     """Write the figure of `draw_pruning` to a file; its ending says the format (.png, .pdf, .svg).
 
     Raises:
@@ -27,7 +31,7 @@ def plot_pruning(document: Mapping[str, Any], scores: Mapping[str, Any], path: P
     """
     figure = draw_pruning(document, scores)
     try:
-        write_picture(figure, path)
+        write_picture(figure, Path(path))
     except (OSError, ValueError) as error:
         raise InputError(
             f"the figure must go to a file that can be written, such as pruning.png, but got "
@@ -35,13 +39,16 @@ def plot_pruning(document: Mapping[str, Any], scores: Mapping[str, Any], path: P
         ) from error
 
 
-def draw_pruning(document: Mapping[str, Any], scores: Mapping[str, Any]) -> Figure:
+def draw_pruning(
+    document: Mapping[str, Any] | Sequence[Mapping[str, Any]], scores: Mapping[str, Any]
+) -> Figure:
     """Draw each layer's sparsity and, beside it, the distribution of its scores.
 
     Layers go down the page in the order of the forward pass: names stay readable, however many.
 
     Args:
-        document: What `sculpt diagnose --json` prints, or a trial's record.
+        document: What `sculpt diagnose --json` prints or a trial's record, or only its `layers`:
+            rows with name, shape and kept.
         scores: Tensors keyed by parameter name; the magnitudes of those that are not zero are
             shown. Names that are no layer's weight (biases) are left out, and without any scores so
             is their panel.
@@ -49,7 +56,7 @@ def draw_pruning(document: Mapping[str, Any], scores: Mapping[str, Any]) -> Figu
     Raises:
         InputError: there are no layers.
     """
-    layers = document["layers"]
+    layers = list(document["layers"] if isinstance(document, Mapping) else document)
     if not layers:
         raise InputError("there must be layers to draw, but got none")
     rows = [
@@ -66,11 +73,12 @@ def draw_pruning(document: Mapping[str, Any], scores: Mapping[str, Any]) -> Figu
     if spreads:
         panels.append(_scores([row["layer"] for row in rows]))
     joined = alt.hconcat(*panels, spacing=24)
-    named = f"{document['study']}: {describe_parameters(document['params']) or 'as it stands'}"
-    size = f"{count(document['kept_parameters'])} parameters, "
-    size += f"sparsity {share(document['sparsity'])}"
-    titled = joined.properties(title=alt.TitleParams(named, subtitle=size))
-    made: Figure = titled.to_dict(validate=False)
+    if isinstance(document, Mapping) and "study" in document:
+        named = f"{document['study']}: {describe_parameters(document['params']) or 'as it stands'}"
+        size = f"{count(document['kept_parameters'])} parameters, "
+        size += f"sparsity {share(document['sparsity'])}"
+        joined = joined.properties(title=alt.TitleParams(named, subtitle=size))
+    made: Figure = joined.to_dict(validate=False)
     del made["config"]
     known = [row for row in spreads if "median" in row]
     unknown = [row for row in spreads if "median" not in row]
