@@ -26,7 +26,7 @@ _ATTENTION = (
 
 
 _PRODUCTS = ("matmul", "__matmul__", "mm", "addmm")
-"""Products of matrices, by name: the last two arguments are multiplied."""
+"""Products of matrices, by name: the last two tensors are multiplied."""
 
 
 @dataclass(frozen=True)
@@ -175,9 +175,9 @@ class _Uses(TorchFunctionMode):
                     self._add(given[f"{key}_proj_weight"], count)
             self._add(given["out_proj_weight"], tokens[0])
         elif name in _PRODUCTS and isinstance(output, Tensor):
-            first, second = args[-2:]
-            for operand, columns in ((first, -2), (second, -1)):
-                if isinstance(operand, Tensor) and operand.dim() >= 2:
+            tensors = [part for part in (*args, *kwargs.values()) if isinstance(part, Tensor)]
+            for operand, columns in zip(tensors[-2:], (-2, -1), strict=False):
+                if operand.dim() >= 2:
                     self._add(operand, output.numel() // output.shape[columns])
         return output
 

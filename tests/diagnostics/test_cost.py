@@ -175,6 +175,7 @@ class Product(nn.Module):
         lambda code, weight: code @ weight,
         lambda code, weight: torch.mm(code, weight),
         lambda code, weight: code.matmul(weight),
+        lambda code, weight: torch.matmul(input=code, other=weight),
         lambda code, weight: torch.addmm(torch.zeros(6, device=code.device), code, weight),
         lambda code, weight: (weight.t() @ code.t()).t(),
         lambda code, weight: F.linear(code, weight.t()),

@@ -49,7 +49,7 @@ from sculpt.training.memory import long_lived, release_memory
 from sculpt.trial import run_seed
 from sculpt.trial_setup import TrialSetup
 
-MOST_INFEASIBLE = 1000
+MOST_INFEASIBLE = 2000
 """Draws in a row that are infeasible, or others' again; then the space has no more."""
 
 POLL_SECONDS, LONGEST_POLL_SECONDS = 1.0, 15.0
