@@ -38,7 +38,7 @@ def relative_difference(expected: Tensor, found: Tensor, like: Tensor | None = N
 
 def magnitude(values: Tensor) -> Tensor:
     """Return the largest finite value of a result, (N, ...), of those that inputs decide."""
-    values = values.double()
+    values = values.double().reshape(len(values) if values.dim() else 1, -1)
     varies = (values != values[:1]).any(0, keepdim=True).expand_as(values)
     values = values[varies] if varies.any() else values.flatten()
     sizes = values[values.isfinite()].abs()

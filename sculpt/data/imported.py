@@ -146,7 +146,7 @@ class Imported:
     def _tensor(self, value: Any) -> Tensor:
         try:
             if isinstance(value, np.ndarray):  # in an order that torch has
-                value = np.ascontiguousarray(value, value.dtype.newbyteorder("="))
+                value = np.asarray(value, value.dtype.newbyteorder("="), order="C")
             tensor = torch.as_tensor(value)
         except (TypeError, ValueError, RuntimeError) as error:
             raise DataError(

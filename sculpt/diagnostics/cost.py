@@ -101,13 +101,16 @@ def _measured(model: nn.Module, input_shape: InputShape, device: torch.device) -
     traced = _in_float32(model, device)
     uses = _Uses({layer.weight: name for name, _, layer in named_layers(traced)})
     activations = 0
+    weights_by_layer = {
+        layer: uses.names[layer.weight] for layer in traced.modules() if isinstance(layer, Layer)
+    }
     ran: dict[str, None] = {}
 
     def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         nonlocal activations
         activations += sum(t.numel() for t in tree_leaves(output) if isinstance(t, Tensor))
-        if isinstance(module, Layer):
-            ran[uses.names[module.weight]] = None
+        if module in weights_by_layer:
+            ran[weights_by_layer[module]] = None
 
     for module in traced.modules():
         if not any(module.children()):
@@ -117,7 +120,7 @@ def _measured(model: nn.Module, input_shape: InputShape, device: torch.device) -
             inputs = ones_like_inputs(input_shape, device, torch.float32, lambda ones: ones)
             returned = call(traced, inputs)
             output = logits_of(returned)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, TypeError, AttributeError, AssertionError) as error:
         raise InputError(
             f"a network must take inputs of shape {input_shape}, but refuses: {error}; give "
             "inputs or input_shape that fit it"
@@ -175,7 +178,8 @@ class _Uses(TorchFunctionMode):
                     self._add(given[f"{key}_proj_weight"], count)
             self._add(given["out_proj_weight"], tokens[0])
         elif name in _PRODUCTS and isinstance(output, Tensor):
-            tensors = [part for part in (*args, *kwargs.values()) if isinstance(part, Tensor)]
+            given = (*args, *(part for key, part in kwargs.items() if key != "out"))
+            tensors = [part for part in given if isinstance(part, Tensor)]
             for operand, columns in zip(tensors[-2:], (-2, -1), strict=False):
                 if operand.dim() >= 2:
                     self._add(operand, output.numel() // output.shape[columns])

@@ -131,6 +131,8 @@ def certify(model: nn.Module, masks: Masks, program: Program, images: Tensor) ->
                     break
                 raise
             expected = tensors_in(returned)
+            if inputs is noise and any(part.isnan().any() for part in expected):
+                break
             found = tensors_in(evaluate_program(program, inputs.clone()))
         if not expected or len(expected) != len(found):
             raise ExportError(

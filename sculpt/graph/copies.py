@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -20,6 +20,8 @@ def copy_network(model: nn.Module, memo: dict[int, Any] | None = None) -> Any:
         memo: Copies of tensors, by their identity: these are taken in the place of such tensors.
     """
     known = dict(memo or {})
+    with suppress(RuntimeError):
+        return copy.deepcopy(model, dict(known))
     for module in model.modules():
         for leaf in tree_leaves(list(vars(module).values())):
             if isinstance(leaf, Tensor) and leaf.grad_fn is not None:

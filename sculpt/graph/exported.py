@@ -251,6 +251,8 @@ def _check_other_batches(network: nn.Module, traced: nn.Module, shape: Shape) ->
             expected = tensors_in(network(images))
         except Exception:
             continue  # then there is nothing to be the same as
+        if any(part.isnan().any() for part in expected):
+            continue
         found = tensors_in(traced(images))
         pairs = zip(expected, found, strict=False)
         same = all(relative_difference(*pair) <= SAME for pair in pairs)

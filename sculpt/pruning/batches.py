@@ -28,7 +28,7 @@ def batches_of(count: int, size: int) -> list[slice]:
     starts = list(range(0, count, size))
     if size > 1 and len(starts) > 1 and starts[-1] == count - 1:
         starts.pop()
-    return [slice(*ends) for ends in zip(starts, [*starts[1:], count], strict=True)]
+    return [slice(*ends) for ends in zip(starts, [*starts[1:], count], strict=False)]
 
 
 def read_batches(

@@ -47,7 +47,9 @@ class LayerUnits:
         np.add.at(sizes, self.rows, self.weights * columns[:, None] + self.biases)
         np.add.at(sizes, self.columns, self.weights * rows[:, None])
         units, pairs = self._with_themselves
-        np.add.at(sizes, units, self.weights * pairs)
+        # In the rows and the columns of what is kept, the unit itself was counted twice; in those
+        # of others not at all.
+        np.add.at(sizes, units, self.weights * np.where(kept[units], -pairs, pairs))
 
     @cached_property
     def _with_themselves(self) -> tuple[Numbers, Numbers]:
@@ -98,7 +100,7 @@ class ChannelUnits:
     def sizes(self, kept: Mask) -> Numbers:
         """Count the numbers that each unit has in common with the kept ones, and its own: (units,).
 
-        By so much it makes the network grow if it is not one of them.
+        By so much it makes the network grow if it is not one of them, and else shrink without it.
         """
         sizes = np.zeros(len(kept), np.int64)
         for layer in self.layers.values():

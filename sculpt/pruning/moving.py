@@ -74,6 +74,8 @@ def move_masks(
     if not isinstance(fraction, int | float) or not 0 <= fraction <= 1:
         raise InputError(f"fraction must be from 0 to 1, but got {fraction!r}")
     parameters, here = _movable(model, masks, include, exclude)
+    if not parameters:
+        return 0
     gradients: dict[str, Tensor] = {}
     if rule == "rigl":
         gradients = _gradients(parameters, here, optimizer)
@@ -132,6 +134,8 @@ def shrink_masks(
             f"masks must shrink to a whole number of weights from 0 to the {before} they keep, but "
             f"got {kept!r}"
         )
+    if not parameters:
+        return 0
     counts: Mapping[tuple[str, ...], int] = {tuple(parameters): kept}
     if scope == "layer":
         sizes = {name: int(mask.sum()) for name, mask in here.items()}
@@ -167,7 +171,8 @@ def _movable(
 ) -> tuple[dict[str, Tensor], Masks]:
     """Find the parameters that train, have a mask and match; and their masks where they are."""
     here, parameters = check_masks(model, masks), material_weights(model)
-    matched = matching([n for n in masks if parameters[n].requires_grad], include, exclude)
+    trainable = [name for name in masks if parameters[name].requires_grad]
+    matched = matching(trainable, include, exclude) if trainable else []
     return {n: parameters[n] for n in matched}, {n: here[n] for n in matched}
 
 

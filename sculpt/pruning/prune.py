@@ -235,7 +235,7 @@ def prune(
             if isinstance(shape, tuple) and any(
                 map(_has_own_forward, weighted_layers(model).values())
             ):
-                with suppress(InputError):  # what cannot be traced is pruned all the same
+                with suppress(Exception):  # what cannot be traced is pruned all the same
                     remade = remade_weights(model, measure_cost(model, shape))
         unspent = budget - spared - count_kept(model, masks, counting)
     if others := _left_out(model, {*left_whole, *(embeddings(model).keys() & masks.keys())}):

@@ -50,6 +50,9 @@ _TIED = 1e-10
 Array = NDArray[np.float64]
 
 
+ROUNDING = 1e-12
+"""Share of a value by which equal ones may differ."""
+
 Method = Literal["bootstrap", "student", "welch"]
 
 
@@ -109,10 +112,10 @@ def compare_paired(
     one, other = np.asarray(candidate, dtype=float), np.asarray(base, dtype=float)
     differences = (one - other)[None]
     mean = float(differences.mean())
-    # Equal up to the rounding of the subtraction.
-    rounding = 1e-12 * float(np.abs([one, other]).max())
-    if np.ptp(differences) <= rounding:
-        p = 1.0 if abs(mean) <= rounding else 2.0 ** (1 - count)
+    # Equal up to the rounding of the subtraction, of each seed: one may have diverged.
+    rounding = ROUNDING * np.maximum(np.abs(one), np.abs(other))
+    if np.ptp(differences) <= rounding.min():
+        p = 1.0 if (np.abs(differences) <= rounding).all() else 2.0 ** (1 - count)
         return Comparison(mean, mean, mean, p, count, "student")
     if count >= FEWEST:
         low, high, p = (float(x[0]) for x in bootstrap_t(differences, confidence))
@@ -141,7 +144,7 @@ def compare_unpaired(
     samples = [np.asarray(values, dtype=float) for values in (one, other)]
     errors = [values.var(ddof=1) / len(values) for values in samples]
     error = math.sqrt(sum(errors))
-    if not error:
+    if error <= ROUNDING * max(np.abs(values).max() for values in samples):
         return None
     freedom = sum(errors) ** 2 / sum(
         e**2 / (len(v) - 1) for e, v in zip(errors, samples, strict=True)

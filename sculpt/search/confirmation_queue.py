@@ -109,7 +109,7 @@ def _queue(store: Store, settings: Confirm, trials: Trials, dry: bool) -> int:
             {"candidate": candidate, "arm": arm, "seeds": settings.seeds}
             for candidate, arm in wanted
         ]
-        return queue_wanted(trials, attributes, dry=dry)
+        return queue_wanted(trials, attributes, dry=dry, current=store.is_current)
 
 
 def confirmation_setup(store: Store, attributes: Mapping[str, int | str], spec: Spec) -> TrialSetup:

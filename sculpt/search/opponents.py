@@ -50,7 +50,7 @@ def queue_opponents(store: Store, *, dry: bool = False) -> int:
 
     def queue() -> int:
         with trials.storage.lock():
-            return queue_wanted(trials, wanted, dry=dry)
+            return queue_wanted(trials, wanted, dry=dry, current=store.is_current)
 
     # Repeated from the start if a server's connection is lost: trials already queued are seen.
     return trials.storage.patience(queue)

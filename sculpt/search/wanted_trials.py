@@ -12,12 +12,15 @@ Wanted = Mapping[str, Any]
 """User attributes that a trial is queued with, and known by."""
 
 
-def queue_wanted(trials: Trials, wanted: Sequence[Wanted], *, dry: bool = False) -> int:
+def queue_wanted(
+    trials: Trials, wanted: Sequence[Wanted], *, dry: bool = False, current: bool = True
+) -> int:
     """Queue the wanted trials that are missing, or only count them; return how many are left to
     run. Those that failed are tried again.
 
     The caller holds the lock of the storage. Of other trials than wanted, those that are queued are
-    withdrawn; when they are wanted again they begin anew.
+    withdrawn, if this process knows the current settings; when they are wanted again they begin
+    anew.
     """
     found = trials.read()
     states = trial_states(found)
@@ -27,7 +30,7 @@ def queue_wanted(trials: Trials, wanted: Sequence[Wanted], *, dry: bool = False)
     if not dry:
         known = set(map(_key, wanted))
         for trial, key in zip(found, keys, strict=True):
-            if trial.state is TrialState.WAITING and key not in known:
+            if current and trial.state is TrialState.WAITING and key not in known:
                 trials.withdraw(trial.number, "the study asks for it no longer")
         for attributes in wanted:
             if state_of.get(_key(attributes), "failed") == "failed":  # or was never queued

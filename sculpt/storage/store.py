@@ -6,6 +6,7 @@ reason the confirmation after the search is another one, `NAME/confirm`, and so 
 `NAME/opponents`.
 """
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,17 @@ class Store:
     def total(self) -> int:
         """Total of trials that the study was last asked for, the base included."""
         return int(self.candidates.user_attrs[TOTAL])
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the study was last run with these opponents and this confirmation: they may be
+        changed while other processes work on it."""
+        settings = (
+            self.config.model_dump(mode="json"),
+            json.loads(self.candidates.user_attrs["config"]),
+        )
+        mine, last = ((s.get("opponents"), s["search"].get("confirm")) for s in settings)
+        return mine == last
 
     @property
     def images(self) -> str:

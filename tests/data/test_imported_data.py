@@ -65,6 +65,14 @@ def test_images_of_8_bits_stay_images():
     assert data.read().class_names == ("0", "1")
 
 
+class Labelled(Dataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, place):
+        return np.zeros(2), np.array(place % 2)
+
+
 @pytest.mark.parametrize(
     ("returned", "spec"),
     [
@@ -76,6 +84,7 @@ def test_images_of_8_bits_stay_images():
         ((torch.zeros(10, 1, 4, 4), torch.arange(10) % 3), ((1, 4, 4), 3, "classes")),
         ((torch.zeros(10, 5).to_sparse(), np.arange(10, dtype="u2") % 2), ((5,), 2, "classes")),
         ((np.zeros((10, 5), ">f4")[:, ::-1], np.arange(10) % 2), ((5,), 2, "classes")),
+        (Labelled(), ((2,), 2, "classes")),
     ],
 )
 def test_many_forms_are_taken(given, returned, spec):

@@ -191,3 +191,31 @@ def test_a_network_that_reads_numbers_is_computed_with():
     model[0].register_forward_hook(lambda module, inputs, output: seen.append(output.mean().item()))
     assert measure_cost(model, (6,)).dense_macs == 32
     assert len(seen) == 1
+
+
+class Swapped(nn.Module):
+    """Calls a layer with another weight than its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 4)
+
+    def forward(self, inputs):
+        weight = self.layer.weight - self.layer.weight.mean()
+        given = {"weight": weight, "bias": self.layer.bias}
+        return torch.func.functional_call(self.layer, given, (inputs,))
+
+
+def test_a_weight_that_is_swapped_is_made_of_its_own():
+    assert measure_cost(Swapped(), (6,)).remade == ("layer.weight",)
+
+
+class Picky(nn.Linear):
+    def forward(self, inputs):
+        assert inputs.device.type == "cpu", "it needs numbers"
+        return super().forward(inputs)
+
+
+def test_a_network_that_needs_numbers_is_given_some():
+    assert measure_cost(Picky(6, 4), (6,)).dense_macs == 24
+    sculpt.prune(Picky(6, 4), 10, inputs=torch.randn(5, 6), targets="uniform")

@@ -86,7 +86,17 @@ def positive(net, h, _):
     return net.head(h.mean((2, 3))) > 0
 
 
+def of_positive_inputs(net, h, _):
+    return net.head((h.mean((2, 3)) + 20).log())
+
+
+def with_a_number(net, h, _):
+    return net.head(h.relu().mean((2, 3))), h.square().mean()
+
+
 PASSES = (
+    of_positive_inputs,
+    with_a_number,
     read_twice,
     by_statement,
     under_another_name,
@@ -208,3 +218,19 @@ def test_networks_that_differ_by_nan_do_not_agree():
     assert largest_difference(net, masks, narrow, IMAGES) < 1e-10
     narrow.model.network.head.weight.data.fill_(torch.nan)
     assert largest_difference(net, masks, narrow, IMAGES) == math.inf
+
+
+def test_noise_that_a_network_does_not_take_is_no_measure():
+    torch.manual_seed(0)
+    net = Net(lambda net, h, _: net.head(h.relu().mean((2, 3))))
+    roots = nn.Sequential()
+    roots.first, roots.net = Root(), net
+    masks = {f"net.{name}": mask for name, mask in pruned(net).items()}
+    small = sculpt.compact(roots, masks, IMAGES.abs())
+    with torch.no_grad():
+        assert relative_difference(roots(IMAGES.abs()), small(IMAGES.abs())) < 1e-5
+
+
+class Root(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images.sqrt()

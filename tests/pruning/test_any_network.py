@@ -558,6 +558,7 @@ class TestCalls:
             ({"batch_size": 0}, "batch_size must be a whole number of 1 or more, but got 0"),
             ({"batch_size": 32.0}, "batch_size must be a whole number of 1 or more, but got 32.0"),
             ({"seed": None}, "seed must be a whole number"),
+            ({"inputs": INPUTS[:0]}, "must see at least one image"),
             ({"mac_exponent": "1"}, "mac_exponent must be a number of 0 or more, but got .1"),
             ({"loss": "mse"}, "loss must be called with the model and a batch"),
             ({"exclude": None}, "include and exclude must be lists of patterns"),

@@ -3,6 +3,7 @@
 import re
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -239,3 +240,29 @@ def test_nothing_stays_of_layers_that_nothing_takes():
     masks = select_masks(model, scores_of(model), 45, CHANNELS, (4,))
     assert not any(masks[f"{name}.weight"].any() for name in ("side", "unused"))
     assert count(masks) == 43
+
+
+def test_the_size_of_a_unit_is_what_goes_with_it():
+    """A depthwise convolution has the same unit in a row and its column."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 1),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, groups=8),
+        nn.ReLU(),
+        nn.Conv2d(8, 6, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 4),
+    )
+    units = find_channel_units(model, (3, 8, 8), dict(model.named_parameters()))
+    every = np.ones_like(units.fixed)
+
+    def count(kept):
+        return sum(layer.count(kept) for layer in units.layers.values())
+
+    sizes = units.sizes(every)
+    for unit in np.flatnonzero(~units.fixed):
+        others = every.copy()
+        others[unit] = False
+        assert sizes[unit] == count(every) - count(others)
+        assert units.sizes(others)[unit] == sizes[unit]

@@ -256,3 +256,11 @@ def test_a_plain_loop_with_moving_masks():
             moved += sculpt.move_masks(model, masks, optimizer, fraction=fraction)
         assert sum(int(p.count_nonzero()) for p in model.parameters()) <= budget
     assert moved > 0
+
+
+def test_a_network_that_is_frozen_does_not_move():
+    model, masks, optimizer = trained()
+    model.requires_grad_(False)
+    for scope in ("layer", "global"):
+        assert move_masks(model, masks, optimizer, scope=scope) == 0
+    assert shrink_masks(model, masks, optimizer, kept=0) == 0

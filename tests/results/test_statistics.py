@@ -189,3 +189,16 @@ def test_unpaired_is_welchs():
     assert (found.n, found.method) == (3, "welch")
     assert compare_unpaired([0.1], other) is None
     assert compare_unpaired([0.1, 0.1], [0.2, 0.2]) is None
+
+
+def test_a_seed_on_which_both_diverged_hides_no_other():
+    worst = 3.4e38
+    found = compare_paired([worst, 1, 1.1, 1, 1.05], [worst, 2, 2.3, 2.1, 2.2])
+    assert found.method == "student"
+    assert found.low < found.difference < found.high
+
+
+@pytest.mark.parametrize("values", [(0.1, 0.2), (0.1, 0.1001), (0.25, 0.5), (1e-9, 3e-9)])
+def test_rounding_is_no_spread(values):
+    one, other = values
+    assert compare_unpaired([one] * 3, [other] * 6) is None

@@ -183,6 +183,13 @@ def test_what_is_wanted_no_longer_is_not_run(tmp_path):
     queued = [t.user_attrs[OPPONENT] for t in trials.read() if t.state is TrialState.WAITING]
     assert queued == [Opponent.model_validate(LISTED[2]).model_dump()]
     assert trials.requeue() == 0, "the interrupted one does not come back"
+    # A process that was started before the list was changed takes nothing back.
+    older, _ = store_of(LISTED[1:3])
+    store, trials = store_of([LISTED[2], LISTED[3]])
+    queue_opponents(store)
+    assert (older.is_current, store.is_current) == (False, True)
+    assert queue_opponents(older) == 2
+    assert trials.counts()["queued"] == 3, "and what it wants itself it may add"
     # What comes back into the list is queued anew.
     store, trials = store_of(LISTED[1:3])
     assert queue_opponents(store) == 2

@@ -175,7 +175,8 @@ def make_loss(
             return -(F.log_softmax(logits, dim=1) * average).sum()
         # The gradient of the entropy of an average: Σ_c ∂p̄_c is 0, so only
         # −Σ_c ∂p̄_c · log p̄_c stays.
-        return -(logits.softmax(dim=1) * average.log()).sum()
+        least = torch.finfo(average.dtype).tiny  # of a class that no image may have: 0 · log 0 is 0
+        return -(logits.softmax(dim=1) * average.clamp_min(least).log()).sum()
 
     return loss
 

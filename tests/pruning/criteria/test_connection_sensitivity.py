@@ -8,6 +8,7 @@ import torch
 from networks import appearance, conv_net, normal
 from torch import Tensor, nn
 
+import sculpt
 from sculpt.errors import InputError, NumericsError
 from sculpt.pruning.criteria.connection_sensitivity import connection_sensitivity, scoring_mode
 from sculpt.pruning.task import Batches, PruningTask
@@ -216,3 +217,11 @@ def test_a_batch_without_images_is_none():
     images, labels = dataset()
     with pytest.raises(InputError, match="must see at least one image"):
         score(mlp(), lambda: [(images[:0], labels[:0])])
+
+
+def test_a_class_that_no_image_may_have():
+    """Its share of the average prediction is 0 in float32."""
+    model = nn.Linear(2, 3, bias=False)
+    model.weight.data = torch.tensor([[100.0, 0.1], [99.5, 0.2], [-100.0, 1.0]])
+    masks = sculpt.prune(model, 2, inputs=torch.ones(4, 2), targets="pred_softmax")
+    assert sum(int(mask.sum()) for mask in masks.values()) == 2
