@@ -20,13 +20,16 @@ from sculpt.errors import (
 
 Scores = dict[str, Tensor]
 """Higher = keep, keyed by parameter name; one for every prunable parameter."""
-
 MOST_NAMES = 20
 """Names of parameters in a message."""
 
 Counting = Literal["paper", "total"]
 """`paper`: trainable weights and biases of conv and linear layers, and the weights of embeddings
 that are pruned. `total`: all that trains."""
+
+
+class WholeMask(Scores):
+    """Scores of 1 and 0 that are a mask already: no rule of a ranking is applied to them again."""
 
 
 def matching(

@@ -303,7 +303,7 @@ def _not_pruned(model: nn.Module) -> Masks:
 
 def _without_pruned(scores: Scores, left: Masks, kept: int, criterion: str) -> Scores:
     """Take the scores of what is 0, and no weight to keep, whatever a criterion scores it."""
-    ranked = {name: score.where(left[name], 0) for name, score in scores.items()}
+    ranked = type(scores)({name: score.where(left[name], 0) for name, score in scores.items()})
     if count_nonzero(scores) >= kept > count_nonzero(ranked):
         raise BudgetError(
             f"a budget must be met by weights that are not 0, but of the {kept} to keep "

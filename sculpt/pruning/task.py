@@ -12,8 +12,8 @@ from sculpt.diagnostics.cost import Cost, check_counted, measure_cost
 from sculpt.errors import BudgetError, DryRankingError
 from sculpt.pruning.batches import Batches
 from sculpt.pruning.macs import fill_up
-from sculpt.pruning.mask_rule import MaskRule, required_shape, select_masks
-from sculpt.pruning.masks import Masks, Scores
+from sculpt.pruning.mask_rule import MaskRule, count_nonzero, required_shape, select_masks
+from sculpt.pruning.masks import Masks, Scores, WholeMask
 
 Loss = Callable[[nn.Module, Any], Tensor]
 """(network, batch) to a number that can be differentiated by the weights."""
@@ -102,11 +102,13 @@ class PruningTask:
         """Mask all but the `kept` highest scores; by default as many as the task keeps.
 
         With `macs` a ranking of single weights is then filled up (`fill_up`); groups, patterns,
-        paths and densities of layers stay as they are.
+        paths and densities of layers stay as they are. So does what is a mask already.
 
         Raises:
             NumericsError, BudgetError, DryRankingError: see `select_masks`.
         """
+        if isinstance(scores, WholeMask):
+            return select_masks(self.model, scores, count_nonzero(scores), MaskRule(), None)
         masks = select_masks(
             self.model, scores, self.kept if kept is None else kept, self.rule, self.input_shape
         )

@@ -11,9 +11,9 @@ import torch
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo
 from torch import Tensor, nn
 
-from sculpt.diagnostics.layers import weighted_layers
+from sculpt.diagnostics.layers import by_output, from_outputs, weighted_layers
 from sculpt.errors import InputError
-from sculpt.pruning.masks import prunable_parameters
+from sculpt.pruning.masks import WholeMask, prunable_parameters
 from sculpt.pruning.patterns import pattern_of
 from sculpt.pruning.task import PruningTask
 from sculpt.registry import CRITERIA, check_options, options_schema
@@ -55,8 +55,9 @@ def shuffled(
     """Permute the positions of another criterion's mask, uniformly within each parameter.
 
     Args:
-        task: Its rule makes the mask that is shuffled. Of a pattern N:M, the runs of M are
-            shuffled, and what is within each.
+        task: Its rule makes the mask that is shuffled, so that each layer keeps as many weights. Of
+            a pattern N:M, the runs of M are shuffled, and what is within each; of whole kernels,
+            kernels are.
         of: The other criterion's registered name.
         of_options: The other criterion's options.
 
@@ -76,9 +77,15 @@ def shuffled(
     check_options(of, criterion, given, "of_options")
     masks = task.select(criterion(model, task, **given))
     pattern, layers = pattern_of(task.rule.granularity), weighted_layers(model)
-    scores = {}
+    scores = WholeMask()
     for name in prunable_parameters(model):
         mask = masks[name]
+        if task.rule.granularity == "kernel" and name in layers:
+            kernels = by_output(layers[name], mask)
+            order = torch.randperm(kernels[..., 0].numel(), generator=task.generator, device="cpu")
+            drawn = kernels.flatten(0, 1)[order.to(mask.device)].view(kernels.shape)
+            scores[name] = from_outputs(layers[name], drawn).float()
+            continue
         if pattern and name in layers and pattern.holds_for(layers[name]):
             scores[name] = pattern.shuffled(layers[name], mask, task.generator).float()
             continue

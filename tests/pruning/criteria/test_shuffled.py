@@ -1,5 +1,6 @@
 """Shuffled masks keep the layers' counts, and nothing else of the mask."""
 
+import warnings
 from typing import Any
 
 import pytest
@@ -7,7 +8,8 @@ import torch
 from networks import normal
 from torch import Tensor, nn
 
-from sculpt.errors import InputError, UnknownNameError
+import sculpt
+from sculpt.errors import InputError, SculptWarning, UnknownNameError
 from sculpt.pruning.criteria.magnitude import magnitude
 from sculpt.pruning.criteria.shuffled import shuffled
 from sculpt.pruning.mask_rule import MaskRule
@@ -93,3 +95,41 @@ def test_what_cannot_be_shuffled_is_refused(of, options, message):
     model = network()
     with pytest.raises((InputError, UnknownNameError), match=message):
         shuffled(model, make_task(model), of=of, of_options=options)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"effective": True},
+        {"granularity": "kernel"},
+        {"granularity": "channel"},
+        {"granularity": "kernel", "scope": "layer"},
+        {"mac_exponent": 0.5},
+        {"layer_budgets": "erk"},
+    ],
+    ids=str,
+)
+def test_layers_keep_as_many_weights_whatever_the_rule(rule):
+    torch.manual_seed(0)
+    inputs, found = torch.randn(8, 3, 8, 8), []
+    for criterion in ("connection_sensitivity", "shuffled"):
+        torch.manual_seed(1)
+        model = nn.Sequential(
+            nn.Conv2d(3, 16, 3),
+            nn.ReLU(),
+            nn.Conv2d(16, 16, 3),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(16, 4),
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SculptWarning)  # of what groups leave
+            found.append(sculpt.prune(model, 1100, criterion=criterion, inputs=inputs, **rule))
+    own, shuffled_masks = found
+    for name, mask in own.items():
+        assert int(mask.sum()) == int(shuffled_masks[name].sum()), name
+        if rule.get("granularity") == "kernel" and mask.dim() == 4:
+            whole = shuffled_masks[name].flatten(2).float().mean(2)
+            assert ((whole == 0) | (whole == 1)).all()
+    assert any(not torch.equal(own[name], shuffled_masks[name]) for name in own)
