@@ -46,7 +46,8 @@ def running(path: Path) -> int:
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_a_lost_node_loses_no_trial(tmp_path, cluster, wait_until):
     node = cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
-    path = write_study(tmp_path, search__trials=4, training__epochs=12, search__grace_seconds=5)
+    # Long enough that a trial is in the middle when the node goes, on a fast machine, too.
+    path = write_study(tmp_path, search__trials=4, training__epochs=100, search__grace_seconds=5)
     command = [sys.executable, "-m", "sculpt", "run", str(path), "--ray", cluster.address]
     started = subprocess.Popen(
         [*command, "--workers", "2", "--device", "cpu", "--json"],

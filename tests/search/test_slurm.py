@@ -45,7 +45,8 @@ def tally(path: Path) -> dict[str, int]:
 @pytest.mark.filterwarnings("ignore:subprocess:ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_two_jobs_complete_a_study(tmp_path, wait_until):
-    path = write_study(tmp_path, search__trials=4, training__epochs=8)
+    # Long enough that a trial is in the middle, on a fast machine, too.
+    path = write_study(tmp_path, search__trials=4, training__epochs=100)
     jobs = submitted(path, workers=2)
     assert len(set(jobs)) == 2
     wait_until(lambda: tally(path)["running"] == 2)
