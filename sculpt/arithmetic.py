@@ -8,9 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-TINY = torch.finfo(torch.float32).tiny
-"""Least size that anything is measured by."""
-
 VECTOR = 16
 """Floats that oneDNN's convolutions take at once, at most."""
 
@@ -38,11 +35,12 @@ def relative_difference(expected: Tensor, found: Tensor, like: Tensor | None = N
 
 def magnitude(values: Tensor) -> Tensor:
     """Return the largest finite value of a result, (N, ...), of those that inputs decide."""
+    tiny = torch.finfo(values.dtype if values.is_floating_point() else torch.float32).tiny
     values = values.double().reshape(len(values) if values.dim() else 1, -1)
     varies = (values != values[:1]).any(0, keepdim=True).expand_as(values)
     values = values[varies] if varies.any() else values.flatten()
     sizes = values[values.isfinite()].abs()
-    return sizes.max().clamp(min=TINY) if len(sizes) else values.new_tensor(TINY)
+    return sizes.max().clamp(min=tiny) if len(sizes) else values.new_tensor(tiny)
 
 
 def _real(values: Tensor) -> Tensor:

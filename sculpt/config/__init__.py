@@ -340,7 +340,7 @@ class Study(Section):
         )
         # Plug-ins that opponents alone name come and go with them.
         own = named_plugins(document | {"plugins": []})
-        theirs = named_plugins({"opponents": self.model_dump(mode="json").get("opponents")})
+        theirs = named_plugins(self.model_dump(mode="json", include={"opponents"}))
         document["plugins"] = [p for p in self.plugins if p in own or p not in theirs]
         return document
 

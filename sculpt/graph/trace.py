@@ -1,6 +1,7 @@
 """A forward pass as a torch.fx graph whose nodes know the shapes of their results."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -124,22 +125,37 @@ def _says_all(network: nn.Module, graph: fx.Graph, shape: Shape) -> bool:
     for node in graph.nodes:
         if node.meta.get("writes") and (len(node.args[0].users) > 1 or not node.users):
             return False
-    like = next(network.parameters(), torch.empty(0))
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(2, *shape, generator=generator, device="cpu").to(like)
-    with torch.no_grad():
-        try:
-            expected = tensors_in(network(noise.clone()))
-        except Exception:  # a foreign forward pass may refuse noise
-            return True
-        if any(part.isnan().any() for part in expected):  # as one that takes roots does
-            return True
-        try:
-            found = tensors_in(fx.GraphModule(network, graph).eval()(noise.clone()))
-        except Exception:  # what it has traced is not what it does
-            return False
+    answered = answer_to_noise(network, shape)
+    if answered is None:
+        return True
+    noise, expected = answered
+    try:
+        with torch.no_grad():
+            found = tensors_in(fx.GraphModule(network, graph).eval()(noise))
+    except Exception:  # what it has traced is not what it does
+        return False
     parts = zip(expected, found, strict=False)
     return len(expected) == len(found) and all(relative_difference(*p) < SAME for p in parts)
+
+
+@torch.no_grad()
+def answer_to_noise(
+    network: nn.Module, shape: Shape, count: int = 2
+) -> tuple[Tensor, list[Tensor]] | None:
+    """Return noise (count, *shape) that a network takes, and the tensors that it returns for it.
+
+    The noise is normal, or else from 0 to 1, for networks that refuse other numbers or make NaN of
+    them; None if it takes neither.
+    """
+    like = next(network.parameters(), torch.empty(0))
+    generator = torch.Generator().manual_seed(count)
+    for draw in (torch.randn, torch.rand):
+        noise = draw(count, *shape, generator=generator, device="cpu").to(like)
+        with suppress(Exception):  # whatever a foreign forward pass raises
+            found = tensors_in(network(noise.clone()))
+            if not any(part.isnan().any() for part in found):
+                return noise, found
+    return None
 
 
 def tensors_in(result: Any) -> list[Tensor]:

@@ -1,5 +1,6 @@
 """Pruning of any network in one call."""
 
+import math
 import warnings
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -155,16 +156,13 @@ def prune(
             "macs="
         )
     limit = None if macs is None else _whole(macs, "macs", "multiply-accumulates")
-    for name, given, kind, least in (
-        ("mac_exponent", mac_exponent, Real, 0),
-        ("batch_size", batch_size, Integral, 1),
-        ("seed", seed, Integral, -(2**63)),
+    for name, given, kind, least, what in (
+        ("mac_exponent", mac_exponent, Real, 0, "a number of 0 or more"),
+        ("batch_size", batch_size, Integral, 1, "a whole number of 1 or more"),
+        ("seed", seed, Integral, -math.inf, "a whole number"),
     ):
         if not isinstance(given, kind) or not given >= least:
-            whole = "whole " if kind is Integral else ""
-            raise InputError(
-                f"{name} must be a {whole}number of {least} or more, but got {given!r}"
-            )
+            raise InputError(f"{name} must be {what}, but got {given!r}")
     if input_shape is not None and not isinstance(input_shape, tuple | list):
         raise InputError(
             "input_shape must be whole numbers, such as (3, 32, 32), the shape of one input, but "

@@ -7,7 +7,6 @@ error is read once.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import islice
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -66,15 +65,12 @@ def best_dense(store: Store) -> list[str]:
         opponent = Opponent.model_validate(trial.user_attrs[OPPONENT])
         if opponent.name == "dense" and listed.get(opponent.label) == opponent.model_dump():
             dense[opponent.label] = trial.user_attrs
-    best = set()
+    best, by_macs = set[str](), store.config.counts_macs
     for candidate in candidates:
-        by_macs = store.config.counts_macs
-        near = (
-            label
-            for label, found in dense.items()
-            if is_near(found, candidate.user_attrs, by_macs=by_macs)
-        )
-        best |= set(islice(near, 1))
+        for label, found in dense.items():  # best first
+            if is_near(found, candidate.user_attrs, by_macs=by_macs):
+                best.add(label)
+                break
     return [label for label in dense if label in best]
 
 

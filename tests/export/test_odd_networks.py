@@ -164,6 +164,11 @@ class TestRelativeDifference:
         assert relative_difference(expected[:1], found[:1], like=expected) == pytest.approx(0.1)
         assert relative_difference(expected, expected) == 0
 
+    def test_small_values_are_measured_as_large_ones(self):
+        for dtype, size in ((torch.float64, 1e-200), (torch.float32, 1e-30)):
+            expected = torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=dtype) * size
+            assert relative_difference(expected, expected * 1.1) == pytest.approx(0.1, rel=1e-5)
+
     def test_infinities_and_nan(self):
         expected = torch.tensor([[1.0, -torch.inf], [2.0, -torch.inf]])
         assert relative_difference(expected, expected.clone()) == 0
